@@ -1,11 +1,12 @@
 """Mutants: a solution with one change, which useful tests must detect. Knows no tests and no sandbox.
 
-The operators are the usual ones (DeMillo, Lipton and Sayward 1978; Offutt's five: here relations are negated rather than
-moved by one, since a moved boundary that no caller can observe is an equivalent program, not a fault of the tests).
+The operators are the usual ones (DeMillo, Lipton and Sayward 1978; Offutt's five: here relations are negated). Relations moved
+by one (`<` to `<=`) are drawn apart: a moved boundary that no caller can observe is an equivalent program, not a fault of the
+tests, so whoever uses them must show an input that tells them from the solution.
 """
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
 }  # fmt: skip
+MOVED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 SWAPPED: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.Mod: ast.Add, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.BitXor: ast.BitAnd,
@@ -22,7 +24,8 @@ SWAPPED: dict[type[ast.operator], type[ast.operator]] = {
 SKIPPED_NODES = (ast.Raise, ast.Assert, ast.JoinedStr, ast.Import, ast.ImportFrom)
 """What a test of a returned value cannot see, or what cannot be changed by parts."""
 SKIPPED_FIELDS = ("annotation", "returns", "decorator_list", "type_comment", "format_spec")
-
+Mutator = Callable[[ast.AST], Sequence[ast.AST]]
+"""The changed versions of a node."""
 
 TRAP = ast.parse("__import__('os')._exit(1)", mode="eval").body
 """Ends the process, so that no `except` of a solution can catch it."""
@@ -49,7 +52,15 @@ def draw_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]
     """At most `most` mutants, drawn by `seed`, in the order of the lines, except those that Python cannot unparse. `tree`
     is unchanged afterwards.
     """
-    sites = list(_iter_sites(tree))
+    return _draw_from(list(_iter_sites(tree, _mutate_once)), tree, most, seed)
+
+
+def draw_boundary_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]:
+    """As `draw_mutants`, with one relation moved by one in each."""
+    return _draw_from(list(_iter_sites(tree, move_boundaries)), tree, most, seed)
+
+
+def _draw_from(sites: Sequence[_MutationSite], tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]:
     mutants = []
     for i in sorted(Random(seed).sample(range(len(sites)), min(most, len(sites)))):
         site = sites[i]
@@ -107,7 +118,7 @@ def unparse_solution(tree: ast.Module) -> str | None:
         return None
 
 
-def _iter_sites(node: ast.AST, case: ast.match_case | None = None) -> Iterator[_MutationSite]:
+def _iter_sites(node: ast.AST, mutate: Mutator, case: ast.match_case | None = None) -> Iterator[_MutationSite]:
     if isinstance(node, SKIPPED_NODES):
         return
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -122,11 +133,27 @@ def _iter_sites(node: ast.AST, case: ast.match_case | None = None) -> Iterator[_
         for i, child in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(child, ast.AST):
                 continue
-            new = mutate_node(child)
-            if new is not None:
+            for new in mutate(child):
                 replace = partial(value.__setitem__, i) if isinstance(value, list) else partial(setattr, node, field)
                 yield _MutationSite(replace, child, new, case)
-            yield from _iter_sites(child, node if isinstance(node, ast.match_case) and field == "pattern" else case)
+            inner = node if isinstance(node, ast.match_case) and field == "pattern" else case
+            yield from _iter_sites(child, mutate, inner)
+
+
+def _mutate_once(node: ast.AST) -> list[ast.AST]:
+    new = mutate_node(node)
+    return [] if new is None else [new]
+
+
+def move_boundaries(node: ast.AST) -> list[ast.AST]:
+    """A comparison with each of its relations moved by one, one at a time."""
+    if not isinstance(node, ast.Compare):
+        return []
+    return [
+        ast.Compare(node.left, [*node.ops[:i], MOVED[type(op)](), *node.ops[i + 1 :]], node.comparators)
+        for i, op in enumerate(node.ops)
+        if type(op) in MOVED
+    ]
 
 
 def mutate_node(node: ast.AST) -> ast.AST | None:

@@ -5,8 +5,6 @@ The tests are read and never run; the solution runs in the sandbox and sees argu
 
 import ast
 import asyncio
-import symtable
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
@@ -23,7 +21,6 @@ from agents.checks.code.assertions import (
     parse_python,
     parse_test_cases,
 )
-from agents.checks.code.call_harness import MODULES
 from agents.checks.code.function_calls import (
     ENDED,
     HASH_SEEDS,
@@ -35,7 +32,8 @@ from agents.checks.code.function_calls import (
     run_calls,
     short_repr,
 )
-from agents.checks.code.mutants import SolutionMutant, draw_mutants, unparse_solution
+from agents.checks.code.mutants import SolutionMutant, draw_boundary_mutants, draw_mutants, unparse_solution
+from agents.checks.code.outside_access import find_outside_access
 from agents.checks.code.probe_inputs import draw_probes
 from agents.checks.plain_answers import CODE_ANSWER, strip_code_fence
 from agents.reply_schema import Finding, ReplySchema
@@ -44,28 +42,6 @@ from agents.sandbox.python_sandbox import sandbox_problem
 MAX_CHARACTERS = 10_000
 MAX_FAULT_CHARACTERS = 600
 """Characters; a fault quotes texts of any length, and goes into a prompt as advice."""
-FORBIDDEN_BUILTINS = {
-    "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr", "globals", "input", "locals",
-    "open", "quit", "setattr", "vars",
-}  # fmt: skip
-FORBIDDEN_NAMES = {
-    "sys", "_sys", "os", "_os", "modules", "builtins", "open", "FileIO", "inspect", "importlib", "import_module", "gc",
-    "attrgetter", "methodcaller", "get_type_hints", "ForwardRef",
-}  # fmt: skip
-"""Refused modules as attributes of allowed ones, and functions that read an attribute by name. This guides honest code; the
-sandbox is the protection."""
-CLOCKS = {"now", "today", "utcnow", "fromtimestamp"}
-"""Functions whose value depends on the day or the place."""
-KNOWN_DUNDERS = {"__name__", "__doc__", "__init__", "__post_init__"}
-OPERATORS = {
-    f"__{name}__"
-    for name in """abs add and bool call contains copy delitem divmod enter eq exit float floordiv format ge getitem gt hash
-    iadd iand ifloordiv imod imul index int invert ior ipow isub iter itruediv ixor le len lshift lt matmul missing mod mul ne
-    neg next or pos pow radd rand repr reversed rfloordiv rlshift rmod rmul ror round rpow rrshift rshift rsub rtruediv rxor
-    setitem str sub truediv xor""".split()
-}
-"""Operators by name, such as `key=rows.__getitem__`: each does what Python's syntax does with the same value. None leads to a
-class, a frame, a namespace or a builtin, as `__class__`, `__self__`, `__globals__` and `__builtins__` do."""
 MIN_PROBES = 12
 """Generated inputs for which a mutant must return the same as the solution before it counts as equivalent."""
 EQUIVALENT_SHARE = 1 / 2
@@ -105,10 +81,11 @@ class CodeOptions(SolvingOptions):
     """How many changed versions of the solution the tests are tried on, 0 to leave it out."""
     noticed: float = Field(0.6, ge=0, le=1)
     """The smallest share of mutants that must fail. Mutants that return the same as the solution for all generated inputs do
-    not count, if a test or a generated input runs what they change."""
+    not count, if a test or a generated input runs what they change. A relation moved by one (`<` to `<=`) must be noticed if a
+    generated input tells it from the solution."""
     probes: int = Field(60, ge=0, le=400)
     """Number of inputs, generated from the arguments of the tests, for which the solution is compared with the mutants that
-    the tests do not notice. 0: every mutant counts."""
+    the tests do not notice. 0: every mutant counts, and no relation is moved."""
 
 
 class SolvedAgainOptions(SolvingOptions):
@@ -116,6 +93,12 @@ class SolvedAgainOptions(SolvingOptions):
     """Number of solutions that a teacher writes from the task alone, with its one example."""
     solved: int = Field(1, ge=1, le=9)
     """How many of them must pass all tests."""
+    probes: int = Field(60, ge=0, le=400)
+    """Number of generated inputs on which each solution that passes is compared with the candidate's. What they return there
+    is in the evidence, and decides nothing unless `agree` is set."""
+    agree: float = Field(0.0, ge=0, le=1)
+    """The smallest share of these inputs on which each compared solution must return the same as the candidate's. The inputs may
+    be such as the task leaves open, so a share near 1 refuses good candidates too."""
     temperature: float = Field(0.0, ge=0, le=2)
 
     @model_validator(mode="after")
@@ -211,18 +194,60 @@ async def solved_again_check(subject: Subject, options: SolvedAgainOptions) -> F
     """Solutions by a teacher that sees the task alone must pass the tests too, or the task does not say enough."""
     values, temperature = {"question": subject.question}, options.temperature
     faults: list[str | None] = []
+    comparisons: list[SolutionComparison] = []
     for which in range(options.solutions):
         reply = await subject.ask("verifier", SolutionDraft, values, which=which, temperature=temperature)
-        faults.append(
-            "it was no solution" if reply is None else await find_solver_fault(subject, reply.solution, options)
-        )
+        fault = "it was no solution" if reply is None else await find_solver_fault(subject, reply.solution, options)
+        faults.append(fault)
+        if reply and not fault and options.probes:
+            comparisons.append(await _compare_solutions(subject, reply.solution, options))
     wrong = [fault for fault in faults if fault]
     solved = len(faults) - len(wrong)
     evidence = f"{solved} of {options.solutions} solutions written from the task alone pass the tests"
-    advice = f"; say in the task what decides this: {wrong[0]}" if wrong else ""
-    return Finding(
-        check="solved_again", passed=solved >= options.solved, evidence=f"{evidence}{advice}"[:MAX_FAULT_CHARACTERS]
+    apart = min(comparisons, key=lambda one: one.share, default=None)
+    passed = solved >= options.solved and (apart is None or apart.share >= options.agree)
+    if wrong:
+        evidence = f"{evidence}; say in the task what decides this: {wrong[0]}"
+    elif apart and apart.example:
+        evidence = f"{evidence}; {apart.example}"
+    return Finding(check="solved_again", passed=passed, evidence=evidence[:MAX_FAULT_CHARACTERS])
+
+
+class SolutionComparison(NamedTuple):
+    """Two solutions on the same generated inputs."""
+
+    share: float = 1.0
+    """Of the inputs for which the candidate's returns a value, those for which the other returns the same."""
+    example: str = ""
+    """The first difference, in words."""
+
+
+async def _compare_solutions(subject: Subject, solution: str, options: SolvedAgainOptions) -> SolutionComparison:
+    """The candidate's solution and one written from its task alone, both of which pass its tests."""
+    fields, function = subject.candidate.fields, requested_function(subject)
+    try:
+        own, other = (
+            parse_tested_solution(source, fields["tests"], function, options.pure)
+            for source in (fields["solution"], strip_code_fence(solution))
+        )
+    except (InvalidSolution, InvalidTests):  # the check `code` says so
+        return SolutionComparison()
+    probes = draw_probes(_case_calls(own), own.tree, options.probes, own.source)
+    runs = await asyncio.gather(
+        *(run_calls(one.source, one.function, probes, options.limits, every=True) for one in (own, other))
     )
+    both = zip(*(run.rows[0] if run.rows else [] for run in runs), strict=False)
+    pairs = [(probe, mine, theirs) for probe, (mine, theirs) in zip(probes, both, strict=False) if not mine.fault]
+    apart = [pair for pair in pairs if pair[1].value != pair[2].value]
+    if not apart:
+        return SolutionComparison()
+    probe, mine, theirs = apart[0]
+    example = (
+        f"for {len(apart)} of {len(pairs)} generated inputs they differ from the candidate: for "
+        f"{_short_call(own.function, probe)} one {_outcome_text(theirs)}, and the candidate {_outcome_text(mine)}; say in the "
+        "task which is right, if it allows this input"
+    )
+    return SolutionComparison(1 - len(apart) / len(pairs), example)
 
 
 def _short_finding(name: str, fault: str | None, met: str) -> Finding:
@@ -251,10 +276,7 @@ def parse_tested_solution(solution: str, tests: str, function: str, pure: bool) 
     tree = parse_python(solution, "the solution")
     if find_definition(tree, called) is None:
         raise InvalidSolution(f"the solution does not define `{called}` by a `def` at its top level")
-    if pure and (
-        fault := _outside_access_fault(solution, tree)
-        or first_fault([_node_outside_access(node) for node in ast.walk(tree)])
-    ):
+    if pure and (fault := find_outside_access(solution, tree)):
         raise InvalidSolution(fault)
     return TestedSolution(solution, tree, called, cases)
 
@@ -263,64 +285,6 @@ def find_definition(tree: ast.Module, function: str) -> ast.FunctionDef | None:
     """The last definition of `function` at the top level."""
     definitions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
     return definitions[-1] if definitions else None
-
-
-def _outside_access_fault(source: str, tree: ast.Module) -> str | None:
-    """Which of Python's functions that reach outside a solution uses.
-
-    A parameter or local variable `open` hides the builtin in its function and in nested ones. A global or class variable
-    hides it only while it is bound, so such a binding does not count.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tables = [symtable.symtable(source, "solution.py", "exec")]
-    except (SyntaxError, ValueError, RecursionError) as error:
-        return f"the solution cannot be compiled: {error}"
-    # Names of `FORBIDDEN_BUILTINS` that a scope reads from outside, each with the scope's first line
-    outside_names = []
-    while tables:
-        table = tables.pop()
-        tables += table.get_children()
-        own = table.get_type() == "function"
-        for symbol in table.get_symbols():
-            inside = own and not symbol.is_global()
-            if symbol.is_referenced() and symbol.get_name() in FORBIDDEN_BUILTINS and not inside:
-                outside_names.append((symbol.get_name(), table.get_lineno()))
-    if not outside_names:
-        return None
-    name, line = min(outside_names, key=lambda use: use[1])
-    uses = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
-    where = min((use for use in uses if use >= line), default=line)
-    return f"line {where} of the solution uses {name}; a solution works on its arguments alone"
-
-
-def _node_outside_access(node: ast.AST) -> str | None:
-    """What a part of a solution reaches for beyond its arguments."""
-    line = f"line {getattr(node, 'lineno', 0)} of the solution"
-    match node:
-        case ast.Import(names=names):
-            return first_fault([_import_fault(line, name.name, ()) for name in names])
-        case ast.ImportFrom(module=module, level=level, names=names):
-            return _import_fault(line, "." * level + (module or ""), [name.name for name in names])
-        case ast.Attribute(attr=name) if name in CLOCKS:
-            return f"{line} uses {name}, so its tests pass on some days only; take the day as an argument"
-        case ast.Attribute(attr=name) if name in FORBIDDEN_NAMES:
-            return f"{line} uses {name}; a solution works on its arguments alone"
-        case ast.Attribute(attr=name) | ast.Name(id=name, ctx=ast.Load()) if _is_forbidden_dunder(name):
-            return f"{line} uses {name}; do without Python's own machinery"
-    return None
-
-
-def _is_forbidden_dunder(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__") and name not in (*KNOWN_DUNDERS, *OPERATORS)
-
-
-def _import_fault(line: str, module: str, names: Sequence[str]) -> str | None:
-    if module.partition(".")[0] not in (*MODULES, "__future__"):
-        return f"{line} imports {module}; a solution may import {', '.join(MODULES)}"
-    inside = sorted(FORBIDDEN_NAMES.intersection(names))
-    return f"{line} imports {inside[0]}; a solution works on its arguments alone" if inside else None
 
 
 def find_test_weakness(task: TestedSolution, min_tests: int) -> str | None:
@@ -378,20 +342,21 @@ def find_answer_fault(cases: Sequence[TestCase], answers: ProgramAnswers) -> str
 
 
 async def _run_mutants(task: TestedSolution, answers: ProgramAnswers, options: CodeOptions) -> Finding:
-    """Whether the tests notice mutants of the solution.
+    """Whether the tests notice mutants of the solution, and each moved boundary that a generated input tells from it.
 
-    Each runs in a separate sandbox, and so does a control: the unchanged solution, unparsed and run like a mutant. The
+    Each mutant runs in a separate sandbox, and so does a control: the unchanged solution, unparsed and run like a mutant. The
     control sees the same environment as the mutants, so a solution cannot fail only as a mutant.
     """
     longest = max(outcome.cpu_seconds for row in answers.rows for outcome in row)
     seconds = max(2 * longest, min(options.cpu_seconds, max(MIN_MUTANT_SECONDS, MUTANT_SLOWDOWN * longest)))
     limits = options.limits._replace(cpu_seconds=seconds)
     mutants = draw_mutants(task.tree, options.mutants, task.source)
+    boundaries = draw_boundary_mutants(task.tree, options.mutants if options.probes else 0, task.source)
     plain = unparse_solution(task.tree) or task.source
     control, *tried = await asyncio.gather(
         *(
             run_calls(source, task.function, _case_calls(task), limits)
-            for source in (plain, *(mutant.source for mutant in mutants))
+            for source in (plain, *(mutant.source for mutant in (*mutants, *boundaries)))
         )
     )
     if fault := find_answer_fault(task.cases, control):
@@ -401,19 +366,33 @@ async def _run_mutants(task: TestedSolution, answers: ProgramAnswers, options: C
     # A mutant without outcomes, for lack of time, counts as not noticed.
     unnoticed = [
         mutant
-        for mutant, run in zip(mutants, tried, strict=True)
+        for mutant, run in zip((*mutants, *boundaries), tried, strict=True)
         if not any(case.fault(outcome) for row in run.rows for case, outcome in zip(task.cases, row, strict=False))
     ]
-    noticed = len(mutants) - len(unnoticed)
     compared = await _compare_mutants(task, plain, unnoticed, limits, options.probes)
-    agreeing = sum(comparison.agrees for comparison in compared)
-    few = agreeing == 1 or agreeing < EQUIVALENT_SHARE * len(mutants)
+    moved = [one for one in compared if one.mutant in boundaries and one.call]
+    return _judge_mutants(
+        task, len(mutants), [one for one in compared if one.mutant in mutants], moved, options.noticed
+    )
+
+
+def _judge_mutants(
+    task: TestedSolution,
+    count: int,
+    compared: Sequence[MutantComparison],
+    moved: Sequence[MutantComparison],
+    least: float,
+) -> Finding:
+    """The finding on `count` mutants of which those `compared` are not noticed, and on boundaries `moved` without notice."""
+    noticed, agreeing = count - len(compared), sum(comparison.agrees for comparison in compared)
+    few = agreeing == 1 or agreeing < EQUIVALENT_SHARE * count
     excused = sum(comparison.equivalent for comparison in compared) if few else 0
-    share = f"the tests notice {noticed} of {len(mutants) - excused} mutants of the solution"
+    share = f"the tests notice {noticed} of {count - excused} mutants of the solution"
     if excused:
         share += f"; {excused} more return the same as the solution for all generated inputs, and do not count"
-    enough = noticed > 0 and noticed >= options.noticed * (len(mutants) - excused)
-    hints = [_describe_unnoticed(task.function, one) for one in compared if not (one.equivalent if few else one.agrees)]
+    enough = noticed > 0 and noticed >= least * (count - excused) and not moved
+    unlike = [one for one in compared if not (one.equivalent if few else one.agrees)]
+    hints = [_describe_unnoticed(task.function, one) for one in (*moved, *unlike)]
     if not few:
         idle = ", ".join(sorted({f"{one.mutant.line}" for one in compared if one.agrees}, key=int))
         hints.insert(0, IDLE_HINT.format(count=agreeing, lines=idle))
@@ -473,8 +452,14 @@ def _describe_unnoticed(function: str, comparison: MutantComparison) -> str:
     if comparison.call is None or comparison.outcome is None:
         return f"add a test that fails with {version}"
     wanted = short_repr(call_harness.decode_value(comparison.value))
-    outcome = comparison.outcome
-    result = outcome.fault or f"returns {short_repr(call_harness.decode_value(outcome.value))}"
-    call = comparison.call.text(function)
-    call = call if len(call) <= 2 * MAX_SHOWN_CHARACTERS else f"{call[: 2 * MAX_SHOWN_CHARACTERS]}…"
-    return f"they do not tell the solution from one with {version}: that one, for `{call}`, {result} and not {wanted}"
+    call, result = _short_call(function, comparison.call), _outcome_text(comparison.outcome)
+    return f"they do not tell the solution from one with {version}: that one, for {call}, {result} and not {wanted}"
+
+
+def _short_call(function: str, call: FunctionCall) -> str:
+    text = call.text(function)
+    return f"`{text if len(text) <= 2 * MAX_SHOWN_CHARACTERS else f'{text[: 2 * MAX_SHOWN_CHARACTERS]}…'}`"
+
+
+def _outcome_text(outcome: CallOutcome) -> str:
+    return outcome.fault or f"returns {short_repr(call_harness.decode_value(outcome.value))}"

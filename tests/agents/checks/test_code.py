@@ -67,6 +67,8 @@ def test_golden_solutions_pass_or_fail_and_the_fault_says_why() -> None:
 
 TESTS = "assert add(1, 2) == 3\nassert add(-4, 9) == 5\nassert add(10, 20) == 30"
 GOOD, WRONG = "def add(a, b):\n    return a + b", "def add(a, b):\n    return a - b"
+OTHER = "def add(a, b):\n    return a + b if a < 2 or a == 10 else a * b"
+"""Passes the tests, and differs on most inputs between theirs."""
 
 
 @needs_sandbox
@@ -81,6 +83,10 @@ GOOD, WRONG = "def add(a, b):\n    return a + b", "def add(a, b):\n    return a 
         ([f"import os\n{GOOD}"], {}, False, "imports os"),
         ([GOOD, WRONG, GOOD], {"solutions": 3, "solved": 2, "temperature": 0.7}, True, "2 of 3"),
         ([GOOD, WRONG, None], {"solutions": 3, "solved": 2, "temperature": 0.7}, False, "1 of 3"),
+        ([OTHER], {}, True, "generated inputs they differ from the candidate: for `add("),
+        ([OTHER], {"agree": 0.9}, False, "say in the task which is right"),
+        ([OTHER], {"agree": 0.9, "probes": 0}, True, "pass the tests"),
+        ([GOOD], {"agree": 1.0}, True, "pass the tests"),
     ],
 )
 def test_solutions_from_the_task_alone_must_pass_the_same_tests(
