@@ -90,6 +90,12 @@ class RecipeFamily(ABC):
             UnusableSeedRow: with the key whose value cannot be used.
         """
 
+    def condition_again(self, row: Mapping[str, Any], options: Any, rng: Random, turn: int) -> dict[str, Any]:
+        """As `condition`, for a row that was drawn `turn` times before. A family whose samples of one row would get the same
+        prompt varies them here.
+        """
+        return self.condition(row, options, rng)
+
     def prompt_role(self, seed: Seed) -> str:
         """The name of the prompt in `writes` that asks for this seed's draft."""
         return self.writes[0]

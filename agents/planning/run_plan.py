@@ -173,6 +173,13 @@ class RunPlan:
         return {agent.teacher for agent in self.agents.values()}
 
     @property
+    def seeing_teachers(self) -> set[str]:
+        """The names of the teachers that are shown images."""
+        if self.recipe.seeds.images:
+            return self.teachers
+        return {self.solver.teacher} if self.family.has_images and self.solver else set()
+
+    @property
     def roles(self) -> list[str]:
         """The roles whose prompts its agents use."""
         critic = self.recipe.agents.critic
@@ -486,9 +493,7 @@ def _image_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         yield RecipeProblem("topology.kind", 'no teacher writes these drafts, so nothing is debated; set "centralized"')
     if recipe.topology.kind == "decentralized" and recipe.seeds.images:
         yield RecipeProblem("topology.kind", "debaters are shown no images; take another topology")
-    if not recipe.seeds.images:
-        return
-    for teacher in sorted(plan.teachers & recipe.teachers.keys()):
+    for teacher in sorted(plan.seeing_teachers & recipe.teachers.keys()):
         if not takes_images(recipe.teachers[teacher]):
             agents = ", ".join(name for name, agent in plan.agents.items() if agent.teacher == teacher)
             what = f"{recipe.teachers[teacher].model} takes no images, which {agents} would be shown; name a model that does"

@@ -191,21 +191,21 @@ class RunSeeds(Sequence[Seed]):
         turn, position = divmod(number, len(self.rows))
         row = position if self._recorded else _shuffle_rows(self._plan.recipe.seed, turn, len(self.rows))[position]
         rng = Random(json_digest([self._plan.recipe.seed, number]))
-        data = self._condition(row, rng)
+        data = self._condition(row, rng, turn)
         if self._plan.draws and not self._recorded:  # in addition to what the family draws
             data = {**data, CONDITIONS_KEY: {**data.get(CONDITIONS_KEY, {}), **draw_conditions(self._plan.draws, rng)}}
         return Seed(id=f"{self._digest[:8]}-{index:06d}", data=data)
 
-    def _condition(self, row: int, rng: Random) -> dict[str, Any]:
+    def _condition(self, row: int, rng: Random, turn: int = 0) -> dict[str, Any]:
         """The seed data that the family makes from a row, and the row's other columns."""
-        data = self._condition_row(self.rows[row], row, rng)
+        data = self._condition_row(self.rows[row], row, rng, turn)
         return data | {name: value for name, value in self._columns[row].items() if name not in data}
 
-    def _condition_row(self, values: SeedRow, row: int, rng: Random) -> dict[str, Any]:
+    def _condition_row(self, values: SeedRow, row: int, rng: Random, turn: int = 0) -> dict[str, Any]:
         if self._recorded:
             return dict(values)
         try:
-            return self._plan.family.condition(values, self._plan.options, rng)
+            return self._plan.family.condition_again(values, self._plan.options, rng, turn)
         except (KeyError, TypeError) as error:
             name = self._plan.family.name
             raise UsageError(f"{self.where}:{self._lines[row]}: a seed of {name} needs the key {error}") from None

@@ -146,6 +146,17 @@ def _reduce_to_8_bits(image: "Image") -> "Image":
     return image
 
 
+def draw_number(number: str) -> bytes:
+    """A PNG of a number in large digits, to ask whether a model sees."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("RGB", (100 + 80 * len(number), 192), "white")
+    ImageDraw.Draw(image).text((50, 96), number, fill="black", font=ImageFont.load_default(size=128), anchor="lm")
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return written.getvalue()
+
+
 def draw_blank(image: FittedImage, patch: int) -> FittedImage:
     """A white image of the same size."""
     from PIL import Image

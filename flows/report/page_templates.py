@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from flows.terminal.run_summary import format_judge_record, format_not_kept_counts
-from flows.terminal.sample_history import collect_revisions, format_sample_outcome, format_seed_value
+from flows.terminal.sample_history import collect_revisions, describe_call, format_sample_outcome, format_seed_value
 from flows.terminal.text_format import (
     describe_generator,
     format_count,
@@ -36,8 +36,8 @@ def create_page_environment() -> Environment:
         finalize=lambda value: replace_unsafe_characters(value) if type(value) is str else value,
     )
     functions = (
-        collect_revisions, describe_generator, format_count, format_duration, format_judge_record, format_number, format_one_line,
-        format_percent, format_sample_outcome, format_seed_value, format_time, mark_code, truncate_text,
+        collect_revisions, describe_call, describe_generator, format_count, format_duration, format_judge_record, format_number,
+        format_one_line, format_percent, format_sample_outcome, format_seed_value, format_time, mark_code, truncate_text,
     )  # fmt: skip
     environment.filters.update({function.__name__: function for function in functions})
     environment.globals.update(

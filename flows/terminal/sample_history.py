@@ -117,14 +117,19 @@ def format_seed_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def describe_call(turn: AgentTurn) -> str:
+    """Which call of its agent a turn is: the first of a check's several questions is not numbered."""
+    which, attempt = divmod(turn.attempt, REPAIR_STRIDE)
+    return "   ".join([*([f"question {which + 1}"] if which else []), *([f"repair {attempt}"] if attempt else [])])
+
+
 def _format_turn(turn: AgentTurn, first: AgentTurn) -> list[str]:
     """A call: its request, role by role from the system prompt on, and the reply. Messages shared with the agent's `first` call
     of the sample are shown only there.
     """
-    which, attempt = divmod(turn.attempt, REPAIR_STRIDE)
-    repair = (f"   question {which + 1}" if which else "") + (f"   repair {attempt}" if attempt else "")
-    tokens = "   ".join(format_token_usage(turn.usage)[1:])
-    head = f"  {turn.agent}{repair}   {turn.teacher}   {tokens}"
+    head = "   ".join(
+        filter(None, (turn.agent, describe_call(turn), turn.teacher, *format_token_usage(turn.usage)[1:]))
+    )
     pairs = zip(turn.context, first.context, strict=False)
     same = 0 if turn is first else sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     before = [f"    {format_count(same, 'message')} as in the first call of the {turn.agent}"] if same else []
@@ -133,7 +138,7 @@ def _format_turn(turn: AgentTurn, first: AgentTurn) -> list[str]:
         before += [f"    | image {format_one_line(url, 80)}" for url in message.images]
     asked = ["    user", *_quote_text(turn.asked, 4)]
     thinking = ["    thinking", *_quote_text(shorten_thinking(turn.reasoning), 4)] if turn.reasoning else []
-    return [head, *before, *asked, *thinking, "    reply", *_quote_text(turn.reply, 4), ""]
+    return [f"  {head}", *before, *asked, *thinking, "    reply", *_quote_text(turn.reply, 4), ""]
 
 
 def shorten_thinking(text: str) -> str:

@@ -1,34 +1,99 @@
-"""Whether two short answers to one question are the same: names, numbers, codes, a few words. Strict where `second_reader` is
-generous: what one answer has more than the other, in words, numbers or signs, makes them different. Knows no family.
+"""Whether two short answers to one question are the same: names, numbers, dates, codes, a few words. Strict where `second_reader`
+is generous: what one answer has more than the other, in words, numbers or signs, makes them different. Knows no family.
 """
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from agents.checks.text.supported_by_passage import (
+    FOLLOWING_UNIT,
     FUNCTION_WORDS,
+    WORD,
+    canonical_unit,
+    find_quantities,
+    is_denial_word,
+    list_choices,
     merge_forms,
     normalize_spelling,
     repeatable_words,
     split_polarity,
     word_forms,
 )
-from agents.checks.text.written_numbers import fold_text, parse_number_words
+from agents.checks.text.written_numbers import fold_text, parse_number_words, write_iso_values
 
 OUTER_MARKS = ".,;:!?\"'`“”‘’()[]"
 HYPHENATED_WORDS = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")
 PLAIN_WORD = re.compile(r"[^\W\d_]{3,}")
-DECIMAL = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
 LETTER = r"[^\W\d_]"
 SPACE_IN_CODE = re.compile(rf"(?<={LETTER})(?:\s+|-)(?={LETTER})|(?<={LETTER})\s+(?=\d)|(?<=\d)(?:\s+|-)(?={LETTER})")
 """Spaces and hyphens between two letters, or a letter and a digit. A hyphen before a digit may be a sign, and 1-3 is not 13."""
 FIRST_MARKS = re.compile(rf"(?:[{re.escape(OUTER_MARKS.replace('.', ''))}\s]|\.(?!\d))+")
 """A point before a digit belongs to the number."""
+CURRENCIES = frozenset(("dollar", "euro", "pound"))
+DEGREES = {
+    r"(?<=\d) ?(?:degrees?|°) ?(?:celsius|centigrade|c)\b": " °C",
+    r"(?<=\d) ?(?:degrees?|°) ?(?:fahrenheit|f)\b": " °F",
+}
+SAME_WORDS = {
+    word: first
+    for group in """grey gray|colour color|centre center|theatre theater|aluminium aluminum|tyre tire|moustache mustache|jewellery
+jewelry|catalogue catalog|programme program|cheque check|doughnut donut|yoghurt yogurt|aeroplane airplane plane|pyjamas pajamas
+motorbike motorcycle|bicycle bike|television tv|telephone phone|mobile cellphone smartphone|photograph photo|sofa couch
+lorry truck|automobile car|lift elevator|circular round|rectangular rectangle|triangular triangle|graph chart|top upper
+bottom lower|beneath underneath below under|rear back|mum mom|rubbish trash garbage
+monday mon|tuesday tue tues|wednesday wed|thursday thu thurs|friday fri|saturday sat|sunday sun|january jan|february feb
+march mar|april apr|june jun|july jul|august aug|september sep sept|october oct|november nov|december dec""".replace(
+        "\n", "|"
+    ).split("|")
+    for first, *others in [group.split()]
+    for word in (first, *others)
+}
+"""Each word of a group as its first one: other spellings, abbreviations, and other words for what an image shows."""
+MODIFIERS = frozenset(
+    """red orange yellow green blue purple pink brown black white gray golden silver small large big little tall long short wooden
+metal plastic paper glass round""".split()
+)
+"""Words that one answer may add before its noun: a lighter, a red lighter."""
+DISTINGUISHING = re.compile(r"\b(?:which|or|colou?r|size|shape|material|kind|type|made of|how)\b", re.IGNORECASE)
+"""Questions to which such a word may be the answer."""
+AND = re.compile(r"(?:,\s*|\s+)(?:and|&)\s+", re.IGNORECASE)
+LIST_GAP = re.compile(rf"{AND.pattern}|,\s+", re.IGNORECASE)
+ORDERED = re.compile(
+    r"\border(?:ed)?\b|\bfrom (?:the )?(?:left|right|top|bottom)\b|\bsequence\b|\bfirst\b", re.IGNORECASE
+)
+"""Questions to which the order of a list is part of the answer."""
+RANGE = re.compile(r"(?<![\w.,-])(\d[\d.,]*)-(\d[\d.,]*)(?![\w-])")
+LAST_ONE = re.compile(r"(?<=\w)(?<!ty)(?<!hundred)\s+one\W*\Z", re.IGNORECASE)
+"""`one` for the thing that was named: the left one."""
+WHERE = re.compile(r"\s*where\b", re.IGNORECASE)
+
+
+class AnswerToken(NamedTuple):
+    """A number with its unit, or a word or sign."""
+
+    word: str
+    value: Fraction | None = None
+    unit: str = ""
+
+    def is_same(self, other: "AnswerToken") -> bool:
+        if self.value is not None and other.value is not None:
+            units = {self.unit, other.unit}
+            return self.value == other.value and (len(units) == 1 or units - CURRENCIES == {""})
+        left, right = (SAME_WORDS.get(word, word) for word in (self.word, other.word))
+        both_words = PLAIN_WORD.fullmatch(left) and PLAIN_WORD.fullmatch(right)
+        return left == right or bool(both_words and self._forms & other._forms)
+
+    @property
+    def _forms(self) -> frozenset[str]:
+        return frozenset(SAME_WORDS.get(form, form) for form in word_forms(self.word))
 
 
 def is_same_short_answer(left: str, right: str, question: str) -> bool:
-    """Whether they have the same numbers, words and signs in the same order, whatever their case, articles and inflection. Words
-    of the question need not be in both, unless it offers them as a choice.
+    """Whether they have the same numbers, words and signs in the same order, whatever their case, articles, inflection, spelling,
+    and form of dates, times, numbers and units. Words and units of the question need not be in both; of a choice that it offers,
+    both must name the same. Lists with `and` may be in any order, unless the question asks for one.
     """
     (lead, rest), (other_lead, other_rest) = (
         split_polarity(normalize_spelling(text.strip())) for text in (left, right)
@@ -39,9 +104,47 @@ def is_same_short_answer(left: str, right: str, question: str) -> bool:
         return True
     if _join_code(rest) == _join_code(other_rest):
         return True
-    known = merge_forms(repeatable_words(normalize_spelling(question)))
-    first, second = _list_tokens(rest, known), _list_tokens(other_rest, known)
-    return len(first) == len(second) and all(map(_is_same_token, first, second))
+    asked, texts = AskedWords.of(question), [_write_values(rest), _write_values(other_rest)]
+    items, other_items = ([asked.list_tokens(item) for item in LIST_GAP.split(text)] for text in texts)
+    if any(map(AND.search, texts)) and not ORDERED.search(question):
+        return len(items) == len(other_items) and _are_among(items, other_items)
+    if WHERE.match(question) and len(items) != len(other_items):
+        return _are_among(*sorted((items, other_items), key=len))
+    first, second = map(asked.list_tokens, texts)
+    if (choice := asked.find_choice(first)) is not None and choice == asked.find_choice(second):
+        return True
+    return _are_same(first, second) or (
+        not DISTINGUISHING.search(question)
+        and (_adds_modifiers(texts[0], first, second) or _adds_modifiers(texts[1], second, first))
+    )
+
+
+def is_list(answer: str) -> bool:
+    """Whether an answer names several things: red and blue; 1, 2, 3."""
+    return LIST_GAP.search(answer) is not None
+
+
+def _are_same(left: Sequence[AnswerToken], right: Sequence[AnswerToken]) -> bool:
+    return len(left) == len(right) and all(map(AnswerToken.is_same, left, right))
+
+
+def _are_among(items: Sequence[Sequence[AnswerToken]], others: Sequence[Sequence[AnswerToken]]) -> bool:
+    """Whether each item is one of the others, each of which counts once."""
+    rest = list(others)
+    for item in items:
+        found = next((place for place, other in enumerate(rest) if _are_same(item, other)), None)
+        if found is None:
+            return False
+        del rest[found]
+    return True
+
+
+def _adds_modifiers(text: str, longer: Sequence[AnswerToken], shorter: Sequence[AnswerToken]) -> bool:
+    """Whether an answer is another one after adjectives of `MODIFIERS`. In a name, they tell things apart."""
+    added = len(longer) - len(shorter)
+    if added <= 0 or not shorter or any(word[0].isupper() for word in WORD.findall(text)[1:]):
+        return False
+    return all(token.word in MODIFIERS for token in longer[:added]) and _are_same(longer[added:], shorter)
 
 
 def _join_code(text: str) -> str:
@@ -55,32 +158,54 @@ def _strip_marks(text: str) -> str:
     return text[begin.end() if begin else 0 :].rstrip(OUTER_MARKS + " ")
 
 
-def _list_tokens(text: str, known: frozenset[str]) -> list[str]:
-    """The numbers, words and signs of an answer, without articles and the like, and without words of the question; with them if
-    nothing else is there.
-    """
+def _write_values(text: str) -> str:
+    """An answer with one form for temperatures, dates and times."""
+    for pattern, unit in DEGREES.items():
+        text = re.sub(pattern, unit, text, flags=re.IGNORECASE)
+    return RANGE.sub(r"\1 to \2", write_iso_values(text))
+
+
+class AskedWords(NamedTuple):
+    """What an answer may repeat of its question."""
+
+    forms: frozenset[str]
+    units: frozenset[str]
+    choices: Sequence[frozenset[str]]
+    """The forms of the words of each choice that it offers."""
+
+    @classmethod
+    def of(cls, question: str) -> "AskedWords":
+        words = repeatable_words(normalize_spelling(question))
+        units = {canonical_unit("percent" if word.lower() == "percentage" else word) for word in words}
+        return cls(merge_forms(words), frozenset(units), list_choices(question))
+
+    def list_tokens(self, text: str) -> list[AnswerToken]:
+        """The numbers, words and signs of an answer, without articles and the like, and without words of the question; with them
+        if nothing else is there.
+        """
+        text, tokens, end = LAST_ONE.sub("", text), list[AnswerToken](), 0
+        for number in find_quantities(text):
+            if len(number.values) != 1 or text[number.end - 1] == "-":
+                continue
+            tokens += _split_words(text[end : number.start])
+            after = FOLLOWING_UNIT.match(text, number.end)
+            end = after.end() if after and number.unit and canonical_unit(after[1]) == number.unit else number.end
+            [value] = number.values
+            tokens.append(AnswerToken("", value, "" if number.unit in self.units else number.unit))
+        tokens += _split_words(text[end:])
+        content = [token for token in tokens if token.word not in FUNCTION_WORDS]
+        new = [one for one in content if not (PLAIN_WORD.fullmatch(one.word) and word_forms(one.word) & self.forms)]
+        return new or content or tokens
+
+    def find_choice(self, tokens: Sequence[AnswerToken]) -> int | None:
+        """Which of two offered choices an answer names: the work, of `the work or the parts`. None if it names none or both."""
+        named = [
+            place for place, words in enumerate(self.choices) if any(word_forms(one.word) & words for one in tokens)
+        ]
+        return named[0] if len(named) == 1 and not any(is_denial_word(one.word) for one in tokens) else None
+
+
+def _split_words(text: str) -> list[AnswerToken]:
     pieces = [_strip_marks(piece) for piece in re.split(r"\s+|,(?!\d)", fold_text(text))]
-    tokens = [
-        _read_number(part)
-        for piece in pieces
-        for part in (
-            piece.split("-") if HYPHENATED_WORDS.fullmatch(piece) and not parse_number_words(piece) else [piece]
-        )
-        if part
-    ]
-    content = [token for token in tokens if token not in FUNCTION_WORDS]
-    new = [token for token in content if not (PLAIN_WORD.fullmatch(token) and word_forms(token) & known)]
-    return new or content or tokens
-
-
-def _read_number(token: str) -> str:
-    """A number as digits: four, 4.0 and 4 are the same, and so are 1,200 and 1200."""
-    if DECIMAL.fullmatch(token) and any(map(str.isdecimal, token)):
-        return str(Fraction(token.replace(",", "")))
-    value = parse_number_words(token)
-    return token if value is None else str(value)
-
-
-def _is_same_token(left: str, right: str) -> bool:
-    both_words = PLAIN_WORD.fullmatch(left) and PLAIN_WORD.fullmatch(right)
-    return left == right or bool(both_words and word_forms(left) & word_forms(right))
+    words = [part for one in pieces for part in (one.split("-") if HYPHENATED_WORDS.fullmatch(one) else [one]) if part]
+    return [AnswerToken(word, parse_number_words(word)) for word in words]

@@ -325,6 +325,15 @@ def repeatable_words(question: str) -> list[str]:
     return [word for word in words_without_numbers(question) if word not in offered]
 
 
+def list_choices(question: str) -> list[frozenset[str]]:
+    """The forms of the words of two things that a question offers: the nearest content words before and after its only `or`."""
+    clauses = [clause for clause in re.split(r"[,;:?]", question) if CHOICE.search(clause)]
+    if len(clauses) != 1 or len(sides := CHOICE.split(clauses[0])) != 2:
+        return []
+    before, after = map(content_words, sides)
+    return [merge_forms(before[-CHOICE_WINDOW:]), merge_forms(after[:CHOICE_WINDOW])]
+
+
 # Words
 
 

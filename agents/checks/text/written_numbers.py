@@ -334,6 +334,38 @@ def _match_times(match: re.Match[str]) -> Iterator[time]:
     yield from _valid_time(hour, int(minute or 0), int(match.groupdict().get("s") or 0))
 
 
+SHORT_YEAR_DATE = re.compile(r"(?<![\w/.\-])(?P<a>\d{1,2})/(?P<b>\d{1,2})/(?P<y>\d{2})(?![\w/])")
+LAST_YEAR_OF_2000S = 68
+"""The last of two digits that are read as 20.., as POSIX does."""
+
+
+def write_iso_values(text: str) -> str:
+    """`text` with dates, days without a year, and times of day as ISO 8601 writes them: 2025-03-04, --03-04, 15:30. What can be
+    read in two ways, and numbers that need not be times, stay as they are.
+    """
+
+    def write_date(match: re.Match[str]) -> str:
+        days = list(_match_dates(match))
+        return days[0].isoformat() if len(days) == 1 else match[0]
+
+    def write_day(match: re.Match[str]) -> str:
+        return f"--{month_number(match['m']):02d}-{int(match['d']):02d}" if int(match["d"]) <= 31 else match[0]
+
+    def write_time(match: re.Match[str]) -> str:
+        found = list(_match_times(match))
+        return found[0].isoformat("seconds" if found[0].second else "minutes") if found else match[0]
+
+    def complete_year(match: re.Match[str]) -> str:
+        year = int(match["y"]) + (2000 if int(match["y"]) <= LAST_YEAR_OF_2000S else 1900)
+        return f"{match['a']}/{match['b']}/{year}"
+
+    text = SHORT_YEAR_DATE.sub(complete_year, text)
+    for patterns, write in ((DATES, write_date), (PARTIAL_DATE_PATTERNS, write_day), ((CLOCK,), write_time)):
+        for pattern in patterns:
+            text = pattern.sub(write, text)
+    return text
+
+
 def _valid_time(hour: int, minute: int, second: int = 0) -> Iterator[time]:
     if hour < 24 and minute < 60 and second < 60:
         yield time(hour, minute, second)

@@ -4,6 +4,7 @@ must give the same answer, and the question alone must not. Knows no teacher.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from random import Random
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,11 +19,12 @@ from agents.checks.text.second_reader import (
     find_reader_answer,
     is_same_reading,
 )
-from agents.checks.text.short_answers import is_same_short_answer
+from agents.checks.text.short_answers import is_list, is_same_short_answer
+from agents.checks.text.supported_by_passage import content_words, normalize_spelling
 from agents.checks.text.text_units import split_words
 from agents.families.base import RecipeFamily, UnusableSeedRow
 from agents.reply_schema import ReplySchema
-from core.sample import Candidate, Message, Seed
+from core.sample import Candidate, Message, Seed, json_digest
 
 IMAGE_QUESTION_KINDS = {
     "reading": "a text or a number that is written in the image",
@@ -43,7 +45,9 @@ UNSEEN = re.compile(
 )
 """What someone who sees the image does not see."""
 NEAR_GUESS = 0.5
-"""`overlap` of `read_again`: a guess that has half of the words counts as right, which is the strict side here."""
+"""`overlap` of `read_again`: a guess with half of the words of a phrase counts as near to it, which is the strict side here."""
+PHRASE_WORDS = 3
+"""Content words from which an answer is a phrase. Half of a shorter one is another answer: blue for dark blue."""
 
 
 class ImageQuestionsOptions(Options):
@@ -51,7 +55,8 @@ class ImageQuestionsOptions(Options):
         default_factory=lambda: dict.fromkeys(IMAGE_QUESTION_KINDS, 1.0), min_length=1, validate_default=True
     )
     """What is asked about, with its weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or words of your own
-    that say what a question is about. One is drawn for each sample."""
+    that say what a question is about. One is drawn for each sample, and another one when an image is drawn again, until it was
+    asked about all."""
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -121,12 +126,12 @@ class AskedAboutImage(NamedTuple):
         return bool(found) and is_same_short_answer(self.answer, found, self.question)
 
     def is_guessed_by(self, guess: ReaderAnswer) -> bool:
-        """Whether a guess is near to the answer, also if its writer says that nothing can be known."""
+        """Whether a guess is the answer, or near to one that is a phrase, also if its writer says that nothing can be known."""
         guessed = guess.answer.strip()
-        return bool(guessed) and (
-            is_same_short_answer(self.answer, guessed, self.question)
-            or is_same_reading(self.answer, guessed, self.question, NEAR_GUESS)
-        )
+        if not guessed or is_same_short_answer(self.answer, guessed, self.question):
+            return bool(guessed)
+        is_phrase = len(content_words(normalize_spelling(self.answer))) >= PHRASE_WORDS and not is_list(self.answer)
+        return is_phrase and is_same_reading(self.answer, guessed, self.question, NEAR_GUESS)
 
 
 def sees_the_same(subject: Subject, reading: ReaderAnswer, _options: SeenAgainOptions) -> bool:
@@ -187,7 +192,10 @@ async def needs_image_check(subject: Subject, options: NeedsImageOptions) -> str
     if right <= options.most_right:
         return None
     shown = "; ".join(repr(guess.answer[:MAX_SHOWN_CHARACTERS]) for guess in guesses)
-    return f"{right} of {options.guesses} guesses without the image are right ({shown}); ask about something that only it shows"
+    return (
+        f"{right} of {options.guesses} guesses without the image are right or near it ({shown}); ask about something that "
+        "only it shows"
+    )
 
 
 async def _read_image(
@@ -203,6 +211,29 @@ async def _read_image(
 def _list_answers(readings: Sequence[ReaderAnswer | None]) -> str:
     answers = (find_reader_answer(reading, "") if reading else "" for reading in readings)
     return "; ".join(repr(answer[:MAX_SHOWN_CHARACTERS]) if answer else "nothing" for answer in answers)
+
+
+def _draw_kind(row: Sequence[Any], kinds: Mapping[str, float], turn: int) -> str:
+    """The kind that is asked about the images of a row in its turn, from 0. A kind has its weight in every turn, and its share of
+    any number of turns that equals the number of kinds (systematic sampling): kinds of equal weight come once each.
+    """
+    weights = {kind: weight for kind, weight in kinds.items() if weight}
+    cycle, step = divmod(turn, len(weights))
+    rng = Random(json_digest([*row, cycle]))
+    order = rng.sample(list(weights), len(weights))
+    place = (rng.random() + step / len(order)) % 1 * sum(weights.values())
+    ends = accumulate(weights[kind] for kind in order)
+    return next((kind for kind, end in zip(order, ends, strict=True) if place < end), order[-1])
+
+
+def _describe_earlier(kind: str, before: Sequence[str]) -> str:
+    """What the prompt says of the kinds that were asked about the same image before; nothing of none."""
+    if not before:
+        return ""
+    listed = "; ".join(IMAGE_QUESTION_KINDS.get(one, one) for one in dict.fromkeys(before))
+    same = before.count(kind)
+    skipped = f" {same} of them had the same request, so leave out the {same} most obvious ones." if same else ""
+    return f"\nThe image has been asked about {len(before)} times before: {listed}. Ask about something else.{skipped}"
 
 
 class ImageQuestionsFamily(RecipeFamily):
@@ -221,12 +252,21 @@ class ImageQuestionsFamily(RecipeFamily):
     }
 
     def condition(self, row: Mapping[str, Any], options: ImageQuestionsOptions, rng: Random) -> dict[str, Any]:
+        return self.condition_again(row, options, rng, 0)
+
+    def condition_again(
+        self, row: Mapping[str, Any], options: ImageQuestionsOptions, rng: Random, turn: int
+    ) -> dict[str, Any]:
         images = row["images"]
         if not isinstance(images, list) or not images:
             raise UnusableSeedRow("'images' with at least one image")
-        kind = rng.choices(list(options.kinds), list(options.kinds.values()))[0]
-        about = IMAGE_QUESTION_KINDS.get(kind, kind)
-        return {"images": images, "source": row["source"], "kind": kind, "about": about}
+        *before, kind = (_draw_kind([images, row["source"]], options.kinds, past) for past in range(turn + 1))
+        asked = {
+            "kind": kind,
+            "about": IMAGE_QUESTION_KINDS.get(kind, kind),
+            "earlier": _describe_earlier(kind, before),
+        }
+        return {"images": images, "source": row["source"], **asked}
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return ImageQuestionDraft

@@ -15,7 +15,14 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 from PIL import Image
 
 from agents.checks import Subject
-from agents.families.images.image_questions import ImageQuestionsFamily, WellPosedOptions, well_posed_check
+from agents.checks.text.second_reader import ReaderAnswer
+from agents.families.images.image_questions import (
+    AskedAboutImage,
+    ImageQuestionsFamily,
+    WellPosedOptions,
+    well_posed_check,
+)
+from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError
 from core.sample import Message, RejectionReason, Sample, SampleStatus, Seed
 from core.storage.fitted_images import decode_image_url
@@ -85,6 +92,34 @@ def pose(subject: dict[str, str]) -> str | None:
 def test_what_is_well_posed(question: str, answer: str, words: str | None) -> None:
     found = pose({"question": question, "answer": answer})
     assert (found is None) if words is None else (words in str(found))
+
+
+def draw_seeds(folder: Path, samples: int, *settings: str) -> list[Seed]:
+    images = f"seeds.images={write_squares(folder / 'images', 14)}"
+    model = "teachers.main={model='fake/image_questions'}"
+    plan = load_recipe_plan("image-questions", [images, model, f"samples={samples}", *settings])
+    family, seeds = plan.family, list(RunSeeds(plan, "0" * 16))
+    assert all({"about", "earlier"} <= family.prompt_values(seed).keys() for seed in seeds)
+    return seeds
+
+
+def test_an_image_that_is_drawn_again_gets_another_prompt(tmp_path: Path) -> None:
+    """14 images six times over have each kind once, and twelve times over still no two equal prompts."""
+    seeds = draw_seeds(tmp_path, 168)
+    kinds = {(*seed.data["images"], seed.data["kind"]) for seed in seeds[:84]}
+    prompts = {(*seed.data["images"], seed.data["about"], seed.data["earlier"]) for seed in seeds}
+    assert (len(kinds), len(prompts)) == (84, 168)
+    assert [bool(seed.data["earlier"]) for seed in seeds] == [False] * 14 + [True] * 154
+    assert len({seed.data["kind"] for seed in seeds[:14]}) > 2, "images begin with different kinds"
+    assert "leave out the 1 most obvious" in seeds[-1].data["earlier"]
+
+
+def test_kinds_have_their_weights_however_often_an_image_is_drawn(tmp_path: Path) -> None:
+    seeds = draw_seeds(tmp_path, 280, "task.kinds={reading=3,place=1,counting=0}")
+    for part in (seeds, seeds[:140]):
+        share = Counter(seed.data["kind"] for seed in part)
+        assert share.keys() == {"reading", "place"}
+        assert 0.65 <= share["reading"] / len(part) <= 0.85
 
 
 def make(folder: Path, answer: Callable[[TeacherQuestion], dict[str, Any]]) -> tuple[list[Sample], ScriptedTeacher]:
@@ -200,6 +235,20 @@ def test_a_guess_counts_whatever_its_writer_is_sure_of(blind: dict[str, Any], ke
 
     samples, _ = make(tmp_path, reply)
     assert {sample.state is SampleStatus.kept for sample in samples} == {kept}
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess", "counts"),
+    [
+        ("red and blue", "red", False), ("red and blue", "red and white", False), ("red and blue", "blue and red", True),
+        ("dark blue", "blue", False), ("Honda Civic", "Honda", False), ("red, white and blue", "red and white", False),
+        ("£55.00", "55", True), ("Water level of rivers", "Level of rivers in 2020", True),
+        ("Water level of rivers", "Air quality of cities", False), ("hardware store", "a hardware store", True),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_short_answer_is_no_right_guess(answer: str, guess: str, counts: bool) -> None:
+    asked = AskedAboutImage("What does it show?", answer)
+    assert asked.is_guessed_by(ReaderAnswer(found=False, answer=guess)) == counts
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -503,6 +504,15 @@ def test_a_page_of_thousands_holds_the_kept_first_and_says_what_it_left_out(
     shown = [attrs["id"] for tag, attrs in page.tags if tag == "details" and attrs.get("class") == "sample"]
     assert shown == ["sample-k0", "sample-k1", "sample-k2", "sample-k3", "sample-d0"]
     assert "5 of 7 samples are on this page, kept ones first; 2 are left out." in page.text
+
+
+def test_the_questions_of_a_check_are_numbered_and_only_repairs_are_called_so(tmp_path: Path) -> None:
+    one = sample("s1")
+    turn = one.turns[1].model_copy(update={"agent": "verifier"})
+    looks = [turn.model_copy(update={"attempt": attempt}) for attempt in (0, 100, 201)]
+    page = written(tmp_path, manifest(), [one.model_copy(update={"turns": [*one.turns, *looks]})], [])
+    tags = re.findall(r"question \d+(?:\s+repair \d+)?|repair \d+", page.text)
+    assert [" ".join(tag.split()) for tag in tags] == ["question 2", "question 3 repair 1"]
 
 
 def test_a_very_long_text_is_cut_in_the_page_and_says_so(tmp_path: Path) -> None:
