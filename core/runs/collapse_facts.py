@@ -138,9 +138,13 @@ class SpreadRecord(BaseModel):
     def summary(self) -> str:
         """One sentence without a full stop: the uneven attributes, or the first ones."""
         if self.uneven:
-            return "; ".join(attribute.summary for attribute in self.uneven[:MAX_SUMMARIZED_ATTRIBUTES])
+            shown = "; ".join(attribute.summary for attribute in self.uneven[:MAX_SUMMARIZED_ATTRIBUTES])
+            left_out = len(self.uneven) - MAX_SUMMARIZED_ATTRIBUTES
+            return f"{shown}; {left_out} more are uneven" if left_out > 0 else shown
         shown = ", ".join(attribute.summary for attribute in self.attributes[:MAX_SUMMARIZED_ATTRIBUTES])
-        return f"{shown}; no value is rarer than by chance"
+        left_out = len(self.attributes) - MAX_SUMMARIZED_ATTRIBUTES
+        more = f", and {left_out} more on the page" if left_out > 0 else ""
+        return f"{shown}{more}; no value is rarer than by chance"
 
 
 class SamenessRecord(BaseModel):

@@ -69,6 +69,11 @@ def test_only_what_has_few_values_is_an_attribute_and_members_of_lists_count() -
     assert {attribute.name for attribute in record.attributes} == {"category", "level", "turns", "constraints", "tone"}
     assert (record.attributes[0].name, record.attributes[0].value) == ("constraints", "commas")
     assert record.attributes[0].is_uneven
+    even = record.model_copy(update={"attributes": record.attributes[1:]})
+    more = record.model_copy(update={"attributes": [*record.attributes[1:], record.attributes[1]]})
+    assert even.summary.endswith("; no value is rarer than by chance")
+    assert ", and 1 more on the page; no value" in more.summary
+    assert "on the page" not in even.summary, "the control: all four are listed"
 
 
 def test_an_attribute_of_the_quotas_is_shown_and_not_tested_and_few_seeds_say_nothing() -> None:

@@ -66,7 +66,7 @@ def test_thinking_that_cannot_be_switched_off_is_a_fault_only_for_an_agent_that_
 def test_without_reasoning_in_the_recipe_thinking_is_not_probed(capsys: pytest.CaptureFixture[str]) -> None:
     server = ThinkingServer(thoughts="")
     code, out, _ = validate(capsys, server)
-    assert (code, "thinking" in out, len(server.bodies)) == (0, False, 2)
+    assert (code, "thinking" in out, len(server.bodies)) == (0, False, 4)
 
 
 def test_a_teacher_that_thinks_without_being_asked_to_needs_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
