@@ -32,11 +32,16 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def load_corpus(name: str, folder: Path) -> list[str]:
-    """The documents of the corpus, shuffled once; created in `folder` if missing."""
+Reader = Callable[[Path], Iterable[str]]
+
+
+def load_corpus(name: str, folder: Path, reader: Reader | None = None) -> list[str]:
+    """The documents of the corpus, shuffled once; created in `folder` if missing. `reader`: of a corpus that is not one of
+    `CORPUS_READERS`.
+    """
     path = folder / f"{name}.jsonl"
     if not path.exists():
-        texts = list(_select_different(CORPUS_READERS[name](folder)))
+        texts = list(_select_different((reader or CORPUS_READERS[name])(folder)))
         random.Random(0).shuffle(texts)
         with write_atomically(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(text) + "\n" for text in texts[:MOST_DOCUMENTS])
@@ -117,14 +122,14 @@ def read_anarchism_faq(folder: Path) -> Iterator[str]:
     for page in sorted((_unpack_package("anarchism", folder) / "usr/share/doc/anarchism/html").glob("*.html")):
         source = re.sub(r"(?s)<(script|style).*?</\1>", " ", page.read_text(encoding="utf-8", errors="replace"))
         for block in re.split(r"(?i)</?(?:p|h\d|li|div|blockquote|td|ul|br)\b[^>]*>", source):
-            yield from _split_passages(_strip_tags(block))
+            yield from split_passages(_strip_tags(block))
 
 
 def _strip_tags(source: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", "", source)).split())
 
 
-def _split_passages(text: str) -> Iterator[str]:
+def split_passages(text: str) -> Iterator[str]:
     sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z\"“])", text)
     for i in range(0, len(sentences), 2):
         yield " ".join(sentences[i : i + 2])
@@ -156,7 +161,7 @@ def _read_paragraphs(pages: Iterable[Path]) -> Iterator[str]:
     for page in pages:
         source = page.read_text(encoding="utf-8", errors="replace")
         for found in re.finditer(r"(?s)<p>(.*?)(?:</p>|<pre|<div|<ul|<ol|<table)", source):
-            yield from _split_passages(_strip_tags(found[1]))
+            yield from split_passages(_strip_tags(found[1]))
 
 
 def read_glosses(folder: Path) -> Iterator[str]:
@@ -197,7 +202,7 @@ def _extract(archive: Path, out: Path) -> None:
         files.extractall(out, filter="data")
 
 
-CORPUS_READERS: dict[str, Callable[[Path], Iterable[str]]] = {
+CORPUS_READERS: dict[str, Reader] = {
     "bible": read_bible,
     "packages": read_package_descriptions,
     "anarchism": read_anarchism_faq,

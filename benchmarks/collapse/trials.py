@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.collapse.corpora import CORPUS_READERS, load_corpus, load_testaments
+from benchmarks.collapse.corpora import CORPUS_READERS, Reader, load_corpus, load_testaments
 from benchmarks.collapse.generators import REGIMES, Generator, Texts, generate_texts
 from filters.collapse.assessment import REFERENCE_SAMPLES, assess_corpus, assess_texts, compare_with_reference
 from filters.collapse.collapse_metrics import TAIL_COUNT
@@ -71,9 +71,10 @@ class RealCorpus(NamedTuple):
     vocabulary: dict[str, int]
 
     @classmethod
-    def load(cls, name: str, folder: Path) -> "RealCorpus":
+    def load(cls, name: str, folder: Path, reader: Reader | None = None) -> "RealCorpus":
         vocabulary: dict[str, int] = {}
-        found = TokenCorpus.from_words([split_into_words(text) for text in load_corpus(name, folder)], vocabulary)
+        texts = load_corpus(name, folder, reader)
+        found = TokenCorpus.from_words([split_into_words(text) for text in texts], vocabulary)
         return cls(name, Texts(found.ids, found.lengths), vocabulary)
 
     def reference(self, places: Ints) -> ReferenceCorpus:
@@ -97,6 +98,7 @@ def run_trial(candidate: Texts, reference: ReferenceCorpus, folder: Path, **abou
     seen = found.evidence
     return {
         **about, "n": len(candidate), "documents": seen.documents, "topics": round(seen.topics, 2),
+        "loss_deviation": round(seen.loss_deviation, 5),
         **{name: {key: round(value, 5) for key, value in getattr(seen, name).items()} for name in ("z", "change", "real")},
     }  # fmt: skip
 

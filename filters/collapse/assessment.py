@@ -48,7 +48,7 @@ from filters.collapse.null_distribution import (
     choose_null_size,
     load_null_distribution,
 )
-from filters.collapse.power import MIN_POWER_DOCUMENTS, LossPower, compute_loss_power
+from filters.collapse.power import MIN_POWER_DOCUMENTS, LossPower, compute_loss_power, find_loss_deviation
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.tail_trend import TailLoss, TailTrend, find_tail_trend
 from filters.collapse.text_kinds import PROSE, HeldValues, TextKind, find_kind, has_kind
@@ -263,13 +263,15 @@ def compare_with_reference(
     null = load_null_distribution(whole, choose_null_size(documents, len(whole.corpus)), cache)
     held = reference.find_held_metrics()
     change = {m.name: m.worse_sign * float(d) for m, d in zip(COLLAPSE_METRICS, comparison.difference, strict=True)}
+    # No loss is a share of an infinite value.
+    real_values = HeldValues(dict(zip(METRIC_NAMES, map(float, comparison.real), strict=True)), held, math.inf)
     evidence = MetricEvidence(
         z=HeldValues(compute_z_scores(comparison, null, size, documents), held, 0.0),
         change=HeldValues(change, held, 0.0),
-        # No loss is a share of an infinite value.
-        real=HeldValues(dict(zip(METRIC_NAMES, map(float, comparison.real), strict=True)), held, math.inf),
+        real=real_values,
         topics=sides.compute_topic_score(reference.topics.topic_count),
         documents=documents,
+        loss_deviation=find_loss_deviation(null, real_values, size),
     )
     return ReferenceComparison(sides, comparison, null, evidence)
 

@@ -78,6 +78,8 @@ class MetricEvidence(NamedTuple):
     topics: float
     """Difference of the topics before matching, in deviations."""
     documents: int
+    loss_deviation: float = 0.0
+    """Standard deviation of `loss` between samples of real text; 0 where a loss of rare words is not measured."""
 
     @property
     def tail(self) -> float:

@@ -101,6 +101,11 @@ def estimate_documents(
     return max(int(math.ceil(needed / step) * step), MIN_POWER_DOCUMENTS)
 
 
+def find_loss_deviation(null: NullDistribution, real: Mapping[str, float], tokens: int) -> float:
+    """The standard deviation of `MetricEvidence.loss` between samples of real text of `tokens` tokens."""
+    return _find_relative_deviations(null, real, tokens)[1]
+
+
 def _find_relative_deviations(null: NullDistribution, real: Mapping[str, float], tokens: int) -> tuple[float, float]:
     """Deviation of the share lost of hapax_mass, and of its sum with that of tail_coverage."""
     deviations = null.compute_deviations(tokens)
