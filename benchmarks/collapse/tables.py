@@ -92,7 +92,9 @@ are by the limits in `filters/collapse/collapse_verdict.py`, the same for all.""
 
 
 def build_evidence(row: Row) -> MetricEvidence:
-    return MetricEvidence(row["z"], row["change"], row["real"], row["topics"], row["documents"], row.get("loss_deviation", 0.0))
+    return MetricEvidence(
+        row["z"], row["change"], row["real"], row["topics"], row["documents"], row.get("loss_deviation", 0.0)
+    )
 
 
 def decide_row(row: Row) -> CollapseVerdict:

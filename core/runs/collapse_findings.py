@@ -32,6 +32,9 @@ COLLAPSE_FINDINGS = {
         "TAIL: fewer rare words than real text, as in every earlier generation; the loss has stopped growing",
         "fewer rare words, no longer falling",
     ),
+    "uncertain": CollapseFinding(
+        "TAIL: fewer rare words than real text; the loss may be that of replaced text", "rare words may be missing"
+    ),
     "other_kind": CollapseFinding(
         "COVERAGE: another kind of text than the reference, on other topics and in other words", "another kind of text"
     ),

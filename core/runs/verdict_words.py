@@ -265,6 +265,12 @@ def _explain_verdict(record: CollapseFacts) -> list[str]:
         ]
     differ = [f"They differ: {found}."] if found else []
     if record.reference:
+        if "uncertain" in list_findings(record):
+            return [
+                *differ,
+                "Text of a model that learned from the text of another model lacks as many, and real text seldom does: about "
+                f"{needed:,} compared documents tell them apart.",
+            ]
         return [
             *differ,
             "No repetition and no sign of cautious decoding was found.",
@@ -292,7 +298,7 @@ def _bound_losses(record: CollapseFacts) -> list[str]:
     if record.verdict == "collapse":
         return []
     sentences = []
-    hidden = _is_foreign(record) or "steady" in list_findings(record)
+    hidden = _is_foreign(record) or not list_findings(record).keys().isdisjoint(("steady", "uncertain"))
     if record.smallest_loss is not None and record.smallest_loss < 1 and not hidden:
         sentences.append(
             f"A loss of {_format_share(record.smallest_loss)} of the rare {record.unit}s would have been found with a "

@@ -68,7 +68,7 @@ MIN_REFERENCE_DOCUMENTS = 3 * MIN_COMPARED_DOCUMENTS
 REFERENCE_SAMPLES = 2
 POOL, LEAST_POOL = 5, 5_000
 """Documents of the reference per document of the candidate, and at least, that are searched for the same topics."""
-ORIGIN_REASONS = ("tail", "repetition", "strange", "steady")
+ORIGIN_REASONS = ("tail", "repetition", "strange", "steady", "uncertain")
 """Findings that real data of one origin also shows against another: real Python projects have fewer rare tokens and more common
 8-grams than the standard library (`benchmarks/README.md`, references of the same kind)."""
 DIVERSITY_METRICS = {
@@ -161,6 +161,8 @@ def assess_corpus(
     if general:
         decision = restrict_to_general_reference(decision, documents)
     power = None if general else find_loss_power(compared)
+    needed = [MIN_CONCLUSIVE_DOCUMENTS, power.documents_needed if power else 0]
+    needed += [power.replaced_needed] if power and "uncertain" in decision.reasons else []
     beginnings = find_frequent_beginnings(compared.sides, reference)
     findings = {name: list(metrics) for name, metrics in decision.reasons.items()}
     own, repeated = compared.sides.draws[0], findings.get("repetition", [])
@@ -175,7 +177,7 @@ def assess_corpus(
         metrics=_build_metric_records(compared, reference),
         openers=beginnings.openers,
         templates=beginnings.templates,
-        needed=max(MIN_CONCLUSIVE_DOCUMENTS, power.documents_needed if power else 0),
+        needed=max(needed),
         smallest_loss=power.smallest_loss if power and documents >= MIN_POWER_DOCUMENTS else None,
         generated=generated,
         **_compare_sides(candidate, reference),

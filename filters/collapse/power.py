@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from filters.collapse.collapse_metrics import METRIC_NAMES, measure_sample, tail_coverage
-from filters.collapse.collapse_verdict import MIN_LOSS, TAIL_LIMIT
+from filters.collapse.collapse_verdict import MIN_LOSS, REPLACED_LOSS, TAIL_LIMIT
 from filters.collapse.matched_samples import equalize_lengths
 from filters.collapse.null_distribution import (
     MAX_SAMPLE_DOCUMENTS,
@@ -31,6 +31,8 @@ another lacks 0.15 to 0.17 (`docs/collapse.md`)."""
 COVERED_RARE = 0.7
 """Of the rare words of one sample that another of the same size has, the least share that is rare there too: 0.74 to 0.86 in five
 corpora, at 300 to 5,000 documents. A loss lowers `tail_coverage` by this share of itself."""
+REPLACED_HAPAXES = 0.7
+"""Of the loss of replaced text, at least the part that is of hapax_mass."""
 MIN_POWER_DOCUMENTS = 500
 """The promised power was measured from this number of documents on: no smaller number is recommended or gets a promise."""
 
@@ -44,12 +46,16 @@ class LossPower(NamedTuple):
     """Documents of the candidate, compared on the same topics, at which a loss of `LOSS` is found."""
     reference_needed: int
     """Documents of the reference for that."""
+    replaced_needed: int
+    """Documents of the candidate, more than are compared, at which replaced text is called a collapse."""
 
 
 def compute_loss_power(null: NullDistribution, real: Mapping[str, float], tokens: int, documents: int) -> LossPower:
     """The power of a comparison of `documents` documents and `tokens` words a side, where real text has the values `real`."""
     needed = estimate_documents(null, real, tokens, documents)
-    return LossPower(documents, find_smallest_loss(null, real, tokens), needed, SAMPLES_PER_COMPARISON * needed)
+    smallest = find_smallest_loss(null, real, tokens)
+    replaced = estimate_replaced_documents(null, real, tokens, documents)
+    return LossPower(documents, smallest, needed, SAMPLES_PER_COMPARISON * needed, replaced)
 
 
 class FoundLosses(NamedTuple):
@@ -97,8 +103,31 @@ def estimate_documents(
     factor = min(loss / max(found.significant, 1e-12), (loss - found.large) / max(found.spread, 1e-12))
     slope = min(max(real["heaps_slope"], 0.1), 1.0)
     needed = documents * math.pow(max(factor, 1e-3), -2 / slope)
-    step = math.pow(10, max(math.floor(math.log10(needed)) - 1, 0)) if needed else 1.0
-    return max(int(math.ceil(needed / step) * step), MIN_POWER_DOCUMENTS)
+    return max(_round_up(needed), MIN_POWER_DOCUMENTS)
+
+
+def estimate_replaced_documents(null: NullDistribution, real: Mapping[str, float], tokens: int, documents: int) -> int:
+    """The number of compared documents, above `documents`, at which text of the second generation of replacement is called a
+    collapse with a probability of `POWER`, in two digits, rounded up.
+
+    That text loses `REPLACED_LOSS` per thousand documents. It has to exceed `MIN_LOSS`, and the part of it that is lost of
+    hapax_mass `TAIL_LIMIT` deviations, by the deviate of `_compute_found_losses`; deviations change as in `estimate_documents`.
+    """
+    found = _compute_found_losses(null, real, tokens)
+    spread = found.spread * (1 + COVERED_RARE)
+    slope = min(max(real["heaps_slope"], 0.1), 1.0)
+    needed = float(documents)
+    while True:
+        needed *= 1.02
+        loss, factor = REPLACED_LOSS * needed / 1000, math.pow(needed / documents, -slope / 2)
+        if loss >= MIN_LOSS + spread * factor and REPLACED_HAPAXES * loss >= found.significant * factor:
+            return _round_up(needed)
+
+
+def _round_up(documents: float) -> int:
+    """In two digits."""
+    step = math.pow(10, max(math.floor(math.log10(documents)) - 1, 0)) if documents else 1.0
+    return int(math.ceil(documents / step) * step)
 
 
 def find_loss_deviation(null: NullDistribution, real: Mapping[str, float], tokens: int) -> float:

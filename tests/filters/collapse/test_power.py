@@ -10,9 +10,16 @@ import pytest
 
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
+from core.runs.records import CollapseVerdict
 from filters.collapse.assessment import compare_with_reference
 from filters.collapse.collapse_metrics import METRIC_NAMES, TAIL_COUNT
-from filters.collapse.collapse_verdict import MIN_LOSS, TAIL_LIMIT, decide_collapse
+from filters.collapse.collapse_verdict import (
+    MIN_LOSS,
+    REPLACED_LOSS,
+    TAIL_LIMIT,
+    CollapseDecision,
+    decide_collapse,
+)
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.null_distribution import NullDistribution
 from filters.collapse.power import (
@@ -20,6 +27,7 @@ from filters.collapse.power import (
     MIN_POWER_DOCUMENTS,
     compute_loss_power,
     estimate_documents,
+    estimate_replaced_documents,
     find_smallest_loss,
     measure_reference_power,
 )
@@ -36,11 +44,15 @@ def words() -> list[list[str]]:
     return [split_into_words(text) for text in texts]
 
 
+def build_reference(words: list[list[str]]) -> ReferenceCorpus:
+    vocabulary: dict[str, int] = {}
+    corpus = TokenCorpus.from_words(words, vocabulary)
+    return ReferenceCorpus.from_corpus(corpus, vocabulary, "real")
+
+
 @pytest.fixture(scope="module")
 def reference(words: list[list[str]]) -> ReferenceCorpus:
-    vocabulary: dict[str, int] = {}
-    corpus = TokenCorpus.from_words(words[2 * CANDIDATES :], vocabulary)
-    return ReferenceCorpus.from_corpus(corpus, vocabulary, "real")
+    return build_reference(words[2 * CANDIDATES :])
 
 
 def lose_rare_words(texts: list[list[str]], loss: float, chance: random.Random) -> list[list[str]]:
@@ -52,15 +64,24 @@ def lose_rare_words(texts: list[list[str]], loss: float, chance: random.Random) 
     return [[word for word in text if word not in lost] for text in texts]
 
 
-def count_found(words: list[list[str]], reference: ReferenceCorpus, loss: float, trials: int, cache: Path) -> int:
-    found = 0
+def decide_losses(
+    words: list[list[str]], reference: ReferenceCorpus, loss: float, trials: int, cache: Path, size: int = CANDIDATES
+) -> list[CollapseDecision]:
+    """Decisions on samples of the words that lost this share of their hapax mass."""
+    decisions = []
     for trial in range(trials):
         chance = random.Random(trial)
-        texts = lose_rare_words(chance.sample(words[: 2 * CANDIDATES], CANDIDATES), loss, chance)
+        texts = lose_rare_words(chance.sample(words, size), loss, chance)
         corpus = TokenCorpus.from_words([text for text in texts if text], reference.vocabulary)
         compared = compare_with_reference(corpus, reference, seed=trial, cache=cache)
-        found += compared is not None and "tail" in decide_collapse(compared.evidence).reasons
-    return found
+        assert compared
+        decisions.append(decide_collapse(compared.evidence))
+    return decisions
+
+
+def count_found(words: list[list[str]], reference: ReferenceCorpus, loss: float, trials: int, cache: Path) -> int:
+    decisions = decide_losses(words[: 2 * CANDIDATES], reference, loss, trials, cache)
+    return sum("tail" in decision.reasons for decision in decisions)
 
 
 def test_a_loss_is_found_with_the_promised_power(
@@ -72,6 +93,19 @@ def test_a_loss_is_found_with_the_promised_power(
     assert 0.05 < power.smallest_loss < 0.4
     assert count_found(words, reference, power.smallest_loss, 10, tmp_path) >= 8
     assert count_found(words, reference, power.smallest_loss / 4, 5, tmp_path) == 0
+
+
+def test_a_loss_as_large_as_that_of_replaced_text_never_passes_a_small_reference(
+    words: list[list[str]], tmp_path: Path
+) -> None:
+    """A twelfth of the hapax mass, with the coverage about `REPLACED_LOSS` of 1,300 documents, which is under the limit of a
+    collapse in half of the trials. Real text passes: with a rate of one in twenty, three or more of ten do not 1.2 times in 100.
+    """
+    reference = build_reference(words[1_700:])
+    lost, real = (decide_losses(words[:1_700], reference, loss, 10, tmp_path, 1_350) for loss in (1 / 12, 0.0))
+    assert {decision.verdict for decision in lost} == {CollapseVerdict.collapse, CollapseVerdict.inconclusive}
+    assert [decision.verdict for decision in real].count(CollapseVerdict.passed) >= 8
+    assert CollapseVerdict.collapse not in {decision.verdict for decision in real}
 
 
 def null(mass: float, coverage: float) -> NullDistribution:
@@ -110,3 +144,12 @@ def test_the_number_of_documents_is_that_of_the_smallest_loss() -> None:
     assert power.reference_needed == 3 * power.documents_needed
     with pytest.raises(ValueError, match="under the limit"):
         estimate_documents(null_, REAL, 20_000, 1_000, loss=MIN_LOSS / 2)
+
+
+def test_replaced_text_needs_more_documents_where_real_text_varies_more() -> None:
+    """Without any deviation its loss exceeds the limit of a collapse alone; more than are compared are always named."""
+    certain, small, large = (null(spread / 5, spread) for spread in (0.0, 0.01, 0.04))
+    needed = [estimate_replaced_documents(each, REAL, 20_000, 1_000) for each in (certain, small, large)]
+    assert needed[0] == pytest.approx(1000 * MIN_LOSS / REPLACED_LOSS, rel=0.03)
+    assert needed == sorted(set(needed))
+    assert estimate_replaced_documents(small, REAL, 20_000, 5_000) > 5_000

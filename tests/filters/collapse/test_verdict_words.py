@@ -246,3 +246,11 @@ def test_no_loss_is_promised_where_new_words_or_another_kind_of_text_hide_it(
     assert ("would have been found" in shift.paragraph) == promised
     assert ("can be said from about" in small.paragraph) == promised
     assert ("shows no loss of rare words" in small.paragraph) == (not promised)
+
+
+def test_an_uncertain_loss_is_named_with_the_documents_that_decide_it() -> None:
+    found = {"uncertain": ["hapax_mass", "tail_coverage"]}
+    record = record_of("inconclusive", **REAL | {"needed": 1_900}, smallest_loss=0.2, findings=found)
+    assert record.headline.endswith("rare words may be missing")
+    assert "about 1,900 compared documents tell them apart" in record.paragraph
+    assert "would have been found" not in record.paragraph
