@@ -48,7 +48,7 @@ from benchmarks import (
     tool_results,
     training,
 )
-from benchmarks.collapse import kinds, neural, references, repetition, structure
+from benchmarks.collapse import kinds, neural, references, repetition, small_references, structure
 from benchmarks.collapse import tables as collapse
 from benchmarks.external_truth import math_verify, reasoning_gym
 from benchmarks.features import tables as features
@@ -110,6 +110,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "postgres": ("What runs leave in a Prefect server's database", postgres.table),
     "scale": ("Many worker processes", scale.table),
     "collapse": ("The collapse gate", collapse.table),
+    "collapse_small": ("The collapse gate and small references", small_references.table),
     "collapse_kinds": ("The collapse gate and data that is not English prose", kinds.table),
     "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
     "references": ("References of the same kind", references.table),

@@ -2,21 +2,27 @@
 
 Declared before the measurement.
 
-Sources   four, on which no limit was set: Python's manual (python3.13-doc), the help of an office (libreoffice-help-en-us), Perl's
-          manual (perl-doc), quotations (fortunes).
+Sources   four, on which no limit was set: Python's manual (python3.13-doc), the help of an office (libreoffice-help-en-us),
+          Perl's manual (perl-doc), quotations (fortunes).
 Seeds     1 to 5: each draws other training documents, another reference and other candidates, and writes other text.
 Sizes     references of 1,500, 2,000, 2,500, 3,000 and 4,000 documents; candidates of 2,000.
 Arms      text of the generator of `benchmarks.collapse.generators`, trained on 10,000 real documents (quotations: 5,000) and then
           on its own text alone: generations 1, 2 and 4.
 Controls  fresh: other real documents of the source. verified: generation 2 of a model that trains on all text so far and adds the
           most real-looking half of twice as much.
-Goal      generation 2 and 4: at each size of the reference at least 95 % are called collapse or inconclusive. Fresh text: at most
-          1 % is called collapse. Verified text: the same. Generation 1 has no goal: text of one model of real text may be released.
+Goal      generation 2 and 4: at each size of the reference at least 95 % are called collapse or inconclusive. Fresh text: at
+          most 1 % is called collapse. Verified text: the same. Generation 1 has no goal: text of one model of real text may be
+          released.
+
+The rule was set on four other corpora (bible, packages, anarchism, dictionary). It first asked for hapax_mass alone, at 1.645
+deviations; one office text of generation 2, seed 1, was a shift then, so reverse_surprise was added. Seeds 2 to 5 were not seen
+before, so the goal is also given for these alone.
 
 Trials are lines of JSON in `<folder>/small_references`; existing ones are not repeated.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -96,9 +102,72 @@ def run_missing(folder: Path) -> list[Row]:
                     for trial in run_source(name, seed, folder):
                         file.write(json.dumps({"source": name, "seed": seed, **trial}) + "\n")
             rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{**row, "verdict": decide_row(row)} for row in rows]
+    # Without any interval, no loss may be larger than it was measured.
+    return [
+        {**row, "verdict": decide_row(row), "without": decide_row({**row, "loss_deviation": -math.inf})} for row in rows
+    ]
 
 
 def table() -> str:
     rows = run_missing(FOLDER)
-    return ""
+    return f"""{describe_measurement()}, by `STILLHOUSE_CORPORA=FOLDER python -m benchmarks collapse_small`. {INTRODUCTION}
+
+{format_table(HEAD, format_verdicts(rows))}
+
+{describe_goal(rows)} Verified text called collapse, by source: {format_verified(rows)}."""
+
+
+INTRODUCTION = """Verdicts on 2,000 documents of each of four sources on which no limit was set (manuals of Python and Perl, help of
+an office, quotations), five seeds, with small references. The generators learned from 10,000 real documents, of quotations from
+5,000. The goal was declared before: of generation 2 and 4, at least 95 % are called collapse or inconclusive at each size; of real
+and verified text at most 1 % collapse. *Not caught*: any other verdict; in the last column, if a loss that may be that of replaced
+text were not inconclusive. Generation 1 is text of one model of real text, which has no goal."""
+
+
+HEAD = ["", "reference", "compared", "collapse", "inconclusive", "shift", "pass", "not caught", "without the rule"]
+WORDS = {
+    ("fresh", 0): "real text", ("verified", 2): "accumulate, verified, generation 2", ("replace", 1): "replace, generation 1",
+    ("replace", 2): "replace, generation 2", ("replace", 4): "replace, generation 4",
+}  # fmt: skip
+GOAL_ARMS = (("replace", 2), ("replace", 4))
+
+
+def format_verdicts(rows: list[Row]) -> Iterator[list[str]]:
+    for (kind, generation), words in WORDS.items():
+        for size in REFERENCE_SIZES:
+            chosen = select_rows(rows, kind, generation, size)
+            counts = [sum(row["verdict"] is verdict for row in chosen) for verdict in VERDICTS]
+            compared = f"{min(row['documents'] for row in chosen):,} to {max(row['documents'] for row in chosen):,}"
+            missed = [
+                format_share(chosen, lambda row, key=key: row[key] not in FOUND) for key in ("verdict", "without")
+            ]
+            yield [words, f"{size:,}", compared, *map(str, counts), *missed]
+
+
+def select_rows(rows: list[Row], kind: str, generation: int, size: int) -> list[Row]:
+    return [row for row in rows if (row["kind"], row["generation"], row["reference_size"]) == (kind, generation, size)]
+
+
+def describe_goal(rows: list[Row]) -> str:
+    """What was reached of the goal, for all seeds and those after the rule's change, with the upper ends of the rates."""
+    parts = []
+    for seeds in (SEEDS, SEEDS[1:]):
+        chosen = [row for row in rows if row["seed"] in seeds]
+        replaced = [select_rows(chosen, *arm, size) for arm in GOAL_ARMS for size in REFERENCE_SIZES]
+        worst = max(sum(row["verdict"] not in FOUND for row in cell) / len(cell) for cell in replaced)
+        sentence = (
+            f"Seeds {seeds[0]} to {seeds[-1]}: not caught of generation 2 and 4 at most {100 * worst:.0f} % at a size"
+        )
+        for kind, words in (("fresh", "real"), ("verified", "verified")):
+            controls = [row for row in chosen if row["kind"] == kind]
+            alarms = sum(row["verdict"] is CollapseVerdict.collapse for row in controls)
+            upper = 100 * wilson_bound(alarms, len(controls), UPPER)
+            sentence += f"; {words} text called collapse {alarms} of {len(controls)}, 95 % upper end {upper:.1f} %"
+        parts.append(sentence + ".")
+    return " ".join(parts)
+
+
+def format_verified(rows: list[Row]) -> str:
+    """Verdicts of collapse on verified text by source: a model of fewer documents lacks more words."""
+    chosen = [row for row in rows if row["kind"] == "verified"]
+    return ", ".join(f"{name} {format_share([row for row in chosen if row['source'] == name])}" for name in SOURCES)
