@@ -117,13 +117,11 @@ def table() -> str:
 {describe_goal(rows)} Verified text called collapse, by source: {format_verified(rows)}."""
 
 
-INTRODUCTION = """Verdicts on 2,000 documents of each of four sources on which no limit was set (manuals of Python and Perl, help of
-an office, quotations), five seeds, with small references. The generators learned from 10,000 real documents, of quotations from
-5,000. The goal was declared before: of generation 2 and 4, at least 95 % are called collapse or inconclusive at each size; of real
-and verified text at most 1 % collapse. *Not caught*: any other verdict; in the last column, if a loss that may be that of replaced
-text were not inconclusive. Generation 1 is text of one model of real text, which has no goal."""
-
-
+INTRODUCTION = """Verdicts on 2,000 documents of each of four sources on which no limit was set (manuals of Python and Perl, help
+of an office, quotations), five seeds, with small references. The generators learned from 10,000 real documents, of quotations
+from 5,000. The goal was declared before: of generation 2 and 4, at least 95 % are called collapse or inconclusive at each size;
+of real and verified text at most 1 % collapse. *Not caught*: any other verdict; in the last column, if a loss that may be that
+of replaced text were not inconclusive. Generation 1 is text of one model of real text, which has no goal."""
 HEAD = ["", "reference", "compared", "collapse", "inconclusive", "shift", "pass", "not caught", "without the rule"]
 WORDS = {
     ("fresh", 0): "real text", ("verified", 2): "accumulate, verified, generation 2", ("replace", 1): "replace, generation 1",
@@ -139,9 +137,14 @@ def format_verdicts(rows: list[Row]) -> Iterator[list[str]]:
             counts = [sum(row["verdict"] is verdict for row in chosen) for verdict in VERDICTS]
             compared = f"{min(row['documents'] for row in chosen):,} to {max(row['documents'] for row in chosen):,}"
             missed = [
-                format_share(chosen, lambda row, key=key: row[key] not in FOUND) for key in ("verdict", "without")
+                format_share(chosen, partial(is_missed, key)) if (kind, generation) in GOAL_ARMS else ""
+                for key in ("verdict", "without")
             ]
             yield [words, f"{size:,}", compared, *map(str, counts), *missed]
+
+
+def is_missed(key: str, row: Row) -> bool:
+    return row[key] not in FOUND
 
 
 def select_rows(rows: list[Row], kind: str, generation: int, size: int) -> list[Row]:
@@ -154,7 +157,7 @@ def describe_goal(rows: list[Row]) -> str:
     for seeds in (SEEDS, SEEDS[1:]):
         chosen = [row for row in rows if row["seed"] in seeds]
         replaced = [select_rows(chosen, *arm, size) for arm in GOAL_ARMS for size in REFERENCE_SIZES]
-        worst = max(sum(row["verdict"] not in FOUND for row in cell) / len(cell) for cell in replaced)
+        worst = max(sum(is_missed("verdict", row) for row in cell) / len(cell) for cell in replaced)
         sentence = (
             f"Seeds {seeds[0]} to {seeds[-1]}: not caught of generation 2 and 4 at most {100 * worst:.0f} % at a size"
         )
