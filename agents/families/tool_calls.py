@@ -83,8 +83,8 @@ class ToolOptions(Options):
     parallel: float = Field(0.1, ge=0, le=1)
     """Share of the turns with two calls of one tool at once."""
     written_out: bool = True
-    """Whether the system message contains the tools in Hermes' form. If false, they are only in the dataset's `tools`, for
-    chat templates that render them."""
+    """Whether the system message contains the tools in Hermes' form, and the dataset has no column `tools`. If false, they are
+    only in that column, for chat templates that render it."""
 
     @model_validator(mode="after")
     def _one_whole(self) -> Self:

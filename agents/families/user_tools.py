@@ -49,8 +49,8 @@ class UserToolOptions(Options):
     rounds: int = Field(4, ge=1, le=16)
     """Most steps with calls in a turn; then the assistant must reply."""
     written_out: bool = True
-    """Whether the system message contains the tools in Hermes' form. If false, they are only in the dataset's `tools`, for
-    chat templates that render them."""
+    """Whether the system message contains the tools in Hermes' form, and the dataset has no column `tools`. If false, they are
+    only in that column, for chat templates that render it."""
 
 
 class TranscriptCall(ReplySchema):

@@ -191,7 +191,8 @@ def find_sample(run: RunDir, name: str) -> Sample:
 
 def read_kept_rows(run: RunDir) -> "pl.DataFrame":
     """The kept samples in the order of the run: `id`, `messages`, `asked` (the number of messages that are the prompt),
-    `reasoning`, `tools` and `question` from the candidates' fields, as text or JSON text; `passage`, a hash of the seed's text;
+    `reasoning`, `tools` and `question` from the candidates' fields, as text or JSON text, without tools that the system message
+    has; `passage`, a hash of the seed's text;
     and, if any sample's difficulty was measured, its `pass_rate`.
     """
     import polars as pl
@@ -207,7 +208,9 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
             "messages",
             pl.Series("asked", [count_prompt_turns(turns) for turns in roles_of_rows], dtype=pl.Int64),
             reasoning=fields.json_path_match("$.reasoning"),
-            tools=fields.json_path_match("$.tools"),
+            tools=pl.when(pl.col("seed").str.json_path_match("$.data.written_out").ne_missing("true")).then(
+                fields.json_path_match("$.tools")
+            ),
             question=fields.json_path_match("$.question"),
             passage=pl.col("seed").str.json_path_match("$.data.text").map_elements(_hash_passage, pl.String),
             pass_rate=pl.col(ATTEMPTS_COLUMN).list.mean(),

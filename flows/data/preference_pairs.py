@@ -189,7 +189,7 @@ def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: b
                 faults=faults,
                 is_sound=not faults and (bool(verdicts) or not checked),
                 critique=next((critique for critique in sample.critiques if critique.revision == revision), None),
-                tools=candidate.fields.get("tools"),
+                tools=None if sample.seed.data.get("written_out") else candidate.fields.get("tools"),
             )
 
 

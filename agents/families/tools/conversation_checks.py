@@ -383,8 +383,8 @@ def _missing_fields(call: PlannedCall, result: Any, reply: str, facts: ReplyFact
     tool = SIMULATED_TOOLS.get(call.name)
     if tool is None or not isinstance(result, dict):
         return
-    said = read_written(request)
-    asked = {key for key, words in tool.asks.items() if any(map(said.contains_phrase, words))}
+    said = request.replace("’", "'")
+    asked = {key for key, words in tool.asks.items() if words.search(said)}
     optional = tool.asks.keys() - asked if asked else set()
     for key in tool.tells:
         value = None if key in optional else result.get(key)

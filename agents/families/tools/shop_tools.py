@@ -1,5 +1,6 @@
 """Simulated tools of a shop and a library: look up, order, renew. Later calls see what they change."""
 
+import re
 from random import Random
 from typing import Any
 
@@ -19,6 +20,17 @@ from agents.families.tools.simulated_tool import (
 from agents.families.tools.simulated_world import TITLES, add_days, find_domain
 from agents.families.tools.town_map import REGIONS
 
+ASKS_PRICE = re.compile(
+    r"\b(?:costs?|costing|prices?|priced|pricing|how much|expensive|cheap|what is|what's|euros?)\b", re.IGNORECASE
+)
+ASKS_STOCK = re.compile(
+    r"\b(?:stock|in stock|availab\w+|sold out|how many|enough|how many are left|(?:any|some|one|is|are|it|them) left)\b"
+    r"|\b(?:you|they|shop|store)(?: \w+)? (?:have|has|got|sells?|carry|carries|keeps?)\b"
+    r"|\b(?:sells?|got|has|have) (?:any|some|enough|them|it)\b(?! to\b)"
+    r"|\b(?:is|are) (?:there|(?:it|one|any|they|some|two|both) there)\b|\bcan (?:i|we)(?: still)? (?:get|buy)\b",
+    re.IGNORECASE,
+)
+"""A word alone does not tell: `I have to buy one`, `I want to get my son one`, `the boys lost them`, `the shop over there`."""
 DELIVERY = {"standard": ("standard delivery", "normal delivery"), "express": ("express delivery",)}
 DELIVERY_TERMS = {"standard": (4, 3.90), "express": (1, 9.90)}
 """Days, and euros."""
@@ -141,35 +153,7 @@ SHOP_TOOLS = (
         draw=_draw_product,
         fail=_fail_product,
         tells=("price_eur", "in_stock"),
-        asks={
-            "price_eur": (
-                "cost",
-                "costs",
-                "price",
-                "priced",
-                "how much",
-                "expensive",
-                "cheap",
-                "what is",
-                "what's",
-                "euros",
-            ),
-            "in_stock": (
-                "stock",
-                "available",
-                "have",
-                "got",
-                "left",
-                "is there",
-                "are there",
-                "how many",
-                "sell",
-                "enough",
-                "get",
-                "them",
-                "there",
-            ),
-        },
+        asks={"price_eur": ASKS_PRICE, "in_stock": ASKS_STOCK},
         sections=("shop",),
         current=True,
         label="product",

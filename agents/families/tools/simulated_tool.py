@@ -3,6 +3,7 @@
 Knows no particular tool, no teacher and no conversation.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
@@ -42,8 +43,8 @@ class SimulatedTool:
     """Arguments that lead to a result."""
     tells: tuple[str, ...]
     """Fields of the result that a reply must state if they are present."""
-    asks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """For some of `tells`, words with which a request asks for the field. A reply to a request that asks for some of them may
+    asks: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    """For some of `tells`, the words with which a request asks for the field. A reply to a request that asks for some of them may
     leave the others out."""
     sections: tuple[str, ...] = ()
     """The sections of the world that it reads."""

@@ -113,6 +113,16 @@ def test_arguments_may_be_said_as_people_say_them(base: str, request_: str, righ
         ("How much is the desk lamp?", "5 of the desk lamp are in stock.", False),
         ("How much is the desk lamp?", "The desk lamp costs 24.90 EUR, and 4 are in stock.", False),
         ("The desk lamp, please look it up.", "The desk lamp costs 24.90 EUR.", False),
+        ("Please tell me the prices of a desk lamp.", "The desk lamp costs 24.90 EUR.", True),
+        ("What does a desk lamp cost? I have to buy one before Friday.", "A desk lamp costs 24.90 EUR.", True),
+        ("What does a desk lamp cost? I want to get my daughter one.", "A desk lamp costs 24.90 EUR.", True),
+        ("How much is a desk lamp? The boys lost them, and left.", "A desk lamp costs 24.90 EUR.", True),
+        ("The price of a desk lamp over there?", "A desk lamp costs 24.90 EUR.", True),
+        ("What does a desk lamp cost? I hope they have some left.", "A desk lamp costs 24.90 EUR.", False),
+        ("What does a desk lamp cost, and can I get one today?", "A desk lamp costs 24.90 EUR.", False),
+        ("How much is a desk lamp, and is one there?", "A desk lamp costs 24.90 EUR.", False),
+        ("Prices of a desk lamp, and how many?", "A desk lamp costs 24.90 EUR.", False),
+        ("Does the shop still have a desk lamp, and at what price?", "A desk lamp costs 24.90 EUR.", False),
     ],
 )
 def test_a_reply_may_leave_out_the_stock_or_price_that_nobody_asked_for(request_: str, reply: str, right: bool) -> None:

@@ -165,6 +165,15 @@ def test_tool_calls_are_read_back_in_openai_form_without_empty_keys(tmp_path: Pa
     assert asked_for["completion"] == openai_turns(CALLING[2:])
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_tools_are_in_the_system_message_or_in_a_column(written: bool, tmp_path: Path) -> None:
+    one = sample(0, CALLING, tools=[TOOL]).model_copy(
+        update={"seed": Seed(id="s-000000", data={"written_out": written})}
+    )
+    rows = {row["id"]: row for row in Dataset(tmp_path, [one, sample(1, PLAIN)], ["messages"]).rows()}
+    assert (rows["s-000000"].get("tools") is None) == written
+
+
 def test_a_column_of_the_seeds_that_is_called_tools_offers_no_tools(tmp_path: Path) -> None:
     one = sample(0, PLAIN).model_copy(update={"seed": Seed(id="s-000000", data={"tools": ["a hammer"]})})
     assert all("tools" not in row for row in Dataset(tmp_path, [one], ["messages"]).rows())
