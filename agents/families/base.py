@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from agents.checks import Check, Options
 from agents.reply_schema import ReplySchema
-from core.sample import Candidate, Message, Seed, render_values
+from core.sample import Candidate, Message, Sample, Seed, render_values
 from teachers.base import reply_json_schema
 
 
@@ -152,3 +152,7 @@ class RecipeFamily(ABC):
         Raises:
             InvalidReply: if the draft does not fit its seed.
         """
+
+    def conclude(self, sample: Sample) -> Candidate:
+        """The candidate of a kept sample, after the replies to its checks; by default as it was drafted."""
+        return sample.candidate

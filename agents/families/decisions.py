@@ -7,6 +7,7 @@ turns.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from random import Random
@@ -291,6 +292,39 @@ class DecisionsFamily(RecipeFamily):
         reply = Message(role="assistant", content=json.dumps(answers, ensure_ascii=False))
         return Candidate(messages=[asked, reply], fields={"text": text, "answers": answers})
 
+    def conclude(self, sample: Sample) -> Candidate:
+        """With the answers that most votes give, and the number of votes for each. Of an ambiguous text or a given one, most
+        votes may deny the answer that was drawn or drafted.
+        """
+        candidate, votes, known = sample.candidate, collect_votes(sample), collect_probabilities(sample)
+        drafted, text = candidate.fields["answers"], candidate.fields["text"]
+        questions = parse_questions(sample.seed.data["questions"])
+        answers = {
+            one.name: one.from_class(max(known[one.name], key=known[one.name].__getitem__))
+            if one.name in known
+            else _find_voted(one, drafted[one.name], votes[one.name], text)
+            for one in questions
+        }
+        counts = [
+            {"question": one.name, "answer": answer, "votes": count}
+            for one in questions
+            for answer, count in Counter(map(one.to_class, votes[one.name])).most_common()
+        ]
+        *asked, reply = candidate.messages
+        if answers != drafted:  # thinking leads to the other answer
+            content = json.dumps(answers, ensure_ascii=False)
+            reply = reply.model_copy(update={"content": content, "reasoning": None})
+        fields = {**candidate.fields, "answers": answers, "drafted": drafted, "label_votes": counts}
+        return candidate.model_copy(update={"messages": [*asked, reply], "fields": fields})
+
+
+def _find_voted(question: DecisionQuestion, drafted: Answer, votes: Sequence[Answer], text: str) -> Answer:
+    """The answer with the most votes; of equally many the drafted one, else the first. A span must be in the text."""
+    usable = [vote for vote in votes if question.type != "span" or str(vote) in text]
+    counts = [sum(question.is_same_answer(vote, other) for other in usable) for vote in usable]
+    own = sum(question.is_same_answer(drafted, vote) for vote in usable)
+    return drafted if own >= max(counts, default=0) else usable[counts.index(max(counts))]
+
 
 def format_decision_prompt(text: str, wording: str) -> str:
     """The user's turn that a generative student is trained on."""
@@ -324,7 +358,8 @@ def collect_votes(sample: Sample) -> dict[str, list[Answer]]:
                 continue
     votes = [reply.model_dump() for _, reply in sorted(replies.items())]
     if sample.seed.data["case"] == "given":
-        votes.insert(0, sample.candidate.fields["answers"])
+        fields = sample.candidate.fields
+        votes.insert(0, fields.get("drafted", fields["answers"]))
     return {one.name: [one.parse_answer(vote[one.name]) for vote in votes] for one in questions}
 
 

@@ -14,7 +14,7 @@ from agents.calls.budget import BudgetExhausted
 from agents.roles.sample_state import SampleState, start_sample
 from agents.topologies.topology_graphs import build_topology, max_graph_steps
 from core.errors import StillhouseError
-from core.sample import Candidate, Sample, Seed, TokenUsage
+from core.sample import Candidate, Sample, SampleStatus, Seed, TokenUsage
 from core.stop_signal import RunStopped
 from core.tracing import trace_sample
 
@@ -99,7 +99,7 @@ async def make_sample(context: AgentContext, seed: Seed) -> Sample:
     outcome = progress.outcome
     assert outcome is not None, "a topology ends every sample"
     turns = [turn for handover in state["handovers"] for turn in handover.turns]
-    return Sample(
+    sample = Sample(
         id=seed.id,
         seed=seed,
         state=outcome.state,
@@ -113,3 +113,6 @@ async def make_sample(context: AgentContext, seed: Seed) -> Sample:
         usage=sum((turn.usage for turn in turns), TokenUsage()),
         attempts=progress.attempts,
     )
+    if sample.state is not SampleStatus.kept:
+        return sample
+    return sample.model_copy(update={"candidate": context.plan.family.conclude(sample)})

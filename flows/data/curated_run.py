@@ -26,7 +26,7 @@ from core.storage.sample_files import (
     unflatten_message,
 )
 from filters.base import Document
-from flows.data.dataset_formats import count_prompt_turns
+from flows.data.dataset_formats import VOTES, count_prompt_turns
 from flows.data.dataset_rows import build_row_document
 from flows.terminal.text_format import format_one_line
 
@@ -192,8 +192,8 @@ def find_sample(run: RunDir, name: str) -> Sample:
 def read_kept_rows(run: RunDir) -> "pl.DataFrame":
     """The kept samples in the order of the run: `id`, `messages`, `asked` (the number of messages that are the prompt),
     `reasoning`, `tools` and `question` from the candidates' fields, as text or JSON text, without tools that the system message
-    has; `passage`, a hash of the seed's text;
-    and, if any sample's difficulty was measured, its `pass_rate`.
+    has; `passage`, a hash of the seed's text; `votes` on the answers of a decision; and, if any sample's difficulty was measured,
+    its `pass_rate`.
     """
     import polars as pl
 
@@ -213,6 +213,7 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
             ),
             question=fields.json_path_match("$.question"),
             passage=pl.col("seed").str.json_path_match("$.data.text").map_elements(_hash_passage, pl.String),
+            votes=fields.json_path_match("$.label_votes").str.json_decode(build_votes_type()),
             pass_rate=pl.col(ATTEMPTS_COLUMN).list.mean(),
         )
         measured = selected["pass_rate"].is_not_null().any()
@@ -229,7 +230,20 @@ def create_empty_rows() -> "pl.DataFrame":
     import polars as pl
 
     texts = dict.fromkeys(("reasoning", "tools", "question", PASSAGE), pl.String)
-    return pl.DataFrame(schema={"id": pl.String, "messages": pl.List(build_message_type()), "asked": pl.Int64, **texts})
+    shapes: dict[str, Any] = {
+        "id": pl.String,
+        "messages": pl.List(build_message_type()),
+        "asked": pl.Int64,
+        VOTES: build_votes_type(),
+    }
+    return pl.DataFrame(schema={**shapes, **texts})
+
+
+def build_votes_type() -> "pl.List":
+    """The type of the column `votes`."""
+    import polars as pl
+
+    return pl.List(pl.Struct({"question": pl.String, "answer": pl.String, VOTES: pl.Int64}))
 
 
 SharedKey = tuple[str, Hashable]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FlatTurn = Mapping[str, Any]
 """A message of a samples file; `tool_calls` is JSON text."""
+VOTES = "votes"
 PROMPT_ROLES = ("system", "user")
 ROWS_PER_SLICE = 1000
 """Rows converted to Python objects at a time, for forms that expressions cannot build."""
@@ -43,11 +44,12 @@ COLUMN_MEANINGS = {
     "conversations": "the conversation: a list of `{from, value}`, from `system`, `human`, `gpt`, `function_call`, `tool`",
     "images": "the images of the conversation, in the order of its parts of the type `image`",
     "reasoning": "the reasoning behind the answer, if the teacher wrote it",
+    VOTES: "how many votes of the teacher each answer of each question has",
     "pass_rate": "the share of a weaker teacher's attempts at the question that passed: 1 is easy, 0 is hard",
     "tools": "the tools that the assistant may call, as JSON: a list of functions with their JSON schemas",
 }
 """The meaning of each column of any form, for the dataset card."""
-OPTIONAL_COLUMNS = ("images", "reasoning", "tools", "pass_rate", "system", "history")
+OPTIONAL_COLUMNS = ("images", "reasoning", "tools", VOTES, "pass_rate", "system", "history")
 """Columns that are omitted if they are empty in all rows."""
 
 
@@ -255,7 +257,7 @@ def _convert_tool_schemas(tools: str | None) -> str | None:
 
 
 def _list_optional_columns(rows: "pl.DataFrame") -> list[str]:
-    return [name for name in (IMAGES_COLUMN, "reasoning", "tools", PASS_RATE) if name in rows.columns]
+    return [name for name in (IMAGES_COLUMN, "reasoning", "tools", VOTES, PASS_RATE) if name in rows.columns]
 
 
 def _build_messages_form(rows: "pl.DataFrame", turns: TurnForm) -> "pl.DataFrame":
@@ -452,7 +454,8 @@ def _convert_hub_type(dtype: Any, *, json_text: bool) -> Any:
         return {"list": _convert_hub_type(dtype.inner, json_text=json_text)}
     if isinstance(dtype, pl.Struct):
         return [_build_hub_feature(field.name, field.dtype, json_text=False) for field in dtype.fields]
-    return "float64" if dtype == pl.Float64 else "json" if json_text else "string"
+    numbers = {pl.Float64: "float64", pl.Int64: "int64"}
+    return numbers.get(dtype, "json" if json_text else "string")
 
 
 def format_json_lines(

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,12 +11,16 @@ from agents.families.decisions import collect_probabilities, collect_votes
 from agents.planning.run_plan import RunPlan
 from core.config.decisions import parse_questions
 from core.errors import ProviderError, RecipeError
-from core.sample import Sample, SampleStatus
-from core.storage.sample_files import read_samples
+from core.runs.run_dir import RunDir
+from core.sample import REPAIR_STRIDE, Sample, SampleStatus
+from core.storage.sample_files import read_samples, write_samples
+from flows.data.curated_run import read_kept_rows
+from flows.data.dataset_formats import format_dataset
 from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.lineages import make_run
-from tests.support.scripted_teacher import build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
 PLAIN = ["teachers.main={model='fake/decisions'}", "topology.max_revisions=0"]
 
@@ -37,8 +42,49 @@ def test_written_texts_are_balanced_and_kept_only_where_votes_support_their_answ
         target = sample.seed.data["targets"]["subject"]
         assert len(votes) == 4
         assert votes.count(target) > (0 if sample.seed.data["case"] == "ambiguous" else 2)
-        assert json.loads(sample.answer) == sample.seed.data["targets"]
+        assert json.loads(sample.answer)["subject"] == max([target, *votes], key=votes.count)
     assert any(sample.detail == "votes" for sample in samples if sample.state is SampleStatus.dropped)
+
+
+AMBIGUOUS = ["task.cases={ambiguous=1}", "samples=12"]
+
+
+@pytest.mark.parametrize(
+    ("given", "spread", "denied"), [(False, 3, True), (False, 2, False), (True, 4, True), (True, 2, False)]
+)
+def test_the_dataset_has_the_label_of_most_votes_and_the_votes(
+    given: bool, spread: int, denied: bool, tmp_path: Path
+) -> None:
+    """Of four votes, `spread` are for another label than the drawn or drafted one, which also counts for a given text."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps({"text": f"Parcel {i}."}) for i in range(12)), encoding="utf-8")
+    source = [f"seeds.path={texts}", "samples=12"] if given else AMBIGUOUS
+    plan = load_recipe_plan("decisions", [*PLAIN, *source])
+    own: dict[int, Any] = {}
+
+    def reply(question: TeacherQuestion) -> str:
+        assert question.key
+        seed, voter = question.key.sample, question.key.agent == "verifier"
+        if question.contract == "WrittenCase":
+            own[seed] = build_test_seeds(plan)[seed].data["targets"]
+            return json.dumps({"text": f"Text {seed}."})
+        drafted = own.setdefault(seed, {"subject": "delivery", "urgent": True})
+        other = {"subject": "return" if drafted["subject"] != "return" else "payment", "urgent": drafted["urgent"]}
+        return json.dumps(other if voter and question.key.attempt // REPAIR_STRIDE < spread else drafted)
+
+    samples = produce_scripted(plan, ScriptedTeacher(reply), tmp_path)
+    assert {sample.state for sample in samples} == {SampleStatus.kept}
+    run = RunDir(tmp_path / "mine-00000000")
+    for file in (run.shard_file(0), run.kept_file(0)):
+        write_samples(file, samples)
+    [form, _] = format_dataset("messages", [read_kept_rows(run), read_kept_rows(run).clear()]).parts
+    for sample, row in zip(samples, form.iter_rows(named=True), strict=True):
+        drafted = own[sample.seed.index]["subject"]
+        exported = json.loads(row["messages"][-1]["content"])["subject"]
+        assert (exported != drafted) == denied
+        votes = {vote["answer"]: vote["votes"] for vote in row["votes"] if vote["question"] == "subject"}
+        assert (votes[drafted], sum(votes.values())) == (4 - spread + given, 4 + given) if spread < 4 + given else True
+        assert collect_votes(sample)["subject"].count(drafted) == votes.get(drafted, 0)
 
 
 def test_given_texts_keep_every_vote_and_none_is_dropped_for_disagreement(tmp_path: Path) -> None:
