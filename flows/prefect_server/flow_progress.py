@@ -12,9 +12,17 @@ from uuid import UUID
 
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Pause
 from prefect.runtime import deployment, flow_run
+from prefect.states import Crashed
 
 from core.storage.lease import repeat_in_background
 from flows.prefect_server.run_artifacts import build_artifact_key
@@ -23,6 +31,7 @@ from flows.terminal.console import SESSION, UserInterrupt
 logger = logging.getLogger("stillhouse")
 
 UPDATE_SECONDS = 4.0
+UNENDED_STATES = TaskRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
 
 
 @asynccontextmanager
@@ -32,6 +41,8 @@ async def report_flow_progress(recipe: str) -> AsyncIterator[None]:
     Raises:
         Pause: if the page asked for a pause, once work in flight is stored. The process ends; Resume starts another.
     """
+    if deployment.id:
+        await _end_lost_tasks()
     watch = _FlowProgressReporter(f"{build_artifact_key(recipe)}-progress")
     watching = asyncio.create_task(watch.run())
     context = contextvars.copy_context()  # connects log lines with the flow run
@@ -53,6 +64,20 @@ async def report_flow_progress(recipe: str) -> AsyncIterator[None]:
             await watching
         with suppress(TimeoutError):
             await asyncio.wait_for(watch.update(), UPDATE_SECONDS)
+
+
+async def _end_lost_tasks() -> None:
+    """Mark the tasks that an earlier process of this flow run left running as crashed, since nobody else does."""
+    try:
+        async with get_client() as client:
+            lost = await client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(flow_run.id))])),
+                task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=UNENDED_STATES)),
+            )
+            for task in lost:
+                await client.set_task_run_state(task.id, Crashed(message="its process died"), force=True)
+    except Exception as error:  # any error of Prefect's client
+        logger.warning("Prefect shows tasks of an earlier process as running: %s", error)
 
 
 class _FlowProgressReporter:

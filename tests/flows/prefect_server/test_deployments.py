@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -362,6 +363,9 @@ def test_a_run_is_paused_by_the_page_and_taken_over_when_its_process_dies(
     assert len(made) == len(set(made)) == run.read_manifest().counts.candidates == 24
     shown = server.filtered("artifacts", artifacts={"flow_run_id": {"any_": [name]}, "type": {"any_": ["progress"]}})
     assert any("produce: " in one["description"] and one["data"] for one in shown)
+    states = Counter(one["state_type"] for one in server.filtered("task_runs", flow_runs={"id": {"any_": [name]}}))
+    assert states.keys() <= ENDED, "no task of the dead process runs for ever"
+    assert states["CRASHED"] > 0
 
 
 def test_a_secret_reaches_the_run_and_nothing_that_is_kept(
