@@ -37,8 +37,10 @@ class _Frame(Protocol):
 
 
 Dataset = Union[Name, "pl.DataFrame", _Frame, Sequence[Mapping[str, Any]]]
-"""A run, a release, a folder, a .jsonl or .parquet file; a frame of polars, pandas or `datasets` with a column `messages` or
-`text`; or a list of such rows."""
+"""A run, a release, a folder or a data file; a frame of polars, pandas or `datasets`, or a list of rows, in the forms of
+docs/your-data.md."""
+Columns = str | Mapping[str, str]
+"""Which columns hold what, as in `{"user": "question", "assistant": "answer"}`."""
 Settings = Mapping[str, Any]
 """Keys of a recipe with dots, as in `{"samples": 100, "teachers.main.model": "openai/gpt-4.1-mini"}`."""
 
@@ -112,7 +114,7 @@ def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) 
 
 def filter(
     source: Dataset, out: Name | None = None, *, filters: Sequence[str | Mapping[str, Any]] | None = None,
-    recipe: Name | None = None, index: Name | None = None, workers: int | None = None,
+    recipe: Name | None = None, index: Name | None = None, columns: Columns | None = None, workers: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Filtered:  # fmt: skip
     """Drop the rows of a dataset that filters reject. Kept rows are unchanged, except for what a filter masks.
@@ -123,6 +125,7 @@ def filter(
         filters: Filters by name, as `"minhash"`, or with options, as `{"type": "minhash", "threshold": 0.7}`.
         recipe: Use the filters of a recipe instead.
         index: Also drop rows that repeat an earlier release in this index.
+        columns: Which columns hold what, as in `{"user": "question", "assistant": "answer"}`; default: found from their names.
         workers: Number of processes; default: one per processor.
         progress: Called with every message, from another thread.
 
@@ -149,7 +152,7 @@ def filter(
             configs = parse_filter_settings(format_settings({} if filters is None else {"filters": tables}))
         configs = apply_duplicate_index(configs, Path(index)) if index else configs
         with ExitStack() as stack:
-            file = _place_dataset(source, stack)
+            file = _place_dataset(source, stack, columns)
             folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
             report = filter_dataset(file, folder, configs, plan.folder if plan else Path(), workers)
             kept, dropped = _read_kept_rows(report), pl.read_parquet(folder / "dropped.parquet")
@@ -168,6 +171,7 @@ def assess(
     *,
     parent: Dataset | None = None,
     kind: DataKind | None = None,
+    columns: Columns | None = None,
     seed: int = 7,
 ) -> Assessment:
     """Measure repetition in a dataset, or compare it with real text; also compare it with the dataset that it extends.
@@ -178,6 +182,7 @@ def assess(
             repetition is measured.
         parent: The dataset that it extends.
         kind: What is counted in both; without it, it is found from the rows.
+        columns: Which columns hold what, as of `filter`.
         seed: Random seed of the samples.
 
     Raises:
@@ -187,10 +192,10 @@ def assess(
 
     def work() -> Assessment:
         with ExitStack() as stack:
-            earlier = None if parent is None else _place_dataset(parent, stack)
+            earlier = None if parent is None else _place_dataset(parent, stack, columns)
             return Assessment(
                 assess_dataset(
-                    _place_dataset(source, stack),
+                    _place_dataset(source, stack, columns),
                     str(reference) if reference else None,
                     seed,
                     parent=earlier,
@@ -205,7 +210,7 @@ def assess(
 def reference(
     sources: Dataset | Sequence[Dataset], out: Name, *, source: str = "", kind: DataKind | None = None,
     role: Literal["assistant", "user"] = "assistant", split: int | None = None, documents: int = 30_000, seed: int = 7,
-    replace: bool = False, progress: ProgressCallback | None = None,
+    replace: bool = False, columns: Columns | None = None, progress: ProgressCallback | None = None,
 ) -> PreparedReference:  # fmt: skip
     """Make a reference for `assess` from real text: split, without repeats, shuffled, with the power that it gives.
 
@@ -219,6 +224,7 @@ def reference(
         documents: The most documents.
         seed: Random seed of the draw and the order.
         replace: Replace the file if it exists.
+        columns: Which columns of the sources hold what, as of `filter`.
         progress: Called with every message, from another thread.
 
     Raises:
@@ -230,7 +236,7 @@ def reference(
         check_reference_file(Path(out), replace=replace)
         listed = sources if isinstance(sources, list | tuple) else [cast("Dataset", sources)]
         with ExitStack() as stack:
-            files = [_place_dataset(one, stack) for one in listed]
+            files = [_place_dataset(one, stack, columns) for one in listed]
             options = ReferenceOptions(kind, role, split, documents, source, seed)
             return PreparedReference(Path(out), prepare_reference(files, Path(out), options, cache=None))
 
@@ -238,10 +244,12 @@ def reference(
 
 
 def gaps(
-    source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100, kind: DataKind | None = None
-) -> Gaps:
+    source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100, kind: DataKind | None = None,
+    columns: Columns | None = None,
+) -> Gaps:  # fmt: skip
     """Find topics and words that real text has and a dataset lacks, and write at most `number` seeds from them to `out`. Of code,
-    tokens take the place of words, and of records, fields; `kind` says what the texts are.
+    tokens take the place of words, and of records, fields; `kind` says what the texts are, `columns`
+    which columns hold what.
 
     Raises:
         UsageError: if a text cannot be read or is too small, or `out` exists.
@@ -250,14 +258,15 @@ def gaps(
 
     def work() -> Gaps:
         with ExitStack() as stack:
-            place = _place_dataset(source, stack)
+            place = _place_dataset(source, stack, columns)
             return Gaps(find_dataset_gaps(place, str(reference), Path(out) if out else None, number, kind))
 
     return run_call(work, None)
 
 
 def distill(
-    source: Dataset, out: Name, *, settings: Settings | None = None, seed: int = 7, progress: ProgressCallback | None = None
+    source: Dataset, out: Name, *, settings: Settings | None = None, columns: Columns | None = None, seed: int = 7,
+    progress: ProgressCallback | None = None,
 ) -> Student:  # fmt: skip
     """Train a student on a dataset's conversations. Called again after an interruption, it resumes from the last checkpoint.
 
@@ -265,6 +274,7 @@ def distill(
         source: The dataset.
         out: The student's folder.
         settings: Keys of the student table, as in `{"epochs": 2}`.
+        columns: Which columns hold what, as of `filter`.
         seed: Random seed.
         progress: Called with every message, from another thread.
 
@@ -278,7 +288,7 @@ def distill(
     def work() -> Student:
         with ExitStack() as stack:
             config = parse_student_settings(format_settings(settings))
-            place = _place_dataset(source, stack)
+            place = _place_dataset(source, stack, columns)
             return Student(Path(out), distill_dataset(place, Path(out), config, seed, SESSION.print_unless_stopped))
 
     return run_call(work, progress)
@@ -287,8 +297,8 @@ def distill(
 def evaluate(
     student: Student | Run | Name, *, data: Name | None = None, check: str | None = None, recipe: Name | None = None,
     number: int = 100, panel: int = DEFAULT_PANEL, kind: str = DEFAULT_GGUF_TYPE, cache_type: "CacheType | None" = None,
-    inputs: Sequence[int] = (), as_draft: bool = False, draft_tokens: int | None = None, runs_dir: Name = RUNS_FOLDER,
-    progress: ProgressCallback | None = None,
+    inputs: Sequence[int] = (), as_draft: bool = False, draft_tokens: int | None = None, columns: Columns | None = None,
+    runs_dir: Name = RUNS_FOLDER, progress: ProgressCallback | None = None,
 ) -> "StudentEvaluation | DatasetEvaluation | PictureEvaluation":  # fmt: skip
     """Run a recipe's checks on a student, its teacher and its start; or, with `data`, compare student and start on rows.
     A student that sees is asked with the picture, blind and with another picture.
@@ -306,6 +316,7 @@ def evaluate(
         as_draft: Whether to measure the student as the draft of its local teacher too (`draft` of the result). Its `different`
             must be 0. Not with `data`.
         draft_tokens: With `as_draft`: tokens that it proposes at once, by default 3.
+        columns: With `data`: which columns hold what, as of `filter`.
         runs_dir: Where the student's run is.
         progress: Called with every message, from another thread.
 
@@ -322,7 +333,9 @@ def evaluate(
     from flows.terminal.console import SESSION
 
     def work() -> "StudentEvaluation | DatasetEvaluation | PictureEvaluation":
-        name, rows = str(recipe) if recipe else None, Path(data) if data else None
+        from flows.data.column_names import name_columns
+
+        name, rows = str(recipe) if recipe else None, name_columns(Path(data), columns) if data else None
         lengths = parse_input_lengths(",".join(map(str, inputs)))
         options = EvaluationOptions(
             number, kind, name, "", None, rows, check, [], str(runs_dir), panel, cache_type, lengths,
@@ -367,14 +380,16 @@ def load_release(recipe: Name, generation: int | None = None, *, runs_dir: Name 
     return LoadedRelease(release.path, release.manifest)
 
 
-def _place_dataset(source: Dataset, stack: ExitStack) -> Path:
-    """The path of a dataset; rows and frames are written to a file that goes when `stack` is closed.
+def _place_dataset(source: Dataset, stack: ExitStack, columns: Columns | None = None) -> Path:
+    """The path of a dataset with the named columns; rows and frames are written to a file that goes when `stack` is closed.
 
     Raises:
         UsageError: for anything else.
     """
+    from flows.data.column_names import name_columns
+
     if isinstance(source, str | PathLike):
-        return Path(source)
+        return name_columns(Path(source), columns)
     rows: Any = source
     write = getattr(rows, "write_parquet", None) or getattr(rows, "to_parquet", None)
     if isinstance(rows, list | tuple):
@@ -395,7 +410,7 @@ def _place_dataset(source: Dataset, stack: ExitStack) -> Path:
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(f"the rows of the {type(source).__name__} cannot be written: {error}") from None
     stack.enter_context(_name_rows(file, f"({type(rows).__name__})"))
-    return file
+    return name_columns(file, columns)
 
 
 @contextmanager

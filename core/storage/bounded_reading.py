@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_ROW_BYTES = 8 << 20
 """Maximum of a JSON line, or of the texts of a Parquet row: about three long novels."""
+MAX_FIELDS = 4_000
+"""Maximum of different keys of a JSON row, nested ones included, or of the columns of a table: each costs memory per row."""
 BATCH_ROWS = 40
 """Parquet rows per batch: at most 320 MB unpacked."""
 SCANNED_ROWS = 10_000
@@ -77,12 +79,39 @@ def _find_long_line(content: bytes) -> int | None:
     return None
 
 
+def check_fields(row: Any, raw: bytes) -> None:
+    """Raises ValueError if a row of JSON, parsed from `raw`, has more than `MAX_FIELDS` keys. The same key of several elements of
+    a list counts once.
+    """
+    if raw.count(b":") <= MAX_FIELDS:
+        return
+    fields: dict[tuple[int, str], int] = {}
+    waiting = [(0, row)]
+    while waiting:
+        parent, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(fields.setdefault((parent, key), len(fields) + 1), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(parent, inner) for inner in value]
+        if len(fields) > MAX_FIELDS:
+            raise ValueError(
+                f"has over {MAX_FIELDS:,} different keys; put values of one kind into a list, or leave them out"
+            )
+
+
+def check_column_number(number: int) -> None:
+    """Raises ValueError for a table of more than `MAX_FIELDS` columns."""
+    if number > MAX_FIELDS:
+        raise ValueError(f"it has {number:,} columns, over {MAX_FIELDS:,}; leave out those that are no text")
+
+
 def read_parquet_batches(
     file: "pq.ParquetFile", path: Path, columns: Sequence[str] | None, checked: Sequence[str] = ()
 ) -> Iterator["pa.RecordBatch"]:
     """The rows of a Parquet file in batches of `BATCH_ROWS`, with those of `columns` that the file has. Columns in `checked`
     were checked before. Raises ValueError like `check_row_group`.
     """
+    check_column_number(file.metadata.num_columns)
     names = file.schema_arrow.names
     selected = names if columns is None else [name for name in columns if name in names]
     for group in range(file.metadata.num_row_groups):

@@ -35,8 +35,9 @@ from flows.clean.filter_engine import DropLookup, RowDecisions, RowNames, filter
 from flows.clean.filter_output import FilterOutputPlan, name_kept_file, write_filter_output
 from flows.clean.filter_workers import FilterWorkers, connect_dask_workers, start_filter_processes
 from flows.clean.row_decisions import apply_row_decisions, count_row_decisions, find_decided_rows
-from flows.data.dataset_rows import RowBatch, build_row_document, check_dataset_rows, find_dataset_files
+from flows.data.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files
 from flows.data.reviewed_rows import RowReviews, read_row_reviews
+from flows.data.row_forms import build_row_document
 from flows.data.row_images import choose_document_reader
 from flows.data.similarity_histogram import count_similarities
 from flows.report.filter_report import (

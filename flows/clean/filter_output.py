@@ -22,18 +22,19 @@ from filters.masks import TextMask, mask_value
 from filters.ragged_arrays import Indices
 from flows.clean.filter_checkpoint import BatchSpan, FilterCheckpoint
 from flows.clean.filter_engine import DROP_COLUMNS, RowDrop
+from flows.data.column_names import rename_columns
 from flows.data.dataset_rows import (
     FILE_OPENERS,
-    FILTER_COLUMNS,
     RowBatch,
-    build_row_document,
     find_compression,
-    is_parquet,
+    is_table,
     parse_json_line,
     read_dataset_batches,
     read_file_state,
+    read_table_schema,
 )
 from flows.data.reviewed_rows import correct_row, has_conversation
+from flows.data.row_forms import FILTER_COLUMNS, build_row_document
 from flows.data.table_masking import is_text_type, mask_table
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _check_input_unchanged(indices: Iterable[int], files: Sequence[Path], checkp
 
 def name_kept_file(files: Sequence[Path]) -> str:
     """The name of the file of kept rows, in the format of the input."""
-    return "kept.parquet" if is_parquet(files[0]) else f"kept.jsonl{find_compression(files[0])}"
+    return "kept.parquet" if is_table(files[0]) else f"kept.jsonl{find_compression(files[0])}"
 
 
 def _write_batch(
@@ -114,6 +115,10 @@ def _write_batch(
     import pyarrow.parquet as pq
 
     first, count = span.first_place, len(span.numbers)
+    if plan.corrections and batch.columns:
+        raise UsageError(
+            "--columns: corrections of a review cannot be written to named columns; convert the file first"
+        )
     corrections = {
         place - first: plan.corrections[place] for place in range(first, first + count) if place in plan.corrections
     }
@@ -126,19 +131,22 @@ def _write_batch(
         table = _add_drop_columns(rows.build_table(selected, dropped), drops)
         pq.write_table(table, spool / f"{first:012d}.parquet")
     wanted = (place for place in plan.wanted_places if first <= place < first + count)
-    return {place: build_row_document(rows.build_row(selected, place - first)) for place in wanted}
+    return {
+        place: build_row_document(rename_columns(rows.build_row(selected, place - first), batch.columns))
+        for place in wanted
+    }
 
 
 @contextmanager
 def _open_row_writer(files: Sequence[Path], partial: Path, ending: str) -> Iterator["_RowWriter"]:
-    if not is_parquet(files[0]):
+    if not is_table(files[0]):
         with FILE_OPENERS[ending](partial, "wb") as file:
             yield _JsonLinesWriter(file)
         return
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schemas = [pq.read_schema(file) for file in files]
+    schemas = [read_table_schema(file) for file in files]
     try:
         schema = pa.unify_schemas(schemas, promote_options="permissive") if len(files) > 1 else schemas[0]
     except pa.ArrowException as error:

@@ -24,7 +24,8 @@ from filters.base import Document
 from filters.chain.filter_chain import CompareFunction, apply_row_filters
 from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, compute_offsets, expand_spans
 from flows.clean.filter_checkpoint import CheckpointBatch, UnreadableLine
-from flows.data.dataset_rows import RowBatch, build_row_document, read_batch_lines
+from flows.data.dataset_rows import RowBatch, read_batch_lines
+from flows.data.row_forms import build_row_document
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -12,8 +12,9 @@ from filters.base import DroppedDocument
 from filters.chain.filter_chain import RowFilterResult
 from filters.ragged_arrays import Indices
 from flows.clean.filter_checkpoint import BatchSpan
-from flows.data.dataset_rows import FILTER_COLUMNS, read_batch_lines, read_dataset_batches
+from flows.data.dataset_rows import read_batch_lines, read_dataset_batches
 from flows.data.reviewed_rows import RowReviews
+from flows.data.row_forms import FILTER_COLUMNS
 from flows.report.filter_report import ReviewedRows
 
 

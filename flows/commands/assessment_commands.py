@@ -14,6 +14,7 @@ from core.shared_options import DEFAULT_ASSESS_SEED
 from core.stop_signal import RunStopped
 from flows.commands.command_options import (
     CLEAN_PANEL,
+    ColumnsOption,
     InputArgument,
     JsonOption,
     KindOption,
@@ -26,6 +27,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
+from flows.data.column_names import name_columns
 from flows.terminal.console import SESSION, UserInterrupt
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def assess_command(
     source: OptionalInputArgument = None,
     reference: OptionalReferenceOption = None,
     *,
+    columns: ColumnsOption = None,
     parent: Annotated[
         Path | None, typer.Option("--parent", help="The dataset that it extends: a run, a folder or a file.")
     ] = None,
@@ -78,8 +81,9 @@ def assess_command(
     elif documents:
         raise UsageError("--documents: only with --self-test")
     else:
-        options = AssessOptions(reference, parent, kind, seed, out, runs_dir)
-        run_assess_command(source, options, as_json=as_json)
+        earlier = parent and name_columns(parent, columns)
+        options = AssessOptions(reference, earlier, kind, seed, out, runs_dir, columns)
+        run_assess_command(name_columns(source, columns), options, as_json=as_json)
 
 
 class AssessOptions(NamedTuple):
@@ -91,6 +95,7 @@ class AssessOptions(NamedTuple):
     seed: int
     out: Path | None
     runs_dir: str
+    columns: str | None = None
 
     def list_arguments(self) -> list[str]:
         """Those that change the assessment, as arguments of the command."""
@@ -98,6 +103,7 @@ class AssessOptions(NamedTuple):
             "--reference": self.reference,
             "--parent": self.parent,
             "--kind": self.kind,
+            "--columns": self.columns,
             "--seed": None if self.seed == DEFAULT_ASSESS_SEED else self.seed,
         }
         return [word for name, value in options.items() if value is not None for word in (name, str(value))]
@@ -179,6 +185,7 @@ def reference_command(
         ),
     ],
     *,
+    columns: ColumnsOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="REF", help="The Parquet file to write.")],
     source: Annotated[str, typer.Option("--source", metavar="TEXT", help="Where it is from, and its licence.")] = "",
     kind: KindOption = None,
@@ -215,6 +222,7 @@ def reference_command(
     check_reference_file(out, replace=force or dry_run)
     if not dry_run:
         check_writable(out)
+    sources = [name_columns(path, columns) for path in sources]
     options = ReferenceOptions(kind, role, split, documents, source, seed)
     with SESSION.handle_interrupts():
         try:
@@ -231,6 +239,7 @@ def gaps_command(
     source: InputArgument,
     reference: ReferenceOption,
     *,
+    columns: ColumnsOption = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="SEEDS", help="A JSONL file of seeds for what is missing."),
@@ -272,6 +281,7 @@ def gaps_command(
     With --by features, find what words do not show: forms of text, by the features of a model.
     """
     SESSION.quiet = quiet
+    source = name_columns(source, columns)
     if by == "features":
         if features is None:
             raise UsageError(

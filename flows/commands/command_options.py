@@ -21,20 +21,11 @@ RELEASE_PANEL = "Release and schedule"
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A built-in name, a .toml file, or a folder with a recipe.toml.")
 ]
-InputArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="INPUT", help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."
-    ),
-]
-OptionalInputArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="INPUT",
-        help="A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file.",
-        show_default=False,
-    ),
-]
+INPUT_HELP = (
+    "A run, a release, a folder, or a .jsonl, .json, .csv or .tsv (also .gz, .bz2, .xz, .zst), .parquet or .arrow file."
+)
+InputArgument = Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT_HELP)]
+OptionalInputArgument = Annotated[Path | None, typer.Argument(metavar="INPUT", help=INPUT_HELP, show_default=False)]
 StudentArgument = Annotated[
     Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
 ]
@@ -84,6 +75,13 @@ KindOption = Annotated[
     DataKind | None,
     typer.Option("--kind", help="What the texts are; default: found from them.", show_default=False),
 ]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns", metavar="WHAT=COLUMN,...",
+        help="Which columns hold what, as in user=question,assistant=answer; default: known names.", show_default=False,
+    ),
+]  # fmt: skip
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 
 

@@ -8,19 +8,27 @@ import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE
 from core.project_files import RUNS_FOLDER
-from flows.commands.command_options import CLEAN_PANEL, JsonOption, QuietOption, RunsOption, print_json, print_text
+from flows.commands.command_options import (
+    CLEAN_PANEL,
+    INPUT_HELP,
+    ColumnsOption,
+    JsonOption,
+    QuietOption,
+    RunsOption,
+    print_json,
+    print_text,
+)
 from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
 
-A_HELP = "A run, a release, a folder, or a .jsonl (also .gz, .bz2, .xz, .zst) or .parquet file."
-
 
 @app.command("diff", rich_help_panel=CLEAN_PANEL)
 def diff_command(
-    a: Annotated[str, typer.Argument(metavar="A", help=A_HELP)],
+    a: Annotated[str, typer.Argument(metavar="A", help=INPUT_HELP)],
     b: Annotated[str, typer.Argument(metavar="B", help="What A is compared with, as A.")],
     *,
+    columns: ColumnsOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="An HTML file to write.")] = None,
     runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
@@ -37,7 +45,7 @@ def diff_command(
         check_writable(out)
     with SESSION.handle_interrupts():
         try:
-            comparison = compare_datasets(a, b, open_run_storage(runs_dir), SESSION.check_stopped)
+            comparison = compare_datasets(a, b, open_run_storage(runs_dir), SESSION.check_stopped, columns)
         except (UserInterrupt, KeyboardInterrupt):
             print("interrupted; nothing was written", file=sys.stderr)
             raise SystemExit(INTERRUPTED_EXIT_CODE) from None

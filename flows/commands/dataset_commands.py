@@ -10,6 +10,7 @@ from core.errors import INTERRUPTED_EXIT_CODE, RunFailed, UsageError
 from core.project_files import NAMED_REFERENCES, find_referenced_file
 from flows.commands.command_options import (
     CLEAN_PANEL,
+    ColumnsOption,
     InputArgument,
     JsonOption,
     OutOption,
@@ -19,6 +20,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
+from flows.data.column_names import name_columns
 from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
@@ -30,6 +32,7 @@ def filter_command(
     out: OutOption,
     overrides: SetOption = None,
     *,
+    columns: ColumnsOption = None,
     filters: Annotated[
         str | None, typer.Option(metavar="TYPES", help="Filters, separated by commas, with their default options.")
     ] = None,
@@ -58,6 +61,7 @@ def filter_command(
     from flows.report.filter_report import format_filter_card
 
     SESSION.quiet = quiet
+    source = name_columns(source, columns)
     if recipe and (filters or overrides):
         raise UsageError("--recipe: brings its own filters; leave out --filters and --set")
     plan = load_command_plan(recipe, None) if recipe else None
@@ -73,7 +77,9 @@ def filter_command(
     reference = collapse.reference if collapse else None
     if plan and reference and reference not in NAMED_REFERENCES:
         reference = str(find_referenced_file(reference, plan.folder))
-    print_json(report.model_dump(mode="json")) if as_json else print_text(format_filter_card(report, reference))
+    print_json(report.model_dump(mode="json")) if as_json else print_text(
+        format_filter_card(report, reference, columns)
+    )
     if report.counts.kept < min_kept:
         taken = ", ".join(f"{step.filter} {step.dropped:,}" for step in report.steps if step.dropped)
         raise RunFailed(
@@ -88,6 +94,7 @@ def filter_command(
 def index_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the index.")],
     *,
+    columns: ColumnsOption = None,
     add: Annotated[Path | None, typer.Option(metavar="INPUT", help="A dataset to add.")] = None,
     name: Annotated[str | None, typer.Option(help="The name of its rows in the index; default: INPUT.")] = None,
     ngram: Annotated[int, typer.Option(min=1, max=20, help="Words per shingle.")] = 5,
@@ -118,6 +125,7 @@ def index_command(
         raise UsageError("--to-datasketch: an index stores no MinHash signatures; name the rows with --add")
     with SESSION.handle_interrupts():
         if add:
+            add = name_columns(add, columns)
             source_name = name or str(add)
             added = add_to_duplicate_index(folder, add, source_name, ngram, SESSION.print_unless_stopped, of)
             if to_datasketch:

@@ -8,6 +8,7 @@ import typer
 from flows.commands.command_options import (
     CLEAN_PANEL,
     STUDENT_PANEL,
+    ColumnsOption,
     InputArgument,
     JsonOption,
     OutOption,
@@ -15,6 +16,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
+from flows.data.column_names import name_columns
 from flows.terminal.console import SESSION
 
 app = typer.Typer()
@@ -25,6 +27,7 @@ def decisions_command(
     source: InputArgument,
     out: OutOption,
     *,
+    columns: ColumnsOption = None,
     questions: Annotated[
         Path | None,
         typer.Option(
@@ -72,6 +75,7 @@ def decisions_command(
 
     SESSION.quiet = quiet
     target = AgreementTarget(agreement=agreement, confidence=confidence)
+    source, test = name_columns(source, columns), test and name_columns(test, columns)
     settings = DecisionSettings(source, out, questions, test, encoder, target, calibration, seed)
     with SESSION.handle_interrupts():
         report = create_decision_student(settings, SESSION.print_unless_stopped)

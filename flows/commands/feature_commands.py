@@ -9,6 +9,7 @@ import typer
 from core.errors import INTERRUPTED_EXIT_CODE
 from flows.commands.command_options import (
     CLEAN_PANEL,
+    ColumnsOption,
     InputArgument,
     JsonOption,
     OutOption,
@@ -16,6 +17,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
+from flows.data.column_names import name_columns
 from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
@@ -32,6 +34,7 @@ def features_command(
         typer.Option("--set", metavar="KEY=VALUE", help="model, layer, latents, k, tokens, context, epochs; repeatable."),
     ] = None,
     *,
+    columns: ColumnsOption = None,
     published: Annotated[
         str | None,
         typer.Option(
@@ -48,6 +51,7 @@ def features_command(
     SESSION.quiet = quiet
     with SESSION.handle_interrupts():
         try:
+            sources = [name_columns(path, columns) for path in sources]
             record = make_dictionary(sources, out, overrides or [], published, SESSION.show_unless_stopped)
         except (UserInterrupt, KeyboardInterrupt):
             print("interrupted; the same command resumes", file=sys.stderr)
@@ -63,6 +67,7 @@ def select_command(
     source: InputArgument,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The JSONL file to write.")],
     *,
+    columns: ColumnsOption = None,
     rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, help="Rows to select.")],
     features: Annotated[Path, typer.Option("--features", metavar="DIR", help="A dictionary of `features`.")],
     seed: Annotated[int, typer.Option(help="Random seed of the subsets that it is compared with.")] = 7,
@@ -75,7 +80,7 @@ def select_command(
     SESSION.quiet = quiet
     with SESSION.handle_interrupts():
         try:
-            report = select_rows(source, out, rows, features, seed, SESSION.show_unless_stopped)
+            report = select_rows(name_columns(source, columns), out, rows, features, seed, SESSION.show_unless_stopped)
         except (UserInterrupt, KeyboardInterrupt):
             print("interrupted; nothing was written", file=sys.stderr)
             raise SystemExit(INTERRUPTED_EXIT_CODE) from None

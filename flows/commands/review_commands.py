@@ -10,6 +10,7 @@ from core.errors import INTERRUPTED_EXIT_CODE, UsageError
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     CLEAN_PANEL,
+    ColumnsOption,
     JsonOption,
     QuietOption,
     RunArgument,
@@ -17,6 +18,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
+from flows.data.column_names import name_columns
 from flows.terminal.console import SESSION, UserInterrupt
 
 if TYPE_CHECKING:
@@ -29,9 +31,10 @@ app = typer.Typer()
 def review_command(
     source: Annotated[
         str,
-        typer.Argument(metavar="RUN|FILE", help="The name of a run or its directory; or a .jsonl or .parquet file."),
+        typer.Argument(metavar="RUN|FILE", help="The name of a run or its directory; or a data file."),
     ],
     *,
+    columns: ColumnsOption = None,
     reviewer: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +75,7 @@ def review_command(
     storage = open_run_storage(runs_dir)
     with ExitStack() as stack, SESSION.handle_interrupts():
         if Path(source).is_file():
-            found = index_file(Path(source))
+            found = index_file(name_columns(Path(source), columns))
         else:
             run = storage.find_run(source)
             if not summary:

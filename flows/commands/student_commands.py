@@ -18,6 +18,7 @@ from core.shared_options import (
 )
 from flows.commands.command_options import (
     STUDENT_PANEL,
+    ColumnsOption,
     InputArgument,
     JsonOption,
     OutOption,
@@ -32,6 +33,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
+from flows.data.column_names import name_columns
 from flows.terminal.console import SESSION, UserInterrupt, is_reporting_process
 
 app = typer.Typer()
@@ -58,6 +60,7 @@ def distill_command(
     out: OutOption,
     overrides: SetOption = None,
     *,
+    columns: ColumnsOption = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 7,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -68,6 +71,7 @@ def distill_command(
     from flows.terminal.text_format import advise_on_truncation
 
     SESSION.quiet = quiet or not is_reporting_process()
+    source = name_columns(source, columns)
     with SESSION.handle_interrupts():
         try:
             record = distill_dataset(
@@ -92,7 +96,9 @@ def distill_command(
     )
     if advice := advise_on_truncation(record.truncation, "max_tokens"):
         print_text(advice)
-    print_text(format_next_line("evaluate", str(out), "--data", str(source)))
+    print_text(
+        format_next_line("evaluate", str(out), "--data", str(source), *(["--columns", columns] if columns else []))
+    )
 
 
 @app.command("export", rich_help_panel=STUDENT_PANEL)
@@ -163,6 +169,7 @@ def evaluate(
             metavar="INPUT", help="Your own rows in place of seeds; rows that the student was trained on are left out."
         ),
     ] = None,
+    columns: ColumnsOption = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -197,6 +204,9 @@ def evaluate(
 
     SESSION.quiet = quiet
     lengths = parse_input_lengths(inputs)
+    if columns and data is None:
+        raise UsageError("--columns: names columns of --data; give both")
+    data = data and name_columns(data, columns)
     options = EvaluationOptions(
         number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel, cache_type, lengths,
         as_draft, draft_tokens,

@@ -12,6 +12,7 @@ from core.sample import FrozenModel
 from flows.compare.recorded_figures import DatasetRecords, Figure, FigureName, check_different, find_dataset_records
 from flows.compare.row_index import RowIndex, RowPlace, RowText, build_row_index, read_row_texts
 from flows.compare.row_matching import RowMatches, list_places, match_rows, pick_evenly
+from flows.data.column_names import name_columns
 from flows.data.run_storage import RunStorage
 
 MOST_EXAMPLES = 20
@@ -115,9 +116,15 @@ class DatasetComparison(FrozenModel):
 
 
 def compare_datasets(
-    a: str, b: str, storage: RunStorage, stopped: Callable[[], None] = lambda: None
+    a: str,
+    b: str,
+    storage: RunStorage,
+    stopped: Callable[[], None] = lambda: None,
+    columns: str | None = None,
 ) -> DatasetComparison:
-    """Compare two datasets: paths, runs or releases. Both are read once, then again as far as examples need it. Of each row only
+    """Compare two datasets: paths, runs or releases; `columns` are those that a user named, of both.
+
+    Both are read once, then again as far as examples need it. Of each row only
     hashes stay in memory, about 150 bytes.
 
     Raises:
@@ -126,7 +133,8 @@ def compare_datasets(
     """
     records = find_dataset_records(a, storage), find_dataset_records(b, storage)
     check_different(*records)
-    indexes = build_row_index(records[0].path, stopped), build_row_index(records[1].path, stopped)
+    first, second = (build_row_index(name_columns(found.path, columns), stopped) for found in records)
+    indexes = first, second
     matches = match_rows(*indexes)
     sides = (
         ComparedSide(

@@ -12,16 +12,12 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from core.errors import UsageError
-from flows.data.dataset_rows import (
-    BATCH_ROWS,
+from flows.data.dataset_rows import BATCH_ROWS, NO_ROWS_MESSAGE, FileRow, find_dataset_files, read_file_rows
+from flows.data.row_forms import (
     FILTER_COLUMNS,
-    NO_ROWS_MESSAGE,
-    FileRow,
     RowTurn,
     build_row_document,
     build_row_turn,
-    find_dataset_files,
-    read_file_rows,
     read_row_pair,
     read_row_turns,
 )

@@ -335,69 +335,6 @@ def convert_to_sharegpt(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
     return {"conversations": converted}
 
 
-def parse_alpaca_row(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The turns of a row in the Alpaca form; `input` follows its instruction on a new line, as in LLaMA-Factory.
-
-    Raises:
-        ValueError: if a column is not text, or `history` is not a list of question and answer.
-    """
-    texts = {name: row.get(name) or "" for name in ("system", "instruction", "input", "output")}
-    history = row.get("history") or []
-    if wrong := next((name for name, text in texts.items() if not isinstance(text, str)), None):
-        raise ValueError(f"`{wrong}` must be text, not {type(texts[wrong]).__name__}")
-    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise ValueError("`history` must be a list of question and answer")
-    asked = "\n".join(filter(None, (texts["instruction"], texts["input"])))
-    pairs = [*history, (asked, texts["output"])]
-    turns = [
-        {"role": role, "content": text}
-        for pair in pairs
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
-    return [*([{"role": "system", "content": texts["system"]}] if texts["system"] else []), *turns]
-
-
-SHAREGPT_ROLES = {speaker: role for role, speaker in SHAREGPT_SPEAKERS.items()} | {
-    "user": "user", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant", "observation": "tool",
-}  # fmt: skip
-"""Roles by the speakers of ShareGPT and LLaMA-Factory."""
-
-
-def parse_sharegpt_turns(conversation: Any) -> list[dict[str, Any]]:
-    """The turns of `conversations`; a `tool` turn gets the name of the last called tool.
-
-    Raises:
-        ValueError: if a turn has no known speaker, or a call cannot be read.
-    """
-    turns: list[dict[str, Any]] = []
-    called = None
-    if not isinstance(conversation, list):
-        raise ValueError(  # noqa: TRY004
-            f"`conversations` must be a list of from and value, not {type(conversation).__name__}"
-        )
-    for turn in conversation:
-        speaker, value = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
-        if speaker == "function_call" and isinstance(value, str):
-            try:
-                parsed = json.loads(value)
-            except ValueError:
-                parsed = None
-            calls = parsed if isinstance(parsed, list) else [parsed]
-            if not calls or not all(isinstance(call, dict) for call in calls):
-                raise ValueError(f"`conversations`: a call cannot be read: {value[:60]}")
-            called = calls[-1].get("name")
-            turns.append({"role": "assistant", "content": "", "tool_calls": _dump_json(calls)})
-        elif speaker in SHAREGPT_ROLES:
-            name = {"name": called} if SHAREGPT_ROLES[speaker] == "tool" else {}
-            turns.append({"role": SHAREGPT_ROLES[speaker], "content": value, **name})
-        else:
-            known = ", ".join([*SHAREGPT_ROLES, "function_call"])
-            raise ValueError(
-                f"`conversations` must be a list of from and value, from one of {known}; not {str(turn)[:60]}"
-            )
-    return turns
-
-
 def _rewrite_conversations(
     rows: "pl.DataFrame", convert: Callable[[Sequence[FlatTurn]], dict[str, Any] | None], struct: "pl.Struct"
 ) -> "pl.DataFrame":

@@ -8,24 +8,58 @@ import gzip
 import io
 import json
 import lzma
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import orjson
 import zstandard
-from pydantic import ValidationError
 
 from core.errors import UsageError
 from core.runs.lineage import find_release
 from core.runs.reviews import REVIEWS_FILE
 from core.sample import Message
-from core.storage.bounded_reading import check_regular_file, read_line_blocks, read_parquet_batches
-from core.storage.image_files import IMAGE_COLUMNS
-from core.storage.sample_files import unflatten_message
-from core.thinking import find_thinking_tag, split_thinking
+from core.storage.bounded_reading import (
+    check_column_number,
+    check_fields,
+    check_regular_file,
+    read_line_blocks,
+    read_parquet_batches,
+)
 from filters.base import Document
-from flows.data.dataset_formats import parse_alpaca_row, parse_sharegpt_turns
+from flows.data.column_names import (
+    NO_NAMES,
+    ColumnNames,
+    attach_columns,
+    check_columns,
+    get_columns,
+    has_form,
+    list_read_columns,
+    rename_columns,
+)
+from flows.data.dataset_formats import FORM_BUILDERS
+from flows.data.row_forms import (
+    FILTER_COLUMNS,
+    MEASURED_COLUMNS,
+    ConversationPair,
+    build_row_document,
+    describe_unknown_form,
+    read_row_conversation,
+    read_row_pair,
+)
+from flows.data.table_files import (
+    SEPARATORS,
+    is_json_array,
+    read_array_lines,
+    read_arrow_schema,
+    read_arrow_slices,
+    read_csv_lines,
+)
+from flows.terminal.console import SESSION
+from flows.terminal.text_format import format_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,17 +74,11 @@ DROPPED_ROW_FILES = ("dropped.parquet", "aside.jsonl")
 UNREADABLE_ROWS_HINT = "`stillhouse filter` sets unreadable rows aside"
 NO_ROWS_MESSAGE = "has no rows; give a file or a folder with one at least"
 JSON_LINES_ENDINGS = (".jsonl", ".ndjson")
-TEXT_COLUMNS = ("text", "messages", "prompt", "completion", "conversations", "instruction", "output")
-"""Columns that may hold the text of a row."""
-MEASURED_COLUMNS = (*TEXT_COLUMNS, "input", "system", "history", *IMAGE_COLUMNS)
-"""Columns whose bytes limit the rows of Parquet in a batch."""
-FILTER_COLUMNS = ("id", "score", *MEASURED_COLUMNS)
-"""Columns of Parquet that filters read."""
-KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
-IMAGE_OF_COLUMN = "column:images"
-"""Stands in a message for an image that is in the row's column `images` or `image`."""
-THINKING_KEYS = ("reasoning_content", "reasoning")
-"""Keys of a turn with the thinking before it: of chat templates and this program's datasets; of its samples and OpenRouter."""
+TABLE_ENDINGS = (".parquet", ".arrow")
+DATA_ENDINGS = (*JSON_LINES_ENDINGS, ".json", *SEPARATORS, *TABLE_ENDINGS)
+MOST_FILES = 100_000
+"""Data files of a folder."""
+READ_ERRORS = (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError)
 
 
 FILE_OPENERS: dict[str, Callable[[Any, str], Any]] = {
@@ -70,9 +98,11 @@ class RowBatch(NamedTuple):
     first: int
     """The number of the first line or row, from 1 on."""
     content: "bytes | pa.RecordBatch"
-    """Whole lines, or the requested columns of Parquet."""
+    """Whole lines of JSON, or the requested columns of a table."""
     end: int
     """Bytes of the file read up to the end of the batch, for progress."""
+    columns: ColumnNames = NO_NAMES
+    """Those that the user named."""
 
 
 class DatasetLine(NamedTuple):
@@ -81,7 +111,7 @@ class DatasetLine(NamedTuple):
     number: int
     """The line or row number in the file, from 1 on."""
     raw: bytes
-    """The line; empty for Parquet."""
+    """The line; empty for a table."""
     row: dict[str, Any] | None
     error: str = ""
     """Why the line is not a row."""
@@ -94,53 +124,106 @@ class DatasetLine(NamedTuple):
 
 
 def find_dataset_files(source: Path) -> list[Path]:
-    """The JSON lines or Parquet files of `source`: a file, compressed or not, a dataset folder, a run, or a release, also by
-    name (`core.runs.lineage.find_release`).
+    """The data files of `source`: a file, compressed or not, a dataset folder, a run, or a release, also by name
+    (`core.runs.lineage.find_release`). Of a folder, those at its top; only if there are none, those in its subfolders. What is
+    left out is printed. The files have the column names of `source`.
 
     Raises:
-        UsageError: if there is no such file, or both kinds.
+        UsageError: if there is no such file, or files of several kinds.
         StoreError: if a file of a release differs from what was released.
     """
+    columns = get_columns(source)
     if release := find_release(source):
         release.verify_files()
         source = source if source.exists() and source != release.path else release.dataset
-    if source.is_file() and (is_parquet(source) or is_json_lines(source, ".json")):
-        return [source]
+    if source.is_file() and find_ending(source):
+        return [attach_columns(source, columns)]
     folder = next((f for f in (source / "samples", source / "dataset", source) if f.is_dir()), None)
-    files = _select_folder_files(folder.iterdir()) or _select_folder_files(folder.rglob("*")) if folder else []
+    found = list(islice(_walk_data_files(folder), MOST_FILES)) if folder else []
+    files = _select_files([file for file in found if file.parent == folder]) or _select_files(found)
     if not files:
-        wrong_kind = "is no .jsonl or .parquet file" if source.is_file() else "has no .jsonl or .parquet file"
+        wrong_kind = "is no data file" if source.is_file() else "has no data file"
         problem = wrong_kind if source.exists() else "is not there"
+        *endings, last = DATA_ENDINGS
         raise UsageError(
-            f"{source}: {problem}; give a run, a dataset folder, or a file that ends in .jsonl or .parquet (lines also in "
-            ".gz, .bz2, .xz or .zst; a table by polars.read_csv(…).write_parquet(…))"
+            f"{source}: {problem}; give a run, a dataset folder, or a file that ends in {', '.join(endings)} or {last} "
+            "(texts also in .gz, .bz2, .xz or .zst)"
         )
-    if len({is_parquet(file) for file in files}) > 1:
-        raise UsageError(f"{source}: has both .jsonl and .parquet files; give one of the two")
-    return files
+    if len(kinds := sorted({find_ending(file).replace(".ndjson", ".jsonl") for file in files})) > 1:
+        raise UsageError(f"{source}: has both {' and '.join(kinds)} files; name one of them")
+    if folder == source and (left_out := [file for file in found if _is_left_out(file, files, folder)]):
+        names = ", ".join(file.relative_to(folder).as_posix() for file in left_out[:3])
+        SESSION.print_once(
+            f"{source}: read the {format_count(len(files), 'file')} at its top; left out {len(left_out):,} in subfolders "
+            f"({names}{', …' if len(left_out) > 3 else ''}): name a subfolder to read it"
+        )
+    return [attach_columns(file, columns) for file in files]
 
 
-def _select_folder_files(paths: Iterator[Path]) -> list[Path]:
-    """Data files, without JSON lines that also exist as Parquet, as in a run's dataset, without the rows that `filter` dropped
-    and without reviews.
+def _walk_data_files(folder: Path) -> Iterator[Path]:
+    """The data files in a folder and its subfolders, without hidden ones and without reviews."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(parent) / name for name in sorted(names) if not name.startswith(".")):
+            if path.is_file() and not path.name.endswith(REVIEWS_FILE) and _is_data_file(path):
+                yield path
+
+
+def _is_data_file(path: Path) -> bool:
+    """Whether a file that nobody named has rows: of the files in `.json` one with an array, since others are settings; no cache
+    of `datasets`.
     """
-    files = sorted(
-        path
-        for path in paths
-        if path.is_file() and (is_parquet(path) or is_json_lines(path)) and not path.name.endswith(REVIEWS_FILE)
-    )
+    ending = find_ending(path)
+    if ending == ".arrow":
+        return not path.name.startswith(("cache-", "tmp"))
+    if ending != ".json":
+        return bool(ending)
+    try:
+        with path.open("rb") as raw, _open_compressed(path, raw) as lines:
+            return is_json_array(lines)
+    except READ_ERRORS:
+        return False
+
+
+def _select_files(files: Sequence[Path]) -> list[Path]:
+    """Without JSON lines that also exist as Parquet, as in a run's dataset, and without the rows that `filter` dropped."""
     filtered = {path.parent for path in files if path.name.startswith("kept.")}
-    files = [path for path in files if path.parent not in filtered or path.name not in DROPPED_ROW_FILES]
-    return [path for path in files if is_parquet(path) or path.with_suffix(".parquet") not in files]
+    known = {path for path in files if path.parent not in filtered or path.name not in DROPPED_ROW_FILES}
+    return sorted(path for path in known if not is_json_lines(path) or path.with_suffix(".parquet") not in known)
+
+
+def _is_left_out(file: Path, files: Sequence[Path], folder: Path) -> bool:
+    """Whether rows are lost without this file: not those of the same dataset in another form."""
+    is_form = file.parent.parent == folder and file.parent.name in FORM_BUILDERS
+    return file.parent not in {one.parent for one in files} and not (
+        is_form and file.stem in {one.stem for one in files}
+    )
 
 
 def is_parquet(path: Path) -> bool:
     return path.suffix == ".parquet"
 
 
-def is_json_lines(path: Path, *more: str) -> bool:
-    name = path.with_suffix("") if find_compression(path) else path
-    return name.suffix in (*JSON_LINES_ENDINGS, *more)
+def is_table(path: Path) -> bool:
+    """Whether batches of the file are record batches, not lines."""
+    return path.suffix in TABLE_ENDINGS
+
+
+def is_json_lines(path: Path) -> bool:
+    return find_ending(path) in JSON_LINES_ENDINGS
+
+
+def find_ending(path: Path) -> str:
+    """One of `DATA_ENDINGS`, without that of a compression; else empty."""
+    ending = path.suffix if is_table(path) or not find_compression(path) else path.with_suffix("").suffix
+    return ending if ending in DATA_ENDINGS and (path.suffix == ending or ending not in TABLE_ENDINGS) else ""
+
+
+def read_table_schema(path: Path) -> "pa.Schema":
+    """Of Parquet or Arrow. Raises ValueError for a damaged stream."""
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(path) if is_parquet(path) else read_arrow_schema(path)
 
 
 def find_compression(path: Path) -> str:
@@ -149,9 +232,9 @@ def find_compression(path: Path) -> str:
 
 
 def read_file_state(file: Path) -> list[Any]:
-    """Path, size and modification time, which show later whether the file is unchanged."""
-    stat = file.stat()
-    return [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+    """Path, size and modification time, which show later whether the file is unchanged; and the columns that the user named."""
+    stat, columns = file.stat(), dict(get_columns(file))
+    return [str(file.resolve()), stat.st_size, stat.st_mtime_ns, *([columns] if columns else [])]
 
 
 def read_dataset_batches(
@@ -167,23 +250,43 @@ def read_dataset_batches(
         try:
             check_regular_file(file)
             yield from (
-                _read_parquet_batches(index, file, columns, checked)
-                if is_parquet(file)
+                _read_table_batches(index, file, columns, checked)
+                if is_table(file)
                 else _read_line_batches(index, file)
             )
-        except (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError) as error:
+        except READ_ERRORS as error:
             raise UsageError(f"{file}: cannot be read: {error}") from None
 
 
 def _read_line_batches(index: int, file: Path) -> Iterator[RowBatch]:
-    first = 1
+    first, names = 1, get_columns(file)
     with file.open("rb") as raw, _open_compressed(file, raw) as lines:
-        for content in read_line_blocks(lines, BATCH_BYTES):
-            if first == 1 and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise ValueError("it is UTF-16; save it as UTF-8")
+        if lines.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise ValueError("it is UTF-16; save it as UTF-8")
+        for content in _read_blocks(lines, find_ending(file)):
             for part in _split_content(content):
-                yield RowBatch(index, first, part, raw.tell())
+                yield RowBatch(index, first, part, raw.tell(), names)
                 first += part.count(b"\n") + (not part.endswith(b"\n"))
+
+
+def _read_blocks(lines: Any, ending: str) -> Iterator[bytes]:
+    """Blocks of JSON lines with about `BATCH_BYTES`."""
+    if ending in SEPARATORS:
+        rows = read_csv_lines(lines, ending)
+    elif ending == ".json" and is_json_array(lines):
+        rows = read_array_lines(lines)
+    else:
+        yield from read_line_blocks(lines, BATCH_BYTES)
+        return
+    block, size = [], 0
+    for row in rows:
+        block.append(row)
+        size += len(row)
+        if size >= BATCH_BYTES:
+            yield b"".join(block)
+            block, size = [], 0
+    if block:
+        yield b"".join(block)
 
 
 def _open_compressed(file: Path, raw: IO[bytes]) -> Any:
@@ -205,33 +308,76 @@ def _split_content(content: bytes) -> Iterator[bytes]:
             yield part
 
 
-def _read_parquet_batches(
+def _read_table_batches(
     index: int, file: Path, columns: Sequence[str] | None, checked: Sequence[str]
 ) -> Iterator[RowBatch]:
     """Batches of about `BATCH_ROWS` rows, or of `BATCH_BYTES` of text."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    names = get_columns(file)
+    wanted = None if columns is None else list_read_columns(columns, names)
+    measured = list_read_columns(MEASURED_COLUMNS, names)
     file_size = file.stat().st_size
-    with pq.ParquetFile(file) as parquet:
-        total, done = parquet.metadata.num_rows, 0
+    with _open_table(file, wanted, checked) as table:
+        if wanted is not None:
+            check_columns(table.names, names)
+            if not names and not has_form(set(wanted).intersection(table.names)):
+                raise ValueError(describe_unknown_form(table.names))
+        done = rows = size = 0
         collected: list[pa.RecordBatch] = []
-        rows = size = 0
-        for piece in read_parquet_batches(parquet, file, columns, checked):
+        for piece in table.slices:
             collected.append(piece)
             rows += piece.num_rows
-            size += sum(piece.column(name).nbytes for name in MEASURED_COLUMNS if name in piece.schema.names)
+            size += sum(piece.column(name).nbytes for name in measured if name in piece.schema.names)
             if rows >= BATCH_ROWS or size >= BATCH_BYTES:
-                content = pa.concat_batches(collected)
-                yield RowBatch(index, done + 1, content, file_size * (done + rows) // total)
+                yield RowBatch(
+                    index, done + 1, pa.concat_batches(collected), table.find_end(done + rows, file_size), names
+                )
                 done += rows
                 collected, rows, size = [], 0, 0
         if collected:
-            yield RowBatch(index, done + 1, pa.concat_batches(collected), file_size * (done + rows) // total)
+            yield RowBatch(index, done + 1, pa.concat_batches(collected), file_size, names)
+
+
+class _OpenTable(NamedTuple):
+    """A file of Parquet or Arrow, read in slices."""
+
+    names: list[str]
+    """Of all columns."""
+    slices: "Iterator[pa.RecordBatch]"
+    rows: int | None
+    """None where only reading tells."""
+
+    def find_end(self, row: int, file_size: int) -> int:
+        return file_size * row // self.rows if self.rows else 0
+
+
+@contextmanager
+def _open_table(file: Path, wanted: Sequence[str] | None, checked: Sequence[str]) -> Iterator[_OpenTable]:
+    import pyarrow.parquet as pq
+
+    if not is_parquet(file):
+        yield _OpenTable(read_arrow_schema(file).names, read_arrow_slices(file, wanted), None)
+        return
+    with pq.ParquetFile(file) as parquet:
+        check_column_number(parquet.metadata.num_columns)
+        slices = read_parquet_batches(parquet, file, wanted, checked)
+        yield _OpenTable(parquet.schema_arrow.names, slices, parquet.metadata.num_rows)
 
 
 def read_batch_lines(batch: RowBatch) -> Iterator[DatasetLine]:
-    """The rows of a batch, without blank lines."""
+    """The rows of a batch, without blank lines, with the columns that the user named in the places where they are read."""
+    for line in _read_plain_lines(batch):
+        if line.row is None or not batch.columns:
+            yield line
+            continue
+        try:
+            yield line._replace(row=rename_columns(line.row, batch.columns))
+        except ValueError as error:
+            yield line._replace(row=None, error=str(error))
+
+
+def _read_plain_lines(batch: RowBatch) -> Iterator[DatasetLine]:
     if not isinstance(batch.content, bytes):
         for number, row in enumerate(batch.content.to_pylist(), start=batch.first):
             yield DatasetLine(number, b"", row)
@@ -245,9 +391,20 @@ def read_batch_lines(batch: RowBatch) -> Iterator[DatasetLine]:
         except (ValueError, RecursionError) as fault:
             error = f"is not JSON: {fault}"
         else:
-            if not isinstance(row, dict):
-                row, error = None, f"must be a JSON object, not {type(row).__name__}"
+            row, error = _check_json_row(row, raw)
         yield DatasetLine(number, raw, row, error)
+
+
+def _check_json_row(row: Any, raw: bytes) -> tuple[dict[str, Any] | None, str]:
+    """The row, or why it is none."""
+    if not isinstance(row, dict):
+        hint = "; one array of all rows is read from a file in .json" if isinstance(row, list) else ""
+        return None, f"must be a JSON object, not {type(row).__name__}{hint}"
+    try:
+        check_fields(row, raw)
+    except ValueError as error:
+        return None, str(error)
+    return row, ""
 
 
 def parse_json_line(line: bytes) -> Any:
@@ -260,197 +417,6 @@ def parse_json_line(line: bytes) -> Any:
     except orjson.JSONDecodeError:
         parsed = json.loads(plain)  # also reads NaN, large integers and halves of pairs
         return json.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
-
-
-def build_row_document(row: Mapping[str, Any], name: str = "") -> Document:
-    """The document of a row for filters and metrics: `text`, or all turns by role, with its `score` if it has one. The
-    document's id is `name`.
-
-    Raises:
-        ValueError: with the fault of the row.
-    """
-    row = _drop_empty_columns(row)
-    score = row.get("score")
-    score = score if isinstance(score, int | float) else None
-    if "text" in row:
-        text = row["text"]
-        if not isinstance(text, str):
-            raise ValueError(f"`text` must be text, not {type(text).__name__}")
-        return Document(name, text, score=score)
-    turns = read_row_turns(row)
-
-    def join_turns(*roles: str) -> str:
-        return "\n".join(turn.text for turn in turns if turn.role in roles)
-
-    answers = tuple(turn.content for turn in turns if turn.role == "assistant")
-    return Document(
-        name,
-        join_turns("assistant"),
-        asked=join_turns("user"),
-        around=join_turns("system", "tool"),
-        score=score,
-        answers=answers,
-        thinking="\n".join(turn.thinking for turn in turns if turn.thinking),
-    )
-
-
-def _drop_empty_columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Without null columns, which rows of several forms in one table have; `text` is "" if nothing else is left."""
-    if all(row.get(column, "") is not None for column in TEXT_COLUMNS):
-        return row
-    filled = {key: value for key, value in row.items() if value is not None}
-    return {**filled, "text": ""} if "text" in row and not filled.keys() & TEXT_COLUMNS else filled
-
-
-class RowTurn(NamedTuple):
-    """A turn of a row's conversation."""
-
-    role: str
-    text: str
-    """The content with the tool calls."""
-    content: str
-    thinking: str = ""
-
-
-def read_row_turns(row: Mapping[str, Any]) -> list[RowTurn]:
-    """The turns of a row as `read_row_conversation` reads them, without the cost of full validation for turns of plain text.
-
-    Raises:
-        ValueError: with the fault of the row.
-    """
-    turns = []
-    for turn in _read_row_turns(row):
-        role, content = turn.get("role"), turn.get("content")
-        if (
-            role in KNOWN_ROLES
-            and isinstance(content, str)
-            and not any(turn.get(key) for key in ("tool_calls", *THINKING_KEYS))
-            and not find_thinking_tag(content)
-        ):
-            turns.append(RowTurn(str(role), content, content))
-        else:
-            turns.append(build_row_turn(_build_message(turn)))
-    return turns
-
-
-def build_row_turn(message: Message) -> RowTurn:
-    return RowTurn(message.role, message.text, message.content, message.reasoning or "")
-
-
-def read_row_conversation(row: Mapping[str, Any]) -> list[Message]:
-    """The conversation of a row in any form of `flows.data.dataset_formats` except pairs; `prompt` and `completion` may be texts.
-
-    Raises:
-        ValueError: with the fault of the row.
-    """
-    return [_build_message(turn) for turn in _read_row_turns(row)]
-
-
-class ConversationPair(NamedTuple):
-    """Two answers to one prompt."""
-
-    chosen: list[Message]
-    rejected: list[Message]
-
-
-def read_row_pair(row: Mapping[str, Any]) -> ConversationPair:
-    """`prompt` with `chosen` and with `rejected`, as preference trainers read them.
-
-    Raises:
-        ValueError: with the fault of the row.
-    """
-    if missing := [column for column in ("prompt", "chosen", "rejected") if column not in row]:
-        raise ValueError(f"needs `prompt`, `chosen` and `rejected`; it lacks {', '.join(missing)}")
-    prompt = _read_column_turns(row["prompt"], "prompt")
-    sides = ([*prompt, *_read_column_turns(row[side], side, "assistant")] for side in ("chosen", "rejected"))
-    return ConversationPair(*([_build_message(turn) for turn in turns] for turns in sides))
-
-
-def _read_row_turns(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    row = _drop_empty_columns(row)
-    if row.keys() & TEXT_COLUMNS == {"text"}:
-        raise ValueError(
-            "has `text` alone, of which nothing is a question or an answer; give `messages`, or `prompt` and `completion`"
-        )
-    if "messages" in row:
-        return _read_column_turns(row["messages"], "messages", role=None)
-    if "prompt" in row and "completion" in row:
-        return [
-            *_read_column_turns(row["prompt"], "prompt"),
-            *_read_column_turns(row["completion"], "completion", "assistant"),
-        ]
-    if "conversations" in row:
-        return parse_sharegpt_turns(row["conversations"])
-    if "instruction" in row and "output" in row:
-        return parse_alpaca_row(row)
-    columns = ", ".join(row) or "nothing"
-    raise ValueError(
-        "needs `text`, or `messages`, or `prompt` and `completion`, or `conversations`, or `instruction` and `output`; it has "
-        f"{columns}"
-    )
-
-
-def _read_column_turns(value: Any, column: str, role: str | None = "user") -> list[dict[str, Any]]:
-    """The turns in a row's column: a list of turns, each also as JSON text, or the text of one turn by `role`."""
-    turns = [{"role": role, "content": value}] if role and isinstance(value, str) else value
-    if not isinstance(turns, list):
-        raise ValueError(f"`{column}` must be a list of role and content, not {type(turns).__name__}")  # noqa: TRY004
-    objects = []
-    for turn in turns:
-        try:
-            parsed = json.loads(turn) if isinstance(turn, str) else turn
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"`{column}` must be a list of role and content: {error}") from None
-        if isinstance(parsed, list) and all(isinstance(pair, tuple) for pair in parsed):
-            parsed = dict(parsed)  # pyarrow reads a map as pairs
-        if not isinstance(parsed, dict):
-            raise ValueError(  # noqa: TRY004
-                f"`{column}` must be a list of role and content; a turn is {type(parsed).__name__}, not an object"
-            )
-        objects.append(parsed)
-    return objects
-
-
-def _build_message(turn: dict[str, Any]) -> Message:
-    """A turn of a samples file (calls as JSON text), or in the form for trainers (a list of `function`), with its thinking in any
-    form.
-    """
-    try:
-        turn = _read_turn_content(turn)
-        calls = turn.get("tool_calls")
-        if isinstance(calls, list):
-            named = [call.get("function", call) for call in calls]
-            calls = json.dumps([{"name": call["name"], "arguments": call["arguments"]} for call in named])
-        flat = {key: turn.get(key) for key in ("role", "content", "name", "reasoning", "images")}
-        return unflatten_message({**flat, "tool_calls": calls})
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]["msg"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        fault = str(error)
-    raise ValueError(f"`messages` must be a list of role and content: {fault}")
-
-
-def _read_turn_content(turn: dict[str, Any]) -> dict[str, Any]:
-    """The turn with its thinking as `reasoning`, and with `images` and text from a content in parts."""
-    content = turn.get("content")
-    if isinstance(content, list):
-        unknown = [part.get("type") for part in content if part.get("type") not in ("text", "image", "image_url")]
-        if unknown:
-            raise ValueError(f"a part of type {unknown[0]!r}; known are text, image and image_url")
-        texts = [part["text"] for part in content if part["type"] == "text"]
-        images = [
-            part["image_url"]["url"] if part["type"] == "image_url" else IMAGE_OF_COLUMN
-            for part in content
-            if part["type"] != "text"
-        ]
-        turn = {**turn, "content": "\n".join(texts), "images": images}
-    if turn.get("role") != "assistant":
-        return {**turn, "reasoning": None}
-    thinking = next((turn[key] for key in THINKING_KEYS if turn.get(key)), None)
-    if thinking is None and isinstance(content, str):
-        split = split_thinking(content)
-        turn, thinking = {**turn, "content": split.answer}, split.reasoning or None
-    return {**turn, "reasoning": thinking}
 
 
 def read_dataset_documents(source: Path) -> Iterator[Document]:

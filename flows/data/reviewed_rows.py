@@ -14,8 +14,9 @@ from core.sample import Message, conversation_digest
 from core.storage.sample_files import flatten_message
 from core.thinking import join_thinking
 from filters.base import Document
+from flows.data.column_names import QUESTION_ANSWER_COLUMNS
 from flows.data.dataset_formats import build_openai_turn
-from flows.data.dataset_rows import THINKING_KEYS, build_row_document, read_row_conversation
+from flows.data.row_forms import THINKING_KEYS, build_row_document, has_system_column, read_row_conversation
 
 
 class ReviewedConversation(NamedTuple):
@@ -80,17 +81,20 @@ def correct_row(row: Mapping[str, Any], edited: Sequence[Message]) -> dict[str, 
     changed = dict(row)
     if len(before) != len(edited):
         raise ValueError("the correction has another number of turns")
+    if has_system_column(row):
+        changed["system"], before = next(texts).content, before[1:]
+    pairs = (pair for pair in QUESTION_ANSWER_COLUMNS if all(row.get(column) is not None for column in pair))
     if row.get("messages") is not None:
         changed["messages"] = correct_turns(row["messages"])
-    elif row.get("prompt") is not None and row.get("completion") is not None:
-        changed |= {column: correct_turns(row[column]) for column in ("prompt", "completion")}
     elif row.get("conversations") is not None:
         changed["conversations"] = [
-            {**turn, "value": new.content if new != old else turn["value"]}
-            for turn, old, new in zip(row["conversations"], before, edited, strict=True)
+            {**turn, "value" if "value" in turn else "content": new.content} if new != old else turn
+            for turn, old, new in zip(row["conversations"], before, texts, strict=True)
         ]
-    else:
+    elif row.get("instruction") is not None and row.get("output") is not None:
         changed |= _correct_alpaca_columns(row, before, texts)
+    else:
+        changed |= {column: correct_turns(row[column]) for column in next(pairs)}
     if not has_conversation(changed, edited):
         raise ValueError("its form cannot hold the correction; convert the file to `messages` first")
     return changed
@@ -125,7 +129,7 @@ def _correct_alpaca_columns(
     row: Mapping[str, Any], before: Sequence[Message], texts: Iterator[Message]
 ) -> dict[str, Any]:
     """The columns of `instruction` and `output`. A changed question is written whole to `instruction`."""
-    changed: dict[str, Any] = {"system": next(texts).content} if row.get("system") else {}
+    changed: dict[str, Any] = {}
     if row.get("history"):
         changed["history"] = [[next(texts).content, next(texts).content] for _ in row["history"]]
     question, answer = next(texts), next(texts)

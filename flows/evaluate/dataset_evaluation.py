@@ -21,8 +21,10 @@ from core.intervals import IntervalEstimate, estimate_share
 from core.sample import Candidate, Message, Seed, text_digest
 from core.storage.atomic_files import write_text
 from core.storage.sample_files import read_sample_columns
-from flows.data.dataset_rows import TEXT_COLUMNS, read_all_rows, read_row_conversation, read_row_pair
+from flows.data.column_names import CONVERSATION_COLUMNS, PAIR_COLUMNS
+from flows.data.dataset_rows import read_all_rows
 from flows.data.promoted_generator import STUDENT_SLOTS
+from flows.data.row_forms import read_row_conversation, read_row_pair
 from flows.data.student_files import find_student_folder, find_student_run, import_student_module
 from flows.evaluate.student_evaluation import loss_notes, student_max_tokens
 from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample
@@ -40,7 +42,7 @@ MODEL_ROLES = ("student", "start")
 MOST_EXAMPLES = 10
 SLOT_TOKENS = 1536
 """Of prompt and answer, at least; twice the student's `max_tokens` where that is more."""
-CONVERSATION_COLUMNS = frozenset({*TEXT_COLUMNS, "chosen", "rejected", "input", "history", "system"})
+ASKED_COLUMNS = frozenset({*CONVERSATION_COLUMNS, *PAIR_COLUMNS}) - {"question", "answer", "response"}
 
 
 ReadConversation = Callable[[Mapping[str, Any]], list[Message]]
@@ -250,7 +252,7 @@ def _read_row(read: ReadConversation, row: Mapping[str, Any]) -> tuple[list[Mess
     """A row in any form that `distill` reads; of a pair, the chosen answer."""
     paired = row.keys() >= {"prompt", "chosen", "rejected"}
     conversation = read_row_pair(row).chosen if paired else read(row)
-    return conversation, {key: value for key, value in row.items() if key not in CONVERSATION_COLUMNS}
+    return conversation, {key: value for key, value in row.items() if key not in ASKED_COLUMNS}
 
 
 async def _collect_answers(

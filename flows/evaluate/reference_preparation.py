@@ -27,16 +27,10 @@ from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.collapse.matched_samples import split_into_words
 from filters.duplicates.shingles import compute_text_keys
-from flows.data.dataset_rows import (
-    build_row_document,
-    find_dataset_files,
-    is_json_lines,
-    is_parquet,
-    read_all_rows,
-    read_row_conversation,
-)
+from flows.data.dataset_rows import find_dataset_files, find_ending, read_all_rows
 from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
 from flows.data.reference_files import MIN_FUNCTION_WORDS, ReferenceRecord, hash_texts, write_reference
+from flows.data.row_forms import build_row_document, read_row_conversation
 from flows.evaluate.dataset_assessment import DIALOGUE_KIND, NULL_CACHE_FOLDER
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.suggested_commands import format_command, format_next_line
@@ -260,7 +254,7 @@ def _read_texts(files: Sequence[Path], options: ReferenceOptions, counts: Counte
     names = Counter(file.name for file in files)
     for number, file in enumerate(files, 1):
         label = file.name if names[file.name] == 1 else f"{number}/{file.name}"
-        is_dataset = is_parquet(file) or is_json_lines(file, ".json")
+        is_dataset = bool(find_ending(file))
         texts = _read_rows(file, label, options) if is_dataset else [_read_document(file, label)]
         for source in texts:
             _check_stop()

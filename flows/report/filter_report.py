@@ -342,10 +342,11 @@ def build_filter_sections(report: FilterReport) -> list[FilterSection]:
     return sections
 
 
-def format_filter_card(report: FilterReport, reference: str | None = None) -> str:
+def format_filter_card(report: FilterReport, reference: str | None = None, columns: str | None = None) -> str:
     """The output of `stillhouse filter`: counts, the rows that each filter dropped, and the paths of the files.
 
-    `reference` is real text of the same kind, if known: the next command then compares with it.
+    `reference` is real text of the same kind, if known: the next command then compares with it. `columns` are those that the user
+    named; kept rows have them too.
     """
     counts, out = report.counts, Path(report.out)
     lines = format_filter_counts(report)
@@ -364,7 +365,8 @@ def format_filter_card(report: FilterReport, reference: str | None = None) -> st
             TERMINAL_WIDTH,
         )
     if counts.kept:
-        options = ("--reference", reference) if reference else ()
+        given = {"--reference": reference, "--columns": columns}
+        options = [word for option, value in given.items() if value for word in (option, value)]
         lines.append(format_next_line("assess", report.kept, *options))
     return replace_unsafe_characters("\n".join(lines))
 

@@ -17,8 +17,8 @@ from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS
 from flows.clean.run_curation import CurationResult, curate_run, remove_filter_checkpoint
 from flows.data.curated_run import DatasetSplit, join_assistant_turns, read_dropped_samples, read_kept_samples
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, split_own_rows, write_own_rows
-from flows.data.dataset_rows import build_row_document
 from flows.data.reference_files import load_reference
+from flows.data.row_forms import build_row_document
 from flows.evaluate.dataset_assessment import (
     assess_answers,
     assess_conversations,

@@ -57,6 +57,7 @@ class CommandSession:
         self._live = False
         self._handles_interrupts = False
         self._listener: ProgressListener | None = None
+        self._said: set[str] = set()
 
     def print_unless_stopped(self, text: str) -> None:
         """Print a message. Raises UserInterrupt if the user asked to stop, so that long work with messages can be stopped."""
@@ -95,6 +96,12 @@ class CommandSession:
             self._clear()
             print(text, file=sys.stderr, flush=True)
             self._printed = time.monotonic()
+
+    def print_once(self, text: str) -> None:
+        """Print a message, unless this command or library call printed it before."""
+        if text not in self._said:
+            self._said.add(text)
+            self.print_message(text)
 
     @contextmanager
     def working(self, describe: Callable[[], str]) -> Iterator[None]:
@@ -139,6 +146,7 @@ class CommandSession:
     def report_to(self, listener: ProgressListener) -> Iterator[None]:
         """Call `listener` with what would be printed, and with the share of the work whose progress is shown."""
         before, self._listener, self.progress = self._listener, listener, None
+        self._said.clear()
         try:
             yield
         finally:

@@ -176,8 +176,9 @@ def test_broken_lines_are_reported_by_number_and_set_aside(tmp_path: Path) -> No
     aside = [json.loads(line) for line in (tmp_path / "out" / "aside.jsonl").read_text().splitlines()]
     assert [(row["line"], row["text"]) for row in aside] == list(zip(range(3, 16), broken, strict=True))
     assert [row["error"].split(":")[0] for row in aside] == [
-        "is not JSON", "must be a JSON object, not list",
-        "needs `text`, or `messages`, or `prompt` and `completion`, or `conversations`, or `instruction` and `output`; "
+        "is not JSON", "must be a JSON object, not list; one array of all rows is read from a file in .json",
+        "needs `text`, or `messages`, or `conversations`, or a question and its answer (`prompt` and `completion` or `response`, "
+        "`question` and `answer`, `instruction` and `output`); name other columns, as in --columns user=ASKED,assistant=SAID; "
         "it has txt",
         "`text` must be text, not int", "is not JSON", "`messages` must be a list of role and content, not str",
         "`messages` must be a list of role and content, not dict",
@@ -271,7 +272,7 @@ def test_a_masked_row_with_half_a_surrogate_pair_is_utf_8(tmp_path: Path) -> Non
         ("rows.jsonl.zst", b"not zstd", "rows.jsonl.zst: cannot be read"),
         ("rows.jsonl", b'{"txt": "a"}\n{"txt": "b"}\n', "no row can be read; line 1 needs `text`, or `messages`"),
         ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "rows.jsonl: cannot be read: it is UTF-16; save it as UTF-8"),
-        ("rows.csv", b"text", "rows.csv: is no .jsonl or .parquet file; give a run"),
+        ("rows.xls", b"text", "rows.xls: is no data file; give a run"),
         ("rows.jsonl", b"<html>", "no row can be read; line 1 is not JSON"),
     ],
 )

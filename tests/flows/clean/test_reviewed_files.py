@@ -11,8 +11,9 @@ from core.errors import UsageError
 from core.sample import Message
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
-from flows.data.dataset_rows import find_dataset_files, read_row_conversation
+from flows.data.dataset_rows import find_dataset_files
 from flows.data.reviewed_rows import correct_row
+from flows.data.row_forms import read_row_conversation
 from flows.report.filter_report import ReviewedRows, format_filter_card
 from flows.review.review_samples import index_file
 from flows.review.review_session import DecisionRequest, ReviewSession

@@ -9,13 +9,8 @@ from core.errors import UsageError
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
 from core.storage.sample_files import write_samples
 from flows.data.dataset_formats import count_prompt_turns, format_dataset
-from flows.data.dataset_rows import (
-    build_row_document,
-    read_dataset_conversations,
-    read_dataset_documents,
-    read_dataset_pairs,
-    read_row_conversation,
-)
+from flows.data.dataset_rows import read_dataset_conversations, read_dataset_documents, read_dataset_pairs
+from flows.data.row_forms import build_row_document, read_row_conversation
 
 CALL = ToolCall(name="weather", arguments={"city": "Oslo", "days": [1, 2]})
 PLAIN = [Message(role="user", content="Hi?"), Message(role="assistant", content="Hi.")]
@@ -114,7 +109,7 @@ def test_an_input_follows_its_instruction(tmp_path: Path) -> None:
     [
         ({"text": "x"}, "has `text` alone, of which nothing is a question or an answer"),
         ({"conversations": "x"}, "`conversations` must be a list of from and value, not str"),
-        ({"conversations": [{"from": "poet", "value": "x"}]}, "from one of system, human, gpt, tool"),
+        ({"conversations": [{"from": "poet", "value": "x"}]}, "known roles are "),
         (
             {"conversations": [{"from": "function_call", "value": "{"}]},
             "`conversations`: a call cannot be read",

@@ -1,0 +1,109 @@
+"""The columns and roles of other programs, each next to the same conversation as messages."""
+
+import json
+from typing import Any
+
+import pytest
+
+from flows.compare.row_index import read_row_text
+from flows.data.reviewed_rows import correct_row
+from flows.data.row_forms import build_row_document, read_row_conversation, read_row_pair
+
+LED = [
+    {"role": "system", "content": "You bake."},
+    {"role": "user", "content": "Hi?"},
+    {"role": "assistant", "content": "Bread."},
+]
+SPOKEN = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Bread."}]
+SYSTEM_FORMS: list[dict[str, Any]] = [
+    {"system": "You bake.", "conversations": SPOKEN},
+    {"system": "You bake.", "conversations": LED[1:]},
+    {"conversations": LED},
+    {"system": "Not this one.", "conversations": [{"from": "system", "value": "You bake."}, *SPOKEN]},
+    {"system": "You bake.", "messages": LED[1:]},
+    {"messages": [{**LED[0], "role": "developer"}, *LED[1:]]},
+    {"system": "You bake.", "prompt": "Hi?", "completion": "Bread."},
+    {"system": "You bake.", "prompt": "Hi?", "response": "Bread.", "completion": None},
+    {"system": "You bake.", "question": "Hi?", "answer": "Bread."},
+    {"system": "You bake.", "instruction": "Hi?", "output": "Bread."},
+]
+
+
+@pytest.mark.parametrize("row", SYSTEM_FORMS)
+def test_a_system_prompt_is_read_wherever_it_is(row: dict[str, Any]) -> None:
+    assert read_row_conversation(row) == read_row_conversation({"messages": LED})
+    assert read_row_text(row) == read_row_text({"messages": LED})
+    assert build_row_document(row).around == "You bake."
+    without = {key: value for key, value in row.items() if key != "system"}
+    if "You bake." not in json.dumps(without):
+        assert read_row_conversation(without) == read_row_conversation({"messages": LED[1:]})
+
+
+@pytest.mark.parametrize("row", SYSTEM_FORMS)
+def test_a_correction_is_written_to_the_column_that_has_the_text(row: dict[str, Any]) -> None:
+    before = read_row_conversation(row)
+    edited = [turn.model_copy(update={"content": f"{turn.content} Yes."}) for turn in before]
+    changed = correct_row(row, edited)
+    assert read_row_conversation(changed) == edited
+    assert changed.keys() == row.keys()
+
+
+CALLED = [
+    {"role": "user", "content": "Warm?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}],
+    },
+    {"role": "tool", "name": "weather", "content": "21"},
+    {"role": "assistant", "content": "Yes."},
+]
+CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
+OLD_CALL = {"name": "weather", "arguments": '{"city": "Oslo"}'}
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [
+            CALLED[0], {"role": "assistant", "content": None, "function_call": OLD_CALL},
+            {**CALLED[2], "role": "function"}, CALLED[3],
+        ],
+        [CALLED[0], {**CALLED[1], "content": None}, CALLED[2], CALLED[3]],
+        [
+            {"role": "human", "content": "Warm?"}, {"role": "function_call", "content": json.dumps(CALL)},
+            {"role": "observation", "content": "21"}, {"role": "gpt", "content": "Yes."},
+        ],
+        [
+            {"from": "human", "value": "Warm?"}, {"from": "function_call", "value": json.dumps(CALL)},
+            {"from": "function", "value": "21"}, {"from": "gpt", "value": "Yes."},
+        ],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+def test_calls_of_functions_are_calls_of_tools(turns: list[dict[str, Any]], column: str) -> None:
+    assert read_row_conversation({column: turns}) == read_row_conversation({"messages": CALLED})
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            {"messages": [{"role": "poet", "content": "x"}]},
+            "the role 'poet' is none of assistant, system, tool, user, .*developer",
+        ),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "`chosen` and `rejected`: pairs are read by `distill`"),
+        ({"frage": "a", "antwort": "b"}, "--columns user=ASKED,assistant=SAID; it has frage, antwort"),
+        ({"question": "a", "answer": 3}, "`answer` must be text or a list of role and content, not int"),
+        ({"system": 3, "question": "a", "answer": "b"}, "`system` must be text, not int"),
+    ],
+)
+def test_a_row_that_is_not_read_says_what_would_be(row: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        build_row_document(row)
+
+
+def test_a_pair_has_its_system_prompt() -> None:
+    pair = read_row_pair({"system": "You bake.", "prompt": "Hi?", "chosen": "Bread.", "rejected": "Stone."})
+    assert pair.chosen == read_row_conversation({"messages": LED})
+    assert [turn.role for turn in pair.rejected] == ["system", "user", "assistant"]
