@@ -98,6 +98,7 @@ NOT_RUN = {
     "docs/drafts.md: stillhouse evaluate": "tests/flows/evaluate/test_draft_evaluation.py measures a draft of a tiny teacher",
     "docs/drafts.md: stillhouse serve": "tests/flows/cascade/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
+    "docs/releases.md: stillhouse filter": "tests/flows/release/test_rows_release.py releases and publishes folders",
     "docs/review.md: stillhouse review": "waits for a person; tests/flows/review/test_reviews.py serves pages and curates",
     "docs/routing.md: stillhouse route SMALL": "tests/flows/cascade/test_cascade_calibration.py routes between two students",
     "docs/routing.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
@@ -145,7 +146,7 @@ ASK = ("docs/routing.md: curl",)
 """A question to each server of a student."""
 OWN_RECIPE = (
     "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "docs/scale.md: stillhouse run",
-    "docs/releases.md: ",
+    "docs/releases.md: stillhouse run",
     "docs/collapse.md: stillhouse assess", "docs/references.md: stillhouse gaps",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
