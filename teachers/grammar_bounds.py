@@ -4,7 +4,8 @@ llama.cpp expands a schema before it answers other requests, and some schemas of
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from teachers.json_subschemas import iter_subschemas, map_subschemas
@@ -26,6 +27,8 @@ EXPRESSIONS = ("pattern", "patternProperties")
 """Regular expressions: nested repetitions multiply, so that no bound on their length helps."""
 REPETITIONS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+LOCAL_REFERENCE = re.compile(r"#(/[^/~%]+)*")
+"""A `$ref` that every reader follows in the same way: llama.cpp does not decode, and it skips what is before the first slash."""
 
 
 class GrammarTooLarge(ValueError):
@@ -45,6 +48,7 @@ def check_grammar_bounds(schema: Any) -> None:
     parts = [part for _, part in iter_subschemas(schema)]
     for part in parts:
         _check_part(part)
+    _check_references(parts, schema)
     total = sum(number for part in parts for number in _repetition_counts(part).values())
     if total > MAX_TOTAL_REPETITIONS:
         raise GrammarTooLarge(
@@ -102,9 +106,21 @@ def _check_part(part: Mapping[str, Any]) -> None:
         raise GrammarTooLarge(
             f"a JSON schema with {len(properties):,} properties of one object; at most {MAX_PROPERTIES:,} are allowed"
         )
-    reference = part.get("$ref", "#")
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        raise GrammarTooLarge("`$ref` in a JSON schema must begin with #: nothing is fetched")
+
+
+def _check_references(parts: Sequence[Mapping[str, Any]], root: Mapping[str, Any]) -> None:
+    """A server follows a `$ref` to any key: each must lead to one of `parts`, which are checked."""
+    checked = set(map(id, parts))
+    for part in parts:
+        reference = part.get("$ref", "#")
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            raise GrammarTooLarge("`$ref` in a JSON schema must begin with #: nothing is fetched")
+        target = _resolve_reference(reference, root)
+        if id(target) not in checked and not isinstance(target, bool):
+            raise GrammarTooLarge(
+                f"`$ref` {reference[:60]!r} in a JSON schema leads to no schema; define it under `$defs`, and refer to "
+                "#/$defs/NAME"
+            )
 
 
 def _repetition_counts(part: Mapping[str, Any]) -> dict[str, float]:
@@ -135,10 +151,9 @@ def _count_alternatives(part: Any, root: Mapping[str, Any], known: dict[int, int
 
 
 def _resolve_reference(reference: str, root: Mapping[str, Any]) -> Any:
-    found: Any = root
-    for step in reference.removeprefix("#").split("/"):
-        if step:
-            found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+    found: Any = root if LOCAL_REFERENCE.fullmatch(reference) else None
+    for step in reference.split("/")[1:]:
+        found = found.get(step) if isinstance(found, dict) else None
     if found is None:
         raise GrammarTooLarge(f"`$ref` {reference[:60]!r} in a JSON schema leads nowhere")
     return found
