@@ -16,6 +16,7 @@ from teachers.server_guard import start_guarded, stop_guarded
 
 MAX_MESSAGE_BYTES = 4 << 20
 """Of one message of a server."""
+TOO_LONG = "a tool server sent a message of more than %d MiB; it is disconnected"
 MAX_LOG_LINE = 300
 KEPT_LOG_LINES = 5
 CONNECT_SECONDS = 30.0
@@ -124,9 +125,7 @@ async def _iter_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
                 yield line
         buffer = bytearray(rest)
         if len(buffer) > MAX_MESSAGE_BYTES:
-            logger.warning(
-                "a tool server sent a message of more than %d MiB; it is disconnected", MAX_MESSAGE_BYTES >> 20
-            )
+            logger.warning(TOO_LONG, MAX_MESSAGE_BYTES >> 20)
             return
 
 
@@ -158,7 +157,8 @@ async def open_http_transport(url: str, key: str | None, seconds: float) -> Asyn
             async for chunk in self._stream:
                 received += len(chunk)
                 if received > MAX_MESSAGE_BYTES:
-                    raise httpx2.ReadError(f"the server's response is larger than {MAX_MESSAGE_BYTES >> 20} MiB")
+                    logger.warning(TOO_LONG, MAX_MESSAGE_BYTES >> 20)
+                    raise httpx2.ReadError("the server's response is too long")
                 yield chunk
 
         async def aclose(self) -> None:
@@ -167,13 +167,17 @@ async def open_http_transport(url: str, key: str | None, seconds: float) -> Asyn
     class BoundedTransport(httpx2.AsyncHTTPTransport):
         async def handle_async_request(self, request: Any) -> Any:
             response = await super().handle_async_request(request)
+            if response.headers.get("content-encoding", "identity") != "identity":
+                await response.aclose()  # unpacked, a small response may be of any size
+                logger.warning("a tool server sent a compressed response, which it was not asked for; it is disconnected")
+                raise httpx2.ReadError("the server's response is compressed")
             response.stream = BoundedStream(response.stream)
             if response.status_code == 404 and "mcp-session-id" in request.headers:
                 # The session has expired. The client says so only of a body that is no JSON, and servers word theirs differently.
                 response.headers.pop("content-type", None)
             return response
 
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
     timeout = httpx2.Timeout(CONNECT_SECONDS, read=max(CONNECT_SECONDS, 2 * seconds))
     async with (
         httpx2.AsyncClient(headers=headers, timeout=timeout, transport=BoundedTransport()) as client,

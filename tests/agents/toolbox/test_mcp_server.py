@@ -1,4 +1,6 @@
 import asyncio
+import gzip
+import json
 import logging
 import os
 import socket
@@ -212,10 +214,13 @@ def read_environment(process: Path) -> bytes:
 
 
 @asynccontextmanager
-async def open_strict_server(key: str, text: str, sessions: list[str] | None = None) -> AsyncIterator[str]:
+async def open_strict_server(
+    key: str, text: str, sessions: list[str] | None = None, *, packed: bool = False
+) -> AsyncIterator[str]:
     """An MCP server over HTTP that wants a key in each request and answers with plain JSON, as the protocol allows.
 
-    With `sessions` it wants one of them in each request; another has expired.
+    With `sessions` it wants one of them in each request; another has expired. With `packed` it compresses results of calls, asked
+    or not.
     """
     results = {
         "initialize": {
@@ -244,15 +249,20 @@ async def open_strict_server(key: str, text: str, sessions: list[str] | None = N
             error = {"code": -32601, "message": "Method not found"}
             return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
         reply = {"jsonrpc": "2.0", "id": message["id"], "result": results[message["method"]]}
+        if packed and message["method"] == "tools/call":
+            body = gzip.compress(json.dumps(reply).encode())
+            return web.Response(body=body, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
         return web.json_response(reply, headers=headers)
 
     async with serve_handler("/mcp", answer) as address:
         yield f"{address}/mcp"
 
 
-def test_a_key_is_sent_over_http_and_responses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask(text: str, key: str = "open-sesame-1234") -> str:
-        async with open_strict_server("open-sesame-1234", text) as url:
+def test_a_key_is_sent_over_http_and_responses_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask(text: str, key: str = "open-sesame-1234", *, packed: bool = False) -> str:
+        async with open_strict_server("open-sesame-1234", text, packed=packed) as url:
             monkeypatch.setenv("FIND_KEY", key)
             server = McpServer(ToolSourceConfig(url=url, api_key_env="FIND_KEY", seconds=5), Path())
             try:
@@ -263,6 +273,9 @@ def test_a_key_is_sent_over_http_and_responses_are_bounded(monkeypatch: pytest.M
 
     assert asyncio.run(ask("found, with open-sesame-1234")) == "found, with [FIND_KEY]"
     assert asyncio.run(ask("x" * (5 << 20))).startswith("error: find ")
+    caplog.set_level(logging.WARNING, "stillhouse")
+    assert asyncio.run(ask("a packed word", packed=True)).startswith("error: find "), "a kilobyte may unpack to a megabyte"
+    assert "a tool server sent a compressed response" in caplog.text
     with pytest.raises(UnusableTools, match="the MCP server cannot be used"):
         asyncio.run(ask("found", key="another-key-1234"))
 
