@@ -169,7 +169,9 @@ async def open_http_transport(url: str, key: str | None, seconds: float) -> Asyn
             response = await super().handle_async_request(request)
             if response.headers.get("content-encoding", "identity") != "identity":
                 await response.aclose()  # unpacked, a small response may be of any size
-                logger.warning("a tool server sent a compressed response, which it was not asked for; it is disconnected")
+                logger.warning(
+                    "a tool server sent a compressed response, which it was not asked for; it is disconnected"
+                )
                 raise httpx2.ReadError("the server's response is compressed")
             response.stream = BoundedStream(response.stream)
             if response.status_code == 404 and "mcp-session-id" in request.headers:

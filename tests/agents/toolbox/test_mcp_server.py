@@ -274,7 +274,9 @@ def test_a_key_is_sent_over_http_and_responses_are_bounded(
     assert asyncio.run(ask("found, with open-sesame-1234")) == "found, with [FIND_KEY]"
     assert asyncio.run(ask("x" * (5 << 20))).startswith("error: find ")
     caplog.set_level(logging.WARNING, "stillhouse")
-    assert asyncio.run(ask("a packed word", packed=True)).startswith("error: find "), "a kilobyte may unpack to a megabyte"
+    assert asyncio.run(ask("a packed word", packed=True)).startswith("error: find "), (
+        "a kilobyte may unpack to a megabyte"
+    )
     assert "a tool server sent a compressed response" in caplog.text
     with pytest.raises(UnusableTools, match="the MCP server cannot be used"):
         asyncio.run(ask("found", key="another-key-1234"))
