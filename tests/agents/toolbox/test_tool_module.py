@@ -233,7 +233,7 @@ def test_a_forged_report_costs_its_call_and_ends_no_run(line: str, tmp_path: Pat
     [result] = call_tools(open_module(tmp_path, FORGER), [], call("forge", lines=[line]))
     assert (result.content, result.undone) == ("error: forge ended its process and returned nothing", True)
     for lines in ([line], ['{"ready": 1}', line]):
-        with pytest.raises(UnusableTools, match="cannot be run|has no tool"):
+        with pytest.raises(UnusableTools, match=r"cannot be run|has no tool"):
             list_tools(tmp_path, f"{FORGER}forge({lines!r})")
 
 

@@ -38,6 +38,16 @@ TOOLS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+IMAGE = [{"type": "image", "data": "aaaa", "mimeType": "image/png"}]
+CONTENTS: dict[str, Any] = {
+    "long result": [{"type": "text", "text": "word " * 50_000}],
+    "deep result": [{"type": "text", "text": "[" * 3000 + "]" * 3000}],
+    "many parts": [{"type": "text", "text": "a"}] * 64 + [{}] * 100_000,
+    "many commas": [0] * 400_000,
+    "nonsense": "nonsense",
+}
+
+
 def answer(way: str, message: dict[str, Any]) -> dict[str, Any] | None:
     method = message["method"]
     if method == "initialize":
@@ -56,19 +66,7 @@ def answer(way: str, message: dict[str, Any]) -> dict[str, Any] | None:
             return {"tools": [TOOL], "nextCursor": "again"}
         return {"tools": TOOLS.get(way, [TOOL])}
     if method == "tools/call":
-        if way == "long result":
-            return {"content": [{"type": "text", "text": "word " * 50_000}]}
-        if way == "many parts":
-            return {"content": [{"type": "text", "text": "a"}] * 64 + [{}] * 100_000}
-        if way == "many commas":
-            return {"content": [], "structuredContent": {"a": [0] * 400_000}}
-        if way == "deep result":
-            return {"content": [{"type": "text", "text": "[" * 3000 + "]" * 3000}]}
-        return (
-            {"content": "nonsense"}
-            if way == "nonsense"
-            else {"content": [{"type": "image", "data": "aaaa", "mimeType": "image/png"}]}
-        )
+        return {"content": CONTENTS.get(way, IMAGE)}
     return None
 
 
