@@ -72,7 +72,10 @@ def draft_messages(context: AgentContext, state: SampleState) -> list[Message]:
         messages = [*messages[:first], *(message for pair in chosen for message in pair), messages[-1]]
     if progress.revision:
         # The examples stay first, where the teacher has cached them; only the request is replaced.
-        prompt = context.plan.prompt(context.plan.family.revision_role(seed))
+        role, critic = context.plan.family.revision_role(seed), context.recipe.agents.critic
+        if critic and critic.type == "teacher":
+            role = context.plan.family.reviewed_revisions.get(role, role)
+        prompt = context.plan.prompt(role)
         messages[-1:] = prompt.fill({**values, **progress.revision_values})
     if conditions := format_conditions(seed.conditions, leave_out=prompt.placeholders):
         messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
