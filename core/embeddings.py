@@ -110,9 +110,12 @@ def read_embedding_weights() -> bytes:
 
 
 def create_session(model: bytes) -> Any:
-    """A session of ONNX Runtime that uses one thread for a text."""
+    """A session of ONNX Runtime that uses one thread for a text. All weights must be in `model`: a stranger's file may not read
+    others.
+    """
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
     options.intra_op_num_threads = 1  # texts run in parallel instead
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.path.devnull)
     return InferenceSession(model, options, providers=["CPUExecutionProvider"])

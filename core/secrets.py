@@ -16,6 +16,8 @@ MIN_SECRET_CHARACTERS = 6
 """A shorter value (`none`, `EMPTY`) is a placeholder, and part of many words."""
 MIN_KEY_PART = 8
 """A prefix of a key with this many characters is redacted too: a server may cut its message."""
+MIN_REFUSED_CHARACTERS = 16
+"""A reply with a key of this length is refused; the issuers' keys are longer, and shorter placeholders may be words."""
 
 _key_variables: set[str] = set()
 """Variables that keys were read from, with any name."""
@@ -88,6 +90,12 @@ def find_secrets(text: str) -> list[str]:
         if (name in _key_variables or SECRET_NAME.search(name)) and len(secret) >= MIN_KEY_PART and secret in text:
             found.append(f"the value of {name}")
     return found
+
+
+def find_read_key(text: str) -> str | None:
+    """The name of a variable that a key was read from, if `text` contains that key."""
+    keys = {name: os.environ.get(name, "").strip() for name in sorted(_key_variables)}
+    return next((name for name, key in keys.items() if len(key) >= MIN_REFUSED_CHARACTERS and key in text), None)
 
 
 def redact_text(text: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import gguf
 import numpy as np
-from gguf import GGUFValueType
+from gguf import GGUFValueType, ReaderField
 
 from core.weights.gguf_header import find_texts
 
@@ -18,7 +18,7 @@ class QuickGgufReader(gguf.GGUFReader):
     0.4 s. `contents()` of a field gives the same, without an index; `parts` and `data` do not. Big-endian files are not faster.
 
     Raises:
-        ValueError: if the file is no GGUF file, or its header is longer than the file, or it has a list of lists.
+        ValueError: if the file is no GGUF file, or its header is longer than the file, or it has a key twice or a list of lists.
     """
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: str | None = None) -> np.ndarray:
@@ -27,6 +27,11 @@ class QuickGgufReader(gguf.GGUFReader):
             return np.frombuffer(self.data, order, int(count), int(offset))
         except (ValueError, OverflowError):
             raise ValueError(f"its header is longer than its {len(self.data):,} bytes") from None
+
+    def _push_field(self, field: ReaderField, skip_sum: bool = False) -> int:
+        if field.name in self.fields:
+            raise ValueError(f"its header has {field.name} twice")
+        return super()._push_field(field, skip_sum)
 
     def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[Any], list[int], list[GGUFValueType]]:
         """The bytes that a value takes, its parts, which of these are data, and its types."""

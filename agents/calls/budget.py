@@ -12,11 +12,10 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from io import FileIO
 from itertools import count
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
@@ -25,6 +24,7 @@ from core.prices import TokenPrices
 from core.sample import NOTHING_SPENT, Spending, TokenUsage
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.atomic_files import write_text
+from core.storage.bounded_reading import open_without_link
 from teachers.base import CallCharge, TeacherQuestion
 
 COMPACT_LINES = 50_000
@@ -80,7 +80,7 @@ class RunBudget:
         """What earlier sessions spent."""
         self._open = self._finished = 0
         self._lines, self._compact_at = 0, COMPACT_LINES
-        self._file: FileIO | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         """Raises StoreError where the journal cannot be read or written."""
@@ -103,7 +103,7 @@ class RunBudget:
         write_text(self._path, "".join(self._format_entry(*row) for row in rows))
         if self._file:
             self._file.close()
-        self._file = self._path.open("ab", buffering=0)
+        self._file = open_without_link(self._path, "ab", buffering=0)
         self._lines = len(rows)
         self._compact_at = max(COMPACT_LINES, 2 * len(rows))
 

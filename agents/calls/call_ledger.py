@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from core.errors import StoreError
+from core.storage.bounded_reading import open_without_link
 from teachers.base import TeacherReply
 
 
@@ -31,7 +32,7 @@ class CallLedger:
     def __enter__(self) -> Self:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab", buffering=0)
+            self._file = open_without_link(self._path, "ab", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX)
             for line in self._path.read_bytes().splitlines(keepends=True):
                 if line.endswith(b"\n"):

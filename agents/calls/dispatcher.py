@@ -24,6 +24,7 @@ from core.errors import StillhouseError, StoreError
 from core.hub_reference import remove_revision
 from core.runs.run_dir import RunDir
 from core.sample import text_digest
+from core.secrets import find_read_key
 from core.stop_signal import RunStopped, StopSignal
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 from teachers.batches.batch_teacher import BatchTeacher
@@ -137,6 +138,8 @@ class RequestDispatcher:
                 self._check_disk()
                 ask = partial(traced.reply, self.teachers[name]) if traced else self.teachers[name].reply
                 reply = await ask(question, rank, self.accounts[name])
+                if variable := find_read_key(f"{reply.text}\n{reply.reasoning}"):  # before anything is stored
+                    raise CallFailed(f"the reply contains the key in {variable}, which no file of a run may")
                 if reply.text.strip():  # an empty reply is not cached
                     self.cache.put(request, reply)
             pending.set_result(reply)

@@ -148,11 +148,10 @@ def _count(query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
 
 
 def _rank(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
-    """The place from the largest value on, 1 for the largest. After a tie above it, some count rows, others values."""
+    """The place from the largest value on, 1 for the largest."""
     value = numbers[table.find_row(query.row)]
-    for number in (value, *(number for number in numbers if number > value)):
-        if numbers.count(number) > 1:
-            raise NoAnswer(f"{numbers.count(number)} rows have the value {format_decimal(number)}: a tie")
+    if numbers.count(value) > 1:
+        raise NoAnswer(f"{numbers.count(value)} rows have the value {format_decimal(value)}: a tie")
     return str(1 + sum(number > value for number in numbers))
 
 

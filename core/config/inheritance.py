@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.config.teachers import MODELLESS_DRAFTS, REPLAY_PREFIX
+from core.config.toml_text import parse_toml
 from core.errors import RecipeError, RecipeProblem, suggest_name
 from core.hub_reference import HUB_PREFIX
 from core.project_files import NAMED_REFERENCES, SHIPPED
@@ -22,7 +23,8 @@ from core.storage.bounded_reading import check_regular_file
 EXTENDS_KEY = "extends"
 MAX_CHAIN = 8
 """Recipes in a chain, the first one included."""
-MAX_RECIPE_BYTES = 1 << 20
+MAX_RECIPE_BYTES = 256 << 10
+"""The shipped ones have 5 kB at most. tomllib walks from the first table to the last for each key of a deep one."""
 RECIPE_FILE_NAME = "recipe.toml"
 """The recipe in a folder."""
 ABSENT_IF_FALSE = (("agents", "critic"), ("collapse", "reference"))
@@ -241,9 +243,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         check_regular_file(path)
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise RecipeError(
-                str(path), [RecipeProblem("", f"is larger than {MAX_RECIPE_BYTES >> 20} MB; it is no recipe")]
+                str(path), [RecipeProblem("", f"is larger than {MAX_RECIPE_BYTES >> 10} kB; it is no recipe")]
             )
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(str(path), [RecipeProblem("", f"cannot be read: {error.strerror}")]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -20,6 +20,7 @@ from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe
 from core.config.teachers import URL_OF_PROVIDER
+from core.config.toml_text import MAX_DEPTH, parse_toml
 from core.errors import RecipeError, RecipeProblem
 from core.extensions import EXTENSION_ERROR
 from core.secrets import SECRET_ERROR
@@ -128,6 +129,9 @@ def _apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> list[Rec
     for setting in overrides:
         key, equals, text = setting.partition("=")
         *parents, last = key.strip().split(".")
+        if len(parents) >= MAX_DEPTH:
+            problems.append(RecipeProblem("--set", f"a key has at most {MAX_DEPTH} parts, not {len(parents) + 1:,}"))
+            continue
         if not equals or not last or not all(parents):
             problems.append(RecipeProblem(f"--set {setting}", "must be key=value, with dots in the key for tables"))
             continue
@@ -158,7 +162,7 @@ def _enter_table(table: Any, key: str) -> Any:
 def _parse_toml_value(text: str) -> Any:
     """`text` as a TOML value, or as a string if it is not valid TOML."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 

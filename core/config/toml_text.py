@@ -1,12 +1,37 @@
-"""Tables written as TOML. Knows no recipe."""
+"""Tables written as TOML, and read from TOML of unknown origin. Knows no recipe."""
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import date, time
 from typing import Any
 
+MAX_DEPTH = 64
+"""Levels of tables and lists; recipes have five. A dotted key takes tomllib the square of its parts: 16,000 take 3 s."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_KEY_PART = r"""(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+"""
+_LONG_KEY = re.compile(rf"{_KEY_PART}(?:\.[ \t]*+{_KEY_PART}){{{MAX_DEPTH}}}")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Raises TOMLDecodeError for text that is not TOML, or has more than `MAX_DEPTH` levels."""
+    too_deep = tomllib.TOMLDecodeError(f"it has more than {MAX_DEPTH} levels of tables, lists or parts of a key")
+    if _LONG_KEY.search(text):
+        raise too_deep
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise too_deep from None
+    except ValueError as error:  # also a number of more digits than Python reads
+        raise tomllib.TOMLDecodeError(str(error)) from None
+    level: list[Any] = [tables]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in level if isinstance(value, dict | list)]
+    if level:
+        raise too_deep
+    return tables
 
 
 def format_toml(table: Mapping[str, Any]) -> str:

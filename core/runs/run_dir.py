@@ -19,6 +19,7 @@ from core.project_files import RUNS_FOLDER as RUNS_FOLDER
 from core.runs.records import RunInvocation, RunManifest
 from core.runs.reviews import REVIEWS_FILE
 from core.storage.atomic_files import hash_file, read_json, write_json
+from core.storage.bounded_reading import check_plain_folder
 from core.storage.file_locks import hold_lock, is_held
 from core.storage.image_files import IMAGES_FOLDER
 
@@ -206,7 +207,8 @@ class RunDir:
         )
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the run for this process. Raises RunInUse if another process holds it."""
+        """Hold the run for this process. Raises RunInUse if another process holds it, UsageError if a link is in it."""
+        check_plain_folder(self.path)
         return hold_lock(self.path / "lock", f"{self.path}: another process is working on this run")
 
 
@@ -301,10 +303,11 @@ def find_run(name: str, runs: Path) -> RunDir:
     """The run at the path `name`, or with this name in `runs`.
 
     Raises:
-        UsageError: naming the known runs.
+        UsageError: naming the known runs, or a link in the run.
     """
     for path in (Path(name), runs / name):
         if (path / "manifest.json").is_file():
+            check_plain_folder(path)
             return RunDir(path)
     known = sorted(p.parent.name for p in runs.glob("*/manifest.json"))
     raise UsageError(f"{name}: no run of this name; {runs} has {', '.join(known) or 'none'}")

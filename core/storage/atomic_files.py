@@ -24,12 +24,12 @@ def translate_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = (
-            "free some space, then run the same command again (`run`: with --resume)"
-            if error.errno == errno.ENOSPC
-            else "check the path"
-        )
-        raise StoreError(f"{path}: cannot be written: {error.strerror}; {advice}") from error
+        reason, advice = error.strerror or str(error), "check the path"
+        if error.errno == errno.ENOSPC:
+            advice = "free some space, then run the same command again (`run`: with --resume)"
+        elif error.errno == errno.ELOOP:
+            reason, advice = "it is a link, and nothing is changed behind one", "remove the link"
+        raise StoreError(f"{path}: cannot be written: {reason}; {advice}") from error
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: is damaged: {error}") from None
 
 

@@ -5,10 +5,15 @@ or by a list that refers to it a million times. So sizes are checked before data
 """
 
 import errno
+import os
+import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from core.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +49,62 @@ def check_regular_file(path: Path) -> None:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise NotRegularFile
+
+
+def check_plain_folder(folder: Path) -> None:
+    """Check that everything in a folder is a file or a folder: what is written, locked or deleted behind a link is not in it.
+
+    Raises:
+        UsageError: naming a link, a device, a pipe or a socket, or a folder that cannot be read.
+    """
+    folders = [folder]
+    while folders:
+        with _translate_listing_errors(place := folders.pop()), os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    kind = "a link" if entry.is_symlink() else "a device, a pipe or a socket"
+                    raise UsageError(
+                        f"{entry.path}: is {kind}, which no command of Stillhouse puts there; remove it, if the folder is yours"
+                    )
+
+
+@contextmanager
+def _translate_listing_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:  # deleted in the meantime, by the process that works there
+        return
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read: {error.strerror}; check its permissions") from None
+
+
+def open_without_link(path: Path, mode: str, buffering: int = -1) -> IO[Any]:
+    """`path.open` for a file that is written in place. Raises OSError if `path` is a link, a device or a pipe."""
+
+    def open_plain(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+    file = open(path, mode, buffering, opener=open_plain)  # noqa: SIM115  # Path.open takes no opener
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotRegularFile
+    return file
+
+
+def empty_folder(folder: Path, keep: Collection[str]) -> None:
+    """Delete all in a folder but the names in `keep`. Raises OSError for a link, whatever replaces the folder in the meantime."""
+    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        with os.scandir(handle) as entries:
+            for entry in [entry for entry in entries if entry.name not in keep]:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.name, dir_fd=handle)
+                else:
+                    os.unlink(entry.name, dir_fd=handle)
+    finally:
+        os.close(handle)
 
 
 def read_bounded_file(path: Path, most: int) -> bytes:

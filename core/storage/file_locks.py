@@ -9,6 +9,7 @@ from typing import IO
 
 from core.errors import RunInUse, StoreError
 from core.storage.atomic_files import translate_write_errors
+from core.storage.bounded_reading import open_without_link
 
 LOOK_SECONDS = 0.05
 """Far longer than `is_held` holds a lock to test it."""
@@ -34,7 +35,7 @@ def lock_file(path: Path) -> Iterator[IO[bytes]]:
     """
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b", buffering=0)
+        file = open_without_link(path, "a+b", buffering=0)
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
@@ -50,7 +51,7 @@ def hold_lock(lock: Path, busy: str) -> Iterator[None]:
     """
     with translate_write_errors(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
+        file = open_without_link(lock, "a")
     with file:
         for last in (False, False, True):  # retried, since `is_held` takes the lock for a moment
             try:
@@ -66,7 +67,7 @@ def hold_lock(lock: Path, busy: str) -> Iterator[None]:
 def is_held(lock: Path) -> bool:
     """Whether a live process holds `lock`. Raises StoreError if the lock cannot be read."""
     try:
-        file = lock.open("r")
+        file = open_without_link(lock, "r")
     except FileNotFoundError:
         return False
     except OSError as error:

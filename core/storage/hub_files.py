@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.errors import ProviderError, suggest_name
+from core.errors import ProviderError, UsageError, suggest_name
 from core.hub_reference import COMMIT, HubReference, is_safe_name
 from core.secrets import redact_text
 from core.storage.atomic_files import hash_once
@@ -48,6 +48,27 @@ class HubWeights(NamedTuple):
 
 class DownloadStopped(Exception):
     """The download was stopped; what arrived is stored."""
+
+
+def find_cached_model(name: str, where: str) -> Path:
+    """The folder of a model of the Hub on this machine, found without a network: which model is fetched is the user's choice, not
+    that of a file of others.
+
+    Raises:
+        UsageError: beginning with `where`, if it is not on this machine.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # no name that the Hub allows
+        raise UsageError(f"{where}: names the model {name!r}, which is neither a folder nor on the Hub") from None
+    if not isinstance(found, str):
+        raise UsageError(
+            f"{where}: names the model {name!r}, which is not on this machine; nothing that a file names is fetched unasked: if "
+            f"you trust the model, fetch it with `hf download {name}`"
+        )
+    return Path(found).parent
 
 
 def find_cached_weights(reference: HubReference) -> Path | None:

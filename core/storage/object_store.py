@@ -28,6 +28,11 @@ FETCH_TRIES = 5
 """Tries to fetch a folder that changes during the fetch."""
 
 
+def is_mirror(folder: Path) -> bool:
+    """Whether the folder mirrors an object store: all who write there decide what is in it."""
+    return (folder / METADATA_FOLDER).is_dir()
+
+
 @dataclass(frozen=True)
 class ObjectStore:
     url: str

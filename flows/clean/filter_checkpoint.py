@@ -5,7 +5,6 @@ Files only grow, and each line of `batches.jsonl` records their sizes after a wh
 """
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from core.config.filters import (
 from core.errors import StoreError, UsageError
 from core.project_files import find_referenced_file
 from core.storage.atomic_files import hash_file, read_json, translate_write_errors, write_json
+from core.storage.bounded_reading import check_plain_folder, empty_folder, open_without_link
 from core.storage.file_locks import hold_lock
 from filters.base import DroppedDocument
 from filters.chain.filter_chain import DocumentSketches, RowFilterResult
@@ -100,9 +100,10 @@ def lock_output(out: Path) -> Iterator[None]:
     """Hold the folder `out` for this command: two would mix their batches.
 
     Raises:
-        UsageError: if `out` has files that no filter wrote.
+        UsageError: if `out` has files that no filter wrote, or a link.
         RunInUse: if another command writes to it.
     """
+    check_plain_folder(out)
     work = out / "work"
     if not (work / "input.json").exists() and not (out / "report.json").exists():
         entries = [*_list_visible(out), *_list_visible(work)]
@@ -156,7 +157,7 @@ class FilterCheckpoint:
             if config.type in SET_FILTERS:
                 names += [f"{step}.values", f"{step}.sizes", f"{step}.places", f"{step}.worth"]
         for name, end in {**dict.fromkeys(names, 0), **self._ends, "batches.jsonl": whole}.items():
-            with (self._folder / name).open("ab") as file:
+            with open_without_link(self._folder / name, "ab") as file:
                 file.truncate(end)
 
     def _is_whole(self) -> bool:
@@ -202,9 +203,7 @@ class FilterCheckpoint:
             if not self._started:
                 self._started, self._unchanged_files = True, 0
                 self._folder.mkdir(parents=True, exist_ok=True)
-                for path in self._folder.iterdir():
-                    if path.name not in (LOCK_FILE, "input.json"):
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                empty_folder(self._folder, keep=(LOCK_FILE, "input.json"))
                 write_json(self._folder / "input.json", self.identity)
                 self._resume()
             ends = {name: self._append(name, data) for name, data in self._encode_columns(file, first_place, batch)}
@@ -245,7 +244,7 @@ class FilterCheckpoint:
         return not isinstance(config, KeepOneFilter) or config.keep == "first"
 
     def _append(self, name: str, data: bytes) -> int:
-        with (self._folder / name).open("ab") as file:
+        with open_without_link(self._folder / name, "ab") as file:
             file.write(data)
             return file.tell()
 

@@ -13,6 +13,7 @@ from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
+from core.storage.object_store import is_mirror
 from core.weights.packaged_weights import EMBEDDED_TEACHER
 from teachers.providers import PROVIDERS
 
@@ -28,16 +29,22 @@ def uses_installed_protocol(model: str) -> bool:
     return model.partition("/")[0] not in PROVIDERS
 
 
+def is_own_run(run: RunDir, runs: Path) -> bool:
+    """Whether the run is in the user's own folder `runs`, and not in the mirror of an object store, to which others write."""
+    path = run.path.resolve()
+    return path.is_relative_to(runs.resolve()) and not any(map(is_mirror, path.parents))
+
+
 def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> str | None:
     """Why the recipe of a run is not followed, or None.
 
-    Inside the user's own folder `runs`, a check's program must be unchanged. Elsewhere, nothing may be run, started or sent.
+    In a user's own run, a check's program must be unchanged. In another one, nothing may be run, started or sent.
     """
     programs = {f"verifiers.{i}.path": check.path for i, check in enumerate(recipe.verifiers) if check.path is not None}
     programs |= {
         f"tools.{i}.module": source.module for i, source in enumerate(recipe.tools) if source.module is not None
     }
-    if run.path.resolve().is_relative_to(runs.resolve()):
+    if is_own_run(run, runs):
         recorded = run.read_sources()
         for key, path in programs.items():
             program = find_referenced_file(path, folder)
@@ -53,7 +60,13 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
         acts.append("start the student of a release next to it (lineage.promote)")
     for name, teacher in recipe.teachers.items():
         acts += _list_teacher_acts(name, teacher)
-    return f"its recipe would {' and '.join(acts)}, and it is not in your folder of runs, {runs}" if acts else None
+    if not acts:
+        return None
+    mirrored = any(map(is_mirror, run.path.resolve().parents))
+    place = (
+        "comes from an object store, to which others write" if mirrored else f"is not in your folder of runs, {runs}"
+    )
+    return f"its recipe would {' and '.join(acts)}, and it {place}"
 
 
 def _list_teacher_acts(name: str, teacher: TeacherConfig) -> list[str]:

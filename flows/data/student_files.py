@@ -13,6 +13,7 @@ from core.errors import RecipeError, UsageError
 from core.installation import format_install_command
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.shared_options import EMBEDDER_FILE, CacheType
+from core.storage.bounded_reading import check_plain_folder
 from flows.data.promoted_generator import STUDENT_SLOTS, use_promoted_generator
 from flows.data.stranger_files import find_trust_fault
 
@@ -23,10 +24,20 @@ if TYPE_CHECKING:
 STUDENT_EVALUATION_FILE, ROUTING_FILE = "evaluation.json", "routing.json"
 """In a student's folder: the results of `stillhouse evaluate` and `stillhouse route`."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+
 
 def find_student_folder(name: Path) -> Path:
-    """The student in folder `name`, or of the run in folder `name` or with that name. Raises UsageError if there is none."""
+    """The student in folder `name`, or of the run in folder `name` or with that name.
+
+    Raises:
+        UsageError: if there is none, or it is an adapter: its base model may be anything on the Hub.
+    """
     for folder in (name, name / "student", Path(RUNS_FOLDER) / name / "student"):
+        if (folder / ADAPTER_CONFIG).exists():
+            raise UsageError(
+                f"{folder}: has {ADAPTER_CONFIG}, so it is an adapter of peft; merge it into its base model first"
+            )
         if (folder / "config.json").is_file():
             return folder
     raise UsageError(
@@ -52,34 +63,46 @@ def export_student(name: Path, kind: str) -> "ExportedStudent":
 
 
 def find_student_run(student: Path) -> RunDir | None:
-    """The run whose student is in this folder."""
+    """The run whose student is in this folder. Raises UsageError if a link is in the run."""
     run = RunDir(student.resolve().parent)
-    return run if run.recipe_file.is_file() else None
+    if not run.recipe_file.is_file():
+        return None
+    check_plain_folder(run.path)
+    return run
 
 
 def load_student_plan(student: Path, run: RunDir | None, runs: Path | None = None) -> "RunPlan":
-    """The plan of the student's run; `runs` is the user's own folder of runs.
-
-    A run outside that folder is untrusted data: a recipe that would run, start or send a key to anything is rejected.
+    """The plan of the student's run, as `load_run_plan`, after the seeds of the release that the run builds on.
 
     Raises:
-        UsageError: if the student belongs to no run, a file of the recipe is missing, or the user must name the recipe.
+        UsageError: also if the student belongs to no run.
     """
     if run is None:
         raise UsageError(
             f"{student}: is not the student of a run, so name the recipe to hold it to: --recipe RECIPE; rows of your "
             "own go with `stillhouse evaluate STUDENT --data FILE`"
         )
+    return continue_lineage(load_run_plan(run, runs), run)
+
+
+def load_run_plan(run: RunDir, runs: Path | None = None, option: str = "--recipe RECIPE") -> "RunPlan":
+    """The plan of a run; `runs` is the user's own folder of runs, and `option` names a recipe instead.
+
+    A run outside that folder is untrusted data: a recipe that would run, start or send a key to anything is rejected.
+
+    Raises:
+        UsageError: if a file of the recipe is missing, or the user must name the recipe.
+    """
     recipe, folder = run.read_recipe(), run.read_recipe_folder()
     if fault := find_trust_fault(run, recipe, folder, runs or Path(os.environ.get("STILLHOUSE_RUNS", RUNS_FOLDER))):
-        raise UsageError(f"{run.path}: {fault}", hint="hint: if you trust the recipe, name its file: --recipe RECIPE")
+        raise UsageError(f"{run.path}: {fault}", hint=f"hint: if you trust the recipe, name its file: {option}")
     from agents.planning.run_plan import build_plan
 
     try:
-        return continue_lineage(build_plan(recipe, folder), run)
+        return build_plan(recipe, folder)
     except RecipeError as error:
         sentence = f"{run.path}: cannot load the recipe of this run here: {error}"
-        raise UsageError(sentence, hint="hint: name a recipe that can be loaded: --recipe RECIPE") from None
+        raise UsageError(sentence, hint=f"hint: name a recipe that can be loaded: {option}") from None
 
 
 def continue_lineage(plan: "RunPlan", run: RunDir | None) -> "RunPlan":

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from core.config.decisions import Answer, DecisionQuestion, join_conversation, parse_questions
+from core.config.toml_text import parse_toml
 from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.storage.sample_files import read_samples
@@ -202,7 +203,7 @@ def read_questions_file(path: Path) -> tuple[DecisionQuestion, ...]:
         UsageError: if there are none, or one cannot be used.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: the questions cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

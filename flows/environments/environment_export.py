@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from agents.planning.run_plan import RunPlan, build_plan
+from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.answer_scoring import AnswerTask, ScoringChecks, describe_scoring
 from agents.studies.held_out_evaluation import has_fixed_questions, held_out_seeds, join_requests
@@ -23,6 +23,8 @@ from core.sample import Message, Sample, Seed
 from core.storage.atomic_files import translate_write_errors, write_atomically
 from flows.data.curated_run import read_kept_samples
 from flows.data.run_storage import RunStorage
+from flows.data.stranger_files import is_own_run
+from flows.data.student_files import load_run_plan
 from flows.recipes.recipe_catalog import load_recipe_plan
 
 CHECKS_FILE, TASKS_FILE, FILES_FOLDER = "checks.json", "tasks.jsonl", "files"
@@ -72,13 +74,17 @@ def export_environment(
         raise UsageError(f"{out}: exists already and is not an empty folder; name another one with --out")
     if run and overrides:
         raise UsageError("--set: a run has its recipe already; leave it out, or name the recipe")
-    plan = build_plan(run.read_recipe(), run.read_recipe_folder()) if run else load_recipe_plan(source, overrides)
+    plan = (
+        load_run_plan(run, storage.runs, "stillhouse export-env RECIPE") if run else load_recipe_plan(source, overrides)
+    )
     fixed = has_fixed_questions(plan)
     if not fixed and run is None:
         raise UsageError(
             f"{plan.recipe.name}: in {plan.family.name} the generator writes the requests; make a run of it, and name the run"
         )
     scoring = describe_scoring(plan, written=not fixed)
+    if run:
+        _check_own_files(run, storage.runs, plan, scoring)
     tasks = read_run_tasks(plan, run, number, evaluated) if run else draw_recipe_tasks(plan, number, evaluated)
     if not tasks.train:
         raise UsageError(f"{source}: has no request to make a task of; make a run that keeps samples, or add seeds")
@@ -89,6 +95,16 @@ def find_source_run(source: str, storage: RunStorage) -> RunDir | None:
     """The run that `source` names, or None for a recipe."""
     named = any((place / "manifest.json").is_file() for place in (Path(source), storage.runs / source))
     return storage.find_run(source) if named else None
+
+
+def _check_own_files(run: RunDir, runs: Path, plan: RunPlan, scoring: ScoringChecks) -> None:
+    """Raises UsageError if a file that a run of others names would be copied into the package, which is made to be shared."""
+    files = [name for bound in plan.checks if bound.config in scoring.verifiers for name in bound.files]
+    if files and not is_own_run(run, runs):
+        raise UsageError(
+            f"{run.path}: its checks read the file {find_referenced_file(files[0], plan.folder)}, which would be copied into the "
+            "package, and the run is not in your folder of runs; name the recipe if you trust it"
+        )
 
 
 def draw_recipe_tasks(plan: RunPlan, number: int, evaluated: int) -> EnvironmentTasks:

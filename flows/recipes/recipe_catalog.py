@@ -1,6 +1,5 @@
 """The built-in recipes, and how any recipe is found and loaded with everything that can be checked before a run."""
 
-import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from core.config.filters import DICTIONARY_FILES, list_filter_files
 from core.config.inheritance import RECIPE_FILE_NAME
 from core.config.loading import RecipeCheck, load_recipe
 from core.config.recipe import Recipe
+from core.config.toml_text import parse_toml
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
 from core.extensions import find_registered
 from core.hub_reference import find_hub_reference, remove_revision
@@ -73,7 +73,7 @@ def read_recipe_name(recipe: str, overrides: Sequence[str] = ()) -> str:
     if path.suffix != ".toml":
         return recipe
     try:
-        return str(tomllib.loads(path.read_text(encoding="utf-8"))["name"])
+        return str(parse_toml(path.read_text(encoding="utf-8"))["name"])
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path}: cannot be read as a recipe with a name: {error}") from None
 

@@ -42,6 +42,8 @@ from students.architectures.gated_delta import (
 from students.architectures.sink_attention import SINK_ATTENTION
 
 GEMMA_ACTIVATION = "gelu_pytorch_tanh"
+FROM_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How Transformers loads a student's folder: its files may be a stranger's, and name code, or a base model on the Hub."""
 LAYERS_BETWEEN_NO_POSITIONS = 4
 """llama.cpp rotates no queries and keys in every fourth layer of a SmolLM3."""
 

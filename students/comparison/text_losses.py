@@ -15,6 +15,7 @@ from transformers.utils import logging
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.storage.atomic_files import count_values, read_json
+from students.architectures.known_architectures import FROM_FOLDER
 from students.chat_encoding import (
     Conversation,
     EncodedConversation,
@@ -104,7 +105,7 @@ class RecordedChoices(NamedTuple):
     student: Path
 
     def trim(self, start: StartModel) -> StartModel:
-        return keep_tokens_of_tokenizer(start, AutoTokenizer.from_pretrained(self.student))
+        return keep_tokens_of_tokenizer(start, AutoTokenizer.from_pretrained(self.student, **FROM_FOLDER))
 
     def choose_parts(self, _start: StartModel) -> KeptParts:
         return KeptParts(**read_json(self.student / KEPT_PARTS_FILE))

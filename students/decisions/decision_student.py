@@ -17,7 +17,7 @@ from core.storage.atomic_files import write_text
 from students.decisions.agreement_bound import AgreementTarget, Floats
 from students.decisions.exported_encoder import read_exported_encoder
 from students.decisions.linear_head import LinearHead
-from students.decisions.text_encoders import encode_texts
+from students.decisions.text_encoders import ENCODERS, GENERATIVE_FILE, StoredEncoder, encode_texts, find_stored_encoder
 
 DECISIONS_FILE = "decisions.json"
 SCORE_QUANTILES = 200
@@ -173,7 +173,7 @@ def read_decision_student(folder: Path) -> DecisionStudent:
     """With an exported encoder, but no generative one.
 
     Raises:
-        UsageError: if there is no decision student, or one that cannot be read.
+        UsageError: if there is no decision student, or one that cannot be read, or whose encoder is not on this machine.
     """
     file = folder / DECISIONS_FILE
     try:
@@ -188,7 +188,9 @@ def read_decision_student(folder: Path) -> DecisionStudent:
         ) from None
     if student.exported:
         return student.model_copy(update={"own_encoder": read_exported_encoder(folder)})
-    return student
+    if student.encoder in (*ENCODERS, GENERATIVE_FILE) or Path(student.encoder).is_dir():
+        return student
+    return student.model_copy(update={"own_encoder": StoredEncoder(find_stored_encoder(student.encoder, file))})
 
 
 def write_decision_student(folder: Path, student: DecisionStudent) -> None:

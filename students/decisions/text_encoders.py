@@ -4,7 +4,7 @@ Knows no label.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,25 @@ def encode_texts(encoder: str, texts: Sequence[str]) -> Any:
     return np.asarray(vectors, dtype=np.float64)
 
 
+class StoredEncoder(NamedTuple):
+    """An encoder of the Hub that is on this machine."""
+
+    folder: Path
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        return np.asarray(encode_texts(str(self.folder), texts), dtype=np.float64)
+
+
+def find_stored_encoder(encoder: str, where: Path) -> Path:
+    """The folder of an encoder of the Hub that the file `where` names. Raises UsageError if it is not on this machine."""
+    try:
+        from core.storage.hub_files import find_cached_model
+
+        return find_cached_model(encoder, str(where))
+    except ImportError:
+        raise _describe_missing_extra(encoder) from None
+
+
 def join_vectors(minilm: Any, ngrams: Any) -> Any:
     """Rows of `minilm+ngrams`, sparse, from the rows of both parts."""
     from scipy.sparse import csr_array, hstack
@@ -72,10 +91,12 @@ def _encode_by_transformers(encoder: str, texts: Sequence[str]) -> Floats:
     try:
         from students.decisions.transformers_encoder import encode_by_transformers
     except ImportError:
-        raise UsageError(
-            f"--encoder {encoder}: needs the extra `train`: run {format_install_command('train')}"
-        ) from None
+        raise _describe_missing_extra(encoder) from None
     return encode_by_transformers(encoder, texts)
+
+
+def _describe_missing_extra(encoder: str) -> UsageError:
+    return UsageError(f"--encoder {encoder}: needs the extra `train`: run {format_install_command('train')}")
 
 
 def create_tfidf(texts: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@ median norm (Sun et al. 2024, arXiv 2402.17762).
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from core.config.dictionaries import EMBEDDED_MODEL
 from core.errors import RunFailed, UsageError
 from students.init.start_model import TEACHER_LAYERS, start_from_layers, start_from_pretrained
-from students.signals.torch_teacher import teacher_digest
+from students.signals.torch_teacher import commit_digest, teacher_digest
 
 BATCH_TOKENS = 2_048
 """Tokens of a batch with its padding."""
@@ -47,19 +48,20 @@ class _LayerReached(Exception):
 class ActivationReader:
     """A model, and the layer that is read."""
 
-    def __init__(self, name: str, layer: int | None = None) -> None:
-        """`layer` counts from 0; by default the middle one.
+    def __init__(self, name: str, layer: int | None = None, snapshot: Path | None = None) -> None:
+        """`layer` counts from 0; by default the middle one. `snapshot` is the folder of a model of the Hub on this machine, of
+        which nothing is fetched then.
 
         Raises:
             UsageError: if the model cannot be loaded or has no such layer.
         """
         self.name = name
-        self.digest = find_model_digest(name)
+        self.digest = find_model_digest(name, snapshot)
         if name == EMBEDDED_MODEL:
             start = start_from_layers(TEACHER_LAYERS)
         else:
             try:
-                start = start_from_pretrained(name)
+                start = start_from_pretrained(str(snapshot or name))
             except UsageError as error:
                 raise UsageError(str(error).replace("student.start", "model", 1)) from None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -150,8 +152,10 @@ class ActivationReader:
         return owners, positions - 1, outputs[0][mask.bool().to(self.device)]
 
 
-def find_model_digest(name: str) -> str:
-    """The digest of a model's files. Raises UsageError if it does not exist."""
+def find_model_digest(name: str, snapshot: Path | None = None) -> str:
+    """The digest of a model's files, or of its commit. Raises UsageError if it does not exist."""
+    if snapshot:
+        return commit_digest(name, snapshot.name)
     try:
         return teacher_digest(name)
     except UsageError as error:

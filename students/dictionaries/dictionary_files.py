@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from core.config.dictionaries import EMBEDDED_MODEL
 from core.config.filters import DICTIONARY_FILES
 from core.errors import StoreError, UsageError
 from core.storage.atomic_files import hash_file, read_json, write_atomically, write_json
+from core.storage.hub_files import find_cached_model
 from students.dictionaries.topk_autoencoder import TopKAutoencoder
 
 if TYPE_CHECKING:
@@ -77,16 +79,22 @@ class FeatureDictionary(NamedTuple):
     """Of both dictionaries' weights and of the reader."""
 
     def open_reader(self) -> "ActivationReader":
-        """Raises UsageError if the model is not the one that the dictionary was made for."""
-        from students.dictionaries.activation_reader import ActivationReader  # imports transformers
+        """Nothing is fetched, and nothing is loaded before its digest is compared: the dictionary may be a stranger's.
 
-        reader = ActivationReader(self.reader.model, self.reader.layer)
-        if reader.digest != self.reader.digest:
+        Raises:
+            UsageError: if the model is not on this machine, or is not the one that the dictionary was made for.
+        """
+        from students.dictionaries.activation_reader import ActivationReader, find_model_digest  # imports transformers
+
+        name = self.reader.model
+        local = name == EMBEDDED_MODEL or Path(name).is_dir()
+        snapshot = None if local else find_cached_model(name, READER_FILE)
+        if find_model_digest(name, snapshot) != self.reader.digest:
             raise UsageError(
                 f"features: the dictionary reads {self.reader.model} as it was when the dictionary was made, and its files have "
                 "changed since; make the dictionary again (stillhouse features)"
             )
-        return reader
+        return ActivationReader(name, self.reader.layer, snapshot)
 
 
 def write_dictionary(

@@ -6,7 +6,7 @@ Knows weights and tokenizers; knows nothing of training data.
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import torch
@@ -175,13 +175,18 @@ def start_from_pretrained(name: str, *, student: StudentConfig | None = None) ->
     a teacher may have any.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    fault = None if Path(name).is_dir() else hub_fault()
+    in_folder = Path(name).is_dir()
+    if (Path(name) / "adapter_config.json").exists():
+        raise UsageError(f"student.start: {name!r} is an adapter of peft; merge it into its base model first")
+    fault = None if in_folder else hub_fault()
+    # The files of a folder may name another model, of which nothing is fetched.
+    source: Any = {"local_files_only": in_folder or fault is not None, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=fault is not None)
+        tokenizer = AutoTokenizer.from_pretrained(name, **source)
         if student:
-            config = AutoConfig.from_pretrained(name, local_files_only=fault is not None)
+            config = AutoConfig.from_pretrained(name, **source)
             check_student_form(config, tokenizer, student)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=fault is not None)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **source)
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0].rstrip(".")
         raise UsageError(

@@ -22,6 +22,7 @@ from core.storage.atomic_files import write_atomically
 from students.architectures.architecture import add_shared_settings
 from students.architectures.known_architectures import (
     ARCHITECTURES,
+    FROM_FOLDER,
     choose_attention,
     find_architecture,
     find_configuration_fault,
@@ -121,8 +122,8 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
         raise UsageError(f"{student}: {describe_unknown_architecture(kind)}")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = architecture.model.from_pretrained(student, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(student)
+        model = architecture.model.from_pretrained(student, dtype=torch.float32, **FROM_FOLDER)
+        tokenizer = AutoTokenizer.from_pretrained(student, **FROM_FOLDER)
     except (OSError, ValueError) as error:
         raise UsageError(f"{student}: transformers cannot load it: {str(error).split(chr(10), 1)[0]}") from None
     if fault := find_configuration_fault(model.config):

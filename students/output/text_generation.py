@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from core.errors import UsageError
 from core.thinking import THINK_OPENING
-from students.architectures.known_architectures import choose_attention
+from students.architectures.known_architectures import FROM_FOLDER, choose_attention
 from students.chat_encoding import find_pad_id, find_stop_ids
 
 
@@ -24,8 +24,8 @@ class StudentTextGenerator:
         """Load the student. Raises UsageError if `transformers` cannot load it."""
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder)
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **FROM_FOLDER)
         except (OSError, ValueError) as error:
             raise UsageError(f"{folder}: transformers cannot load it: {str(error).split(chr(10), 1)[0]}") from None
         choose_attention(model)

@@ -135,7 +135,12 @@ def teacher_digest(name: str) -> str:
         raise UsageError(
             f"student.distillation.teacher: transformers cannot find {name!r}: {reason}; use embedded, a folder or a hub name"
         ) from None
-    return json_digest([name, Path(str(config)).parent.name])
+    return commit_digest(name, Path(str(config)).parent.name)
+
+
+def commit_digest(name: str, commit: str) -> str:
+    """Of a model of the Hub."""
+    return json_digest([name, commit])
 
 
 def start_digest(name: str) -> str:

@@ -49,6 +49,12 @@ def test_a_header_that_is_cut_off_anywhere_is_refused(file: Path, tmp_path: Path
             QuickGgufReader(tmp_path / "cut.gguf")
 
 
+def test_a_key_that_is_there_twice_is_refused(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"floats", b"number"))
+    with pytest.raises(ValueError, match="number twice"):
+        QuickGgufReader(file)
+
+
 @pytest.mark.parametrize("announced", [2**40, 2**63, 2**64 - 1])
 @pytest.mark.parametrize("name", ["texts", "numbers", "a text of the list"])
 def test_an_announced_length_beyond_the_file_is_refused_at_once(file: Path, name: str, announced: int) -> None:

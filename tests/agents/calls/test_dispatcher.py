@@ -18,9 +18,10 @@ from agents.topologies.sample_production import produce_samples
 from core.config.recipe import CacheConfig, Recipe
 from core.errors import ProviderError, StoreError
 from core.sample import Message, TokenUsage
+from core.secrets import read_key
 from core.stop_signal import RunStopped, StopSignal
 from flows.recipes.recipe_catalog import load_recipe_plan
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply
+from teachers.base import CallFailed, ChargeAccount, TeacherQuestion, TeacherReply
 from tests.support.scripted_teacher import (
     ScriptedTeacher,
     build_test_plan,
@@ -84,6 +85,38 @@ def test_equal_requests_in_flight_share_a_failure(error: Exception, tmp_path: Pa
     teacher = ScriptedTeacher(answer, seconds=0.01)
     assert answers(teacher, [question("a")] * 10, tmp_path) == [error] * 10
     assert len(teacher.asked) == 1
+
+
+class RepeatingTeacher(ScriptedTeacher):
+    """Gives one reply."""
+
+    def __init__(self, given: TeacherReply) -> None:
+        super().__init__(lambda _: "")
+        self.given = given
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        await super().reply(question, rank, account)
+        return self.given
+
+
+@pytest.mark.parametrize(("key", "refused"), [("sk-canary-of-the-user-93121", True), ("lm-studio", False), ("", False)])
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_reply_with_the_key_fails_and_is_stored_nowhere(
+    key: str, refused: bool, thinking: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYCRED", key)
+    read_key("MYCRED")
+    text = f"As you asked with {key}: yes"
+    reply = REPLY.model_copy(update={"text": "yes", "reasoning": text} if thinking else {"text": text})
+    with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
+        (given,) = answers(RepeatingTeacher(reply), [question("a")], tmp_path, cache)
+    stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    if refused:
+        assert isinstance(given, CallFailed)
+        assert "contains the key in MYCRED" in str(given)
+        assert key.encode() not in stored
+    else:
+        assert given == reply
 
 
 def test_a_question_without_randomness_is_sent_once_for_all_samples(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_chain_is_bounded(tmp_path: Path) -> None:
         ('extends = ["smoke"]', "extends: must be the name of a built-in recipe or a path, not ['smoke']"),
         ('extends = "/dev/zero"', "extends: '/dev/zero' is neither a built-in recipe nor the file /dev/zero"),
         (f'extends = "{"x" * 300}"', "is neither a built-in recipe nor the file "),
-        ('extends = "large.toml"', "is larger than 1 MB; it is no recipe"),
+        ('extends = "large.toml"', "is larger than 256 kB; it is no recipe"),
         ('extends = "broken.toml"', "is not valid TOML: "),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 from core.config.loading import load_recipe, parse_settings
 from core.config.recipe import Recipe, build_recipe_identity, list_differences, recipe_digest
 from core.config.students import StudentConfig
+from core.config.toml_text import parse_toml
 from core.errors import RecipeError, UsageError
 from core.project_files import PROJECT
 from core.runs.run_dir import RunDir, open_run
@@ -146,6 +147,42 @@ def test_a_file_that_is_no_recipe_says_so(tmp_path: Path, text: str | None, prob
         file.write_text(text)
     with pytest.raises(RecipeError, match=problem):
         load_recipe(file)
+
+
+DEEP = {
+    "lists": "a = " + "[" * 100_000,
+    "closed lists": f"a = {'[' * 300}{']' * 300}",
+    "tables": "a = " + "{a = " * 30_000,
+    "parts": f"a{'.a' * 100_000} = 1",
+    "parts in a table": f"x = {{ a{'.a' * 100_000} = 1 }}",
+    "quoted parts": 'a."\\""' + '."\\"" ' * 20_000 + " = 1",
+    "a table's parts": f"[a{' . b' * 30_000}]",
+}
+"""Each took minutes, or ended in a RecursionError, of now or of the first function that follows the levels."""
+
+
+@pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
+def test_a_recipe_has_few_levels(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(f'name = "deep"\n{text}\n')
+    with pytest.raises(RecipeError, match="more than 64 levels"):
+        load_recipe(file)
+    key, _, value = text.partition(" = ")
+    with pytest.raises(RecipeError) as caught:
+        parse_settings(StudentConfig, [f"{key}={value}"])
+    assert len(str(caught.value)) < 1_000
+
+
+def test_a_number_with_more_digits_than_python_reads_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(f'name = "long"\nsamples = {"9" * 5_000}\n')
+    with pytest.raises(RecipeError, match="is not valid TOML"):
+        load_recipe(tmp_path / "recipe.toml")
+
+
+def test_as_many_levels_as_anybody_needs_are_read() -> None:
+    assert parse_toml(f"a{'.a' * 50} = {'[' * 10}{']' * 10}")
+    prose = "Write it, e.g. 1. 2. 3. " * 100
+    assert parse_toml(f'text = """{prose}"""') == {"text": prose}
 
 
 def test_set_takes_toml_values_tables_and_places_in_lists() -> None:

@@ -1,0 +1,95 @@
+"""Locks and logs are files of their own folder: nothing is locked, written or read behind a link or a pipe."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agents.calls.call_ledger import CallLedger
+from core.errors import StoreError, UsageError
+from core.storage.bounded_reading import check_plain_folder
+from core.storage.file_locks import hold_lock, is_held, lock_file
+from core.storage.line_log import append_json_line
+
+Use = Callable[[Path], object]
+
+
+def take_lock(path: Path) -> None:
+    with hold_lock(path, "busy"):
+        assert is_held(path)
+
+
+def take_file(path: Path) -> None:
+    with lock_file(path) as file:
+        file.write(b"x")
+
+
+def keep_ledger(path: Path) -> None:
+    with CallLedger(path):
+        pass
+
+
+USES = [take_lock, take_file, keep_ledger, is_held, lambda path: append_json_line(path, "line")]
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
+def test_nothing_behind_a_link_is_opened(kind: str, use: Use, tmp_path: Path) -> None:
+    target, path = tmp_path / "outside", tmp_path / "file"
+    if kind == "link":
+        target.write_text("before\n")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    with pytest.raises(StoreError, match=r"file: cannot be (written|read|opened): "):
+        use(path)
+    assert target.exists() == (kind == "link")
+    assert kind != "link" or target.read_text() == "before\n"
+    path.unlink()
+    use(path)  # the control
+
+
+def test_a_link_that_replaces_a_log_while_it_is_written_gets_no_line(tmp_path: Path) -> None:
+    target, path, other = tmp_path / "outside", tmp_path / "log", tmp_path / "link"
+    target.write_text("before\n")
+    done = threading.Event()
+
+    def replace() -> None:
+        while not done.is_set():
+            other.symlink_to(target)
+            other.replace(path)
+            path.unlink()
+            path.touch()
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    written = refused = 0
+    try:
+        for _ in range(300):
+            try:
+                append_json_line(path, "line")
+                written += 1
+            except StoreError:
+                refused += 1
+    finally:
+        done.set()
+        thread.join()
+    assert target.read_text() == "before\n"
+    assert written + refused == 300
+
+
+@pytest.mark.parametrize("name", ["link", ".filters", "student/deep/link"])
+@pytest.mark.parametrize("target", ["folder", "file", "nothing"])
+def test_a_folder_with_a_link_anywhere_is_refused(name: str, target: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    run = tmp_path / "run"
+    (run / "student/deep").mkdir(parents=True)
+    (run / "student/config.json").touch()
+    check_plain_folder(run)
+    (run / name).symlink_to(tmp_path / target)
+    with pytest.raises(UsageError, match=f"{name}: is a link"):
+        check_plain_folder(run)
