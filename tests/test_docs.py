@@ -27,6 +27,7 @@ from core.runs.records import RunState
 from core.runs.run_dir import RunDir
 from core.sample import SampleStatus
 from flows.data.curated_run import read_finished_samples
+from flows.data.row_forms import build_row_document, read_row_conversation, read_row_pair
 from tests.support.forked import COMMAND_FORKS
 from tests.support.forked_shell import FORKED_PYTHON, forked, run_shell
 from tests.support.scripted_endpoint import Endpoint, serve_scripted_endpoint
@@ -163,9 +164,10 @@ EMBEDDED = {
 """Pages on the embedded model, with what makes less of it."""
 DEFAULT_RECIPE = ("README.md: stillhouse recipes", "docs/constrained-instructions.md: stillhouse run constrained")
 TUTORIAL = ("docs/your-own.md: ",)
+YOUR_DATA = ("docs/your-data.md: stillhouse filter",)
 RUN = (
     *FAMILIES, *DATASETS, *TRAINING, *STUDENT, *ASK, *OWN_RECIPE, *CLUSTER, *OBJECT_STORE, *SERVER, *EMBEDDED,
-    *DEFAULT_RECIPE, *TUTORIAL,
+    *DEFAULT_RECIPE, *TUTORIAL, *YOUR_DATA,
 )  # fmt: skip
 """Blocks that a test here runs, by the same beginnings."""
 
@@ -427,6 +429,34 @@ def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: 
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(page, select_blocks(FAMILIES)))
+
+
+@with_runs
+def test_the_page_on_your_data_runs_as_written_and_its_rows_are_read(tmp_path: Path, prefect_home: Path) -> None:
+    page = [block for block in blocks() if block.page == "docs/your-data.md"]
+    forms, [pair] = (
+        [json.loads(line) for line in block.text.splitlines()] for block in page if block.language == "json"
+    )
+    questions = [read_row_conversation(row)[-1] for row in forms[1:]]
+    assert {(turn.role, turn.content) for turn in questions} == {("assistant", "Hello.")}
+    assert build_row_document(forms[0]).text == forms[0]["text"]
+    assert read_row_pair(pair).rejected[-1].content == "Go away."
+    [sheet], [script] = ([block.text for block in page if block.language == kind] for kind in ("csv", "python"))
+    with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
+        more = "".join(f"Warum {i}?,Weil {i} so ist.,\n" for i in range(30))
+        (workspace.folder / "fragen.csv").write_text(f"{sheet}\n{more}")
+        for block in select_blocks(YOUR_DATA):
+            workspace.run_block(block)
+        assert (workspace.folder / "clean/kept.jsonl").read_text().count("\n") == 32
+        workspace.write("squad.jsonl", {"question": "Who?", "answers": {"text": ["Ann."]}, "context": "Ann sang."})
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=workspace.folder, capture_output=True, text=True, check=True
+        )
+        assert [turn.content for turn in read_row_conversation(json.loads(done.stdout))] == [
+            "Ann sang.",
+            "Who?",
+            "Ann.",
+        ]
 
 
 @pytest.mark.slow

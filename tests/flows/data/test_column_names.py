@@ -11,6 +11,7 @@ import stillhouse
 from core.errors import UsageError
 from flows.data.column_names import name_columns
 from flows.data.dataset_rows import read_dataset_conversations
+from tests.flows.commands.test_commands import called
 
 ROWS = [{"id": f"r{i}", "asked": f"Why {i}?", "said": f"Because {i}.", "text": "not this"} for i in range(3)]
 NAMES = "user=asked,assistant=said"
@@ -102,3 +103,28 @@ def test_rows_that_are_not_read_are_named_with_their_columns(
         stillhouse.filter(write(tmp_path / name, [row]))
     with pytest.raises(UsageError, match=rf"^\(DataFrame\): .*{sentence}"):
         stillhouse.filter(pl.DataFrame([row]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["filter", "{rows}", "--out", "{out}"],
+        ["assess", "{rows}"],
+        ["assess", "{plain}", "--parent", "{rows}"],
+        ["distill", "{rows}", "--out", "{out}"],
+        ["reference", "{rows}", "--out", "{out}.parquet"],
+        ["gaps", "{rows}", "--reference", "{plain}"],
+        ["diff", "{rows}", "{plain}"],
+        ["review", "{rows}", "--summary"],
+        ["index", "{out}", "--add", "{rows}"],
+        ["decisions", "{rows}", "--out", "{out}"],
+    ],
+)
+def test_the_names_reach_the_reader_of_each_command(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"rows": write(tmp_path / "rows.jsonl"), "plain": write(tmp_path / "plain.jsonl"), "out": tmp_path / "out"}
+    command = [word.format(**files) for word in words]
+    code, _, err = called(capsys, *command, "--columns", "user=asked,assistant=sad")
+    assert code == 2
+    assert "has no `sad`, which --columns names" in err

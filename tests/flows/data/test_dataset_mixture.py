@@ -111,7 +111,7 @@ def test_lines_of_real_text_stay_lines(tmp_path: Path) -> None:
     [
         ([{"text": "Too short."}], "has a question and an answer, or 8 words of `text`"),
         ([{"messages": [{"role": "assistant", "content": "Hm."}]}], "has a question and an answer"),
-        ([{"question": "x"}], "needs `text`, or `messages`, or `prompt` and `completion`"),
+        ([{"question": "x"}], "needs `text`, or `messages`, or `conversations`"),
     ],
 )
 def test_unusable_real_rows_are_reported(rows: list[object], sentence: str, tmp_path: Path) -> None:
