@@ -19,6 +19,15 @@ SPACELESS_LETTER = re.compile(f"[{SPACELESS}]")
 WORD = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
 LATIN_LETTER = re.compile(r"[^\W\d_\u0370-\u1dff\u2c00-\U0003ffff]")
 """Letters of the Latin blocks (to U+024F, phonetic ones, U+1E00 to U+1EFF)."""
+ENGLISH_WORD = re.compile(
+    r"\b(?:the|and|that|it|are|with|this|have|you|not|your|can|cannot|can['’]t|i['’]m|don['’]t|but|my|what|how|they|of|to|is|for|be"
+    r"|there|which|from|has|had|were|would|their|his|her|she|him)\b",
+    re.IGNORECASE,
+)
+"""Frequent words of English that few other languages have (Dutch and the Scandinavian ones have some)."""
+MIN_JUDGED_WORDS = 8
+"""From here on 0.1 % of English texts have none of these words (4,400 passages of novels, 1,900 dialogues), 95 to 99 % of
+Spanish, German, French, Italian, Portuguese and Turkish dialogues, 53 % of Dutch and 61 % of Swedish ones."""
 MIN_LATIN_SHARE = 0.5
 """Least share of Latin letters in a text that may be English: an answer in English may quote other scripts."""
 
@@ -46,9 +55,16 @@ def normalize_words(text: str) -> list[str]:
     return [word for chunk in folded if (word := chunk.strip(PROSE_MARKS))] or folded
 
 
-def may_be_english(text: str) -> bool:
-    """Whether at least half of the letters are Latin. Texts in other languages with Latin letters are not told apart."""
+def is_mostly_latin(text: str) -> bool:
+    """Whether at least half of the letters are Latin."""
     if text.isascii():
         return True
     letters = sum(map(str.isalpha, text))
     return len(LATIN_LETTER.findall(text)) >= MIN_LATIN_SHARE * letters
+
+
+def may_be_english(text: str) -> bool:
+    """Not text in another script, nor one of `MIN_JUDGED_WORDS` words or more without a frequent English word."""
+    if not is_mostly_latin(text):
+        return False
+    return bool(ENGLISH_WORD.search(text)) or len(split_words(text)) < MIN_JUDGED_WORDS

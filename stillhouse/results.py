@@ -32,11 +32,24 @@ class DatasetFolder:
 
     @property
     def train(self) -> "pl.DataFrame":
-        return _read_parquet(self.path / "train.parquet")
+        return self._read_split("train")
 
     @property
     def validation(self) -> "pl.DataFrame":
-        return _read_parquet(self.path / "validation.parquet")
+        """Without rows in a release of a filtered folder, which holds none out."""
+        return self._read_split("validation")
+
+    def _read_split(self, name: str) -> "pl.DataFrame":
+        import polars as pl
+
+        from flows.data.dataset_rows import read_all_rows
+
+        files = sorted(self.path.glob(f"{name}.*"))
+        if not files and name == "validation" and list(self.path.glob("train.*")):
+            return self.train.clear()
+        if files and files[0].suffix != ".parquet":
+            return pl.DataFrame(list(read_all_rows(files[0], dict)), infer_schema_length=None)
+        return _read_parquet(self.path / f"{name}.parquet")
 
 
 class _ShownAsText:

@@ -7,18 +7,20 @@ import asyncio
 from collections.abc import Sequence
 
 from core.sample import Message
-from core.storage.fitted_images import UnreadableImage, decode_image_url, fit_image
+from core.storage.fitted_images import MAX_PIXELS, UnreadableImage, decode_image_url, fit_image
 from core.storage.image_files import format_png_url
 from core.weights.gguf_header import ImageLimits
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 
 MAX_DECODERS = 2
-"""Images that one process decodes at once: each may take 400 MB."""
+"""Images that one process decodes at once: each may take 800 MB, and one of a client 400 MB."""
+CLIENT_PIXELS = 25_000_000
+"""Width times height of the largest image in a client's request, which a kilobyte can have."""
 
 
-def fit_message_images(message: Message, limits: ImageLimits) -> Message:
+def fit_message_images(message: Message, limits: ImageLimits, max_pixels: int = MAX_PIXELS) -> Message:
     """Raises UnreadableImage if an image is not in the message, or cannot be decoded."""
-    fitted = [fit_image(decode_image_url(url), limits.patch, limits.size) for url in message.images]
+    fitted = [fit_image(decode_image_url(url), limits.patch, limits.size, max_pixels) for url in message.images]
     return message.model_copy(update={"images": tuple(format_png_url(image.png) for image in fitted)})
 
 

@@ -56,7 +56,13 @@ async def start_guarded(
 
 
 async def stop_guarded(process: asyncio.subprocess.Process) -> None:
-    """End the server and its guard: by SIGTERM, and after `GRACE_SECONDS` by SIGKILL."""
+    """End the server and its guard: by SIGTERM, and after `GRACE_SECONDS` by SIGKILL. Its pipes are closed first: a process that
+    left the session may hold them open, and a wait for the guard is also one for their end.
+    """
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # the class shows no public way
+    for number in (0, 1):
+        if pipe := transport.get_pipe_transport(number):
+            pipe.close()
     with suppress(ProcessLookupError):
         process.terminate()
     with suppress(TimeoutError):
@@ -64,6 +70,7 @@ async def stop_guarded(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # needed only if the guard itself was killed
     await process.wait()
+    transport.close()
 
 
 def guard_server(parent: int, command: list[str]) -> None:

@@ -22,6 +22,7 @@ import httpx
 import polars as pl
 import pytest
 
+from core.config.hosted_models import find_thinking_habit
 from core.project_files import PROJECT
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
@@ -98,6 +99,7 @@ NOT_RUN = {
     "docs/drafts.md: stillhouse evaluate": "tests/flows/evaluate/test_draft_evaluation.py measures a draft of a tiny teacher",
     "docs/drafts.md: stillhouse serve": "tests/flows/cascade/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
+    "docs/releases.md: stillhouse filter": "tests/flows/release/test_rows_release.py releases and publishes folders",
     "docs/review.md: stillhouse review": "waits for a person; tests/flows/review/test_reviews.py serves pages and curates",
     "docs/routing.md: stillhouse route SMALL": "tests/flows/cascade/test_cascade_calibration.py routes between two students",
     "docs/routing.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
@@ -145,7 +147,7 @@ ASK = ("docs/routing.md: curl",)
 """A question to each server of a student."""
 OWN_RECIPE = (
     "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "docs/scale.md: stillhouse run",
-    "docs/releases.md: ",
+    "docs/releases.md: stillhouse run",
     "docs/collapse.md: stillhouse assess", "docs/references.md: stillhouse gaps",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
@@ -190,6 +192,42 @@ def test_every_block_of_commands_is_run_or_says_why_not() -> None:
     assert {*NOT_RUN, *RUN} - used == set(), "no such block any more"
     tests = {name for reason in NOT_RUN.values() for name in re.findall(r"tests/[\w/]+\.py", reason)}
     assert [name for name in tests if not (PROJECT / name).is_file()] == []
+
+
+def test_every_link_leads_to_a_file_and_its_heading() -> None:
+    dead = []
+    for page in (*PAGES, PROJECT / "CONTRIBUTING.md", PROJECT / "benchmarks/README.md"):
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            headings = (
+                re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if target.suffix == ".md" and anchor else []
+            )
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            if not re.match(r"[a-z]+:", link) and (not target.exists() or (headings and anchor not in slugs)):
+                dead.append(f"{page.name}: {link}")
+    assert dead == []
+
+
+@pytest.mark.parametrize(
+    ("row", "models"),
+    [
+        ("Claude 4.6 to 4.8", ["claude-opus-4-6", "claude-sonnet-4-8"]),
+        (
+            "Claude 5 and later, Fable, Mythos",
+            ["claude-sonnet-5", "claude-fable-5", "claude-opus-5-5", "claude-mythos-5"],
+        ),
+        ("Gemini 2.5", ["gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"]),
+        ("Gemini 3 and later", ["gemini-3-pro", "gemini-3.5-flash"]),
+    ],
+)
+def test_the_table_of_hosted_models_says_which_think_unasked(row: str, models: list[str]) -> None:
+    page = (PROJECT / "docs/teachers.md").read_text(encoding="utf-8")
+    (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)$", page, re.MULTILINE)
+    words = {"asked": "", "default": "on by default", "always": "always on"}
+    found = {find_thinking_habit("gemini" if "gemini" in model else "anthropic", model) for model in models}
+    assert {habit for habit, said in words.items() if said and said in line} == found - {"asked"}
 
 
 def test_every_attack_of_the_table_names_a_test_that_exists() -> None:

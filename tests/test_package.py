@@ -252,6 +252,9 @@ def test_wheel_and_sdist_hold_the_licence_and_all_that_recipes_name(built: Path)
     names = {name.split("/")[0] for name in in_wheel}
     assert {name for name in names if not name.endswith(".dist-info")} == {"stillhouse"}
     assert "deploy/wheel_layout.py" in in_sdist, "a wheel is built from the sdist too"
+    written = re.search(r"a wheel of (\d+\.\d) MB", (PROJECT / "docs/install.md").read_text(encoding="utf-8"))
+    assert written
+    assert float(written[1]) == pytest.approx(wheel.stat().st_size / 1e6, rel=0.15)
 
 
 @pytest.mark.slow

@@ -146,6 +146,8 @@ class Check:
     """Whether it needs token probabilities of the verifier's teacher, given its options."""
     attempt: AttemptJudge | None = None
     """How it judges an attempt at the candidate's question, if it can."""
+    hint: bool = False
+    """Whether its faults refuse nothing where the critic is a teacher, who is told them and judges better."""
 
     @property
     def about(self) -> str:
@@ -201,10 +203,10 @@ class Check:
 def check(
     name: str, options: type[Options] = Options, *, calls: Callable[[Any], int] = lambda _options: 0,
     roles: Sequence[str] = (), lacks: Callable[[], str | None] = lambda: None,
-    reads_logprobs: Callable[[Any], bool] = lambda _options: False, attempt: AttemptJudge | None = None,
+    reads_logprobs: Callable[[Any], bool] = lambda _options: False, attempt: AttemptJudge | None = None, hint: bool = False,
 ) -> Callable[[CheckFunction], Check]:  # fmt: skip
     """Turn a function of a subject and options, plain or async, into a check. Its docstring states the requirement."""
-    return lambda run: Check(name, run, options, calls, tuple(roles), lacks, reads_logprobs, attempt)
+    return lambda run: Check(name, run, options, calls, tuple(roles), lacks, reads_logprobs, attempt, hint)
 
 
 def build_finding(check: str, fault: str | None, met: str) -> Finding:

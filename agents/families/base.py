@@ -41,6 +41,8 @@ class RecipeFamily(ABC):
     """The prompts of its generator."""
     revises: ClassVar[Sequence[str]] = ("revise",)
     """The prompts that ask its generator for a revision."""
+    reviewed_revisions: ClassVar[Mapping[str, str]] = {}
+    """Which of `revises` takes the place of which where the critic is a teacher."""
     seeded_by: ClassVar[tuple[Literal["path", "documents", "images", "itself"], ...]] = ("path",)
     """The sources that its seeds may come from. With `images`, its generator and critic see those of the seed, the first turn of
     the user has them, and checks may show them to the verifier."""

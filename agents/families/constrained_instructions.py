@@ -103,9 +103,10 @@ class TopicOptions(Options):
     a later turn may speak of one side of the topic. None, the default: every answer needs a word of the topic."""
 
 
-@check("on_topic", TopicOptions)
+@check("on_topic", TopicOptions, hint=True)
 def on_topic_check(subject: Subject, options: TopicOptions) -> str | None:
-    """The answers must speak of their topic: have a word of it, or be near it in meaning.
+    """The answers must speak of their topic: have a word of it, or be near it in meaning. Where a teacher is the critic, it is
+    told what is missing and decides: a short answer may be apt without such a word.
 
     On 87 answers that are on their topics, 41 of them without a word of it, and on each of them with every other's topic
     (`tests/agents/checks/golden/topic_pairs.jsonl`): by words alone, 41 answers are refused and 1.8 % of the pairs with another
@@ -159,7 +160,8 @@ class ConstrainedInstructionsFamily(RecipeFamily):
     options = ConstrainedOptions
     checks = (constraints_check, on_topic_check, sound_prose_check)
     writes = ("generator", "conversation")
-    revises = ("revise", "revise_conversation")
+    revises = ("revise", "revise_shown", "revise_conversation")
+    reviewed_revisions: ClassVar[Mapping[str, str]] = {"revise": "revise_shown"}
     # The answers are short prose, and no two of them need to be similar.
     defaults: ClassVar[Mapping[str, Any]] = {
         "agents": {"generator": {"max_tokens": 600}},
@@ -216,7 +218,7 @@ class ConstrainedInstructionsFamily(RecipeFamily):
         return "generator" if len(seed.data["requests"]) == 1 else "conversation"
 
     def revision_role(self, seed: Seed) -> str:
-        # A small teacher repeats the draft that it is shown, so the prompt for one turn leaves it out.
+        # A small teacher repeats the draft that it is shown, so the prompt for one turn leaves it out; see `reviewed_revisions`.
         return "revise" if len(seed.data["requests"]) == 1 else "revise_conversation"
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:

@@ -121,7 +121,9 @@ async def votes_check(subject: Subject, options: VoteOptions) -> Finding:
         "ambiguous": LEAST_OF_AMBIGUOUS if options.by == "probabilities" else 1 / options.votes,
     }.get(subject.seed.data["case"])
     passed = least > 0.5 if wanted is None else least >= wanted
-    return Finding(check="votes", passed=passed, evidence=", ".join(f"{share.name}: {share.words}" for share in shares))
+    # A question whose answer the votes support is no fault of a refused text.
+    shown = [one for one in shares if passed or not (one.value > 0.5 if wanted is None else one.value >= wanted)]
+    return Finding(check="votes", passed=passed, evidence=", ".join(f"{share.name}: {share.words}" for share in shown))
 
 
 class AnswerShare(NamedTuple):
@@ -143,8 +145,11 @@ async def _count_votes(subject: Subject, options: VoteOptions) -> list[AnswerSha
         votes.insert(0, answers)
     found = []
     for one in parse_questions(subject.seed.data["questions"]):
-        share = sum(one.is_same_answer(vote[one.name], answers[one.name]) for vote in votes) / len(votes)
-        found.append(AnswerShare(one.name, share, f"{share:.0%} of {len(votes)} votes for its answer"))
+        own = answers[one.name]
+        others = [one.to_class(vote[one.name]) for vote in votes if not one.is_same_answer(vote[one.name], own)]
+        share = 1 - len(others) / len(votes)
+        instead = "".join(f", {count} for {name[:80]!r}" for name, count in Counter(others).most_common(2))
+        found.append(AnswerShare(one.name, share, f"{share:.0%} of {len(votes)} votes for its answer{instead}"))
     return found
 
 
@@ -165,8 +170,9 @@ async def _read_probabilities(subject: Subject, _options: VoteOptions) -> list[A
             same = one.is_same_answer(vote[one.name], answer)
             found.append(AnswerShare(one.name, float(same), "the same answer" if same else "another answer"))
         elif probabilities := read_label_probabilities(one, tokens):
-            share = probabilities[one.to_class(answer)]
-            found.append(AnswerShare(one.name, share, f"its answer has the probability {share:.2f}"))
+            share, likeliest = probabilities[one.to_class(answer)], max(probabilities, key=probabilities.__getitem__)
+            instead = "" if likeliest == one.to_class(answer) else f", {likeliest!r} {probabilities[likeliest]:.2f}"
+            found.append(AnswerShare(one.name, share, f"its answer has the probability {share:.2f}{instead}"))
         else:
             return f"{one.name}: no probability of an answer can be read from the tokens of the vote"
     return found

@@ -19,6 +19,7 @@ from agents.checks.structure.json_schema import (
     InvalidSchema,
     build_validator,
     close_objects,
+    describe_booleans,
     remove_notes,
     resolve_reference,
 )
@@ -444,7 +445,7 @@ class ExtractionFamily(RecipeFamily):
         separators = (",", ":") if indent is None else None
         asked = {
             "schema": schema,
-            "shown": json.dumps(remove_notes(schema), ensure_ascii=False, indent=indent, separators=separators),
+            "shown": json.dumps(describe_booleans(schema), ensure_ascii=False, indent=indent, separators=separators),
             "instruction": rng.choice(INSTRUCTIONS),
             "layout": rng.choice(LAYOUTS),
         }

@@ -44,6 +44,8 @@ QUESTION_KINDS = {
     "definition": "about what something is, or what it is for",
     "yes_no": "that is answered by yes or no, and by a few words of why",
 }
+TABLE_KINDS = ("fact", "number", "comparison")
+"""What the rows of a table can answer; no row gives a reason or a definition."""
 STYLES = (
     "in plain words, and short", "as a message to somebody who can look it up", "as an exam question",
     "politely, in one full sentence", "in a hurry", "after half a sentence on why it is asked", "in spoken, everyday words",
@@ -139,7 +141,8 @@ class GroundedOptions(Options):
     kinds: dict[str, int] = Field(
         default_factory=lambda: dict(zip(QUESTION_KINDS, (4, 3, 2, 1, 2, 1, 1), strict=True)), min_length=1
     )
-    """Which kinds of questions are asked, each with its weight; a kind only of passages with a sentence that can carry it."""
+    """Which kinds of questions are asked, each with its weight; a kind only of passages with a sentence that can carry it, and
+    of a table without sentences a fact, a number or a comparison."""
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
     """The form of a question: one of these at random."""
     askers: tuple[str, ...] = Field(ASKERS, min_length=1)
@@ -416,6 +419,8 @@ def _draw_target(text: str, kinds: Mapping[str, int], answerable: bool, rng: Ran
     targets = find_targets(text)
     carriers = {kind: [target for target in targets if can_carry(kind, target.sentence)] for kind in kinds}
     fitting = {kind: weight for kind, weight in kinds.items() if carriers[kind]} if answerable else {}
+    if not targets and answerable and any(line.startswith("|") for line in text.splitlines()):
+        fitting = {kind: kinds.get(kind, 0) for kind in TABLE_KINDS}
     if not sum(fitting.values()):  # nothing is known of the passage, which may be in another language
         fitting = dict(kinds)
     kind = rng.choices(list(fitting), list(fitting.values()))[0]

@@ -148,10 +148,11 @@ def _count(query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
 
 
 def _rank(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
-    """The place from the largest value on, 1 for the largest."""
+    """The place from the largest value on, 1 for the largest. After a tie above it, some count rows, others values."""
     value = numbers[table.find_row(query.row)]
-    if numbers.count(value) > 1:
-        raise NoAnswer(f"{numbers.count(value)} rows have the value {format_decimal(value)}: a tie")
+    for number in (value, *(number for number in numbers if number > value)):
+        if numbers.count(number) > 1:
+            raise NoAnswer(f"{numbers.count(number)} rows have the value {format_decimal(number)}: a tie")
     return str(1 + sum(number > value for number in numbers))
 
 

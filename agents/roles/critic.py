@@ -11,6 +11,7 @@ from agents.planning.run_plan import NO_PROBABILITIES
 from agents.reply_schema import Review
 from agents.roles.generator import draft_messages
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, start_sample
+from agents.roles.verifier import HINT
 from core.errors import ProviderError
 from core.sample import Candidate, Seed, label_turns, show_images
 from teachers.base import CallFailed, CallKey
@@ -21,6 +22,10 @@ CONFIDENCE_BANDS = (0.30, 0.35, 0.40, 0.50)
 On 76 answers of SmolLM2-135M that had passed every check, 48 of them labeled good by eye, the area under the ROC curve is
 .71 for this number and .52 for the same model's own scores by the critic's prompt (`benchmarks/README.md`). It prefers
 likely text, so it narrows the data; the collapse metrics show how much."""
+
+HINT_REQUEST = (
+    "A check that compares words noticed, and may be wrong: {hints}. It is a fault only if the meaning is off too."
+)
 
 
 async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
@@ -41,6 +46,14 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     assert progress.candidate is not None, "the critic only gets a validated candidate"
     prompt = context.plan.prompt("critic")
     request = prompt.fill(review_values(context, state["seed"], progress.candidate))
+    hints = [
+        verdict.evidence.removeprefix(HINT)
+        for verdict in progress.verdicts
+        if verdict.revision == progress.revision and verdict.evidence.startswith(HINT)
+    ]
+    if hints:
+        told = f"{request[-1].content}\n{HINT_REQUEST.format(hints='; '.join(hints))}"
+        request = [*request[:-1], request[-1].model_copy(update={"content": told})]
     if context.recipe.seeds.images:
         request = show_images(request, progress.candidate.images)
     messages = request + context.repair_messages(progress.broken)

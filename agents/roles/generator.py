@@ -72,11 +72,21 @@ def draft_messages(context: AgentContext, state: SampleState) -> list[Message]:
         messages = [*messages[:first], *(message for pair in chosen for message in pair), messages[-1]]
     if progress.revision:
         # The examples stay first, where the teacher has cached them; only the request is replaced.
-        prompt = context.plan.prompt(context.plan.family.revision_role(seed))
+        prompt = context.plan.prompt(_revision_role(context, seed))
         messages[-1:] = prompt.fill({**values, **progress.revision_values})
     if conditions := format_conditions(seed.conditions, leave_out=prompt.placeholders):
         messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
     return messages + context.repair_messages(progress.broken)
+
+
+def _revision_role(context: AgentContext, seed: Seed) -> str:
+    """The prompt of a revision; a user's own file of the usual name takes the place of the one for reviewed drafts too."""
+    role, critic, own = context.plan.family.revision_role(seed), context.recipe.agents.critic, context.plan.own_prompts
+    reviewed = context.plan.family.reviewed_revisions.get(role)
+    if reviewed is None or critic is None or critic.type != "teacher":
+        return role
+    replaced = own is not None and (own / f"{role}.md").is_file() and not (own / f"{reviewed}.md").is_file()
+    return role if replaced else reviewed
 
 
 def count_own_messages(context: AgentContext, messages: list[Message], after_request: int) -> int:

@@ -71,11 +71,13 @@ class SampleProgress:
     @property
     def revision_values(self) -> dict[str, str]:
         """The values of a revision's prompt: the refused draft, the advice against it, and all faults so far, a line each. Those
-        of earlier drafts come first and are marked, since most are mended.
+        of earlier drafts come first and are marked, since most are mended; advice that is no fault comes last.
         """
         *earlier, last = self.faults or ((),)
         lines = [f"- {fault} (in an earlier draft; keep it mended)" for faults in earlier for fault in faults]
         lines = [*dict.fromkeys(lines), *(f"- {fault}" for fault in last)]
+        if self.advice and self.advice not in {fault.rstrip(". ") for fault in last}:
+            lines.append(f"What to change: {self.advice}.")
         return {"draft": self.draft, "advice": self.advice, "faults": "\n".join(lines)}
 
     def awaits_review(self, recipe: Recipe) -> bool:

@@ -16,6 +16,9 @@ from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
 from core.sample import AgentTurn, Candidate, Seed, render_values
 from teachers.base import CallFailed
 
+HINT = "for the critic to judge: "
+"""Begins the evidence of a finding that the critic is told."""
+
 
 async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     progress = state["progress"]
@@ -25,10 +28,11 @@ async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> St
     findings: list[Finding] = []
     broken = ""
     context = runtime.context
+    critic = context.recipe.agents.critic
+    hints = progress.awaits_review(context.recipe) and critic is not None and critic.type == "teacher"
     try:
-        await run_checks(
-            context, state["seed"], candidate, progress.revision, turns, findings, due_checks(state, context)
-        )
+        due = due_checks(state, context)
+        await run_checks(context, state["seed"], candidate, progress.revision, turns, findings, due, hints=hints)
     except CallFailed as error:
         return {"handovers": [AgentHandover("verifier", "", tuple(turns), failure=str(error))]}
     except CheckBroken as error:
@@ -48,10 +52,10 @@ def due_checks(state: SampleState, context: AgentContext) -> Collection[BoundChe
 
 async def run_checks(
     context: AgentContext, seed: Seed, candidate: Candidate, revision: int, turns: list[AgentTurn],
-    findings: list[Finding], due: Collection[BoundCheck] | None = None,
+    findings: list[Finding], due: Collection[BoundCheck] | None = None, hints: bool = False,
 ) -> None:  # fmt: skip
     """Run the recipe's checks, or those that are `due`, up to the first that does not pass. Adds their findings to `findings`,
-    their calls to `turns`.
+    their calls to `turns`. With `hints`, faults of checks whose `hint` is true pass, for the critic.
 
     Raises:
         CallFailed: if the verifier's teacher does not answer.
@@ -75,6 +79,11 @@ async def run_checks(
             continue
         results = await bound.check.findings(Subject(seed, candidate, ask), bound.options)
         first_question += bound.check.calls(bound.options)
+        if hints and bound.check.hint:
+            results = [
+                one if one.passed else one.model_copy(update={"passed": True, "evidence": f"{HINT}{one.evidence}"})
+                for one in results
+            ]
         findings += results
         if not all(finding.passed for finding in results):
             return

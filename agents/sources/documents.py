@@ -28,12 +28,17 @@ STATEMENT_END = re.compile(r"[.!?…。！？:;,][\"'”’»)\]*_]*$")
 NO_HEADING = re.compile(r"\s*(?:[-*+•|>`~=_]|\d+[.)]\s)")
 """A line of a list, a table, a quotation, code or a rule."""
 
+TABLE_RULE = re.compile(r"\|(?:\s*:?-+:?\s*\|)+")
+"""The second line of a table in Markdown."""
+
 UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Kana and Chinese characters."""
 
 
 class DocumentChunk(NamedTuple):
-    """A passage of a document: `text` starts at the character `start` of the document's text."""
+    """A passage of a document: `text` starts at the character `start` of the document's text; before that, the header of a
+    table that the passage begins inside.
+    """
 
     source: str
     """The file's path from the folder, with `/` on every system."""
@@ -88,7 +93,9 @@ def read_documents(folder: Path, *, words: int = 180, overlap: int = 0, min_word
         short += left
         headings = list(_find_headings(text))
         chunks += [
-            DocumentChunk(source, n, text[start:end], start, _headings_before(headings, start))
+            DocumentChunk(
+                source, n, find_table_header(text, start) + text[start:end], start, _headings_before(headings, start)
+            )
             for n, (start, end) in enumerate(spans, 1)
         ]
     if not chunks:
@@ -160,6 +167,18 @@ def _chunk_spans(text: str, kind: str, words: int, overlap: int, min_words: int)
             if carried is None:
                 spans.append((start, end))
     return _move_headings(text, spans, min_words), carried is not None
+
+
+def find_table_header(text: str, start: int) -> str:
+    """The header and the rule of the Markdown table that `start` is inside of, with their line ends; "" elsewhere."""
+    if not text.startswith("|", start) or not text.endswith("\n", 0, start):
+        return ""
+    rows: list[str] = []
+    for line in reversed(text[:start].splitlines(keepends=True)):
+        if not line.startswith("|"):
+            break
+        rows.insert(0, line)
+    return "".join(rows[:2]) if len(rows) > 1 and TABLE_RULE.fullmatch(rows[1].strip()) else ""
 
 
 def _move_headings(text: str, spans: list[tuple[int, int]], min_words: int) -> list[tuple[int, int]]:

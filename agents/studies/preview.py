@@ -140,6 +140,9 @@ def _find_lacks(plan: RunPlan, name: str, ability: TeacherAbility) -> Iterator[s
     by_confidence = agents.critic is not None and agents.critic.type == "confidence"
     if by_confidence and name == agents.generator.teacher and not ability.logprobs:
         yield NO_PROBABILITIES
+    reading = (bound.check.name for bound in plan.checks if bound.check.reads_logprobs(bound.options))
+    if name == agents.verifier.teacher and not ability.logprobs and (check := next(reading, None)):
+        yield f"returns no token probabilities, which the check {check} needs with its options"
     if not ability.usage and (recipe.budget.tokens is not None or recipe.budget.cost is not None):
         yield "counts no tokens, so a budget of tokens or cost would count each call at the most it can be"
 

@@ -17,7 +17,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agents.toolbox.mcp_transport import CONNECT_SECONDS, ServerLog, open_http_transport, open_stdio_transport
+from agents.toolbox.mcp_transport import (
+    CONNECT_SECONDS,
+    START_SECONDS,
+    ServerLog,
+    open_http_transport,
+    open_stdio_transport,
+)
 from agents.toolbox.tool_spec import (
     MAX_TOOLS,
     ToolResult,
@@ -174,7 +180,7 @@ class McpServer:
                 yield streams
 
     def _describe_start(self, error: BaseException | None) -> str:
-        what = _describe_error(error) if error else f"no answer in {CONNECT_SECONDS:g} s"
+        what = _describe_error(error) if error else f"no answer in {START_SECONDS:g} s"
         last = f"; its last words: {self._log.last_line}" if self._log.last_line else ""
         return f"{self.title}: the MCP server cannot be used: {what}{last}"
 
@@ -198,7 +204,7 @@ class _Connection:
         ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._live(open_transport, ready))
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(START_SECONDS):
                 self._client = await asyncio.shield(ready)
         except BaseException as error:
             ready.cancel()
@@ -215,7 +221,7 @@ class _Connection:
         from mcp import Client
 
         try:
-            async with Client(open_transport(), read_timeout_seconds=self._seconds, cache=None) as client:
+            async with Client(open_transport(), read_timeout_seconds=START_SECONDS, cache=None) as client:
                 if not ready.done():
                     ready.set_result(client)
                 await self._closing.wait()
@@ -257,7 +263,7 @@ def _describe_tool(tool: Any) -> dict[str, Any]:
 
 def _read_content(answer: Any) -> str:
     """The texts of an answer, or its structured value; other content by its kind."""
-    parts = [part.text if part.type == "text" else f"[{part.type}]" for part in answer.content[:64]]
+    parts = [part.text if part.type == "text" else f"[{part.type}]" for part in answer.content]
     if not any(part.strip() for part in parts) and answer.structured_content is not None:
         return json.dumps(answer.structured_content, ensure_ascii=False)
     text = "\n".join(parts)

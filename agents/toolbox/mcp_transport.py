@@ -16,9 +16,18 @@ from teachers.server_guard import start_guarded, stop_guarded
 
 MAX_MESSAGE_BYTES = 4 << 20
 """Of one message of a server."""
+MAX_MESSAGE_COMMAS = 200_000
+"""Of one message: each value of its JSON but the first needs one, and takes up to 100 bytes when it is read."""
+MAX_ANSWER_VALUES = 20_000
+"""Values in an answer that the client compares with the protocol: an error for each takes 9 kB and a tenth of a millisecond."""
+MAX_PARTS = 64
+"""Of a result; further ones are left out unread."""
+TOO_LONG = "a tool server sent a message of more than %d MiB or %d commas; it is disconnected"
 MAX_LOG_LINE = 300
 KEPT_LOG_LINES = 5
 CONNECT_SECONDS = 30.0
+START_SECONDS = 120.0
+"""For a server to start and agree on a protocol: `npx` downloads its package first, and a machine may be slow."""
 
 logger = logging.getLogger("stillhouse")
 
@@ -83,7 +92,7 @@ async def open_stdio_transport(
 
         tasks = [asyncio.create_task(_drop_closed(work)) for work in (read_messages(), write_messages())]
         tasks.append(asyncio.create_task(_read_log(reading, log)))
-        yield from_server, from_session
+        yield BoundedMessages(from_server), from_session
     finally:
         for task in tasks:
             task.cancel()
@@ -91,16 +100,7 @@ async def open_stdio_transport(
         if not tasks:
             os.close(reading)
         if process:
-            await asyncio.shield(_stop_server(process))
-
-
-async def _stop_server(process: asyncio.subprocess.Process) -> None:
-    """End a server, and read what it left in its pipe, so that the pipe is closed before the event loop is."""
-    await stop_guarded(process)
-    if process.stdin:
-        process.stdin.close()
-    while process.stdout and await process.stdout.read(1 << 20):
-        continue
+            await asyncio.shield(stop_guarded(process))
 
 
 async def _drop_closed(work: Any) -> None:
@@ -123,10 +123,8 @@ async def _iter_lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
             if line.strip():
                 yield line
         buffer = bytearray(rest)
-        if len(buffer) > MAX_MESSAGE_BYTES:
-            logger.warning(
-                "a tool server sent a message of more than %d MiB; it is disconnected", MAX_MESSAGE_BYTES >> 20
-            )
+        if len(buffer) > MAX_MESSAGE_BYTES or buffer.count(b",") > MAX_MESSAGE_COMMAS:
+            logger.warning(TOO_LONG, MAX_MESSAGE_BYTES >> 20, MAX_MESSAGE_COMMAS)
             return
 
 
@@ -143,6 +141,60 @@ async def _read_log(descriptor: int, log: ServerLog) -> None:
             transport.close()
 
 
+class BoundedMessages:
+    """The messages of a server, each with bounded parts, as the stream that the client reads."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def receive(self) -> Any:
+        return _bound_answer(await self._stream.receive())
+
+    def __aiter__(self) -> "BoundedMessages":
+        return self
+
+    async def __anext__(self) -> Any:
+        return _bound_answer(await self._stream.__anext__())
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> "BoundedMessages":
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._stream.__aexit__(*error)
+
+
+def _bound_answer(message: Any) -> Any:
+    """The message, or an error in place of an answer that is too costly to compare with the protocol."""
+    from mcp.shared.message import SessionMessage
+    from mcp_types import INTERNAL_ERROR, ErrorData, JSONRPCError, JSONRPCResponse
+
+    answer = message.message if isinstance(message, SessionMessage) else None
+    if not isinstance(answer, JSONRPCResponse):
+        return message
+    if isinstance(parts := answer.result.get("content"), list):
+        del parts[MAX_PARTS:]
+    compared = [value for key, value in answer.result.items() if key != "structuredContent"]
+    if _count_values(compared, MAX_ANSWER_VALUES) <= MAX_ANSWER_VALUES:
+        return message
+    fault = ErrorData(code=INTERNAL_ERROR, message=f"its answer has more than {MAX_ANSWER_VALUES:,} values")
+    return SessionMessage(JSONRPCError(jsonrpc="2.0", id=answer.id, error=fault))
+
+
+def _count_values(value: Any, most: int) -> int:
+    """The values in a JSON value, counted until they are more than `most`."""
+    waiting, count = [value], 0
+    while waiting and count <= most:
+        inner = waiting.pop()
+        below = list(inner.values()) if isinstance(inner, dict) else inner if isinstance(inner, list) else []
+        waiting += below
+        count += len(below)
+    return count
+
+
 @asynccontextmanager
 async def open_http_transport(url: str, key: str | None, seconds: float) -> AsyncIterator[Any]:
     """Yield the streams of messages to and from an MCP server over streamable HTTP, whose responses are bounded."""
@@ -154,11 +206,13 @@ async def open_http_transport(url: str, key: str | None, seconds: float) -> Asyn
             self._stream = stream
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            received = 0
+            received = commas = 0
             async for chunk in self._stream:
                 received += len(chunk)
-                if received > MAX_MESSAGE_BYTES:
-                    raise httpx2.ReadError(f"the server's response is larger than {MAX_MESSAGE_BYTES >> 20} MiB")
+                commas += chunk.count(b",")
+                if received > MAX_MESSAGE_BYTES or commas > MAX_MESSAGE_COMMAS:
+                    logger.warning(TOO_LONG, MAX_MESSAGE_BYTES >> 20, MAX_MESSAGE_COMMAS)
+                    raise httpx2.ReadError("the server's response is too long")
                 yield chunk
 
         async def aclose(self) -> None:
@@ -167,16 +221,22 @@ async def open_http_transport(url: str, key: str | None, seconds: float) -> Asyn
     class BoundedTransport(httpx2.AsyncHTTPTransport):
         async def handle_async_request(self, request: Any) -> Any:
             response = await super().handle_async_request(request)
+            if response.headers.get("content-encoding", "identity") != "identity":
+                await response.aclose()  # unpacked, a small response may be of any size
+                logger.warning(
+                    "a tool server sent a compressed response, which it was not asked for; it is disconnected"
+                )
+                raise httpx2.ReadError("the server's response is compressed")
             response.stream = BoundedStream(response.stream)
             if response.status_code == 404 and "mcp-session-id" in request.headers:
                 # The session has expired. The client says so only of a body that is no JSON, and servers word theirs differently.
                 response.headers.pop("content-type", None)
             return response
 
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = {"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})}
     timeout = httpx2.Timeout(CONNECT_SECONDS, read=max(CONNECT_SECONDS, 2 * seconds))
     async with (
         httpx2.AsyncClient(headers=headers, timeout=timeout, transport=BoundedTransport()) as client,
-        streamable_http_client(url, http_client=client) as streams,
+        streamable_http_client(url, http_client=client) as (from_server, from_session),
     ):
-        yield streams
+        yield BoundedMessages(from_server), from_session

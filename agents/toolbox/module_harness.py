@@ -196,7 +196,11 @@ def run_module_steps(text: str) -> None:
                 report({"name": name, "fault": str(error)})
         return
     if work["world"]:
-        shown = call_tool(module.describe_world, world, {}) if hasattr(module, "describe_world") else {"text": ""}
+        shown = (
+            call_tool(module.describe_world, world, {})
+            if hasattr(module, "describe_world")
+            else {"text": "", "failed": False}
+        )
         report(shown)
     for name, arguments in work["calls"]:
         signal.setitimer(signal.ITIMER_REAL, work["seconds"])

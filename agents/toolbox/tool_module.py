@@ -32,6 +32,8 @@ MAX_MODULE_BYTES = 1 << 20
 OUTPUT_BYTES = 4 << 20
 START_SECONDS = 5.0
 """Of the interpreter and the module's import, on a busy machine."""
+DESCRIBING_KEYS, CALLING_KEYS = {"name"}, {"text", "failed"}
+"""Of each step in a report but the first, which says that the module is ready, or its fault."""
 NOT_REPEATABLE = (
     "gives another result when the same calls are repeated; let tools depend on their arguments and on the seed of "
     "make_world only, not on the clock"
@@ -89,10 +91,10 @@ class ToolModule:
     async def describe_world(self, seed: int) -> str:
         """What `describe_world` of the module says about a new world; empty without one. Raises UnusableTools."""
         steps, ran = await self._run(seed=seed, world=True)
-        if not steps or steps[0].get("failed"):
+        if not steps or steps[0]["failed"]:
             said = steps[0]["text"] if steps else self._describe_stop(ran)
             raise UnusableTools(f"{self.title}: describe_world fails: {said}")
-        return build_result(str(steps[0]["text"])).text
+        return build_result(steps[0]["text"]).text
 
     async def call_tools(self, seed: int, made: Sequence[MadeCall], calls: Sequence[ToolCall]) -> list[ToolResult]:
         """The results of `calls`, after those that were `made` before in the same conversation.
@@ -114,7 +116,7 @@ class ToolModule:
             if len(outcomes) < len(done):
                 what = f"{self.title}: {done[len(outcomes)].call.name} {self._describe_stop(ran)} when it is repeated"
                 return [*results, *(ToolResult(text="", broken=what) for _ in rest)]
-            results += outcomes[len(done) :]
+            results += outcomes[len(done) : len(done) + len(rest)]
             if len(results) < len(calls):
                 results.append(build_failure(f"{calls[len(results)].name} {self._describe_stop(ran)}", undone=True))
         return results
@@ -142,14 +144,10 @@ class ToolModule:
             output_bytes=OUTPUT_BYTES,
         )
         ran = await run_python({"main.py": main}, "main.py", limits)
-        lines = [line for line in ran.output.splitlines() if line.startswith(token)]
-        try:
-            steps = [json.loads(line.removeprefix(token)) for line in lines]
-        except ValueError:
-            steps = []
-        if not steps or ("fault" in steps[0] and "name" not in steps[0]):
+        steps = _read_report(ran.output, token, DESCRIBING_KEYS if describe else CALLING_KEYS)
+        if not steps or "fault" in steps[0]:
             fault = steps[0]["fault"] if steps else self._describe_stop(ran)
-            raise UnusableTools(f"{self.title}: cannot be run: {clean_text(str(fault), 500)}")
+            raise UnusableTools(f"{self.title}: cannot be run: {clean_text(fault, 500)}")
         return steps[1:], ran
 
 
@@ -158,8 +156,28 @@ def _harness_source() -> str:
     return Path(module_harness.__file__).read_text(encoding="utf-8")
 
 
+def _read_report(output: str, token: str, keys: set[str]) -> list[dict[str, Any]]:
+    """The steps that a sandbox reports, up to the first that the harness does not write: the module and all that its tools execute
+    are in the same process, where they can find the token and write anything.
+    """
+    steps: list[dict[str, Any]] = []
+    for line in output.splitlines():
+        if line.startswith(token):
+            try:
+                step = json.loads(line.removeprefix(token))
+            except (ValueError, RecursionError):
+                break
+            needed = [keys] if steps else [{"ready"}, {"fault"}]
+            if not (isinstance(step, dict) and any(step.keys() >= some for some in needed)):
+                break
+            if not all(isinstance(step.get(key, ""), str) for key in ("name", "fault", "text")):
+                break
+            steps.append(step)
+    return steps
+
+
 def _read_result(step: dict[str, Any]) -> ToolResult:
-    return build_result(str(step["text"]), failed=bool(step["failed"]))
+    return build_result(step["text"], failed=bool(step["failed"]))
 
 
 def _read_file(path: Path, name: str) -> str:

@@ -197,9 +197,15 @@ def choose_parent_release(
 
     Raises:
         StoreError: if a release is damaged.
+        UsageError: if the lineage has releases of filtered folders, on which no run can build.
     """
     lineage = Lineage(locate_releases(runs) / recipe.name)
-    digests = _list_possible_digests(lineage.read_verified(), recipe, sources)
+    releases = lineage.read_verified()
+    if given := next((one for one in releases if RunDir(one.path).own_rows_file.name not in one.manifest.files), None):
+        raise UsageError(
+            f"{recipe.name}: is the name of releases of given rows ({given.name}); give the recipe another `name`"
+        )
+    digests = _list_possible_digests(releases, recipe, sources)
     chosen = next(iter(digests))
     if resume:
         begun = (p for p, d in digests.items() if RunDir(runs / build_run_name(recipe, d)).manifest_file.exists())

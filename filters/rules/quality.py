@@ -15,7 +15,7 @@ from core.config.filters import QualityFilter, QualityRule
 from core.sample import RejectionReason
 from filters.base import Document, DroppedDocument
 from filters.rules.repetition import duplicate_character_share
-from filters.text_normalization import may_be_english, split_words
+from filters.text_normalization import is_mostly_latin, split_words
 
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 """Rae et al. 2021, appendix A.1.1."""
@@ -148,7 +148,7 @@ ENGLISH_RULES: frozenset[QualityRule] = frozenset(
 
 def can_judge_quality(document: Document, config: QualityFilter) -> bool:
     """Not text of other scripts by rules for English."""
-    return not ENGLISH_RULES.intersection(select_quality_rules(config)) or may_be_english(document.text)
+    return not ENGLISH_RULES.intersection(select_quality_rules(config)) or is_mostly_latin(document.text)
 
 
 def select_quality_rules(config: QualityFilter) -> list[QualityRule]:

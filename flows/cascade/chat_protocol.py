@@ -14,7 +14,7 @@ from core.storage.fitted_images import UnreadableImage
 from core.weights.gguf_header import ImageLimits
 from flows.terminal.text_format import format_one_line
 from teachers.grammar_bounds import GrammarTooLarge, check_grammar_bounds
-from teachers.local_images import fit_message_images
+from teachers.local_images import CLIENT_PIXELS, fit_message_images
 from teachers.openai_chat import build_messages, list_answer_tokens
 
 TEACHER_ONLY_KEYS = (
@@ -35,6 +35,10 @@ PROTOCOL_KEYS = frozenset({
 })  # fmt: skip
 """The request keys forwarded to a model that this process started. Its server has more: grammars, other samplers, paths."""
 MOST_STOPS = 16
+MOST_PARTS = 10_000
+"""Messages of a request and parts of their contents, together: reading 200,000 takes seconds in which nobody else is answered."""
+MOST_IMAGES = 16
+"""Of a request, decoded here: a kilobyte may be an image that takes 400 MB and half a second."""
 TEXT_PARTS, IMAGE_PART = ("text", "refusal"), "image_url"
 """The types of parts of a content."""
 MORE_THAN_TEXT = "messages with more than text"
@@ -215,10 +219,23 @@ def read_chat_request(body: Any) -> ChatRequest:
     """Raises ChatError unless the body requests one chat completion."""
     if not isinstance(body, dict):
         raise ChatError("the body is not a JSON object")
+    _check_message_count(body.get("messages"))
     try:
         return ChatRequest.model_validate(body)
     except ValidationError as error:
         raise build_request_error(error) from None
+
+
+def _check_message_count(messages: Any) -> None:
+    """Raises ChatError before too many messages are validated."""
+    turns = messages if isinstance(messages, list) else []
+    parts = sum(
+        len(turn["content"]) for turn in turns if isinstance(turn, dict) and isinstance(turn.get("content"), list)
+    )
+    if (number := len(turns) + parts) > MOST_PARTS:
+        raise ChatError(
+            f"messages: {number:,} messages and parts of messages; at most {MOST_PARTS:,} are read", param="messages"
+        )
 
 
 def build_request_error(error: ValidationError) -> ChatError:
@@ -256,11 +273,16 @@ def build_student_request(
 
 
 def build_pictured_messages(request: ChatRequest, limits: ImageLimits) -> list[dict[str, Any]]:
-    """The messages as text and fitted images. Raises ChatError if an image is not in the request, or cannot be decoded."""
+    """The messages as text and fitted images. Raises ChatError if there are too many images, or one is not in the request or
+    cannot be decoded.
+    """
+    if (number := sum(len(message.image_urls) for message in request.messages)) > MOST_IMAGES:
+        raise ChatError(f"messages: {number:,} images; at most {MOST_IMAGES} are read", param="messages")
     turns = []
     for plain, given in zip(request.plain_turns, request.messages, strict=True):
+        pictured = plain.model_copy(update={"images": tuple(given.image_urls)})
         try:
-            turns.append(fit_message_images(plain.model_copy(update={"images": tuple(given.image_urls)}), limits))
+            turns.append(fit_message_images(pictured, limits, CLIENT_PIXELS))
         except UnreadableImage as fault:
             raise ChatError(f"messages: an image {fault}", param="messages") from None
     return build_messages(turns, images_first=True)

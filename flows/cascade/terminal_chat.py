@@ -6,7 +6,7 @@ llama.cpp answers if it is installed, otherwise torch. Knows no teacher and no r
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from flows.data.student_files import (
     import_student_module,
     is_weights_file,
 )
+from flows.terminal.console import SESSION
 from flows.terminal.suggested_commands import format_command, format_resume_hint
 from flows.terminal.text_format import replace_unsafe_characters
 from teachers.relay import RelayError, open_relay
@@ -137,6 +138,7 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
     Raises:
         UsageError: if the student can neither be loaded by llama.cpp nor by torch.
         ProviderError: if llama.cpp cannot load the weights.
+        UserInterrupt: if the user stops the loading.
     """
     if (weights := _find_llama_weights(student)) is None:
         assert student.folder is not None, "a GGUF file needs llama.cpp"
@@ -153,10 +155,12 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
         return
     slot_tokens = max(LEAST_SLOT_TOKENS, 2 * settings.max_tokens)
     model = TeacherConfig(model=f"local/{weights}", max_concurrent=1, slot_tokens=slot_tokens)
-    with asyncio.Runner() as runner:
+    with closing(asyncio.Runner()) as runner:  # its event loop is made by the first `run`
         stack = AsyncExitStack()
         try:
-            relay = runner.run(stack.enter_async_context(open_relay(model)))
+            # Ctrl-C as a KeyboardInterrupt would leave a half-made event loop, or one with a half-started process.
+            with SESSION.handle_interrupts():
+                relay = runner.run(SESSION.run_unless_stopped(stack.enter_async_context(open_relay(model))))
 
             def stream(turns: Sequence[ChatTurn], write: WriteText) -> str:
                 body = {

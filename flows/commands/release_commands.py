@@ -1,6 +1,7 @@
 """Commands for releases and their lineage."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,33 +11,62 @@ from flows.commands.command_options import (
     RELEASE_PANEL,
     JsonOption,
     RecipeArgument,
-    RunArgument,
     RunsOption,
     print_json,
     print_text,
 )
 
+if TYPE_CHECKING:
+    from flows.data.run_storage import RunStorage
+    from flows.release.release_creation import CreatedRelease
+
 app = typer.Typer()
 
 
 @app.command("release", rich_help_panel=RELEASE_PANEL)
-def release_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER, as_json: JsonOption = False) -> None:
-    """Make an immutable release of a run, the next generation of its recipe. Refused if the release gate is not met."""
+def release_command(
+    run_name: Annotated[
+        str, typer.Argument(metavar="RUN", help="The name of a run, its directory, or a folder that `filter` wrote.")
+    ],
+    *,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a folder: the name of its releases; default: the folder's.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Of a folder: real text to compare with, as for `assess`.")
+    ] = None,
+    license_name: Annotated[
+        str | None, typer.Option("--license", metavar="SPDX", help="Of a folder: the licence of its rows.")
+    ] = None,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an immutable release of a run, the next generation of its recipe, or of a filtered folder. Refused if the release gate
+    is not met.
+    """
     from core.runs.records import summarize_manifest
     from flows.data.run_storage import open_run_storage
     from flows.release.release_creation import format_created_release, release_run
     from flows.release.release_gate import find_release_refusals
+    from flows.release.rows_release import is_filtered_folder
 
     storage = open_run_storage(runs_dir)
-    run = storage.find_run(run_name)
-    try:
-        created = release_run(run, storage)
-    except GateNotMet:
-        if as_json:
-            manifest = run.read_manifest()
-            gates = [str(refusal) for refusal in find_release_refusals(manifest)]
-            print_json({**summarize_manifest(manifest), "release": None, "gates": gates})
-        raise
+    if is_filtered_folder(Path(run_name)):
+        created = _release_folder(Path(run_name), name, reference, license_name, storage)
+    elif given := [
+        option for option, value in (("--name", name), ("--reference", reference), ("--license", license_name)) if value
+    ]:
+        raise UsageError(f"{given[0]}: {run_name} is no folder that `filter` wrote; a run has it from its recipe")
+    else:
+        run = storage.find_run(run_name)
+        try:
+            created = release_run(run, storage)
+        except GateNotMet:
+            if as_json:
+                manifest = run.read_manifest()
+                gates = [str(refusal) for refusal in find_release_refusals(manifest)]
+                print_json({**summarize_manifest(manifest), "release": None, "gates": gates})
+            raise
     if as_json:
         release = created.release
         identity = {"release": release.name, "path": str(release.path), "digest": release.manifest.digest}
@@ -44,6 +74,21 @@ def release_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER
         print_json({**summarize_manifest(release.manifest.run), **identity, "promotion": promotion})
         return
     print_text(format_created_release(created, runs_dir))
+
+
+def _release_folder(
+    folder: Path, name: str | None, reference: str | None, license_name: str | None, storage: "RunStorage"
+) -> "CreatedRelease":
+    from flows.evaluate.dataset_assessment import assess_dataset
+    from flows.publication.content_scan import check_no_secrets
+    from flows.release.rows_release import name_lineage, read_filtered_folder, release_rows
+
+    lineage, filtered = name_lineage(folder, name), read_filtered_folder(folder)
+    if not filtered.report.counts.kept:
+        raise GateNotMet(f"{folder} is not released: no row was kept, so there is nothing to release")
+    check_no_secrets([filtered.kept])
+    assessment = assess_dataset(filtered.kept, reference, 7, parent=None, cache=None)
+    return release_rows(filtered, assessment, lineage, storage, license_name)
 
 
 @app.command("lineage", rich_help_panel=RELEASE_PANEL)

@@ -26,7 +26,7 @@ from core.storage.sample_files import (
     unflatten_message,
 )
 from filters.base import Document
-from flows.data.dataset_formats import VOTES, count_prompt_turns
+from flows.data.dataset_formats import IMAGE_SEED_COLUMNS, VOTES, count_prompt_turns
 from flows.data.row_forms import build_row_document
 from flows.terminal.text_format import format_one_line
 
@@ -192,13 +192,14 @@ def find_sample(run: RunDir, name: str) -> Sample:
 def read_kept_rows(run: RunDir) -> "pl.DataFrame":
     """The kept samples in the order of the run: `id`, `messages`, `asked` (the number of messages that are the prompt),
     `reasoning`, `tools` and `question` from the candidates' fields, as text or JSON text, without tools that the system message
-    has; `passage`, a hash of the seed's text; `votes` on the answers of a decision; and, if any sample's difficulty was measured,
-    its `pass_rate`.
+    has; `passage`, a hash of the seed's text; `votes` on the answers of a decision; `kind` and `source` of a question about the
+    user's image; and, if any sample's difficulty was measured, its `pass_rate`.
     """
     import polars as pl
 
     kept = [create_empty_rows()]
-    fields, roles = pl.col("fields").str, pl.element().struct.field("role")
+    fields, seed, roles = pl.col("fields").str, pl.col("seed").str, pl.element().struct.field("role")
+    of_image = pl.when(seed.json_path_match("$.data.images").is_not_null())
     for index in run.shards():
         columns = ("id", "messages", "fields", "seed", ATTEMPTS_COLUMN)
         rows = complete_turn_fields(read_sample_columns(run.kept_file(index), columns))
@@ -208,11 +209,12 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
             "messages",
             pl.Series("asked", [count_prompt_turns(turns) for turns in roles_of_rows], dtype=pl.Int64),
             reasoning=fields.json_path_match("$.reasoning"),
-            tools=pl.when(pl.col("seed").str.json_path_match("$.data.written_out").ne_missing("true")).then(
+            tools=pl.when(seed.json_path_match("$.data.written_out").ne_missing("true")).then(
                 fields.json_path_match("$.tools")
             ),
             question=fields.json_path_match("$.question"),
-            passage=pl.col("seed").str.json_path_match("$.data.text").map_elements(_hash_passage, pl.String),
+            passage=seed.json_path_match("$.data.text").map_elements(_hash_passage, pl.String),
+            **{name: of_image.then(seed.json_path_match(f"$.data.{name}")) for name in IMAGE_SEED_COLUMNS},
             votes=fields.json_path_match("$.label_votes").str.json_decode(build_votes_type()),
             pass_rate=pl.col(ATTEMPTS_COLUMN).list.mean(),
         )
@@ -229,7 +231,7 @@ def create_empty_rows() -> "pl.DataFrame":
     """`read_kept_rows` without rows."""
     import polars as pl
 
-    texts = dict.fromkeys(("reasoning", "tools", "question", PASSAGE), pl.String)
+    texts = dict.fromkeys(("reasoning", "tools", "question", PASSAGE, *IMAGE_SEED_COLUMNS), pl.String)
     shapes: dict[str, Any] = {
         "id": pl.String,
         "messages": pl.List(build_message_type()),

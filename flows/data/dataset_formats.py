@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FlatTurn = Mapping[str, Any]
 """A message of a samples file; `tool_calls` is JSON text."""
 VOTES = "votes"
+IMAGE_SEED_COLUMNS = ("kind", "source")
 PROMPT_ROLES = ("system", "user")
 ROWS_PER_SLICE = 1000
 """Rows converted to Python objects at a time, for forms that expressions cannot build."""
@@ -44,12 +45,14 @@ COLUMN_MEANINGS = {
     "conversations": "the conversation: a list of `{from, value}`, from `system`, `human`, `gpt`, `function_call`, `tool`",
     "images": "the images of the conversation, in the order of its parts of the type `image`",
     "reasoning": "the reasoning behind the answer, if the teacher wrote it",
+    "kind": "the kind of question that was asked for",
+    "source": "the file or row that the images are from",
     VOTES: "how many votes of the teacher each answer of each question has",
     "pass_rate": "the share of a weaker teacher's attempts at the question that passed: 1 is easy, 0 is hard",
     "tools": "the tools that the assistant may call, as JSON: a list of functions with their JSON schemas",
 }
 """The meaning of each column of any form, for the dataset card."""
-OPTIONAL_COLUMNS = ("images", "reasoning", "tools", VOTES, "pass_rate", "system", "history")
+OPTIONAL_COLUMNS = ("images", "reasoning", "tools", "kind", "source", VOTES, "pass_rate", "system", "history")
 """Columns that are omitted if they are empty in all rows."""
 
 
@@ -257,7 +260,11 @@ def _convert_tool_schemas(tools: str | None) -> str | None:
 
 
 def _list_optional_columns(rows: "pl.DataFrame") -> list[str]:
-    return [name for name in (IMAGES_COLUMN, "reasoning", "tools", VOTES, PASS_RATE) if name in rows.columns]
+    return [
+        name
+        for name in (IMAGES_COLUMN, "reasoning", "tools", *IMAGE_SEED_COLUMNS, VOTES, PASS_RATE)
+        if name in rows.columns
+    ]
 
 
 def _build_messages_form(rows: "pl.DataFrame", turns: TurnForm) -> "pl.DataFrame":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.config.filters import PersonalDataFilter
-from core.errors import UsageError
+from core.errors import GateNotMet, UsageError
 from core.installation import format_install_command
 from core.secrets import find_secrets
 from filters.chain.registry import FILTERS
@@ -46,6 +46,19 @@ def check_scan_requirements() -> None:
             f"the search for personal data before publishing needs the extra `{entry.extra}` ({', '.join(missing)} is missing): "
             f"run {format_install_command(str(entry.extra))}"
         )
+
+
+def check_no_secrets(paths: Sequence[Path], stopped: Callable[[], None] = lambda: None) -> None:
+    """Search files for secrets only, which needs no package. Raises GateNotMet naming each place, never the value."""
+    found: list[FoundContent] = []
+    for path in paths:
+        for place, text in _read_texts(path):
+            stopped()
+            if (secrets := find_secrets(text)) and len(found) < MOST_FOUND:
+                found.append(FoundContent(path.name, place, ", ".join(secrets), is_secret=True))
+    if found:
+        more = [f"and maybe more: {MOST_FOUND} are listed"] * (len(found) >= MOST_FOUND)
+        raise GateNotMet("\n  ".join(["it has secrets; remove them and filter again:", *map(str, found), *more]))
 
 
 class ContentScan:

@@ -108,7 +108,7 @@ def _format_key_table(model: type[BaseModel]) -> str:
             or ("Its table is below." if _list_models(field.annotation) else "")
         )
         words = " ".join(part for part in (about, *_list_limits(field)) if part)
-        rows.append(f"| `{name}` | {_format_default(field)} | {words} |")
+        rows.append(f"| `{field.alias or name}` | {_format_default(field)} | {words} |")
     return "\n".join(["| key | default | |", "|---|---|---|", *rows]) if rows else "No keys."
 
 

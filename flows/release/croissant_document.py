@@ -84,7 +84,7 @@ def build_croissant_document(facts: ReleaseFacts, folder: Path) -> dict[str, Any
         "version": facts.version,
         "datePublished": format_utc(facts.released),
         "dateCreated": format_utc(manifest.started),
-        "keywords": ["synthetic", "stillhouse", facts.recipe.family],
+        "keywords": ["synthetic", "stillhouse", facts.recipe.family] if facts.recipe else ["stillhouse", "filtered"],
         "isLiveDataset": False,
         "distribution": [_build_file_object(file) for file in facts.data_files],
         "recordSet": list(_build_record_sets(facts, folder)),
@@ -118,7 +118,7 @@ def _build_activity(facts: ReleaseFacts) -> dict[str, Any]:
     return {
         "@id": build_urn("run", facts.manifest.run),
         "@type": "prov:Activity",
-        "prov:label": f"run {facts.manifest.run} of the recipe {facts.lineage.recipe}, digest {facts.manifest.digest}",
+        "prov:label": facts.activity,
         "prov:startedAtTime": format_utc(facts.manifest.started),
         "prov:endedAtTime": format_utc(facts.released),
         "prov:used": used,
@@ -158,16 +158,14 @@ def _build_record_sets(facts: ReleaseFacts, folder: Path) -> "list[dict[str, Any
             path, rows = f"{base}{split}.parquet", getattr(form, split)
             if path in paths and rows:
                 name = f"{form.name}-{split}"
+                columns = pl.read_parquet_schema(folder / path)
                 sets.append({
                     "@type": "cr:RecordSet",
                     "@id": name,
                     "name": name,
                     "description": f"{rows:,} rows of the form {form.name} in the split {split}.",
-                    "key": {"@id": f"{name}/id"},
-                    "field": [
-                        _build_field(f"{name}/{column}", column, kind, path)
-                        for column, kind in pl.read_parquet_schema(folder / path).items()
-                    ],
+                    **({"key": {"@id": f"{name}/id"}} if "id" in columns else {}),
+                    "field": [_build_field(f"{name}/{column}", column, kind, path) for column, kind in columns.items()],
                 })  # fmt: skip
     return sets
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from jinja2 import Environment
@@ -12,10 +12,18 @@ from core.runs.records import RunManifest
 from core.runs.releases import LineageRecord
 from core.storage.atomic_files import hash_file, write_json, write_text
 from core.storage.sample_files import read_sample_columns
-from flows.data.dataset_card import build_dataset_card, create_markdown_environment, escape_cell
+from flows.data.dataset_card import (
+    build_dataset_card,
+    build_license_fields,
+    create_markdown_environment,
+    escape_cell,
+    find_size_category,
+    hide_folder,
+)
 from flows.release.croissant_document import build_croissant_document
 from flows.release.release_facts import ReleasedFile, ReleaseFacts, gather_release_facts
 from flows.release.sbom_document import build_sbom_document
+from flows.report.filter_report import FilterReport
 from flows.terminal.text_format import format_count
 
 CARD = "README.md"
@@ -57,6 +65,22 @@ def write_release_documents(
     return written
 
 
+def write_rows_documents(folder: Path, facts: ReleaseFacts, filtered: FilterReport) -> dict[str, str]:
+    """As `write_release_documents`, of rows that a user gave. Nothing is known of their training content, so that summary is left
+    out.
+    """
+    card = _create_document_environment().get_template("rows_card.md")
+    license_fields, size = build_license_fields(facts.manifest.license), find_size_category(filtered.counts.kept)
+    text = card.render(facts=facts, m=facts.manifest, report=filtered, license_fields=license_fields, size=size)
+    write_text(folder / CARD, text + "\n")
+    written = {CARD: hash_file(folder / CARD)}
+    for name, build in ((CROISSANT, partial(build_croissant_document, folder=folder)), (SBOM, build_sbom_document)):
+        files = [ReleasedFile(path, digest, (folder / path).stat().st_size) for path, digest in written.items()]
+        write_json(folder / name, build(facts._replace(files=sorted([*facts.files, *files]))))
+        written[name] = hash_file(folder / name)
+    return written
+
+
 def _count_conversations(folder: Path, manifest: RunManifest) -> tuple[int, int]:
     """Conversations to train on and held out: those of the first form of the dataset that holds every conversation."""
     whole = [form for form in manifest.formats if form.name != "preference" and not form.left_out]
@@ -74,7 +98,9 @@ def build_training_summary(facts: ReleaseFacts) -> str:
 
 @cache
 def _create_document_environment() -> Environment:
-    return create_markdown_environment(Path(__file__).with_name("templates"), escape_cell, format_count, format_day)
+    return create_markdown_environment(
+        Path(__file__).with_name("templates"), escape_cell, format_count, format_day, hide_folder
+    )
 
 
 def format_day(iso: str) -> str:

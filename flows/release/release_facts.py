@@ -50,7 +50,10 @@ class UsedSource(NamedTuple):
 class ReleaseFacts(NamedTuple):
     """Everything that documents state."""
 
-    recipe: Recipe
+    recipe: Recipe | None
+    """None for rows that a user gave and `filter` filtered."""
+    filters: Mapping[str, str]
+    """What each removes, by its type."""
     manifest: RunManifest
     lineage: LineageRecord
     released: str
@@ -94,7 +97,7 @@ class ReleaseFacts(NamedTuple):
 
     @property
     def masks_personal_data(self) -> bool:
-        return any(config.type == "pii" for config in self.recipe.filters)
+        return "pii" in self.filters
 
     @property
     def people(self) -> str:
@@ -111,11 +114,32 @@ class ReleaseFacts(NamedTuple):
     def summary(self) -> str:
         """One sentence about the dataset."""
         rows = self.lineage.mix.rows - self.lineage.mix.withheld
+        if self.recipe is None:
+            return f"{rows:,} of {self.manifest.counts.candidates:,} given rows, kept by filters: release {self.name}."
         real = f", all but {self.lineage.mix.real:,} of them" if self.lineage.mix.real else ""
         return (
             f"{rows:,} conversations{real} written by a language model and checked by programs before they were kept: release "
             f"{self.lineage.generation} of the recipe {self.lineage.recipe}, family {self.recipe.family}."
         )
+
+    @property
+    def collection(self) -> str:
+        """How the rows came about, in a sentence."""
+        if self.recipe is None:
+            return "Given by the publisher; Stillhouse wrote none of the rows and knows neither their author nor their rights."
+        return (
+            f"Written by {', '.join(one.terms.model for one in self.teachers)} from the seeds of the recipe "
+            f"{self.lineage.recipe} (run {self.manifest.run}, digest {self.manifest.digest})"
+            + (f"; {self.people}." if self.people else ".")
+        )
+
+    @property
+    def activity(self) -> str:
+        """What made the dataset, without a full stop."""
+        made = (
+            f"run {self.manifest.run} of the recipe {self.lineage.recipe}" if self.recipe else "filters over given rows"
+        )
+        return f"{made}, digest {self.manifest.digest}"
 
 
 def gather_release_facts(
@@ -134,7 +158,8 @@ def gather_release_facts(
     ]
     ordered = sorted(files, key=lambda file: file.path)
     used = _list_sources(recipe, sources)
-    return ReleaseFacts(recipe, manifest, lineage, released, run_digests, teachers, used, ordered)
+    filters = {config.type: config.about for config in recipe.filters}
+    return ReleaseFacts(recipe, filters, manifest, lineage, released, run_digests, teachers, used, ordered)
 
 
 def _list_sources(recipe: Recipe, sources: Mapping[str, str]) -> list[UsedSource]:

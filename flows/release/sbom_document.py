@@ -80,7 +80,7 @@ def build_sbom_document(facts: ReleaseFacts) -> dict[str, Any]:
 def _add_dataset(sbom: _Sbom, publisher: str) -> str:
     facts = sbom.facts
     checks = [f"check {check.type}: {check.about}" for check in facts.manifest.checks]
-    filters = [f"filter {config.type}: {config.about}" for config in facts.recipe.filters]
+    filters = [f"filter {name}: {about}" for name, about in facts.filters.items()]
     collapse = facts.manifest.collapse
     return sbom.add(
         "dataset_DatasetPackage", "dataset",
@@ -88,11 +88,7 @@ def _add_dataset(sbom: _Sbom, publisher: str) -> str:
         software_primaryPurpose="data", originatedBy=[publisher], suppliedBy=publisher,
         builtTime=format_utc(facts.manifest.started), releaseTime=format_utc(facts.released),
         dataset_datasetType=["text"], dataset_datasetSize=sum(file.size for file in facts.data_files),
-        dataset_dataCollectionProcess=(
-            f"Written by {', '.join(one.terms.model for one in facts.teachers)} from the seeds of the recipe "
-            f"{facts.lineage.recipe} (run {facts.manifest.run}, digest {facts.manifest.digest})"
-            + (f"; {facts.people}." if facts.people else ".")
-        ),
+        dataset_dataCollectionProcess=facts.collection,
         dataset_dataPreprocessing=[*checks, *filters, *([facts.people] if facts.people else [])],
         dataset_anonymizationMethodUsed=(
             ["personal data found by patterns is masked or its sample dropped"] if facts.masks_personal_data else []
@@ -100,7 +96,9 @@ def _add_dataset(sbom: _Sbom, publisher: str) -> str:
         dataset_hasSensitivePersonalInformation="noAssertion",
         dataset_intendedUse="training small language models",
         dataset_knownBias=[
-            "errors and biases of the models that wrote the text; cases that are hard for them are rare",
+            "errors and biases of the models that wrote the text; cases that are hard for them are rare"
+            if facts.recipe
+            else "those of the given rows, which nobody measured",
             f"collapse verdict: {collapse.headline}" if collapse else "not assessed for collapse",
         ],
     )  # fmt: skip

@@ -92,7 +92,7 @@ class FilterStep(FrozenModel):
     rows_in: int
     dropped: int
     unjudged: int = 0
-    """Rows in scripts that the filter does not know; it lets them pass."""
+    """Rows that do not look like a language that the filter knows; it lets them pass."""
     compared: str | None = None
     """The part of a row that is compared with other rows, for filters that compare rows."""
 
@@ -387,7 +387,7 @@ def format_filter_counts(report: FilterReport) -> list[str]:
     compared = [f"{', '.join(dict.fromkeys(names))}: {part}" for part, names in filters_by_part.items()]
     lines += format_labelled_lines("compared", compared)
     unjudged = [
-        f"{step.filter} knows English only: {format_count(step.unjudged, 'row')} in other scripts passed unchecked"
+        f"{step.filter} knows English only: {format_count(step.unjudged, 'row')} without frequent English words passed unchecked"
         for step in report.steps
         if step.unjudged
     ]

@@ -30,6 +30,11 @@ def build_test_plan(recipe: Recipe | RunPlan) -> RunPlan:
 Answer = Callable[[TeacherQuestion], str]
 
 
+def is_revision(asked: str) -> bool:
+    """Whether the last message of a question asks for a revision of one constrained answer."""
+    return "Note:" in asked or "This answer has faults:" in asked
+
+
 def estimate_usage(question: TeacherQuestion) -> TokenUsage:
     """Four bytes per token, as in English."""
     return TokenUsage(calls=1, prompt_tokens=len(question.canonical) // 4, completion_tokens=20)

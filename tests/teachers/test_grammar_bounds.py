@@ -36,13 +36,20 @@ def nested(levels: int) -> dict[str, Any]:
         ({"type": "array", "maxItems": 100_000}, "`maxItems` = 100,000 in a JSON schema; at most 2,000 is allowed"),
         ({"minLength": 2_001}, "`minLength` = 2,001"),
         ({"prefixItems": [{"maxLength": 2_000}] * 11}, "has 22,000 repetitions in all"),
-        ({"anyOf": [{"const": 1}] * 1_001}, "gives 1,001 alternatives for one value"),
-        ({"enum": [1] * 1_001}, "alternatives"),
+        ({"anyOf": [{"const": 1}] * 201}, "gives 201 alternatives for one value"),
+        ({"enum": [1] * 201}, "at most 200 are allowed"),
         ({"allOf": [{"anyOf": [{}] * 40}] * 2}, "alternatives"),
         (chain(10, 12), "alternatives"),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, {}]}}}, "leads back to itself"),
         ({"$ref": "http://127.0.0.1/x"}, "nothing is fetched"),
         ({"$ref": "#/$defs/no"}, "leads nowhere"),
+        ({"x": PATTERN, "$ref": "#/x"}, "'#/x' in a JSON schema leads to no schema; define it under `$defs`"),
+        ({"const": {"a": PATTERN}, "items": {"$ref": "#/const/a"}}, "leads to no schema"),
+        ({"enum": [PATTERN], "$ref": "#/enum/0"}, "leads nowhere"),
+        ({"$defs": PATTERN, "$ref": "#/$defs"}, "leads to no schema"),
+        ({"$defs": {"pattern": {}, **PATTERN}, "properties": {"$defs": {}}, "$ref": "#properties/$defs"}, "leads nowhere"),
+        ({"": {"$defs": {"a": PATTERN}}, "$defs": {"a": {}}, "$ref": "#//$defs/a"}, "leads nowhere"),
+        ({"$defs": {"a~1b": {}, "a/b": {}}, "$ref": "#/$defs/a~1b"}, "leads nowhere"),
         ({"properties": {f"p{i}": {} for i in range(201)}}, "201 properties of one object"),
         ({"minimum": -(10**30)}, "`minimum` in a JSON schema is beyond"),
         (nested(33), "nested deeper than 32"),
@@ -63,7 +70,16 @@ def test_schemas_that_take_long_are_refused_in_a_sentence(schema: Any, sentence:
         TREE,
         {"type": "object", "properties": {"pattern": {"type": "string"}, "maxItems": {"const": 99_999}}},
         {"enum": ["pattern", {"pattern": "x"}], "minimum": 0, "maxLength": 2_000},
-        chain(3, 5),
+        {
+            "properties": {
+                "a": {"type": "string"},
+                "b": {"items": {"$ref": "#/properties/a"}},
+                "c": {"$ref": "#/$defs/any"},
+            },
+            "$defs": {"any": True},
+        },
+        chain(3, 4),
+        {"enum": list(range(200))},
     ],
 )
 def test_schemas_as_people_write_them_are_taken(schema: dict[str, Any]) -> None:
@@ -79,8 +95,14 @@ def test_a_runs_own_schema_reaches_a_local_teacher_within_the_same_bounds() -> N
         )  # fmt: skip
         return build_request_body(question, "m", TeacherConfig(model=model, base_url="http://x/v1"))["response_format"]
 
-    schema = {"properties": {"a": PATTERN, "b": {"type": "array", "maxItems": 10**6, "minItems": 1}}}
-    loose = {"properties": {"a": {"type": "string"}, "b": {"type": "array", "minItems": 1}}}
+    schema = {
+        "properties": {
+            "a": PATTERN,
+            "b": {"type": "array", "maxItems": 10**6, "minItems": 1},
+            "c": {"type": "integer", "enum": list(range(201))},
+        }
+    }
+    loose = {"properties": {"a": {"type": "string"}, "b": {"type": "array", "minItems": 1}, "c": {"type": "integer"}}}
     assert form(schema, "local/smollm2-135m")["json_schema"]["schema"] == loose
     assert form(schema, "openai/m")["json_schema"]["schema"] == schema
     assert form(chain(10, 12), "local/smollm2-135m") == {"type": "json_object"}

@@ -166,6 +166,22 @@ def remove_notes(schema: Any) -> Any:
     return {key: map_subschemas(key, value, remove_notes) for key, value in schema.items() if not key.startswith("x-")}
 
 
+def describe_booleans(schema: Any) -> Any:
+    """`schema` without notes, in which the description of each boolean says what its values mean, as far as notes say so.
+
+    Who reads `"law": {"type": "boolean"}` cannot know that it asks whether a find was reported.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    plain = {k: map_subschemas(k, value, describe_booleans) for k, value in schema.items() if not k.startswith("x-")}
+    kinds, notes = schema.get("type"), schema.get("x-evidence")
+    if "boolean" in ([kinds] if isinstance(kinds, str) else kinds or ()) and isinstance(notes, dict):
+        meant = [f"{side}: {words[0]}" for side in ("true", "false") if (words := notes.get(side))]
+        told = [text for text in [schema.get("description")] if text]
+        plain["description"] = "; ".join([*told, *meant])
+    return plain
+
+
 def resolve_reference(reference: str, root: JsonSchema) -> Any:
     """The schema that a reference of a checked schema names."""
     return root["$defs"][reference.rpartition("/")[2]]

@@ -6,7 +6,7 @@ Knows no family and no teacher. It cannot see whether a quote is related to the 
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -165,6 +165,17 @@ class QuotableText:
         if denial := re.search(NEGATION_BEFORE, f"{normalize_quote(before)} ".casefold()):
             return f"is cut off from {denial.group().strip()!r} before it; quote that too"
         return None
+
+
+def find_quoted_headers(quotes: Sequence[str], text: str) -> list[str]:
+    """The header lines of the Markdown tables from whose rows a quote is: a quoted cell is what its column says."""
+    headers = []
+    for is_table, lines in groupby(text.splitlines(), key=lambda line: line.startswith("|")):
+        rows = list(lines)
+        if is_table and len(rows) > 2:
+            body = normalize_quote("\n".join(rows[2:]))
+            headers += [rows[0]] if any(normalize_quote(quote) in body for quote in quotes) else []
+    return headers
 
 
 def normalize_quote(text: str) -> str:

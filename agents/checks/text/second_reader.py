@@ -50,6 +50,8 @@ deep shallow|thick thin|wide narrow|male female""".splitlines()
     for pair in line.split("|")
 ]
 """Words that embeddings put near each other, and that say the opposite."""
+SHARED_REASON = 0.3
+"""Smallest F1 of the words after two equal answers yes or no: the same reason in other words shares some, another reason none."""
 KINDS: tuple[AnswerKind, ...] = ("exact", "numeric")
 MAX_SHOWN_CHARACTERS = 160
 """Characters of an answer in the evidence."""
@@ -183,7 +185,7 @@ def adds_nothing(answer: str, question: str) -> bool:
 
 def is_same_reading(left: str, right: str, question: str, overlap: float) -> bool:
     """Whether two answers to a question agree: equal as texts or numbers, or with enough `overlap` and no contradiction: yes
-    and no, a denial, numbers, names, words such as `before`.
+    and no, a denial, numbers, names, words such as `before`. For two times yes, or no, less overlap is enough.
     """
     if any(compare_answers(kind, left, right).equal for kind in KINDS):
         return True
@@ -199,6 +201,10 @@ def is_same_reading(left: str, right: str, question: str, overlap: float) -> boo
     plain_question = normalize_spelling(question)
     known = merge_forms(repeatable_words(plain_question))
     offered = merge_forms([word for word in content_words(plain_question) if not word_forms(word) & known])
+    if lead:  # to yes or no each may add a reason in other words, with a denial or a word such as `before`
+        apart = first.differs_in_facts(second, offered, frozenset()) or first.replaces_word(second, known)
+        apart = apart or _has_opposites(merge_forms(first.words), merge_forms(second.words))
+        return not apart and first.overlap(second, known) >= min(overlap, SHARED_REASON)
     if first.contradicts(second, offered) or first.replaces_word(second, known):
         return False
     return first.overlap(second, known) >= overlap
@@ -288,8 +294,15 @@ class AnswerContent(NamedTuple):
         """
         if any(map(is_denial_word, self.words)) != any(map(is_denial_word, other.words)):
             return True
-        numbers = self._numbers_not_in(other) and other._numbers_not_in(self)
-        return bool(numbers or (self._signs_not_in(other, offered) and other._signs_not_in(self, offered)))
+        return self.differs_in_facts(other, offered)
+
+    def differs_in_facts(
+        self, other: "AnswerContent", offered: frozenset[str], contrasts: frozenset[str] = CONTRAST_WORDS
+    ) -> bool:
+        """`contradicts` without denials, and with other words for `contrasts` or none."""
+        if self._numbers_not_in(other) and other._numbers_not_in(self):
+            return True
+        return bool(self._signs_not_in(other, offered | contrasts) and other._signs_not_in(self, offered | contrasts))
 
     def replaces_word(self, other: "AnswerContent", known: frozenset[str]) -> bool:
         """Whether the two differ in exactly one word, as in red for green."""
@@ -332,11 +345,10 @@ class AnswerContent(NamedTuple):
             )
         ]
 
-    def _signs_not_in(self, other: "AnswerContent", offered: frozenset[str]) -> list[str]:
+    def _signs_not_in(self, other: "AnswerContent", turning: frozenset[str]) -> list[str]:
+        """The names and the `turning` words that the other lacks."""
         pool = merge_forms(other.words)
         signs = [
-            word
-            for word in self.words
-            if word[0].isupper() or word.lower() in CONTRAST_WORDS or word_forms(word) & offered
+            word for word in self.words if word[0].isupper() or word.lower() in turning or word_forms(word) & turning
         ]
         return [word for word in signs if not word_forms(word) & pool]

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.structure.json_schema import get_required
-from agents.checks.text.quotes import normalize_quote
+from agents.checks.text.quotes import find_quoted_headers, normalize_quote
 from agents.checks.text.written_numbers import (
     NON_NUMBER_AFTER,
     NUMBER_WORDS_RUN,
@@ -180,6 +180,8 @@ class SupportedOptions(Options):
     """Which field of the candidate contains the quotes."""
     question: str = "question"
     """Which field of the candidate, or key of the seed, is the question."""
+    text: str = "text"
+    """Which key of the seed is the text; the header of a table belongs to each quote from its rows."""
     answerable: str = "answerable"
     """Which key of the seed states whether the text has the answer; if it is false nothing is checked."""
     share: float = Field(0.8, ge=0, le=1)
@@ -199,7 +201,8 @@ def supported_check(subject: Subject, options: SupportedOptions) -> str | None:
     question = get_required({**seed, **candidate}, options.question, "neither the candidate nor the seed")
     if (words := len(answer.split())) > options.max_words:
         return f"the answer has {words} words; give at most {options.max_words}"
-    return find_support_fault(answer, given, question, options.share)
+    headers = find_quoted_headers(given, str(seed.get(options.text, "")))
+    return find_support_fault(answer, [*given, *headers], question, options.share)
 
 
 def find_support_fault(answer: str, quotes: Sequence[str], question: str, share: float) -> str | None:

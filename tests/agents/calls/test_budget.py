@@ -15,7 +15,7 @@ from core.sample import Message, Sample, SampleStatus, Spending, TokenUsage
 from core.stop_signal import StopSignal
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
-from tests.support.scripted_teacher import ScriptedTeacher, estimate_usage, produce_scripted
+from tests.support.scripted_teacher import ScriptedTeacher, estimate_usage, is_revision, produce_scripted
 
 GOOD = json.dumps({"scores": {"sense": 5, "style": 5}, "faults": [], "advice": "keep it"})
 PRICES = ["teachers.main.input_price=2.0", "teachers.main.output_price=10.0"]
@@ -35,7 +35,7 @@ def answer(question: TeacherQuestion) -> str:
     if question.contract == "Review":
         return GOOD
     asked = question.messages[-1].content
-    return json.dumps({"answer": "Bees fly." if "Note:" in asked or len(asked) % 2 else "word " * 60})
+    return json.dumps({"answer": "Bees fly." if is_revision(asked) or len(asked) % 2 else "word " * 60})
 
 
 def made_under(recipe: Recipe, folder: Path, teacher: ScriptedTeacher) -> list[Sample]:

@@ -77,6 +77,33 @@ def test_a_revision_of_one_answer_leaves_the_draft_out(tmp_path: Path) -> None:
         assert all("stock market" not in message.content for message in turn.context)
 
 
+@pytest.mark.parametrize("reviewed", [True, False])
+def test_a_critic_judges_the_topic_and_sees_what_words_say(reviewed: bool, tmp_path: Path) -> None:
+    """Without one, the check refuses the same answer."""
+    settings = ["samples=1", "topology.max_revisions=1", "task.turns=[1]", "task.constraints=[1]", "seeds.draw={}"]
+    critic = '{type="teacher"}' if reviewed else "false"
+    settings += ['verifiers=[{type="on_topic"}]', f"agents.critic={critic}"]
+
+    def answer(question: TeacherQuestion) -> str:
+        if question.contract == "Review":
+            fault = {"quote": "Arrive early.", "fault": "does not say why"}
+            again = "sound" in question.messages[-1].content
+            return json.dumps(GOOD if again else {**GOOD, "faults": [fault], "advice": "Say why."})
+        revised = len(question.messages) > 1 and "does not say why" in question.messages[-1].content
+        return json.dumps({"answer": "Arrive early, for the best sound." if revised else "Arrive early."})
+
+    teacher = ScriptedTeacher(answer)
+    (sample,) = produce_scripted(plan_of(*settings), teacher, tmp_path)
+    reviews = [question.messages[-1].content for question in teacher.asked if question.contract == "Review"]
+    assert (sample.state is SampleStatus.kept) == reviewed == bool(reviews)
+    hint = f"may be wrong: it has no word of the topic {sample.seed.data['topic']!r}"
+    assert all(hint in review for review in reviews)
+    (revision,) = [turn for turn in sample.turns if turn.revision and turn.agent == "generator"]
+    if reviewed:
+        assert revision.context[-1].content == json.dumps({"answer": "Arrive early."}), "a revision shows the draft"
+        assert revision.asked.count("Say why.") == revision.asked.count("does not say why") == 1
+
+
 def test_rules_add_up_turn_by_turn_and_never_contradict_each_other() -> None:
     seeds = build_test_seeds(plan_of("samples=300"))[:]
     assert {len(seed.data["requests"]) for seed in seeds} == {2, 3}

@@ -4,6 +4,7 @@ import re
 import runpy
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 import prompts
 from agents.checks import Subject
 from agents.checks.math.solution_agreement import agreement_check
+from agents.checks.structure.json_schema import describe_booleans, remove_notes
 from agents.families.extraction import (
     ExtractionFamily,
     ExtractionOptions,
@@ -209,6 +211,31 @@ def test_seeds_are_the_same_each_time_and_vary() -> None:
         }
         assert demanded == set(seed.data["demanded"])
         assert "x-evidence" not in seed.data["shown"]
+
+
+def iter_booleans(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        if "boolean" in (schema.get("type") or ()):
+            yield schema
+        for value in schema.values():
+            yield from iter_booleans(value)
+
+
+def test_every_boolean_of_a_shipped_schema_says_what_it_asks() -> None:
+    rows = [json.loads(line) for line in (PROJECT / "data/seeds/extraction_schemas.jsonl").read_text().splitlines()]
+    described = [one for row in rows for one in iter_booleans(describe_booleans(row["schema"]))]
+    assert len(described) > 200
+    assert all("true: " in one["description"] and "false: " in one["description"] for one in described)
+    assert not any("true: " in str(one) for row in rows for one in iter_booleans(remove_notes(row["schema"])))
+    law = {"type": ["boolean", "null"], "description": "the find", "x-evidence": {"true": ["was reported"]}}
+    assert describe_booleans({"properties": {"law": law, "type": {"type": "boolean"}}}) == {
+        "properties": {
+            "law": {"type": ["boolean", "null"], "description": "the find; true: was reported"},
+            "type": {"type": "boolean"},
+        }
+    }
+    for seed in build_test_seeds(plan_of("samples=60"))[:]:
+        assert all("description" in one for one in iter_booleans(json.loads(seed.data["shown"])))
 
 
 def test_no_field_is_missing_and_no_decoy_there_if_not_wanted() -> None:

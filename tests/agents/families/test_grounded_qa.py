@@ -643,6 +643,41 @@ def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
     )
 
 
+TABLE = "| corpus | called collapse |\n| --- | --- |\n" + "\n".join(f"| part {n} | {n} of 58 |" for n in range(4, 12))
+
+
+def test_a_table_is_asked_for_what_its_rows_can_answer() -> None:
+    rows = {
+        "table": TABLE,
+        "prose": "The gate is shut at night, because boats drift. It has 4 doors and 2 locks, made of oak.",
+    }
+    kinds = {
+        name: {
+            GroundedQAFamily().condition({"text": text}, GroundedOptions(unanswerable=0), Random(n))["kind"]
+            for n in range(60)
+        }
+        for name, text in rows.items()
+    }
+    assert kinds["table"] == {"fact", "number", "comparison"}
+    assert "reason" in kinds["prose"]
+    only = GroundedOptions(unanswerable=0, kinds={"reason": 1})
+    assert GroundedQAFamily().condition({"text": TABLE}, only, Random(1))["kind"] == "reason"
+
+
+@pytest.mark.parametrize(
+    ("quote", "answer", "passes"),
+    [
+        ("| part 9 | 9 of 58 |", "Because 9 of 58 were called collapse.", True),
+        ("| part 9 | 9 of 58 |", "Because 9 of 58 were called failures.", False),
+        ("part 9 is shown", "Because 9 of 58 were called collapse.", False),
+    ],
+)
+def test_a_quoted_row_has_the_header_of_its_table(quote: str, answer: str, passes: bool) -> None:
+    data = {"text": f"{TABLE}\n\nHere part 9 is shown.", "answerable": True}
+    fields = {"question": "Why is it wrong for part 9?", "answer": answer, "quotes": [quote]}
+    assert (verdict(supported_check, data, fields, {"options": {"share": 1.0}}) is None) == passes
+
+
 def test_the_number_of_readings_is_the_configured_one() -> None:
     asked: list[int] = []
 
@@ -665,4 +700,5 @@ def test_a_fault_comes_back_as_advice_and_the_next_draft_is_judged_anew(tmp_path
     assert {sample.state for sample in revised} == {SampleStatus.kept, SampleStatus.dropped}
     for sample in revised:
         evidence = next(verdict.evidence for verdict in sample.verdicts if not verdict.passed)
-        assert any(f"- {evidence}\nWhat to change: {evidence.rstrip('. ')}." in turn.asked for turn in sample.turns)
+        revision = next(turn for turn in sample.turns if turn.revision)
+        assert revision.asked.count(evidence) == 1, "a finding is sent once"

@@ -24,10 +24,13 @@ from agents.families.images.image_questions import (
 )
 from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError
+from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, SampleStatus, Seed
 from core.storage.fitted_images import decode_image_url
 from core.storage.image_files import format_png_url, is_stored_image, read_image
-from flows.data.curated_run import read_finished_samples
+from core.storage.sample_files import write_samples
+from flows.data.curated_run import read_finished_samples, read_kept_rows
+from flows.data.dataset_formats import format_dataset
 from flows.recipes.recipe_catalog import load_recipe_plan
 from students.output.gguf_export import export_gguf
 from students.training.student_training import train_student
@@ -166,6 +169,12 @@ def test_an_answer_is_kept_if_the_image_shows_it_again_and_its_question_does_not
         )
         if sample.state is SampleStatus.kept:
             assert sample.answer == see_color(sample.candidate.messages[0])
+    run = RunDir(tmp_path / "mine-00000000")
+    for file in (run.shard_file(0), run.kept_file(0)):
+        write_samples(file, [sample for sample in samples if sample.state is SampleStatus.kept])
+    form = format_dataset("messages", [read_kept_rows(run)] * 2)
+    files = {sample.id: (sample.seed.data["kind"], sample.seed.data["source"]) for sample in samples}
+    assert all(files[row["id"]] == (row["kind"], row["source"]) for row in form.parts[0].iter_rows(named=True))
     shown = Counter(
         (question.messages[0].content[:11], bool(question.messages[-1].images)) for question in teacher.asked
     )

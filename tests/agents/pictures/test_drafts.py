@@ -120,8 +120,8 @@ def test_boxes_of_texts_follow_their_transforms() -> None:
 def test_an_answer_that_two_values_decide_needs_pixels_between_them() -> None:
     table = PictureDraft.model_validate(change("rows.0.1", 40)).table
     argmax, value = Query(op="argmax", column="Rye"), Query(op="value", column="Rye", row="Monday")
-    assert find_reading_fault(argmax, table, "bar", 4.0, values=False) is None
-    assert "is 2.0 pixels; 3 are needed" in str(find_reading_fault(argmax, table, "bar", 2.0, values=False))
+    assert find_reading_fault(argmax, table, "bar", 6.0, values=False) is None
+    assert "is 5.0 pixels; 6 are needed" in str(find_reading_fault(argmax, table, "bar", 5.0, values=False))
     assert "not written" in str(find_reading_fault(value, table, "bar", 4.0, values=False))
     assert find_reading_fault(value, table, "bar", 0.1, values=True) is None
 

@@ -16,6 +16,9 @@ RIVERS = DataTable(
     [["Elbe", 3.1, 12], ["Oder", 3.2, 7], ["Rhône", 2.9, 7], ["Po", 3.4, 20]],
     {"Date": "3 May 2025"},
 )
+MEDALS = DataTable(
+    ["Country", "Silver"], [["Japan", 13], ["Cuba", 4], ["Ghana", 13], ["Peru", 15], ["Chad", 2], ["Fiji", 2]]
+)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,29 @@ def test_a_query_has_its_exact_answer(query: dict[str, Any], answer: str) -> Non
 def test_a_query_without_one_certain_answer_has_none(query: dict[str, Any], reason: str) -> None:
     with pytest.raises(NoAnswer, match=re.escape(reason)):
         compute_answer(Query.model_validate(query), RIVERS)
+
+
+@pytest.mark.parametrize(("row", "answer"), [("Peru", "1"), ("Japan", None), ("Cuba", None), ("Chad", None)])
+def test_a_rank_after_a_tie_has_two_answers_and_is_not_asked(row: str, answer: str | None) -> None:
+    """Cuba is fourth by rows and third by values. Rows below a tie of their own do not matter to Peru."""
+    query = Query(op="rank", column="Silver", row=row)
+    if answer is None:
+        with pytest.raises(NoAnswer, match="a tie"):
+            compute_answer(query, MEDALS)
+    else:
+        assert compute_answer(query, MEDALS) == answer
+
+
+def test_no_drawn_rank_has_a_tie_above_it() -> None:
+    asked = 0
+    for seed in range(150):
+        draft = PictureDraft.model_validate(draw_draft(Random(seed), "charts", 6, "bar", values=True))
+        for query in (one.program for one in draft.questions if one.program.op == "rank"):
+            numbers = draft.table.numbers(query.column)
+            above = [number for number in numbers if number >= numbers[draft.table.find_row(query.row)]]
+            assert len(above) == len(set(above))
+            asked += 1
+    assert asked > 30
 
 
 def test_a_mean_in_the_middle_of_two_roundings_has_no_answer() -> None:

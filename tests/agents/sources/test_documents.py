@@ -311,6 +311,18 @@ def test_a_heading_stays_with_its_section(files: Files) -> None:
     assert not [chunk.text for chunk in chunks if re.search(r"## Part \d$", chunk.text)]
 
 
+def test_a_chunk_that_begins_inside_a_table_has_its_header(files: Files) -> None:
+    head = "| corpus | documents | called collapse |\n| :--- | ---: | --- |\n"
+    table = head + "".join(f"| part {n} | {n} thousand | {n} of 58 |\n" for n in range(60))
+    chunks = read_chunks(
+        files({"a.md": f"# Parts\n\n{prose(2)}\n\n{table}\n{prose(4)}\n\n| no table\n| at all\n"}), words=60
+    )
+    inside = [chunk for chunk in chunks if "| part " in chunk.text]
+    assert len(inside) > 3
+    assert all(chunk.text.count(head) == 1 for chunk in inside)
+    assert all(head not in chunk.text for chunk in chunks if chunk not in inside)
+
+
 def test_a_short_ending_is_left_out_and_counted(files: Files) -> None:
     folder = files({
         "a.txt": prose(2) + "\n\n" + "x" * 5000 + "\n\nThe end.", "empty.md": "", "blank.html": "<p> </p>",

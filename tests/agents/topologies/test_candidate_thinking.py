@@ -9,7 +9,7 @@ import pytest
 from core.sample import RejectionReason, Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
-from tests.support.scripted_teacher import Answer, ScriptedTeacher, produce_scripted
+from tests.support.scripted_teacher import Answer, ScriptedTeacher, is_revision, produce_scripted
 
 GOOD = {"scores": {"sense": 5, "style": 4}, "faults": [], "advice": "keep it"}
 SETTINGS = ["samples=2", "task.kinds={max_words=1}", "task.constraints=[1]", 'verifiers=[{type="constraints"}]',
@@ -35,7 +35,7 @@ def write_drafts(first: str, repaired: str, revised: str) -> Answer:
     def answer(question: TeacherQuestion) -> str:
         if question.contract == "Review":
             return json.dumps(GOOD)
-        if "Note:" in question.messages[-1].content:
+        if is_revision(question.messages[-1].content):
             return revised
         return repaired if len([m for m in question.messages if m.content == first]) else first
 

@@ -18,7 +18,14 @@ from core.sample import RejectionReason, Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import CallFailed, TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.support.scripted_teacher import Answer, ScriptedTeacher, build_test_plan, build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import (
+    Answer,
+    ScriptedTeacher,
+    build_test_plan,
+    build_test_seeds,
+    is_revision,
+    produce_scripted,
+)
 
 GOOD = {"scores": {"sense": 5, "style": 4}, "faults": [], "advice": "keep it"}
 
@@ -41,7 +48,7 @@ def drafts(*texts: str) -> Answer:
         if question.contract == "Review":
             return json.dumps(GOOD)
         asked = question.messages[-1].content
-        return json.dumps({"answer": texts["Note:" in asked]})
+        return json.dumps({"answer": texts[is_revision(asked)]})
 
     return answer
 
@@ -59,7 +66,7 @@ def test_a_failed_check_becomes_advice_and_the_revision_is_verified(tmp_path: Pa
         assert (sample.state, sample.revisions) == (SampleStatus.kept, 1)
         assert [verdict.passed for verdict in sample.verdicts] == [False, True]
         assert [turn.agent for turn in sample.turns] == ["generator", "generator", "critic"]
-    revision = next(question for question in teacher.asked if "Note:" in question.messages[-1].content)
+    revision = next(question for question in teacher.asked if is_revision(question.messages[-1].content))
     assert "it has 60 words, at most" in revision.messages[-1].content
 
 
@@ -98,7 +105,7 @@ def review_once(review: str, texts: tuple[str, str] = ("Bees fly.", "Bees hum.")
 
     def answer(question: TeacherQuestion) -> str:
         if question.contract != "Review":
-            return json.dumps({"answer": texts["Note:" in question.messages[-1].content]})
+            return json.dumps({"answer": texts[is_revision(question.messages[-1].content)]})
         return review if f"Assistant: {texts[0]}" in question.messages[-1].content else review_of()
 
     return answer
@@ -112,7 +119,7 @@ def test_a_quoted_fault_leads_to_a_revision_whatever_the_scores(tmp_path: Path) 
             [f"“{' “bees  FLY…” '}”: they also walk"],
             [],
         ]
-    notes = [asked.messages[-1].content for asked in teacher.asked if "Note:" in asked.messages[-1].content]
+    notes = [asked.messages[-1].content for asked in teacher.asked if is_revision(asked.messages[-1].content)]
     assert len(notes) == 6
     assert all("they also walk" in note for note in notes)
 
@@ -137,7 +144,7 @@ def test_a_quote_of_the_draft_counts_after_a_repair_of_the_review(tmp_path: Path
     def answer(question: TeacherQuestion) -> str:
         asked = question.messages[-1].content
         if question.contract != "Review":
-            return json.dumps({"answer": "Bees hum." if "Note:" in asked else "Bees fly."})
+            return json.dumps({"answer": "Bees hum." if is_revision(asked) else "Bees fly."})
         if "Assistant: Bees fly." not in question.canonical:
             return review_of()
         repaired = "not the JSON object" in asked
@@ -184,7 +191,7 @@ def test_a_revision_is_told_the_faults_of_all_earlier_drafts(tmp_path: Path) -> 
     recipe = recipe_of(f"prompts={tmp_path}", "topology.max_revisions=2", "teachers.main.max_concurrent=1", "samples=1")
     [sample], teacher = made(recipe, answer, tmp_path / "run")
     assert (sample.state, sample.answer) == (SampleStatus.kept, "Bees hum.")
-    last = [asked for asked in teacher.asked if "Note:" in asked.messages[-1].content][-1]
+    last = [asked for asked in teacher.asked if is_revision(asked.messages[-1].content)][-1]
     assert last.messages[-2].content == json.dumps({"answer": "Bees fly."})
     first, second = last.messages[-1].content.removeprefix("Note: ").split("\n")
     assert first.startswith("- it has 60 words")

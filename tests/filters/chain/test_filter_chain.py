@@ -240,6 +240,7 @@ JAPANESE = (
     "蜜蜂は花から花へと飛び回り、蜜を集めながら花粉を運びます。"
     "そのおかげで果物や野菜が実り、私たちの食卓が豊かになります。"
 )
+SPANISH = "Las abejas visitan muchas flores y llevan el polen de una a otra cuando hace sol."
 THAI = "ผึ้งบินจากดอกไม้ดอกหนึ่งไปยังอีกดอกหนึ่งเพื่อเก็บน้ำหวานและช่วยผสมเกสรให้พืชผลออกผลในฤดูร้อน"
 
 
@@ -255,21 +256,21 @@ def test_text_without_spaces_is_counted_and_compared_by_characters(text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("table", "passes"),
+    ("table", "unjudged"),
     [
-        ({"type": "refusal"}, True),
-        ({"type": "boilerplate"}, True),
-        ({"type": "quality", "sets": ["gopher"], "without": ["gopher_min_words"]}, True),
-        ({"type": "quality", "rules": ["c4_curly_brackets"]}, False),
-        ({"type": "length"}, False),
+        ({"type": "refusal"}, 3),
+        ({"type": "boilerplate"}, 3),
+        ({"type": "quality", "sets": ["gopher"], "without": ["gopher_min_words"]}, 2),
+        ({"type": "quality", "rules": ["c4_curly_brackets"]}, 0),
+        ({"type": "length"}, 0),
     ],
 )
-def test_a_filter_for_english_says_what_it_cannot_judge(table: dict[str, object], passes: bool) -> None:
+def test_a_filter_for_english_says_what_it_cannot_judge(table: dict[str, object], unjudged: int) -> None:
     config = TypeAdapter(FilterConfig).validate_python(table)
     result = apply_row_filters(
-        documents(CHINESE, "Пчёлы собирают нектар и переносят пыльцу.", BEES, "Ja, klar."), [config]
+        documents(CHINESE, "Пчёлы собирают нектар и переносят пыльцу.", BEES, "Ja, klar.", SPANISH), [config]
     )
-    assert result.unjudged == {0: 2 if passes else 0}
+    assert result.unjudged == {0: unjudged}
     assert not {0, 1} & result.drops.keys()
 
 

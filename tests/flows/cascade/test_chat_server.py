@@ -532,7 +532,14 @@ def test_a_student_as_teacher_gets_fitted_images_and_no_others() -> None:
             assert image["image_url"]["url"] == format_png_url(fit_image(decode_image_url(large), 16, 64).png)
 
             damaged = "data:image/png;base64,AAAA"
-            for messages in ([show(damaged)], [show(large), CALL], [show(large, role="assistant")]):
+            vast = draw_square("red", Random(1), (5_001, 5_000))  # a few kilobytes
+            for messages in (
+                [show(damaged)],
+                [show(large), CALL],
+                [show(large, role="assistant")],
+                [show(vast)],
+                [show(large)] * 17,
+            ):
                 status, reply, _ = await house.ask(messages=messages)
                 assert (status, reply["error"]["param"]) == (400, "messages")
             assert len(house.teacher.asked) == 1

@@ -276,6 +276,24 @@ def test_a_hostile_schema_is_refused_before_any_model_of_this_process_sees_it(mo
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("form", ["messages", "parts"])
+def test_a_request_of_too_many_messages_is_refused_and_one_at_the_bound_is_answered(form: str) -> None:
+    def build(number: int) -> list[dict[str, Any]]:
+        said = {"role": "user", "content": "Hi"}
+        parts = [{"type": "text", "text": "Hi"}] * (number - 1)
+        return [said] * number if form == "messages" else [{"role": "user", "content": parts}]
+
+    async def go() -> None:
+        student = Parrot()
+        async with served(student) as (url, _):
+            status, reply = await asked(url, messages=build(10_001))
+            assert (status, len(student.asked)) == (400, 0)
+            assert "10,001 messages and parts of messages; at most 10,000 are read" in reply["error"]["message"]
+            assert (await asked(url, messages=build(10_000)))[0] == 200
+
+    asyncio.run(go())
+
+
 def test_local_models_get_protocol_keys_only_and_a_hosted_teacher_the_whole_request() -> None:
     plain = {
         "type": "json_schema",

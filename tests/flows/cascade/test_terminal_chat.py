@@ -115,6 +115,27 @@ def test_ctrl_c_while_the_student_loads_ends_it(student: Path) -> None:
     assert "Traceback" not in err
 
 
+INTERRUPTED_LOOP = """
+import asyncio, os, signal, sys
+from flows.cli import main
+make_pipe = asyncio.SelectorEventLoop._make_self_pipe
+def make_pipe_interrupted(loop):
+    os.kill(os.getpid(), signal.SIGINT)
+    make_pipe(loop)
+asyncio.SelectorEventLoop._make_self_pipe = make_pipe_interrupted
+sys.argv[0] = "stillhouse"
+main()
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_event_loop_is_made_ends_it_without_a_traceback(student: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_LOOP, "chat", str(student)]
+    done = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_a_conversation_longer_than_the_context_gets_no_reply_and_the_next_line_does(student: Path) -> None:
     code, out, err = talk(student, "--max-tokens", "4", "--json", lines="bees " * 9000 + f"\n{ASKED}\n")

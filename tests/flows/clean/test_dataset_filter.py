@@ -650,7 +650,7 @@ def test_rows_in_chinese_are_kept_and_the_filter_that_knows_no_chinese_says_so(
     code, stdout, stderr = called(capsys, "filter", str(file), "--out", str(out))
     assert code == 0, stderr
     assert "rows 4 -> kept 3, dropped 1" in stdout
-    assert "refusal knows English only: 2 rows in other scripts passed unchecked" in stdout
+    assert "refusal knows English only: 2 rows without frequent English words passed unchecked" in stdout
     assert [step["unjudged"] for step in json.loads((out / "report.json").read_text())["steps"]] == [0, 2, 0, 0, 0]
 
 

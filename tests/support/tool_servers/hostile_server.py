@@ -1,6 +1,7 @@
 """A misbehaving MCP server over stdio: `python hostile_server.py WAY`. Written from the protocol, with the standard library."""
 
 import json
+import subprocess
 import sys
 import time
 from typing import Any
@@ -37,25 +38,35 @@ TOOLS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+IMAGE = [{"type": "image", "data": "aaaa", "mimeType": "image/png"}]
+CONTENTS: dict[str, Any] = {
+    "long result": [{"type": "text", "text": "word " * 50_000}],
+    "deep result": [{"type": "text", "text": "[" * 3000 + "]" * 3000}],
+    "many parts": [{"type": "text", "text": "a"}] * 64 + [{}] * 100_000,
+    "many commas": [0] * 400_000,
+    "nonsense": "nonsense",
+}
+
+
 def answer(way: str, message: dict[str, Any]) -> dict[str, Any] | None:
     method = message["method"]
     if method == "initialize":
+        if way == "slow start":
+            time.sleep(3)
+        if way == "leaves a child":  # it keeps the server's stdout open, outside the session
+            child = subprocess.Popen(["sleep", "900"], start_new_session=True, stdin=subprocess.DEVNULL)
+            sys.stderr.write(f"child {child.pid}\n")
+            sys.stderr.flush()
         version = "1999-01-01" if way == "old version" else "2025-06-18"
         return {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
     if method == "tools/list":
+        if way == "many values":
+            return {"tools": [{}] * 20_000}
         if way == "endless list":
             return {"tools": [TOOL], "nextCursor": "again"}
         return {"tools": TOOLS.get(way, [TOOL])}
     if method == "tools/call":
-        if way == "long result":
-            return {"content": [{"type": "text", "text": "word " * 50_000}]}
-        if way == "deep result":
-            return {"content": [{"type": "text", "text": "[" * 3000 + "]" * 3000}]}
-        return (
-            {"content": "nonsense"}
-            if way == "nonsense"
-            else {"content": [{"type": "image", "data": "aaaa", "mimeType": "image/png"}]}
-        )
+        return {"content": CONTENTS.get(way, IMAGE)}
     return None
 
 
