@@ -157,7 +157,7 @@ def _harness_source() -> str:
 
 
 def _read_report(output: str, token: str, keys: set[str]) -> list[dict[str, Any]]:
-    """The steps that a sandbox reports, up to the first that the harness does not write: the module and all that its tools execute
+    """The steps that a sandbox reports, up to the first that the harness does not write: the module and what its tools execute
     are in the same process, where they can find the token and write anything.
     """
     steps: list[dict[str, Any]] = []

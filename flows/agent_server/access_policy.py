@@ -15,10 +15,14 @@ from urllib.parse import urlsplit
 from core.config.inheritance import read_recipe_tables
 from core.config.loading import load_recipe
 from core.config.recipe import Recipe
-from core.config.teachers import REPLAY_PREFIX
+from core.config.student_architectures import EMBEDDED_STARTS
+from core.config.teacher_prices import apply_prices, find_teacher_prices
+from core.config.teachers import KEY_OF_PROVIDER, OWN_PROVIDERS, REPLAY_PREFIX, URL_OF_PROVIDER, TeacherConfig
 from core.errors import RecipeError, RecipeProblem, UsageError
+from core.prices import SHIPPED_TABLE, read_price_table
 from core.project_files import NAMED_REFERENCES, PROJECT, SHIPPED, find_referenced_file
 from core.runs.releases import locate_releases
+from flows.data.stranger_files import starts_local_program
 from flows.recipes.recipe_catalog import list_built_in_recipes, locate_recipe
 
 SHIPPED_FOLDERS = (SHIPPED / "data", PROJECT / "prompts")
@@ -26,6 +30,7 @@ SHIPPED_FOLDERS = (SHIPPED / "data", PROJECT / "prompts")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 WRITTEN_FILES = ("student.distillation.cache", "student.replay.cache")
 """Keys of files that training writes. They need not exist; relative ones start from the root."""
+DEFAULT_DISCOUNT = TeacherConfig.model_fields["batch_discount"].default
 START_TO_RUN = "`stillhouse mcp --allow-run --max-requests 500`"
 """An example of a command that starts a server which may run recipes."""
 
@@ -55,9 +60,14 @@ class AccessPolicy:
     allow_run: bool = False
     """Whether previews, runs, filters and releases are allowed."""
     allow_code: bool = False
-    """Whether a recipe may name programs: own checks, own tools, options of an engine."""
+    """Whether a recipe may name programs (own checks, own tools, an engine) and weights, which are code to what loads them."""
     allowed_urls: tuple[str, ...] = ()
     """Endpoints that a recipe may name in addition to those of this machine and to the providers' own."""
+    allowed_keys: tuple[str, ...] = ()
+    """Environment variables whose keys go to `allowed_urls`. A provider's own key goes to the provider's own address only."""
+    limits_cost: bool = False
+    limits_requests: bool = False
+    """Whether the budget limits them. A limit of cost holds only if no recipe sets its own prices."""
 
     def require_run(self, tool: str) -> None:
         """Raises UsageError if the server is read-only."""
@@ -124,8 +134,10 @@ class AccessPolicy:
         """All keys that name a file outside the root, a program or an endpoint that is not allowed."""
         return [
             *self._find_outside_files(recipe, folder),
-            *(() if self.allow_code else _find_programs(recipe)),
+            *(() if self.allow_code else (*_find_programs(recipe), *_find_weights(recipe))),
             *self._find_outside_endpoints(recipe),
+            *self._find_misdirected_keys(recipe),
+            *(self._find_low_prices(recipe, folder) if self.limits_cost else ()),
         ]
 
     def to_json(self) -> str:
@@ -136,7 +148,8 @@ class AccessPolicy:
     def from_json(cls, text: str) -> Self:
         values = json.loads(text)
         places = {name: Path(values[name]) for name in ("root", "runs")}
-        return cls(**{**values, **places, "allowed_urls": tuple(values["allowed_urls"])})
+        lists = {name: tuple(values[name]) for name in ("allowed_urls", "allowed_keys")}
+        return cls(**{**values, **places, **lists})
 
     def _is_inside(self, path: Path) -> bool:
         places = (self.root, self.runs.resolve(), locate_releases(self.runs).resolve())
@@ -176,6 +189,62 @@ class AccessPolicy:
                     f"user can start the server with --allow-url {endpoint.scheme}://{urlsplit(address).netloc}",
                 )
 
+    def _find_misdirected_keys(self, recipe: Recipe) -> Iterator[RecipeProblem]:
+        """Keys that are set and would go to another address than their own: any process of this machine can listen on a port."""
+        sent = {
+            f"teachers.{name}": (teacher.api_key_env, teacher.base_url, teacher.model.partition("/")[0])
+            for name, teacher in recipe.teachers.items()
+        }
+        sent |= {
+            f"tools.{i}": (source.api_key_env, source.url, "") for i, source in enumerate(recipe.tools) if source.url
+        }
+        if recipe.student and recipe.student.distillation.uses_endpoint:
+            distillation = recipe.student.distillation
+            sent["student.distillation"] = (distillation.api_key_env, distillation.teacher, "")
+        allowed = {parse_endpoint(url) for url in self.allowed_urls}
+        default_key = TeacherConfig.model_fields["api_key_env"].default
+        for where, (variable, url, provider) in sent.items():
+            if provider in OWN_PROVIDERS or not os.environ.get(variable, "").strip():
+                continue
+            own = URL_OF_PROVIDER.get(provider)
+            endpoint = parse_endpoint(url or own or "")
+            if own and endpoint == parse_endpoint(own) and variable == KEY_OF_PROVIDER.get(provider, default_key):
+                continue
+            if variable not in self.allowed_keys or (endpoint.host and endpoint not in allowed):
+                address = (
+                    f"{endpoint.scheme}://{urlsplit(url or own or '').netloc}" if endpoint.host else "its endpoint"
+                )
+                add_url = f" --allow-url {address}" if endpoint.host else ""
+                yield RecipeProblem(
+                    f"{where}.api_key_env",
+                    f"the key in {variable} would go to {address}; name a variable that is not set, or none "
+                    f'(api_key_env = ""), if it needs no key; the user can start the server with --allow-key {variable}{add_url}',
+                )
+
+    def _find_low_prices(self, recipe: Recipe, folder: Path) -> Iterator[RecipeProblem]:
+        """Prices, of the recipe or of a table that a client may have written, with which `--max-usd` would allow more."""
+        priced = apply_prices(recipe.teachers, find_teacher_prices(recipe.teachers, folder))
+        shipped = read_price_table(SHIPPED / SHIPPED_TABLE)
+        for name, teacher in recipe.teachers.items():
+            listed = shipped.find(teacher.model, teacher.endpoint)
+            if teacher.model.partition("/")[0] in OWN_PROVIDERS or (listed is None and self.limits_requests):
+                continue
+            if listed is None:
+                yield RecipeProblem(
+                    f"teachers.{name}.model",
+                    f"the price of {teacher.model} is not in {SHIPPED_TABLE}, so --max-usd does not limit its cost; the user can "
+                    "start the server with --max-requests",
+                )
+                continue
+            least = teacher.model_copy(update={**listed.model_dump(), "batch_discount": DEFAULT_DISCOUNT}).prices()
+            prices = priced[name].prices()
+            if prices is None or least is None or any(one < other for one, other in zip(prices, least, strict=True)):
+                yield RecipeProblem(
+                    f"teachers.{name}",
+                    f"its prices are lower than those of {SHIPPED_TABLE}, and --max-usd counts on them; leave the prices and "
+                    "batch_discount out, also of prices.toml",
+                )
+
 
 def _find_programs(recipe: Recipe) -> Iterator[RecipeProblem]:
     allow = "which this server does not run; the user can read it and start the server with --allow-code"
@@ -189,6 +258,23 @@ def _find_programs(recipe: Recipe) -> Iterator[RecipeProblem]:
     for name, teacher in recipe.teachers.items():
         if teacher.engine:
             yield RecipeProblem(f"teachers.{name}.engine", f"names options of a program, {allow}")
+
+
+def _find_weights(recipe: Recipe) -> Iterator[RecipeProblem]:
+    """Weights other than those that come with Stillhouse."""
+    weights = "loads weights, which are code to what loads them; the user can check them and start the server with --allow-code"
+    for name, teacher in recipe.teachers.items():
+        if starts_local_program(teacher.model):
+            yield RecipeProblem(f"teachers.{name}.model", weights)
+        if teacher.has_draft_model:
+            yield RecipeProblem(f"teachers.{name}.draft", weights)
+    if recipe.lineage.promote:
+        yield RecipeProblem("lineage.promote", weights)
+    if student := recipe.student:
+        if student.start not in EMBEDDED_STARTS:
+            yield RecipeProblem("student.start", weights)
+        if student.distillation.teacher != "embedded" and not student.distillation.uses_endpoint:
+            yield RecipeProblem("student.distillation.teacher", weights)
 
 
 def _list_texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -205,7 +291,7 @@ def _list_texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
 
 def _find_existing_file(text: str, folder: Path) -> Path | None:
     try:
-        path = find_referenced_file(text, folder) if text and "\n" not in text else None
+        path = find_referenced_file(text, folder) if text else None
         return path if path and path.exists() else None
     except (OSError, ValueError):  # a long text is no file name
         return None

@@ -46,12 +46,21 @@ def mcp_command(
         ),
     ] = None,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run programs that a recipe names: own checks and tools.")
+        bool, typer.Option("--allow-code", help="Run programs and load weights that a recipe names.")
     ] = False,
     allow_url: Annotated[
         list[str] | None,
         typer.Option(
             "--allow-url", metavar="URL", help="An endpoint that recipes may use; repeatable.", show_default=False
+        ),
+    ] = None,
+    allow_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-key",
+            metavar="NAME",
+            help="A variable whose key goes to --allow-url; repeatable.",
+            show_default=False,
         ),
     ] = None,
     runs_dir: RunsOption = RUNS_FOLDER,
@@ -79,7 +88,10 @@ def mcp_command(
 
     os.chdir(root)
     folder = Path.cwd().resolve()
-    policy = AccessPolicy(folder, folder / runs_dir, allow_run, allow_code, urls)
+    policy = AccessPolicy(
+        folder, folder / runs_dir, allow_run, allow_code, urls, tuple(allow_key or ()),
+        limits_cost=max_usd is not None, limits_requests=max_requests is not None,
+    )  # fmt: skip
     guard_recipes(policy.find_recipe_problems)
     serve_over_stdio(ServerTools(policy, ServerBudget(max_requests, max_usd)))
 

@@ -25,6 +25,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "mine.toml").write_text(RECIPE)
     (tmp_path / "outside.jsonl").write_text('{"topic": "a private diary"}\n')
+    (folder / "c\nred").symlink_to(tmp_path / "outside.jsonl")
     (folder / "link.jsonl").symlink_to(tmp_path / "outside.jsonl")
     (folder / "documents").mkdir()
     (folder / "linked").mkdir()
@@ -57,6 +58,15 @@ def build_policy(root: Path, **allowed: object) -> AccessPolicy:
         ("student.distillation={teacher='https://example.com/v1#m', signals='top_k'}", "--allow-url https://example.com"),
         ("student.distillation.cache=../x", "student.distillation.cache: "),
         ("collapse.reference=linked", "collapse.reference: "),
+        (r'seeds.path="c\nred"', "seeds.path: "),
+        ('seeds.draw.tone="""c\nred"""', "seeds.draw.tone: "),
+        ("teachers.main={model='local/hf:stranger/model:x.gguf'}", "teachers.main.model: loads weights"),
+        ("teachers.main={model='local/mine.gguf'}", "teachers.main.model: loads weights"),
+        ("teachers.main={model='vllm/a'}", "teachers.main.model: loads weights"),
+        ('teachers.main={model="local/smollm2-135m", draft="x", logprobs=false}', "teachers.main.draft: loads weights"),
+        ("student.start=evil/model", "student.start: loads weights"),
+        ("student.distillation={teacher='evil/model', signals='dense'}", "student.distillation.teacher: loads weights"),
+        ("lineage.promote=true", "lineage.promote: loads weights"),
         ('scale={runner="dask", address="tcp://10.0.0.1:8786"}', "scale.address: tcp://10.0.0.1:8786 is neither"),
     ],
 )  # fmt: skip
@@ -66,6 +76,91 @@ def test_a_recipe_names_no_file_program_or_endpoint_that_is_not_allowed(
     with pytest.raises(RecipeError) as error:
         build_policy(root).check_recipe("mine.toml", [setting])
     assert sentence in str(error.value)
+
+
+OWN_PORT = "teachers.main={model='openai/m', base_url='http://127.0.0.1:9/v1', api_key_env='PRIVATE_KEY'}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem", "allowed"),
+    [
+        (OWN_PORT, "teachers.main.api_key_env: the key in PRIVATE_KEY would go to http://127.0.0.1:9; ", "PRIVATE_KEY"),
+        (OWN_PORT.replace("PRIVATE_KEY", "OPENAI_API_KEY"), "OPENAI_API_KEY would go to http://127.0.0.1:9", "OPENAI_API_KEY"),
+        ("teachers.main={model='openai/m', api_key_env='PRIVATE_KEY'}", "go to https://api.openai.com", "PRIVATE_KEY"),
+        ("tools=[{url='http://127.0.0.1:9/mcp', api_key_env='PRIVATE_KEY'}]", "tools.0.api_key_env: ", "PRIVATE_KEY"),
+        ("student.distillation={teacher='http://127.0.0.1:9/v1#m', signals='top_k'}", "student.distillation.", "OPENAI_API_KEY"),
+    ],
+)  # fmt: skip
+def test_a_key_goes_to_its_own_provider_or_where_the_user_allowed_it(
+    root: Path, setting: str, problem: str, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PRIVATE_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    if "127.0.0.1" in setting:
+        build_policy(root).check_recipe("mine.toml", [setting])  # nothing is sent
+    for name in ("PRIVATE_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "opensesame-1234")
+    places = ("http://127.0.0.1:9", "https://api.openai.com")
+    for partly in ({}, {"allowed_keys": (allowed,)}, {"allowed_urls": places}):
+        with pytest.raises(RecipeError) as error:
+            build_policy(root, **partly).check_recipe("mine.toml", [setting])
+        assert problem in str(error.value)
+    build_policy(root, allowed_keys=(allowed,), allowed_urls=places).check_recipe("mine.toml", [setting])
+    build_policy(root).check_recipe("mine.toml", ["teachers.main={model='openai/gpt-5-mini'}"])
+
+
+TABLE = """date = 2026-01-01
+source = "mine"
+[mine]
+protocol = "openai"
+base_url = "https://api.openai.com"
+models = { "*" = { input_price = 0, output_price = 0 } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("teacher", "table", "problem"),
+    [
+        (
+            "model='openai/gpt-5-mini', input_price=0, output_price=0",
+            "",
+            "its prices are lower than those of data/prices.toml",
+        ),
+        ("model='openai/gpt-5-mini', input_price=9, output_price=9, reasoning_price=0", "", "its prices are lower"),
+        ("model='openai/gpt-5-mini', batch=true, batch_discount=0.99", "", "its prices are lower"),
+        ("model='openai/gpt-5-mini'", TABLE, "its prices are lower"),
+        ("model='openai/of-my-own', input_price=0, output_price=0", "", "is not in data/prices.toml"),
+        (
+            "model='openai/m', base_url='http://127.0.0.1:9/v1', api_key_env='', input_price=0, output_price=0",
+            "",
+            "is not in data/prices.toml",
+        ),
+    ],
+)
+def test_no_price_of_a_client_raises_the_limit_of_cost(
+    root: Path, teacher: str, table: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "opensesame-1234")
+    setting = [f"teachers.main={{{teacher}}}"]
+    if table:
+        (root / "prices.toml").write_text(table)
+    with pytest.raises(RecipeError) as error:
+        build_policy(root, limits_cost=True).check_recipe("mine.toml", setting)
+    assert problem in str(error.value)
+    build_policy(root, limits_requests=True).check_recipe("mine.toml", setting)
+    both = build_policy(root, limits_cost=True, limits_requests=True)
+    if "not in" in problem:  # requests limit it
+        both.check_recipe("mine.toml", setting)
+    else:
+        with pytest.raises(RecipeError, match=problem):
+            both.check_recipe("mine.toml", setting)
+    (root / "prices.toml").unlink(missing_ok=True)
+    for fair in (
+        "model='openai/gpt-5-mini'",
+        "model='openai/gpt-5-mini', input_price=1, output_price=9",
+        "model='fake/writer'",
+    ):
+        build_policy(root, limits_cost=True).check_recipe("mine.toml", [f"teachers.main={{{fair}}}"])
 
 
 def test_a_recipe_may_use_shipped_files_its_own_and_what_is_allowed(root: Path) -> None:
