@@ -144,20 +144,30 @@ def check_fields(row: Any, raw: bytes) -> None:
     """Raises ValueError if a row of JSON, parsed from `raw`, has more than `MAX_FIELDS` keys. The same key of several elements of
     a list counts once.
     """
-    if raw.count(b":") <= MAX_FIELDS:
-        return
+    if raw.count(b":") > MAX_FIELDS and has_more_fields(row, MAX_FIELDS):
+        raise ValueError(
+            f"has over {MAX_FIELDS:,} different keys; put values of one kind into a list, or leave them out"
+        )
+
+
+def has_more_fields(row: Any, most: int) -> bool:
+    """Whether a value of JSON has more than `most` keys, nested ones included. The same key of several elements of a list counts
+    once.
+    """
     fields: dict[tuple[int, str], int] = {}
     waiting = [(0, row)]
     while waiting:
         parent, value = waiting.pop()
         if isinstance(value, dict):
-            waiting += [(fields.setdefault((parent, key), len(fields) + 1), inner) for key, inner in value.items()]
+            for key, inner in value.items():
+                field = fields.setdefault((parent, key), len(fields) + 1)
+                if isinstance(inner, dict | list):
+                    waiting.append((field, inner))
         elif isinstance(value, list):
-            waiting += [(parent, inner) for inner in value]
-        if len(fields) > MAX_FIELDS:
-            raise ValueError(
-                f"has over {MAX_FIELDS:,} different keys; put values of one kind into a list, or leave them out"
-            )
+            waiting += [(parent, inner) for inner in value if isinstance(inner, dict | list)]
+        if len(fields) > most:
+            return True
+    return False
 
 
 def check_column_number(number: int) -> None:

@@ -17,6 +17,7 @@ import orjson
 from core.errors import UsageError
 from core.sample import Message
 from core.storage.atomic_files import write_atomically, write_bytes
+from core.storage.bounded_reading import has_more_fields
 from filters.base import Document
 from filters.masks import TextMask, mask_value
 from filters.ragged_arrays import Indices
@@ -39,6 +40,12 @@ from flows.data.table_masking import is_text_type, mask_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+MAX_TABLE_FIELDS = 250
+"""Columns of a table of dropped rows, and keys in the objects of one."""
+RARE_KEYS_COLUMN = "more_keys"
+"""The keys beyond these, as JSON text."""
 
 
 class RowNotCorrectable(ValueError):
@@ -271,11 +278,21 @@ def _encode_row(row: Mapping[str, Any]) -> bytes:
 
 
 def _build_table(rows: Sequence[Mapping[str, Any]]) -> "pa.Table":
+    """A table of rows of JSON. Beyond `MAX_TABLE_FIELDS` columns, or keys in the objects of a column, they become JSON text: a
+    column costs memory in each row, and keys may differ from row to row.
+    """
     import pyarrow as pa
 
     columns = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if rare := set(names[MAX_TABLE_FIELDS:]):
+        names = [*names[:MAX_TABLE_FIELDS], RARE_KEYS_COLUMN]
+        rows = [{**row, RARE_KEYS_COLUMN: {key: row[key] for key in row.keys() & rare} or None} for row in rows]
+    for name in names:
         values = [row.get(name) for row in rows]
+        if any(isinstance(value, dict | list) for value in values) and has_more_fields(values, MAX_TABLE_FIELDS):
+            columns[name] = _build_text_column(values)
+            continue
         try:
             column = pa.array(values)
         except (pa.ArrowException, OverflowError):
