@@ -3,13 +3,14 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from agents.calls.call_ledger import CallLedger
 from core.errors import StoreError, UsageError
-from core.storage.bounded_reading import check_plain_folder
+from core.storage.bounded_reading import check_plain_folder, empty_folder
 from core.storage.file_locks import hold_lock, is_held, lock_file
 from core.storage.line_log import append_json_line
 
@@ -93,3 +94,38 @@ def test_a_folder_with_a_link_anywhere_is_refused(name: str, target: str, tmp_pa
     (run / name).symlink_to(tmp_path / target)
     with pytest.raises(UsageError, match=f"{name}: is a link"):
         check_plain_folder(run)
+
+
+def test_a_link_that_replaces_a_folder_while_it_is_emptied_empties_no_other(tmp_path: Path) -> None:
+    outside, folder, other = tmp_path / "outside", tmp_path / "work", tmp_path / "link"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep/photo").touch()
+    done = threading.Event()
+
+    def replace() -> None:
+        while not done.is_set():
+            folder.mkdir()
+            (folder / "drops.jsonl").touch()
+            folder.rename(tmp_path / "aside")
+            other.symlink_to(outside)
+            other.rename(folder)
+            folder.unlink()
+            for file in (tmp_path / "aside").iterdir():
+                file.unlink(missing_ok=True)
+            (tmp_path / "aside").rmdir()
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(3_000):
+            with suppress(OSError):
+                empty_folder(folder, keep=())
+    finally:
+        done.set()
+        thread.join()
+    assert (outside / "deep/photo").exists()
+    folder.mkdir()
+    for name in ("drops.jsonl", "lock"):
+        (folder / name).touch()
+    empty_folder(folder, keep=("lock",))
+    assert [file.name for file in folder.iterdir()] == ["lock"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import onnx
 import pytest
@@ -94,3 +95,26 @@ def test_a_student_of_an_encoder_that_cannot_be_exported_is_made_with_a_sentence
     student = read_decision_student(tmp_path / "student")
     assert not student.exported
     assert set(student.decide([TEXT])[0]["label"].probabilities) == {"delivery", "payment"}
+
+
+def test_an_encoder_of_the_hub_is_used_where_it_is_on_this_machine_and_fetched_nowhere(
+    labeled: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, texts = labeled
+    encoder = save_tiny_encoder(tmp_path / "encoder", "longformer", texts)
+    create_decision_student(make_settings(source, encoder), lambda _: None)
+    decided = read_decision_student(tmp_path / "student").decide([TEXT])
+    file = tmp_path / "student/decisions.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "encoder": "owner/encoder"}))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(
+        UsageError, match=r"'owner/encoder', which is not on this machine; .*`hf download owner/encoder`"
+    ):
+        read_decision_student(tmp_path / "student")
+    stored = tmp_path / "cache/models--owner--encoder"
+    (stored / "refs").mkdir(parents=True)
+    (stored / "refs/main").write_text("a" * 40)
+    (stored / "snapshots").mkdir()
+    encoder.rename(stored / "snapshots" / ("a" * 40))
+    assert read_decision_student(tmp_path / "student").decide([TEXT]) == decided
