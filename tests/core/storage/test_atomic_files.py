@@ -1,3 +1,4 @@
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from core.sample import (
     Verdict,
     json_digest,
 )
-from core.storage.atomic_files import move_durably, write_atomically, write_text
+from core.storage.atomic_files import move_durably, translate_write_errors, write_atomically, write_text
 from core.storage.sample_files import read_samples, write_samples
 
 
@@ -167,3 +168,11 @@ def test_counts_that_do_not_add_up_cannot_be_made() -> None:
 
 def test_equal_values_have_equal_digests() -> None:
     assert json_digest({"a": 1, "b": [2]}) == json_digest({"b": [2], "a": 1}) != json_digest({"a": 1, "b": [3]})
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "run the same command again"), (errno.EROFS, "check the path")]
+)
+def test_the_advice_for_a_full_disk_holds_for_every_command(number: int, advice: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=advice), translate_write_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
