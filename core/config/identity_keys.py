@@ -72,7 +72,9 @@ LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "code": {"probes": 60},
     "on_topic": {"similarity": None},
     "read_again": {"similarity": None},
+    "solved_again": {"probes": 60, "agree": 0.0},
     "steps": {"of": "reasoning"},
+    "supported": {"text": "text"},
     "votes": {"by": "votes"},
 }
 """By check: options that it got later, with their defaults."""

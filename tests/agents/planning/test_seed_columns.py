@@ -96,7 +96,9 @@ def written(folder: Path, family: str, *rows: dict[str, Any]) -> Path:
     for file in own.glob("*.md"):
         text = file.read_text().rstrip()
         head, _, last = text.rpartition("## user\n")
-        file.write_text(f"{head}## user\n{'REVISE ' if file.stem == 'revise' else ''}{PLACED}\n{last}\n")
+        file.write_text(
+            f"{head}## user\n{'REVISE ' if file.stem in ('revise', 'revise_shown') else ''}{PLACED}\n{last}\n"
+        )
     (own / "facts.md").write_text(f"## user\nAnswer: {{{{answer}}}}\n{PLACED}\n")
     (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe, source = folder / "recipe.toml", "images" if family == "image_questions" else "path"
