@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from core.errors import UsageError
-from core.installation import format_install_command
+from core.installation import MISSING_EXTRA, format_install_command
 from core.weights.packaged_weights import EMBEDDING_WEIGHTS, read_weights
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def find_embeddings_problem(*others: str) -> str | None:
 
 def _require_embeddings(similarity: float) -> float:
     if problem := find_embeddings_problem():
-        raise ValueError(problem)
+        raise PydanticCustomError(MISSING_EXTRA, "{problem}", {"problem": problem})
     return similarity
 
 

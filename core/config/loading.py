@@ -23,6 +23,7 @@ from core.config.teachers import URL_OF_PROVIDER
 from core.config.toml_text import MAX_DEPTH, parse_toml
 from core.errors import RecipeError, RecipeProblem
 from core.extensions import EXTENSION_ERROR
+from core.installation import MISSING_EXTRA
 from core.secrets import SECRET_ERROR
 
 Table = TypeVar("Table", bound=BaseModel)
@@ -187,7 +188,7 @@ def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[Reci
             text = detail["msg"].removeprefix("Value error, ")
             what = (text[0].lower() + text[1:]).replace("tuple", "list").replace("dictionary", "table")
             value = detail["input"]
-            if detail["type"] != SECRET_ERROR and not isinstance(value, dict | list | tuple):
+            if detail["type"] not in (SECRET_ERROR, MISSING_EXTRA) and not isinstance(value, dict | list | tuple):
                 what += f", not {value!r}"
         problems.append(RecipeProblem(where, what))
     return problems

@@ -36,6 +36,9 @@ from teachers.thinking.thought_text import read_message_reasoning
 
 ROUTED_MODEL, STUDENT_MODEL, TEACHER_MODEL = "stillhouse", "stillhouse/student", "stillhouse/teacher"
 """The model names of requests; in a reply, the last two name the model that answered."""
+STUDENT_SLOT = "start `stillhouse serve` with a larger --slot-tokens"
+TEACHER_SLOT = "name a --recipe whose teacher has a larger slot_tokens"
+"""What helps against a prompt that is too long."""
 LOCAL_PREFIXES = ("local/", "vllm/")
 """Models whose servers this process starts: one client's request must not stop them for the others."""
 
@@ -288,12 +291,12 @@ class ChatRouter:
         except RelayError as failed:
             self.counts["teacher_failed"] += 1
             if self.without_teacher == "error" or (attempt.completion is None and not untried):
-                raise _convert_relay_failure(failed) from None
+                raise _convert_relay_failure(failed, TEACHER_SLOT) from None
             instead = attempt._replace(teacher_failed=str(failed))
             if untried:
                 with suppress(RelayError):
                     return await self._open_student_reply(request, instead)
-                raise _convert_relay_failure(failed) from None
+                raise _convert_relay_failure(failed, TEACHER_SLOT) from None
             return self._reply_as_student(request, instead)
         self.counts["teacher"] += 1
         usage = read_completion_usage(completion)
@@ -374,11 +377,20 @@ async def _iterate_chunks(chunks: list[dict[str, Any]]) -> AsyncIterator[dict[st
         yield chunk
 
 
-def _convert_relay_failure(failed: RelayError) -> ChatError:
+def _convert_relay_failure(failed: RelayError, larger_slot: str = STUDENT_SLOT) -> ChatError:
     """A server's complaint about the request goes to the client; a local server that ended is 503, anything else 502."""
     if isinstance(failed, RelayDown):
         return ChatError(str(failed), 503, "api_error", code="model_unavailable")
     error = failed.body.get("error") if isinstance(failed.body, dict) else None
+    if (
+        isinstance(error, dict) and error.get("type") == "exceed_context_size_error"
+    ):  # llama.cpp's words name no option of ours
+        return ChatError(
+            f"messages: have {error.get('n_prompt_tokens')} tokens, and a conversation has {error.get('n_ctx')} for prompt and "
+            f"answer; shorten them, or {larger_slot}",
+            param="messages",
+            code="context_length_exceeded",
+        )
     if failed.status in (400, 413, 422) and isinstance(error, dict) and error.get("message"):
         return ChatError(
             str(error["message"]), 400, param=error.get("param"), code=str(error.get("code") or "") or None

@@ -28,6 +28,7 @@ from flows.terminal.text_format import format_number, format_percent
 from students.routing.confidence_signals import CONFIDENCE_SIGNALS
 from students.routing.routing_curves import choose_threshold
 from teachers.drafts.draft_model import find_draft_problem
+from teachers.local_weights import find_llama_problem
 
 NO_TEACHER = "none"
 
@@ -76,6 +77,8 @@ def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> Se
         raise UsageError(
             f"--draft-tokens {options.draft_tokens}: is for a draft, and there is none; name one (--draft), or leave it out"
         )
+    if problem := find_llama_problem():
+        raise UsageError(f"{name}: {problem}")
     setup = _choose_cascade(name, kind, options)
     if options.draft is None:
         return setup

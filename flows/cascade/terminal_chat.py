@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from core.config.agents import reasoning_tokens
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
-from core.installation import format_install_command
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
 from core.shared_options import DEFAULT_GGUF_TYPE, name_student_file
@@ -29,6 +28,7 @@ from flows.data.student_files import (
 from flows.terminal.console import SESSION
 from flows.terminal.suggested_commands import format_command, format_resume_hint
 from flows.terminal.text_format import replace_unsafe_characters
+from teachers.local_weights import find_llama_problem
 from teachers.relay import RelayError, open_relay
 
 PROMPT = "> "
@@ -176,9 +176,9 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
 
 def _find_llama_weights(student: ChatStudent) -> Path | None:
     """The GGUF file, exported if there is none; None if torch must answer."""
-    if find_spec("xllamacpp") is None:
-        if student.folder is None:
-            raise UsageError(f"a GGUF file needs the extra `local`: run {format_install_command('local')}")
+    if problem := find_llama_problem():
+        if student.folder is None or (student.weights and find_spec("torch") is None):
+            raise UsageError(problem)
         return None
     if student.weights or student.folder is None:
         return student.weights

@@ -20,7 +20,7 @@ from flows.cascade.chat_server import API_KEY_VARIABLE, check_serving_host, serv
 from flows.http_server import client_connections
 from flows.http_server.host_names import parse_host_names
 from flows.terminal.console import CommandSession
-from teachers.relay import CompletionRelay
+from teachers.relay import CompletionRelay, RelayError
 from tests.support.waiting import HANG_SECONDS
 
 
@@ -318,5 +318,28 @@ def test_local_models_get_protocol_keys_only_and_a_hosted_teacher_the_whole_requ
             assert (await asked(url, response_format=bomb, **extra))[0] == 200, "it has bounds of its own"
             assert json.dumps(teacher.asked[-1]["response_format"]) == json.dumps(bomb)
             assert len(student.asked) == 1
+
+    asyncio.run(go())
+
+
+def test_a_prompt_that_is_too_long_names_the_option() -> None:
+    class Narrow(Parrot):
+        async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+            error = {
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": 2000,
+                "n_ctx": 1536,
+                "message": "try increasing it",
+            }
+            raise RelayError("refused", 400, {"error": error})
+
+    async def go() -> None:
+        async with served(Narrow()) as (url, _):
+            status, reply = await asked(url)
+            assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
+            assert reply["error"]["message"] == (
+                "messages: have 2000 tokens, and a conversation has 1536 for prompt and answer; shorten them, or start "
+                "`stillhouse serve` with a larger --slot-tokens"
+            )
 
     asyncio.run(go())
