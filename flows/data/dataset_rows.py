@@ -9,7 +9,7 @@ import io
 import json
 import lzma
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -76,8 +76,8 @@ NO_ROWS_MESSAGE = "has no rows; give a file or a folder with one at least"
 JSON_LINES_ENDINGS = (".jsonl", ".ndjson")
 TABLE_ENDINGS = (".parquet", ".arrow")
 DATA_ENDINGS = (*JSON_LINES_ENDINGS, ".json", *SEPARATORS, *TABLE_ENDINGS)
-MOST_FILES = 100_000
-"""Data files of a folder."""
+MOST_WALKED = 100_000
+"""Files of a folder among which those that are left out are looked for."""
 READ_ERRORS = (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError)
 
 
@@ -139,8 +139,7 @@ def find_dataset_files(source: Path) -> list[Path]:
     if source.is_file() and find_ending(source):
         return [attach_columns(source, columns)]
     folder = next((f for f in (source / "samples", source / "dataset", source) if f.is_dir()), None)
-    found = list(islice(_walk_data_files(folder), MOST_FILES)) if folder else []
-    files = _select_files([file for file in found if file.parent == folder]) or _select_files(found)
+    files = _find_folder_files(folder, is_named=folder == source) if folder else []
     if not files:
         wrong_kind = "is no data file" if source.is_file() else "has no data file"
         problem = wrong_kind if source.exists() else "is not there"
@@ -151,33 +150,39 @@ def find_dataset_files(source: Path) -> list[Path]:
         )
     if len(kinds := sorted({find_ending(file).replace(".ndjson", ".jsonl") for file in files})) > 1:
         raise UsageError(f"{source}: has both {' and '.join(kinds)} files; name one of them")
-    if folder == source and (left_out := [file for file in found if _is_left_out(file, files, folder)]):
-        names = ", ".join(file.relative_to(folder).as_posix() for file in left_out[:3])
-        SESSION.print_once(
-            f"{source}: read the {format_count(len(files), 'file')} at its top; left out {len(left_out):,} in subfolders "
-            f"({names}{', …' if len(left_out) > 3 else ''}): name a subfolder to read it"
-        )
     return [attach_columns(file, columns) for file in files]
 
 
-def _walk_data_files(folder: Path) -> Iterator[Path]:
-    """The data files in a folder and its subfolders, without hidden ones and without reviews."""
+def _find_folder_files(folder: Path, *, is_named: bool) -> list[Path]:
+    """The data files at the top of a folder, else those below. If the user named the folder, prints what is left out."""
+    if not (files := _select_files(filter(_is_data_file, sorted(folder.iterdir())))):
+        return _select_files(filter(_is_data_file, _walk_files(folder)))
+    walked = islice(_walk_files(folder), MOST_WALKED) if is_named else ()
+    if left_out := [file for file in walked if _is_data_file(file) and _is_left_out(file, files, folder)]:
+        names = ", ".join(file.relative_to(folder).as_posix() for file in left_out[:3])
+        SESSION.print_once(
+            f"{folder}: read the {format_count(len(files), 'file')} at its top; left out {len(left_out):,} in subfolders "
+            f"({names}{', …' if len(left_out) > 3 else ''}): name a subfolder to read it"
+        )
+    return files
+
+
+def _walk_files(folder: Path) -> Iterator[Path]:
+    """What is in a folder and its subfolders, without hidden ones."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(parent) / name for name in sorted(names) if not name.startswith(".")):
-            if path.is_file() and not path.name.endswith(REVIEWS_FILE) and _is_data_file(path):
-                yield path
+        yield from (Path(parent) / name for name in sorted(names))
 
 
 def _is_data_file(path: Path) -> bool:
-    """Whether a file that nobody named has rows: of the files in `.json` one with an array, since others are settings; no cache
-    of `datasets`.
+    """Whether a file that nobody named has rows: of those in `.json` one with an array, since others are settings; no hidden
+    file, no log of reviews, no cache of `datasets`.
     """
     ending = find_ending(path)
-    if ending == ".arrow":
-        return not path.name.startswith(("cache-", "tmp"))
+    if not ending or path.name.startswith(".") or path.name.endswith(REVIEWS_FILE) or not path.is_file():
+        return False
     if ending != ".json":
-        return bool(ending)
+        return ending != ".arrow" or not path.name.startswith(("cache-", "tmp"))
     try:
         with path.open("rb") as raw, _open_compressed(path, raw) as lines:
             return is_json_array(lines)
@@ -185,8 +190,9 @@ def _is_data_file(path: Path) -> bool:
         return False
 
 
-def _select_files(files: Sequence[Path]) -> list[Path]:
+def _select_files(found: Iterable[Path]) -> list[Path]:
     """Without JSON lines that also exist as Parquet, as in a run's dataset, and without the rows that `filter` dropped."""
+    files = list(found)
     filtered = {path.parent for path in files if path.name.startswith("kept.")}
     known = {path for path in files if path.parent not in filtered or path.name not in DROPPED_ROW_FILES}
     return sorted(path for path in known if not is_json_lines(path) or path.with_suffix(".parquet") not in known)
