@@ -3,9 +3,6 @@ checkpoints nor output.
 """
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +21,7 @@ from filters.base import Document
 from filters.chain.filter_chain import CompareFunction, apply_row_filters
 from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, compute_offsets, expand_spans
 from flows.clean.filter_checkpoint import CheckpointBatch, UnreadableLine
+from flows.clean.worker_lifetime import setup_worker
 from flows.data.dataset_rows import RowBatch, read_batch_lines
 from flows.data.row_forms import build_row_document
 
@@ -121,23 +119,8 @@ def start_filter_processes(count: int) -> Iterator[FilterWorkers]:
         yield THIS_PROCESS
         return
     context = multiprocessing.get_context("spawn")  # a fork would lose the threads of polars and numpy
-    with ProcessPoolExecutor(count, context, _setup_worker) as pool:
+    with ProcessPoolExecutor(count, context, setup_worker) as pool:
         yield FilterWorkers(pool, count, {})
-
-
-def _setup_worker() -> None:
-    """Ctrl-C reaches the whole process group: the command decides what is still finished. When the command is killed, its worker
-    ends too: a worker that waits for the next batch would wait for ever.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 @contextmanager
