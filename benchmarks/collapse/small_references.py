@@ -159,7 +159,7 @@ def describe_goal(rows: list[Row]) -> str:
         replaced = [select_rows(chosen, *arm, size) for arm in GOAL_ARMS for size in REFERENCE_SIZES]
         worst = max(sum(is_missed("verdict", row) for row in cell) / len(cell) for cell in replaced)
         sentence = (
-            f"Seeds {seeds[0]} to {seeds[-1]}: not caught of generation 2 and 4 at most {100 * worst:.0f} % at a size"
+            f"Seeds {seeds[0]} to {seeds[-1]}: not caught of generation 2 and 4 at most {100 * worst:.1f} % at a size"
         )
         for kind, words in (("fresh", "real"), ("verified", "verified")):
             controls = [row for row in chosen if row["kind"] == kind]
