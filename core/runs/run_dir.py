@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from core.config.recipe import ParentRelease, Recipe, build_recipe_identity, list_differences, recipe_digest
 from core.errors import RunExists, StoreError, UsageError
@@ -18,7 +18,7 @@ from core.extensions import EXTENSION_ERROR
 from core.project_files import RUNS_FOLDER as RUNS_FOLDER
 from core.runs.records import RunInvocation, RunManifest
 from core.runs.reviews import REVIEWS_FILE
-from core.storage.atomic_files import hash_file, read_json, write_json
+from core.storage.atomic_files import hash_file, read_json, read_record, write_json
 from core.storage.bounded_reading import check_plain_folder
 from core.storage.file_locks import hold_lock, is_held
 from core.storage.image_files import IMAGES_FOLDER
@@ -38,6 +38,21 @@ RECORDED_VERSIONS = (
     "transformers",
     "xllamacpp",
 )
+
+
+class StoredIdentity(BaseModel):
+    """What identifies a run besides its recipe."""
+
+    sources: dict[str, str] = {}
+    parent: ParentRelease | None = None
+
+
+class StoredRecipe(BaseModel):
+    """The recipe's file in a run."""
+
+    recipe: dict[str, Any]
+    folder: str = ""
+    identity: StoredIdentity = StoredIdentity()
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,7 @@ class RunDir:
         return self.path / "calibration.jsonl"
 
     def read_manifest(self) -> RunManifest:
-        return RunManifest.model_validate(read_json(self.manifest_file))
+        return read_record(self.manifest_file, RunManifest)
 
     def is_held(self) -> bool:
         """Whether a process of this machine works on the run."""
@@ -167,7 +182,7 @@ class RunDir:
     def read_recipe(self) -> Recipe:
         """The recipe as resolved at the run's start. Raises UsageError if another version wrote an unreadable one."""
         try:
-            return Recipe.model_validate(read_json(self.recipe_file)["recipe"])
+            return Recipe.model_validate(self._read_stored_recipe().recipe)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -181,17 +196,19 @@ class RunDir:
 
     def read_recipe_folder(self) -> Path:
         """Base folder of the recipe's relative paths; the working directory if it is from another machine."""
-        folder = Path(read_json(self.recipe_file).get("folder", ""))
+        folder = Path(self._read_stored_recipe().folder)
         return folder if folder.is_dir() else Path.cwd()
 
     def read_sources(self) -> dict[str, str]:
         """Hashes of the recipe's files at the run's start, by their names in the recipe."""
-        return dict(read_json(self.recipe_file)["identity"]["sources"])
+        return self._read_stored_recipe().identity.sources
 
     def read_parent(self) -> ParentRelease | None:
         """The release that the run builds on, fixed at its start."""
-        parent = read_json(self.recipe_file)["identity"].get("parent")
-        return ParentRelease.model_validate(parent) if parent else None
+        return self._read_stored_recipe().identity.parent
+
+    def _read_stored_recipe(self) -> StoredRecipe:
+        return read_record(self.recipe_file, StoredRecipe)
 
     def hash_files(self) -> dict[str, str]:
         """SHA-256 of every artifact: all finished files except the manifest and work in progress."""

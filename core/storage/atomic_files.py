@@ -10,13 +10,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from core.errors import StoreError
 from core.storage.bounded_reading import check_regular_file
 
 if TYPE_CHECKING:
     import polars as pl
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 @contextmanager
@@ -125,6 +129,16 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: is damaged: {error}") from None
+
+
+def read_record(path: Path, model: type[Record]) -> Record:
+    """A JSON file as a record. Raises StoreError if it is missing, damaged, or another record."""
+    try:
+        return model.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(f"{path}: is damaged, or of another version: {where}: {first['msg'].lower()}") from None
 
 
 def hash_file(path: Path) -> str:

@@ -23,7 +23,7 @@ from core.runs.review_summary import summarize_reviews
 from core.runs.reviews import hash_decisions, read_reviews
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus, TokenUsage
-from core.storage.atomic_files import count_values, read_json, write_json, write_text
+from core.storage.atomic_files import count_values, read_record, write_json, write_text
 from flows.data.dataset_card import list_active_teachers
 from flows.data.student_files import ROUTING_FILE, STUDENT_EVALUATION_FILE
 from flows.features.feature_gaps_report import GAPS_FILE, MOST_SHOWN_FEATURES, SHOWN_PASSAGES, FeatureGapsReport
@@ -130,13 +130,13 @@ def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
         return None
     from flows.evaluate.student_results import StudentEvaluation
 
-    return StudentEvaluation.model_validate(read_json(file))  # fields that an earlier version lacks get their defaults
+    return read_record(file, StudentEvaluation)  # fields that an earlier version lacks get their defaults
 
 
 def read_run_feature_gaps(run: RunDir) -> FeatureGapsReport | None:
     """The features that the kept samples lack. None if there is no such file."""
     file = run.path / GAPS_FILE
-    return FeatureGapsReport.model_validate(read_json(file)) if file.is_file() else None
+    return read_record(file, FeatureGapsReport) if file.is_file() else None
 
 
 EXAMPLE_FIELDS = {"examples", "panel_examples"}

@@ -96,7 +96,8 @@ LINKED_FILES = (
     "lock", "reviews.jsonl", "report.html", "index/lock", "log.jsonl.reviews.jsonl", "filled/rows.jsonl",
     "student/evaluation.json", "student/student-f16.gguf",
 )  # fmt: skip
-KINDS = ("programs", "links")
+KINDS = ("programs", "links", "damaged")
+DAMAGED_FILES = ("student/evaluation.json", "student/routing.json", "feature_gaps.json", "index/index.json")
 
 
 def list_parameters() -> dict[str, list[Any]]:
@@ -210,7 +211,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
 
 def prepare(made: Path, folder: Path, kind: str, hub: LocalHub) -> Path:
-    """The stranger's run: with programs and addresses in its recipe and next to it, or with links to what is outside."""
+    """The stranger's run: with programs and addresses in its recipe and next to it, or with links to what is outside, or with
+    records of another form.
+    """
     run = shutil.copytree(made, folder / "theirs")
     mark = folder / "outside/mark"
     for name in ("checks.py", "tools.py", "sitecustomize.py", "conftest.py", "student/evil.py"):
@@ -225,6 +228,9 @@ def prepare(made: Path, folder: Path, kind: str, hub: LocalHub) -> Path:
             "api_key_env": "CANARY",
         }
         (run / "recipe.json").write_text(json.dumps(stored))
+    elif kind == "damaged":
+        for name in DAMAGED_FILES:
+            (run / name).write_text('{"recipe": {"name": [1]}, "identity": {"sources": [1]}}')
     else:
         for name in (*LINKED_FOLDERS, *LINKED_FILES):
             path = run / name

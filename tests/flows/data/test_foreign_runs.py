@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import UsageError
+from core.errors import StoreError, UsageError
 from core.runs.run_dir import RunDir, open_run
 from flows.data.run_storage import RunStorage, open_run_storage
 from flows.data.student_files import load_student_plan
@@ -180,3 +180,21 @@ def test_a_strangers_run_sends_no_prompt_by_an_installed_protocol(tmp_path: Path
         load_student_plan(run.student, run, tmp_path / "mine")
     with pytest.raises(UsageError, match="unknown provider 'courier'"):
         load_student_plan(run.student, run, tmp_path / "stranger" / "runs")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "[" * 100_000,
+        '{"recipe": []}',
+        '{"recipe": {}, "identity": 1}',
+        '{"recipe": {}, "identity": {"sources": [1]}}',
+    ],
+)
+def test_a_stored_recipe_of_another_form_is_a_sentence(text: str, tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.recipe_file.write_text(text)
+    for read in (run.read_recipe, run.read_recipe_folder, run.read_sources, run.read_parent):
+        with pytest.raises(StoreError, match=r"recipe\.json: is damaged"):
+            read()
