@@ -47,7 +47,7 @@ LINES: dict[str, list[str]] = {
     "preview": ["{given}/recipe.toml -n 1"],
     "publish": ["{given} --to hf:some/where --dry-run"],
     "reference": ["{given} --out {out}.parquet"],
-    "release": ["{given}"],
+    "release": ["{given}", "{given}/filled"],
     "report": ["{given}"],
     "review": ["{given} --no-browser", "{given}/log.jsonl --no-browser"],
     "route": ["{given} -n 20", "{given}/student -n 20", "{given}/student --recipe smoke --teacher {given}/student -n 20"],
@@ -78,13 +78,13 @@ STRANGERS_OPTIONS = {
 """Options that may name others' files; a line above, or a test of their own, gives them one."""
 OWN_OPTIONS = set(
     """
-    --add --allow-url --as --audit --budget --by --cache-type --calibration --check --cluster --columns --confidence
-    --deployment --documents --draft --draft-tokens --draws --eval --filters --format --from-datasketch --held-out
-    --host --host-name --index --inputs --kind --labels --max-requests --max-tokens --max-usd --min-kept --name
-    --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --role --root --rows
-    --runs-dir --samples --secret --seed --self-test --set --share --signal --slot-tokens --slots --source --split
-    --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature --threshold --to
-    --to-datasketch --topologies --type --without-teacher --workers -n
+    --add --allow-key --allow-url --as --audit --budget --by --cache-type --calibration --check --cluster --columns
+    --confidence --deployment --documents --draft --draft-tokens --draws --eval --filters --format --from-datasketch
+    --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
+    --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --role
+    --root --rows --runs-dir --samples --secret --seed --self-test --set --share --signal --slot-tokens --slots
+    --source --split --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature
+    --threshold --to --to-datasketch --topologies --type --without-teacher --workers -n
     """.split()
 )
 SECONDS = 100
