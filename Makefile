@@ -75,7 +75,7 @@ fast: install-all
 	$(BIN)/pytest -m "not slow" $(LONGEST) --numprocesses $(WAITING) --dist worksteal
 
 # The files with tests of a mark: to import all others takes longer than some groups' tests.
-files = $(sort $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)' tests))
+files = $(sort $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)' tests plugins))
 
 # Real processes, servers and workers, which wait more than they compute.
 waits: install-all

@@ -12,8 +12,8 @@ from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import produce_samples
 from benchmarks.machine import describe_measurement
 from core.project_files import PROJECT
-from core.recording import read_recording
 from core.sample import RejectionReason, Sample
+from core.storage.recording import read_recording
 from flows.recipes.recipe_catalog import load_recipe_plan
 
 RECORDINGS = PROJECT / "benchmarks" / "recordings" / "earlier"

@@ -13,11 +13,11 @@ from typing import Any
 
 import polars as pl
 
-from agents.pictures.drafts import PictureDraft, PictureKind
-from agents.pictures.procedural_drafts import draw_draft
-from agents.pictures.queries import compute_answer
-from agents.pictures.word_leaks import AskedQuestion, WordLeak, measure_word_leak
-from flows.report.picture_statistics import count_choices
+from plugins.pictures.drawing.drafts import PictureDraft, PictureKind
+from plugins.pictures.drawing.procedural_drafts import draw_draft
+from plugins.pictures.drawing.queries import compute_answer
+from plugins.pictures.drawing.word_leaks import AskedQuestion, WordLeak, measure_word_leak
+from plugins.pictures.statistics import count_choices
 
 PAIRS, SEED, QUESTIONS = 10_000, 7, 3
 KINDS: tuple[PictureKind, ...] = ("charts", "tables", "documents")

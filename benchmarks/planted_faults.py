@@ -21,8 +21,8 @@ from typing import NamedTuple
 from agents.studies.preview import preview_samples
 from core.intervals import estimate_share
 from core.project_files import PROJECT
-from core.recording import RecordedSample, read_recording
 from core.sample import Sample
+from core.storage.recording import RecordedSample, read_recording
 from flows.recipes.recipe_catalog import load_recipe_plan
 
 PLANTED = PROJECT / "benchmarks" / "recordings" / "planted"

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.machine import describe_measurement
 from core.project_files import PROJECT
-from core.recording import read_recording
 from core.sample import SampleStatus
+from core.storage.recording import read_recording
 from core.storage.sample_files import read_samples
 from filters.collapse.outlines import outline_code, outline_expression
 from filters.collapse.sameness import (

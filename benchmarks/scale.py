@@ -14,12 +14,12 @@ from agents.calls.scratch_context import open_scratch_context
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import MakeSample, produce_samples
-from agents.workers.worker_pool import WorkerPool
 from benchmarks.machine import describe_measurement
 from core.sample import Sample
-from flows.cluster.worker_placement import open_sample_workers
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import SESSION
+from plugins.scale.worker_placement import open_cluster_workers
+from plugins.scale.worker_pool import WorkerPool
 
 SLOTS = 16
 """Calls of the slow teacher that each worker brings."""
@@ -54,7 +54,7 @@ def build_plan(workers: int, samples: int, slots: int, seconds: float) -> RunPla
 
 async def measure_plan(plan: RunPlan, workers: int) -> ProductionRate:
     """Of all samples but the first ones, which warm everything up."""
-    async with open_scratch_context(plan, threading.Event()) as crew, open_sample_workers(plan, "benchmark") as make:
+    async with open_scratch_context(plan, threading.Event()) as crew, open_cluster_workers(plan, "benchmark") as make:
         await _wait_for_workers(make, workers)
         seeds = RunSeeds(plan, "bench000")[:]
         warm = min(len(seeds) // 4, crew.dispatcher.sample_slots.max_concurrent)

@@ -1,7 +1,8 @@
-"""Extension points: what installed packages, or this program, add to the checks, filters, families, losses and teacher protocols.
+"""Extension points: the typed view of five kinds of parts, which plugins or this program add to the checks, filters, families,
+losses and teacher protocols.
 
-A recipe names an extension, and only the entry point of that name is imported; no file decides what else is. Knows the names of
-the five groups, and nothing of what an extension does.
+A recipe names an extension, and only the part of that name is imported; no file decides what else is. Knows nothing of what an
+extension does.
 """
 
 import difflib
@@ -11,24 +12,15 @@ import inspect
 import re
 import sys
 import uuid
-from collections.abc import Callable, Collection, Sequence
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from core.errors import UsageError
+from core.plugins import Part, Plugin, UnusablePlugin, describe_faults, find_part, import_part, list_offered_names
 
 T = TypeVar("T")
 
 ExtensionKind = Literal["check", "filter", "family", "loss", "protocol"]
-GROUPS: dict[ExtensionKind, str] = {
-    "check": "stillhouse.checks",
-    "filter": "stillhouse.filters",
-    "family": "stillhouse.families",
-    "loss": "stillhouse.losses",
-    "protocol": "stillhouse.protocols",
-}
-"""The group of entry points of each kind."""
 BASES: dict[ExtensionKind, str] = {
     "check": "stillhouse.Check",
     "filter": "stillhouse.Filter",
@@ -43,11 +35,7 @@ NAME = re.compile(r"[a-z][a-z0-9_-]*")
 PROCESS = uuid.uuid4().hex[:16]
 """Identifies code without a source that can be read: it equals no code of another process."""
 
-_registered: dict[ExtensionKind, dict[str, Any]] = {kind: {} for kind in GROUPS}
-
-
-class UnusableExtension(UsageError):
-    """An extension that does not exist, cannot be imported, or is not what its entry point says."""
+_registered: dict[ExtensionKind, dict[str, Any]] = {kind: {} for kind in BASES}
 
 
 class Extension(NamedTuple, Generic[T]):
@@ -60,6 +48,8 @@ class Extension(NamedTuple, Generic[T]):
     """The distribution and its version, or "" if this program registered it."""
     module: str = ""
     """The module of its entry point."""
+    own: bool = False
+    """Whether it is of this repository: then the version of Stillhouse says what it does."""
 
     @property
     def title(self) -> str:
@@ -89,97 +79,71 @@ class ExtensionPoint(Generic[T]):
         """The extension of this name; None if the name is built-in or `taken`, or unknown.
 
         Raises:
-            UnusableExtension: if a package or this program offers a built-in or taken name, or an offer cannot be used.
+            UnusablePlugin: if a plugin or this program offers a built-in or taken name, or an offer cannot be used.
         """
-        points = self._list_points(name)
+        offered, found = name in _registered[self.kind], find_part(self.kind, name)
         if name in self._built_in() or name in taken:
-            if name in _registered[self.kind]:
-                raise UnusableExtension(
-                    f"this program registered a {self.kind} {name!r}, which is the name of a built-in {self.kind}; give yours "
-                    "another name"
-                )
-            if points:
-                raise UnusableExtension(
-                    f"the package {_describe_origin(points[0])} offers a {self.kind} {name!r}, which is the name of a built-in "
-                    f"{self.kind}; uninstall the package, or rename its entry point in {GROUPS[self.kind]}"
-                )
+            what = f"a {self.kind} {name!r}, which is the name of a built-in {self.kind}"
+            if offered:
+                raise UnusablePlugin(f"this program registered {what}; give yours another name")
+            if found:
+                raise UnusablePlugin(f"{_describe_owner(found[0])} offers {what}; uninstall it, or rename its part")
             return None
-        if name in _registered[self.kind]:
+        if offered:
             return Extension(self.kind, name, _registered[self.kind][name], "")
-        if len(points) > 1:
-            origins = " and ".join(sorted(map(_describe_origin, points)))
-            raise UnusableExtension(
-                f"{origins} both offer a {self.kind} {name!r}; uninstall one of them, since a name is of one package"
-            )
-        return self._load(points[0]) if points else None
+        return self._load(*found) if found else None
 
     def require(self, name: str, taken: Collection[str] = ()) -> Extension[T]:
         """As `find`, for a name that is not built-in.
 
         Raises:
-            UnusableExtension: also if there is none of this name; the text has the known ones.
+            UnusablePlugin: also if there is none of this name; the text has the known ones.
         """
         if found := self.find(name, taken):
             return found
-        raise UnusableExtension(self.describe_unknown(name, taken))
+        raise UnusablePlugin(self.describe_unknown(name, taken))
 
     def describe_unknown(self, name: str, taken: Collection[str] = ()) -> str:
-        """Why `name` cannot be used: the nearest known name, and all of them."""
+        """Why `name` cannot be used: the nearest known name, all of them, and the plugins that cannot be imported."""
         known = list(dict.fromkeys([*self._built_in(), *taken, *self.list_names()]))
         near = difflib.get_close_matches(name, known, n=1)
         advice = f"did you mean {near[0]!r}? " if near else ""
         noun = "provider" if self.kind == "protocol" else self.kind
-        return f"unknown {noun} {name!r}; {advice}known are {', '.join(known)}"
+        return f"unknown {noun} {name!r}; {advice}known are {', '.join(known)}{describe_faults()}"
 
     def list_names(self) -> list[str]:
-        """The names that installed packages and this program offer, without importing anything."""
-        return sorted({*read_entry_points(self.kind).names, *_registered[self.kind]})
+        """The names that plugins and this program offer, without importing a part."""
+        return sorted({*list_offered_names(self.kind), *_registered[self.kind]})
 
     def register(self, value: T) -> T:
         """Make `value` known in this process under its own name. A second one of the same name replaces the first.
 
         Raises:
-            UnusableExtension: if the name is built-in, or offered by an installed package, or `value` is of another type.
+            UnusablePlugin: if the name is built-in, or offered by a plugin, or `value` is of another type.
         """
         if fault := self._find_fault(value):
-            raise UnusableExtension(f"register: {value!r} {fault}")
+            raise UnusablePlugin(f"register: {value!r} {fault}")
         name = self._read_name(value)
         if name in self._built_in():
-            raise UnusableExtension(
-                f"register: {name!r} is the name of a built-in {self.kind}; give yours another name"
-            )
-        if points := self._list_points(name):
-            raise UnusableExtension(
-                f"register: the installed package {_describe_origin(points[0])} offers a {self.kind} {name!r} already; give "
-                "yours another name"
-            )
+            what = f"{name!r} is the name of a built-in {self.kind}"
+            raise UnusablePlugin(f"register: {what}; give yours another name")
+        if found := find_part(self.kind, name):
+            what = f"{_describe_owner(found[0])} offers a {self.kind} {name!r} already"
+            raise UnusablePlugin(f"register: {what}; give yours another name")
         _registered[self.kind][name] = value
         return value
 
-    def _list_points(self, name: str) -> Sequence[EntryPoint]:
-        """The entry points of this name, one for each distribution: a path that is listed twice has it twice."""
-        points = read_entry_points(self.kind).select(name=name)
-        return list({_describe_origin(point): point for point in reversed(tuple(points))}.values())
-
-    def _load(self, point: EntryPoint) -> Extension[T]:
-        origin = _describe_origin(point)
-        title = f"the {self.kind} {point.name!r} of {origin} ({point.value})"
-        try:
-            value = point.load()
-        except (Exception, SystemExit) as error:
-            raise UnusableExtension(
-                f"{title} cannot be imported: {type(error).__name__}: {error}; repair or uninstall the package"
-            ) from None
+    def _load(self, plugin: Plugin, part: Part) -> Extension[T]:
+        title = f"the {self.kind} {part.name!r} of {_describe_owner(plugin)}"
+        value = import_part(plugin, part)
         if fault := self._find_fault(value):
-            raise UnusableExtension(f"{title} {fault}")
-        if (own := self._read_name(value)) != point.name:
-            raise UnusableExtension(
-                f"{title} calls itself {own!r}; entry point and {self.kind} must have the same name"
-            )
-        return Extension(self.kind, point.name, value, origin, point.module)
+            raise UnusablePlugin(f"{title} {fault}")
+        if (own := self._read_name(value)) != part.name:
+            raise UnusablePlugin(f"{title} calls itself {own!r}; part and {self.kind} must have the same name")
+        return Extension(self.kind, part.name, value, plugin.origin or "stillhouse", plugin.module, not plugin.origin)
 
     def _find_fault(self, value: Any) -> str | None:
-        """Why `value` is no extension of this kind."""
+        """Why `value` is not an extension of this kind."""
         wanted = BASES[self.kind]
         if self._is_class:
             if not (isinstance(value, type) and issubclass(value, self._expected)):
@@ -195,34 +159,13 @@ class ExtensionPoint(Generic[T]):
         return None
 
 
-def read_entry_points(kind: ExtensionKind) -> EntryPoints:
-    """All entry points of a kind that installed packages offer. All packages' metadata is read once, and again when a package
-    was added to the folders of `sys.path` or removed from them.
-    """
-    return _read_all_entry_points(tuple((folder, _read_change(folder)) for folder in sys.path))[kind]
-
-
-@functools.lru_cache(maxsize=1)
-def _read_all_entry_points(_folders: tuple[tuple[str, int], ...]) -> dict[ExtensionKind, EntryPoints]:
-    points = entry_points()
-    return {kind: points.select(group=group) for kind, group in GROUPS.items()}
-
-
-def _read_change(folder: str) -> int:
-    """When a file was added to a folder or removed from it, in nanoseconds; 0 for what is no folder."""
-    try:
-        return Path(folder).stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
 def find_registered(extensions: Collection[Extension[Any]], purpose: str) -> str | None:
     """Why `purpose`, work in other processes, cannot use these extensions; None if all are of installed packages."""
     for extension in extensions:
         if not extension.origin:
             return (
-                f"{purpose} works in other processes, which do not know {extension.title}; offer it as an entry point "
-                f"{GROUPS[extension.kind]} of an installed package"
+                f"{purpose} works in other processes, which do not know {extension.title}; make it a part of an "
+                "installed plugin"
             )
     return None
 
@@ -263,6 +206,5 @@ def _list_source_files(package: str) -> list[Path]:
     return files + [file for folder in getattr(top, "__path__", ()) for file in sorted(Path(folder).rglob("*.py"))]
 
 
-def _describe_origin(point: EntryPoint) -> str:
-    """`NAME VERSION` of the distribution."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
+def _describe_owner(plugin: Plugin) -> str:
+    return plugin.origin or f"the plugin {plugin.name!r}"

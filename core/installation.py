@@ -6,7 +6,7 @@ import shutil
 import sys
 import tomllib
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, distribution, requires
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -109,6 +109,22 @@ def list_extra_packages(extra: str) -> list[str]:
         return []
     parts = [line.replace('"', "'").partition(";") for line in lines]
     return [package.strip() for package, _, marker in parts if f"extra == '{extra}'" in marker]
+
+
+def list_missing_packages(extra: str) -> list[str]:
+    """The packages of an extra that this environment lacks, or has in a version that does not fit."""
+    from packaging.requirements import Requirement
+
+    missing = []
+    for line in list_extra_packages(extra):
+        needed = Requirement(line)
+        try:
+            fits = needed.specifier.contains(version(needed.name), prereleases=True)
+        except PackageNotFoundError:
+            fits = False
+        if not fits:
+            missing.append(needed.name)
+    return missing
 
 
 def _with_extras(extras: set[str]) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+DataKind = Literal["arithmetic", "characters", "code", "dialogue", "json", "prose"]
+"""The kinds of data that the collapse assessment knows (`filters.collapse.text_kinds`)."""
 GgufType = Literal["f32", "f16", "q8_0", "q4_0", "tq2_0"]
 """Number formats of a student's weights in a GGUF file."""
 DEFAULT_GGUF_TYPE: GgufType = "q8_0"

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-PACKAGES = ("core", "prompts", "teachers", "agents", "filters", "students", "flows", "stillhouse")
+PACKAGES = ("core", "prompts", "teachers", "agents", "filters", "students", "flows", "plugins", "stillhouse")
 INTERRUPTED_EXIT_CODE = 130
 """The same value as in `core.errors`, which is imported later."""
 

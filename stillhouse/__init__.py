@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         StoreError,
         UsageError,
     )
+    from core.plugins import Part, Plugin
     from core.sample import Sample
     from stillhouse.extensions import (
         CallFailed,
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
         Message,
         Options,
         RecipeFamily,
+        RecipeTable,
         RejectionReason,
         ReplySchema,
+        RunHooks,
         Seed,
         Subject,
         Teacher,
@@ -106,17 +109,21 @@ __all__ = [
     "MaskedDocument",
     "Message",
     "Options",
+    "Part",
+    "Plugin",
     "PreparedReference",
     "Preview",
     "Progress",
     "ProviderError",
     "RecipeError",
     "RecipeFamily",
+    "RecipeTable",
     "RejectionReason",
     "ReplySchema",
     "Run",
     "RunExists",
     "RunFailed",
+    "RunHooks",
     "Sample",
     "Seed",
     "StillhouseError",
@@ -156,6 +163,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from core import plugins
+
+    if name in ("Part", "Plugin"):  # of declarations, which every command imports
+        return getattr(plugins, name)
     for module in _MODULES:
         found = vars(import_module(f"{__name__}.{module}")).get(name)
         if found is not None:

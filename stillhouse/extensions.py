@@ -1,6 +1,4 @@
-"""What the author of an extension imports, by `from stillhouse import NAME`, and `register`. `docs/extensions.md` has an example
-of each kind.
-"""
+"""What the author of a plugin's parts imports, by `from stillhouse import NAME`, and `register`. Examples: docs/plugins.md."""
 
 from typing import Any, TypeVar
 
@@ -9,11 +7,13 @@ from agents.checks.registry import CHECK_EXTENSIONS
 from agents.families import FAMILY_EXTENSIONS
 from agents.families.base import RecipeFamily, require_text
 from agents.reply_schema import InvalidReply, ReplySchema
+from core.config.base import RecipeTable
 from core.config.filters import FILTER_EXTENSIONS
 from core.config.losses import LOSS_EXTENSIONS, Loss, LossOptions, loss
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.extensions import ExtensionPoint
+from core.hooks import RunHooks
 from core.sample import Candidate, Message, RejectionReason, Seed, TokenUsage
 from core.secrets import read_key
 from filters.base import Document, DroppedDocument, Filter, MaskedDocument
@@ -39,8 +39,10 @@ __all__ = [
     "Message",
     "Options",
     "RecipeFamily",
+    "RecipeTable",
     "RejectionReason",
     "ReplySchema",
+    "RunHooks",
     "Seed",
     "Subject",
     "Teacher",
@@ -67,7 +69,7 @@ def register(extension: T) -> T:
     Other processes do not know it: work on a cluster or in several processes needs an installed package. Also a decorator.
 
     Raises:
-        UsageError: if it is none of these, or its name is built-in or that of an installed package.
+        UsageError: if it is none of these, or its name is built-in or that of a plugin.
     """
     points: list[tuple[type[Any], ExtensionPoint[Any]]] = [
         (Check, CHECK_EXTENSIONS),

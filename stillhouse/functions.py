@@ -10,10 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, cast
 
-from core.data_kinds import DataKind
 from core.errors import StillhouseError, UsageError
 from core.runs.run_dir import RUNS_FOLDER
-from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL
+from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL, DataKind
 from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, PreparedReference, Preview, Run, Student
 from stillhouse.session import ProgressCallback, format_settings, run_call
 

@@ -11,10 +11,11 @@ from time import time
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeProblem, UsageError
-from core.extensions import Extension, ExtensionPoint, UnusableExtension
+from core.extensions import Extension, ExtensionPoint
 from core.installation import format_install_command
-from core.recording import read_recording
+from core.plugins import UnusablePlugin
 from core.secrets import redact_text
+from core.storage.recording import read_recording
 from core.weights.gguf_files import hash_gguf
 from core.weights.packaged_weights import EMBEDDED_TEACHER
 from teachers.base import Teacher
@@ -203,7 +204,7 @@ def _find_protocol_problem(provider: str, config: TeacherConfig) -> str | None:
         extension = PROTOCOL_EXTENSIONS.find(provider)
         if provider not in PROVIDERS and extension is None:
             return PROTOCOL_EXTENSIONS.describe_unknown(provider)
-    except UnusableExtension as error:
+    except UnusablePlugin as error:
         return str(error)
     if extension is None:
         return None
@@ -229,10 +230,10 @@ def _find_model_problem(config: TeacherConfig) -> str | None:
     if config.replays:
         return _find_recording_problem(config)
     if provider == "fake":
-        from teachers.fake.scripts import SCRIPT_NAMES
+        from teachers.fake.scripts import list_script_names
 
-        known = ", ".join(SCRIPT_NAMES)
-        return None if model in SCRIPT_NAMES else f"unknown script {model!r}; known are {known}, and replay:FILE"
+        known = ", ".join(list_script_names())
+        return None if model in list_script_names() else f"unknown script {model!r}; known are {known}, and replay:FILE"
     return None
 
 

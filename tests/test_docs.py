@@ -39,7 +39,11 @@ with_runs = pytest.mark.xdist_group("docs of runs")
 with_students = pytest.mark.xdist_group("docs of students")
 """Two groups, so that two workers share the work."""
 
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [
+    PROJECT / "README.md",
+    *sorted((PROJECT / "docs").glob("*.md")),
+    *sorted((PROJECT / "plugins").glob("*/README.md")),
+]
 COMMANDS = ("stillhouse", "pipx", "make", "docker", "kubectl", "prefect", "export", "curl", "python", "torchrun", "vllm", "dask",
             "ray", "cp", "mkdir", "pipx", "pg_dump", "pg_restore", ".", "DIGEST=")  # fmt: skip
 
@@ -83,7 +87,7 @@ NOT_RUN = {
     "README.md: pipx": "installs for the user; tests/test_package.py installs the wheel",
     "docs/compare.md: stillhouse diff": "tests/flows/compare/test_dataset_comparison.py has files, docs/releases.md releases",
     "docs/publish.md: export HF_TOKEN": "needs the Hub; tests/flows/publication/test_publication.py has one",
-    "docs/coding-agents.md: stillhouse mcp": "tests/flows/agent_server/test_protocol_server.py is a client of servers",
+    "plugins/mcp/README.md: stillhouse mcp": "plugins/mcp/tests/test_protocol_server.py is a client of servers",
     "docs/containers.md: docker": "needs Docker",
     "docs/containers.md: DIGEST=": "needs Docker",
     "docs/containers.md: . deploy/.env": "needs Docker",
@@ -100,20 +104,20 @@ NOT_RUN = {
     "docs/drafts.md: stillhouse serve": "tests/flows/cascade/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/releases.md: stillhouse filter": "tests/flows/release/test_rows_release.py releases and publishes folders",
-    "docs/review.md: stillhouse review": "waits for a person; tests/flows/review/test_reviews.py serves pages and curates",
+    "plugins/review/README.md: stillhouse review": "waits for a person; plugins/review/tests/test_reviews.py serves pages",
     "docs/routing.md: stillhouse route SMALL": "tests/flows/cascade/test_cascade_calibration.py routes between two students",
     "docs/routing.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
-    "docs/scale.md: ray": "needs Ray, which `make install-all` leaves out",
+    "plugins/scale/README.md: ray": "needs Ray, which `make install-all` leaves out",
     "docs/install.md: make install": "`make test` calls both first",
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
     "docs/features.md: stillhouse": "minutes of training; tests/flows/features/ runs them on a small model",
-    "docs/extensions.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
+    "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/ternary.md: stillhouse export": "needs a ternary student; tests/students/init/test_ternary.py exports one by command",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
-    "docs/pictures.md: stillhouse": "hundreds of pictures; tests/agents/families/test_pictures.py draws a few",
-    "docs/pictures.md: curl": "tests/flows/evaluate/test_picture_evaluation.py asks about a picture",
+    "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
+    "plugins/pictures/README.md: curl": "tests/flows/evaluate/test_picture_evaluation.py asks about a picture",
     "docs/promotion.md: stillhouse run": "two trainings; tests/flows/release/test_promotion.py has them",
     "docs/references.md: stillhouse reference": (
         "the self-test takes minutes; tests/flows/evaluate/test_reference_preparation.py runs smaller ones"
@@ -128,7 +132,7 @@ FAMILIES = (
 )  # fmt: skip
 DATASETS = (
     "README.md: stillhouse filter",
-    "docs/coding-agents.md: stillhouse skill", "docs/environments.md: stillhouse export-env",
+    "plugins/mcp/README.md: stillhouse skill", "docs/environments.md: stillhouse export-env",
     "docs/extraction.md: python", "docs/filters.md: stillhouse filter", "docs/filters.md: stillhouse index",
     "docs/topologies.md: stillhouse study topology-study",
 )  # fmt: skip
@@ -146,15 +150,15 @@ STUDENT = (
 ASK = ("docs/routing.md: curl",)
 """A question to each server of a student."""
 OWN_RECIPE = (
-    "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "docs/scale.md: stillhouse run",
+    "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "plugins/scale/README.md: stillhouse run",
     "docs/releases.md: stillhouse run",
     "docs/collapse.md: stillhouse assess", "docs/references.md: stillhouse gaps",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
-WITHOUT_EARLIER_RUNS = ("docs/scale.md", "docs/releases.md")
+WITHOUT_EARLIER_RUNS = ("plugins/scale/README.md", "docs/releases.md")
 """Pages that begin before the first run of their recipe."""
-CLUSTER = ("docs/scale.md: dask", "docs/scale.md: export DASK_", "docs/filters.md: dask")
-OBJECT_STORE = ("docs/scale.md: export AWS_",)
+CLUSTER = ("plugins/scale/README.md: dask", "plugins/scale/README.md: export DASK_", "docs/filters.md: dask")
+OBJECT_STORE = ("plugins/scale/README.md: export AWS_",)
 SERVER = (
     "docs/operations.md: mkdir", "docs/operations.md: export PREFECT_SERVER_API", "docs/operations.md: export PREFECT_API_URL",
     "docs/operations.md: stillhouse run", "docs/operations.md: stillhouse deploy", "README.md: stillhouse deploy",
@@ -183,15 +187,24 @@ def select_blocks(known: Sequence[str]) -> list[Block]:
     return [block for entry in known for block in blocks() if block.commands and block.key.startswith(entry)]
 
 
+PLUGIN = r"(?:plugins/\w+/)"
+
+
+def is_present(name: str) -> bool:
+    """Whether it is of the core, or of a plugin whose folder is here."""
+    return not (found := re.match(PLUGIN, name)) or (PROJECT / found[0]).is_dir()
+
+
 def test_every_block_of_commands_is_run_or_says_why_not() -> None:
     commands = [block for block in blocks() if block.commands]
     assert [block.key for block in commands if len(matching_entries(block, (*NOT_RUN, *RUN))) != 1] == [], (
         "run it, or say why not"
     )
     used = {entry for block in commands for entry in matching_entries(block, (*NOT_RUN, *RUN))}
-    assert {*NOT_RUN, *RUN} - used == set(), "no such block any more"
-    tests = {name for reason in NOT_RUN.values() for name in re.findall(r"tests/[\w/]+\.py", reason)}
-    assert [name for name in tests if not (PROJECT / name).is_file()] == []
+    present = {entry for entry in (*NOT_RUN, *RUN) if is_present(entry)}
+    assert present - used == set(), "no such block any more"
+    tests = {name for reason in NOT_RUN.values() for name in re.findall(rf"{PLUGIN}?tests/[\w/]+\.py", reason)}
+    assert [name for name in tests if is_present(name) and not (PROJECT / name).is_file()] == []
 
 
 def test_every_link_leads_to_a_file_and_its_heading() -> None:
@@ -237,9 +250,9 @@ def test_every_attack_of_the_table_names_a_test_that_exists() -> None:
     for line in rows:
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         assert len(cells) == 3, line
-        named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", cells[2])
+        named = re.findall(rf"({PLUGIN}?tests/[\w/]+\.py)::(\w+)", cells[2])
         assert named, line
-        for file, test in named:
+        for file, test in (one for one in named if is_present(one[0])):
             code = (PROJECT / file).read_text() if (PROJECT / file).is_file() else ""
             assert re.search(rf"^(?:async )?def {test}\(", code, re.MULTILINE), f"{file}::{test}"
 

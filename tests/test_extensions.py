@@ -1,4 +1,4 @@
-"""The package of docs/extensions.md, built, installed and used through the command line; and packages that are wrong."""
+"""The package of docs/plugins.md, built, installed and used through the command line; and plugins that are wrong."""
 
 import json
 import os
@@ -17,8 +17,9 @@ import pytest
 
 from core.project_files import PROJECT
 from tests.support.forked import COMMAND_FORKS, FORKS, ForkServer
+from tests.support.installed_plugins import install_plugin
 
-PAGE = (PROJECT / "docs" / "extensions.md").read_text()
+PAGE = (PROJECT / "docs" / "plugins.md").read_text()
 NAME = re.compile(r"(?:# |<!-- )([\w./]+\.(?:py|toml|md))(?: -->)?$")
 
 
@@ -60,15 +61,6 @@ def run_command(
     done = forks.run("stillhouse", *words, folder=folder, PYTHONPATH=os.pathsep.join(places))
     assert done.returncode == code, done.stdout + done.stderr
     return done
-
-
-def offer(site: Path, distribution: str, code: str, entry_points: str, version: str = "1.0") -> None:
-    """Install a package of one module, as pip would leave it."""
-    metadata = site / f"{distribution}-{version}.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-    (metadata / "entry_points.txt").write_text(entry_points)
-    (site / f"{distribution}.py").write_text(code)
 
 
 ROWS = [
@@ -278,13 +270,13 @@ class Torn(Mine):
     ("name", "fault", "code"),
     [
         ("mine", "", 0),
-        ("other", "the filter 'other' of odd 1.0 (odd:Mine) calls itself 'mine'", 2),
-        ("exact", "the package odd 1.0 offers a filter 'exact', which is the name of a built-in filter", 2),
+        ("other", "the filter 'other' of odd 1.0 calls itself 'mine'", 2),
+        ("exact", "odd 1.0 offers a filter 'exact', which is the name of a built-in filter", 2),
         ("bare", "has no method apply, which a class derived from stillhouse.Filter needs", 2),
-        ("number", "the filter 'number' of odd 1.0 (odd:__name__) is no class derived from stillhouse.Filter", 2),
+        ("number", "the filter 'number' of odd 1.0 is no class derived from stillhouse.Filter", 2),
         (
             "lost",
-            "the filter 'lost' of odd 1.0 (nowhere:Lost) cannot be imported: ModuleNotFoundError: No module named",
+            "the filter 'lost' of odd 1.0 cannot be imported: ModuleNotFoundError: No module named",
             2,
         ),
         ("loud", "the filter 'loud' of odd 1.0 returned a document twice", 1),
@@ -296,10 +288,9 @@ def test_an_extension_that_cannot_be_used_costs_one_sentence(name: str, fault: s
     """The first is a control: the same package with a filter that is right."""
     objects = {"other": "Mine", "exact": "Mine", "number": "__name__", "twice": "Mine"}
     value = "nowhere:Lost" if name == "lost" else f"odd:{objects.get(name, name.title())}"
-    points = f"[stillhouse.filters]\n{name} = {value}\n"
-    offer(tmp_path / "site", "odd", FILTER, points)
+    install_plugin(tmp_path / "site", "odd", FILTER, ("filter", name, value))
     if name == "twice":
-        offer(tmp_path / "site", "odder", FILTER, points, "2.0")
+        install_plugin(tmp_path / "site", "odder", FILTER, ("filter", name, value), "2.0")
     write_rows(tmp_path)
     words = ["filter", "rows.jsonl", "--out", "clean", "--filters", name]
     done = run_command(tmp_path, *words, code=code, path=tmp_path / "site")
@@ -311,13 +302,13 @@ def test_an_extension_that_cannot_be_used_costs_one_sentence(name: str, fault: s
         assert json.loads((tmp_path / "clean" / "report.json").read_text())["counts"]["kept"] == 0
 
 
-def test_only_the_entry_point_that_is_named_is_imported(tmp_path: Path) -> None:
-    """A package that writes a file when it is imported: another recipe, and a name that is no entry point, leave it alone."""
-    offer(
+def test_only_the_part_that_is_named_is_imported(tmp_path: Path) -> None:
+    """A module that writes a file when it is imported: another recipe, and a name that is not a part, leave it alone."""
+    install_plugin(
         tmp_path / "site",
         "odd",
         f"open({str(tmp_path / 'imported')!r}, 'w').close()\n" + FILTER,
-        "[stillhouse.filters]\nmine = odd:Mine\n",
+        ("filter", "mine", "odd:Mine"),
     )
     write_rows(tmp_path)
     command = ["filter", "rows.jsonl", "--out"]
@@ -329,15 +320,28 @@ def test_only_the_entry_point_that_is_named_is_imported(tmp_path: Path) -> None:
     assert (tmp_path / "imported").exists()
 
 
+def test_a_declaration_that_cannot_be_used_leaves_its_plugin_out(tmp_path: Path) -> None:
+    """Other names work as before; a message about an unknown name says why the plugin is missing."""
+    write_rows(tmp_path)
+    install_plugin(tmp_path / "site", "odd", FILTER, ("filter", "mine", "odd:Mine"), entry_point="strange")
+    run_command(tmp_path, "filter", "rows.jsonl", "--out", "all", "--filters", "exact", path=tmp_path / "site")
+    words = ["filter", "rows.jsonl", "--out", "clean", "--filters", "mine"]
+    misnamed = run_command(tmp_path, *words, code=2, path=tmp_path / "site").stderr
+    assert "unknown filter 'mine'" in misnamed
+    assert "the plugin 'strange' of odd 1.0 calls itself 'odd'" in misnamed
+    (tmp_path / "site" / "odd_plugin.py").write_text("import nowhere")
+    broken = run_command(tmp_path, *words, code=2, path=tmp_path / "site").stderr
+    assert "the plugin 'strange' of odd 1.0 cannot be imported: ModuleNotFoundError" in broken
+
+
 def test_another_version_of_a_filter_does_not_continue_the_result_of_the_first(tmp_path: Path) -> None:
     write_rows(tmp_path)
-    points = "[stillhouse.filters]\nmine = odd:Mine\n"
-    offer(tmp_path / "site", "odd", FILTER, points)
+    install_plugin(tmp_path / "site", "odd", FILTER, ("filter", "mine", "odd:Mine"))
     command = ["filter", "rows.jsonl", "--out", "clean", "--filters", "mine"]
     run_command(tmp_path, *command, path=tmp_path / "site")
     run_command(tmp_path, *command, path=tmp_path / "site")  # control: the same version does
     for number, (code, version) in enumerate([(FILTER + "\n", "1.0"), (FILTER, "1.1")]):
-        offer(tmp_path / f"site{number}", "odd", code, points, version)
+        install_plugin(tmp_path / f"site{number}", "odd", code, ("filter", "mine", "odd:Mine"), version)
         done = run_command(tmp_path, *command, code=2, path=tmp_path / f"site{number}")
         assert "contains the result of another input, other filters or other reviews" in done.stderr
 

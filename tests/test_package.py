@@ -47,7 +47,8 @@ from requirements.licenses import (
     weights_section,
 )
 from teachers.local_weights import local_model_problem
-from tests.test_extensions import offer, read_page_files, write_rows
+from tests.support.installed_plugins import install_plugin
+from tests.test_extensions import read_page_files, write_rows
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
@@ -422,10 +423,10 @@ def test_what_make_install_installs_trains_exports_and_evaluates_a_student(insta
 @pytest.mark.slow
 @pytest.mark.xdist_group("package")
 def test_an_extension_imports_the_same_names_from_the_wheel(installed: Any, tmp_path: Path) -> None:
-    """The filter of docs/extensions.md, unchanged."""
+    """The filter of docs/plugins.md, unchanged."""
     [site] = installed("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").split()
-    points = "[stillhouse.filters]\nsign_off = extras_filters:SignOff\n"
-    offer(Path(site), "extras_filters", read_page_files()["extras/extras_filters.py"], points)
+    code = read_page_files()["extras/extras_filters.py"]
+    install_plugin(Path(site), "extras_filters", code, ("filter", "sign_off", "extras_filters:SignOff"))
     write_rows(tmp_path)
     rows, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "clean")
     report = json.loads(installed("stillhouse", "filter", rows, "--out", out, "--filters", "sign_off", "--json"))

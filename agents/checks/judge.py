@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from agents.checks.base import FileName, Options, Subject, check
 from agents.reply_schema import Finding, ReplySchema
 from core.errors import UsageError
-from core.runs.reviews import REVIEWS_FILE, read_reviews
+from core.plugins import find_data_owner
 from core.sample import Candidate, Message, text_digest
 from core.storage.bounded_reading import check_regular_file
 
@@ -204,15 +204,15 @@ class _LabelledRow(BaseModel):
 
 
 def read_labelled_answers(path: Path) -> list[LabelledAnswer]:
-    """The labelled answers of a JSONL file, or those of the reviews of a run or a file.
+    """The labelled answers of a JSONL file, or those in the data of a plugin, as of reviews.
 
     Raises:
         UsageError: naming the line that cannot be used, or what the file lacks.
     """
     try:
         check_regular_file(path)
-        if path.name == REVIEWS_FILE or path.name.endswith(f".{REVIEWS_FILE}"):
-            labels = read_reviews(path).list_labels()
+        if owner := find_data_owner(path):
+            labels = owner.read_labels(path)
             answers = [LabelledAnswer(label.line, Candidate(messages=label.messages), label.good) for label in labels]
         else:
             answers = _parse_labelled_rows(path, path.read_text(encoding="utf-8").split("\n"))

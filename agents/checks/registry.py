@@ -22,7 +22,8 @@ from agents.checks.text.value_in_text import occurs_check
 from core.config.agents import VerifierConfig
 from core.config.loading import validate_table
 from core.errors import RecipeProblem, suggest_name
-from core.extensions import Extension, ExtensionPoint, UnusableExtension
+from core.extensions import Extension, ExtensionPoint
+from core.plugins import UnusablePlugin
 from core.project_files import find_referenced_file
 
 BUILT_IN_CHECKS: tuple[Check, ...] = (
@@ -108,7 +109,7 @@ def _find_check(config: VerifierConfig, own: Sequence[Check], folder: Path) -> t
     known = {check.name: check for check in (*BUILT_IN_CHECKS, *own)}
     try:
         extension = CHECK_EXTENSIONS.find(name, known)
-    except UnusableExtension as fault:
+    except UnusablePlugin as fault:
         raise UnusableCheck("type", str(fault)) from None
     if extension:
         return extension.value, extension

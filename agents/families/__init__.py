@@ -11,13 +11,12 @@ from agents.families.constrained_instructions import ConstrainedInstructionsFami
 from agents.families.decisions import DecisionsFamily
 from agents.families.extraction import ExtractionFamily
 from agents.families.grounded_qa import GroundedQAFamily
-from agents.families.images.image_questions import ImageQuestionsFamily
-from agents.families.images.pictures import PicturesFamily
 from agents.families.instructions import InstructionsFamily
 from agents.families.reasoning import ReasoningFamily
 from agents.families.tool_calls import ToolCallsFamily
 from agents.families.user_tools import UserToolsFamily
-from core.extensions import Extension, ExtensionPoint, UnusableExtension
+from core.extensions import Extension, ExtensionPoint
+from core.plugins import UnusablePlugin
 
 ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ConstrainedInstructionsFamily(),
@@ -29,8 +28,6 @@ ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     GroundedQAFamily(),
     ToolCallsFamily(),
     DecisionsFamily(),
-    PicturesFamily(),
-    ImageQuestionsFamily(),
 )
 FAMILIES = {family.name: family for family in ALL_FAMILIES}
 USER_TOOLS = UserToolsFamily()
@@ -39,7 +36,7 @@ FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family",
 
 
 def find_family(name: str, *, own_tools: bool = False) -> RecipeFamily:
-    """The family of this name, with tools of the recipe's own or without. Raises UnusableExtension if there is none, or its
+    """The family of this name, with tools of the recipe's own or without. Raises UnusablePlugin if there is none, or its
     package cannot be used.
     """
     if own_tools and name == USER_TOOLS.name:
@@ -51,11 +48,11 @@ def find_family(name: str, *, own_tools: bool = False) -> RecipeFamily:
         return _make_family(extension.value)
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
-        raise UnusableExtension(f"{extension.title} cannot be created: {fault}; its class takes no arguments") from None
+        raise UnusablePlugin(f"{extension.title} cannot be created: {fault}; its class takes no arguments") from None
 
 
 def find_family_extension(name: str) -> Extension[type[RecipeFamily]] | None:
-    """The family of this name if it is not built-in. Raises UnusableExtension as `find_family`."""
+    """The family of this name if it is not built-in. Raises UnusablePlugin as `find_family`."""
     found = FAMILY_EXTENSIONS.find(name)
     return found if name in FAMILIES or found else FAMILY_EXTENSIONS.require(name)
 
@@ -69,5 +66,5 @@ def family_defaults(name: str) -> Mapping[str, Any]:
     """Default tables for keys that a recipe of this family leaves out; empty for a family that cannot be used."""
     try:
         return find_family(name).defaults
-    except UnusableExtension:
+    except UnusablePlugin:
         return {}

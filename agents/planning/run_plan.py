@@ -26,7 +26,8 @@ from core.config.loading import validate_table
 from core.config.recipe import Recipe, SeedsConfig
 from core.config.teacher_prices import PriceRecord, apply_prices, find_teacher_prices, keep_recorded_prices
 from core.errors import RecipeError, RecipeProblem, UsageError
-from core.extensions import Extension, UnusableExtension
+from core.extensions import Extension, find_registered
+from core.plugins import UnusablePlugin
 from core.project_files import find_referenced_file
 from core.sample import Seed
 from core.storage.fitted_images import UnreadableImage
@@ -79,6 +80,13 @@ class RunPlan:
             return tuple(fit_seed_image(contents[digest], digest, size) for digest in seed.data["images"])
         except KeyError:
             raise UnreadableImage("is no longer there") from None
+
+    @property
+    def own_process_reason(self) -> str | None:
+        """Why other processes cannot make samples of this plan."""
+        if self.recipe.tools:
+            return "tools are executed by the run's own process"
+        return find_registered(self.extensions, "making samples elsewhere")
 
     @cached_property
     def own_prompts(self) -> Path | None:
@@ -245,7 +253,7 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
     """
     try:
         family = find_family(recipe.family, own_tools=bool(recipe.tools))
-    except UnusableExtension as error:
+    except UnusablePlugin as error:
         raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
     teachers = {name: teacher.in_folder(folder) for name, teacher in recipe.teachers.items()}
     recipe = recipe.model_copy(update={"teachers": teachers})
@@ -409,8 +417,6 @@ def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         yield RecipeProblem("tools", f"only the family {USER_TOOLS.name} takes tools, and this is {recipe.family}")
     if recipe.topology.kind == "decentralized":
         yield RecipeProblem("topology.kind", "debaters write whole drafts and execute no tools; take another topology")
-    if recipe.scale.runner != "local":
-        yield RecipeProblem("scale.runner", 'tools are executed by the run\'s own process; leave it "local"')
     yield from list_tool_problems(recipe.tools, plan.folder)
 
 

@@ -17,9 +17,9 @@ from agents.sources.source_files import SkippedFile
 from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
 from core.project_files import find_referenced_file
-from core.recording import read_recording
 from core.sample import CONDITIONS_KEY, Seed, json_digest
 from core.storage.bounded_reading import check_parquet_file, check_regular_file
+from core.storage.recording import read_recording
 
 SeedRow = Mapping[str, Any]
 MAX_REPORTED_FAULTS = 10

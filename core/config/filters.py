@@ -8,7 +8,8 @@ from pydantic import Field, PlainValidator, SerializeAsAny, TypeAdapter, Validat
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from core.config.base import RecipeTable
-from core.extensions import EXTENSION_ERROR, Extension, ExtensionPoint, UnusableExtension
+from core.extensions import EXTENSION_ERROR, Extension, ExtensionPoint
+from core.plugins import UnusablePlugin
 
 
 class FilterTable(RecipeTable):
@@ -250,7 +251,7 @@ def parse_filter_table(values: Any) -> FilterTable:
         return values if isinstance(values, FilterTable) else _BUILT_IN.validate_python(values)
     try:
         table = find_filter_table(name)
-    except UnusableExtension as error:
+    except UnusablePlugin as error:
         raise PydanticCustomError(EXTENSION_ERROR, "{sentence}", {"sentence": str(error)}) from None
     if name in FILTER_TABLES:
         return _BUILT_IN.validate_python(values)
@@ -261,7 +262,7 @@ def parse_filter_table(values: Any) -> FilterTable:
 
 
 def find_filter_table(name: str) -> type[FilterTable]:
-    """The table of a filter. Raises UnusableExtension if there is no usable filter of this name."""
+    """The table of a filter. Raises UnusablePlugin if there is no usable filter of this name."""
     extension = FILTER_EXTENSIONS.find(name)
     if name in FILTER_TABLES:
         return FILTER_TABLES[name]
@@ -270,7 +271,7 @@ def find_filter_table(name: str) -> type[FilterTable]:
 
 def describe_filter(name: str) -> str:
     """The words that reports print after the filter's name; "" if the filter is not installed here."""
-    with suppress(UnusableExtension):
+    with suppress(UnusablePlugin):
         return find_filter_table(name).about
     return ""
 

@@ -18,12 +18,13 @@ from pydantic import BaseModel, ValidationError
 from core.config.difficulty import find_band, parse_bands
 from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, find_recipe_type
 from core.config.teachers import URL_OF_PROVIDER
 from core.config.toml_text import MAX_DEPTH, parse_toml
 from core.errors import RecipeError, RecipeProblem
 from core.extensions import EXTENSION_ERROR
 from core.installation import MISSING_EXTRA
+from core.plugins import UnusablePlugin, describe_faults, list_offered_names
 from core.secrets import SECRET_ERROR
 
 Table = TypeVar("Table", bound=BaseModel)
@@ -76,9 +77,13 @@ def load_recipe(
         if isinstance(inner, dict) and inner.get(key) is False:
             inner[key] = None
     try:
-        recipe = Recipe.model_validate(data)
+        recipe_type = find_recipe_type(data)
+    except UnusablePlugin as error:
+        raise RecipeError(str(path), [*problems, RecipeProblem("", str(error))]) from None
+    try:
+        recipe = recipe_type.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(str(path), problems + _describe_errors(error, Recipe)) from None
+        raise RecipeError(str(path), problems + _describe_errors(error, recipe_type)) from None
     problems += _check_across_tables(recipe)
     for check in () if inherited_programs else checks:  # a check of the recipe may load the files of its verifiers
         problems += check(recipe, path.resolve().parent)
@@ -174,11 +179,16 @@ def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[Reci
         path, model = _locate_key(detail["loc"], root)
         where = ".".join(path)
         if detail["type"] == "extra_forbidden":
-            known = [*model.model_fields, *([EXTENDS_KEY] if model is Recipe else [])] if model else []
+            is_recipe = model is not None and issubclass(model, Recipe)
+            known = (
+                [*model.model_fields, *([EXTENDS_KEY, *list_offered_names("section")] if is_recipe else [])]
+                if model
+                else []
+            )
             near = difflib.get_close_matches(path[-1], known, n=1)
             all_known = f"known are {', '.join(f'`{k}`' for k in known)}" if known else "this table takes no keys"
             advice = f"did you mean `{near[0]}`?" if near else all_known
-            what = f"unknown key, {advice}"
+            what = f"unknown key, {advice}{describe_faults() if is_recipe else ''}"
         elif detail["type"] == "missing":
             what = "is missing"
         elif detail["type"] == EXTENSION_ERROR:

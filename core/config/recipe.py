@@ -6,9 +6,10 @@ Knows neither prompts nor teachers, nor the meaning of a family's `[task]` optio
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from functools import cache
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from core.config.agents import AgentsConfig, TopologyConfig, VerifierConfig
 from core.config.base import RecipeTable
@@ -18,11 +19,13 @@ from core.config.identity_keys import remove_later_defaults
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
 from core.config.tools import ToolSourceConfig
-from core.data_kinds import DataKind
 from core.errors import RecipeProblem
 from core.hub_reference import remove_revision
+from core.plugins import PartKind, find_part, load_part
 from core.sample import CONDITIONS_KEY, json_digest
+from core.shared_options import DataKind
 
+Table = TypeVar("Table", bound=RecipeTable)
 ConditionValues = str | tuple[str, ...] | dict[str, Any]
 """A text file with one value per line, a list of values, or a table of weights; nested tables are a taxonomy."""
 
@@ -210,30 +213,6 @@ class CacheConfig(RecipeTable):
     """The least recently used replies are deleted first."""
 
 
-class ScaleConfig(RecipeTable):
-    """Which processes produce samples. The run, its teachers, its budget and its files stay in the command's process."""
-
-    runner: Literal["local", "dask", "ray"] = "local"
-    """`local`: the command's own process. `dask` and `ray`: other processes, on this machine or in a cluster."""
-    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Processes to start on this machine."""
-    address: str | None = None
-    """Instead of `workers`, an existing cluster: `tcp://HOST:8786` for a Dask scheduler, `HOST:6379` or `auto` for Ray. All of
-    its workers produce samples, including later ones; each needs the recipe's files at the same paths."""
-    port: int = Field(0, ge=0, lt=65536)
-    """Port on which the command listens for workers; 0 is any free port."""
-
-    @model_validator(mode="after")
-    def _check_runner(self) -> Self:
-        if self.runner == "local" and (self.workers or self.address):
-            raise ValueError('`workers` and `address` need runner = "dask" or "ray"')
-        if self.runner != "local" and bool(self.workers) == bool(self.address):
-            raise ValueError(
-                f"runner = {self.runner!r} needs either `workers`, to start here, or the `address` of a cluster"
-            )
-        return self
-
-
 class QuotasConfig(RecipeTable):
     """Samples to keep per category, instead of `keep`. Categories that are not listed are not produced."""
 
@@ -282,7 +261,6 @@ class Recipe(RecipeTable):
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
     budget: BudgetConfig = BudgetConfig()
     cache: CacheConfig = CacheConfig()
-    scale: ScaleConfig = ScaleConfig()
     collapse: CollapseConfig | None = CollapseConfig()
     lineage: LineageConfig = LineageConfig()
     dataset: DatasetConfig = DatasetConfig()
@@ -312,6 +290,13 @@ class Recipe(RecipeTable):
         if info.data.get("answers_per_seed", 1) == 1 and not revised:
             raise ValueError("preference pairs need several answers to a prompt: set answers_per_seed to 2 or more")
         return dataset
+
+    def __reduce__(self) -> Any:
+        return parse_recipe, (self.model_dump(mode="json", by_alias=True),)
+
+    def section(self, table: type[Table]) -> Table | None:
+        """The table of a plugin; None if the recipe has none."""
+        return next((value for _, value in self if isinstance(value, table)), None)
 
     @property
     def generator_teacher(self) -> TeacherConfig:
@@ -349,6 +334,33 @@ class Recipe(RecipeTable):
         return str(data.get(CONDITIONS_KEY, {}).get(self.quotas.by, data.get(self.quotas.by, "")))
 
 
+@cache
+def build_recipe_type(sections: frozenset[str]) -> type[Recipe]:
+    """The recipe with the tables of plugins as fields. Raises UnusablePlugin if one cannot be imported."""
+    fields: dict[str, Any] = {name: (load_part("section", name) | None, None) for name in sorted(sections)}
+    return create_model("Recipe", __base__=Recipe, **fields) if fields else Recipe
+
+
+def find_recipe_type(data: Mapping[str, Any]) -> type[Recipe]:
+    """The type that reads a recipe with these tables; only the plugins of named tables are imported."""
+    return build_recipe_type(
+        frozenset(name for name in data if name not in Recipe.model_fields and find_part("section", name))
+    )
+
+
+def parse_recipe(data: Mapping[str, Any]) -> Recipe:
+    return find_recipe_type(data).model_validate(data)
+
+
+def list_recipe_plugins(recipe: Recipe) -> list[str]:
+    """The plugins whose parts the recipe names."""
+    sections = type(recipe).model_fields.keys() - Recipe.model_fields.keys()
+    named: list[tuple[PartKind, str]] = [("section", name) for name in sorted(sections)]
+    named += [("family", recipe.family), *(("check", one.type) for one in recipe.verifiers)]
+    named += [("filter", one.type) for one in recipe.filters]
+    return list(dict.fromkeys(found[0].name for kind, name in named if (found := find_part(kind, name))))
+
+
 class ParentRelease(RecipeTable):
     """The release that a run builds on, fixed when the run is created and part of its identity."""
 
@@ -380,9 +392,10 @@ def build_recipe_identity(
 ) -> dict[str, Any]:
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
     left_out: Any = {
-        "budget": True, "cache": True, "scale": True, "max_failed": True, "student": {"evaluation"},
+        "budget": True, "cache": True, "max_failed": True, "student": {"evaluation"},
         "collapse": {"gate", "structures", "kind"}, "dataset": {"license", "publisher"},
     }  # fmt: skip
+    left_out |= {name: True for name, value in recipe if isinstance(value, RecipeTable) and not value.identifies_run}
     resolved = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
     remove_later_defaults(recipe, resolved)
     for name, teacher in resolved["teachers"].items():

@@ -11,7 +11,8 @@ from core.addresses import normalize_base_url
 from core.config.base import RecipeTable
 from core.config.losses import BUILT_IN_LOSSES, LOSS_EXTENSIONS, Loss
 from core.config.student_architectures import TERNARY_BLOCK, find_nearest_multiples
-from core.extensions import EXTENSION_ERROR, Extension, UnusableExtension
+from core.extensions import EXTENSION_ERROR, Extension
+from core.plugins import UnusablePlugin
 from core.secrets import validate_variable_name
 from core.shared_options import DEFAULT_PANEL, MAX_PATCH, MAX_PATCHES_A_SIDE, MIN_PATCH
 
@@ -605,5 +606,5 @@ def _find_loss(name: str) -> Extension[Loss] | None:
     """
     try:
         return LOSS_EXTENSIONS.find(name) if name in BUILT_IN_LOSSES else LOSS_EXTENSIONS.require(name)
-    except UnusableExtension as error:
+    except UnusablePlugin as error:
         raise PydanticCustomError(EXTENSION_ERROR, "{sentence}", {"sentence": str(error)}) from None

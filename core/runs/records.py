@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
@@ -16,11 +16,12 @@ from core.runs.collapse_facts import MetricRecord as MetricRecord
 from core.runs.collapse_facts import PhraseRecord as PhraseRecord
 from core.runs.collapse_facts import SamenessRecord as SamenessRecord
 from core.runs.collapse_facts import SpreadRecord as SpreadRecord
-from core.runs.review_summary import ReviewSummary
 from core.runs.run_estimate import RunEstimate
 from core.runs.student_records import EvaluationRecord, StudentRecord
 from core.runs.verdict_words import Advice, list_advice, write_headline, write_paragraph
 from core.sample import Spending, TokenUsage
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class RunState(StrEnum):
@@ -323,29 +324,6 @@ DRAWN_BY_SEED = "drawn by seed"
 """The generator of samples that no model wrote."""
 
 
-class PicturesRecord(BaseModel):
-    """The pictures of the kept samples, and what a blind model answers about them."""
-
-    pictures: int
-    questions: int
-    left_out: int
-    """Questions of kept samples that have no answer, or whose answer cannot be read from the picture."""
-    operations: dict[str, int]
-    """Questions by the operation of their program."""
-    forms: dict[str, int]
-    """Pictures by mark or template."""
-    themes: dict[str, int]
-    blind_right: int
-    """Questions that a model which sees only their words answers right, trained on the other half of the pictures."""
-    chance: float
-    """The share that a guess among the possible answers of each question gets right."""
-    blind_low: float
-    blind_high: float
-    """The 95 % interval of the share of `blind_right`."""
-    leaks: bool | None
-    """Whether words alone surely answer more than chance; None with too few questions to tell."""
-
-
 class RunManifest(BaseModel):
     run: str
     digest: str
@@ -401,8 +379,8 @@ class RunManifest(BaseModel):
     publisher: str | None = None
     """`dataset.publisher` of the recipe."""
     mix: MixRecord | None = None
-    reviews: ReviewSummary | None = None
-    """The reviews by people that the kept samples reflect; None if there were none."""
+    plugins: dict[str, dict[str, Any]] = {}
+    """The records of plugins, by plugin: as stored, since a plugin may not be installed where a run is read."""
     formats: list[FormatRecord] = []
     """Of the dataset; the first is the default."""
     thinking: ThinkingRecord | None = None
@@ -416,8 +394,6 @@ class RunManifest(BaseModel):
     student: StudentRecord | None = None
     evaluation: EvaluationRecord | None = None
     """None if the recipe asks for none (`student.evaluation`)."""
-    pictures: PicturesRecord | None = None
-    """None if the conversations have no computed questions about pictures."""
     generator: str | None = None
     """The model that wrote the samples: the recipe's own, or a promoted student; `DRAWN_BY_SEED` if none did. None in runs of
     earlier versions."""
@@ -426,6 +402,15 @@ class RunManifest(BaseModel):
     files: dict[str, str] = {}
     """SHA-256 of every artifact, by path in the run directory."""
     versions: dict[str, str] = {}
+
+    def get(self, plugin: str, record: type[Record]) -> Record | None:
+        """The record of a plugin; None if there is none."""
+        return record.model_validate(self.plugins[plugin]) if plugin in self.plugins else None
+
+    def put(self, plugin: str, record: BaseModel | None) -> None:
+        self.plugins.pop(plugin, None)
+        if record is not None:
+            self.plugins[plugin] = record.model_dump(mode="json")
 
     @property
     def currency(self) -> str | None:
@@ -445,6 +430,6 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
         "seconds", "judges", "collapse", "collapse_parent", "features",
         "generator", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
-        "difficulty", "evaluation", "error", "reviews",
+        "difficulty", "evaluation", "error", "plugins",
     )  # fmt: skip
     return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}

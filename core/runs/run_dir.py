@@ -12,12 +12,19 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from core.config.recipe import ParentRelease, Recipe, build_recipe_identity, list_differences, recipe_digest
+from core.config.recipe import (
+    ParentRelease,
+    Recipe,
+    build_recipe_identity,
+    list_differences,
+    parse_recipe,
+    recipe_digest,
+)
 from core.errors import RunExists, StoreError, UsageError
 from core.extensions import EXTENSION_ERROR
+from core.plugins import DATA
 from core.project_files import RUNS_FOLDER as RUNS_FOLDER
 from core.runs.records import RunInvocation, RunManifest
-from core.runs.reviews import REVIEWS_FILE
 from core.storage.atomic_files import hash_file, read_json, read_record, write_json
 from core.storage.bounded_reading import check_plain_folder
 from core.storage.file_locks import hold_lock, is_held
@@ -94,11 +101,6 @@ class RunDir:
     def images(self) -> Path:
         """The images of its conversations, by their content."""
         return self.path / IMAGES_FOLDER
-
-    @property
-    def reviews_file(self) -> Path:
-        """People's decisions about the run's samples; they are made at any time, so no hash of it is recorded."""
-        return self.path / REVIEWS_FILE
 
     @property
     def pairs_file(self) -> Path:
@@ -182,7 +184,7 @@ class RunDir:
     def read_recipe(self) -> Recipe:
         """The recipe as resolved at the run's start. Raises UsageError if another version wrote an unreadable one."""
         try:
-            return Recipe.model_validate(self._read_stored_recipe().recipe)
+            return parse_recipe(self._read_stored_recipe().recipe)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -219,7 +221,7 @@ class RunDir:
 
     @staticmethod
     def _is_scratch(path: Path) -> bool:
-        return path.parts[0] in {"wip", "manifest.json", "lock", REVIEWS_FILE} or any(
+        return path.parts[0] in {"wip", "manifest.json", "lock", DATA} or any(
             part.startswith(".") for part in path.parts
         )
 

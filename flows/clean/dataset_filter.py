@@ -19,7 +19,7 @@ import numpy as np
 from core.config.filters import DuplicateFilter, FilterConfig, MinHashFilter, list_filter_extensions
 from core.errors import RecipeError, RunInUse, UsageError
 from core.extensions import find_registered
-from core.runs.reviews import ReviewEntry
+from core.overrides import Override
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import RowFilterResult, find_duplicates
@@ -34,11 +34,11 @@ from flows.clean.filter_checkpoint import (
 from flows.clean.filter_engine import DropLookup, RowDecisions, RowNames, filter_missing_batches
 from flows.clean.filter_output import FilterOutputPlan, name_kept_file, write_filter_output
 from flows.clean.filter_workers import FilterWorkers, connect_dask_workers, start_filter_processes
-from flows.clean.row_decisions import apply_row_decisions, count_row_decisions, find_decided_rows
+from flows.clean.overridden_rows import apply_row_decisions, count_row_decisions, find_decided_rows
 from flows.data.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files
-from flows.data.reviewed_rows import RowReviews, read_row_reviews
 from flows.data.row_forms import build_row_document
 from flows.data.row_images import choose_document_reader
+from flows.data.row_overrides import RowOverrides, read_row_overrides
 from flows.data.similarity_histogram import count_similarities
 from flows.report.filter_report import (
     DroppedExample,
@@ -109,7 +109,7 @@ def _filter_into_folder(
     local = find_registered(list_filter_extensions(configs), purpose)
     if local and workers not in (None, 1):
         raise UsageError(local)
-    reviews = read_row_reviews(files)
+    reviews = read_row_overrides(files)
     identity = build_checkpoint_identity(files, configs, folder)
     identity |= {"reviews": reviews.digest} if reviews.decisions else {}
     if (out / "report.json").exists() and read_checkpoint_identity(out / "work") != identity:
@@ -133,7 +133,7 @@ def _filter_into_folder(
         duplicates = find_duplicates(judged, configs, folder, among, compare=pool.compare)
     SESSION.print_unless_stopped("writing")
     decisions = RowDecisions.combine(judged, duplicates)
-    decisions.step[[place for place, decision in decided.items() if decision.decision != "drop"]] = -1
+    decisions.step[[place for place, decision in decided.items() if decision.keeps]] = -1
     report = _write_results(source, out, files, checkpoint, decisions, configs, folder, decided)
     report = report.model_copy(update={"reviews": count_row_decisions(decided, reviews)})
     seconds = time.monotonic() - start
@@ -170,7 +170,7 @@ def _filter_all_batches(
     configs: Sequence[FilterConfig],
     folder: Path,
     workers: FilterWorkers,
-    reviews: RowReviews,
+    reviews: RowOverrides,
 ) -> None:
     """Raises UsageError if no row can be read, UserInterrupt if the user stops; finished batches are on disk then."""
     sizes = [file.stat().st_size for file in files]
@@ -208,7 +208,7 @@ class _FilterProgress:
 
 def _write_results(
     source: Path, out: Path, files: Sequence[Path], checkpoint: FilterCheckpoint, decisions: RowDecisions,
-    configs: Sequence[FilterConfig], folder: Path, decided: Mapping[int, ReviewEntry],
+    configs: Sequence[FilterConfig], folder: Path, decided: Mapping[int, Override],
 ) -> FilterReport:  # fmt: skip
     dropped = np.flatnonzero(decisions.step >= 0).tolist()
     originals = {place: decisions.find_original(place) for place in dropped}

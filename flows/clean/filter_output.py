@@ -34,8 +34,8 @@ from flows.data.dataset_rows import (
     read_file_state,
     read_table_schema,
 )
-from flows.data.reviewed_rows import correct_row, has_conversation
 from flows.data.row_forms import FILTER_COLUMNS, build_row_document
+from flows.data.row_overrides import correct_row, has_conversation
 from flows.data.table_masking import is_text_type, mask_table
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ import numpy as np
 from core.config.filters import KeepOneFilter
 from core.config.recipe import Recipe
 from core.runs.records import ComparedSimilarities, DifficultyRecord, SampleCounts
-from core.runs.review_summary import ReviewSummary
 from core.runs.run_dir import RunDir
 from core.sample import RejectionReason, SampleStatus, Seed, TokenUsage, parse_sample_index
 from core.storage.atomic_files import count_values, write_json, write_parquet
@@ -23,7 +22,6 @@ from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns
 from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import RowFilterResult, find_duplicates, join_batches, sketch_released
 from filters.rules.contamination import build_all_set_reports
-from flows.clean.applied_reviews import AppliedReviews, read_applied_reviews
 from flows.clean.filter_checkpoint import BatchSpan, FilterCheckpoint, build_checkpoint_identity
 from flows.clean.filter_engine import (
     DROP_COLUMNS,
@@ -35,6 +33,7 @@ from flows.clean.filter_engine import (
 )
 from flows.clean.filter_output import FilterOutputPlan
 from flows.clean.filter_workers import THIS_PROCESS
+from flows.clean.sample_overrides import AppliedOverrides, read_run_overrides
 from flows.data.curated_run import build_conversation_document, format_drop_reason
 from flows.data.similarity_histogram import count_similarities
 from flows.data.table_masking import mask_table
@@ -68,8 +67,6 @@ class CurationResult(NamedTuple):
     groups: dict[str, GroupCounts]
     difficulty: DifficultyRecord | None
     """The measured pass rates; None if the recipe measures none."""
-    reviews: ReviewSummary | None
-    """The reviews that were applied."""
 
 
 def curate_run(
@@ -87,9 +84,9 @@ def curate_run(
     """
     shards = run.shards()
     files = [run.shard_file(index) for index in shards]
-    reviews = read_applied_reviews(run.reviews_file)
+    overrides = read_run_overrides(run)
     identity = build_checkpoint_identity(files, recipe.filters, folder)
-    identity |= {"reviews": reviews.summary.digest} if reviews.summary and reviews.decisions else {}
+    identity |= {"overrides": overrides.digest} if overrides.decisions else {}
     checkpoint = FilterCheckpoint(run.path / CHECKPOINT_FOLDER, identity, recipe.filters)
     scored = any(isinstance(config, KeepOneFilter) and config.keep == "best" for config in recipe.filters)
     dictionary = locate_requested_dictionary(recipe.filters, folder)
@@ -97,7 +94,7 @@ def curate_run(
     columns = ("id", "state", "messages", "fields", *(("history",) if scored else ()), *(("seed",) if measured else ()))
 
     def read(row: Mapping[str, Any], name: str) -> Document | None:
-        document = _build_sample_document(reviews, run.path, row, name)
+        document = _build_sample_document(overrides, run.path, row, name)
         return measured.measure(row, document) if measured and document else document
 
     for batch, result in filter_missing_batches(
@@ -111,10 +108,10 @@ def curate_run(
         checked=columns,
     ):
         checkpoint.add(batch.file, result)
-    decided = checkpoint.read_ids(range(checkpoint.count)) if reviews.decisions else {}
-    certain = {place for place, name in decided.items() if reviews.keeps(name)}
+    decided = checkpoint.read_ids(range(checkpoint.count)) if overrides.decisions else {}
+    certain = {place for place, name in decided.items() if overrides.keeps(name)}
     groups, among, decisions, passed, surplus = _select_samples(
-        files, recipe, seeds, checkpoint, folder, before, reviews, certain
+        files, recipe, seeds, checkpoint, folder, before, overrides, certain
     )
     kept = np.zeros(checkpoint.count, dtype=np.bool_)
     kept[sorted((set(passed) - surplus) | certain)] = True
@@ -130,7 +127,7 @@ def curate_run(
 
     plan = FilterOutputPlan(kept, find_drop, decisions.judged.masks, frozenset())
     written = [
-        _write_curated_shard(run, index, [span for span in checkpoint.spans if span.file == file], plan, reviews)
+        _write_curated_shard(run, index, [span for span in checkpoint.spans if span.file == file], plan, overrides)
         for file, index in enumerate(shards)
     ]
     row_drops = [drop for place in among if (drop := decisions.find_row_drop(place))]
@@ -146,7 +143,6 @@ def curate_run(
         groups={
             name: GroupCounts(count, *(counts[name] for counts in per_group)) for name, count in Counter(groups).items()
         },
-        reviews=reviews.summary,
         difficulty=_count_pass_rates(recipe, [measured for shard in written for measured in shard.attempts]),
     )
 
@@ -156,11 +152,13 @@ def remove_filter_checkpoint(run: RunDir) -> None:
     shutil.rmtree(run.path / CHECKPOINT_FOLDER, ignore_errors=True)
 
 
-def _build_sample_document(reviews: AppliedReviews, run: Path, row: Mapping[str, Any], name: str) -> Document | None:
+def _build_sample_document(
+    overrides: AppliedOverrides, run: Path, row: Mapping[str, Any], name: str
+) -> Document | None:
     """The document of a sample that the agents or a person kept."""
-    if reviews.decide_state(row["id"], row["state"]) is not SampleStatus.kept:
+    if overrides.decide_state(row["id"], row["state"]) is not SampleStatus.kept:
         return None
-    row = reviews.apply_to_row(row)
+    row = overrides.apply_to_row(row)
     critiques = json.loads(row["history"])["critiques"] if "history" in row else []
     scores = list(critiques[-1]["scores"].values()) if critiques else []
     score = sum(scores) / len(scores) if scores else None
@@ -189,7 +187,7 @@ def _select_samples(
     checkpoint: FilterCheckpoint,
     folder: Path,
     before: Sequence[Document],
-    reviews: AppliedReviews,
+    overrides: AppliedOverrides,
     certain: AbstractSet[int],
 ) -> _SampleSelection:
     """`certain` are the places of samples that a person kept."""
@@ -202,7 +200,7 @@ def _select_samples(
             recipe.find_sample_group(json.loads(row["seed"])["data"], row[ATTEMPTS_COLUMN])
             for file in files
             for row in read_sample_columns(file, ("id", "state", "seed", ATTEMPTS_COLUMN)).iter_rows(named=True)
-            if reviews.decide_state(row["id"], row["state"]) is SampleStatus.kept
+            if overrides.decide_state(row["id"], row["state"]) is SampleStatus.kept
         ]
     among, decisions = _select_first_of_groups(judged, groups, recipe, folder, certain)
     passed = [place for place in among if decisions.step[place] < 0]
@@ -297,13 +295,13 @@ def _count_samples(shards: Sequence[_ShardCounts]) -> SampleCounts:
 
 
 def _write_curated_shard(
-    run: RunDir, index: int, spans: Sequence[BatchSpan], plan: FilterOutputPlan, reviews: AppliedReviews
+    run: RunDir, index: int, spans: Sequence[BatchSpan], plan: FilterOutputPlan, overrides: AppliedOverrides
 ) -> _ShardCounts:
     """Write the kept samples of a shard, and the rest with `DROP_COLUMNS`, which are null where no filter dropped a sample."""
     import polars as pl
 
     produced = read_sample_columns(run.shard_file(index))
-    shard = reviews.apply_to_shard(produced)
+    shard = overrides.apply_to_shard(produced)
     by_people = int(((shard["reason"] == RejectionReason.review) & (produced["state"] == SampleStatus.kept)).sum())
     places = {number - 1: place for span in spans for place, number in enumerate(span.numbers, span.first_place)}
     if masks := {row: plan.masks[place] for row, place in places.items() if place in plan.masks}:

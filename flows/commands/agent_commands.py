@@ -1,17 +1,12 @@
-"""Commands for coding agents and other programs that use Stillhouse: an MCP server, a skill, environments."""
+"""The command `export-env`: a recipe as an environment for reinforcement learning."""
 
-import os
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.errors import UsageError
 from core.project_files import RUNS_FOLDER
-from flows.agent_skill.skill_files import DEFAULT_SKILL_FOLDER
 from flows.commands.command_options import (
-    MAKE_PANEL,
     STUDENT_PANEL,
     JsonOption,
     OutOption,
@@ -22,104 +17,6 @@ from flows.commands.command_options import (
 )
 
 app = typer.Typer()
-
-
-@app.command("mcp", rich_help_panel=MAKE_PANEL)
-def mcp_command(
-    *,
-    root: Annotated[
-        Path, typer.Option("--root", metavar="DIR", help="The folder that all files of a client must be in.")
-    ] = Path(),
-    allow_run: Annotated[
-        bool, typer.Option("--allow-run", help="Allow preview, run, filter and release; needs a budget.")
-    ] = False,
-    max_requests: Annotated[
-        int | None,
-        typer.Option(
-            "--max-requests", metavar="N", min=1, help="Requests to teachers, all runs together.", show_default=False
-        ),
-    ] = None,
-    max_usd: Annotated[
-        float | None,
-        typer.Option(
-            "--max-usd", metavar="USD", min=0, help="Cost of teachers, all runs together.", show_default=False
-        ),
-    ] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run programs and load weights that a recipe names.")
-    ] = False,
-    allow_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-url", metavar="URL", help="An endpoint that recipes may use; repeatable.", show_default=False
-        ),
-    ] = None,
-    allow_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-key",
-            metavar="NAME",
-            help="A variable whose key goes to --allow-url; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    runs_dir: RunsOption = RUNS_FOLDER,
-) -> None:
-    """Serve the commands as tools of the Model Context Protocol on stdin and stdout, for a coding agent. Read-only by default."""
-    from core.addresses import parse_base_url_option
-
-    if not root.is_dir():
-        raise UsageError(f"--root {root}: is not a folder; name an existing one")
-    if "://" in runs_dir:
-        raise UsageError(f"--runs-dir {runs_dir}: the server needs runs on this machine; name a folder")
-    if allow_run and max_requests is None and max_usd is None:
-        raise UsageError("--allow-run: needs a budget; add --max-requests or --max-usd")
-    if not allow_run and (max_requests is not None or max_usd is not None):
-        raise UsageError(
-            "--max-requests and --max-usd: a read-only server spends nothing; add --allow-run, or leave them out"
-        )
-    urls = tuple(parse_base_url_option("--allow-url", url) for url in allow_url or ())
-    _check_mcp_package()
-    from flows.agent_server.access_policy import AccessPolicy
-    from flows.agent_server.protocol_server import serve_over_stdio
-    from flows.agent_server.server_budget import ServerBudget
-    from flows.agent_server.server_tools import ServerTools
-    from flows.recipes.recipe_catalog import guard_recipes
-
-    os.chdir(root)
-    folder = Path.cwd().resolve()
-    policy = AccessPolicy(
-        folder, folder / runs_dir, allow_run, allow_code, urls, tuple(allow_key or ()),
-        limits_cost=max_usd is not None, limits_requests=max_requests is not None,
-    )  # fmt: skip
-    guard_recipes(policy.find_recipe_problems)
-    serve_over_stdio(ServerTools(policy, ServerBudget(max_requests, max_usd)))
-
-
-@app.command("skill", rich_help_panel=MAKE_PANEL)
-def skill_command(
-    *,
-    install: Annotated[bool, typer.Option("--install", help="Write the skill's files instead of printing it.")] = False,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The folder that --install writes.")
-    ] = DEFAULT_SKILL_FOLDER,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Print a skill that teaches a coding agent to use Stillhouse, in the Agent Skills format; or install it in a project."""
-    from flows.agent_skill.skill_files import build_skill_files, install_skill, read_skill_text
-
-    if not install:
-        if force or out != DEFAULT_SKILL_FOLDER:
-            raise UsageError("--out and --force: only with --install, which writes files")
-        print_json(build_skill_files()) if as_json else print_text(read_skill_text().rstrip())
-        return
-    installed = install_skill(out, replace=force)
-    if as_json:
-        print_json({"folder": str(installed.folder), "written": installed.written})
-        return
-    state = f"wrote {', '.join(installed.written)}" if installed.written else "is up to date"
-    print_text(f"{installed.folder}  {state}")
 
 
 @app.command("export-env", rich_help_panel=STUDENT_PANEL)
@@ -149,10 +46,3 @@ def export_env_command(
     print_text(f"{exported.folder}  {exported.name}: {exported.train:,} tasks, {exported.evaluation:,} for evaluation")
     print_text(f"  reward    1 if an answer passes {', '.join(exported.checks)}, else 0")
     print_text(f"hint: install it next to Stillhouse: pip install -e {shlex.quote(str(exported.folder))}")
-
-
-def _check_mcp_package() -> None:
-    from agents.toolbox.mcp_server import mcp_problem
-
-    if problem := mcp_problem():
-        raise UsageError(problem)

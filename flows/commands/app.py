@@ -1,22 +1,25 @@
 """The typer application: all commands, in the order of the help. Heavy imports happen inside commands."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from core.plugins import find_part, iterate_parts
 from flows.commands import (
     agent_commands,
     assessment_commands,
     comparison_commands,
+    curate_command,
     dataset_commands,
     decision_commands,
     deployment_commands,
     feature_commands,
+    plugin_commands,
     publication_commands,
     recipe_commands,
     release_commands,
     result_commands,
-    review_commands,
     run_commands,
     student_commands,
     topology_commands,
@@ -27,7 +30,24 @@ EXIT_CODES_EPILOG = (
     "Exit codes: 0 done, 1 the run failed, 2 wrong use or recipe, 3 a gate was not met, 130 interrupted."
 )
 
+
+class CommandGroup(TyperGroup):
+    """The built-in commands, and those of plugins, whose modules are imported when the command or the help is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *(part.name for _, part in iterate_parts("command"))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if built_in := super().get_command(ctx, cmd_name):
+            return built_in
+        if (found := find_part("command", cmd_name)) is None:
+            return None
+        group = typer.main.get_group(found[1].load())
+        return group.commands.get(cmd_name)
+
+
 app = typer.Typer(
+    cls=CommandGroup,
     help="One recipe in; a verified synthetic dataset and a small student model out.",
     epilog=EXIT_CODES_EPILOG,
     no_args_is_help=True,
@@ -36,6 +56,7 @@ app = typer.Typer(
 )
 for part in (
     recipe_commands,
+    plugin_commands,
     run_commands,
     result_commands,
     topology_commands,
@@ -43,7 +64,7 @@ for part in (
     assessment_commands,
     feature_commands,
     comparison_commands,
-    review_commands,
+    curate_command,
     student_commands,
     decision_commands,
     release_commands,

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from core.data_kinds import DataKind
 from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, UsageError
 from core.project_files import RUNS_FOLDER
-from core.shared_options import DEFAULT_ASSESS_SEED
+from core.shared_options import DEFAULT_ASSESS_SEED, DataKind
 from core.stop_signal import RunStopped
 from flows.commands.command_options import (
     CLEAN_PANEL,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.data_kinds import DataKind
-from core.shared_options import GgufType
+from core.shared_options import DataKind, GgufType
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan

@@ -179,7 +179,7 @@ def _check_recording_target(path: Path, plan: "RunPlan", *, resume: bool) -> Non
 
 def _record_samples(prepared: "PreparedRun", path: Path) -> None:
     """Record what a run has finished, also if it ended early. A failure here must not hide how the run ended."""
-    from core.recording import write_recording
+    from core.storage.recording import write_recording
     from flows.data.curated_run import read_finished_samples
 
     try:

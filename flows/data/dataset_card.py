@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
+from core.plugins import load_hooks
 from core.runs.records import DRAWN_BY_SEED, FormatRecord, RunManifest
 from core.runs.releases import LineageRecord
 from flows.data.dataset_formats import COLUMN_MEANINGS
@@ -67,6 +68,7 @@ def build_dataset_card(
     checked = bool(recipe.verifiers) and recipe.topology.kind == "centralized"
     teachers = list_active_teachers(manifest, recipe)
     verifiers = [(check.type, check.about[:1].lower() + check.about[1:].rstrip(".")) for check in manifest.checks]
+    hooks = load_hooks(manifest.plugins)
     filters = []
     for config in recipe.filters:
         options = {key: value for key, value in config.model_dump().items() if key != "type" and value is not None}
@@ -95,6 +97,8 @@ def build_dataset_card(
             verifiers=verifiers if checked else [],
             filters=filters,
             metrics=manifest.collapse.metrics if manifest.collapse else [],
+            sections=[section for one in hooks for section in one.render_card(manifest)],
+            people="; ".join(filter(None, (one.describe_people(manifest) for one in hooks))),
         )
     )
     return text + "\n"

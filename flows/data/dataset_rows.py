@@ -19,8 +19,8 @@ import orjson
 import zstandard
 
 from core.errors import UsageError
+from core.plugins import is_plugin_data
 from core.runs.lineage import find_release
-from core.runs.reviews import REVIEWS_FILE
 from core.sample import Message
 from core.storage.bounded_reading import (
     check_column_number,
@@ -168,18 +168,18 @@ def _find_folder_files(folder: Path, *, is_named: bool) -> list[Path]:
 
 
 def _walk_files(folder: Path) -> Iterator[Path]:
-    """What is in a folder and its subfolders, without hidden ones."""
+    """What is in a folder and its subfolders, without hidden ones and without the data of plugins."""
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not is_plugin_data(name))
         yield from (Path(parent) / name for name in sorted(names))
 
 
 def _is_data_file(path: Path) -> bool:
     """Whether a file that nobody named has rows: of those in `.json` one with an array, since others are settings; no hidden
-    file, no log of reviews, no cache of `datasets`.
+    file, no cache of `datasets`.
     """
     ending = find_ending(path)
-    if not ending or path.name.startswith(".") or path.name.endswith(REVIEWS_FILE) or not path.is_file():
+    if not ending or path.name.startswith(".") or not path.is_file():
         return False
     if ending != ".json":
         return ending != ".arrow" or not path.name.startswith(("cache-", "tmp"))

@@ -17,12 +17,11 @@ from pydantic import BaseModel, ConfigDict
 from agents.sources.document_text import DOCUMENT_KINDS, read_document_text
 from agents.sources.documents import documents_problem
 from core.config.filters import MinHashFilter
-from core.data_kinds import DataKind
 from core.errors import UsageError
 from core.installation import read_version
 from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS
 from core.sample import Message
-from core.shared_options import DEFAULT_ASSESS_SEED
+from core.shared_options import DEFAULT_ASSESS_SEED, DataKind
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.collapse.matched_samples import split_into_words

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from core.config.filters import DICTIONARY_FILES, list_filter_files
 from core.config.inheritance import RECIPE_FILE_NAME
 from core.config.loading import RecipeCheck, load_recipe
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, list_recipe_plugins
 from core.config.toml_text import parse_toml
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
-from core.extensions import find_registered
 from core.hub_reference import find_hub_reference, remove_revision
+from core.plugins import list_plugins, load_hooks
 from core.project_files import NAMED_REFERENCES, find_referenced_file
 from core.storage.atomic_files import hash_file
 from core.weights.gguf_files import hash_gguf
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def list_built_in_recipes() -> dict[str, Path]:
     """Recipe files by name."""
     folder = Path(str(files(__package__)))
-    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+    folders = [folder, *(plugin.folder / "recipes" for plugin in list_plugins() if plugin.folder)]
+    files_by_name = {file.stem: file for one in folders for file in one.glob("*.toml")}
+    return dict(sorted(files_by_name.items()))
 
 
 def locate_recipe(name: str) -> Path:
@@ -123,7 +125,9 @@ def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, s
             raise UsageError(f"{path}: cannot be read: {error.strerror}; the recipe names it") from None
     if weights:
         hashes |= _hash_weights(recipe)
-    hashes |= {f"{extension.kind} {extension.name}": extension.identity for extension in plan.extensions}
+    hashes |= {
+        f"{extension.kind} {extension.name}": extension.identity for extension in plan.extensions if not extension.own
+    }
     if recipe.seeds.documents:
         from agents.sources.documents import hash_documents
 
@@ -180,9 +184,8 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
         except RecipeError as error:
             return error.problems
         plans.append(plan)
-        runner = recipe.scale.runner
-        local = None if runner == "local" else find_registered(plan.extensions, f'scale.runner = "{runner}"')
-        return [RecipeProblem("scale.runner", local)] if local else []
+        used = load_hooks(list_recipe_plugins(recipe))
+        return [problem for hooks in used for problem in hooks.list_plan_problems(plan)]
 
     load_recipe(locate_recipe(name), overrides, [find_problems], family_defaults, list_built_in_recipes())
     return plans[0]

@@ -1,21 +1,25 @@
-"""Generates the reference of all recipe keys from the types that parse them.
+"""Generates the reference of recipe keys from the types that parse them: of the core, or of a plugin.
 
 python -m flows.recipes.recipe_reference > docs/recipe.md
+python -m flows.recipes.recipe_reference NAME > plugins/NAME/reference.md
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from agents.checks.base import Check
 from agents.checks.registry import BUILT_IN_CHECKS
 from agents.families import ALL_FAMILIES
+from agents.families.base import RecipeFamily
 from core.config.filters import FILTER_TABLES, DuplicateFilter
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml_value
+from core.plugins import Plugin, find_plugin, import_part
 
 PAGE_INTRO = """# Every key of a recipe
 
@@ -46,17 +50,52 @@ def build_recipe_reference() -> str:
     """The page as Markdown."""
     parts = [PAGE_INTRO, "## The recipe\n", _format_key_table(Recipe), *_format_tables(Recipe, "")]
     parts.append(FAMILIES_INTRO)
-    for family in ALL_FAMILIES:
+    parts += _format_families(ALL_FAMILIES)
+    parts += ["## Checks\n", *_format_checks([*BUILT_IN_CHECKS, *list_family_checks(ALL_FAMILIES)]), "## Filters\n"]
+    parts += [_format_section(f"`{name}`", model) for name, model in FILTER_TABLES.items()]
+    return _join(parts)
+
+
+def build_plugin_reference(plugin: Plugin) -> str:
+    """The keys that a plugin adds as Markdown; "" if it adds none.
+
+    Raises:
+        UnusablePlugin: if a part cannot be imported.
+    """
+    loaded: dict[str, list[tuple[str, Any]]] = {}
+    for part in plugin.parts:
+        if part.kind in ("section", "family", "check", "filter"):
+            loaded.setdefault(part.kind, []).append((part.name, import_part(plugin, part)))
+    families = [family() for _, family in loaded.get("family", [])]
+    parts = []
+    for name, table in loaded.get("section", []):
+        parts += [_format_section(f"`[{name}]`", table), *_format_tables(table, f"{name}.")]
+    parts += _format_families(families)
+    checks = [*(check for _, check in loaded.get("check", [])), *list_family_checks(families)]
+    parts += ["## Checks\n", *_format_checks(checks)] if checks else []
+    filters = [_format_section(f"`{name}`", table) for name, table in loaded.get("filter", [])]
+    parts += ["## Filters\n", *filters] if filters else []
+    return _join([f"# Recipe keys of `{plugin.name}`\n", *parts]) if parts else ""
+
+
+def list_family_checks(families: Sequence[RecipeFamily]) -> list[Check]:
+    return list({check.name: check for family in families for check in family.checks}.values())
+
+
+def _join(parts: Sequence[str]) -> str:
+    return "\n".join(part.rstrip() + "\n" for part in parts if part)
+
+
+def _format_families(families: Sequence[RecipeFamily]) -> Iterator[str]:
+    for family in families:
         options = _format_section(f"`[task]` of `{family.name}`", family.options)
         defaults = "\n".join(_format_toml_table(family.defaults, ""))
-        parts.append(f"{options}\n\nDefaults of `{family.name}`:\n\n```toml\n{defaults}\n```")
-    parts.append("## Checks\n")
-    own = {check.name: check for family in ALL_FAMILIES for check in family.checks}
-    for check in (*BUILT_IN_CHECKS, *own.values()):
-        parts.append(f"### `{check.name}`\n\n{check.about}\n\n{_format_key_table(check.options)}")
-    parts.append("## Filters\n")
-    parts += [_format_section(f"`{name}`", model) for name, model in FILTER_TABLES.items()]
-    return "\n".join(part.rstrip() + "\n" for part in parts if part)
+        yield f"{options}\n\nDefaults of `{family.name}`:\n\n```toml\n{defaults}\n```"
+
+
+def _format_checks(checks: Sequence[Check]) -> Iterator[str]:
+    for check in checks:
+        yield f"### `{check.name}`\n\n{check.about}\n\n{_format_key_table(check.options)}"
 
 
 def _format_toml_table(table: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -147,4 +186,4 @@ def _format_prose(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(build_recipe_reference())
+    sys.stdout.write(build_plugin_reference(find_plugin(sys.argv[1])) if sys.argv[1:] else build_recipe_reference())

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from core.config.recipe import Recipe
-from core.runs.noun_counts import format_count
+from core.plugins import load_hooks
 from core.runs.records import RunManifest
 from core.runs.releases import LineageRecord
 from flows.data.dataset_card import list_active_teachers
@@ -101,14 +101,9 @@ class ReleaseFacts(NamedTuple):
 
     @property
     def people(self) -> str:
-        """What reviewers did to the rows of the release's own run, without a full stop; empty if they did nothing."""
-        reviews = self.manifest.reviews
-        if not reviews or not reviews.reviewed:
-            return ""
-        return (
-            f"people reviewed {format_count(reviews.reviewed, 'sample')} of the run: {reviews.dropped:,} dropped, "
-            f"{reviews.corrected:,} corrected, {reviews.rescued:,} kept that checks or filters had dropped"
-        )
+        """What people did to the rows of the release's own run, without a full stop; empty if they did nothing."""
+        hooks = load_hooks(self.manifest.plugins)
+        return "; ".join(filter(None, (one.describe_people(self.manifest) for one in hooks)))
 
     @property
     def summary(self) -> str:

@@ -26,9 +26,10 @@ TEMPLATE_FOLDER = Path(__file__).with_name("templates")
 
 
 @cache
-def create_page_environment() -> Environment:
+def create_page_environment(own: Path = TEMPLATE_FOLDER) -> Environment:
+    """The environment of all pages. `own` is searched before the shared templates."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATE_FOLDER),
+        loader=FileSystemLoader([own, TEMPLATE_FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

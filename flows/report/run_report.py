@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, list_recipe_plugins
 from core.errors import UsageError
+from core.plugins import load_hooks
 from core.runs.records import RunManifest, RunState
-from core.runs.review_summary import summarize_reviews
-from core.runs.reviews import hash_decisions, read_reviews
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus, TokenUsage
 from core.storage.atomic_files import count_values, read_record, write_json, write_text
@@ -32,7 +31,6 @@ from flows.release.release_gate import describe_release_gate
 from flows.report.collapse_page import build_comparison_view
 from flows.report.page_templates import TEMPLATE_FOLDER, create_page_environment
 from flows.report.panel_plot import build_panel_view
-from flows.report.picture_gallery import build_gallery
 from flows.report.plots import PLOT_HEIGHT, PLOT_WIDTH
 from flows.report.similarity_plot import HISTOGRAM_HEIGHT, build_histogram_plots
 from flows.report.training_plots import build_loss_curves
@@ -243,8 +241,11 @@ def _render_run_page(
         from flows.evaluate.draft_evaluation import describe_draft_costs
 
         draft_lines = describe_draft_costs(evaluation.draft)
-    reviews = summarize_reviews(read_reviews(run.reviews_file))
-    applied = manifest.reviews.digest if manifest.reviews else hash_decisions({})
+    sections = [
+        section
+        for hooks in load_hooks([*list_recipe_plugins(recipe), *manifest.plugins], run.path)
+        for section in hooks.render_report(run, manifest, overview.shown)
+    ]
     return (
         create_page_environment()
         .get_template("report.html")
@@ -271,8 +272,7 @@ def _render_run_page(
             examples=evaluation.examples if evaluation else [],
             panel=build_panel_view(evaluation) if evaluation else None,
             panel_examples=evaluation.panel_examples if evaluation else [],
-            reviews=reviews,
-            stale_reviews=reviews is not None and reviews.digest != applied,
+            sections=[section._replace(body=Markup(section.body)) for section in sections],
             cascade=cascade,
             device=device,
             draft_lines=draft_lines,
@@ -287,7 +287,6 @@ def _render_run_page(
             total=overview.total,
             states=count_values([s.state for s in overview.shown]),
             reasons=count_values([s.reason for s in overview.shown if s.reason]),
-            gallery=build_gallery(run, overview.shown) if run.images.is_dir() else [],
             recipe=recipe,
             asks_teachers=bool(list_active_teachers(manifest, recipe)),
             recipe_text=json.dumps(recipe.model_dump(mode="json"), indent=2, ensure_ascii=False),

@@ -117,7 +117,7 @@ def _check_images(source: Path, rows: Sequence[Sequence[Message]], config: Stude
     if pictured and not config.images:
         raise UsageError(
             f"{source}: conversation {pictured} has an image, and this student reads text alone, so it would learn to guess; let "
-            "it see with --set images={}, leave such rows out, or train a model with images on them (docs/pictures.md)"
+            "it see with --set images={}, leave such rows out, or train a model with images on them (plugins/pictures/README.md)"
         )
     if config.images and not pictured:
         raise UsageError(f"{source}: no conversation has an image; leave out --set images, or give rows with images")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.config.recipe import Recipe
+from core.plugins import load_hooks
 from core.project_files import find_referenced_file
 from core.runs.records import CollapseVerdict, FeatureCoverageRecord, RunManifest, RunState
 from core.runs.run_dir import RunDir
@@ -58,7 +59,8 @@ def curate_samples(context: StageContext, seeds: Sequence[Seed], rows: int) -> C
     manifest = context.manifest
     manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
     manifest.similarities, manifest.difficulty = curated.similarities, curated.difficulty
-    manifest.reviews = curated.reviews.without_names() if curated.reviews else None
+    for hooks in load_hooks(manifest.plugins, context.run.path, strict=True):
+        hooks.finish_curation(context.run, manifest)
     rejected = sum(count for reason, count in curated.reasons.items() if reason.startswith(RejectionReason.difficulty))
     manifest.funnel = [
         ("seeds", rows),

@@ -15,7 +15,7 @@ from core.sample import Seed
 from core.secrets import redact_text
 from core.storage.atomic_files import hash_file
 from core.tracing import open_trace
-from flows.clean.applied_reviews import read_applied_reviews
+from flows.clean.sample_overrides import read_run_overrides
 from flows.data.curated_run import read_kept_rows
 from flows.data.dataset_mixture import read_mixture_sources
 from flows.data.run_storage import RunStorage
@@ -63,7 +63,7 @@ def curate_again(run: RunDir, storage: RunStorage) -> RepeatedCuration:
         sources = read_mixture_sources(run, inputs.recipe, inputs.folder)
         context = StageContext(run, inputs.recipe, inputs.folder, manifest, sources)
         before = hash_file(run.own_rows_file) if run.own_rows_file.exists() else ""
-        read_applied_reviews(run.reviews_file)  # a line that cannot be used changes no state
+        read_run_overrides(run)  # a line that cannot be used changes no state
         manifest.state, manifest.error = RunState.running, UNFINISHED_CURATION
         run.write_manifest(manifest)
         try:

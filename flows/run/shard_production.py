@@ -6,8 +6,8 @@ Knows shards and counts; knows neither Prefect nor the inside of a sample.
 import json
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +19,17 @@ from agents.calls.dispatcher import RequestDispatcher, open_dispatcher
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import MakeSample, produce_samples, run_concurrently
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, list_recipe_plugins
 from core.errors import StillhouseError
+from core.plugins import load_hooks
 from core.runs.run_dir import RunDir
 from core.sample import RejectionReason, Sample, SampleStatus, Seed, parse_sample_index
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.image_files import store_sample_images
 from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns, read_samples, write_samples
 from core.tracing import trace_stage
-from flows.clean.applied_reviews import read_applied_reviews
 from flows.clean.run_curation import CurationResult
-from flows.cluster.worker_placement import open_sample_workers
+from flows.clean.sample_overrides import read_run_overrides
 from flows.run.production_progress import EnoughSamples, GroupStateCounts, ProductionProgress
 from flows.run.run_shortfalls import RunShortfalls, count_unmet_goals, describe_lost_samples, describe_shortfalls
 from flows.terminal.console import SESSION, UserInterrupt
@@ -104,7 +104,7 @@ def build_bootstrap_seeds(run: RunDir, shard: UnfinishedShard) -> list[dict[str,
 def count_settled_states(run: RunDir, recipe: Recipe) -> GroupStateCounts:
     """States of the samples that need no second attempt, by group; where a person decided, by that decision."""
     states: GroupStateCounts = Counter()
-    reviews = read_applied_reviews(run.reviews_file)
+    overrides = read_run_overrides(run)
     columns = ("id", "state", "reason", *(("seed", ATTEMPTS_COLUMN) if recipe.quotas else ()))
     for index in run.shards():
         for row in read_sample_columns(run.shard_file(index), columns).iter_rows(named=True):
@@ -112,8 +112,19 @@ def count_settled_states(run: RunDir, recipe: Recipe) -> GroupStateCounts:
                 group = ""
                 if recipe.quotas:
                     group = recipe.find_sample_group(json.loads(row["seed"])["data"], row[ATTEMPTS_COLUMN])
-                states[group, reviews.decide_state(row["id"], row["state"])] += 1
+                states[group, overrides.decide_state(row["id"], row["state"])] += 1
     return states
+
+
+@asynccontextmanager
+async def open_sample_workers(plan: RunPlan, run: str) -> AsyncIterator[MakeSample | None]:
+    """The function of a plugin that makes the run's samples elsewhere; None for this process."""
+    for hooks in load_hooks(list_recipe_plugins(plan.recipe)):
+        if (opened := hooks.open_sample_workers(plan, run)) is not None:
+            async with opened as make_sample:
+                yield make_sample
+            return
+    yield None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, list_recipe_plugins
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.installation import format_install_command
+from core.plugins import load_hooks
 from core.runs.lineage import Lineage
 from core.runs.records import CriticRecord, FormatRecord, RunManifest
 from core.runs.releases import locate_releases
@@ -37,7 +38,6 @@ from flows.data.dataset_formats import (
 )
 from flows.data.image_columns import IMAGES_COLUMN, write_parquet_with_images
 from flows.data.student_files import import_student_module
-from flows.report.picture_statistics import measure_pictures
 from flows.run.run_shortfalls import EMPTY_FORM, NO_THINKING
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
@@ -101,7 +101,8 @@ def write_dataset(
     manifest.thinking = measure_thinking(parts, recipe.dataset.thinking)
     manifest.missing_thinking = describe_missing_thinking(run, recipe)
     manifest.critic = count_reviews(run, recipe)
-    manifest.pictures = measure_pictures(read_finished_samples(run)) if run.images.is_dir() else None
+    for hooks in load_hooks([*list_recipe_plugins(recipe), *manifest.plugins], run.path):
+        hooks.finish_package(run, manifest)
     read = find_dataset_images(run, recipe)
     with write_atomically(run.dataset) as folder:
         folder.mkdir()

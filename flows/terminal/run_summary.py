@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from core.config.teachers import find_student_release
+from core.plugins import load_hooks
 from core.runs.records import (
     CollapseRecord,
     DifficultyRecord,
@@ -63,12 +64,7 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
             items.append(f"{format_count(len(rest), 'more reason')}: {sum(count for _, count in rest):,}")
         not_kept = wrap_items([format_not_kept_counts(manifest), *items], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
         lines += format_labelled_lines("not kept", not_kept)
-    measured = [("judge", format_judge_record(judge)) for judge in manifest.judges]
-    measured += [("pass rate", format_difficulty_record(manifest.difficulty))] if manifest.difficulty else []
-    measured += (
-        [("reviews", replace_unsafe_characters("; ".join(manifest.reviews.sentences)))] if manifest.reviews else []
-    )
-    for label, text in measured:
+    for label, text in _list_measured(manifest):
         lines += format_labelled_lines(label, textwrap.wrap(text, TERMINAL_WIDTH - LABEL_WIDTH))
     thinking = [manifest.thinking.summary] if manifest.thinking else []
     if thinking or manifest.missing_thinking:
@@ -83,6 +79,15 @@ def format_run_details(manifest: RunManifest, run: RunDir) -> str:
     lines += _format_usage(manifest)
     lines += format_labelled_lines("generator", list_student_generator(manifest))
     return "\n".join([*lines, *_format_artifacts(manifest, run)])
+
+
+def _list_measured(manifest: RunManifest) -> list[tuple[str, str]]:
+    """What judges, the difficulty and plugins say, by label."""
+    measured = [("judge", format_judge_record(judge)) for judge in manifest.judges]
+    measured += [("pass rate", format_difficulty_record(manifest.difficulty))] if manifest.difficulty else []
+    for hooks in load_hooks(manifest.plugins):
+        measured += [(label, replace_unsafe_characters(text)) for label, text in hooks.list_summary_lines(manifest)]
+    return measured
 
 
 def list_student_generator(manifest: RunManifest) -> list[str]:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from core.config.teachers import TeacherConfig
-from core.recording import RecordedReply, read_recording
 from core.sample import conversation_digest, json_digest
 from core.storage.atomic_files import hash_file
+from core.storage.recording import RecordedReply, read_recording
 from teachers.base import CallFailed, CallKey, ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.rate_limiter import RateLimiter
 

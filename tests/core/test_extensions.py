@@ -28,6 +28,7 @@ from flows.clean.dataset_filter import filter_dataset
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from teachers.base import UnlimitedAccount
 from teachers.providers import open_teacher
+from tests.support.installed_plugins import write_metadata
 
 TABLE = {"type": "no_bees"}
 
@@ -93,7 +94,7 @@ parrot = stillhouse.TeacherProtocol("parrot", open_parrot)
 @pytest.fixture(autouse=True)
 def only_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(extensions, "_registered", {kind: {} for kind in extensions.GROUPS})
+    monkeypatch.setattr(extensions, "_registered", {kind: {} for kind in extensions.BASES})
 
 
 @pytest.fixture
@@ -137,11 +138,10 @@ def test_a_registered_extension_of_each_kind_is_part_of_a_recipe_and_its_identit
 def test_work_in_other_processes_refuses_what_is_registered_here_only(rows: Path, tmp_path: Path) -> None:
     stillhouse.register(NoBees)
     stillhouse.register(tidy)
-    with pytest.raises(
-        RecipeError, match=r'scale.runner: scale.runner = "dask" works in other processes, which do not know the check'
-    ):
-        load_recipe_plan("smoke", ["verifiers=[{type='tidy'}]", "scale={runner='dask',workers=1}"])
-    load_recipe_plan("smoke", ["scale={runner='dask',workers=1}"])
+    reason = load_recipe_plan("smoke", ["verifiers=[{type='tidy'}]"]).own_process_reason
+    assert reason is not None
+    assert "works in other processes, which do not know the check 'tidy'" in reason
+    assert load_recipe_plan("smoke").own_process_reason is None
     with pytest.raises(
         UsageError, match="workers = 2 works in other processes, which do not know the filter 'no_bees'"
     ):
@@ -284,7 +284,7 @@ def test_without_options_of_losses_the_identity_of_a_run_is_that_before_there_we
 
 
 def test_the_pages_check_of_a_notebook_is_registered_and_has_an_identity_of_this_process_only() -> None:
-    page = (PROJECT / "docs" / "extensions.md").read_text()
+    page = (PROJECT / "docs" / "plugins.md").read_text()
     [code] = re.findall(r"^```python\n(import stillhouse\n.+?)^```$", page, re.MULTILINE | re.DOTALL)
     for _ in range(2):
         exec(code, {"__name__": "__main__notebook"})
@@ -309,16 +309,14 @@ def test_the_package_of_the_entry_point_is_part_of_the_identity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package that offers a function of another package with its own arguments."""
-    points = "[stillhouse.checks]\nlimited = limited_words:limited\n"
     hashes = []
     for place, number in (("a", 1), ("b", 1), ("c", 2)):
+        write_metadata(tmp_path / place, "limited_words", "limited_words = limited_words:PLUGIN")
         code = f"import stillhouse\nfrom keyword import iskeyword\nNUMBER = {number}\n"
-        folder = tmp_path / place / "limited_words-1.0.dist-info"
-        folder.mkdir(parents=True)
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: limited_words\nVersion: 1.0\n")
-        (folder / "entry_points.txt").write_text(points)
-        more = "limited = stillhouse.Check('limited', 'Passes.', iskeyword, stillhouse.Options)\n"
-        (tmp_path / place / "limited_words.py").write_text(code + more)
+        code += "limited = stillhouse.Check('limited', 'Passes.', iskeyword, stillhouse.Options)\n"
+        code += "parts = (stillhouse.Part('check', 'limited', lambda: limited),)\n"
+        code += "PLUGIN = stillhouse.Plugin('limited_words', 'A check.', parts)\n"
+        (tmp_path / place / "limited_words.py").write_text(code)
         with monkeypatch.context() as patch:
             patch.syspath_prepend(str(tmp_path / place))
             patch.delitem(sys.modules, "limited_words", raising=False)

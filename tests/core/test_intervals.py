@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 
-from core.agreement import compute_kappa
 from core.intervals import (
     Z_95,
     estimate_finite_share,
@@ -16,6 +15,7 @@ from core.intervals import (
     estimate_small_mean,
     wilson_bound,
 )
+from plugins.review.agreement import compute_kappa
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TextIO
 
-from core.extensions import read_entry_points
+from core.plugins import list_plugins
 from core.project_files import PROJECT
 from tests.support import forked_command
 from tests.support.forked_command import send_request
@@ -213,7 +213,7 @@ def load_what_programs_share(imported: Sequence[str]) -> None:
     """Modules, the metadata of all packages and the compiled templates of pages, which each program would read."""
     for name in imported:
         import_module(name)
-    read_entry_points("check")
+    list_plugins()
     from flows.data.dataset_card import create_card_environment
     from flows.report.page_templates import create_page_environment
 

@@ -303,7 +303,9 @@ def test_a_missing_extra_is_named_before_the_run(provider: str, library: str, mo
     assert find_teacher_problems(recipe) == []
     monkeypatch.setitem(sys.modules, library, None)
     (problem,) = find_teacher_problems(recipe)
-    assert str(problem).startswith("teachers.main.model: its client library is not installed: run `make install-all`, or ")
+    assert str(problem).startswith(
+        "teachers.main.model: its client library is not installed: run `make install-all`, or "
+    )
 
 
 def test_two_endpoints_of_one_model_are_two_origins_and_a_relay_needs_openais_protocol(

@@ -15,8 +15,8 @@ from agents.families.tools.conversation_checks import tool_arguments_check, tool
 from agents.families.tools.simulated_tool import run_tool
 from agents.reply_schema import Review
 from core.project_files import PROJECT
-from core.recording import read_recording
 from core.sample import Seed
+from core.storage.recording import read_recording
 from tests.agents.checks.test_tool_conversations import fault
 from tests.agents.checks.tool_conversations import WORLD, subject_of
 

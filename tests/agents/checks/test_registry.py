@@ -13,6 +13,7 @@ from core.runs.run_dir import open_run
 from core.sample import Candidate, Message, Seed
 from flows.data.student_files import load_student_plan
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from tests.support.installed_plugins import install_plugin
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 DOC = (PROJECT / "docs" / "your-own.md").read_text()
@@ -113,14 +114,10 @@ def test_a_broken_check_reports_its_name_and_line() -> None:
         asyncio.run(fragile.findings(Subject(seed, candidate, None), Options()))  # type: ignore[arg-type]
 
 
-def test_an_installed_package_offers_checks_by_entry_point(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_plugin_offers_checks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packaging metadata as pip would leave it, in a folder on the path."""
     package = folder / "site"
-    metadata = package / "manners-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (package / "manners.py").write_text(block("python", "# plain/checks.py"))
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: manners\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[stillhouse.checks]\nplain = manners:plain\n")
+    install_plugin(package, "manners", block("python", "# plain/checks.py"), ("check", "plain", "manners:plain"))
     monkeypatch.syspath_prepend(str(package))
     loaded = load_recipe_plan(str(folder / "recipe.toml"), ['verifiers=[{type="plain",max_letters=8}]'])
     assert [(bound.check.name, bound.config.path) for bound in loaded.checks] == [("plain", None)]

@@ -11,9 +11,9 @@ import pytest
 from agents.families import FAMILIES, family_defaults
 from core.config.identity_keys import find_later_defaults
 from core.config.recipe import CollapseConfig
-from core.data_kinds import DataKind
 from core.errors import UsageError
 from core.runs.records import CollapseRecord, CollapseVerdict
+from core.shared_options import DataKind
 from filters.base import Document
 from filters.collapse.assessment import assess_texts
 from filters.collapse.collapse_metrics import METRIC_NAMES

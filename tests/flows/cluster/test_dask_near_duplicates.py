@@ -26,7 +26,7 @@ from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
 from flows.cluster import dask_near_duplicates as cluster_module
 from flows.cluster.dask_near_duplicates import find_near_duplicates_on_cluster
-from flows.cluster.dask_workers import PATIENT_RESTARTS
+from plugins.scale.dask_workers import PATIENT_RESTARTS
 from tests.support.waiting import HANG_SECONDS, wait_until
 
 

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from flows.data.reviewed_rows import correct_row
 
 from flows.compare.row_index import read_row_text
-from flows.data.reviewed_rows import correct_row
 from flows.data.row_forms import build_row_document, read_row_conversation, read_row_pair
 
 LED = [

@@ -13,7 +13,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from agents.workers.worker_protocol import WorkerAddress
 from core.config.recipe import LineageConfig, Recipe
 from core.errors import StoreError, UsageError
 from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
@@ -21,7 +20,6 @@ from core.runs.releases import Release
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file, read_json, write_json
 from core.weights.packaged_weights import find_embedded_teacher
-from flows.cluster.worker_spec import WorkerSpec
 from flows.data.curated_run import read_finished_samples
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
 from flows.data.promoted_generator import describe_plan_verification
@@ -33,6 +31,8 @@ from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_ref
 from flows.release.release_creation import create_release, format_created_release
 from flows.run.run_preparation import PreparedRun, plan_next_run, prepare_run
 from flows.run.stages import count_reviews
+from plugins.scale.worker_protocol import WorkerAddress
+from plugins.scale.worker_spec import WorkerSpec
 from tests.flows.commands.test_commands import called
 from tests.flows.data.test_dataset_mixture import prompts_of, rows_of
 from tests.flows.release.test_release_kills import check_clean, content, ended, start, steps_of

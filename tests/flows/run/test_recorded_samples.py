@@ -12,8 +12,8 @@ import pytest
 
 from agents.studies.preview import preview_samples
 from core.project_files import PROJECT
-from core.recording import RecordedSample, read_recording
 from core.sample import Sample, SampleStatus
+from core.storage.recording import RecordedSample, read_recording
 from flows.recipes.recipe_catalog import load_recipe_plan
 
 RECORDINGS = PROJECT / "benchmarks" / "recordings"

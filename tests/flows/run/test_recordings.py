@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import RecipeError, RunFailed, UsageError
-from core.recording import read_recording, write_recording
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus
+from core.storage.recording import read_recording, write_recording
 from flows import cli
 from flows.data.curated_run import read_finished_samples
 from flows.recipes.recipe_catalog import load_recipe_plan, validate_recipe

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from core.recording import RecordedSample, read_recording, write_recording
 from core.runs.records import CriticRecord, RunManifest, summarize_manifest
 from core.runs.run_dir import RunDir
+from core.storage.recording import RecordedSample, read_recording, write_recording
 from flows.data.curated_run import read_finished_samples, read_kept_rows, read_kept_samples, split_rows
 from flows.report.run_report import write_run_report
 from flows.run import stages

@@ -1,0 +1,79 @@
+"""What a plugin does in a run: methods that the stages call, each with a default that does nothing.
+
+The hooks of a plugin are called for a run whose recipe names one of its parts, whose manifest has its record, or whose folder has
+data of it.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from core.errors import RecipeProblem
+from core.overrides import NO_OVERRIDES, Overrides
+from core.sample import Message, Sample
+
+if TYPE_CHECKING:
+    from core.runs.records import RunManifest
+    from core.runs.run_dir import RunDir
+
+
+class PageSection(NamedTuple):
+    """A part of the report page or of a card."""
+
+    id: str
+    title: str
+    body: str
+    """HTML of the report, which has escaped every text of a teacher; Markdown of a card."""
+
+
+class LabelledConversation(NamedTuple):
+    line: int
+    messages: list[Message]
+    good: bool
+
+
+class RunHooks:
+    """The base class of a plugin's hooks. An instance lives as long as one stage."""
+
+    def list_plan_problems(self, plan: Any) -> Sequence[RecipeProblem]:
+        """What is wrong with a plan (`agents.planning.run_plan.RunPlan`), before anything is written."""
+        return ()
+
+    def open_sample_workers(self, plan: Any, run: str) -> AbstractAsyncContextManager[Any] | None:
+        """Where samples are made: yields `MakeSample`. None for the run's own process. At most one plugin of a recipe has one."""
+        return None
+
+    def find_overrides(self, run: "RunDir") -> Overrides:
+        """Decisions about the run's samples, read before each curation and while samples are counted."""
+        return NO_OVERRIDES
+
+    def find_row_overrides(self, file: Path) -> Overrides:
+        """Decisions about the rows of a file that `filter` reads."""
+        return NO_OVERRIDES
+
+    def read_labels(self, file: Path) -> Sequence[LabelledConversation]:
+        """Conversations that people judged, from one of the plugin's side files: for the calibration of judges."""
+        return ()
+
+    def finish_curation(self, run: "RunDir", manifest: "RunManifest") -> None:
+        """After samples were curated and counted: write the plugin's record by `manifest.put`."""
+
+    def finish_package(self, run: "RunDir", manifest: "RunManifest") -> None:
+        """When the dataset is about to be written: write the plugin's record by `manifest.put`."""
+
+    def list_summary_lines(self, manifest: "RunManifest") -> Sequence[tuple[str, str]]:
+        """Lines of the run card: label and text."""
+        return ()
+
+    def describe_people(self, manifest: "RunManifest") -> str:
+        """What people did to the rows, without a full stop, for the documents of a release; "" for nothing."""
+        return ""
+
+    def render_report(self, run: "RunDir", manifest: "RunManifest", shown: Sequence[Sample]) -> Sequence[PageSection]:
+        """Sections of the report page, which embeds the samples `shown`."""
+        return ()
+
+    def render_card(self, manifest: "RunManifest") -> Sequence[PageSection]:
+        """Sections of the dataset card."""
+        return ()

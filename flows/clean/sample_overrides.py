@@ -1,0 +1,102 @@
+"""Decisions that overrule agents and filters (`core.overrides`), applied to the rows of a run's shards before the filters.
+
+Knows rows, not who decided where.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from core.errors import UsageError
+from core.overrides import Override, Overrides
+from core.plugins import load_hooks
+from core.runs.run_dir import RunDir
+from core.sample import Message, RejectionReason, SampleStatus
+from core.storage.sample_files import complete_turn_fields, drop_empty_turn_fields, flatten_message
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PROMPT_FIELD, ANSWER_FIELD = "question", "reasoning"
+"""Fields of a candidate that repeat or explain its prompt or answer, and are wrong after an edit of it."""
+
+
+@dataclass(frozen=True)
+class AppliedOverrides(Overrides):
+    """The decisions about the samples of a run, by id."""
+
+    def keeps(self, name: str) -> bool:
+        """Whether the sample stays, so that no filter may drop it."""
+        decision = self.decisions.get(name)
+        return decision is not None and decision.keeps
+
+    def decide_state(self, name: str, state: str) -> SampleStatus:
+        """The state of the sample, which agents left in `state`: kept ones are seen by filters."""
+        if name not in self.decisions:
+            return SampleStatus(state)
+        return SampleStatus.kept if self.keeps(name) else SampleStatus.dropped
+
+    def apply_to_row(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row with `id`, `messages` and `fields`, corrected."""
+        decision = self.decisions.get(row["id"])
+        if decision is None or decision.edited is None:
+            return row
+        fields = correct_fields(row["fields"], row["messages"], decision.edited)
+        return {**row, "messages": flatten_messages(decision.edited), "fields": fields}
+
+    def apply_to_shard(self, shard: "pl.DataFrame") -> "pl.DataFrame":
+        """The rows of a shard with the states, reasons and texts that people decided."""
+        import polars as pl
+
+        found = {row: self.decisions.get(name) for row, name in enumerate(shard["id"])}
+        decided = {row: decision for row, decision in found.items() if decision is not None}
+        if not decided:
+            return shard
+        columns = {name: shard[name].to_list() for name in ("state", "reason", "detail")}
+        for row, decision in decided.items():
+            dropped = not decision.keeps
+            columns["state"][row] = (SampleStatus.dropped if dropped else SampleStatus.kept).value
+            columns["reason"][row] = RejectionReason.review.value if dropped else None
+            columns["detail"][row] = " ".join(decision.note.split()) if dropped else ""
+        shard = shard.with_columns(pl.Series(name, values, pl.String) for name, values in columns.items())
+        edits = {row: decision.edited for row, decision in decided.items() if decision.edited is not None}
+        if not edits:
+            return shard
+        whole = complete_turn_fields(shard)
+        messages, fields = whole["messages"].to_list(), whole["fields"].to_list()
+        for row, edited in edits.items():
+            fields[row] = correct_fields(fields[row], messages[row], edited)
+            messages[row] = flatten_messages(edited)
+        return drop_empty_turn_fields(
+            whole.with_columns(
+                pl.Series("messages", messages, whole.schema["messages"]), pl.Series("fields", fields, pl.String)
+            )
+        )
+
+
+def read_run_overrides(run: RunDir) -> AppliedOverrides:
+    """The decisions of all plugins that the run uses. Raises UsageError if one cannot be read, or two are about one sample."""
+    decisions: dict[str, Override] = {}
+    for hooks in load_hooks((), run.path, strict=True):
+        found = hooks.find_overrides(run).decisions
+        if both := decisions.keys() & found.keys():
+            raise UsageError(f"{run.name}: two plugins decide about {min(both)}; remove the side file of one")
+        decisions |= found
+    return AppliedOverrides(decisions)
+
+
+def flatten_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [flatten_message(message.model_dump(mode="json")) for message in messages]
+
+
+def correct_fields(fields: str, before: Sequence[Mapping[str, Any]], edited: Sequence[Message]) -> str:
+    """The candidate's fields, as JSON, without what no longer fits its messages."""
+
+    def turns_changed(*roles: str) -> bool:
+        old = [turn["content"] for turn in before if turn["role"] in roles]
+        return old != [message.content for message in edited if message.role in roles]
+
+    stale = {PROMPT_FIELD} if turns_changed("system", "user") else set()
+    stale |= {ANSWER_FIELD} if turns_changed("assistant") else set()
+    return json.dumps({key: value for key, value in json.loads(fields).items() if key not in stale}, ensure_ascii=False)

@@ -1,0 +1,106 @@
+"""The skill for coding agents: valid in its format, true in every name, and its commands run as written."""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+import yaml
+from pydantic import BaseModel
+
+from core.config.recipe import Recipe
+from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
+from core.project_files import PROJECT
+from core.sample import RejectionReason
+from flows.commands.app import app
+from plugins.mcp.skill_files import REFERENCE_FILE, SKILL_NAME, install_skill, read_skill_text
+from tests.support.forked_shell import run_shell
+
+TEXT = read_skill_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)\n```$", TEXT, re.MULTILINE | re.DOTALL)
+QUOTED = re.findall(r"`([^`\n]+)`", TEXT)
+
+
+def list_commands() -> Iterator[list[str]]:
+    """The words of each command in the text, without `stillhouse`."""
+    for line in [*"\n".join(BLOCKS).splitlines(), *QUOTED]:
+        if line.startswith("stillhouse "):
+            yield shlex.split(line)[1:]
+
+
+def has_key(model: Any, names: list[str]) -> bool:
+    """Whether a recipe may have this dotted key."""
+    if not names:
+        return True
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return names[0] in model.model_fields and has_key(model.model_fields[names[0]].annotation, names[1:])
+    if getattr(model, "__origin__", None) is dict:
+        return has_key(get_args(model)[1], names[1:])
+    return any(has_key(part, names) for part in get_args(model))
+
+
+def test_the_front_matter_is_that_of_the_format() -> None:
+    _, front, _ = TEXT.split("---\n", 2)
+    head = yaml.safe_load(front)
+    assert head.keys() <= {"name", "description", "license", "compatibility", "metadata", "allowed-tools"}
+    assert head["name"] == SKILL_NAME
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", head["name"])
+    assert 0 < len(head["description"]) <= 1024
+    assert f"({REFERENCE_FILE})" in TEXT
+    assert len(TEXT.splitlines()) < 500  # the format's advice
+
+
+def test_every_command_option_key_reason_and_exit_code_in_it_exists() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    used = list(list_commands())
+    assert len(used) >= 8
+    for words in used:
+        options = {name for parameter in commands[words[0]].params for name in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options, words
+    alone = {name for name in QUOTED if name.split()[0] in ("report", "show", "preview")}
+    assert {name.split()[0] for name in alone} <= commands.keys()
+
+    keys = [
+        name
+        for name in QUOTED
+        if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name) and name.split(".")[0] in Recipe.model_fields
+    ]
+    keys += [word.partition("=")[0] for words in used for word in words if "=" in word]
+    assert len(set(keys)) >= 6
+    assert [key for key in keys if not has_key(Recipe, key.split("."))] == []
+
+    table = [line.split("|")[1] for line in TEXT.partition("| reason |")[2].partition("\n\n")[0].splitlines()[2:]]
+    named = [name.partition(":")[0] for cell in table for name in re.findall(r"`([^`]+)`", cell)]
+    assert len(named) >= 8
+    assert set(named) <= set(RejectionReason)
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", TEXT, re.MULTILINE)}
+    assert codes == {0, RunFailed.exit_code, UsageError.exit_code, GateNotMet.exit_code, INTERRUPTED_EXIT_CODE}
+
+
+def test_it_is_installed_with_the_reference_and_replaces_no_changed_file(tmp_path: Path) -> None:
+    folder = tmp_path / ".claude/skills/stillhouse"
+    assert install_skill(folder, replace=False).written == ["SKILL.md", REFERENCE_FILE]
+    assert (folder / "SKILL.md").read_text() == TEXT
+    assert (folder / REFERENCE_FILE).read_text() == (PROJECT / "docs/recipe.md").read_text()
+    assert install_skill(folder, replace=False).written == []
+    (folder / "SKILL.md").write_text("mine")
+    (folder / REFERENCE_FILE).unlink()
+    with pytest.raises(UsageError, match=r"SKILL\.md: differs from this version's skill; --force"):
+        install_skill(folder, replace=False)
+    assert not (folder / REFERENCE_FILE).exists()
+    assert install_skill(folder, replace=True).written == ["SKILL.md", REFERENCE_FILE]
+
+
+@pytest.mark.waits
+@pytest.mark.slow
+def test_its_commands_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "PYTHONPATH": str(PROJECT)}
+    for block in BLOCKS:
+        for line in block.splitlines():
+            done = run_shell(line, tmp_path, environment)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert (tmp_path / "data/releases/mine/0/dataset/train.parquet").is_file()

@@ -1,0 +1,51 @@
+"""Conversations about pictures: drawn charts, tables and documents, and the user's own images."""
+
+from pathlib import Path
+from typing import Any
+
+from core.plugins import Part, Plugin
+
+
+def _load_pictures() -> Any:
+    from plugins.pictures.families.pictures import PicturesFamily
+
+    return PicturesFamily
+
+
+def _load_image_questions() -> Any:
+    from plugins.pictures.families.image_questions import ImageQuestionsFamily
+
+    return ImageQuestionsFamily
+
+
+def _load_pictures_script() -> Any:
+    from plugins.pictures.scripts.pictures import SCRIPT
+
+    return SCRIPT
+
+
+def _load_image_questions_script() -> Any:
+    from plugins.pictures.scripts.image_questions import SCRIPT
+
+    return SCRIPT
+
+
+def _load_hooks() -> Any:
+    from plugins.pictures.hooks import PictureHooks
+
+    return PictureHooks()
+
+
+PLUGIN = Plugin(
+    name="pictures",
+    about="Conversations about drawn charts, tables and documents, and about the user's images",
+    extra="pictures",
+    folder=Path(__file__).parent,
+    parts=(
+        Part("family", "pictures", _load_pictures),
+        Part("family", "image_questions", _load_image_questions),
+        Part("script", "pictures", _load_pictures_script),
+        Part("script", "image_questions", _load_image_questions_script),
+        Part("hooks", "pictures", _load_hooks),
+    ),
+)

@@ -1,0 +1,167 @@
+"""The program that renders pictures, one after the other, in a process of its own that may open no connection and write no file.
+It reads requests and writes pictures. Knows no draft.
+
+    python -m plugins.pictures.drawing.render_worker
+
+A message is the length of its JSON in 4 bytes, the JSON, the length of its picture in 4 bytes, and the picture. It renders
+specifications that `vega_charts` and `papers` built.
+"""
+
+import io
+import json
+import os
+import platform
+import resource
+import struct
+import sys
+from typing import IO, Any
+
+from agents.sandbox.launcher import NO_NEW_PRIVS, call_libc, load_seccomp_filter
+from agents.sandbox.system_calls import MACHINES, build_seccomp_filter
+from plugins.pictures.drawing.svg_texts import find_text_boxes
+
+MEMORY_BYTES = 3 << 30
+"""Of data: several times what a picture takes, and less than makes a machine swap. V8 reserves addresses without using them, so
+that they are not limited."""
+OPEN_FILES = 128
+FONT = "Liberation Sans"
+MEASURED_SIZE = 100
+"""Pixels of the letters whose widths are measured."""
+PAPER_PPI = 96.0
+
+
+class LetterWidths:
+    """Widths of letters in Liberation Sans as resvg draws them, each measured once."""
+
+    def __init__(self) -> None:
+        self._widths: dict[tuple[str, bool], float] = {}
+
+    def measure(self, text: str, size: float, bold: bool) -> float:
+        missing = sorted({letter for letter in text if (letter, bold) not in self._widths})
+        if missing:
+            self._measure_letters(missing, bold)
+        return sum(self._widths[letter, bold] for letter in text) * size
+
+    def _measure_letters(self, letters: list[str], bold: bool) -> None:
+        """A letter is as wide as the distance that it adds between two bars."""
+        import numpy as np
+        import vl_convert
+        from PIL import Image
+
+        row = MEASURED_SIZE * 3 // 2
+        lines = [f"|{letter}|" for letter in letters] + ["||"]
+        drawn = "".join(
+            f'<text xml:space="preserve" x="10" y="{row * place + MEASURED_SIZE}">{_escape(line)}</text>'
+            for place, line in enumerate(lines)
+        )
+        svg = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{MEASURED_SIZE * 4}" height="{row * len(lines)}" '
+            f'font-family="{FONT}" font-size="{MEASURED_SIZE}px" font-weight="{"bold" if bold else "normal"}">'
+            f'<rect width="100%" height="100%" fill="white"/>{drawn}</svg>'
+        )
+        with Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=1))) as image:
+            dark = np.asarray(image.convert("L")) < 128
+        ends = [np.flatnonzero(dark[row * place : row * (place + 1)].any(axis=0))[-1] for place in range(len(lines))]
+        for letter, end in zip(letters, ends, strict=False):
+            self._widths[letter, bold] = float(end - ends[-1]) / MEASURED_SIZE
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def render_chart(request: dict[str, Any], widths: LetterWidths) -> tuple[dict[str, Any], bytes]:
+    import vl_convert
+
+    svg = vl_convert.vegalite_to_svg(request["spec"], theme=request["theme"], allowed_base_urls=[])
+    boxes = find_text_boxes(svg, widths.measure)
+    return {"texts": [box._asdict() for box in boxes]}, vl_convert.svg_to_png(svg, scale=1)
+
+
+def render_paper(request: dict[str, Any], root: str) -> tuple[dict[str, Any], bytes]:
+    import typst
+
+    pages = typst.compile(
+        request["template"].encode(),
+        format="png",
+        ppi=PAPER_PPI,
+        root=root,
+        ignore_system_fonts=True,
+        sys_inputs={"data": request["data"]},
+        package_path=root,
+        package_cache_path=root,
+    )
+    if isinstance(pages, list):
+        raise ValueError(f"it has {len(pages)} pages")  # noqa: TRY004
+    return {"texts": []}, pages
+
+
+def encode_pixels(png: bytes) -> tuple[bytes, int, int]:
+    """A picture with its pixels alone, without metadata or transparency, and its width and height."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        pixels = Image.new("RGB", image.size, "white")
+        pixels.paste(image, mask=image.getchannel("A") if image.mode == "RGBA" else None)
+    out = io.BytesIO()
+    pixels.save(out, "PNG", optimize=True)
+    return out.getvalue(), pixels.width, pixels.height
+
+
+def render_request(request: dict[str, Any], widths: LetterWidths, root: str) -> tuple[dict[str, Any], bytes]:
+    try:
+        facts, drawn = render_chart(request, widths) if "spec" in request else render_paper(request, root)
+        png, width, height = encode_pixels(drawn)
+    except Exception as error:  # of a library: it is about this picture alone
+        return {"error": f"{type(error).__name__}: {str(error)[:300]}"}, b""
+    return {**facts, "width": width, "height": height}, png
+
+
+def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
+    """The next message; None at the end of the stream. Raises EOFError if the stream ends within it."""
+    head = stream.read(4)
+    if not head:
+        return None
+    body = read_exactly(stream, struct.unpack("<I", head)[0])
+    picture = read_exactly(stream, struct.unpack("<I", read_exactly(stream, 4))[0])
+    return json.loads(body), picture
+
+
+def read_exactly(stream: IO[bytes], count: int) -> bytes:
+    content = stream.read(count)
+    if len(content) < count:
+        raise EOFError
+    return content
+
+
+def write_message(stream: IO[bytes], values: dict[str, Any], picture: bytes = b"") -> None:
+    body = json.dumps(values).encode()
+    stream.write(struct.pack("<I", len(body)) + body + struct.pack("<I", len(picture)) + picture)
+    stream.flush()
+
+
+def limit_process() -> None:
+    """Take away what rendering does not need. Where the kernel has no filter of system calls, the other limits remain."""
+    for which, limit in (
+        (resource.RLIMIT_DATA, MEMORY_BYTES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(which, (limit, limit))
+    if sys.platform == "linux" and platform.machine() in MACHINES:
+        call_libc("no_new_privs", "prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
+        load_seccomp_filter(build_seccomp_filter(platform.machine()))
+
+
+def serve_pictures() -> None:
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints is no picture
+    limit_process()
+    widths = LetterWidths()
+    while message := read_message(requests):
+        write_message(answers, *render_request(message[0], widths, os.getcwd()))  # noqa: PTH109
+
+
+if __name__ == "__main__":
+    serve_pictures()

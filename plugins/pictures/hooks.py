@@ -1,0 +1,29 @@
+"""What pictures do in a run: their statistics in the manifest, and a gallery in the report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.hooks import PageSection, RunHooks
+from core.runs.records import RunManifest
+from core.runs.run_dir import RunDir
+from core.sample import Sample
+from flows.data.curated_run import read_finished_samples
+from flows.report.page_templates import create_page_environment
+from plugins.pictures.gallery import build_gallery
+from plugins.pictures.statistics import PicturesRecord, measure_pictures
+
+NAME = "pictures"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class PictureHooks(RunHooks):
+    def finish_package(self, run: RunDir, manifest: RunManifest) -> None:
+        manifest.put(NAME, measure_pictures(read_finished_samples(run)) if run.images.is_dir() else None)
+
+    def render_report(self, run: RunDir, manifest: RunManifest, shown: Sequence[Sample]) -> Sequence[PageSection]:
+        gallery = build_gallery(run, shown) if run.images.is_dir() else []
+        if not gallery:
+            return []
+        template = create_page_environment(TEMPLATES).get_template("report_section.html")
+        body = template.render(p=manifest.get(NAME, PicturesRecord), gallery=gallery)
+        return [PageSection("pictures", "Pictures", body)]

@@ -1,0 +1,75 @@
+"""Statistics of the kept pictures of a run: what is drawn and asked, and whether questions can be answered blind. Writes
+nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from core.sample import Sample, SampleStatus
+from plugins.pictures.drawing.word_leaks import AskedQuestion, measure_word_leak
+
+
+class PicturesRecord(BaseModel):
+    """The pictures of the kept samples, and what a blind model answers about them."""
+
+    pictures: int
+    questions: int
+    left_out: int
+    """Questions of kept samples that have no answer, or whose answer cannot be read from the picture."""
+    operations: dict[str, int]
+    """Questions by the operation of their program."""
+    forms: dict[str, int]
+    """Pictures by mark or template."""
+    themes: dict[str, int]
+    blind_right: int
+    """Questions that a model which sees only their words answers right, trained on the other half of the pictures."""
+    chance: float
+    """The share that a guess among the possible answers of each question gets right."""
+    blind_low: float
+    blind_high: float
+    """The 95 % interval of the share of `blind_right`."""
+    leaks: bool | None
+    """Whether words alone surely answer more than chance; None with too few questions to tell."""
+
+
+def measure_pictures(samples: Iterable[Sample]) -> PicturesRecord | None:
+    """The record of the kept samples with computed questions about a picture; None if there are none."""
+    asked: list[AskedQuestion] = []
+    operations: Counter[str] = Counter()
+    forms: Counter[str] = Counter()
+    themes: Counter[str] = Counter()
+    left_out = 0
+    for sample in samples:
+        fields = sample.candidate.fields
+        if sample.state is not SampleStatus.kept or not {"layout", "left_out", "style"} <= fields.keys():
+            continue
+        draft = fields["draft"]
+        forms[draft["chart"]["mark"] if "chart" in draft else draft.get("template", "table")] += 1
+        themes[fields["style"]["theme"]] += 1
+        left_out += len(fields["left_out"])
+        for one in fields["questions"]:
+            operations[one["program"]["op"]] += 1
+            choices = count_choices(one["program"], fields)
+            asked.append(AskedQuestion(fields["layout"]["sha256"], one["question"], one["answer"], choices))
+    if not asked:
+        return None
+    leak = measure_word_leak(asked)
+    return PicturesRecord(
+        pictures=forms.total(), questions=len(asked), left_out=left_out, operations=dict(operations.most_common()),
+        forms=dict(forms.most_common()), themes=dict(themes.most_common()), blind_right=leak.right,
+        chance=round(leak.chance, 4), blind_low=round(leak.low, 4), blind_high=round(leak.high, 4), leaks=leak.leaks,
+    )  # fmt: skip
+
+
+def count_choices(program: Mapping[str, Any], fields: Mapping[str, Any]) -> int:
+    """The number of answers that someone who sees no picture would choose from: rows for a label or a place, one more for a
+    count, three for a trend, 0 for what is read.
+    """
+    rows = len(fields["table"]["rows"])
+    # A limit is drawn between two values, so that neither no row nor every row is beyond it.
+    return {"argmax": rows, "argmin": rows, "rank": rows, "count_where": max(rows - 1, 1), "trend": 3}.get(
+        program["op"], 0
+    )

@@ -1,0 +1,163 @@
+"""Drafts that are refused before anything is rendered, and pictures that cannot be read."""
+
+import copy
+import json
+from random import Random
+from typing import Any
+
+import pytest
+
+from agents.reply_schema import InvalidReply, parse_reply
+from plugins.pictures.drawing.drafts import PictureDraft, find_spec_fault
+from plugins.pictures.drawing.legibility import find_layout_fault, find_mark_fault, find_reading_fault
+from plugins.pictures.drawing.procedural_drafts import draw_draft
+from plugins.pictures.drawing.queries import Query
+from plugins.pictures.drawing.styles import PictureStyle
+from plugins.pictures.drawing.svg_texts import TextBox, find_text_boxes
+from plugins.pictures.drawing.vega_charts import build_chart_spec
+from plugins.pictures.drawing.word_leaks import AskedQuestion, measure_word_leak
+
+BAKERY: dict[str, Any] = {
+    "title": "Loaves sold",
+    "columns": ["Day", "Rye"],
+    "rows": [["Monday", 34], ["Tuesday", 29], ["Wednesday", 41]],
+    "chart": {"mark": "bar", "sort": "none"},
+    "questions": [{"question": "On which day was Rye the highest?", "program": {"op": "argmax", "column": "Rye"}}],
+}
+
+
+def change(path: str, value: object) -> dict[str, Any]:
+    draft = copy.deepcopy(BAKERY)
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place: Any = draft
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("title", "See https://example.com", "contains '://'"),
+        ("rows.0.0", "file:///etc/passwd", "contains 'file:'"),
+        ("rows.0.0", "../../etc/passwd", "contains '../'"),
+        ("columns.1", "datum.value", "contains 'datum.'"),
+        ("title", '#read("x")', "contains '#read('"),
+        ("title", "<image href='x'>", "contains"),
+        ("title", "\u05e9\u05dc\u05d5\u05dd", "U+05E9, which the fonts of the pictures lack"),
+        ("rows.0.0", "売上", "U+58F2"),
+        ("title", " Loaves", "begins or ends with a space"),
+        ("rows.1.0", "monday", "several rows are called 'monday'"),
+        ("rows.0.1", 1e300, "numbers of at most 1,000,000,000"),
+        ("rows.0.1", float("nan"), "has 'nan'"),
+        ("rows.0.1", "34", "has '34'"),
+        ("rows.0.0", 34, "the first column has labels"),
+        ("rows", [["a", 1]] * 10_000, "the table has 10,000 rows; 24 are allowed"),
+        ("rows", [["Monday", 3]], "has 2 to 16 rows, not 1"),
+        ("rows.0", ["Monday"], "has 1 values, and there are 2 columns"),
+        ("chart.mark", "pie", None),
+        ("title", "Bakery data: one week", None),
+        ("template", "invoice", "has no `template`"),
+    ],
+)
+def test_a_draft_that_cannot_be_drawn_is_refused_with_its_reason(path: str, value: object, reason: str | None) -> None:
+    fault = find_spec_fault(PictureDraft.model_validate(change(path, value)), "charts")
+    assert (fault is None) if reason is None else (fault is not None and reason in fault)
+
+
+def test_a_negative_share_of_a_pie_is_refused() -> None:
+    draft = change("chart.mark", "pie")
+    draft["rows"][0][1] = -4
+    assert "values above 0" in str(find_spec_fault(PictureDraft.model_validate(draft), "charts"))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"data": {"url": "file:///etc/passwd"}},
+        {"chart": {"mark": "image", "sort": "none"}},
+        {"chart": {"mark": "bar", "transform": [{"calculate": "1", "as": "x"}]}},
+        {"answer": "Monday"},
+    ],
+)
+def test_a_draft_has_no_keys_but_its_own(extra: dict[str, Any]) -> None:
+    with pytest.raises(InvalidReply):
+        parse_reply(PictureDraft, json.dumps({**BAKERY, **extra}))
+
+
+def test_texts_of_a_draft_are_values_of_data_in_the_specification_and_nothing_else() -> None:
+    style = PictureStyle(theme="plain", font_size=11)
+    spec = build_chart_spec(PictureDraft.model_validate(BAKERY), style).spec
+    assert [row["label"] for row in spec["data"]["values"]] == ["Monday", "Tuesday", "Wednesday"]
+    assert {"url", "transform", "params", "datasets", "href"}.isdisjoint(json.dumps(spec).replace('"', " ").split())
+
+
+def test_labels_that_overlap_run_together_or_are_cut_off_are_found() -> None:
+    def box(text: str, left: float, top: float, width: float = 40, height: float = 12) -> TextBox:
+        return TextBox(text, 11, ((left, top), (left + width, top), (left + width, top + height), (left, top + height)))
+
+    assert find_layout_fault([box("a", 10, 10), box("b", 60, 10)], 200, 100) is None
+    assert "overlap or run together" in str(find_layout_fault([box("a", 10, 10), box("b", 51, 10)], 200, 100))
+    assert "cut off" in str(find_layout_fault([box("a", 180, 10)], 200, 100))
+    assert "6 pixels" in str(find_layout_fault([box("a", 10, 10)._replace(size=6)], 200, 100))
+    # Two diagonal labels whose upright boxes overlap, and which do not touch.
+    steep = ((0.0, 40.0), (40.0, 0.0), (48.0, 8.0), (8.0, 48.0))
+    beside = tuple((x + 30, y) for x, y in steep)
+    assert find_layout_fault([TextBox("a", 11, steep), TextBox("b", 11, beside)], 200, 100) is None
+
+
+def test_boxes_of_texts_follow_their_transforms() -> None:
+    svg = """<svg xmlns="http://www.w3.org/2000/svg"><g transform="translate(10,20)"><text text-anchor="end"
+    transform="translate(5,0) rotate(-90)" font-size="10px">abcd</text><text stroke="white">abcd</text></g></svg>"""
+    (box,) = find_text_boxes(svg, lambda text, size, _bold: len(text) * size / 2)
+    xs, ys = [x for x, _ in box.corners], [y for _, y in box.corners]
+    # 20 pixels long, ending at (15, 20), turned to the left: it goes down from there.
+    assert (min(ys), max(ys)) == (20.0, 40.0)
+    assert (min(xs), max(xs)) == (pytest.approx(7.6), pytest.approx(17.2))
+
+
+def test_an_answer_that_two_values_decide_needs_pixels_between_them() -> None:
+    table = PictureDraft.model_validate(change("rows.0.1", 40)).table
+    argmax, value = Query(op="argmax", column="Rye"), Query(op="value", column="Rye", row="Monday")
+    assert find_reading_fault(argmax, table, "bar", 6.0, values=False) is None
+    assert "is 5.0 pixels; 6 are needed" in str(find_reading_fault(argmax, table, "bar", 5.0, values=False))
+    assert "not written" in str(find_reading_fault(value, table, "bar", 4.0, values=False))
+    assert find_reading_fault(value, table, "bar", 0.1, values=True) is None
+
+
+def test_points_of_one_row_that_cover_each_other_are_found_and_bars_do_not() -> None:
+    draft = {**BAKERY, "columns": ["Day", "Rye", "Wheat"], "rows": [["Monday", 34, 50], ["Tuesday", 29, 30]]}
+    table = PictureDraft.model_validate(draft).table
+    assert find_mark_fault(table, "point", 6.0) is None
+    words = str(find_mark_fault(table, "point", 5.0))
+    assert words == "the points of 'Rye' and 'Wheat' at 'Tuesday' are 5.0 pixels apart; 6 are needed"
+    assert find_mark_fault(table, "bar", 5.0) is None
+
+
+def test_drawn_drafts_have_no_fault_and_differ() -> None:
+    titles, programs = set(), set()
+    for number in range(60):
+        for kind in ("charts", "tables", "documents"):
+            drawn = draw_draft(Random(f"{kind}{number}"), kind, 3, ("bar", "line", "pie")[number % 3], values=True)
+            draft = PictureDraft.model_validate(drawn)
+            assert find_spec_fault(draft, kind) is None
+            titles.add((kind, draft.title, str(draft.rows)))
+            programs.update(asked.program.op for asked in draft.questions)
+    assert len(titles) == 180
+    assert len(programs) == 12
+
+
+def test_a_blind_model_finds_answers_that_are_in_the_words_and_no_others() -> None:
+    rng = Random(3)
+    colours = ["red", "green", "blue", "grey"]
+    fair, leaky = [], []
+    for number in range(400):
+        picture, answer = str(number), rng.choice(colours)
+        word = {"red": "warm", "green": "leafy", "blue": "cold", "grey": "dull"}[answer]
+        fair.append(AskedQuestion(picture, "Which colour is the largest?", answer, 4))
+        leaky.append(AskedQuestion(picture, f"Which {word} colour is the largest?", answer, 4))
+    assert measure_word_leak(fair).leaks is False
+    assert measure_word_leak(leaky).leaks is True
+    assert measure_word_leak(leaky).share > 0.95
+    assert measure_word_leak(leaky[:50]).leaks is None

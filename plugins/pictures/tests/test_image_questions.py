@@ -1,0 +1,353 @@
+"""The family `image_questions`: who is shown an image and who is not, what the checks drop, and a verifier that really sees."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+pytest.importorskip("PIL", reason="needs the extra `pictures`")
+
+from PIL import Image
+
+from agents.checks import Subject
+from agents.checks.text.second_reader import ReaderAnswer
+from agents.planning.seeds import RunSeeds
+from core.errors import RecipeError
+from core.runs.run_dir import RunDir
+from core.sample import Message, RejectionReason, Sample, SampleStatus, Seed
+from core.storage.fitted_images import decode_image_url
+from core.storage.image_files import format_png_url, is_stored_image, read_image
+from core.storage.sample_files import write_samples
+from flows.data.curated_run import read_finished_samples, read_kept_rows
+from flows.data.dataset_formats import format_dataset
+from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.pictures.families.image_questions import (
+    AskedAboutImage,
+    ImageQuestionsFamily,
+    WellPosedOptions,
+    well_posed_check,
+)
+from students.output.gguf_export import export_gguf
+from students.training.student_training import train_student
+from teachers.base import TeacherQuestion
+from tests.students.conftest import build_seeing_config, quiet
+from tests.support.colored_pictures import COLORS, QUESTION, draw_square
+from tests.support.http_serving import serve
+from tests.support.openai_server import OpenAIServer
+from tests.support.produce_run import produce_run
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
+from tests.support.strict_server import ServedReply
+
+SHOWN = "ReaderAnswer"
+
+
+def write_squares(folder: Path, number: int, seed: int = 0) -> Path:
+    """PNGs of one colored square each."""
+    folder.mkdir()
+    rng = Random(seed)
+    for place in range(number):
+        url = draw_square(COLORS[place % len(COLORS)], rng)
+        (folder / f"{place:03d}.png").write_bytes(decode_image_url(url))
+    return folder
+
+
+def see_color(message: Message) -> str:
+    """The color of the square in a message, by its pixels."""
+    with Image.open(io.BytesIO(decode_image_url(message.images[0]))) as image:
+        [(_, pixel)] = [found for found in image.convert("RGB").getcolors() or () if found[1] != (255, 255, 255)]
+        return next(color for color in COLORS if Image.new("RGB", (1, 1), color).getpixel((0, 0)) == pixel)
+
+
+def pose(subject: dict[str, str]) -> str | None:
+    draft = ImageQuestionsFamily().reply_type(Seed(id="x-000000", data={})).model_validate(subject)
+    candidate = ImageQuestionsFamily().candidate(Seed(id="x-000000", data={}), draft)
+    found = well_posed_check.run(Subject(Seed(id="x-000000", data={}), candidate, None), WellPosedOptions())  # type: ignore[arg-type]
+    assert found is None or isinstance(found, str)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "words"),
+    [
+        ("Which color is the door?", "Green", None),
+        ("What is on the sign above the door?", "No entry, deliveries at the back", None),
+        ("Name the color of the door.", "Green", "ask one question"),
+        ("Is it green? Is it red?", "Green", "ask one question"),
+        ("Which color is the door?", " ".join(["green"] * 13), "answer in one line of at most 12 words"),
+        ("Which color is the door?", "green\nor red", "answer in one line"),
+        ("Which color is the door?", "!?", "says nothing"),
+        ("What does the file name say?", "door", "speaks of 'file name'"),
+        ("Which color has it, as in the previous question?", "Green", "speaks of 'previous question'"),
+        ("What color is the red car?", "red", "gives its answer 'red' away"),
+        ("Is the car red or blue?", "red", None),
+        ("Is the door open?", "Yes", None),
+        ("What does the caption under the figure say?", "Sales of 2024", None),
+        ("Which key is first in the JSON on the screen?", "name", None),
+        ("ドアは何色ですか？", "緑", None),
+        ("What follows “Who are you?” on the sign?", "A friend", None),
+    ],
+)
+def test_what_is_well_posed(question: str, answer: str, words: str | None) -> None:
+    found = pose({"question": question, "answer": answer})
+    assert (found is None) if words is None else (words in str(found))
+
+
+def draw_seeds(folder: Path, samples: int, *settings: str) -> list[Seed]:
+    images = f"seeds.images={write_squares(folder / 'images', 14)}"
+    model = "teachers.main={model='fake/image_questions'}"
+    plan = load_recipe_plan("image-questions", [images, model, f"samples={samples}", *settings])
+    family, seeds = plan.family, list(RunSeeds(plan, "0" * 16))
+    assert all({"about", "earlier"} <= family.prompt_values(seed).keys() for seed in seeds)
+    return seeds
+
+
+def test_an_image_that_is_drawn_again_gets_another_prompt(tmp_path: Path) -> None:
+    """14 images six times over have each kind once, and twelve times over still no two equal prompts."""
+    seeds = draw_seeds(tmp_path, 168)
+    kinds = {(*seed.data["images"], seed.data["kind"]) for seed in seeds[:84]}
+    prompts = {(*seed.data["images"], seed.data["about"], seed.data["earlier"]) for seed in seeds}
+    assert (len(kinds), len(prompts)) == (84, 168)
+    assert [bool(seed.data["earlier"]) for seed in seeds] == [False] * 14 + [True] * 154
+    assert len({seed.data["kind"] for seed in seeds[:14]}) > 2, "images begin with different kinds"
+    assert "leave out the 1 most obvious" in seeds[-1].data["earlier"]
+
+
+def test_kinds_have_their_weights_however_often_an_image_is_drawn(tmp_path: Path) -> None:
+    seeds = draw_seeds(tmp_path, 280, "task.kinds={reading=3,place=1,counting=0}")
+    for part in (seeds, seeds[:140]):
+        share = Counter(seed.data["kind"] for seed in part)
+        assert share.keys() == {"reading", "place"}
+        assert 0.65 <= share["reading"] / len(part) <= 0.85
+
+
+def make(folder: Path, answer: Callable[[TeacherQuestion], dict[str, Any]]) -> tuple[list[Sample], ScriptedTeacher]:
+    plan = load_recipe_plan(
+        "image-questions",
+        [f"seeds.images={write_squares(folder / 'images', 12)}", "samples=24", "topology.max_revisions=0",
+         "teachers.main={model='fake/image_questions'}"],
+    )  # fmt: skip
+    teacher = ScriptedTeacher(lambda question: json.dumps(answer(question)))
+    return produce_scripted(plan, teacher, folder), teacher
+
+
+def test_an_answer_is_kept_if_the_image_shows_it_again_and_its_question_does_not(tmp_path: Path) -> None:
+    """Of four questions one is right, one has a wrong answer, one is known without the image, and one is no question."""
+    kinds: Counter[str] = Counter()
+
+    def reply(question: TeacherQuestion) -> dict[str, Any]:
+        last = question.messages[-1]
+        if question.contract != SHOWN:
+            kind = ("right", "wrong", "known", "form")[kinds.total() % 4]
+            kinds[kind] += 1
+            color = see_color(last)
+            made = {
+                "right": (QUESTION, color),
+                "wrong": (QUESTION, "orange"),
+                "known": ("How many sides has the square?", "4"),
+            }
+            asked, answer = made.get(kind, ("Tell me the color.", color))
+            return {"question": asked, "answer": answer}
+        if "sides" in last.content:
+            return {"found": True, "answer": "Four" if last.images else "4"}
+        return (
+            {"found": True, "answer": see_color(last).title()} if last.images else {"found": True, "answer": "orange"}
+        )
+
+    samples, teacher = make(tmp_path, reply)
+    reasons = Counter(sample.detail.split(":")[0] if sample.reason else "kept" for sample in samples)
+    assert kinds == {"right": 6, "wrong": 6, "known": 6, "form": 6}
+    assert reasons == {"kept": 6, "seen_again": 6, "needs_image": 6, "well_posed": 6}
+    for sample in samples:
+        assert sample.candidate.images[0].startswith("data:image/png;base64,"), "until the run stores it"
+        assert all(not message.images for turn in sample.turns for message in turn.context), (
+            "calls are recorded without images"
+        )
+        if sample.state is SampleStatus.kept:
+            assert sample.answer == see_color(sample.candidate.messages[0])
+    run = RunDir(tmp_path / "mine-00000000")
+    for file in (run.shard_file(0), run.kept_file(0)):
+        write_samples(file, [sample for sample in samples if sample.state is SampleStatus.kept])
+    form = format_dataset("messages", [read_kept_rows(run)] * 2)
+    files = {sample.id: (sample.seed.data["kind"], sample.seed.data["source"]) for sample in samples}
+    assert all(files[row["id"]] == (row["kind"], row["source"]) for row in form.parts[0].iter_rows(named=True))
+    shown = Counter(
+        (question.messages[0].content[:11], bool(question.messages[-1].images)) for question in teacher.asked
+    )
+    assert shown == {("You look at", True): 24, ("You answer ", True): 3 * 18, ("You guess t", False): 3 * 12}
+
+
+def test_nothing_is_kept_if_each_look_finds_another_color(tmp_path: Path) -> None:
+    """The control: right drafts, and a reader who sees the image and is always wrong."""
+    looks = Counter[str]()
+
+    def reply(question: TeacherQuestion) -> dict[str, Any]:
+        last = question.messages[-1]
+        if question.contract != SHOWN:
+            return {"question": QUESTION, "answer": see_color(last)}
+        if not last.images:
+            return {"found": False, "answer": ""}
+        color = see_color(last)
+        looks[color] += 1
+        return {"found": True, "answer": COLORS[(COLORS.index(color) + 1) % len(COLORS)]}
+
+    samples, _ = make(tmp_path, reply)
+    assert {sample.reason for sample in samples} == {RejectionReason.verifier}
+    assert looks.total() == 3 * 24
+
+
+def test_a_damaged_image_costs_its_samples_and_not_the_run(tmp_path: Path) -> None:
+    def reply(question: TeacherQuestion) -> dict[str, Any]:
+        last = question.messages[-1]
+        if question.contract != SHOWN:
+            return {"question": QUESTION, "answer": see_color(last)}
+        return {"found": True, "answer": see_color(last) if last.images else "orange"}
+
+    folder = tmp_path / "images"
+    whole = folder / "000.png"
+    make(tmp_path, reply)
+    png = whole.read_bytes()
+    whole.write_bytes(png[: len(png) // 2])  # its header is whole, so only its pixels tell
+    plan = load_recipe_plan(
+        "image-questions",
+        [f"seeds.images={folder}", "samples=24", "teachers.main={model='fake/image_questions'}"],
+    )
+    samples = produce_scripted(plan, ScriptedTeacher(lambda question: json.dumps(reply(question))), tmp_path / "images")
+    dropped = [sample for sample in samples if sample.state is SampleStatus.dropped]
+    assert [sample.seed.data["source"] for sample in dropped] == ["000.png", "000.png"]
+    assert {sample.reason for sample in dropped} == {RejectionReason.quality}
+    assert "an image of the seed cannot be decoded" in dropped[0].detail
+    assert sum(sample.state is SampleStatus.kept for sample in samples) == 22
+
+
+@pytest.mark.parametrize(
+    ("blind", "kept"),
+    [
+        ({"found": False, "answer": ""}, True),
+        ({"found": False, "answer": "red"}, False),
+        ({"found": True, "answer": "red"}, False),
+        ({"found": True}, False),
+        ({"found": True, "answer": "a blue one"}, True),
+    ],
+)
+def test_a_guess_counts_whatever_its_writer_is_sure_of(blind: dict[str, Any], kept: bool, tmp_path: Path) -> None:
+    """Replies that cannot be read are no guesses, so they do not show that the image is needed."""
+
+    def reply(question: TeacherQuestion) -> dict[str, Any]:
+        if question.contract != SHOWN:
+            return {"question": QUESTION, "answer": "red"}
+        return {"found": True, "answer": "Red."} if question.messages[1].images else blind
+
+    samples, _ = make(tmp_path, reply)
+    assert {sample.state is SampleStatus.kept for sample in samples} == {kept}
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess", "counts"),
+    [
+        ("red and blue", "red", False), ("red and blue", "red and white", False), ("red and blue", "blue and red", True),
+        ("dark blue", "blue", False), ("Honda Civic", "Honda", False), ("red, white and blue", "red and white", False),
+        ("£55.00", "55", True), ("Water level of rivers", "Level of rivers in 2020", True),
+        ("Water level of rivers", "Air quality of cities", False), ("hardware store", "a hardware store", True),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_short_answer_is_no_right_guess(answer: str, guess: str, counts: bool) -> None:
+    asked = AskedAboutImage("What does it show?", answer)
+    assert asked.is_guessed_by(ReaderAnswer(found=False, answer=guess)) == counts
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["teachers.main={model='local/smollm2-135m'}"], "takes no images, which generator, verifier would be shown"),
+        (["seeds={images='data/images',bootstrap=true}"], "seeds.bootstrap: no sample is an image"),
+        (["seeds={path='data/seeds/topics.jsonl'}"], "image_questions does not take it; it needs seeds.images"),
+        (["seeds={}"], "image_questions needs seeds.images"),
+        (["seeds={recording='x.jsonl'}"], "a recording has no images"),
+        (["topology.kind='decentralized'"], "debaters are shown no images"),
+        (["task.kinds={}"], "kinds"),
+        (["task.kinds={reading=0}"], "needs at least one kind with a weight above 0"),
+        (["verifiers=[{type='seen_again',looks=2,agree=3}]"], "agree = 3 of looks = 2 cannot be"),
+        (["verifiers=[{type='needs_image',guesses=1,most_right=1}]"], "drops nothing; lower most_right"),
+        (["student={start='layers'}"], "a student that reads text alone would learn to guess"),
+    ],
+)
+def test_a_recipe_that_cannot_work_is_refused_at_once(settings: list[str], words: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe_plan("image-questions", ["teachers.main={model='fake/image_questions'}", *settings])
+    assert words in str(refused.value)
+
+
+def test_no_other_family_takes_images(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"seeds.images: instructions does not take it; it needs seeds.path"):
+        load_recipe_plan("instructions", [f"seeds={{images='{write_squares(tmp_path / 'images', 1)}'}}"])
+
+
+# A verifier that sees
+
+
+@pytest.fixture(scope="module")
+def eyes(seeing_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny student that sees and learns to answer the verifier's question about a square in the verifier's form."""
+    out = tmp_path_factory.mktemp("eyes") / "student"
+    config = build_seeing_config(seeing_student).model_copy(update={"epochs": 5})
+    rng = Random(3)
+    rows = []
+    for _ in range(360):
+        color = rng.choice(COLORS)
+        shown = Message(role="user", content=QUESTION, images=(draw_square(color, rng),))
+        rows.append([shown, Message(role="assistant", content=json.dumps({"found": True, "answer": color}))])
+    train_student(rows, config, out, seed=3, progress=quiet)
+    return export_gguf(out, "f32").path
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("students")
+def test_a_student_that_sees_tells_right_answers_from_wrong_ones(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer behind a strict local API is wrong about each second image. A trained student, which looks again, finds the right
+    answers in these new images.
+    """
+    monkeypatch.setenv("HOSTED_KEY", "sk-test-key-1")
+    asked: Counter[bool] = Counter()
+
+    def write(question: TeacherQuestion) -> ServedReply:
+        color, wrong = see_color(question.messages[-1]), asked.total() % 2 == 1
+        asked[wrong] += 1
+        answer = COLORS[(COLORS.index(color) + 1) % len(COLORS)] if wrong else color
+        return ServedReply(json.dumps({"question": QUESTION, "answer": answer}))
+
+    (tmp_path / "prompts").mkdir()
+    for role in ("verifier", "blind"):
+        (tmp_path / "prompts" / f"{role}.md").write_text(
+            "Only the question.\n\n## user\n{{question}}\n", encoding="utf-8"
+        )
+    with serve(OpenAIServer("sk-test-key-1")) as served:
+        served.answer = write
+        writer = f"{{model='openai/gpt-4o',base_url='{served.url}',api_key_env='HOSTED_KEY'}}"
+        settings = [
+            f"seeds.images={write_squares(tmp_path / 'images', 48, seed=77)}", f"prompts={tmp_path / 'prompts'}", "samples=48",
+            f"teachers={{main={writer},eyes={{model='local/{eyes}'}}}}", "agents.verifier.teacher='eyes'",
+            "topology.max_revisions=0", "max_failed=1.0", "cache.enabled=false", "filters=[]",
+        ]  # fmt: skip
+        run, _ = produce_run(str(tmp_path / "runs"), "image-questions", settings)
+    samples = list(read_finished_samples(run))
+    right = {sample.id for sample in samples if read_stored_color(run.path, sample) == sample.answer}
+    kept = {sample.id for sample in samples if sample.state is SampleStatus.kept}
+    assert len(right) == 24
+    assert len(kept & right) >= 18, "it sees"
+    assert len(kept - right) <= 3, "and does not agree with everything"
+    guesses = [one for sample in samples for one in sample.verdicts if one.check == "needs_image"]
+    assert len(guesses) >= 18, "it was asked without the image too"
+    assert len(list(run.images.rglob("*.png"))) == 48, "each image once"
+
+
+def read_stored_color(run: Path, sample: Sample) -> str:
+    [name] = sample.candidate.images
+    assert is_stored_image(name)
+    return see_color(Message(role="user", content="", images=(format_png_url(read_image(name, [run])),)))

@@ -1,0 +1,108 @@
+"""The answers of queries, and what has none, compared with a second implementation that shares no code with them."""
+
+import re
+from random import Random
+from typing import Any
+
+import pytest
+
+from benchmarks.picture_answers import is_right, measure
+from plugins.pictures.drawing.drafts import PictureDraft
+from plugins.pictures.drawing.procedural_drafts import draw_draft
+from plugins.pictures.drawing.queries import DataTable, NoAnswer, Query, compute_answer
+
+RIVERS = DataTable(
+    ["River", "Level (m)", "Boats"],
+    [["Elbe", 3.1, 12], ["Oder", 3.2, 7], ["Rhône", 2.9, 7], ["Po", 3.4, 20]],
+    {"Date": "3 May 2025"},
+)
+MEDALS = DataTable(
+    ["Country", "Silver"], [["Japan", 13], ["Cuba", 4], ["Ghana", 13], ["Peru", 15], ["Chad", 2], ["Fiji", 2]]
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ({"op": "value", "column": "Level (m)", "row": "Oder"}, "3.2"),
+        ({"op": "sum", "column": "Level (m)"}, "12.6"),  # 12.600000000000001 in floats
+        ({"op": "mean", "column": "Level (m)"}, "3.15"),
+        ({"op": "argmax", "column": "Boats"}, "Po"),
+        ({"op": "difference", "column": "Level (m)", "row": "Rhône", "other": "Po"}, "0.5"),
+        ({"op": "count_where", "column": "Boats", "above": 7.5}, "2"),
+        ({"op": "rank", "column": "Level (m)", "row": "Elbe"}, "3"),
+        ({"op": "trend", "column": "Level (m)"}, "neither"),
+        ({"op": "field", "row": "Date"}, "3 May 2025"),
+    ],
+)
+def test_a_query_has_its_exact_answer(query: dict[str, Any], answer: str) -> None:
+    assert compute_answer(Query.model_validate(query), RIVERS) == answer
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ({"op": "argmin", "column": "Boats"}, "2 rows have the value 7: a tie"),
+        ({"op": "rank", "column": "Boats", "row": "Oder"}, "a tie"),
+        ({"op": "count_where", "column": "Boats", "above": 7}, "has the value 7 itself"),
+        ({"op": "count_where", "column": "Boats"}, "either `above` or `below`"),
+        ({"op": "value", "column": "River", "row": "Elbe"}, "there is no one column of numbers 'River'"),
+        ({"op": "value", "column": "Boats", "row": "Rhine"}, "0 rows are labelled 'Rhine'"),
+        ({"op": "difference", "column": "Boats", "row": "Po", "other": "Po"}, "two rows"),
+        ({"op": "field", "row": "Customer"}, "no field 'Customer'"),
+    ],
+)
+def test_a_query_without_one_certain_answer_has_none(query: dict[str, Any], reason: str) -> None:
+    with pytest.raises(NoAnswer, match=re.escape(reason)):
+        compute_answer(Query.model_validate(query), RIVERS)
+
+
+@pytest.mark.parametrize(("row", "answer"), [("Peru", "1"), ("Japan", None), ("Cuba", None), ("Chad", None)])
+def test_a_rank_after_a_tie_has_two_answers_and_is_not_asked(row: str, answer: str | None) -> None:
+    """Cuba is fourth by rows and third by values. Rows below a tie of their own do not matter to Peru."""
+    query = Query(op="rank", column="Silver", row=row)
+    if answer is None:
+        with pytest.raises(NoAnswer, match="a tie"):
+            compute_answer(query, MEDALS)
+    else:
+        assert compute_answer(query, MEDALS) == answer
+
+
+def test_no_drawn_rank_has_a_tie_above_it() -> None:
+    asked = 0
+    for seed in range(150):
+        draft = PictureDraft.model_validate(draw_draft(Random(seed), "charts", 6, "bar", values=True))
+        for query in (one.program for one in draft.questions if one.program.op == "rank"):
+            numbers = draft.table.numbers(query.column)
+            above = [number for number in numbers if number >= numbers[draft.table.find_row(query.row)]]
+            assert len(above) == len(set(above))
+            asked += 1
+    assert asked > 30
+
+
+def test_a_mean_in_the_middle_of_two_roundings_has_no_answer() -> None:
+    table = DataTable(
+        ["Day", "Loaves"],
+        [[str(day), value] for day, value in enumerate((1, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2))],
+    )
+    assert sum(row[1] for row in table.rows) / 20 == 1.65
+    with pytest.raises(NoAnswer, match="middle of two roundings"):
+        compute_answer(Query(op="mean", column="Loaves"), table)
+
+
+def test_procedural_answers_are_those_of_a_second_implementation() -> None:
+    """`python -m benchmarks.picture_answers` compares 10,000."""
+    counts, wrong, leak = measure(400)
+    assert counts.keys() == {*Query.model_fields["op"].annotation.__args__}  # type: ignore[union-attr]
+    assert wrong.total() == 0
+    assert leak.questions >= 400
+
+
+def test_a_wrong_answer_is_found_by_the_second_implementation() -> None:
+    draft = PictureDraft.model_validate(draw_draft(Random(5), "tables", 8, "", values=True))
+    for asked in draft.questions:
+        program = asked.program.model_dump(exclude_defaults=True)
+        answer = compute_answer(asked.program, draft.table)
+        other = str(float(answer) + 1) if answer.replace(".", "").isdigit() else "nobody"
+        assert is_right(answer, program, asked.question, draft)
+        assert not is_right(other, program, asked.question, draft)

@@ -1,0 +1,26 @@
+"""People look at the samples of a run or the rows of a file on a local page, and keep, drop or correct them; `curate` and
+`filter` apply what they decided.
+"""
+
+from typing import Any
+
+from core.plugins import Part, Plugin
+
+
+def _load_commands() -> Any:
+    from plugins.review.commands import app
+
+    return app
+
+
+def _load_hooks() -> Any:
+    from plugins.review.hooks import ReviewHooks
+
+    return ReviewHooks()
+
+
+PLUGIN = Plugin(
+    name="review",
+    about="People keep, drop or correct samples on a local page",
+    parts=(Part("command", "review", _load_commands), Part("hooks", "review", _load_hooks)),
+)

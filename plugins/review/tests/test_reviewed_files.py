@@ -1,0 +1,161 @@
+"""`filter` on files that people reviewed: their word beats a filter's, and a corrected text is written in the file's own form."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from core.errors import UsageError
+from core.sample import Message
+from flows.clean.dataset_filter import filter_dataset
+from flows.clean.filter_settings import parse_filter_settings
+from flows.data.dataset_rows import find_dataset_files
+from flows.data.row_forms import read_row_conversation
+from flows.data.row_overrides import correct_row
+from flows.report.filter_report import ReviewedRows, format_filter_card
+from plugins.review.review_samples import index_file
+from plugins.review.review_session import DecisionRequest, ReviewSession
+
+FILTERS = parse_filter_settings(["filters=[{type = 'exact', of = 'answer'}, {type = 'length', min_words = 2}]"])
+ANSWERS = ["It is the first.", "It is the second.", "It is the second.", "Short", "It is the last.", "It is the last."]
+"""Row 2 repeats 1, 5 repeats 4, and 3 is too short."""
+
+
+def build_turns(number: int) -> list[dict[str, str]]:
+    question = {"role": "user", "content": f"Question {number}?"}
+    return [question, {"role": "assistant", "content": ANSWERS[number]}]
+
+
+def write_file(folder: Path, ending: str) -> Path:
+    file = folder / f"rows.{ending}"
+    rows = [{"id": f"r{i}", "messages": build_turns(i), "extra": [i]} for i in range(len(ANSWERS))]
+    if ending == "parquet":
+        pl.DataFrame(rows).write_parquet(file)
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def review_file(file: Path, decisions: dict[int, tuple[Any, str | None]]) -> None:
+    """Decide about rows by their number, with the corrected answer or a note."""
+    review = ReviewSession(index_file(file), "anna")
+    names = list(review.source.samples)
+    for number, (decision, text) in decisions.items():
+        messages = review.source.open_sample(review.source.samples[names[number]]).messages
+        edited = [messages[0], Message(role="assistant", content=text or "")] if decision == "fix" else None
+        note = text or "" if decision == "drop" else ""
+        review.decide(DecisionRequest(sample=names[number], decision=decision, edited=edited, note=note))
+
+
+def read_written(file: str | Path) -> list[dict[str, Any]]:
+    if str(file).endswith(".parquet"):
+        return pl.read_parquet(file).to_dicts()
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_persons_word_beats_a_filters_and_corrections_are_written(ending: str, tmp_path: Path) -> None:
+    file = write_file(tmp_path, ending)
+    plain = filter_dataset(file, tmp_path / "plain", FILTERS)
+    assert [row["id"] for row in read_written(plain.kept)] == ["r0", "r1", "r4"], "the control: without reviews"
+    assert plain.reviews is None
+
+    review_file(
+        file, {0: ("fix", "It is the very first."), 2: ("keep", None), 3: ("keep", None), 4: ("drop", "poor\nrow")}
+    )
+    report = filter_dataset(file, tmp_path / "out", FILTERS)
+    kept = read_written(report.kept)
+    assert [row["id"] for row in kept] == ["r0", "r1", "r2", "r3", "r5"], "5 repeated a row that a person dropped"
+    assert kept[0] == {
+        "id": "r0",
+        "messages": [build_turns(0)[0], {"role": "assistant", "content": "It is the very first."}],
+        "extra": [0],
+    }
+    before = read_written(file)
+    assert kept[1:] == [before[i] for i in (1, 2, 3, 5)], "other rows are unchanged"
+    [dropped] = read_written(tmp_path / "out" / "dropped.parquet")
+    assert (dropped["id"], dropped["row"], dropped["filter"]) == ("r4", "5", "review")
+    assert (dropped["reason"], dropped["detail"]) == ("review", "poor row")
+    assert report.reviews == ReviewedRows(kept=2, dropped=1, corrected=1, absent=0)
+    assert [(step.filter, step.dropped) for step in report.steps] == [("exact", 0), ("length", 0), ("review", 1)]
+    assert "2 kept, 1 dropped, 1 corrected by people" in format_filter_card(report)
+    assert "2 kept, 1 dropped, 1 corrected by people" in (tmp_path / "out" / "report.html").read_text()
+
+    review_file(file, {1: ("drop", None)})
+    with pytest.raises(UsageError, match="other reviews"):
+        filter_dataset(file, tmp_path / "out", FILTERS)
+
+
+def test_a_corrected_text_is_what_filters_compare(tmp_path: Path) -> None:
+    file = write_file(tmp_path, "jsonl")
+    review_file(file, {1: ("fix", ANSWERS[4])})
+    report = filter_dataset(file, tmp_path / "out", FILTERS)
+    assert [row["id"] for row in read_written(report.kept)] == ["r0", "r1", "r2"], (
+        "4 and 5 now repeat 1, and 2 does not"
+    )
+
+
+def test_half_a_surrogate_pair_elsewhere_in_a_corrected_row_is_no_obstacle(tmp_path: Path) -> None:
+    file = write_file(tmp_path, "jsonl")
+    file.write_text(
+        "".join(line.replace('"extra": [', '"extra": ["\\ud83d", ') for line in file.read_text().splitlines(True))
+    )
+    review_file(file, {0: ("fix", "It is the very first.")})
+    first = read_written(filter_dataset(file, tmp_path / "out", FILTERS).kept)[0]
+    assert first["messages"][1]["content"] == "It is the very first."
+    assert first["extra"] == ["?", 0]
+
+
+def test_a_decision_about_a_row_that_is_not_there_is_counted_and_a_log_is_no_data(tmp_path: Path) -> None:
+    file = write_file(tmp_path, "jsonl")
+    review_file(file, {0: ("drop", None), 1: ("keep", None)})
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    assert find_dataset_files(tmp_path) == [file], "the log is next to it"
+    report = filter_dataset(tmp_path, tmp_path.with_name("out"), FILTERS)
+    assert report.reviews == ReviewedRows(kept=1, dropped=0, corrected=0, absent=1)
+    assert "1 reviewed ones are not in the input" in format_filter_card(report)
+
+
+CALL = {"function": {"name": "add", "arguments": {"a": 1}}}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Old question?", "completion": "Old answer."},
+        {"prompt": [{"role": "user", "content": "Old?"}], "completion": [{"role": "assistant", "content": "Old."}]},
+        {"instruction": "Old", "input": "question?", "output": "Old answer."},
+        {"instruction": "Old question?", "output": "Old answer.", "system": "Be kind.", "history": [["a", "b"]]},
+        {"conversations": [{"from": "human", "value": "Old question?"}, {"from": "gpt", "value": "Old answer."}]},
+        {"messages": [json.dumps({"role": "user", "content": "Old?"}), json.dumps({"role": "assistant", "content": "Old."})]},
+        {"messages": [{"role": "user", "content": "Old?"}, {"role": "assistant", "content": "Old.", "reasoning_content": "hm"}]},
+        {"messages": [{"role": "user", "content": "Old?"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nOld."}]},
+        {"messages": [{"role": "user", "content": "Old?"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}]},
+    ],
+)  # fmt: skip
+def test_a_correction_is_written_in_the_form_of_its_row(row: dict[str, Any]) -> None:
+    before = read_row_conversation(row)
+    both = [message.model_copy(update={"content": f"new {message.role}"}) for message in before]
+    for edited in ([*before[:-1], both[-1]], both):
+        changed = correct_row({**row, "extra": 1}, edited)
+        assert read_row_conversation(changed) == edited
+        assert changed.keys() == {**row, "extra": 1}.keys()
+    assert correct_row(row, before) == row
+
+
+def test_a_form_that_cannot_hold_a_correction_is_named_with_its_row(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    calls = [{"from": "human", "value": "Add."}, {"from": "function_call", "value": json.dumps({"name": "add", "arguments": {}})},
+             {"from": "observation", "value": "2"}, {"from": "gpt", "value": "It is 2."}]  # fmt: skip
+    file.write_text(json.dumps({"conversations": calls}) + "\n")
+    review = ReviewSession(index_file(file), "anna")
+    [name] = review.source.samples
+    before = review.source.open_sample(review.source.samples[name]).messages
+    edited = [before[0], before[1].model_copy(update={"content": "I add.", "tool_calls": ()}), *before[2:]]
+    review.decide(DecisionRequest(sample=name, decision="fix", edited=edited))
+    with pytest.raises(
+        UsageError, match="row 1: its form cannot hold the correction; convert the file to `messages` first"
+    ):
+        filter_dataset(file, tmp_path / "out", FILTERS)
