@@ -28,9 +28,9 @@ from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
 from core.sample import Message, Seed
 from core.storage.atomic_files import read_json, write_json, write_text
-from flows.data.dataset_rows import read_all_rows
-from flows.data.row_forms import read_row_conversation
 from flows.data.student_files import configure_student_as_teacher, export_student
+from flows.rows.dataset_rows import read_all_rows
+from flows.rows.row_forms import read_row_conversation
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
 from students.comparison.text_losses import write_untrained_student

@@ -33,11 +33,11 @@ MIN_LATIN_SHARE = 0.5
 
 
 def is_spaceless(word: str) -> bool:
-    """Whether a word of `split_words` is a character of a script without spaces."""
+    """Whether a word of `split_words_by_script` is a character of a script without spaces."""
     return bool(SPACELESS_LETTER.match(word))
 
 
-def split_words(text: str) -> list[str]:
+def split_words_by_script(text: str) -> list[str]:
     """The words of `text` as written; each character of a script without spaces is one."""
     if text.isascii() or not SPACELESS_LETTER.search(text):
         return text.split()
@@ -51,7 +51,7 @@ def split_words(text: str) -> list[str]:
 
 def normalize_words(text: str) -> list[str]:
     """The words of `text` after NFKC, case folding and removal of prose marks; with the marks if nothing else is left."""
-    folded = split_words(unicodedata.normalize("NFKC", text).translate(STRAIGHT_QUOTES).casefold())
+    folded = split_words_by_script(unicodedata.normalize("NFKC", text).translate(STRAIGHT_QUOTES).casefold())
     return [word for chunk in folded if (word := chunk.strip(PROSE_MARKS))] or folded
 
 
@@ -67,4 +67,4 @@ def may_be_english(text: str) -> bool:
     """Not text in another script, nor one of `MIN_JUDGED_WORDS` words or more without a frequent English word."""
     if not is_mostly_latin(text):
         return False
-    return bool(ENGLISH_WORD.search(text)) or len(split_words(text)) < MIN_JUDGED_WORDS
+    return bool(ENGLISH_WORD.search(text)) or len(split_words_by_script(text)) < MIN_JUDGED_WORDS

@@ -143,7 +143,7 @@ def row(package: Package) -> str:
 
 
 FILES = {
-    "core/minilm_vocabulary.txt": "Apache-2.0 (BERT's vocabulary)",
+    "core/weights/minilm_vocabulary.txt": "Apache-2.0 (BERT's vocabulary)",
     "data/reference/english.jsonl": "public domain; the package that it was cut from is under MIT (`data/reference/LICENSE`)",
     "data/calibration/answers.jsonl": "Apache-2.0",
     "data/replay/smollm2-135m.jsonl": "Apache-2.0 (written by SmolLM2-135M-Instruct, Apache-2.0)",

@@ -332,7 +332,7 @@ def evaluate(
     from flows.terminal.console import SESSION
 
     def work() -> "StudentEvaluation | DatasetEvaluation | PictureEvaluation":
-        from flows.data.column_names import name_columns
+        from flows.rows.column_names import name_columns
 
         name, rows = str(recipe) if recipe else None, name_columns(Path(data), columns) if data else None
         lengths = parse_input_lengths(",".join(map(str, inputs)))
@@ -385,7 +385,7 @@ def _place_dataset(source: Dataset, stack: ExitStack, columns: Columns | None = 
     Raises:
         UsageError: for anything else.
     """
-    from flows.data.column_names import name_columns
+    from flows.rows.column_names import name_columns
 
     if isinstance(source, str | PathLike):
         return name_columns(Path(source), columns)
@@ -426,7 +426,7 @@ def _read_kept_rows(report: "FilterReport") -> "pl.DataFrame":
     """The rows of a file that may be compressed or empty, and whose columns may appear late."""
     import polars as pl
 
-    from flows.data.dataset_rows import is_parquet, read_all_rows
+    from flows.rows.dataset_rows import is_parquet, read_all_rows
 
     kept = Path(report.kept)
     if is_parquet(kept):

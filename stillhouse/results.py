@@ -42,7 +42,7 @@ class DatasetFolder:
     def _read_split(self, name: str) -> "pl.DataFrame":
         import polars as pl
 
-        from flows.data.dataset_rows import read_all_rows
+        from flows.rows.dataset_rows import read_all_rows
 
         files = sorted(self.path.glob(f"{name}.*"))
         if not files and name == "validation" and list(self.path.glob("train.*")):

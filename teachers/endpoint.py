@@ -4,6 +4,7 @@ It uses aiohttp directly: the openai SDK takes 15 times its CPU per call, so tha
 """
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -16,7 +17,6 @@ from core.config.teachers import OPENAI_URL, TeacherConfig
 from core.errors import ProviderError
 from core.secrets import read_key, redact_text
 from teachers.base import CallCharge, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.connection_errors import describe_connection_error
 from teachers.endpoint_calls import FailedTry, FailureCause
 from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion, parse_json_object
 from teachers.rejected_keys import REJECTING_STATUSES, RejectedKeys, describe_remedy
@@ -142,3 +142,10 @@ def open_session(config: TeacherConfig, key: str | None = None) -> aiohttp.Clien
     key = key or read_key(config.api_key_env)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=config.max_concurrent))
+
+
+def describe_connection_error(error: aiohttp.ClientConnectorError) -> str:
+    """Why an endpoint could not be reached. The client's own text names TLS ("ssl:default") also for plain HTTP."""
+    cause = error.os_error
+    why = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or str(cause)
+    return f"cannot connect to {error.host}:{error.port}: {why or type(cause).__name__}"

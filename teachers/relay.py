@@ -14,8 +14,7 @@ import aiohttp
 from core.addresses import REDIRECT_STATUSES, describe_redirect
 from core.config.teachers import OPENAI_URL, TeacherConfig
 from core.secrets import redact_excerpt, redact_text
-from teachers.connection_errors import describe_connection_error
-from teachers.endpoint import LONGEST_BODY, open_session, read_response_text
+from teachers.endpoint import LONGEST_BODY, describe_connection_error, open_session, read_response_text
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import locate_endpoint

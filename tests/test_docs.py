@@ -28,7 +28,7 @@ from core.runs.records import RunState
 from core.runs.run_dir import RunDir
 from core.sample import SampleStatus
 from flows.data.curated_run import read_finished_samples
-from flows.data.row_forms import build_row_document, read_row_conversation, read_row_pair
+from flows.rows.row_forms import build_row_document, read_row_conversation, read_row_pair
 from tests.support.forked import COMMAND_FORKS
 from tests.support.forked_shell import FORKED_PYTHON, forked, run_shell
 from tests.support.scripted_endpoint import Endpoint, serve_scripted_endpoint

@@ -26,9 +26,9 @@ from agents.families.request_styles import (
     draw_later_requests,
 )
 from agents.reply_schema import InvalidReply, ReplySchema
-from core.embeddings import Similarity, embed_text
 from core.errors import suggest_name
 from core.sample import Candidate, Message, Seed
+from core.weights.embeddings import Similarity, embed_text
 
 REASONS_TEMPLATE = "Explain why people like {topic}."
 LIKED_CATEGORIES = {"food", "play", "arts", "travel", "animals"}

@@ -9,7 +9,7 @@ import secrets
 from agents.studies.probe_question import build_probe_question
 from core.config.teachers import TeacherConfig
 from core.sample import Message
-from core.storage.fitted_images import draw_number
+from core.storage.fitted_images import render_digits
 from core.storage.image_files import format_png_url
 from teachers.base import CallFailed, Teacher, UnlimitedAccount
 from teachers.thinking.request_keys import Reasoning
@@ -29,7 +29,7 @@ async def find_sight_fault(
 ) -> str | None:
     """Why the teacher cannot be asked about images; None if it names the number. A guess is right in 1 of 9,000 cases."""
     number = str(1000 + secrets.randbelow(9000))
-    shown = Message(role="user", content=SIGHT_WORDS, images=(format_png_url(draw_number(number)),))
+    shown = Message(role="user", content=SIGHT_WORDS, images=(format_png_url(render_digits(number)),))
     question = build_probe_question(config, seed, reasoning, may_think=may_think).model_copy(
         update={"messages": [shown], "contract": "SeenNumber", "json_schema": SIGHT_SCHEMA}
     )

@@ -180,7 +180,7 @@ class Bench:
         return Corpus(texts, lengths, features, read_words(texts, self.vocabulary), self._find_clusters(texts))
 
     def _find_clusters(self, texts: Sequence[str]) -> PooledFeatures | None:
-        from core.embeddings import embed_texts, find_embeddings_problem
+        from core.weights.embeddings import embed_texts, find_embeddings_problem
 
         if find_embeddings_problem():
             return None

@@ -1,5 +1,5 @@
 """Ours: each dropped row with the kept row that it repeats, and the CPU seconds of both steps. Rows are parsed by orjson, as in
-`stillhouse filter` (`flows.data.dataset_rows`).
+`stillhouse filter` (`flows.rows.dataset_rows`).
 """
 
 import json

@@ -12,15 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
 from core.errors import StoreError
 from core.storage.bounded_reading import check_regular_file
 
 if TYPE_CHECKING:
     import polars as pl
+    from pydantic import BaseModel
 
-Record = TypeVar("Record", bound=BaseModel)
+Record = TypeVar("Record", bound="BaseModel")
 
 
 @contextmanager
@@ -133,6 +132,8 @@ def read_json(path: Path) -> Any:
 
 def read_record(path: Path, model: type[Record]) -> Record:
     """A JSON file as a record. Raises StoreError if it is missing, damaged, or another record."""
+    from pydantic import ValidationError
+
     try:
         return model.model_validate(read_json(path))
     except ValidationError as error:

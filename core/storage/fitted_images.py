@@ -146,7 +146,7 @@ def _reduce_to_8_bits(image: "Image") -> "Image":
     return image
 
 
-def draw_number(number: str) -> bytes:
+def render_digits(number: str) -> bytes:
     """A PNG of a number in large digits, to ask whether a model sees."""
     from PIL import Image, ImageDraw, ImageFont
 

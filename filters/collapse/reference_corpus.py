@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from core.embeddings import VOCABULARY_FILE
+from core.weights.embeddings import VOCABULARY_FILE
 from filters.collapse.code_names import measure_code_names
 from filters.collapse.collapse_metrics import COMMON_WORDS, WordBackground
 from filters.collapse.diversity import DiversityMetrics, TokenSample, measure_diversity

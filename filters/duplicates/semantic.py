@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from core.config.filters import SemanticFilter
-from core.embeddings import EMBEDDING_WIDTH, embed_texts
 from core.sample import RejectionReason
+from core.weights.embeddings import EMBEDDING_WIDTH, embed_texts
 from filters.base import Document, SetFilter
 from filters.duplicates.shingles import hash_word
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 
 if TYPE_CHECKING:
-    from core.embeddings import Vectors
+    from core.weights.embeddings import Vectors
 
 BLOCK_DOCUMENTS = 1024
 """Documents compared at once with all kept ones: 100,000 kept documents take 400 MB of cosines."""

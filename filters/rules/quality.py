@@ -15,7 +15,7 @@ from core.config.filters import QualityFilter, QualityRule
 from core.sample import RejectionReason
 from filters.base import Document, DroppedDocument
 from filters.rules.repetition import duplicate_character_share
-from filters.text_normalization import is_mostly_latin, split_words
+from filters.text_normalization import is_mostly_latin, split_words_by_script
 
 STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
 """Rae et al. 2021, appendix A.1.1."""
@@ -41,7 +41,7 @@ class TextStatistics:
 
     @cached_property
     def words(self) -> list[str]:
-        return split_words(self.text)
+        return split_words_by_script(self.text)
 
     @cached_property
     def lines(self) -> list[str]:

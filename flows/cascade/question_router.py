@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from core.embeddings import EMBEDDING_WIDTH, find_embeddings_problem
 from core.errors import UsageError
+from core.weights.embeddings import EMBEDDING_WIDTH, find_embeddings_problem
 from students.decisions.linear_head import LinearHead, fit_linear_head
 from students.decisions.text_encoders import encode_texts
 from students.routing.routing_curves import Floats, Places, RoutingOutcomes

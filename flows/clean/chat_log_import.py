@@ -25,7 +25,7 @@ from core.secrets import find_keys
 from core.storage.atomic_files import write_atomically
 from filters.masks import TextMask, mask_value
 from filters.rules.personal_data import PLACEHOLDERS, find_personal_data
-from flows.data.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches
+from flows.rows.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches
 
 Turn = dict[str, Any]
 ATIF_ROLES = {"system": "system", "user": "user", "agent": "assistant"}

@@ -35,10 +35,6 @@ from flows.clean.filter_engine import DropLookup, RowDecisions, RowNames, filter
 from flows.clean.filter_output import FilterOutputPlan, name_kept_file, write_filter_output
 from flows.clean.filter_workers import FilterWorkers, connect_dask_workers, start_filter_processes
 from flows.clean.overridden_rows import apply_row_decisions, count_row_decisions, find_decided_rows
-from flows.data.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files
-from flows.data.row_forms import build_row_document
-from flows.data.row_images import choose_document_reader
-from flows.data.row_overrides import RowOverrides, read_row_overrides
 from flows.data.similarity_histogram import count_similarities
 from flows.report.filter_report import (
     DroppedExample,
@@ -48,6 +44,10 @@ from flows.report.filter_report import (
     UnreadableRow,
     write_filter_report,
 )
+from flows.rows.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files
+from flows.rows.row_forms import build_row_document
+from flows.rows.row_images import choose_document_reader
+from flows.rows.row_overrides import RowOverrides, read_row_overrides
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.text_format import format_duration
 

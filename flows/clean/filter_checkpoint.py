@@ -32,7 +32,7 @@ from filters.chain.filter_chain import DocumentSketches, RowFilterResult
 from filters.chain.registry import SET_FILTERS
 from filters.masks import TextMask
 from filters.ragged_arrays import RaggedArray, compute_offsets
-from flows.data.dataset_rows import read_file_state
+from flows.rows.dataset_rows import read_file_state
 
 CHECKPOINT_VERSION = 3
 """Of the format of a checkpoint; a checkpoint of another version is filtered again."""

@@ -18,8 +18,8 @@ from filters.chain.filter_chain import DuplicateDecisions, RowFilterResult, buil
 from filters.chain.registry import SET_FILTERS
 from flows.clean.filter_checkpoint import CheckpointBatch, FilterCheckpoint
 from flows.clean.filter_workers import FilterWorkers, ReadDocument
-from flows.data.dataset_rows import RowBatch, read_dataset_batches
-from flows.data.row_forms import FILTER_COLUMNS, build_row_document
+from flows.rows.dataset_rows import RowBatch, read_dataset_batches
+from flows.rows.row_forms import FILTER_COLUMNS, build_row_document
 
 DROP_COLUMNS = ("row", "filter", "reason", "score", "duplicate_of", "duplicate_row", "detail")
 """Columns of dropped rows, in the files of a dataset and of a run."""

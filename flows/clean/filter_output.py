@@ -23,8 +23,9 @@ from filters.masks import TextMask, mask_value
 from filters.ragged_arrays import Indices
 from flows.clean.filter_checkpoint import BatchSpan, FilterCheckpoint
 from flows.clean.filter_engine import DROP_COLUMNS, RowDrop
-from flows.data.column_names import rename_columns
-from flows.data.dataset_rows import (
+from flows.data.table_masking import is_text_type, mask_table
+from flows.rows.column_names import rename_columns
+from flows.rows.dataset_rows import (
     FILE_OPENERS,
     RowBatch,
     find_compression,
@@ -34,9 +35,8 @@ from flows.data.dataset_rows import (
     read_file_state,
     read_table_schema,
 )
-from flows.data.row_forms import FILTER_COLUMNS, build_row_document
-from flows.data.row_overrides import correct_row, has_conversation
-from flows.data.table_masking import is_text_type, mask_table
+from flows.rows.row_forms import FILTER_COLUMNS, build_row_document
+from flows.rows.row_overrides import correct_row, has_conversation
 
 if TYPE_CHECKING:
     import pyarrow as pa

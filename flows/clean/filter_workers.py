@@ -22,8 +22,8 @@ from filters.chain.filter_chain import CompareFunction, apply_row_filters
 from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, compute_offsets, expand_spans
 from flows.clean.filter_checkpoint import CheckpointBatch, UnreadableLine
 from flows.clean.worker_lifetime import setup_worker
-from flows.data.dataset_rows import RowBatch, read_batch_lines
-from flows.data.row_forms import build_row_document
+from flows.rows.dataset_rows import RowBatch, read_batch_lines
+from flows.rows.row_forms import build_row_document
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -11,7 +11,7 @@ from core.errors import UsageError
 from filters.duplicates.datasketch_files import SignatureSettings, read_signatures, write_signatures
 from filters.duplicates.duplicate_index import HEADER_FILE, DuplicateIndex
 from filters.duplicates.shingles import build_shingle_sets
-from flows.data.dataset_rows import read_dataset_documents
+from flows.rows.dataset_rows import read_dataset_documents
 
 INDEX_BATCH_ROWS = 200_000
 """Rows added to an index at once."""

@@ -12,10 +12,10 @@ from filters.base import DroppedDocument
 from filters.chain.filter_chain import RowFilterResult
 from filters.ragged_arrays import Indices
 from flows.clean.filter_checkpoint import BatchSpan
-from flows.data.dataset_rows import read_batch_lines, read_dataset_batches
-from flows.data.row_forms import FILTER_COLUMNS
-from flows.data.row_overrides import RowOverrides
 from flows.report.filter_report import ReviewedRows
+from flows.rows.dataset_rows import read_batch_lines, read_dataset_batches
+from flows.rows.row_forms import FILTER_COLUMNS
+from flows.rows.row_overrides import RowOverrides
 
 
 def find_decided_rows(files: Sequence[Path], spans: Sequence[BatchSpan], reviews: RowOverrides) -> dict[int, Override]:

@@ -26,7 +26,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
-from flows.data.column_names import name_columns
+from flows.rows.column_names import name_columns
 from flows.terminal.console import SESSION, UserInterrupt
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from core.sample import FrozenModel
 from flows.compare.recorded_figures import DatasetRecords, Figure, FigureName, check_different, find_dataset_records
 from flows.compare.row_index import RowIndex, RowPlace, RowText, build_row_index, read_row_texts
 from flows.compare.row_matching import RowMatches, list_places, match_rows, pick_evenly
-from flows.data.column_names import name_columns
 from flows.data.run_storage import RunStorage
+from flows.rows.column_names import name_columns
 
 MOST_EXAMPLES = 20
 """Examples of each kind that are kept, evenly spaced over the rows."""

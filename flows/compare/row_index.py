@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from core.errors import UsageError
-from flows.data.dataset_rows import BATCH_ROWS, NO_ROWS_MESSAGE, FileRow, find_dataset_files, read_file_rows
-from flows.data.row_forms import (
+from flows.rows.dataset_rows import BATCH_ROWS, NO_ROWS_MESSAGE, FileRow, find_dataset_files, read_file_rows
+from flows.rows.row_forms import (
     FILTER_COLUMNS,
     RowTurn,
     build_row_document,

@@ -27,7 +27,7 @@ from core.storage.sample_files import (
 )
 from filters.base import Document
 from flows.data.dataset_formats import IMAGE_SEED_COLUMNS, VOTES, count_prompt_turns
-from flows.data.row_forms import build_row_document
+from flows.rows.row_forms import build_row_document
 from flows.terminal.text_format import format_one_line
 
 if TYPE_CHECKING:

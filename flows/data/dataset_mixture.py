@@ -41,8 +41,8 @@ from flows.data.curated_run import (
     split_rows,
 )
 from flows.data.dataset_formats import count_prompt_turns
-from flows.data.dataset_rows import read_all_rows
-from flows.data.row_forms import read_row_conversation
+from flows.rows.dataset_rows import read_all_rows
+from flows.rows.row_forms import read_row_conversation
 
 if TYPE_CHECKING:
     import polars as pl

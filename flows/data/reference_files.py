@@ -17,8 +17,8 @@ from core.installation import read_version
 from core.project_files import NAMED_REFERENCES, find_referenced_file
 from core.storage.atomic_files import write_atomically
 from core.storage.bounded_reading import check_regular_file
-from flows.data.dataset_rows import is_parquet, read_dataset_documents
 from flows.data.passages import count_passage_words, split_into_functions
+from flows.rows.dataset_rows import is_parquet, read_dataset_documents
 
 METADATA_KEY = b"stillhouse.reference"
 REFERENCE_CACHE_FOLDER = "references"

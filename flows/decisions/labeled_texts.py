@@ -12,8 +12,8 @@ from core.config.toml_text import parse_toml
 from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.storage.sample_files import read_samples
-from flows.data.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches
-from flows.data.row_forms import read_row_conversation
+from flows.rows.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches
+from flows.rows.row_forms import read_row_conversation
 from flows.terminal.text_format import format_percent
 from students.decisions.label_noise import (
     estimate_accuracy_from_agreement,

@@ -15,10 +15,10 @@ from core.sample import Message
 from core.storage.sample_files import unflatten_message
 from filters.base import Document
 from flows.data.dataset_origin import is_synthetic_dataset, read_collapse_choices
-from flows.data.dataset_rows import read_all_rows, read_dataset_documents
 from flows.data.reference_files import load_reference, read_reference, read_reference_record
-from flows.data.row_forms import build_row_document, read_row_conversation
 from flows.evaluate.image_assessment import assess_images
+from flows.rows.dataset_rows import read_all_rows, read_dataset_documents
+from flows.rows.row_forms import build_row_document, read_row_conversation
 from flows.terminal.image_text import format_image_assessment
 from flows.terminal.run_summary import format_headline, format_metrics
 from flows.terminal.suggested_commands import format_next_line

@@ -21,13 +21,13 @@ from core.intervals import IntervalEstimate, estimate_share
 from core.sample import Candidate, Message, Seed, text_digest
 from core.storage.atomic_files import write_text
 from core.storage.sample_files import read_sample_columns
-from flows.data.column_names import CONVERSATION_COLUMNS, PAIR_COLUMNS
-from flows.data.dataset_rows import read_all_rows
 from flows.data.promoted_generator import STUDENT_SLOTS
-from flows.data.row_forms import read_row_conversation, read_row_pair
 from flows.data.student_files import find_student_folder, find_student_run, import_student_module
 from flows.evaluate.student_evaluation import loss_notes, student_max_tokens
 from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample
+from flows.rows.column_names import CONVERSATION_COLUMNS, PAIR_COLUMNS
+from flows.rows.dataset_rows import read_all_rows
+from flows.rows.row_forms import read_row_conversation, read_row_pair
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
 

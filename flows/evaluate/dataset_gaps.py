@@ -11,8 +11,8 @@ from core.storage.atomic_files import write_text
 from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS, CoverageGap, find_coverage_gaps
 from filters.collapse.reference_corpus import MOST_DOCUMENTS, ReferenceCorpus
 from filters.collapse.text_kinds import PROSE, find_kind, get_kind, has_kind, read_turns
-from flows.data.dataset_rows import read_dataset_documents
 from flows.data.reference_files import load_reference
+from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_count
 

@@ -28,9 +28,9 @@ from core.runs.image_assessment import (
 from core.storage.fitted_images import UnreadableImage, find_images_problem
 from core.storage.image_files import find_image_file, is_stored_image
 from filters.base import RowImage
-from flows.data.dataset_rows import find_dataset_files, read_file_rows
-from flows.data.row_forms import FILTER_COLUMNS, build_row_document
-from flows.data.row_images import has_row_images, read_row_images
+from flows.rows.dataset_rows import find_dataset_files, read_file_rows
+from flows.rows.row_forms import FILTER_COLUMNS, build_row_document
+from flows.rows.row_images import has_row_images, read_row_images
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_count
 

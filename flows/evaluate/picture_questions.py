@@ -9,8 +9,8 @@ from core.sample import Message, Sample, SampleStatus, Seed
 from core.storage.fitted_images import FittedImage, UnreadableImage, decode_image_url, draw_blank, fit_image
 from core.storage.image_files import format_png_url
 from core.weights.gguf_header import ImageLimits
-from flows.data.row_images import read_seen_conversation
 from flows.data.student_files import import_student_module
+from flows.rows.row_images import read_seen_conversation
 from flows.terminal.console import CommandSession
 
 if TYPE_CHECKING:

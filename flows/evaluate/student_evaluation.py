@@ -288,8 +288,8 @@ def _measure_losses(
     task: StudentEvaluationTask, folders: dict[str, Path], session: CommandSession
 ) -> "dict[str, TextLoss]":
     """Held-out losses of the student, its start and, if it is the embedded teacher, its teacher."""
-    from flows.data.dataset_rows import read_all_rows
-    from flows.data.row_forms import read_row_conversation
+    from flows.rows.dataset_rows import read_all_rows
+    from flows.rows.row_forms import read_row_conversation
 
     held_out: list[list[Message]] = []
     for folder in (task.run.dataset, task.run.dataset / "messages") if task.run else ():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from core.config.dictionaries import DictionarySettings
 from core.config.loading import parse_settings
 from core.errors import UsageError
-from flows.data.dataset_rows import read_dataset_documents
 from flows.features.dictionary_opening import describe_missing_train_extra
+from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.suggested_commands import format_command
 from flows.terminal.text_format import format_count
 

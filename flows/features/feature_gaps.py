@@ -23,7 +23,6 @@ from filters.features.feature_gaps import (
     find_feature_gaps,
     find_strongest_documents,
 )
-from flows.data.dataset_rows import read_dataset_documents
 from flows.data.reference_files import load_reference
 from flows.evaluate.dataset_gaps import PASSAGE_WORDS, WORDS_PER_TOPIC, read_answer_turns
 from flows.features.dictionary_opening import open_feature_reader
@@ -36,6 +35,7 @@ from flows.features.feature_gaps_report import (
 )
 from flows.features.feature_labelling import collect_evidence, read_labels
 from flows.features.requested_features import FEATURE_KEY, SeedFeature
+from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.text_format import format_count
 
 if TYPE_CHECKING:

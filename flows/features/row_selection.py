@@ -15,9 +15,9 @@ from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.features.feature_gaps import compute_matched_thresholds, compute_thresholds
 from filters.features.subset_selection import count_covered, cover_greedily, match_random_lengths
 from filters.ragged_arrays import RaggedArray, compute_offsets, sort_unique
-from flows.data.dataset_rows import read_all_rows
-from flows.data.row_forms import build_row_document
 from flows.features.dictionary_opening import open_feature_reader
+from flows.rows.dataset_rows import read_all_rows
+from flows.rows.row_forms import build_row_document
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import format_count, format_table
 

@@ -13,7 +13,7 @@ from core.installation import format_install_command
 from core.secrets import find_secrets
 from filters.chain.registry import FILTERS
 from filters.rules.personal_data import find_personal_data
-from flows.data.dataset_rows import is_json_lines, is_parquet, read_batch_lines, read_dataset_batches
+from flows.rows.dataset_rows import is_json_lines, is_parquet, read_batch_lines, read_dataset_batches
 
 TEXT_ENDINGS = (".md", ".txt", ".json", ".jinja")
 MOST_FOUND = 20

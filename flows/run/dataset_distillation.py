@@ -14,8 +14,8 @@ from core.storage.atomic_files import check_writable
 from core.storage.file_locks import hold_lock
 from core.storage.fitted_images import find_images_problem
 from flows.data.dataset_origin import is_synthetic_dataset, trains_on_thinking
-from flows.data.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs
-from flows.data.row_images import read_seen_conversation
+from flows.rows.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs
+from flows.rows.row_images import read_seen_conversation
 from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
 from flows.run.stages import distill_conversations
 from flows.terminal.console import is_reporting_process

@@ -19,7 +19,6 @@ from flows.clean.run_curation import CurationResult, curate_run, remove_filter_c
 from flows.data.curated_run import DatasetSplit, join_assistant_turns, read_dropped_samples, read_kept_samples
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, split_own_rows, write_own_rows
 from flows.data.reference_files import load_reference
-from flows.data.row_forms import build_row_document
 from flows.evaluate.dataset_assessment import (
     assess_answers,
     assess_conversations,
@@ -31,6 +30,7 @@ from flows.evaluate.run_spread import measure_run_spread, read_kept_seeds
 from flows.features.run_coverage import measure_run_features
 from flows.release.lineage_view import read_earlier_comparisons
 from flows.report.run_report import write_run_report
+from flows.rows.row_forms import build_row_document
 from flows.run import stages
 from flows.run.run_shortfalls import MAKES_MORE, UNEVALUATED_STUDENT
 from flows.terminal.console import SESSION

@@ -11,7 +11,7 @@ from core.config.students import StudentConfig
 from core.runs.run_dir import RunDir
 from core.sample import Message, remove_thinking
 from flows.data.curated_run import read_finished_samples
-from flows.data.row_forms import read_row_pair
+from flows.rows.row_forms import read_row_pair
 from flows.terminal.text_format import format_count
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from core.sample import Message, RejectionReason, Sample, SampleStatus
 from core.storage.image_files import format_png_url, is_stored_image, read_image
 from core.storage.sample_files import SampleReader, read_sample_columns, unflatten_message
 from flows.data.curated_run import find_finished_sample
-from flows.data.dataset_rows import read_all_rows
-from flows.data.row_overrides import ReviewedConversation, read_reviewed_conversation
+from flows.rows.dataset_rows import read_all_rows
+from flows.rows.row_overrides import ReviewedConversation, read_reviewed_conversation
 from flows.terminal.sample_history import collect_revisions, format_seed_value
 from flows.terminal.text_format import format_one_line
 from plugins.review.log import HIGHEST_SCORE, ReviewLog, locate_reviews

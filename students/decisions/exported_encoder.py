@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from core.embeddings import create_session, embed_in_threads
 from core.errors import UsageError
+from core.weights.embeddings import create_session, embed_in_threads
 from students.decisions.int8_encoder import Vectors, check_int8_encoder
 
 ONNX_FILE, TOKENIZER_FILE = "student.onnx", "tokenizer.json"

@@ -1,5 +1,5 @@
-"""The packaged MiniLM with int8 arithmetic, for decisions: twice as fast as `core.embeddings`, with which its vectors have a
-cosine of 0.99. Knows no label.
+"""The packaged MiniLM with int8 arithmetic, for decisions: twice as fast as `core.weights.embeddings`; the cosine with its
+vectors is 0.99. Knows no label.
 
 The packaged file has int8 weights, which it turns into float32 ones before multiplying. Here each such product is ONNX
 Runtime's DynamicQuantizeMatMul, which rounds the other factor to 8 bits too, on the scale of the whole factor. So texts are
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from core.embeddings import (
+from core.errors import UsageError
+from core.weights.embeddings import (
     create_session,
     embed_by_session,
     embed_in_threads,
     find_embeddings_problem,
     read_embedding_weights,
 )
-from core.errors import UsageError
 
 if TYPE_CHECKING:
     from onnx import ModelProto

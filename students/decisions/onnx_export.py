@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper, load_model_from_string, numpy_helper
 
-from core.embeddings import EMBEDDING_WIDTH, MAX_TOKENS, load_tokenizer
 from core.errors import UsageError
+from core.weights.embeddings import EMBEDDING_WIDTH, MAX_TOKENS, load_tokenizer
 from students.decisions.decision_student import DecisionStudent, QuestionHead
 from students.decisions.exported_encoder import MASK, VECTOR, ExportedEncoder
 from students.decisions.int8_encoder import build_int8_encoder
@@ -85,8 +85,8 @@ def _describe_questions(student: DecisionStudent) -> str:
 
 
 def _add_pooling(graph: GraphProto) -> None:
-    """The vector of a text as `core.embeddings` makes it: the sum of the pieces' normalized means, weighted by their tokens,
-    normalized; as `text_vector` [1, 1, width].
+    """The vector of a text as `core.weights.embeddings` makes it: the sum of the pieces' normalized means, weighted by their
+    tokens, normalized; as `text_vector` [1, 1, width].
     """
     _add_tensor(graph, "row_shape", np.array([0, 1, -1]))
     _add_node(graph, "Cast", [MASK], "mask_numbers", to=TensorProto.FLOAT)

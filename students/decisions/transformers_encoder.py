@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
-from core.embeddings import find_embeddings_problem
 from core.errors import UsageError
+from core.weights.embeddings import find_embeddings_problem
 from students.decisions.exported_encoder import IDS, MASK, VECTOR, ExportedEncoder
 
 Floats = npt.NDArray[np.float64]

@@ -29,7 +29,7 @@ from agents.checks.text.supported_by_passage import (
 )
 from agents.checks.text.written_numbers import fold_text
 from agents.reply_schema import ReplySchema
-from core.embeddings import Similarity, embed_text
+from core.weights.embeddings import Similarity, embed_text
 
 NO_ANSWER = re.compile(
     r"(?:the |this )?(?:text|passage|document)s? (?:does not|doesn't|do not|don't) (?:say|tell|mention|state|specify|give)\b"

@@ -11,10 +11,10 @@ from core.errors import UsageError
 from core.sample import Message
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
-from flows.data.dataset_rows import find_dataset_files
-from flows.data.row_forms import read_row_conversation
-from flows.data.row_overrides import correct_row
 from flows.report.filter_report import ReviewedRows, format_filter_card
+from flows.rows.dataset_rows import find_dataset_files
+from flows.rows.row_forms import read_row_conversation
+from flows.rows.row_overrides import correct_row
 from plugins.review.review_samples import index_file
 from plugins.review.review_session import DecisionRequest, ReviewSession
 

@@ -16,8 +16,8 @@ from core.errors import UsageError
 from core.project_files import PROJECT
 from core.storage.bounded_reading import BATCH_ROWS, MAX_ROW_BYTES, check_parquet_file, read_line_blocks
 from filters.rules.evaluation_sets import read_evaluation_texts
-from flows.data.dataset_rows import read_batch_lines, read_dataset_batches, read_dataset_documents
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.rows.dataset_rows import read_batch_lines, read_dataset_batches, read_dataset_documents
 
 MEMORY = 1 << 30
 """What a command may allocate here; the modules that it loads are half of it."""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from core.config.filters import SemanticFilter
-from core.embeddings import EMBEDDING_WIDTH, embed_text, embed_texts
 from core.sample import RejectionReason
+from core.weights.embeddings import EMBEDDING_WIDTH, embed_text, embed_texts
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.duplicates import semantic

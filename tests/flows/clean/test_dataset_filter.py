@@ -36,8 +36,8 @@ from flows.clean import dataset_filter, filter_workers
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import apply_duplicate_index, parse_filter_settings
 from flows.clean.index_building import add_to_duplicate_index
-from flows.data import dataset_rows
 from flows.report.filter_report import FilterReport, format_filter_card
+from flows.rows import dataset_rows
 from flows.terminal.console import SESSION
 from tests.flows.commands.test_commands import called
 

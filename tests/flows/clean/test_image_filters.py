@@ -20,7 +20,7 @@ from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
 from flows.data.curated_run import build_conversation_document
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources
-from flows.data.row_images import read_row_images
+from flows.rows.row_images import read_row_images
 from tests.core.storage.test_image_files import build_sample
 from tests.filters.duplicates.test_image_duplicates import draw_chart, jpeg
 from tests.filters.rules.test_image_quality import build_bomb, encode

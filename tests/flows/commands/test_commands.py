@@ -212,6 +212,13 @@ def test_assess_suggests_to_drop_rows_only_where_rows_are_copies(
         assert out.splitlines()[-1] == f"next: stillhouse assess {source} --out {name}-assessment.html"
 
 
+STRICT_CHECK = """from stillhouse.checks import Options, Subject, check
+
+
+@check("strict")
+def strict(subject: Subject, options: Options) -> str | None:
+    return "nothing is good enough"
+"""
 BROKEN_CHECK = """from agents.checks import Options, Subject, check
 @check("fragile")
 def fragile(subject: Subject, options: Options) -> None:
@@ -236,7 +243,8 @@ def test_a_preview_suggests_the_command_that_fits_its_outcome(
     assert code == 1
     assert message.endswith("most often contract:check 'fragile' broke (checks.py, line 5): KeyError: 'colour' (2)")
     assert hint == "next: " + shlex.join(["stillhouse", "preview", "smoke", "--set", check, "-n", "2"])
-    settings[-1] = "teachers.main.faults={refusal=1}"
+    (tmp_path / "strict.py").write_text(STRICT_CHECK)
+    settings[-1] = f"verifiers=[{{type='strict', path='{tmp_path / 'strict.py'}'}}]"
     code, out, _ = called(capsys, "preview", "smoke", *settings)
     assert code == 0
     assert out.splitlines()[-1] == "next: " + shlex.join(["stillhouse", "preview", "smoke", *settings, "-n", "9"])

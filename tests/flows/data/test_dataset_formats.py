@@ -18,8 +18,8 @@ from core.storage.sample_files import build_message_type, write_samples
 from core.thinking import escape_thinking_tags, join_thinking, split_thinking
 from flows.data.curated_run import read_kept_rows, split_rows
 from flows.data.dataset_formats import convert_to_alpaca, convert_to_sharegpt, count_prompt_turns, place_thinking
-from flows.data.row_forms import read_row_conversation
 from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.rows.row_forms import read_row_conversation
 from flows.run import stages
 from flows.terminal.run_summary import format_run_card
 

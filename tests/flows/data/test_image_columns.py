@@ -14,9 +14,9 @@ from core.storage.image_files import store_sample_images
 from core.storage.sample_files import build_message_type, flatten_message, write_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import build_hub_features, count_images, format_dataset, format_json_lines
-from flows.data.dataset_rows import read_dataset_conversations
 from flows.data.image_columns import write_parquet_with_images
-from flows.data.row_forms import build_row_document
+from flows.rows.dataset_rows import read_dataset_conversations
+from flows.rows.row_forms import build_row_document
 from tests.core.storage.test_image_files import PIXEL, build_sample
 from tests.flows.report.test_run_report import RECIPE, manifest
 

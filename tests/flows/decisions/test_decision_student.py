@@ -12,9 +12,9 @@ from aiohttp import web
 from onnx import checker
 
 from core.config.teachers import TeacherConfig
-from core.embeddings import load_tokenizer
 from core.errors import UsageError
 from core.project_files import PROJECT
+from core.weights.embeddings import load_tokenizer
 from flows.cascade.serving_setup import ServingOptions
 from flows.decisions.decision_serving import serve_decision_student
 from flows.decisions.labeled_texts import estimate_label_noise, read_labeled_texts

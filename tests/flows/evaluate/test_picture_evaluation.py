@@ -23,7 +23,6 @@ from core.storage.fitted_images import decode_image_url, fit_image
 from core.weights.gguf_header import ImageLimits
 from flows.cascade.chat_server import open_chat_router, serve_router
 from flows.cascade.serving_setup import ServingSetup
-from flows.data.row_images import embed_stored_images, read_seen_conversation
 from flows.evaluate.dataset_evaluation import select_held_out_rows
 from flows.evaluate.picture_evaluation import (
     ArmResult,
@@ -43,6 +42,7 @@ from flows.evaluate.picture_questions import (
     shuffle_pictures,
 )
 from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.rows.row_images import embed_stored_images, read_seen_conversation
 from flows.run.dataset_distillation import distill_dataset
 from flows.run.pipeline import open_run_context
 from flows.run.run_preparation import prepare_run

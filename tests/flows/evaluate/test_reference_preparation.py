@@ -12,11 +12,11 @@ import pytest
 
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
-from flows.data.dataset_rows import read_dataset_documents
 from flows.data.passages import split_into_functions
 from flows.data.reference_files import METADATA_KEY, load_reference, read_reference
 from flows.evaluate.dataset_assessment import assess_dataset
 from flows.evaluate.reference_preparation import ReferenceOptions, draw_documents, prepare_reference
+from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.console import SESSION, UserInterrupt
 from tests.flows.commands.test_commands import called
 

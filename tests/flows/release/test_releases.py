@@ -25,11 +25,11 @@ from core.runs.releases import Release, compute_manifest_digest, is_release, loc
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
 from flows.data.curated_run import read_dropped_samples, read_finished_samples, read_kept_samples
-from flows.data.dataset_rows import read_dataset_documents
 from flows.evaluate.dataset_assessment import compare_with_earlier_releases
 from flows.release.lineage_view import format_sparkline
 from flows.release.release_creation import create_release
 from flows.release.release_gate import find_release_refusals
+from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.console import SESSION
 from tests.flows.commands.test_commands import called
 from tests.support.lineages import OFF, REAL, lineage, make_release, make_run, write_rows

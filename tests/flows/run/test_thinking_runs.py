@@ -16,8 +16,8 @@ from core.thinking import find_thinking_tag, split_thinking
 from flows.clean.run_curation import curate_run
 from flows.data.curated_run import read_finished_samples, read_kept_rows, read_kept_samples, split_rows
 from flows.data.dataset_origin import trains_on_thinking
-from flows.data.dataset_rows import read_dataset_conversations
 from flows.report.run_report import write_run_report
+from flows.rows.dataset_rows import read_dataset_conversations
 from flows.run import stages
 from flows.terminal.run_summary import format_run_details
 from tests.support.forked import FORKS

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.embeddings import embed_texts, find_embeddings_problem
+from core.weights.embeddings import embed_texts, find_embeddings_problem
 from students.decisions.int8_encoder import build_int8_encoder, encode_by_minilm
 
 TEXTS = [

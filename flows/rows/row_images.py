@@ -12,7 +12,7 @@ from core.config.filters import FilterConfig, ImageTable
 from core.sample import Message
 from core.storage.image_files import IMAGE_COLUMNS, find_image_file, format_png_url, is_stored_image
 from filters.base import Document, RowImage
-from flows.data.row_forms import IMAGE_OF_COLUMN, read_row_conversation
+from flows.rows.row_forms import IMAGE_OF_COLUMN, read_row_conversation
 
 ANY_IMAGE_URL = "data:image/*;base64,"
 """The format is in the bytes."""

@@ -11,8 +11,8 @@ from core.storage.image_files import IMAGE_COLUMNS
 from core.storage.sample_files import unflatten_message
 from core.thinking import find_thinking_tag, split_thinking
 from filters.base import Document
-from flows.data.column_names import CONVERSATION_COLUMNS, PAIR_COLUMNS, QUESTION_ANSWER_COLUMNS, TEXT_COLUMNS
 from flows.data.dataset_formats import SHAREGPT_SPEAKERS
+from flows.rows.column_names import CONVERSATION_COLUMNS, PAIR_COLUMNS, QUESTION_ANSWER_COLUMNS, TEXT_COLUMNS
 
 MEASURED_COLUMNS = (*CONVERSATION_COLUMNS, *IMAGE_COLUMNS)
 """Columns whose bytes limit the rows of Parquet in a batch."""

@@ -15,8 +15,8 @@ from core.errors import UsageError
 from core.storage.bounded_reading import MAX_FIELDS
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
-from flows.data.dataset_rows import read_dataset_conversations
-from flows.data.table_files import READ_CHARACTERS
+from flows.rows.dataset_rows import read_dataset_conversations
+from flows.rows.table_files import READ_CHARACTERS
 
 EXACT = parse_filter_settings([], "exact")
 ROWS: list[dict[str, Any]] = [

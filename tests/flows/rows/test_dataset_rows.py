@@ -9,8 +9,8 @@ from core.errors import UsageError
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
 from core.storage.sample_files import write_samples
 from flows.data.dataset_formats import count_prompt_turns, format_dataset
-from flows.data.dataset_rows import read_dataset_conversations, read_dataset_documents, read_dataset_pairs
-from flows.data.row_forms import build_row_document, read_row_conversation
+from flows.rows.dataset_rows import read_dataset_conversations, read_dataset_documents, read_dataset_pairs
+from flows.rows.row_forms import build_row_document, read_row_conversation
 
 CALL = ToolCall(name="weather", arguments={"city": "Oslo", "days": [1, 2]})
 PLAIN = [Message(role="user", content="Hi?"), Message(role="assistant", content="Hi.")]

@@ -14,7 +14,7 @@ from core.project_files import PROJECT
 from core.storage.bounded_reading import MAX_FIELDS
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
-from flows.data.dataset_rows import read_dataset_documents
+from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.console import SESSION
 
 SPREAD = ["a.jsonl", "deep/b.jsonl", "deep/er/c d.jsonl"]
@@ -44,7 +44,7 @@ def read(folder: Path) -> tuple[list[str], list[str]]:
         (SPREAD[:1], SPREAD[:1], None),
         (["a.jsonl", ".cache/b.jsonl"], ["a.jsonl"], None),
         ([".cache/b.jsonl", "deep/b.jsonl"], ["deep/b.jsonl"], None),
-        (["kept.jsonl", "aside.jsonl", "kept.jsonl.reviews.jsonl"], ["kept.jsonl"], None),
+        (["kept.jsonl", "aside.jsonl", "kept.jsonl.plugins/review/reviews.jsonl"], ["kept.jsonl"], None),
         (["train.jsonl", "alpaca/train.jsonl"], ["train.jsonl"], None),
         (["train.jsonl", "alpaca/other.jsonl"], ["train.jsonl"], "left out 1 in subfolders (alpaca/other.jsonl)"),
     ],

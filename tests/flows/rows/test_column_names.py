@@ -9,8 +9,8 @@ import pytest
 
 import stillhouse
 from core.errors import UsageError
-from flows.data.column_names import name_columns
-from flows.data.dataset_rows import read_dataset_conversations
+from flows.rows.column_names import name_columns
+from flows.rows.dataset_rows import read_dataset_conversations
 from tests.flows.commands.test_commands import called
 
 ROWS = [{"id": f"r{i}", "asked": f"Why {i}?", "said": f"Because {i}.", "text": "not this"} for i in range(3)]
@@ -82,7 +82,6 @@ def test_every_command_that_reads_a_dataset_takes_names() -> None:
         "reference",
         "gaps",
         "diff",
-        "review",
         "features",
         "index",
     }

@@ -15,9 +15,9 @@ from core.sample import Message, conversation_digest
 from core.storage.sample_files import flatten_message
 from core.thinking import join_thinking
 from filters.base import Document
-from flows.data.column_names import QUESTION_ANSWER_COLUMNS
 from flows.data.dataset_formats import build_openai_turn
-from flows.data.row_forms import THINKING_KEYS, build_row_document, has_system_column, read_row_conversation
+from flows.rows.column_names import QUESTION_ANSWER_COLUMNS
+from flows.rows.row_forms import THINKING_KEYS, build_row_document, has_system_column, read_row_conversation
 
 
 class ReviewedConversation(NamedTuple):

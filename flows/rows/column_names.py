@@ -55,7 +55,7 @@ class NamedColumnsPath(PosixPath):
 
 
 def attach_columns(path: str | Path, columns: ColumnNames) -> Path:
-    """The path with column names, for the functions of `flows.data.dataset_rows`."""
+    """The path with column names, for the functions of `flows.rows.dataset_rows`."""
     if not columns:
         return Path(path)
     named = NamedColumnsPath(path)

@@ -30,7 +30,8 @@ from core.storage.bounded_reading import (
     read_parquet_batches,
 )
 from filters.base import Document
-from flows.data.column_names import (
+from flows.data.dataset_formats import FORM_BUILDERS
+from flows.rows.column_names import (
     NO_NAMES,
     ColumnNames,
     attach_columns,
@@ -40,8 +41,7 @@ from flows.data.column_names import (
     list_read_columns,
     rename_columns,
 )
-from flows.data.dataset_formats import FORM_BUILDERS
-from flows.data.row_forms import (
+from flows.rows.row_forms import (
     FILTER_COLUMNS,
     MEASURED_COLUMNS,
     ConversationPair,
@@ -50,7 +50,7 @@ from flows.data.row_forms import (
     read_row_conversation,
     read_row_pair,
 )
-from flows.data.table_files import (
+from flows.rows.table_files import (
     SEPARATORS,
     is_json_array,
     read_array_lines,

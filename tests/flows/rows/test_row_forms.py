@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from flows.data.reviewed_rows import correct_row
 
 from flows.compare.row_index import read_row_text
-from flows.data.row_forms import build_row_document, read_row_conversation, read_row_pair
+from flows.rows.row_forms import build_row_document, read_row_conversation, read_row_pair
+from flows.rows.row_overrides import correct_row
 
 LED = [
     {"role": "system", "content": "You bake."},
