@@ -91,6 +91,7 @@ check: install-all
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/size.py
 
 bench: install-all
 	$(BIN)/python -m benchmarks
