@@ -286,7 +286,7 @@ class AgentTurn(FrozenModel):
     attempt: int
     teacher: str
     context: tuple[Message, ...] = ()
-    """The messages of the request before the last one: system prompt, examples, a reply to repair. Empty in older runs."""
+    """The messages of the request before the last one: system prompt, examples, a reply to repair."""
     asked: str
     """The last message of the request."""
     reply: str
@@ -306,7 +306,7 @@ class Critique(FrozenModel):
     advice: str
     quotes: list[str] = []
     """The words that each fault is about, in the order of `faults`; "" where a fault quotes nothing that the critic was shown.
-    Empty if no fault does, as in older runs."""
+    Empty if no fault does."""
 
     @property
     def quoted_faults(self) -> list[str]:

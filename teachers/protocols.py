@@ -72,7 +72,7 @@ class _GuardedTeacher:
     def __init__(self, teacher: Teacher, extension: Extension[TeacherProtocol], config: TeacherConfig) -> None:
         self.model, self.slots = config.model, teacher.slots
         decides = {"base_url", "extra"} | ({"drop"} if config.drop else set())
-        keys = config.model_dump_json(include=decides, by_alias=True)
+        keys = config.model_dump_json(include=decides)
         self.manner = f"{teacher.manner} {extension.identity} {keys}"
         self._teacher, self._title = teacher, extension.title
 

@@ -49,7 +49,7 @@ def find_rubrics(prompt: Prompt) -> tuple[str, ...]:
 
 
 def asks_for_quotes(prompt: Prompt) -> bool:
-    """Whether the critic's prompt asks to quote what each fault is about; prompts of earlier versions do not."""
+    """Whether the critic's prompt asks to quote what each fault is about; a user's own may not."""
     return any('"quote"' in message.content for message in prompt.messages)
 
 

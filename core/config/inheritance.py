@@ -31,7 +31,7 @@ ABSENT_IF_FALSE = (("agents", "critic"), ("collapse", "reference"))
 """Keys that `false` turns off, since TOML has no null."""
 FALSE_IS_A_VALUE = (*ABSENT_IF_FALSE, ("collapse", "gate"))
 """Keys for which `false` says something, also where a base has a text."""
-FREE_TABLES = ("extra", "sampling", "engine")
+FREE_TABLES = ("extra", "engine")
 """Tables of a teacher with keys of any type."""
 WEIGHTS_PREFIX = "local/"
 """Of the model of a teacher that llama.cpp runs; a file, unless it is a name or from the Hub."""

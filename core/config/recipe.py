@@ -15,7 +15,6 @@ from core.config.agents import AgentsConfig, TopologyConfig, VerifierConfig
 from core.config.base import RecipeTable
 from core.config.difficulty import PASS_RATE, DifficultyConfig, find_band
 from core.config.filters import DEFAULT_FILTERS, FilterConfig
-from core.config.identity_keys import remove_later_defaults
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
 from core.config.tools import ToolSourceConfig
@@ -292,7 +291,7 @@ class Recipe(RecipeTable):
         return dataset
 
     def __reduce__(self) -> Any:
-        return parse_recipe, (self.model_dump(mode="json", by_alias=True),)
+        return parse_recipe, (self.model_dump(mode="json"),)
 
     def section(self, table: type[Table]) -> Table | None:
         """The table of a plugin; None if the recipe has none."""
@@ -381,8 +380,8 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
 
     The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate, what it judges and
     counts, the dataset's licence and publisher, and the student's evaluation are not included, so that a run can be resumed with
-    another key, budget or machine. A teacher's endpoint is included. Keys that later versions added count only with another value
-    than their default (`identity_keys`). Weights of the Hub are identified by their hash in `sources`, not by their commit.
+    another key, budget or machine. A teacher's endpoint is included.
+    Weights of the Hub are identified by their hash in `sources`, not by their commit.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
 
@@ -396,8 +395,7 @@ def build_recipe_identity(
         "collapse": {"gate", "structures", "kind"}, "dataset": {"license", "publisher"},
     }  # fmt: skip
     left_out |= {name: True for name, value in recipe if isinstance(value, RecipeTable) and not value.identifies_run}
-    resolved = recipe.model_dump(mode="json", by_alias=True, exclude=left_out)
-    remove_later_defaults(recipe, resolved)
+    resolved = recipe.model_dump(mode="json", exclude=left_out)
     for name, teacher in resolved["teachers"].items():
         for key in CONNECTION_KEYS:
             teacher.pop(key, None)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from core.addresses import normalize_base_url
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
@@ -166,12 +166,10 @@ class TeacherConfig(RecipeTable):
     """For `openai/…` only: whose keys the endpoint accepts, for thinking and for the length of a reply (`openai`:
     `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com, openrouter.ai and api.deepseek.com, else
     `generic`."""
-    extra: dict[str, Any] = Field(
-        {}, validation_alias=AliasChoices("extra", "sampling"), serialization_alias="sampling"
-    )
+    extra: dict[str, Any] = Field({})
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
     nested. A key that the request already has is replaced, a table is merged. The model, the prompt, and the length and number of
-    replies are fixed, since a budget depends on them. Earlier versions called it `sampling`."""
+    replies are fixed, since a budget depends on them."""
     drop: tuple[str, ...] = ()
     """Keys that requests must not have, since the endpoint rejects them (`["temperature", "top_p"]`)."""
     thinking: SchemaThinking = "native"

@@ -31,12 +31,12 @@ class MetricRecord(BaseModel):
     meaning: str
     family: str | None = None
     """TAIL, REPEAT, FIDELITY or COVERAGE for metrics that decide the verdict; None for others, which are only shown. Without a
-    reference, `templates` has none where structure cannot be judged, and in files of earlier versions."""
+    reference, `templates` has none where structure cannot be judged."""
     z: float | None = None
     """Distance in standard deviations of real text against real text, positive if worse; for metrics that decide."""
     interval: tuple[float, float] | None = None
     """95 % interval of `candidate`, with a document as the unit (`filters.collapse.within.sampling_error`); None for metrics but
-    repeats and beginnings, and in files of earlier versions."""
+    repeats and beginnings."""
 
 
 class CollapseVerdict(StrEnum):
@@ -49,11 +49,6 @@ class CollapseVerdict(StrEnum):
     unrepeated = "no repetition"
     """No repetition, without a reference: a loss of rare words was not measured."""
     passed = "pass"
-
-    @classmethod
-    def _missing_(cls, value: object) -> "CollapseVerdict | None":
-        """Files of earlier versions have another word for inconclusive."""
-        return cls.inconclusive if value == "under-powered" else None
 
 
 class PhraseRecord(BaseModel):
@@ -168,7 +163,7 @@ class CollapseFacts(BaseModel):
 
     verdict: CollapseVerdict = CollapseVerdict.inconclusive
     kind: str = "prose"
-    """What was counted (`filters.collapse.text_kinds`). Files of earlier versions, which counted words of everything, lack it."""
+    """What was counted (`filters.collapse.text_kinds`)."""
     unit: str = "word"
     """What was counted, in the singular."""
     turns: str | None = None
@@ -190,20 +185,20 @@ class CollapseFacts(BaseModel):
     templates: list[PhraseRecord] = []
     """The most frequent openings as common words and gaps, structures, or values of fields."""
     sameness: list[SamenessRecord] = []
-    """Of questions and answers, however many there are; empty in older files."""
+    """Of questions and answers, however many there are."""
     findings: dict[str, list[str]] = {}
-    """What was found, by name (`core.runs.collapse_findings`), each with its metrics; empty in older files."""
+    """What was found, by name (`core.runs.collapse_findings`), each with its metrics."""
     examples: list[ExampleRecord] = []
-    """Of repeated text; empty in older files."""
+    """Of repeated text."""
     needed: int | None = None
-    """Compared documents at which the main losses are found; None in older files."""
+    """Compared documents at which the main losses are found."""
     smallest_loss: float | None = None
     """Smallest share of the rare words whose loss is found with a probability of 95 % (`filters.collapse.power`); None without a
-    reference of the same origin, and in older files."""
+    reference of the same origin."""
     dataset_documents: int | None = None
-    """Documents of the dataset with a unit in them; None in older files."""
+    """Documents of the dataset with a unit in them."""
     reference_documents: int | None = None
-    """Documents of the reference with a unit in them; None without a reference, and in older files."""
+    """Documents of the reference with a unit in them; None without a reference."""
     shared_documents: int = 0
     """Documents of the reference that the dataset also has, which were not compared."""
     reference_kind: str | None = None

@@ -334,7 +334,7 @@ class RunManifest(BaseModel):
     checks_broke: bool = False
     """Whether the run ended because a check of the recipe raised on too many samples: `preview` shows the error."""
     invocation: RunInvocation | None = None
-    """None in runs of earlier versions, and in releases."""
+    """None in releases."""
     started: str
     counts: SampleCounts = SampleCounts()
     funnel: list[tuple[str, int]] = []
@@ -395,8 +395,7 @@ class RunManifest(BaseModel):
     evaluation: EvaluationRecord | None = None
     """None if the recipe asks for none (`student.evaluation`)."""
     generator: str | None = None
-    """The model that wrote the samples: the recipe's own, or a promoted student; `DRAWN_BY_SEED` if none did. None in runs of
-    earlier versions."""
+    """The model that wrote the samples: the recipe's own, or a promoted student; `DRAWN_BY_SEED` if none did."""
     gates: list[str] = []
     """Release gates that were not met: the evidence of collapse, one sentence each."""
     files: dict[str, str] = {}

@@ -35,9 +35,9 @@ class LineageRecord(FrozenModel):
     """From the first to its parent."""
     mix: MixRecord
     verdict: CollapseVerdict | None = None
-    """The collapse verdict with which it was released; None if it was not assessed, and in releases of earlier versions."""
+    """The collapse verdict with which it was released; None if it was not assessed."""
     promotion: PromotionRecord | None = None
-    """None if the recipe promotes no student, and in releases of earlier versions."""
+    """None if the recipe promotes no student."""
 
 
 class ReleaseManifest(BaseModel):

@@ -245,14 +245,12 @@ def open_run(
     Raises:
         RunExists: if the run exists and `resume` is false.
         RunInUse: if additionally another process is working on it, or makes it now.
-        UsageError: if an existing run was made from another recipe, or by an older version.
+        UsageError: if an existing run was made from another recipe.
         StoreError: if the directory cannot be created, or the disk is nearly full.
     """
     digest = recipe_digest(recipe, sources, parent)
     run = RunDir(runs / build_run_name(recipe, digest))
     identity = build_recipe_identity(recipe, sources, parent)
-    if resume and not run.manifest_file.exists():
-        _reject_older_run(runs, recipe, identity)
     if not run.manifest_file.exists():
         _check_free_space(runs)
         with run.lock():
@@ -278,28 +276,6 @@ def open_run(
     if differences := list_differences(stored, identity):
         raise UsageError(f"{run.path}: was made from another recipe: {'; '.join(map(str, differences))}")
     return run
-
-
-def _reject_older_run(runs: Path, recipe: Recipe, identity: Mapping[str, Any]) -> None:
-    """Raises UsageError if an older version started this run. That version did not record the endpoint of each reply, so
-    resuming could mix two endpoints, and silently starting again would pay for everything twice.
-    """
-    ours = identity["recipe"]
-    our_models = {name: teacher["model"] for name, teacher in ours["teachers"].items()}
-    for file in sorted(runs.glob(f"{recipe.name}-*/recipe.json")):
-        before = read_json(file).get("identity", {})
-        theirs = before.get("recipe", {})
-        teachers = theirs.get("teachers", {})
-        if not any("base_url" not in teacher for teacher in teachers.values()):
-            continue
-        # Only what users specify is compared; defaults may differ between versions.
-        same = all(theirs.get(key) == ours[key] for key in ("family", "seed", "samples"))
-        same = same and {name: teacher["model"] for name, teacher in teachers.items()} == our_models
-        if same and before.get("parent") == identity.get("parent"):
-            raise UsageError(
-                f"{file.parent}: an older version made this run without a record of its endpoints, so it cannot be resumed; "
-                "leave out --resume to produce its samples again, or remove the directory"
-            )
 
 
 def _check_free_space(runs: Path) -> None:

@@ -144,7 +144,6 @@ class StudentRecord(BaseModel):
     train_samples: int
     held_out_samples: int
     truncation: TruncationRecord | None = None
-    """None in records of earlier versions."""
     steps: int
     best_step: int | None = None
     """The step whose weights were kept, if training may stop early; None for the last step."""
@@ -256,13 +255,13 @@ class EvaluationRecord(BaseModel):
     type: str
     """How the weights of student and start were stored."""
     weights: str | None = None
-    """SHA-256 of the student's file that was asked; None in records of earlier versions."""
+    """SHA-256 of the student's file that was asked."""
     models: list[ModelPassRecord]
     comparisons: list[PairedComparison]
     example: str | None = None
     """The first of the requests."""
     panel: GeneralPanelRecord | None = None
-    """None if the recipe asks for no panel, and in records of earlier versions."""
+    """None if the recipe asks for no panel."""
     spent: Spending = Spending()
     """Cost of the replies, those from the cache excluded."""
 

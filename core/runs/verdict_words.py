@@ -1,7 +1,4 @@
-"""A collapse verdict in words: one line, one paragraph, and advice by cause. Knows the record only; measures and decides nothing.
-
-Records of all versions get words: what an older file lacks is read from its evidence, or left out.
-"""
+"""A collapse verdict in words: one line, one paragraph, and advice by cause. Knows the record only; decides nothing."""
 
 import math
 import re
@@ -15,7 +12,6 @@ from core.runs.collapse_facts import (
     MIN_REPETITION_DOCUMENTS,
     Z_LIMIT,
     CollapseFacts,
-    MetricRecord,
 )
 from core.runs.collapse_findings import COLLAPSE_FINDINGS, has_collapse
 from core.runs.noun_counts import format_count
@@ -150,27 +146,10 @@ def _write_main_finding(record: CollapseFacts) -> str:
     return "no difference beyond chance" if record.verdict == "pass" else "see the evidence"
 
 
-def list_findings(record: CollapseFacts) -> dict[str, list[str]]:
-    """The findings of a record with their metrics; of an older file, by the beginnings of its evidence."""
-    if record.findings:
-        return record.findings
-    evidence = " ".join(record.evidence)
-    outside = [metric.name for metric in record.metrics if metric.name in REPETITION_WORDS and _is_outside(metric)]
-    return {
-        name: outside if name == "repetition" else []
-        for name, finding in COLLAPSE_FINDINGS.items()
-        if finding.sentence in evidence
-    }
-
-
-def _is_outside(metric: MetricRecord) -> bool:
-    return not metric.low <= metric.candidate <= metric.high
-
-
 def _list_finding_words(record: CollapseFacts) -> list[str]:
     """The findings in plain words, the gravest first."""
     words: list[str] = []
-    findings = list_findings(record)
+    findings = record.findings
     grave = {name: metrics for name, metrics in findings.items() if has_collapse([name])}
     for name, metrics in (grave or findings).items():
         if name == "repetition":
@@ -265,7 +244,7 @@ def _explain_verdict(record: CollapseFacts) -> list[str]:
         ]
     differ = [f"They differ: {found}."] if found else []
     if record.reference:
-        if "uncertain" in list_findings(record):
+        if "uncertain" in record.findings:
             return [
                 *differ,
                 "Text of a model that learned from the text of another model lacks as many, and real text seldom does: about "
@@ -289,7 +268,7 @@ def _is_foreign(record: CollapseFacts) -> bool:
     """Whether the text is another kind or has many words that the reference lacks: then no loss of rare words is called a
     collapse.
     """
-    findings = list_findings(record)
+    findings = record.findings
     return "other_kind" in findings or "new_words" in findings.get("topics", [])
 
 
@@ -298,7 +277,7 @@ def _bound_losses(record: CollapseFacts) -> list[str]:
     if record.verdict == "collapse":
         return []
     sentences = []
-    hidden = _is_foreign(record) or not list_findings(record).keys().isdisjoint(("steady", "uncertain"))
+    hidden = _is_foreign(record) or not record.findings.keys().isdisjoint(("steady", "uncertain"))
     if record.smallest_loss is not None and record.smallest_loss < 1 and not hidden:
         sentences.append(
             f"A loss of {_format_share(record.smallest_loss)} of the rare {record.unit}s would have been found with a "
@@ -385,7 +364,7 @@ def _find_shortages(record: CollapseFacts) -> list[str]:
 
 
 def _find_collapse_causes(record: CollapseFacts) -> list[str]:
-    findings = list_findings(record)
+    findings = record.findings
     repeated = set(findings.get("repetition", ()))
     other = record.reference is not None and (not record.generated or _is_other_genre(record))
     causes = ["other_genre"] if other else []
@@ -409,7 +388,7 @@ def _is_other_genre(record: CollapseFacts) -> bool:
     """Whether the dataset is text of another kind, or has many words that the reference lacks and more rare words than it: no
     collapse makes either.
     """
-    if "other_kind" in list_findings(record):
+    if "other_kind" in record.findings:
         return True
     metrics = {metric.name: metric for metric in record.metrics}
     new, rare = metrics.get("new_words"), metrics.get("hapax_mass")

@@ -70,7 +70,7 @@ def complete_turn_fields(rows: "pl.DataFrame") -> "pl.DataFrame":
 
 
 def drop_empty_turn_fields(rows: "pl.DataFrame") -> "pl.DataFrame":
-    """Rows to write: without `reasoning` or `images` if no message of a column has any, as in files of older versions."""
+    """Rows to write: without `reasoning` or `images` if no message of a column has any."""
     import polars as pl
 
     for column in TURN_COLUMNS:

@@ -35,7 +35,7 @@ class TailLoss(NamedTuple):
 
     @classmethod
     def from_record(cls, record: CollapseRecord) -> Self | None:
-        """None for a record without a reference, or older than this measure."""
+        """None for a record without a reference."""
         if record.tail is None or record.reference is None:
             return None
         return cls(record.reference, record.documents, record.tail)

@@ -54,7 +54,6 @@ class ModelResult(BaseModel):
     memory: int | None
     """Peak bytes of loading and answering, without the process itself."""
     device: DeviceResult | None = None
-    """None in evaluations of earlier versions, too."""
 
 
 class HarnessTaskResult(BaseModel):
@@ -93,9 +92,9 @@ class StudentEvaluation(BaseModel):
     tasks: list[HarnessTaskResult] = []
     """Results of `--tasks`."""
     panel: GeneralPanelRecord | None = None
-    """Tasks that the recipe does not train; None with `--panel 0`, and in evaluations of earlier versions."""
+    """Tasks that the recipe does not train; None with `--panel 0`."""
     device: DeviceRecord | None = None
-    """The machine; None if no speed was measured, and in evaluations of earlier versions."""
+    """The machine; None if no speed was measured."""
     draft: DraftResult | None = None
     """The student as the draft of its teacher; None without `--as-draft`."""
     notes: list[str]

@@ -117,7 +117,7 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
             recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix, verdict=verdict,
             promotion=promotion,
         )  # fmt: skip
-        without = set() if promotion else {"promotion"}  # as earlier versions wrote it
+        without = set() if promotion else {"promotion"}
         write_json(folder / "lineage.json", record.model_dump(mode="json", exclude=without))
         files["lineage.json"] = hash_file(folder / "lineage.json")
         released = format_current_time()

@@ -128,7 +128,7 @@ def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
         return None
     from flows.evaluate.student_results import StudentEvaluation
 
-    return read_record(file, StudentEvaluation)  # fields that an earlier version lacks get their defaults
+    return read_record(file, StudentEvaluation)
 
 
 def read_run_feature_gaps(run: RunDir) -> FeatureGapsReport | None:

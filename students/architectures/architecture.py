@@ -118,7 +118,7 @@ def count_mtp_layers(config: Any) -> int:
 
 
 def add_shared_settings(writer: gguf.GGUFWriter, architecture: Architecture, config: Any) -> None:
-    """Write the hyper-parameters that all architectures have, in the order of earlier versions."""
+    """Write the hyper-parameters that all architectures have."""
     head, rope = get_head_size(config), get_rope(config)
     writer.add_block_count(config.num_hidden_layers + count_mtp_layers(config))
     writer.add_context_length(find_context_length(architecture, config))

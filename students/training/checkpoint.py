@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from pydantic.main import IncEx
 
-from core.config.identity_keys import remove_later_defaults
 from core.config.students import StudentConfig
 from core.sample import json_digest
 from core.storage.atomic_files import write_atomically
@@ -68,17 +67,15 @@ def training_digest(
 ) -> str:
     """The identity of a training: equal digests make equal students. `start` and `teacher` are their digests, or empty.
 
-    The digest excludes `IRRELEVANT_SETTINGS`, and keys of later versions with their default.
+    The digest excludes `IRRELEVANT_SETTINGS`.
     """
-    settings = dump_relevant_settings(config)
-    remove_later_defaults(config, settings)
     return json_digest(
         {
             **{
                 name: [[message.model_dump() for message in conversation or ()] for conversation in conversations]
                 for name, conversations in sets.items()
             },
-            "config": settings,
+            "config": dump_relevant_settings(config),
             "seed": seed,
             "teacher": teacher,
             **({"start": start} if start else {}),

@@ -7,7 +7,6 @@ import asyncio
 import json
 from random import Random
 
-from core.config.identity_keys import find_later_defaults
 from core.config.teachers import TeacherConfig, TeacherFaults
 from core.errors import ProviderError
 from core.sample import TokenUsage, text_digest
@@ -26,8 +25,7 @@ class FakeTeacher:
         self.slots = config.max_concurrent
         self._faults = config.faults or TeacherFaults()
         self._script = load_script(script, self._faults)
-        without = {"seconds", *find_later_defaults(self._faults)}
-        self.manner = f"{script} {self._faults.model_dump_json(exclude=without)}"
+        self.manner = f"{script} {self._faults.model_dump_json(exclude={'seconds'})}"
         self._limiter = RateLimiter(config.max_concurrent)
 
     async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:

@@ -129,14 +129,13 @@ def test_extra_keys_may_be_nested_and_dropped_keys_are_not_sent() -> None:
         "type": "json_schema", "json_schema": {"name": "Draft", "schema": SCHEMA}, "strict": True
     }  # fmt: skip
     assert not {"temperature", "top_p"} & body.keys()
-    assert config(sampling={"top_k": 1}).extra == {"top_k": 1}, "its name in recipes of earlier versions"
 
 
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
         ({"extra": {"max_tokens": 4000}}, "max_tokens is fixed, .*; remove it, and set agents.ROLE.max_tokens"),
-        ({"sampling": {"max_completion_tokens": 9}}, "max_completion_tokens is fixed"),
+        ({"extra": {"max_completion_tokens": 9}}, "max_completion_tokens is fixed"),
         ({"model": "local/x.gguf", "extra": {"n_predict": -1}}, "n_predict is fixed"),
         ({"extra": {"n": 4}}, "n is fixed, since a budget depends on it; remove it, and set `samples` instead"),
         ({"extra": {"model": "gpt-5-pro"}}, "model is fixed, .* set the teacher's own `model` instead"),

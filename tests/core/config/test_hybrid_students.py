@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from core.config.identity_keys import find_later_defaults
 from core.config.students import StudentConfig
 
 HYBRID = {"start": "random", "architecture": "hybrid"}
@@ -39,8 +38,3 @@ def test_what_a_hybrid_cannot_have_is_one_sentence(settings: dict[str, Any], wor
         StudentConfig(**settings)
     [error] = caught.value.errors()
     assert words in error["msg"]
-
-
-def test_the_keys_count_only_if_they_are_set() -> None:
-    assert find_later_defaults(StudentConfig(start="random")) >= {"architecture", "mtp"}
-    assert not {"architecture", "mtp"} & find_later_defaults(StudentConfig(**HYBRID, mtp={}))

@@ -9,8 +9,6 @@ from typing import get_args
 import pytest
 
 from agents.families import FAMILIES, family_defaults
-from core.config.identity_keys import find_later_defaults
-from core.config.recipe import CollapseConfig
 from core.errors import UsageError
 from core.runs.records import CollapseRecord, CollapseVerdict
 from core.shared_options import DataKind
@@ -235,9 +233,3 @@ def test_families_name_the_kind_of_their_answers() -> None:
         "pictures": "prose",
         "tool_calls": "json",
     }
-
-
-def test_the_kind_is_no_part_of_a_runs_identity_and_older_records_are_of_prose() -> None:
-    assert find_later_defaults(CollapseConfig()) >= {"kind"}
-    record = CollapseRecord.model_validate({"reference": None, "documents": 1, "tokens": 1, "metrics": [], "note": ""})
-    assert (record.kind, record.unit) == ("prose", "word")

@@ -1,11 +1,10 @@
-"""A verdict in words: the line, the paragraph and the advice of records of every verdict, those of older files included."""
+"""A verdict in words: the line, the paragraph and the advice of records of every verdict."""
 
 import json
 from typing import Any
 
 import pytest
 
-from core.runs.collapse_findings import COLLAPSE_FINDINGS
 from core.runs.records import AttributeSpread, CollapseRecord, MetricRecord, PhraseRecord, SpreadRecord
 from core.runs.verdict_words import ADVICE, REPETITION_WORDS
 
@@ -197,22 +196,6 @@ def test_one_document_is_singular() -> None:
     assert record.advice[0].text.startswith("the dataset has 1 document with a word in them")
     assert record.headline.startswith("inconclusive, 1 of about 500 documents, ")
     assert record_of("collapse", documents=1, turns="user").headline.startswith("collapse, 1 user turn, ")
-
-
-def test_records_of_older_files_get_the_same_words_and_keep_no_stored_ones() -> None:
-    old = {
-        "verdict": "collapse", "reference": None, "documents": 600, "tokens": 9_000, "note": "Collapse: text is repeated.",
-        "evidence": [f"{COLLAPSE_FINDINGS['repetition'].sentence} (exact_duplicates 0.5, limit 0.05)"], "advice": ["drop rows"],
-        "metrics": [{"name": "exact_duplicates", "candidate": 0.5, "reference": 0.0, "low": 0.0, "high": 0.05, "meaning": ""}],
-    }  # fmt: skip
-    record = CollapseRecord.model_validate(old)
-    assert record.headline == "collapse, 600 documents, no reference; 50 % of the documents repeat another"
-    assert [advice.cause for advice in record.advice] == ["copies", "few_seeds"]
-    assert record.metrics[0].interval is None
-    unknown = CollapseRecord.model_validate({**old, "evidence": ["types fall"], "metrics": []})
-    assert [advice.cause for advice in unknown.advice] == ["lost_words", "cautious_decoding", "few_seeds"]
-    few = CollapseRecord.model_validate({**old, "verdict": "under-powered", "evidence": [], "reference": "real.jsonl"})
-    assert few.headline == "inconclusive, 600 of about 1,000 documents vs real.jsonl; no repetition found"
 
 
 def test_json_has_the_words_and_they_are_read_back_from_the_facts() -> None:

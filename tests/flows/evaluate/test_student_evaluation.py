@@ -185,14 +185,6 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     write_run_report(run, manifest, plan.recipe, [], [])
     assert "2 of the replies differ from those without the draft." in run.report_file.read_text()
 
-    older = FOUND.model_dump_json(
-        exclude={"comparisons": True, "spent": True, "device": True, "rows": {"__all__": {"device"}}}
-    )
-    (run.student / STUDENT_EVALUATION_FILE).write_text(older)
-    write_run_report(run, manifest, plan.recipe, [], [])
-    assert json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]["comparisons"] == []
-    assert "Retention 0.75" in run.report_file.read_text()
-
 
 @pytest.mark.parametrize(
     ("words", "sentence"),

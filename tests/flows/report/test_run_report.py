@@ -249,7 +249,7 @@ def test_an_unfinished_run_says_why_and_how_it_is_resumed_as_it_was_called(
     assert format_run_card(runs_on, run, m.run, str(tmp_path)).endswith(
         f"stillhouse report {m.run} --runs-dir {tmp_path}"
     )
-    before = m.model_copy(update={"invocation": None})  # a run of an earlier version
+    before = m.model_copy(update={"invocation": None})  # of a release
     assert format_run_card(before, run, m.run, str(tmp_path)).endswith(
         f"stillhouse report {m.run} --runs-dir {tmp_path}"
     )
