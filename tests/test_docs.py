@@ -85,7 +85,6 @@ def blocks() -> list[Block]:
 NOT_RUN = {
     "README.md: make demo ": "minutes, and the whole suite; the commands are CI's own",
     "README.md: pipx": "installs for the user; tests/test_package.py installs the wheel",
-    "docs/compare.md: stillhouse diff": "tests/flows/compare/test_dataset_comparison.py has files, docs/releases.md releases",
     "docs/publish.md: export HF_TOKEN": "needs the Hub; tests/flows/publication/test_publication.py has one",
     "plugins/mcp/README.md: stillhouse mcp": "plugins/mcp/tests/test_protocol_server.py is a client of servers",
     "docs/containers.md: docker": "needs Docker",

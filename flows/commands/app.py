@@ -9,7 +9,6 @@ from core.plugins import find_part, iterate_parts
 from flows.commands import (
     agent_commands,
     assessment_commands,
-    comparison_commands,
     curate_command,
     dataset_commands,
     decision_commands,
@@ -63,7 +62,6 @@ for part in (
     dataset_commands,
     assessment_commands,
     feature_commands,
-    comparison_commands,
     curate_command,
     student_commands,
     decision_commands,

@@ -1,6 +1,6 @@
 """Makes a release of a folder that `stillhouse filter` wrote: rows that a user gave, not a run. Reads no row itself.
 
-It has the form of a run's release, so that `lineage`, `rollback`, `diff`, `publish` and `pull` take it; a lineage has releases of
+It has the form of a run's release, so that `lineage`, `rollback`, `publish` and `pull` take it; a lineage has releases of
 rows or of runs, never both. Each release has its own rows only.
 """
 

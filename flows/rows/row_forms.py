@@ -179,7 +179,7 @@ def describe_unknown_form(columns: Iterable[str]) -> str:
         return "has `text` alone, of which nothing is a question or an answer; give `messages`, or `prompt` and `completion`"
     if columns.keys() >= set(PAIR_COLUMNS):
         return (
-            "has `chosen` and `rejected`: pairs are read by `distill` with --set 'loss=\"dpo\"', `evaluate --data` and `diff`; "
+            "has `chosen` and `rejected`: pairs are read by `distill` with --set 'loss=\"dpo\"' and `evaluate --data`; "
             "to read one answer, name it: --columns user=prompt,assistant=chosen"
         )
     return (

@@ -33,7 +33,6 @@ LINES: dict[str, list[str]] = {
         "{given} --questions {data}/questions.toml --out {out}",
         "{data}/rows.jsonl --questions {data}/questions.toml --encoder {given}/student --out {out}",
     ],
-    "diff": ["{given} {data}/rows.jsonl --out {out}", "{data}/rows.jsonl {given} --out {out}"],
     "distill": [
         "{given} --out {out} --set epochs=1 --set start={given}/student",
         "{given} --out {given}/filled --set epochs=1 --set start={given}/adapted",

@@ -81,7 +81,6 @@ def test_every_command_that_reads_a_dataset_takes_names() -> None:
         "evaluate",
         "reference",
         "gaps",
-        "diff",
         "features",
         "index",
     }
@@ -113,7 +112,6 @@ def test_rows_that_are_not_read_are_named_with_their_columns(
         ["distill", "{rows}", "--out", "{out}"],
         ["reference", "{rows}", "--out", "{out}.parquet"],
         ["gaps", "{rows}", "--reference", "{plain}"],
-        ["diff", "{rows}", "{plain}"],
         ["review", "{rows}", "--summary"],
         ["index", "{out}", "--add", "{rows}"],
         ["decisions", "{rows}", "--out", "{out}"],

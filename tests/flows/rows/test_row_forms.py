@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from flows.compare.row_index import read_row_text
 from flows.rows.row_forms import build_row_document, read_row_conversation, read_row_pair
 from flows.rows.row_overrides import correct_row
 
@@ -32,7 +31,6 @@ SYSTEM_FORMS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("row", SYSTEM_FORMS)
 def test_a_system_prompt_is_read_wherever_it_is(row: dict[str, Any]) -> None:
     assert read_row_conversation(row) == read_row_conversation({"messages": LED})
-    assert read_row_text(row) == read_row_text({"messages": LED})
     assert build_row_document(row).around == "You bake."
     without = {key: value for key, value in row.items() if key != "system"}
     if "You bake." not in json.dumps(without):
