@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agents.checks.base import Check, Options, find_file_options
-from agents.checks.code.tested_solution import code_check, solved_again_check
 from agents.checks.judge import judge_check
 from agents.checks.math.known_answer import answer_check
 from agents.checks.math.solution_agreement import agreement_check
@@ -25,6 +24,7 @@ from core.errors import RecipeProblem, suggest_name
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
 from core.project_files import find_referenced_file
+from plugins.code.checks.tested_solution import code_check, solved_again_check
 
 BUILT_IN_CHECKS: tuple[Check, ...] = (
     agreement_check,

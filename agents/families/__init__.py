@@ -6,7 +6,6 @@ from typing import Any
 
 from agents.families.arithmetic import ArithmeticFamily
 from agents.families.base import RecipeFamily
-from agents.families.code import CodeFamily
 from agents.families.constrained_instructions import ConstrainedInstructionsFamily
 from agents.families.decisions import DecisionsFamily
 from agents.families.extraction import ExtractionFamily
@@ -17,6 +16,7 @@ from agents.families.tool_calls import ToolCallsFamily
 from agents.families.user_tools import UserToolsFamily
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
+from plugins.code.family import CodeFamily
 
 ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ConstrainedInstructionsFamily(),

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.checks import Subject
-from agents.checks.code import call_harness
-from agents.checks.code.assertions import MAX_CHARACTERS, MAX_TESTS, InvalidTests, TestCase, parse_test_cases
-from agents.checks.code.function_calls import FunctionCall
-from agents.checks.code.mutants import draw_mutants
-from agents.checks.code.tested_solution import CodeOptions, code_check
 from agents.reply_schema import Finding
 from agents.sandbox.python_sandbox import SandboxLimits, run_python
 from core.sample import Candidate, Message, Seed
+from plugins.code.checks import call_harness
+from plugins.code.checks.assertions import MAX_CHARACTERS, MAX_TESTS, InvalidTests, TestCase, parse_test_cases
+from plugins.code.checks.function_calls import FunctionCall
+from plugins.code.checks.mutants import draw_mutants
+from plugins.code.checks.tested_solution import CodeOptions, code_check
 
 LIMITS = SandboxLimits(cpu_seconds=100, wall_seconds=240, memory_mb=1024, output_bytes=2**23)
 RECORDER = """

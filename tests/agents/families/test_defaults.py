@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from agents.checks.code.tested_solution import SolutionDraft
 from agents.checks.judge import JudgeVote
 from agents.checks.math.solution_agreement import IndependentSolution
 from agents.families import ALL_FAMILIES
@@ -23,6 +22,7 @@ from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from flows.data.curated_run import build_conversation_document
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from plugins.code.checks.tested_solution import SolutionDraft
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.checks import Check, Subject
-from agents.checks.code.tested_solution import code_check, solved_again_check
 from agents.checks.math.known_answer import answer_check
 from agents.checks.math.solution_agreement import agreement_check
 from agents.checks.text.second_reader import read_again_check
@@ -29,6 +28,7 @@ from core.errors import RecipeError
 from core.project_files import PROJECT
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.code.checks.tested_solution import code_check, solved_again_check
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from agents.checks import Options
-from agents.checks.code.assertions import MAX_TESTS, InvalidTests, parse_python, parse_test_cases
-from agents.checks.code.tested_solution import find_definition
 from agents.checks.plain_answers import strip_code_fence
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed
+from plugins.code.checks.assertions import MAX_TESTS, InvalidTests, parse_python, parse_test_cases
+from plugins.code.checks.tested_solution import find_definition
 
 LEVELS: Mapping[str, str] = {
     "easy": "1 or 2 decisions",

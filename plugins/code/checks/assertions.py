@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from agents.checks.code import call_harness
-from agents.checks.code.function_calls import MAX_SHOWN_CHARACTERS, CallOutcome, FunctionCall, short_repr
+from plugins.code.checks import call_harness
+from plugins.code.checks.function_calls import MAX_SHOWN_CHARACTERS, CallOutcome, FunctionCall, short_repr
 
 ASSERT_FORM = (
     "each test is `assert f(ARGUMENTS) == VALUE` with literal arguments and a literal value; for floats "

@@ -1,25 +1,26 @@
 import asyncio
+import importlib.util
 import json
 import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import prompts
 from agents.checks import Subject
-from agents.checks.code.tested_solution import CodeOptions, code_check
-from agents.families.code import CHOOSE_NAME, LEVELS, REGISTERS, CodeDraft, CodeFamily, count_decisions
-from agents.families.code_ideas import DOMAINS, OPERATIONS, build_code_rows
 from agents.planning.run_plan import RunPlan
 from agents.sandbox.python_sandbox import sandbox_problem
 from core.errors import RecipeError, UsageError
 from core.project_files import PROJECT
 from core.sample import RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.code.checks.tested_solution import CodeOptions, code_check
+from plugins.code.family import CHOOSE_NAME, LEVELS, REGISTERS, CodeDraft, CodeFamily, count_decisions
 from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
@@ -42,6 +43,19 @@ for sample in json.load(sys.stdin):
     print(sample["id"])
 """
 """Runs solutions and tests as Python does, the plain way that proves nothing by itself, as a second opinion."""
+
+
+def load_ideas() -> ModuleType:
+    """The program that writes the shipped seeds."""
+    spec = importlib.util.spec_from_file_location("make_code_tasks", PROJECT / "data/seeds/make_code_tasks.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+IDEAS = load_ideas()
 
 
 async def never_ask(*_: Any, **__: Any) -> Any:
@@ -187,7 +201,7 @@ def read_shipped_rows() -> list[dict[str, Any]]:
 
 def test_shipped_ideas_are_the_domains_crossed_with_the_operations() -> None:
     rows = read_shipped_rows()
-    assert rows == list(build_code_rows()), "python -m agents.families.code_ideas > data/seeds/code_tasks.jsonl"
+    assert rows == list(IDEAS.build_code_rows()), "python data/seeds/make_code_tasks.py > data/seeds/code_tasks.jsonl"
     assert len({row["idea"] for row in rows}) == len(rows) >= 450
     assert len({row["category"] for row in rows}) >= 12
     assert min(Counter(row["domain"] for row in rows).values()) >= 12
@@ -199,7 +213,7 @@ def test_shipped_ideas_are_the_domains_crossed_with_the_operations() -> None:
 
 
 def test_shipped_ideas_are_sentences_of_their_domain() -> None:
-    events = {event for domain in DOMAINS for event in (domain.opens, domain.closes)}
+    events = {event for domain in IDEAS.DOMAINS for event in (domain.opens, domain.closes)}
     for row in read_shipped_rows():
         for text in (row["idea"], *row["twist"], *row["shape"]):
             assert not re.search(r"\b[Aa] [aeio]|\b[Aa]n [^aeio\W]|one for each of the|  ", text), text
@@ -214,7 +228,7 @@ def test_no_example_of_the_prompt_has_a_shipped_idea() -> None:
     little = set(
         "a an the of by in to for with from at and or so that who which is are were it its one each no all up".split()
     )
-    ideas = [(set(re.findall(r"[a-z]{2,}", operation.idea)) - little, operation.idea) for operation in OPERATIONS]
+    ideas = [(set(re.findall(r"[a-z]{2,}", operation.idea)) - little, operation.idea) for operation in IDEAS.OPERATIONS]
     twists = {twist for row in read_shipped_rows() for twist in row["twist"]}
     for asked, _ in read_examples():
         idea, twist = re.findall(r"^(?:Idea: .*?: |Variant: )(.*)\.$", asked, re.MULTILINE)

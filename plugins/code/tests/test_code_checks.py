@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from agents.checks import Subject
-from agents.checks.code import call_harness
-from agents.checks.code.assertions import InvalidTests, parse_test_cases
-from agents.checks.code.function_calls import ENDED, CallLimits, CallOutcome, FunctionCall, run_calls
-from agents.checks.code.mutants import draw_mutants
-from agents.checks.code.tested_solution import CodeOptions, SolvedAgainOptions, code_check, solved_again_check
 from agents.reply_schema import Finding
 from agents.sandbox.python_sandbox import sandbox_problem
 from core.sample import Candidate, Message, Seed
+from plugins.code.checks import call_harness
+from plugins.code.checks.assertions import InvalidTests, parse_test_cases
+from plugins.code.checks.function_calls import ENDED, CallLimits, CallOutcome, FunctionCall, run_calls
+from plugins.code.checks.mutants import draw_mutants
+from plugins.code.checks.tested_solution import CodeOptions, SolvedAgainOptions, code_check, solved_again_check
 from tests.agents.checks.rows import check_each
 
 ROOT = Path(__file__).parents[3]
-GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/code.jsonl").read_text().splitlines()]
+GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden.jsonl").read_text().splitlines()]
 needs_sandbox = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
 
 
@@ -301,7 +301,7 @@ open("/proc/self/gid_map", "w").write(f"1000 {group} 1")
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
 from core.errors import RecipeError
 from flows.recipes.recipe_catalog import load_recipe_plan
-from tests.agents.checks.test_code import GOLDEN, found
+from plugins.code.tests.test_code_checks import GOLDEN, found
 try:
     load_recipe_plan("code", ["teachers.main={model='fake/code'}"])
 except RecipeError as error:

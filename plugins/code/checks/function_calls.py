@@ -10,8 +10,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.checks.code import call_harness
 from agents.sandbox.python_sandbox import SandboxLimits, SandboxResult, run_python
+from plugins.code.checks import call_harness
 
 HASH_SEEDS = (0, 1, 2)
 """The order of a set of strings changes with the hash seed, so what hangs on it differs between these."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from agents.checks.code import call_harness
-from agents.checks.code.function_calls import FunctionCall
+from plugins.code.checks import call_harness
+from plugins.code.checks.function_calls import FunctionCall
 
 MAX_TRIES_FACTOR = 8
 """Tries for each wanted probe; a function without arguments, or with one of type bool, has few."""

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agents.checks.code import call_harness
-from agents.checks.code.function_calls import FunctionCall
-from agents.checks.code.probe_inputs import draw_probes
+from plugins.code.checks import call_harness
+from plugins.code.checks.function_calls import FunctionCall
+from plugins.code.checks.probe_inputs import draw_probes
 
 EMPTY = ast.parse("")
 scalars = st.one_of(st.booleans(), st.integers(-50, 50), st.floats(-9, 9), st.text("abA 1\n", max_size=6), st.none())

@@ -1,6 +1,6 @@
 """The shipped ideas of programming tasks: domains crossed with operations. Knows no recipe and no run.
 
-    python -m agents.families.code_ideas > data/seeds/code_tasks.jsonl
+    python data/seeds/make_code_tasks.py > data/seeds/code_tasks.jsonl
 
 An operation names the fields that it needs, the variants that fit it, and the levels and domains in which it makes sense. So
 every pair is sensible. A variant changes its idea and never forbids it. No example of the prompt has an idea of this table.

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from agents.checks.base import first_fault
-from agents.checks.code.call_harness import MODULES
+from plugins.code.checks.call_harness import MODULES
 
 FORBIDDEN_BUILTINS = {
     "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr", "globals", "input", "locals",

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from agents.checks.base import AttemptJudge, Options, Subject, build_finding, check, first_fault
-from agents.checks.code import call_harness
-from agents.checks.code.assertions import (
+from agents.checks.plain_answers import CODE_ANSWER, strip_code_fence
+from agents.reply_schema import Finding, ReplySchema
+from agents.sandbox.python_sandbox import sandbox_problem
+from plugins.code.checks import call_harness
+from plugins.code.checks.assertions import (
     InvalidTests,
     TestCase,
     count_distinct_calls,
@@ -21,7 +24,7 @@ from agents.checks.code.assertions import (
     parse_python,
     parse_test_cases,
 )
-from agents.checks.code.function_calls import (
+from plugins.code.checks.function_calls import (
     ENDED,
     HASH_SEEDS,
     MAX_SHOWN_CHARACTERS,
@@ -32,12 +35,9 @@ from agents.checks.code.function_calls import (
     run_calls,
     short_repr,
 )
-from agents.checks.code.mutants import SolutionMutant, draw_boundary_mutants, draw_mutants, unparse_solution
-from agents.checks.code.outside_access import find_outside_access
-from agents.checks.code.probe_inputs import draw_probes
-from agents.checks.plain_answers import CODE_ANSWER, strip_code_fence
-from agents.reply_schema import Finding, ReplySchema
-from agents.sandbox.python_sandbox import sandbox_problem
+from plugins.code.checks.mutants import SolutionMutant, draw_boundary_mutants, draw_mutants, unparse_solution
+from plugins.code.checks.outside_access import find_outside_access
+from plugins.code.checks.probe_inputs import draw_probes
 
 MAX_CHARACTERS = 10_000
 MAX_FAULT_CHARACTERS = 600

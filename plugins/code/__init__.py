@@ -1,0 +1,1 @@
+"""Programming tasks whose solutions pass tests that can fail, in the sandbox."""
