@@ -5,6 +5,7 @@ A recipe names an extension, and only the part of that name is imported; no file
 extension does.
 """
 
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -114,6 +115,14 @@ class ExtensionPoint(Generic[T]):
     def list_names(self) -> list[str]:
         """The names that plugins and this program offer, without importing a part."""
         return sorted({*list_offered_names(self.kind), *_registered[self.kind]})
+
+    def list_usable(self) -> list[T]:
+        """What plugins and this program offer, without what cannot be used: for messages and listings."""
+        usable = []
+        for name in self.list_names():
+            with contextlib.suppress(UnusablePlugin):
+                usable.append(self.require(name).value)
+        return usable
 
     def register(self, value: T) -> T:
         """Make `value` known in this process under its own name. A second one of the same name replaces the first.

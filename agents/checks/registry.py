@@ -24,7 +24,6 @@ from core.errors import RecipeProblem, suggest_name
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
 from core.project_files import find_referenced_file
-from plugins.code.checks.tested_solution import code_check, solved_again_check
 
 BUILT_IN_CHECKS: tuple[Check, ...] = (
     agreement_check,
@@ -33,8 +32,6 @@ BUILT_IN_CHECKS: tuple[Check, ...] = (
     judge_check,
     occurs_check,
     schema_check,
-    code_check,
-    solved_again_check,
     quotes_check,
     supported_check,
     read_again_check,
@@ -44,6 +41,11 @@ BUILT_IN_CHECKS: tuple[Check, ...] = (
 CHECK_EXTENSIONS: ExtensionPoint[Check] = ExtensionPoint(
     "check", Check, lambda: [check.name for check in BUILT_IN_CHECKS]
 )
+
+
+def list_checks() -> list[Check]:
+    """The built-in checks, and those of plugins that can be used; none of a family."""
+    return [*BUILT_IN_CHECKS, *CHECK_EXTENSIONS.list_usable()]
 
 
 class BoundCheck(NamedTuple):

@@ -16,7 +16,6 @@ from agents.families.tool_calls import ToolCallsFamily
 from agents.families.user_tools import UserToolsFamily
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
-from plugins.code.family import CodeFamily
 
 ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ConstrainedInstructionsFamily(),
@@ -24,7 +23,6 @@ ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ArithmeticFamily(),
     InstructionsFamily(),
     ExtractionFamily(),
-    CodeFamily(),
     GroundedQAFamily(),
     ToolCallsFamily(),
     DecisionsFamily(),
@@ -33,6 +31,11 @@ FAMILIES = {family.name: family for family in ALL_FAMILIES}
 USER_TOOLS = UserToolsFamily()
 """`tool_calls` with `[[tools]]`."""
 FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family", RecipeFamily, lambda: FAMILIES)
+
+
+def list_families() -> list[RecipeFamily]:
+    """The built-in families, and those of plugins that can be used."""
+    return [*ALL_FAMILIES, *map(_make_family, FAMILY_EXTENSIONS.list_usable())]
 
 
 def find_family(name: str, *, own_tools: bool = False) -> RecipeFamily:

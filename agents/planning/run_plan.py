@@ -12,7 +12,7 @@ from typing import Any
 import prompts
 from agents.checks.base import AttemptJudge, Options
 from agents.checks.judge import JudgeOptions, read_labelled_answers
-from agents.checks.registry import BUILT_IN_CHECKS, BoundCheck, bind_checks
+from agents.checks.registry import BoundCheck, bind_checks, list_checks
 from agents.families import USER_TOOLS, find_family, find_family_extension
 from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
@@ -422,7 +422,7 @@ def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
 
 def _difficulty_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     if plan.recipe.difficulty and not plan.attempt_check:
-        able = sorted(check.name for check in (*BUILT_IN_CHECKS, *plan.family.checks) if check.attempt)
+        able = sorted(check.name for check in (*list_checks(), *plan.family.checks) if check.attempt)
         yield RecipeProblem(
             "difficulty",
             f"no check of this recipe knows the right answer, so no attempt can be judged; leave the table out, or add one "

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from agents.checks.base import Check, Subject
 from agents.checks.plain_answers import AnswerForm
-from agents.checks.registry import BUILT_IN_CHECKS, BoundCheck, bind_checks
-from agents.families import ALL_FAMILIES, find_family
+from agents.checks.registry import BoundCheck, bind_checks, list_checks
+from agents.families import find_family, list_families
 from agents.families.base import RecipeFamily
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import Finding, InvalidReply
@@ -125,8 +125,8 @@ def describe_scoring(plan: RunPlan, *, written: bool) -> ScoringChecks:
         raise UsageError(f"{name}: has no check, so every answer would get the same reward; add [[verifiers]]")
     usable = [(bound, form) for bound in plan.checks if (form := find_plain_form(bound.check)) and _knows_answer(bound)]
     if written and not usable:
-        judging = [check.name for check in list_built_in_checks() if find_plain_form(check)]
-        by_seed = [one.name for one in ALL_FAMILIES if one.asks_by_seed]
+        judging = [check.name for check in list_known_checks() if find_plain_form(check)]
+        by_seed = [one.name for one in list_families() if one.asks_by_seed]
         raise UsageError(
             f"{name}: no check of the family {family} can decide by code whether an answer is right; those that can are "
             f"{', '.join(judging)}, and all checks of the families whose seeds ask, {', '.join(by_seed)}"
@@ -146,9 +146,9 @@ def find_plain_form(check: Check) -> AnswerForm | None:
     return check.attempt.plain if check.attempt else None
 
 
-def list_built_in_checks() -> list[Check]:
+def list_known_checks() -> list[Check]:
     """Those of every family and of each, once by name."""
-    checks = [*BUILT_IN_CHECKS, *(check for family in ALL_FAMILIES for check in family.checks)]
+    checks = [*list_checks(), *(check for family in list_families() for check in family.checks)]
     return list({check.name: check for check in checks}.values())
 
 

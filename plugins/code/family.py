@@ -4,6 +4,7 @@ the solution. Runs no code: its checks do, in the sandbox.
 
 import ast
 from collections.abc import Mapping
+from pathlib import Path
 from random import Random
 from typing import Annotated, Any, ClassVar
 
@@ -86,6 +87,7 @@ class CodeTaskOptions(Options):
 
 class CodeFamily(RecipeFamily):
     name = "code"
+    prompts = Path(__file__).with_name("prompts")
     fields = (*CodeDraft.model_fields, "decisions")
     options = CodeTaskOptions
     # Lines and names repeat in a program, so no filter for repetition.

@@ -155,7 +155,7 @@ def test_work_in_other_processes_refuses_what_is_registered_here_only(rows: Path
     ("extension", "fault"),
     [
         (type("Exact", (NoBees,), {"__annotations__": {"type": Literal["exact"]}}), "'exact' is the name of a built-in filter"),
-        (type("Code", (Lines,), {"name": "code"}), "'code' is the name of a built-in family"),
+        (type("Extraction", (Lines,), {"name": "extraction"}), "'extraction' is the name of a built-in family"),
         (stillhouse.check("judge")(lambda subject, options: None), "'judge' is the name of a built-in check"),
         (stillhouse.loss("sft")(lambda logits, targets, options: None), "'sft' is the name of a built-in loss"),
         (stillhouse.loss("held_out")(lambda logits, targets, options: None), "has a reserved name; give it another"),

@@ -5,26 +5,28 @@ from pathlib import Path
 import pytest
 
 import prompts
-from agents.families import FAMILIES
+from agents.families import list_families
+from agents.families.base import RecipeFamily
 from agents.studies.preview import preview_samples
 from core.errors import UsageError
 from flows.recipes.recipe_catalog import load_recipe_plan
 
+FAMILIES = {family.name: family for family in list_families()}
 ROLES = [
-    (family.name, role)
+    pytest.param(family, role, id=f"{family.name}-{role}")
     for family in FAMILIES.values()
     for role in (*family.writes, *family.revises, "repair", "critic")
 ]
 
 
 @pytest.mark.parametrize(("family", "role"), ROLES)
-def test_every_prompt_ends_with_what_the_user_asks(family: str, role: str) -> None:
-    prompt = prompts.load_prompt(family, role)
+def test_every_prompt_ends_with_what_the_user_asks(family: RecipeFamily, role: str) -> None:
+    prompt = prompts.load_prompt(family.name, role, installed=family.prompts)
     assert prompt.messages[-1].role == "user"
     assert prompt.placeholders
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"constrained_instructions"}))
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"constrained_instructions", "image_questions"}))
 def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp_path: Path) -> None:
     places = " ".join(f"{{{{{name}}}}}" for name in (*FAMILIES[family].fields, "answer"))
     (tmp_path / "critic.md").write_text(f'## system\n"clear": it is clear\n\n## user\n{places}\n')

@@ -253,7 +253,7 @@ def test_decisions_of_a_solution_are_counted(solution: str, decisions: int) -> N
 
 
 def read_examples() -> list[tuple[str, dict[str, Any]]]:
-    _, *messages, _ = prompts.load_prompt("code", "generator").messages
+    _, *messages, _ = prompts.load_prompt("code", "generator", installed=CodeFamily.prompts).messages
     asked, answered = messages[::2], messages[1::2]
     return [(a.content, json.loads(b.content)) for a, b in zip(asked, answered, strict=True)]
 

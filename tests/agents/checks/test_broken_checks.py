@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from agents.reply_schema import InvalidReply, ReplySchema, parse_reply
-from agents.sandbox.python_sandbox import sandbox_problem
 from core.errors import ChecksBroke
 from core.sample import RejectionReason, Sample, SampleStatus
 from flows.data.curated_run import read_finished_samples
@@ -15,57 +14,6 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
 from tests.support.produce_run import produce_run
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
-
-in_sandbox = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
-
-ADD = "def add(a: int, b: int = 0) -> int:\n    return a + b"
-HUGE = "0x" + "f" * 5000
-TESTS = "assert add(1, 2) == 3\nassert add(-4, b=9) == 5\nassert add(10) == 10"
-FORGED = """
-import os
-def add(a, b=0):
-    os.write(3, b'{"value": {"float": 1, "0x1p1": 2}}')
-    os._exit(0)
-"""
-
-
-def coded(solution: str, tests: str, folder: Path, options: str = "") -> list[Sample]:
-    reply = {"task": "Return the sum of two whole numbers.", "explanation": "x", "solution": solution, "tests": tests}
-    settings = ["samples=2", "task.twists=1.0", "agents.critic=false", "topology.max_revisions=1"]
-    plan = load_recipe_plan("code", [*settings, f"verifiers=[{{type='code', mutants=4{options}}}]"])
-    return produce_scripted(plan, ScriptedTeacher(lambda _: json.dumps(reply)), folder)
-
-
-@in_sandbox
-@pytest.mark.parametrize(
-    ("solution", "tests", "options", "check", "evidence"),
-    [
-        (f"X = {HUGE}\n{ADD}", TESTS, "", "code_form", "a number has more than 4,000 digits; compute it"),
-        (ADD.replace("= 0", f"= {HUGE}"), TESTS, "", "code_form", "a number has more than 4,000 digits; compute it"),
-        (ADD, f"assert add({HUGE}, 0) == 1\n{TESTS}", "", "code_form", "line 1: a number has more than 4,000 digits"),
-        (ADD, f"add({HUGE})\n{TESTS}", "", "code_form", "line 1: a number has more than 4,000 digits"),
-        (
-            "def add(a, b=0):\n    raise ValueError('\\ud800 lone')",
-            TESTS,
-            "",
-            "code_passes",
-            "raises ValueError: ? lone",
-        ),
-        (FORGED, TESTS, ", pure=false", "code_passes", "says something that is no answer"),
-    ],
-    ids=["solution", "default", "test", "statement", "surrogate", "forged"],
-)
-def test_what_a_teacher_writes_as_code_ends_no_run(
-    solution: str, tests: str, options: str, check: str, evidence: str, tmp_path: Path
-) -> None:
-    samples = coded(solution, tests, tmp_path, options)
-    assert [(one.state, one.reason, one.detail) for one in samples] == [
-        (SampleStatus.dropped, RejectionReason.verifier, check)
-    ] * 2
-    for one in samples:
-        assert [verdict.revision for verdict in one.verdicts if not verdict.passed] == [0, 1], "it came back as advice"
-        assert evidence in one.verdicts[-1].evidence
-        assert Sample.model_validate_json(one.model_dump_json()) == one
 
 
 def test_a_pattern_of_90000_brackets_costs_its_sample_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from agents.checks.judge import JudgeVote
 from agents.checks.math.solution_agreement import IndependentSolution
-from agents.families import ALL_FAMILIES
+from agents.families import ALL_FAMILIES, list_families
 from agents.families.constrained_instructions import AnswerDraft, ConversationDraft
 from agents.families.instructions import InstructionDraft
 from agents.families.reasoning import ReasoningDraft
@@ -22,13 +22,14 @@ from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from flows.data.curated_run import build_conversation_document
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
-from plugins.code.checks.tested_solution import SolutionDraft
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
-SHIPPED = {family.name: family.name.replace("_", "-") for family in ALL_FAMILIES if family.name != "decisions"} | {
-    "constrained_instructions": "conversations",
-    "pictures": "charts",
+OTHER_NAMES = {"constrained_instructions": "conversations", "pictures": "charts"}
+SHIPPED = {
+    family.name: OTHER_NAMES.get(family.name, family.name.replace("_", "-"))
+    for family in list_families()
+    if family.name != "decisions"
 }
 """The recipe for a capable model, by family. Questions of `decisions` have no default, and its recipe was not measured yet."""
 RENAMED_REPLY_TYPES = {
@@ -38,7 +39,6 @@ RENAMED_REPLY_TYPES = {
     ReasoningDraft: "Draft",
     JudgeVote: "Judgement",
     IndependentSolution: "Solution",
-    SolutionDraft: "Solved",
 }
 """Reply types and their titles, by which teachers, caches and fake scripts know them."""
 RECORDED = Path(__file__).with_name("recorded.jsonl")
@@ -184,7 +184,7 @@ def test_a_renamed_reply_type_keeps_the_title_that_request_digests_contain() -> 
 
 def test_a_named_reference_is_no_file_of_the_recipes_folder(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
-    base = (PROJECT / "flows" / "recipes" / "code.toml").read_text()
+    base = (PROJECT / "flows" / "recipes" / "instructions.toml").read_text()
     (tmp_path / "base" / "recipe.toml").write_text(f'collapse.reference = "python"\n{base}')
     (tmp_path / "mine.toml").write_text('extends = "base"\nname = "mine"\n')
     plan = load_recipe_plan(str(tmp_path / "mine.toml"))

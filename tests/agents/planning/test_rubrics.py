@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import prompts
-from agents.families import FAMILIES
+from agents.families import list_families
+from agents.families.base import RecipeFamily
 from agents.planning.rubrics import asks_for_quotes, build_review_schema, find_rubrics
 from core.errors import RecipeError, UsageError
 from core.sample import RejectionReason, SampleStatus
@@ -25,9 +26,9 @@ def review(scores: Any) -> str:
     return json.dumps({"scores": scores, "faults": [], "advice": "Keep it."})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_critic_of_every_family_names_its_rubrics(family: str) -> None:
-    rubrics = find_rubrics(prompts.load_prompt(family, "critic"))
+@pytest.mark.parametrize("family", list_families(), ids=lambda family: family.name)
+def test_the_critic_of_every_family_names_its_rubrics(family: RecipeFamily) -> None:
+    rubrics = find_rubrics(prompts.load_prompt(family.name, "critic", installed=family.prompts))
     assert rubrics
     scores = build_review_schema(rubrics)["properties"]["scores"]
     assert list(scores["properties"]) == scores["required"] == list(rubrics)

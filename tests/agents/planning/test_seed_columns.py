@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from agents.families import FAMILIES
+from agents.families import list_families
 from agents.planning.seeds import RunSeeds
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
@@ -24,6 +24,7 @@ from tests.support.colored_pictures import draw_square
 from tests.support.scripted_teacher import produce_scripted
 
 SEEDS = PROJECT / "data" / "seeds"
+FAMILIES = {family.name: family for family in list_families()}
 ROWS: dict[str, dict[str, Any]] = {
     "constrained_instructions": {"topic": "bees", "words": ["hive", "honey"]},
     "arithmetic": {"story": "a bakery"},
@@ -91,7 +92,9 @@ def written(folder: Path, family: str, *rows: dict[str, Any]) -> Path:
     """A recipe of the family with the family's prompts and the fact added."""
     own = folder / "prompts"
     shutil.copytree(
-        PROJECT / "prompts" / family, own, ignore=shutil.ignore_patterns("verifier.md", "vote.md", "blind.md")
+        FAMILIES[family].prompts or PROJECT / "prompts" / family,
+        own,
+        ignore=shutil.ignore_patterns("verifier.md", "vote.md", "blind.md"),
     )
     for file in own.glob("*.md"):
         text = file.read_text().rstrip()

@@ -28,7 +28,6 @@ from core.errors import RecipeError
 from core.project_files import PROJECT
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.code.checks.tested_solution import code_check, solved_again_check
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
@@ -182,7 +181,7 @@ def test_a_family_without_a_known_answer_refuses_the_table(recipe: str) -> None:
     assert "difficulty: no check of this recipe knows the right answer" in str(refused.value)
 
 
-@pytest.mark.parametrize("recipe", ["arithmetic", "code", "extraction", "grounded-qa", "reasoning"])
+@pytest.mark.parametrize("recipe", ["arithmetic", "extraction", "grounded-qa", "reasoning"])
 def test_a_family_with_a_known_answer_accepts_the_table(recipe: str) -> None:
     plan = load_recipe_plan(recipe, [MEASURED])
     assert plan.attempt_judge is not None
@@ -190,7 +189,6 @@ def test_a_family_with_a_known_answer_accepts_the_table(recipe: str) -> None:
     assert plan.agents["solver"].max_tokens == plan.recipe.agents.generator.max_tokens
 
 
-TASK = {"solution": "def double(n):\n    return 2 * n", "tests": "assert double(2) == 4\nassert double(5) == 10"}
 PASSAGE = {"text": "The drum takes 8 kg of cotton.", "question": "How much cotton fits?", "answer": "8 kg"}
 
 
@@ -201,10 +199,6 @@ PASSAGE = {"text": "The drum takes 8 kg of cotton.", "question": "How much cotto
         (expression_check, {}, {"answer": 0.5}, {"answer": "1/2"}, {"answer": 5}),
         (answer_check, {"expected": "12 kg"}, {"answer": "12 kg"}, {"answer": "12.0 kg"}, {"answer": "12 g"}),
         (complete_check, {}, {"answer": '{"a":1,"b":null}'}, {"answer": '{"b": null, "a": 1}'}, {"answer": '{"a":1}'}),
-        (code_check, {}, TASK, {"solution": "```python\ndef double(n):\n    return n + n\n```"},
-         {"solution": "def double(n):\n    return n + 2"}),
-        (solved_again_check, {}, TASK, {"solution": "def double(n):\n    return n + n"},
-         {"solution": "def double(n):\n    return open('x')"}),
         (read_again_check, {"text": PASSAGE["text"]}, PASSAGE, {"found": True, "answer": "8 kg of cotton"},
          {"found": True, "answer": "3 kg"}),
         (read_again_check, {"text": PASSAGE["text"], "answerable": False}, PASSAGE, {"found": False, "answer": ""},

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from agents.families import FAMILIES, family_defaults
+from agents.families import list_families
 from core.errors import UsageError
 from core.runs.records import CollapseRecord, CollapseVerdict
 from core.shared_options import DataKind
@@ -224,8 +224,8 @@ def test_the_worse_role_of_a_dialogue_counts() -> None:
 
 
 def test_families_name_the_kind_of_their_answers() -> None:
-    named = {name: family_defaults(name).get("collapse", {}).get("kind") for name in FAMILIES}
-    assert {name: kind for name, kind in named.items() if kind} == {
+    named = {family.name: family.defaults.get("collapse", {}).get("kind") for family in list_families()}
+    kinds = {
         "arithmetic": "arithmetic",
         "code": "code",
         "extraction": "json",
@@ -233,3 +233,4 @@ def test_families_name_the_kind_of_their_answers() -> None:
         "pictures": "prose",
         "tool_calls": "json",
     }
+    assert named == {name: kinds.get(name) for name in named}

@@ -195,7 +195,7 @@ def test_preview_prints_the_request_role_by_role(capsys: pytest.CaptureFixture[s
     ("words", "sentence"),
     [
         (["Mine", "--from", "smoke"], "Mine: cannot be a recipe's name; use lowercase letters, digits and dashes"),
-        (["code", "--from", "smoke"], "code: is the name of a built-in recipe; choose another name"),
+        (["extraction", "--from", "smoke"], "extraction: is the name of a built-in recipe; choose another name"),
         (["mine", "--from", "smok"], "smok: no recipe of this name; did you mean 'smoke'?"),
         (["mine", "--from", "smoke", "--out", "full"], "full: exists already and is not an empty folder; name another"),
         (["mine", "--from", "smoke", "--out", "full/file"], "full/file: exists already and is not an empty folder"),

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from agents.checks.plain_answers import read_code_answer, read_final_answer
-from agents.sandbox.python_sandbox import sandbox_problem
 from agents.studies.answer_scoring import AnswerScore, AnswerScorer, AnswerTask, ScoringChecks
 from core.config.agents import VerifierConfig
 from core.errors import UsageError
@@ -100,17 +99,9 @@ def test_written_requests_of_a_run_are_scored_by_what_their_check_knows(tmp_path
     assert [(one.passed, one.check) for one in shuffled] == [(False, config["attempt"])] * 3
 
 
-TESTS = "assert double(2) == 4\nassert double(0) == 0\nassert double(-3) == -6\n"
-
-
 @pytest.mark.parametrize(
     ("family", "check", "fields", "answers"),
     [
-        pytest.param(
-            "code", "code", {"solution": "def double(n):\n    return 2 * n\n", "tests": TESTS},
-            {"Add:\n```python\ndef double(n):\n    return n + n\n```": True, "```\ndef double(n):\n    return n * n\n```": False},
-            marks=pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem())),
-        ),
         (
             "extraction", "complete", {"answer": '{"name":"Ann","age":5}'},
             {'```json\n{"age": 5, "name": "Ann"}\n```': True, '{"name": "Ann", "age": 6}': False, "Ann is five": False},
@@ -139,7 +130,7 @@ def test_answers_are_read_from_the_end_of_a_reply() -> None:
 @pytest.mark.parametrize(
     ("source", "settings", "sentence"),
     [
-        ("code", (), "the generator writes the requests; make a run of it, and name the run"),
+        ("extraction", (), "the generator writes the requests; make a run of it, and name the run"),
         ("conversations", (), "has the turns user, user, user, and an environment has one turn"),
         ("smoke", ("verifiers=[]",), "has no check, so every answer would get the same reward"),
         ("smoke", ('verifiers=[{type="judge", rubric="Is it good?"}]',), "the check judge asks a teacher"),

@@ -14,10 +14,17 @@ from agents.studies.preview import preview_samples
 from core.project_files import PROJECT
 from core.sample import Sample, SampleStatus
 from core.storage.recording import RecordedSample, read_recording
-from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
 
 RECORDINGS = PROJECT / "benchmarks" / "recordings"
 EARLIER = RECORDINGS / "earlier"
+
+
+def list_recordings(folder: Path) -> list[Path]:
+    """Those of recipes whose plugin is installed."""
+    return [path for path in sorted(folder.glob("*.jsonl")) if path.stem in list_built_in_recipes()]
+
+
 REFUSED_NOW = {
     "conversations": {31: "max_sentence_words"},
     "grounded-qa": {30: "read_again", 48: "read_again"},
@@ -40,7 +47,7 @@ def replay(recipe: str, path: Path, recorded: list[RecordedSample]) -> list[Samp
     return list(asyncio.run(preview_samples(plan, len(recorded), threading.Event())).samples)
 
 
-@pytest.mark.parametrize("path", sorted(EARLIER.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", list_recordings(EARLIER), ids=lambda path: path.stem)
 def test_no_good_draft_of_a_capable_model_is_sent_back(path: Path) -> None:
     recorded = list(read_recording(path))
     revised = [sample for sample in recorded if any(reply.revision for reply in sample.replies)]
@@ -53,7 +60,7 @@ def test_no_good_draft_of_a_capable_model_is_sent_back(path: Path) -> None:
     assert sent_back == {}
 
 
-@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", list_recordings(RECORDINGS), ids=lambda path: path.stem)
 def test_checks_refuse_no_good_first_draft(path: Path) -> None:
     recorded = list(read_recording(path))
     assert len(recorded) == 60
