@@ -364,7 +364,7 @@ def test_a_strict_gate_refuses_the_small_run_and_validate_says_which_gate_holds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs, strict = tmp_path / "runs", 'collapse.gate="strict"'
-    run = make_run(runs, strict, REAL)
+    run = make_run(runs, strict, REAL, "seed=9")
     code, _, err = called(capsys, "release", run.name, "--runs-dir", str(runs))
     assert code == 3
     assert "assess at least 1,000" in err
