@@ -121,9 +121,7 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
         write_json(folder / "lineage.json", record.model_dump(mode="json", exclude=without))
         files["lineage.json"] = hash_file(folder / "lineage.json")
         released = format_current_time()
-        run_digests = {release.name: release.manifest.run.digest for release in line}
-        sources = run.read_sources()
-        files |= write_release_documents(folder, recipe, manifest, record, released, run_digests, sources, files)
+        files |= write_release_documents(folder, recipe, manifest, record, released, run.read_sources())
         last_sample = max(
             parse_sample_index(name)
             for index in run.shards()

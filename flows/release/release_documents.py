@@ -1,8 +1,8 @@
-"""The documents of a release: card, Croissant, bill of materials, training-data summary. Writes files; decides nothing."""
+"""The documents of a release: card and training-data summary. Writes files; decides nothing."""
 
 import re
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment
@@ -10,7 +10,7 @@ from jinja2 import Environment
 from core.config.recipe import Recipe
 from core.runs.records import RunManifest
 from core.runs.releases import LineageRecord
-from core.storage.atomic_files import hash_file, write_json, write_text
+from core.storage.atomic_files import hash_file, write_text
 from core.storage.sample_files import read_sample_columns
 from flows.data.dataset_card import (
     build_dataset_card,
@@ -20,15 +20,11 @@ from flows.data.dataset_card import (
     find_size_category,
     hide_folder,
 )
-from flows.release.croissant_document import build_croissant_document
-from flows.release.release_facts import ReleasedFile, ReleaseFacts, gather_release_facts
-from flows.release.sbom_document import build_sbom_document
+from flows.release.release_facts import ReleaseFacts, gather_release_facts
 from flows.report.filter_report import FilterReport
 from flows.terminal.text_format import format_count
 
 CARD = "README.md"
-CROISSANT = "croissant.json"
-SBOM = "sbom.spdx.json"
 TRAINING_SUMMARY = "training-data-summary.md"
 
 
@@ -38,47 +34,36 @@ def write_release_documents(
     manifest: RunManifest,
     lineage: LineageRecord,
     released: str,
-    run_digests: Mapping[str, str],
     sources: Mapping[str, str],
-    hashes: Mapping[str, str],
 ) -> dict[str, str]:
-    """Write all documents of the release in `folder`; each states the files before it. `hashes` are those of the release's other
-    files. Returns the hash of each document.
-    """
-    written: dict[str, str] = {}
-
-    def gather() -> ReleaseFacts:
-        files = [
-            ReleasedFile(path, digest, (folder / path).stat().st_size) for path, digest in {**hashes, **written}.items()
-        ]
-        return gather_release_facts(recipe, manifest, lineage, released, run_digests, sources, files)
-
+    """Write the documents of the release in `folder`. Returns the hash of each."""
     train, validation = _count_conversations(folder, manifest)
-    write_text(folder / CARD, build_dataset_card(manifest, recipe, train, validation, lineage))
-    written[CARD] = hash_file(folder / CARD)
-    write_text(folder / TRAINING_SUMMARY, build_training_summary(gather()))
-    written[TRAINING_SUMMARY] = hash_file(folder / TRAINING_SUMMARY)
-    write_json(folder / CROISSANT, build_croissant_document(gather(), folder))
-    written[CROISSANT] = hash_file(folder / CROISSANT)
-    write_json(folder / SBOM, build_sbom_document(gather()))
-    written[SBOM] = hash_file(folder / SBOM)
-    return written
+    facts = gather_release_facts(recipe, manifest, lineage, released, sources)
+    texts = {
+        CARD: build_dataset_card(manifest, recipe, train, validation, lineage),
+        TRAINING_SUMMARY: build_training_summary(facts),
+    }
+    return _write_documents(folder, texts)
 
 
-def write_rows_documents(folder: Path, facts: ReleaseFacts, filtered: FilterReport) -> dict[str, str]:
-    """As `write_release_documents`, of rows that a user gave. Nothing is known of their training content, so that summary is left
-    out.
+def write_rows_documents(
+    folder: Path, manifest: RunManifest, lineage: LineageRecord, filtered: FilterReport, data_file: str
+) -> dict[str, str]:
+    """As `write_release_documents`, of rows that a user gave, all in `data_file`. Nothing is known of their training content, so
+    that summary is left out.
     """
     card = _create_document_environment().get_template("rows_card.md")
-    license_fields, size = build_license_fields(facts.manifest.license), find_size_category(filtered.counts.kept)
-    text = card.render(facts=facts, m=facts.manifest, report=filtered, license_fields=license_fields, size=size)
-    write_text(folder / CARD, text + "\n")
-    written = {CARD: hash_file(folder / CARD)}
-    for name, build in ((CROISSANT, partial(build_croissant_document, folder=folder)), (SBOM, build_sbom_document)):
-        files = [ReleasedFile(path, digest, (folder / path).stat().st_size) for path, digest in written.items()]
-        write_json(folder / name, build(facts._replace(files=sorted([*facts.files, *files]))))
-        written[name] = hash_file(folder / name)
-    return written
+    license_fields, size = build_license_fields(manifest.license), find_size_category(filtered.counts.kept)
+    text = card.render(
+        lineage=lineage, m=manifest, report=filtered, license_fields=license_fields, size=size, data_file=data_file
+    )
+    return _write_documents(folder, {CARD: text + "\n"})
+
+
+def _write_documents(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return {name: hash_file(folder / name) for name in texts}
 
 
 def _count_conversations(folder: Path, manifest: RunManifest) -> tuple[int, int]:

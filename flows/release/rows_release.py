@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from core.config.filters import describe_filter
 from core.errors import GateNotMet, StoreError, UsageError
 from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.lineage import Lineage
@@ -33,10 +32,10 @@ from flows.data.dataset_card import hide_folder
 from flows.data.run_storage import RunStorage
 from flows.release.release_creation import CreatedRelease
 from flows.release.release_documents import write_rows_documents
-from flows.release.release_facts import DATASET_FOLDER, ReleasedFile, ReleaseFacts
 from flows.release.release_gate import find_release_refusals
 from flows.report.filter_report import FilterReport
 
+DATASET_FOLDER = "dataset/"
 FILTERS_FILE = "filters.json"
 """The filter report without texts and paths: dropped rows may have what must not be released."""
 LINEAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -162,12 +161,8 @@ def _write_release(filtered: FilteredFolder, manifest: RunManifest, lineage: Lin
         files = {name: hash_file(folder / name) for name in names}
         if read_filtered_folder(filtered.path).digest != filtered.digest or files[names[0]] != filtered.kept_hash:
             raise StoreError(f"{filtered.kept}: was changed while it was released; run the command again")
-        sized = [ReleasedFile(name, digest, (folder / name).stat().st_size) for name, digest in files.items()]
-        filters = {step.filter: describe_filter(step.filter) for step in report.steps if step.filter != "review"}
-        digests = {release.name: release.manifest.run.digest for release in line}
         released = manifest.started
-        facts = ReleaseFacts(None, filters, manifest, record, released, digests, [], [], sized)
-        files |= write_rows_documents(folder, facts, report)
+        files |= write_rows_documents(folder, manifest, record, report, names[0])
         whole = ReleaseManifest(
             release=f"{lineage.recipe}/{generation}", released=released, run=manifest, verdict=verdict,
             seeds=ancestors[-1].seeds if ancestors else 0, files=files, digest="",

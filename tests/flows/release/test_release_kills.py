@@ -14,7 +14,6 @@ from core.runs.lineage import Lineage
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
 from flows.release.release_creation import create_release
-from flows.release.release_documents import CROISSANT, SBOM
 from tests.support.forked import FORKS, Program
 from tests.support.lineages import OFF, lineage, make_release, make_run
 
@@ -34,12 +33,8 @@ def ended(process: Program, *codes: int) -> str:
 
 
 def content(found: Lineage) -> dict[int, dict[str, str]]:
-    """The hashes of all releases in the lineage, each of which is whole and builds on the one before it; without the documents
-    that state when a release was made."""
-    return {
-        one.generation: {name: digest for name, digest in one.manifest.files.items() if name not in (CROISSANT, SBOM)}
-        for one in found.read_verified()
-    }
+    """The hashes of all releases in the lineage, each of which is whole and builds on the one before it."""
+    return {one.generation: one.manifest.files for one in found.read_verified()}
 
 
 def check_clean(found: Lineage) -> None:
