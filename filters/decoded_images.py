@@ -29,7 +29,6 @@ GREY_LEVELS = 255.0
 MAX_STORED_BYTES = 64 << 20
 
 Grey = npt.NDArray[np.float32]
-Colors = npt.NDArray[np.uint8]
 """Height, width, and red, green and blue."""
 ImageHash = npt.NDArray[np.uint64]
 
@@ -67,32 +66,6 @@ def decode_grey(image: "Image") -> Grey:
         span = float(np.ptp(levels))
         return (levels - levels.min()) * np.float32(GREY_LEVELS / span) if span else np.zeros_like(levels)
     return np.asarray(_lay_over_white(image).convert("L"), dtype=np.float32)
-
-
-def sample_colors(image: "Image", grey: Grey, most: int) -> Colors:
-    """The red, green and blue levels of evenly spaced pixels, at most `most` a side, transparent parts over white. `grey` are the
-    grey levels of the image, which has no other color if it has over 8 bits a color.
-    """
-    from PIL import Image
-
-    size = (min(most, image.width), min(most, image.height))
-    source = image if not _is_deep(image) else Image.fromarray(grey.astype(np.uint8))
-    return np.asarray(_lay_over_white(source.resize(size, Image.Resampling.NEAREST)).convert("RGB"))
-
-
-def reduce_image(image: "Image", side: int) -> "Image":
-    """A small copy with at most `side` pixels a side and 8 bits a color, transparent parts over white."""
-    from PIL import Image
-
-    if _is_deep(image):
-        image = Image.fromarray(decode_grey(image).astype(np.uint8))
-    scale = min(1.0, side / max(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    mode = "RGBA" if image.has_transparency_data else "RGB"
-    reduced = image.convert(mode).resize(size, Image.Resampling.BOX)
-    small = _lay_over_white(reduced).convert("RGB")
-    small.info.clear()  # no profile or text of a stranger is written again
-    return small
 
 
 def _is_deep(image: "Image") -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.runs.collapse_assessment import CollapseAssessment
-from core.runs.image_assessment import ImageAssessment
 from core.runs.records import CollapseVerdict, RunManifest, RunState
 from core.runs.releases import ReleaseManifest
 from core.runs.run_dir import RunDir
@@ -190,11 +189,6 @@ class Assessment(_ShownAsText):
     @property
     def advice(self) -> Sequence[str]:
         return [advice.text for advice in self.record.advice]
-
-    @property
-    def images(self) -> ImageAssessment | None:
-        """Duplicates and style of the images; None for a dataset without images."""
-        return self.record.images
 
     @property
     def metrics(self) -> "pl.DataFrame":

@@ -4,7 +4,6 @@ metric.
 
 from pydantic import BaseModel, ConfigDict
 
-from core.runs.image_assessment import ImageAssessment
 from core.runs.records import CollapseRecord, CollapseVerdict
 from core.runs.verdict_words import Advice
 
@@ -16,8 +15,6 @@ class CollapseAssessment(BaseModel):
 
     collapse: CollapseRecord
     parent: CollapseRecord | None = None
-    images: ImageAssessment | None = None
-    """None for a dataset without images. Decides nothing."""
 
     @property
     def verdict(self) -> CollapseVerdict:

@@ -84,21 +84,6 @@ def _find_among_different(sets: RaggedArray, head: int, threshold: float) -> Dup
     return choose_duplicates(SetPairs(pairs.earlier[near], pairs.later[near]), similarities[near])
 
 
-def mark_similar_hashes(
-    hashes: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64], threshold: float
-) -> npt.NDArray[np.bool_]:
-    """Which `hashes`, a row each, are at least `threshold` similar to one of the `others`."""
-    if not len(hashes) or not len(others):
-        return np.zeros(len(hashes), dtype=np.bool_)
-    different, which = np.unique(hashes, axis=0, return_inverse=True)
-    known = np.unique(others, axis=0)
-    similar = np.zeros(len(different), dtype=np.bool_)
-    for pairs in _propose_pairs(np.concatenate([known, different]), threshold):
-        across = (pairs.earlier < len(known)) & (pairs.later >= len(known))
-        similar[pairs.later[across] - len(known)] = True
-    return similar[which.reshape(-1)]
-
-
 def _join_pairs(blocks: Iterator[SetPairs]) -> npt.NDArray[np.int64]:
     """Each pair once, as a number. A pair may be in 16 blocks, so what is held is joined when it is large."""
     joined, held, size = np.empty(0, dtype=np.int64), list[npt.NDArray[np.int64]](), 0

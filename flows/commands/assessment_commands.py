@@ -124,11 +124,9 @@ def run_assess_command(source: Path, options: AssessOptions, *, as_json: bool) -
         kind=options.kind,
     )
     if options.out:
-        from flows.evaluate.image_assessment import read_thumbnails
         from flows.report.collapse_page import write_assessment_page
 
-        shown = read_thumbnails(source, assessment.images) if assessment.images else []
-        write_assessment_page(options.out, source, assessment, shown)
+        write_assessment_page(options.out, source, assessment)
     if as_json:
         print_assessment_json(assessment)
     else:
@@ -140,9 +138,6 @@ def run_assess_command(source: Path, options: AssessOptions, *, as_json: bool) -
 
 
 def print_assessment_json(assessment: "CollapseAssessment") -> None:
-    record = assessment.model_dump(mode="json")
-    if assessment.images:
-        record["images"]["findings"] = assessment.images.findings
     print_json(
         {
             "state": "done",
@@ -151,7 +146,7 @@ def print_assessment_json(assessment: "CollapseAssessment") -> None:
             "paragraph": assessment.worse.paragraph,
             "advice": [advice.model_dump() for advice in assessment.advice],
             "gates": assessment.collapse_reasons,
-            **record,
+            **assessment.model_dump(mode="json"),
         }
     )
 

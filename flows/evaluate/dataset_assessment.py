@@ -16,10 +16,9 @@ from core.storage.sample_files import unflatten_message
 from filters.base import Document
 from flows.data.dataset_origin import is_synthetic_dataset, read_collapse_choices
 from flows.data.reference_files import load_reference, read_reference, read_reference_record
-from flows.evaluate.image_assessment import assess_images
 from flows.rows.dataset_rows import read_all_rows, read_dataset_documents
 from flows.rows.row_forms import build_row_document, read_row_conversation
-from flows.terminal.image_text import format_image_assessment
+from flows.rows.row_images import has_row_images
 from flows.terminal.run_summary import format_headline, format_metrics
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import TERMINAL_WIDTH, format_count, replace_unsafe_characters
@@ -36,7 +35,7 @@ def assess_dataset(
 ) -> CollapseAssessment:
     """Compare a dataset with real text, and the rows that it adds to its parent with the parent. Without a reference, measure its
     repetition. Without a `kind`, that of its run's recipe, or what is found from its rows; with a reference of dialogues, its
-    turns are compared. `collapse.structures` of the recipe counts too. Images are assessed next to those of both.
+    turns are compared. `collapse.structures` of the recipe counts too.
 
     Raises:
         UsageError: if a dataset cannot be read, or adds no row to its parent, or the kind is unknown.
@@ -63,7 +62,7 @@ def assess_dataset(
     collapse.sameness = build_sameness_records(documents, seed=seed)
     collapse.generated = generated
     if parent is None:
-        return CollapseAssessment(collapse=collapse, images=assess_images(source, reference))
+        return CollapseAssessment(collapse=collapse)
     earlier = [document.text for document in read_dataset_documents(parent)]
     known = set(earlier)
     places = [place for place, text in enumerate(texts) if text not in known]
@@ -78,7 +77,7 @@ def assess_dataset(
         comparison = assess_dialogues([turns[place] for place in places], _read_dataset_turns(parent), **how)
     else:
         comparison = assess_texts([texts[place] for place in places], earlier, kind=known_kind, **how)
-    return CollapseAssessment(collapse=collapse, parent=comparison, images=assess_images(source, reference, parent))
+    return CollapseAssessment(collapse=collapse, parent=comparison)
 
 
 def assess_conversations(
@@ -276,7 +275,7 @@ def format_assessment(assessment: CollapseAssessment) -> list[str]:
     for record in records:
         compared = f"compared with {replace_unsafe_characters(record.reference)}" if record.reference else "repetition"
         lines += ["", f"every number, {compared}", *format_metrics(record)] if record.metrics or record.sameness else []
-    return [*lines, "", *format_image_assessment(assessment.images)] if assessment.images else lines
+    return lines
 
 
 def _format_example(example: ExampleRecord) -> str:
@@ -286,20 +285,21 @@ def _format_example(example: ExampleRecord) -> str:
 def suggest_after_assessment(
     source: Path, assessment: CollapseAssessment, arguments: Sequence[str], *, has_page: bool
 ) -> str | None:
-    """The line after the output of `assess`: drop repeated rows if there are too many, else images of no use and repeated ones,
-    else write the page. `arguments` are those of `assess`. If most rows have images, equal texts may be about different ones.
+    """The line after the output of `assess`: drop repeated rows if there are too many, else write the page. `arguments` are
+    those of `assess`. If most rows have images, equal texts may be about different ones.
     """
-    images, out = assessment.images, _find_free_name(f"{source.stem}-filtered")
     copies = any(_has_copies(record) for record in (assessment.collapse, assessment.parent) if record)
-    if copies and not (images and images.is_mostly_images):
+    if copies and not _has_mostly_images(source):
+        out = _find_free_name(f"{source.stem}-filtered")
         return format_next_line("filter", str(source), "--out", out, "--filters", "exact,minhash")
-    if images and images.filters:
-        chosen = images.filters
-        options = ("--set", f"filters={chosen}") if chosen.startswith("[") else ("--filters", chosen)
-        return format_next_line("filter", str(source), "--out", out, *options)
     if has_page:
         return None
     return format_next_line("assess", *arguments, "--out", _find_free_name(f"{source.stem}-assessment", ".html"))
+
+
+def _has_mostly_images(source: Path) -> bool:
+    pictured = list(read_all_rows(source, has_row_images))
+    return 2 * sum(pictured) > len(pictured)
 
 
 def _has_copies(record: CollapseRecord) -> bool:

@@ -1,21 +1,16 @@
 """A comparison with real text as plots, and the page of `stillhouse assess`. Measures nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from core.runs.collapse_assessment import CollapseAssessment
-from core.runs.image_assessment import UNCALIBRATED
 from core.runs.records import CollapseRecord, MetricRecord
 from core.storage.atomic_files import write_text
 from filters.collapse.tail_trend import find_lineage_trend
 from flows.report.page_templates import create_page_environment
 from flows.report.plots import LinearScale, create_plot_area
-from flows.terminal.image_text import build_style_tables
 from flows.terminal.text_format import format_number, locate_metric
-
-if TYPE_CHECKING:
-    from flows.evaluate.image_assessment import ThumbnailGroup
 
 STRIP_START, STRIP_END = 20.0, 80.0
 """Of a strip in percent: the rest on each side is left for the labels, which grow away from the band."""
@@ -119,22 +114,9 @@ def build_trend_plots(generations: Mapping[str, CollapseRecord]) -> list[MetricT
     return plots
 
 
-def write_assessment_page(
-    path: Path, source: Path, assessment: CollapseAssessment, pictures: Sequence["ThumbnailGroup"] = ()
-) -> None:
-    """Write a page that loads nothing from the network. `pictures` are shown next to what was found of the images."""
+def write_assessment_page(path: Path, source: Path, assessment: CollapseAssessment) -> None:
+    """Write a page that loads nothing from the network."""
     records = [record for record in (assessment.collapse, assessment.parent) if record]
     page = create_page_environment().get_template("assessment.html")
     shown = list(map(build_comparison_view, records))
-    tables = build_style_tables(assessment.images) if assessment.images else []
-    write_text(
-        path,
-        page.render(
-            source=str(source),
-            assessment=assessment,
-            shown=shown,
-            tables=tables,
-            pictures=pictures,
-            uncalibrated=UNCALIBRATED,
-        ),
-    )
+    write_text(path, page.render(source=str(source), assessment=assessment, shown=shown))

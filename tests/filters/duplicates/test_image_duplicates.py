@@ -16,7 +16,7 @@ from core.config.filters import ImageDuplicatesFilter, parse_filter_table
 from filters.base import Document, FilterResult
 from filters.chain.filter_chain import apply_filters
 from filters.decoded_images import HASH_BITS, HASH_WORDS, compute_image_hash, decode_grey
-from filters.duplicates.image_duplicates import compare_images, mark_similar_hashes, sketch_images
+from filters.duplicates.image_duplicates import compare_images, sketch_images
 from filters.ragged_arrays import RaggedArray
 from tests.filters.rules.test_image_quality import encode
 
@@ -107,20 +107,3 @@ def test_a_row_with_an_image_that_cannot_be_decoded_repeats_none() -> None:
 def test_a_threshold_that_the_hash_cannot_hold_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold"):
         parse_filter_table({"type": "image_duplicates", "threshold": threshold})
-
-
-def test_hashes_that_are_similar_to_one_of_another_set_are_marked() -> None:
-    rng = np.random.default_rng(6)
-    others = rng.integers(0, 2**64, (60, HASH_WORDS), dtype=np.uint64)
-    hashes = rng.integers(0, 2**64, (90, HASH_WORDS), dtype=np.uint64)
-    for place in range(60):  # up to 20 bits from one of the others, the first ones equal
-        bits = np.unpackbits(others[place].view(np.uint8))
-        bits[rng.choice(HASH_BITS, place // 3, replace=False)] ^= 1
-        hashes[place] = np.packbits(bits).view(np.uint64)
-    hashes[80:] = hashes[79]
-    found = mark_similar_hashes(hashes, others, 0.95)
-    unlike = np.bitwise_count(hashes[:, None] ^ others).sum(axis=2, dtype=np.int64).min(axis=1)
-    assert found.tolist() == (unlike <= HASH_BITS * 0.05).tolist()
-    assert found.sum() == 39
-    assert not mark_similar_hashes(hashes, others[:0], 0.95).any()
-    assert not len(mark_similar_hashes(hashes[:0], others, 0.95))

@@ -24,6 +24,7 @@ from flows.rows.row_images import read_row_images
 from tests.core.storage.test_image_files import build_sample
 from tests.filters.duplicates.test_image_duplicates import draw_chart, jpeg
 from tests.filters.rules.test_image_quality import build_bomb, encode
+from tests.flows.commands.test_commands import called
 
 IMAGES = parse_filter_settings([], "images,image_duplicates")
 CHART, OTHER = encode(draw_chart(1)), encode(draw_chart(2))
@@ -132,3 +133,17 @@ def test_a_path_that_is_no_stored_image_is_never_opened(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(CHART)
     row = {"text": "x", "images": ["secret.png", "images/../secret.png", {"bytes": None, "path": "secret.png"}, None]}
     assert list(read_row_images(row, [tmp_path])) == ["secret.png", "images/../secret.png", "secret.png", b""]
+
+
+def test_equal_texts_about_different_pictures_are_no_copies_to_drop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = {"role": "assistant", "content": "Three bars are taller than the others, and none of them is red."}
+    question = build_turns({"type": "image_url", "image_url": {"url": encode_url(CHART)}})[0]
+    for name, turns in (("pictures", [question, answer]), ("texts", [answer])):
+        (tmp_path / f"{name}.jsonl").write_text(60 * (json.dumps({"messages": turns}) + "\n"))
+    _, out, _ = called(capsys, "assess", "pictures.jsonl")
+    assert "exact,minhash" not in out.splitlines()[-1]
+    _, out, _ = called(capsys, "assess", "texts.jsonl")
+    assert out.splitlines()[-1].endswith("exact,minhash")
