@@ -25,11 +25,11 @@ from typing import NamedTuple
 import aiohttp
 from scipy.stats import binom
 
+from benchmarks.decoding_speed import request_timings
 from benchmarks.machine import describe_measurement
 from core.openmp import LLAMA_SPINS, SPIN_VARIABLE
 from core.runs.run_dir import collect_versions
 from core.weights.packaged_weights import find_embedded_teacher
-from teachers.decoding_speed import request_timings
 from teachers.local_llama import LlamaServer, llama_settings, run_llama_server
 
 logger = logging.getLogger("stillhouse")

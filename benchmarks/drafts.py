@@ -19,13 +19,14 @@ from pathlib import Path
 from transformers import LlamaForCausalLM
 
 from agents.studies.held_out_evaluation import held_out_seeds
+from benchmarks.draft_results import DraftResult, build_draft_result
+from benchmarks.draft_speed import compare_with_draft, measure_step_seconds
 from benchmarks.machine import describe_measurement
 from core.config.students import StudentConfig
 from core.config.teachers import NGRAM_DRAFT, TeacherConfig
 from core.project_files import PROJECT
 from core.sample import Message
 from core.weights.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
-from flows.evaluate.draft_evaluation import DraftResult, build_draft_result
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
@@ -34,7 +35,6 @@ from students.init.start_model import StartModel, start_from_layers, start_from_
 from students.output.gguf_export import export_gguf
 from students.signals.replay import PACKAGED_REPLAY
 from students.training.student_training import train_student
-from teachers.drafts.draft_speed import compare_with_draft, measure_step_seconds
 
 REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 20, 40, 60
 DRAFT_TOKENS = 3

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from benchmarks.decoding_speed import InputSpeed, measure_input_speed
 from benchmarks.machine import describe_measurement
 from core.config.students import AttentionConfig
 from students.init.start_model import StartModel, add_start_windows, start_from_layers
 from students.output.gguf_export import export_gguf
-from teachers.decoding_speed import InputSpeed, measure_input_speed
 
 LAYERS, WINDOW, FULL_EVERY = 16, 256, 4
 LENGTHS = (128, 1024, 4096)

@@ -23,11 +23,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.distillation import encode_all
+from benchmarks.draft_results import DraftResult, build_draft_result
+from benchmarks.draft_speed import compare_with_draft, measure_step_seconds
 from benchmarks.drafts import read_conversations
 from benchmarks.machine import describe_measurement
 from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
-from flows.evaluate.draft_evaluation import DraftResult, build_draft_result
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
 from students.chat_encoding import Conversation
@@ -35,7 +36,6 @@ from students.comparison.text_losses import measure_text_loss
 from students.mtp_block import load_mtp_block
 from students.output.gguf_export import export_gguf, read_student
 from students.training.student_training import train_student
-from teachers.drafts.draft_speed import compare_with_draft, measure_step_seconds
 
 SEEDS, EPOCHS, REQUESTS, REPLY_TOKENS, MAX_TOKENS = 2, 5, 20, 64, 256
 LARGEST_LOSS, LEAST_ACCEPTED, LEAST_LOST = 0.02, 0.5, 0.1

@@ -22,6 +22,7 @@ import numpy as np
 
 from agents.planning.run_plan import RunPlan, build_plan
 from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, held_out_seeds
+from benchmarks.decoding_speed import DecodingSpeed, measure_decoding_speed
 from benchmarks.machine import describe_measurement
 from core.config.students import StudentConfig
 from core.intervals import IntervalEstimate, estimate_share
@@ -34,7 +35,6 @@ from flows.data.student_files import configure_student_as_teacher, export_studen
 from flows.run.dataset_distillation import distill_dataset
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
-from teachers.decoding_speed import DecodingSpeed, measure_decoding_speed
 
 RECIPE = "constrained-instructions"
 KEEP, QUESTIONS, SEEDS = 500, 400, (7, 8, 9)

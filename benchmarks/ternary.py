@@ -21,6 +21,7 @@ import gguf
 import torch
 from transformers import PreTrainedModel
 
+from benchmarks.decoding_speed import measure_decoding_speed
 from benchmarks.machine import describe_measurement
 from core.config.student_architectures import TERNARY_BLOCK
 from core.config.students import StudentConfig
@@ -36,7 +37,6 @@ from students.init.vocabulary_trimming import choose_tokens, keep_tokens
 from students.init.width_pruning import WIDTH_MULTIPLE
 from students.output.gguf_export import GGUF_FORMS, GgufForm, export_gguf, read_student
 from students.training.student_training import train_student
-from teachers.decoding_speed import measure_decoding_speed
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
 QUESTION = Message(role="user", content="Write a sentence.")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from core.config.filters import FilterConfig
-    from core.shared_options import CacheType
     from flows.evaluate.dataset_evaluation import DatasetEvaluation
     from flows.evaluate.picture_evaluation import PictureEvaluation
     from flows.evaluate.student_results import StudentEvaluation
@@ -295,8 +294,8 @@ def distill(
 
 def evaluate(
     student: Student | Run | Name, *, data: Name | None = None, check: str | None = None, recipe: Name | None = None,
-    number: int = 100, panel: int = DEFAULT_PANEL, kind: str = DEFAULT_GGUF_TYPE, cache_type: "CacheType | None" = None,
-    inputs: Sequence[int] = (), as_draft: bool = False, draft_tokens: int | None = None, columns: Columns | None = None,
+    number: int = 100, panel: int = DEFAULT_PANEL, kind: str = DEFAULT_GGUF_TYPE,
+    columns: Columns | None = None,
     runs_dir: Name = RUNS_FOLDER, progress: ProgressCallback | None = None,
 ) -> "StudentEvaluation | DatasetEvaluation | PictureEvaluation":  # fmt: skip
     """Run a recipe's checks on a student, its teacher and its start; or, with `data`, compare student and start on rows.
@@ -310,11 +309,6 @@ def evaluate(
         number: Number of held-out seeds, or of rows.
         panel: Tasks of the general panel, which the recipe does not train; 0 for none. Not with `data`.
         kind: The number format of the weights: f32, f16, q8_0, q4_0 or, for ternary students, tq2_0.
-        cache_type: The type of the student's KV cache, by default f16. Not with `data`.
-        inputs: Lengths of inputs, in tokens, by which to measure the speed too. Not with `data`.
-        as_draft: Whether to measure the student as the draft of its local teacher too (`draft` of the result). Its `different`
-            must be 0. Not with `data`.
-        draft_tokens: With `as_draft`: tokens that it proposes at once, by default 3.
         columns: With `data`: which columns hold what, as of `filter`.
         runs_dir: Where the student's run is.
         progress: Called with every message, from another thread.
@@ -324,7 +318,6 @@ def evaluate(
     """
     from flows.evaluate.evaluation_options import (
         EvaluationOptions,
-        parse_input_lengths,
         prepare_evaluation,
         run_evaluation,
     )
@@ -335,11 +328,7 @@ def evaluate(
         from flows.rows.column_names import name_columns
 
         name, rows = str(recipe) if recipe else None, name_columns(Path(data), columns) if data else None
-        lengths = parse_input_lengths(",".join(map(str, inputs)))
-        options = EvaluationOptions(
-            number, kind, name, "", None, rows, check, [], str(runs_dir), panel, cache_type, lengths,
-            as_draft, draft_tokens,
-        )  # fmt: skip
+        options = EvaluationOptions(number, kind, name, "", None, rows, check, [], str(runs_dir), panel)
         options.validate()
         folder = student.path if isinstance(student, Student | Run) else Path(student)
         task = prepare_evaluation(folder, load_recipe_plan(name, []) if name else None, options)

@@ -99,7 +99,6 @@ NOT_RUN = {
     "docs/decisions.md: stillhouse serve": "tests/flows/decisions/test_decision_student.py serves one with a teacher",
     "docs/decisions.md: curl": "tests/flows/decisions/test_decision_student.py asks the same",
     "docs/decisions.md: stillhouse import": "tests/flows/clean/test_chat_log_import.py imports logs of each format",
-    "docs/drafts.md: stillhouse evaluate": "tests/flows/evaluate/test_draft_evaluation.py measures a draft of a tiny teacher",
     "docs/drafts.md: stillhouse serve": "tests/flows/cascade/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/releases.md: stillhouse filter": "tests/flows/release/test_rows_release.py releases and publishes folders",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, RunFailed, UsageError
+from core.errors import INTERRUPTED_EXIT_CODE, UsageError
 from core.project_files import RUNS_FOLDER
 from core.shared_options import (
     DEFAULT_DRAFT_TOKENS,
@@ -150,19 +150,6 @@ def evaluate(
             min=0, max=10_000, help="Tasks that the recipe does not train, which show what was forgotten; 0: none."
         ),
     ] = DEFAULT_PANEL,
-    inputs: Annotated[
-        str,
-        typer.Option(metavar="TOKENS", help="Lengths of inputs by which to measure speed too, as in 512,2048,4096."),
-    ] = "",
-    cache_type: CacheTypeOption = None,
-    as_draft: Annotated[
-        bool,
-        typer.Option(
-            "--as-draft",
-            help="Also measure the student as the draft of its local teacher: acceptance, gain, identical replies.",
-        ),
-    ] = False,
-    draft_tokens: DraftTokensOption = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -185,7 +172,7 @@ def evaluate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Run the recipe's checks on a student, its teacher and its start; measure loss, speed, size, memory and energy.
+    """Run the recipe's checks on a student, its teacher and its start; measure loss and size.
 
     With --data: student and start on held-out rows of a dataset, by loss and, with --check, by pass rate. A student that sees is
     asked with the picture, blind and with another picture.
@@ -195,22 +182,16 @@ def evaluate(
     from core.stop_signal import RunStopped
     from flows.evaluate.evaluation_options import (
         EvaluationOptions,
-        find_changed_replies,
         format_evaluation,
-        parse_input_lengths,
         prepare_evaluation,
         run_evaluation,
     )
 
     SESSION.quiet = quiet
-    lengths = parse_input_lengths(inputs)
     if columns and data is None:
         raise UsageError("--columns: names columns of --data; give both")
     data = data and name_columns(data, columns)
-    options = EvaluationOptions(
-        number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel, cache_type, lengths,
-        as_draft, draft_tokens,
-    )  # fmt: skip
+    options = EvaluationOptions(number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel)
     options.validate()
     plan = load_command_plan(recipe, None) if recipe else None
     with SESSION.handle_interrupts():
@@ -220,8 +201,6 @@ def evaluate(
         except RunStopped:
             raise UserInterrupt from None
     print_text(evaluation.model_dump_json() if as_json else format_evaluation(evaluation))
-    if fault := find_changed_replies(evaluation):
-        raise RunFailed(fault)
 
 
 @app.command("route", rich_help_panel=STUDENT_PANEL)

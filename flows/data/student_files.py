@@ -12,7 +12,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import RecipeError, UsageError
 from core.installation import format_install_command
 from core.runs.run_dir import RUNS_FOLDER, RunDir
-from core.shared_options import EMBEDDER_FILE, CacheType
+from core.shared_options import EMBEDDER_FILE
 from core.storage.bounded_reading import check_plain_folder
 from flows.data.promoted_generator import STUDENT_SLOTS, use_promoted_generator
 from flows.data.stranger_files import find_trust_fault
@@ -115,10 +115,8 @@ def continue_lineage(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
     return replace(use_promoted_generator(plan, parent, run.path.parent), first_seed=parent.seeds)
 
 
-def configure_student_as_teacher(
-    weights: Path, teacher: TeacherConfig, cache_type: CacheType | None = None
-) -> TeacherConfig:
-    """The GGUF file as a teacher, with slots as long as its teacher's and a KV cache of this type."""
+def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:
+    """The GGUF file as a teacher, with slots as long as its teacher's."""
     slots = min(teacher.max_concurrent, STUDENT_SLOTS)
     return TeacherConfig(
         model=f"local/{weights}",
@@ -126,7 +124,6 @@ def configure_student_as_teacher(
         slot_tokens=teacher.slot_tokens,
         gpu_layers=teacher.gpu_layers,
         threads=teacher.threads,
-        cache_type=cache_type,
     )
 
 

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from core.runs.student_records import PairedComparison
 from flows.data.student_files import STUDENT_EVALUATION_FILE
-from flows.evaluate.device_speed import list_device_lines
-from flows.evaluate.draft_evaluation import list_draft_lines
 from flows.evaluate.student_results import StudentEvaluation
 from flows.terminal.panel_text import list_panel_lines
 from flows.terminal.text_format import format_one_line, format_percent, format_table
@@ -17,7 +15,7 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
     if evaluation.seeds:
         seeds = f"{evaluation.seeds} held-out seeds, from number {evaluation.first_seed}"
         lines.append(f"  {evaluation.recipe}: {seeds}; one attempt each, no examples")
-    heads = ("", "passed", "95 %", "nats/token", "bits/byte", "tokens/s", "MB", "memory MB")
+    heads = ("", "passed", "95 %", "nats/token", "bits/byte", "MB")
     table = [heads]
     for row in evaluation.rows:
         rate = row.pass_rate
@@ -28,16 +26,10 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
                 f"{format_percent(rate.low)} to {format_percent(rate.high)}" if rate else "-",
                 _format_optional(row.nats_per_token, ".3f"),
                 _format_optional(row.bits_per_byte, ".3f"),
-                _format_optional(row.tokens_per_second, ",.0f"),
                 _format_optional(row.bytes and row.bytes / 1e6, ",.1f"),
-                _format_optional(row.memory and row.memory / 1e6, ",.0f"),
             )
         )
     lines += format_table(table)
-    results = {row.role: (row.device, row.read_per_second) for row in evaluation.rows if row.device}
-    if evaluation.device and results:
-        lines += list_device_lines(evaluation.device, results)
-    lines += list_draft_lines(evaluation.draft)
     if evaluation.retention:
         lines.append(
             f"  retention {evaluation.retention.format(lambda value: f'{value:.2f}')} of the teacher's pass rate"

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import UsageError
-from core.shared_options import DEFAULT_DRAFT_TOKENS, MOST_DRAFT_TOKENS, CacheType
 from core.storage.fitted_images import find_images_problem
 from flows.data.run_storage import open_run_storage
 from flows.data.student_files import find_student_folder, sees_images
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 
 AnyEvaluation = StudentEvaluation | DatasetEvaluation | PictureEvaluation
-LONGEST_INPUT = 1_000_000
 
 
 class EvaluationOptions(NamedTuple):
@@ -56,48 +54,25 @@ class EvaluationOptions(NamedTuple):
     runs_dir: str
     panel: int = 0
     """Tasks of the general panel, for an evaluation by a recipe."""
-    cache_type: CacheType | None = None
-    """The type of the student's KV cache."""
-    inputs: Sequence[int] = ()
-    """Lengths of inputs in tokens, by which the speed is measured too."""
-    as_draft: bool = False
-    """Whether to measure the student as the draft of its teacher."""
-    draft_tokens: int | None = None
-    """Tokens that it proposes at once; None for the default."""
-
-    @property
-    def proposed_tokens(self) -> int | None:
-        """Tokens of a proposal; None if the student is not measured as a draft."""
-        if not self.as_draft:
-            return None
-        return DEFAULT_DRAFT_TOKENS if self.draft_tokens is None else self.draft_tokens
 
     def check_for_pictures(self) -> None:
         """Raises UsageError for options that measure nothing of a student that sees, or without the extra `pictures`."""
         if problem := find_images_problem():
             raise UsageError(f"a student that sees {problem}")
         self._refuse(
-            ("tasks", "check", "cache_type", "inputs", "as_draft"),
+            ("tasks", "check"),
             "a student that sees is asked about pictures only; leave it out",
         )
 
     def validate(self) -> None:
-        """Raises UsageError where options exclude each other, or the type of a cache is unknown."""
-        if self.cache_type is not None and self.cache_type not in get_args(CacheType):
-            raise UsageError(f"--cache-type {self.cache_type}: is not one of {', '.join(get_args(CacheType))}")
-        if self.draft_tokens is not None and not self.as_draft:
-            raise UsageError(
-                f"--draft-tokens {self.draft_tokens}: is for the student as a draft; add --as-draft, or leave it out"
-            )
-        if self.draft_tokens is not None and not 1 <= self.draft_tokens <= MOST_DRAFT_TOKENS:
-            raise UsageError(f"--draft-tokens {self.draft_tokens}: must be from 1 to {MOST_DRAFT_TOKENS}")
+        """Raises UsageError where options exclude each other."""
         if self.data is None:
             if self.check or self.settings:
                 option = "--check" if self.check else "--set"
                 raise UsageError(f"{option}: is for rows of --data; a recipe has its own checks")
             return
         self._refuse(
-            ("recipe", "tasks", "task_rows", "cache_type", "inputs", "as_draft"),
+            ("recipe", "tasks", "task_rows"),
             "cannot be combined with --data; leave one of them out",
         )
 
@@ -121,21 +96,7 @@ def prepare_evaluation(
         return prepare_dataset_evaluation(student, options.data, number, kind, options.check, options.settings)
     tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]
     runs = open_run_storage(options.runs_dir).runs
-    return prepare_student_evaluation(
-        student, plan, number, kind, tasks, options.task_rows, runs, options.panel, options.cache_type, options.inputs,
-        options.proposed_tokens,
-    )  # fmt: skip
-
-
-def parse_input_lengths(text: str) -> tuple[int, ...]:
-    """The lengths in `--inputs 512,2048`, in order. Raises UsageError for anything but positive whole numbers."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if not name.isdecimal() or not 0 < int(name) <= LONGEST_INPUT:
-            raise UsageError(
-                f"--inputs {name}: is no number of tokens from 1 to {LONGEST_INPUT:,}, as in --inputs 512,2048"
-            )
-    return tuple(sorted({int(name) for name in names}))
+    return prepare_student_evaluation(student, plan, number, kind, tasks, options.task_rows, runs, options.panel)
 
 
 async def run_evaluation(
@@ -146,17 +107,6 @@ async def run_evaluation(
     if isinstance(task, DatasetEvaluationTask):
         return await evaluate_on_dataset(task, session)
     return await evaluate_student(task, session)
-
-
-def find_changed_replies(evaluation: AnyEvaluation) -> str | None:
-    """A sentence if the student as a draft changed its teacher's replies, which it must not."""
-    if not isinstance(evaluation, StudentEvaluation) or evaluation.draft is None or not evaluation.draft.different:
-        return None
-    found = evaluation.draft
-    return (
-        f"--as-draft: {found.different} of {found.requests} greedy replies differ with the draft, and none may; do not use this "
-        "draft on this machine"
-    )
 
 
 def format_evaluation(evaluation: AnyEvaluation) -> str:

@@ -1,4 +1,4 @@
-"""A student compared with its teacher and its start: pass rates on held-out seeds, losses, speed, size and memory.
+"""A student compared with its teacher and its start: pass rates on held-out seeds, losses and size.
 
 Knows neither agents' graphs nor loss functions: it collects their results.
 """
@@ -18,7 +18,6 @@ from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_shar
 from core.runs.run_dir import RunDir
 from core.runs.student_records import GeneralPanelRecord
 from core.sample import NOTHING_SPENT, Message, Spending
-from core.shared_options import CacheType
 from core.storage.atomic_files import read_json, write_text
 from core.storage.sample_files import read_sample_columns
 from core.weights.packaged_weights import EMBEDDED_TEACHER
@@ -30,17 +29,6 @@ from flows.data.student_files import (
     find_student_run,
     import_student_module,
     load_student_plan,
-)
-from flows.evaluate.device_speed import (
-    DeviceMeasurements,
-    check_device_options,
-    measure_device_speeds,
-)
-from flows.evaluate.draft_evaluation import (
-    DraftResult,
-    check_draft_options,
-    check_draft_tokens,
-    evaluate_as_draft,
 )
 from flows.evaluate.paired_results import compare_paired_results
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
@@ -82,7 +70,7 @@ class StudentEvaluationTask:
     panel: int = 0
     """Tasks of the general panel; 0 is no panel."""
     pass_rates_only: bool = False
-    """Whether losses, speed and memory are not measured."""
+    """Whether losses are not measured."""
     cache: Path | None = None
     """The folder of the reply cache; None for no cache."""
     budget: BudgetConfig = NO_LIMIT
@@ -94,12 +82,6 @@ class StudentEvaluationTask:
     start_folder: Path | None = None
     """Where the untrained student is written, to be deleted afterwards; None for a temporary folder. Replies in the cache
     belong to a path, so only a fixed folder finds those of its start again."""
-    cache_type: CacheType | None = None
-    """The type of the KV cache of the student and its start; None for llama.cpp's own, 16 bits."""
-    inputs: tuple[int, ...] = ()
-    """Lengths of inputs, in tokens, by which the speed is measured too."""
-    draft_tokens: int | None = None
-    """Tokens that the student proposes as the draft of its teacher; None if that is not measured."""
 
 
 @dataclass(frozen=True)
@@ -128,27 +110,18 @@ def prepare_student_evaluation(
     rows: int | None = None,
     runs: Path | None = None,
     panel: int = 0,
-    cache_type: CacheType | None = None,
-    inputs: Sequence[int] = (),
-    draft_tokens: int | None = None,
 ) -> StudentEvaluationTask:
     """The student in the folder or run `name`, on the seeds of `plan` or, if it is None, of the student's run.
 
     Raises:
-        UsageError: if the student, a recipe or a task of the harness does not exist, or the student's model forbids an option.
+        UsageError: if the student, a recipe or a task of the harness does not exist.
     """
     student = find_student_folder(name)
-    check_device_options(student, inputs, cache_type)
     run = find_student_run(student)
     plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
-    if draft_tokens:
-        check_draft_options(plan)
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
     cache = run.cache if run else RunDir(runs / student.name).cache if runs else None
-    return StudentEvaluationTask(
-        student, plan, run, number, kind, harness, rows, panel, cache=cache, cache_type=cache_type, inputs=tuple(inputs),
-        draft_tokens=draft_tokens,
-    )  # fmt: skip
+    return StudentEvaluationTask(student, plan, run, number, kind, harness, rows, panel, cache=cache)
 
 
 @dataclass(frozen=True)
@@ -157,8 +130,6 @@ class ModelMeasurements:
 
     losses: "dict[str, TextLoss]" = field(default_factory=dict)
     tasks: list[HarnessTaskResult] = field(default_factory=list)
-    device: DeviceMeasurements | None = None
-    draft: DraftResult | None = None
 
 
 async def evaluate_student(task: StudentEvaluationTask, session: CommandSession) -> StudentEvaluation:
@@ -180,14 +151,15 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
         teacher = task.plan.recipe.generator_teacher
         if teacher.model.startswith("local/"):
             files["teacher"] = await fetch_local_weights(teacher, session.print_unless_stopped)
-        if task.draft_tokens:
-            check_draft_tokens(teacher, files["teacher"], files["student"])
         models = _list_asked_models(task, files)
         answers = await _examine_models(task, models, session)
         panel = await _ask_panel(task, models, folders, session)
         measured = ModelMeasurements()
         if not task.pass_rates_only:
-            measured = await _measure_models(task, folders, files, Path(scratch) / "teacher", session)
+            measured = ModelMeasurements(
+                _measure_losses(task, folders, session),
+                _run_harness_tasks(task, folders, Path(scratch) / "teacher", session),
+            )
         evaluation = _build_student_evaluation(task, files, answers, panel, measured)
     write_text(task.student / STUDENT_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
     return evaluation
@@ -210,11 +182,7 @@ def _open_start_folder(task: StudentEvaluationTask) -> Iterator[Path]:
 def _list_asked_models(task: StudentEvaluationTask, files: dict[str, Path]) -> dict[str, TeacherConfig]:
     """The models to ask, by role."""
     teacher = task.plan.recipe.generator_teacher
-    own = {
-        role: configure_student_as_teacher(files[role], teacher, task.cache_type)
-        for role in MODEL_ROLES[1:]
-        if role in files
-    }
+    own = {role: configure_student_as_teacher(files[role], teacher) for role in MODEL_ROLES[1:] if role in files}
     return {"teacher": teacher, **own}
 
 
@@ -263,25 +231,6 @@ async def _examine_models(
         passed = sum(result.fault is None for result in results[role])
         session.print_unless_stopped(f"evaluate: {role}: {passed} of {len(seeds)} answers pass")
     return HeldOutAnswers(results, spent)
-
-
-async def _measure_models(
-    task: StudentEvaluationTask,
-    folders: dict[str, Path],
-    files: dict[str, Path],
-    teacher: Path,
-    session: CommandSession,
-) -> ModelMeasurements:
-    """Losses, tasks of the harness, speed and memory. The embedded teacher is written to `teacher` if the harness needs it."""
-    losses = _measure_losses(task, folders, session)
-    tasks = _run_harness_tasks(task, folders, teacher, session)
-    measured = {role: file for role, file in files.items() if role != "start"}  # as large and as fast as the student
-    cache_types = {"student": task.cache_type, "teacher": task.plan.recipe.generator_teacher.cache_type}
-    device = await measure_device_speeds(measured, cache_types, task.inputs, session)
-    draft = None
-    if task.draft_tokens:
-        draft = await evaluate_as_draft(task.plan, task.run, task.number, files, task.draft_tokens, session)
-    return ModelMeasurements(losses, tasks, device, draft)
 
 
 def _measure_losses(
@@ -339,9 +288,7 @@ def _build_model_result(
     results: "list[HeldOutResult] | None",
     loss: "TextLoss | None",
     file: Path | None,
-    measured: DeviceMeasurements | None,
 ) -> ModelResult:
-    speed = measured.speeds.get(role) if measured else None
     passed = sum(result.fault is None for result in results) if results else None
     faults = Counter(result.fault for result in results or () if result.fault)
     return ModelResult(
@@ -353,10 +300,6 @@ def _build_model_result(
         nats_per_token=loss.nats_per_token if loss else None,
         bits_per_byte=loss.bits_per_byte if loss else None,
         bytes=file.stat().st_size if file else None,
-        tokens_per_second=speed.decoded if speed else None,
-        read_per_second=speed.read if speed else None,
-        memory=speed.memory if speed else None,
-        device=measured.results.get(role) if measured else None,
     )
 
 
@@ -374,7 +317,7 @@ def _build_student_evaluation(
         "start": "the student before training",
     }
     rows = [
-        _build_model_result(role, models[role], results.get(role), losses.get(role), files.get(role), measured.device)
+        _build_model_result(role, models[role], results.get(role), losses.get(role), files.get(role))
         for role in MODEL_ROLES
         if role == "teacher" or role in files
     ]
@@ -394,12 +337,7 @@ def _build_student_evaluation(
         comparisons=[compare_paired_results(role, asked, results[role]) for role in results if role != "student"],
         tasks=measured.tasks,
         panel=panel.record,
-        device=measured.device.device if measured.device else None,
-        draft=measured.draft,
-        notes=[
-            *_collect_student_notes(task, results, losses, rows),
-            *(measured.device.notes if measured.device else ()),
-        ],
+        notes=_collect_student_notes(task, results, losses, rows),
         examples=_list_examples(asked, results),
         panel_examples=panel.examples,
         spent=answers.spent + panel.spent,
@@ -434,7 +372,7 @@ def _collect_student_notes(
     elif not any(row.role == "teacher" and row.passed for row in rows):
         notes.append("No retention: the teacher passed nothing.")
     if task.pass_rates_only:
-        notes.append("Only pass rates were measured: stillhouse evaluate measures losses, speed and memory too.")
+        notes.append("Only pass rates were measured: stillhouse evaluate measures losses too.")
     elif not losses and task.run is None:
         notes.append("No held-out losses: the student is not in the folder of a run.")
     elif not losses:

@@ -5,8 +5,6 @@ from pydantic import BaseModel, ConfigDict
 from core.intervals import IntervalEstimate
 from core.runs.student_records import GeneralPanelRecord, PairedComparison
 from core.sample import Spending
-from flows.evaluate.device_speed import DeviceRecord, DeviceResult
-from flows.evaluate.draft_evaluation import DraftResult
 
 
 class EvaluatedAnswer(BaseModel):
@@ -47,13 +45,6 @@ class ModelResult(BaseModel):
     """The same, always comparable."""
     bytes: int | None
     """Size of the GGUF file."""
-    tokens_per_second: float | None
-    """Decoded by llama.cpp on this machine in a single conversation."""
-    read_per_second: float | None
-    """Prompt tokens per second."""
-    memory: int | None
-    """Peak bytes of loading and answering, without the process itself."""
-    device: DeviceResult | None = None
 
 
 class HarnessTaskResult(BaseModel):
@@ -93,10 +84,6 @@ class StudentEvaluation(BaseModel):
     """Results of `--tasks`."""
     panel: GeneralPanelRecord | None = None
     """Tasks that the recipe does not train; None with `--panel 0`."""
-    device: DeviceRecord | None = None
-    """The machine; None if no speed was measured."""
-    draft: DraftResult | None = None
-    """The student as the draft of its teacher; None without `--as-draft`."""
     notes: list[str]
     """Missing measurements, a sentence each."""
     examples: list[EvaluationExample]

@@ -231,16 +231,6 @@ def _render_run_page(
         from flows.report.cascade_plot import build_cascade_view
 
         cascade = build_cascade_view(routing)
-    device = None
-    if evaluation and evaluation.device:
-        from flows.evaluate.device_speed import describe_device
-
-        device = describe_device(evaluation.device)
-    draft_lines = []
-    if evaluation and evaluation.draft:
-        from flows.evaluate.draft_evaluation import describe_draft_costs
-
-        draft_lines = describe_draft_costs(evaluation.draft)
     sections = [
         section
         for hooks in load_hooks([*list_recipe_plugins(recipe), *manifest.plugins], run.path)
@@ -274,8 +264,6 @@ def _render_run_page(
             panel_examples=evaluation.panel_examples if evaluation else [],
             sections=[section._replace(body=Markup(section.body)) for section in sections],
             cascade=cascade,
-            device=device,
-            draft_lines=draft_lines,
             plot_width=PLOT_WIDTH,
             plot_height=PLOT_HEIGHT,
             bars_height=HISTOGRAM_HEIGHT,

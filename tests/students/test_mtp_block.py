@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.modeling_layers import MtpModel
 
+from benchmarks.decoding_speed import post_json
 from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
@@ -24,7 +25,6 @@ from students.output.gguf_export import export_gguf, read_student
 from students.predictions import predict_tokens
 from students.token_batches import build_batch
 from students.training.student_training import train_student
-from teachers.decoding_speed import post_json
 from teachers.drafts.draft_counts import DraftCounts, read_draft_counts
 from teachers.drafts.draft_model import find_draft_problem
 from teachers.local_llama import draft_settings, start_local_server

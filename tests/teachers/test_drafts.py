@@ -12,6 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from agents.studies.probe_question import COLOURS, PROBE_SCHEMA
+from benchmarks.decoding_speed import post_json
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeError
 from core.sample import Message
@@ -21,7 +22,6 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from students.init.start_model import start_from_layers, start_from_random
 from students.output.gguf_export import export_gguf
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.decoding_speed import post_json
 from teachers.drafts import draft_counts
 from teachers.drafts.draft_counts import DraftCounts, find_draft_failure, parse_draft_counts, read_draft_counts
 from teachers.drafts.draft_model import EXPORTED_DRAFT, find_draft_problem

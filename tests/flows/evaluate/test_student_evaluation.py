@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,6 @@ from core.sample import Message, conversation_digest
 from core.storage.atomic_files import write_parquet
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.evaluate.dataset_evaluation import DatasetEvaluation
-from flows.evaluate.device_speed import DeviceRecord, DeviceResult, InputResult
-from flows.evaluate.draft_evaluation import DraftResult
 from flows.evaluate.evaluation_card import format_student_evaluation
 from flows.evaluate.student_evaluation import evaluate_student, loss_notes, prepare_student_evaluation
 from flows.evaluate.student_results import (
@@ -42,26 +39,10 @@ from tests.students.conftest import conversations, one_thread, quiet, saved, tin
 TEACHER = ModelResult(
     role="teacher", model="local/smollm2-135m", passed=40, pass_rate=IntervalEstimate(value=0.4, low=0.309, high=0.498),
     faults={"max_words": 35, "on_topic": 25}, nats_per_token=1.5, bits_per_byte=0.61, bytes=98_000_000,
-    tokens_per_second=101.3, read_per_second=402.0, memory=150_000_000,
 )  # fmt: skip
 STUDENT = ModelResult(
     role="student", model="/s/student-q8_0.gguf", passed=30, pass_rate=IntervalEstimate(value=0.3, low=0.219, high=0.396),
-    faults={"on_topic": 70}, nats_per_token=2.0, bits_per_byte=0.77, bytes=7_400_000, tokens_per_second=1502.0,
-    read_per_second=9000.0, memory=None,
-)  # fmt: skip
-DEVICE = DeviceRecord(threads=2, read_bandwidth=24.04e9, cache=33_554_432)
-TEACHER_ON_DEVICE = DeviceResult(
-    cache_type="f16", cache_bytes=35_389_440, cache_tokens=1536, token_reads=101_300_000, roof_share=0.427,
-    joules_per_token=0.321,
-)  # fmt: skip
-STUDENT_ON_DEVICE = TEACHER_ON_DEVICE.model_copy(
-    update={
-        "cache_type": "q8_0", "cache_bytes": 5_013_504, "token_reads": 7_900_000, "roof_share": 0.4936,
-        "cache_bandwidth": 120e9, "cache_share": 0.0989, "joules_per_token": None, "inputs": [
-            InputResult(tokens=512, prefill_seconds=0.05, tokens_per_second=1400.0, cache_bytes=1_880_064),
-            InputResult(tokens=4096, prefill_seconds=2.0, tokens_per_second=800.0, cache_bytes=None),
-        ],
-    }
+    faults={"on_topic": 70}, nats_per_token=2.0, bits_per_byte=0.77, bytes=7_400_000,
 )  # fmt: skip
 FOUND = StudentEvaluation(
     student="/s", recipe="smoke", seed=7, type="q8_0", seeds=100, first_seed=60, held_out=5, rows=[TEACHER, STUDENT],
@@ -84,41 +65,13 @@ def test_the_printed_evaluation_has_pass_rates_losses_and_sizes() -> None:
     card = format_student_evaluation(FOUND)
     lines = card.splitlines()
     assert lines[1] == "  smoke: 100 held-out seeds, from number 60; one attempt each, no examples"
-    assert lines[3].split() == "teacher 40 of 100, 40 % 31 % to 50 % 1.500 0.610 101 98.0 150".split()
-    assert lines[4].split() == "student 30 of 100, 30 % 22 % to 40 % 2.000 0.770 1,502 7.4 -".split()
+    assert lines[3].split() == "teacher 40 of 100, 40 % 31 % to 50 % 1.500 0.610 98.0".split()
+    assert lines[4].split() == "student 30 of 100, 30 % 22 % to 40 % 2.000 0.770 7.4".split()
     assert "retention 0.75 (0.52 to 1.09) of the teacher's pass rate" in card
     assert "  student minus teacher: -10 points (-19 to -1), worse" in lines
     assert "teacher not passed: max_words 35   on_topic 25" in card
     assert card.endswith("/s/evaluation.json")
     assert max(map(len, lines)) <= 100
-
-
-AS_DRAFT = DraftResult(
-    requests=50, draft_tokens=3, verifications=400, acceptance=0.45, by_position=[0.6, 0.45], tokens_per_verification=2.35,
-    plain_seconds=60, drafted_seconds=61, speedup=IntervalEstimate(value=0.98, low=0.95, high=1.02),
-    step_seconds={1: 0.01, 4: 0.022}, verification_cost=2.4, break_even=0.47, different=0,
-)  # fmt: skip
-
-
-def measured_on_device() -> StudentEvaluation:
-    """`FOUND`, with what decoding takes from the machine."""
-    rows = [
-        row.model_copy(update={"device": device})
-        for row, device in zip(FOUND.rows, (TEACHER_ON_DEVICE, STUDENT_ON_DEVICE), strict=True)
-    ]
-    return FOUND.model_copy(update={"rows": rows, "device": DEVICE})
-
-
-def test_the_card_has_the_share_of_the_memory_roof_and_the_speed_by_length_of_the_input() -> None:
-    assert "roof" not in format_student_evaluation(FOUND), "it was not measured"
-    lines = [" ".join(line.split()) for line in format_student_evaluation(measured_on_device()).splitlines()]
-    assert "memory with 2 threads reads 24.0 GB/s; last-level cache 34 MB" in lines
-    assert "teacher 43 % 101.3 402 35.4 (f16, 1,536 tokens) 0.321" in lines
-    assert "student 49 % * 7.9 9,000 5.0 (q8_0, 1,536 tokens) -" in lines
-    assert "* the student's bytes fit in the cache: 10 % of the 120 GB/s at which it is read" in lines
-    assert "student 512 0.05 10,240 1,400 1.9" in lines
-    assert "student 4,096 2.00 2,048 800 -" in lines
-    assert max(map(len, format_student_evaluation(measured_on_device()).splitlines())) <= 100
 
 
 def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tmp_path: Path) -> None:
@@ -157,33 +110,6 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     assert "Answers to open questions: 24 words, start 96" in page
     assert "1 open question with each model’s answer" in page
     assert json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]["panel"]["tasks"] == 64
-    assert "On the device" not in page
-
-    (run.student / STUDENT_EVALUATION_FILE).write_text(measured_on_device().model_dump_json())
-    write_run_report(run, manifest, plan.recipe, [], [])
-    page = run.report_file.read_text()
-    assert "memory with 2 threads reads 24.0 GB/s; last-level cache 34 MB" in page
-    assert "<td>49 % <small>fits in the cache: 10 % of that</small></td>" in page
-    assert "<td>5.0 <small>q8_0, 1,536 tokens</small></td>" in page
-    assert "<td>10,240</td>" in page
-    saved = json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]
-    assert (saved["device"]["threads"], saved["rows"][1]["device"]["inputs"][0]["tokens"]) == (2, 512)
-
-    assert "As the draft of its teacher" not in page
-
-    with_draft = FOUND.model_copy(update={"draft": AS_DRAFT})
-    (run.student / STUDENT_EVALUATION_FILE).write_text(with_draft.model_dump_json())
-    write_run_report(run, manifest, plan.recipe, [], [])
-    page = run.report_file.read_text()
-    assert "The student proposes 3 tokens at once, and the teacher verifies them. 45 % of them accepted; 2.35" in page
-    assert "of one token: a batch of 4 2.2; a verification, drafting included: 2.4; break-even at 47 % accepted" in page
-    assert page.count('<span class="bar-label">token ') == 2
-    assert "All replies are identical with and without the draft." in page
-    assert json.loads(run.report_file.with_suffix(".json").read_text())["evaluation"]["draft"]["break_even"] == 0.47
-    changed = FOUND.model_copy(update={"draft": AS_DRAFT.model_copy(update={"different": 2})})
-    (run.student / STUDENT_EVALUATION_FILE).write_text(changed.model_dump_json())
-    write_run_report(run, manifest, plan.recipe, [], [])
-    assert "2 of the replies differ from those without the draft." in run.report_file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -197,13 +123,6 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
         (["evaluate", "{folder}", "--check", "exact"], "--check: is for rows of --data; a recipe has its own checks"),
         (["evaluate", "{folder}", "--data", "missing.jsonl"], "missing.jsonl: is not there"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--recipe", "smoke"], "--recipe: cannot be combined with --data"),
-        (["evaluate", "{folder}", "--data", "x.jsonl", "--inputs", "512"], "--inputs: cannot be combined with --data"),
-        (["evaluate", "{folder}", "--data", "x.jsonl", "--cache-type", "q8_0"], "--cache-type: cannot be combined with"),
-        (["evaluate", "{folder}", "--recipe", "smoke", "--inputs", "512,0"], "--inputs 0: is no number of tokens from 1 to"),
-        (["evaluate", "{folder}", "--recipe", "smoke", "--cache-type", "q8_0"],
-         "--cache-type q8_0: the student's heads have 24 dimensions, and this type needs a multiple of 32; use f16"),
-        (["evaluate", "{folder}", "--recipe", "smoke", "--inputs", "512,4096"],
-         "--inputs 4096: the student's context is 4,096 tokens, of which 64 are decoded; its longest input has 4,032"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "exacto"], "there is no check 'exacto'"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "no.py:mine"], "no.py: is not a Python file"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "answer", "--set", "kin=exact"], "did you mean `kind`?"),
@@ -351,7 +270,7 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
         "doc_to_target: 0\nmetric_list: [{metric: acc, higher_is_better: true}]\n"
     )
     tasks = [str(tmp_path / "ends.yaml")]
-    task = prepare_student_evaluation(run.path, None, 12, "q8_0", tasks, 2, panel=6, cache_type="q8_0", inputs=[300])
+    task = prepare_student_evaluation(run.path, None, 12, "q8_0", tasks, 2, panel=6)
     found = asyncio.run(evaluate_student(task, session))
     assert StudentEvaluation.model_validate_json((run.student / STUDENT_EVALUATION_FILE).read_text()) == found
     assert (found.seeds, found.first_seed, found.held_out, found.notes) == (12, 40, 3, [])
@@ -363,27 +282,11 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
     assert teacher.passed
     assert found.retention
     assert found.retention.value == (student.passed or 0) / teacher.passed
-    assert (teacher.nats_per_token, teacher.bytes, teacher.tokens_per_second) == (None, None, None), "it is a script"
+    assert (teacher.nats_per_token, teacher.bytes) == (None, None), "it is a script"
     assert student.nats_per_token
     assert start.nats_per_token
     assert student.nats_per_token < start.nats_per_token - 1
     assert student.bytes == start.bytes == (run.student / "student-q8_0.gguf").stat().st_size
-    assert student.tokens_per_second
-    assert student.memory
-    assert 1e6 < student.memory < 1e9
-    assert found.device
-    assert found.device.threads == len(os.sched_getaffinity(0))
-    assert teacher.device is start.device is None
-    device = student.device
-    assert device
-    assert (device.cache_type, [one.tokens for one in device.inputs]) == ("q8_0", [300])
-    assert device.token_reads
-    assert student.bytes
-    assert 0.5 * student.bytes < device.token_reads < 2 * student.bytes
-    assert device.cache_share
-    if found.device.read_bandwidth:
-        share = device.token_reads * student.tokens_per_second / found.device.read_bandwidth
-        assert device.roof_share == pytest.approx(share)
     [ends] = found.tasks
     assert (ends.task, ends.metric, ends.rows) == ("ends", "acc", 2)
     assert ends.scores.keys() == {"student", "start"}, "a scripted teacher has no weights"

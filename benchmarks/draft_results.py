@@ -1,29 +1,13 @@
-"""A student as the draft of its teacher: what the teacher accepts, what that gains on this machine, and that no reply changes.
-
-Knows neither checks nor pass rates.
-"""
+"""What a teacher accepts of its draft, what that gains on this machine, and that no reply changes."""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from core.config.teachers import TeacherConfig
-from core.errors import UsageError
+from benchmarks.draft_speed import DraftComparison, PairedReply
 from core.intervals import IntervalEstimate, estimate_small_mean
-from core.runs.run_dir import RunDir
-from core.sample import Message
-from flows.evaluate.used_requests import collect_used_requests
-from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line, format_percent
 
-if TYPE_CHECKING:
-    from agents.planning.run_plan import RunPlan
-    from teachers.drafts.draft_speed import DraftComparison, PairedReply
-
-MOST_REQUESTS = 50
 MOST_DIFFERENCES = 3
 FASTER, SLOWER, UNCLEAR = "faster", "slower", "no certain difference"
 
@@ -77,80 +61,8 @@ class DraftResult(BaseModel):
         return FASTER if self.speedup.value > 1 else SLOWER
 
 
-def check_draft_options(plan: "RunPlan") -> None:
-    """Raises UsageError if the teacher of the recipe cannot draft here, or its seeds alone ask no question."""
-    from agents.studies.held_out_evaluation import has_fixed_questions
-
-    teacher = plan.recipe.generator_teacher
-    if not teacher.model.startswith("local/"):
-        raise UsageError(
-            f"--as-draft: measures teachers that llama.cpp runs here (local/…), not {teacher.model}; leave the option out, or "
-            "name another recipe (--recipe)"
-        )
-    if not has_fixed_questions(plan):
-        raise UsageError(
-            f"--as-draft: in {plan.family.name} the generator writes the questions, so seeds alone ask no question; leave the "
-            "option out, or name another recipe (--recipe)"
-        )
-
-
-def check_draft_tokens(teacher: TeacherConfig, weights: Path, student: Path) -> None:
-    """Raises UsageError if the student's GGUF file does not have the tokens of the teacher's."""
-    from teachers.drafts.draft_model import find_draft_problem
-
-    drafting = TeacherConfig(model=teacher.model, draft=str(student.resolve()), logprobs=False)
-    if problem := find_draft_problem(drafting, weights):
-        raise UsageError(f"--as-draft: {problem}")
-
-
-async def evaluate_as_draft(
-    plan: "RunPlan", run: RunDir | None, number: int, files: dict[str, Path], draft_tokens: int, session: CommandSession
-) -> DraftResult:
-    """Ask the teacher the first turn of held-out seeds, without and with the student as its draft.
-
-    Args:
-        plan: the recipe's plan.
-        run: the student's run, if it has one, whose requests are left out.
-        number: the largest number of requests; at most `MOST_REQUESTS` are asked.
-        files: the GGUF files by role.
-        draft_tokens: tokens of a proposal.
-        session: gets progress, and has the stop signal.
-
-    Raises:
-        UserInterrupt: on the stop signal; ProviderError if llama.cpp cannot be started or does not reply.
-    """
-    from agents.studies.held_out_evaluation import require_held_out_seeds
-    from teachers.drafts.draft_speed import compare_with_draft, measure_step_seconds
-
-    used = collect_used_requests(run, plan, session.print_unless_stopped)
-    seeds = require_held_out_seeds(plan, min(number, MOST_REQUESTS), used)
-    requests = [_take_first_turn(plan.family.questions(seed) or []) for seed in seeds]
-    teacher = plan.recipe.generator_teacher.model_copy(update={"draft": None, "draft_tokens": draft_tokens})
-
-    def show_progress(done: int) -> None:
-        session.show_progress(lambda: f"as a draft: {done:,} of {format_count(len(requests), 'request')}")
-
-    session.print_unless_stopped(
-        f"evaluate: the student as the teacher's draft, {format_count(len(requests), 'request')}"
-    )
-    longest = plan.recipe.agents.generator.max_tokens
-    comparison = await session.run_unless_stopped(
-        compare_with_draft(teacher, files["teacher"], files["student"], requests, longest, show_progress)
-    )
-    session.print_unless_stopped("evaluate: the teacher's seconds by size of batch")
-    steps = await session.run_unless_stopped(measure_step_seconds(teacher, files["teacher"]))
-    texts = [messages[-1].content for messages in requests]
-    return build_draft_result(comparison, texts, draft_tokens, steps)
-
-
-def _take_first_turn(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages up to the first of the user."""
-    first = next(i for i, message in enumerate(messages) if message.role == "user")
-    return messages[: first + 1]
-
-
 def build_draft_result(
-    comparison: "DraftComparison", requests: list[str], draft_tokens: int, steps: dict[int, float]
+    comparison: DraftComparison, requests: list[str], draft_tokens: int, steps: dict[int, float]
 ) -> DraftResult:
     """The result of replies to `requests`."""
     replies, counts = comparison
@@ -175,7 +87,7 @@ def build_draft_result(
     )
 
 
-def _measure_verification_cost(comparison: "DraftComparison") -> float | None:
+def _measure_verification_cost(comparison: DraftComparison) -> float | None:
     """Seconds of a verification over those of a step without a draft.
 
     A reply of n tokens takes n - 1 steps after its first token. With a draft, some steps verify a proposal, and the others,
@@ -191,15 +103,13 @@ def _measure_verification_cost(comparison: "DraftComparison") -> float | None:
     return verifying / counts.verifications / step
 
 
-def _describe_difference(request: str, pair: "PairedReply") -> DifferentReply:
+def _describe_difference(request: str, pair: PairedReply) -> DifferentReply:
     plain, drafted = (str(reply.message.get("content") or reply.message) for reply in pair)
     return DifferentReply(request=request, plain=plain, drafted=drafted)
 
 
-def list_draft_lines(result: DraftResult | None) -> list[str]:
-    """The lines of the card; none if it was not measured."""
-    if result is None:
-        return []
+def list_draft_lines(result: DraftResult) -> list[str]:
+    """The result in words."""
     shares = ", ".join(map(format_percent, result.by_position))
     by_position = f"; accepted by position: {shares}" if shares else ""
     lines = [

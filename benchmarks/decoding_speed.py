@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from core.config.teachers import TeacherConfig
-from core.errors import ProviderError
-from core.shared_options import CacheType
-from teachers.device.energy_counters import (
+from benchmarks.energy_counters import (
     POWERCAP,
     EnergyCounter,
     count_joules,
     find_energy_counters,
     read_energy,
 )
-from teachers.device.read_bandwidth import ReadBandwidth, measure_read_bandwidth
+from benchmarks.read_bandwidth import ReadBandwidth, measure_read_bandwidth
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError
+from core.shared_options import CacheType
 from teachers.llama_server import resident_bytes
 from teachers.local_llama import LOADING_DETAILS, LlamaServer, available_memory, llama_settings, run_llama_server
 from teachers.server_guard import StartedServer

@@ -9,18 +9,18 @@ import gguf
 import numpy as np
 import pytest
 
-from core.errors import ProviderError
-from students.comparison.token_reads import count_weight_reads
-from students.output.gguf_export import export_gguf
-from teachers.decoding_speed import (
+from benchmarks.decoding_speed import (
     INPUT_TOKENS,
     CacheMemory,
     measure_decoding_speed,
     measure_input_speed,
     read_cache_memory,
 )
-from teachers.device.energy_counters import count_joules, find_energy_counters, read_energy
-from teachers.device.read_bandwidth import find_last_level_cache, measure_read_bandwidth, measure_read_rate
+from benchmarks.energy_counters import count_joules, find_energy_counters, read_energy
+from benchmarks.read_bandwidth import find_last_level_cache, measure_read_bandwidth, measure_read_rate
+from benchmarks.token_reads import count_weight_reads
+from core.errors import ProviderError
+from students.output.gguf_export import export_gguf
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.exported_students import export_student
 

@@ -1,29 +1,24 @@
-"""A student as the draft of its teacher: acceptance, cost and break-even by hand, and the command on tiny models."""
+"""A student as the draft of its teacher: acceptance, cost and break-even by hand, and on tiny models."""
 
 import asyncio
-import json
 from pathlib import Path
 
 import pytest
 
-from core.config.teachers import TeacherConfig
-from core.errors import ProviderError, UsageError
-from core.sample import Message
-from flows.data.student_files import STUDENT_EVALUATION_FILE
-from flows.evaluate.draft_evaluation import (
+from benchmarks.draft_results import (
     FASTER,
     SLOWER,
     UNCLEAR,
     DraftResult,
     build_draft_result,
-    check_draft_tokens,
     list_draft_lines,
 )
-from flows.evaluate.student_results import StudentEvaluation
+from benchmarks.draft_speed import DraftComparison, PairedReply, TimedReply, compare_with_draft, measure_step_seconds
+from core.config.teachers import TeacherConfig
+from core.errors import ProviderError
+from core.sample import Message
 from students.output.gguf_export import export_gguf
 from teachers.drafts.draft_counts import DraftCounts
-from teachers.drafts.draft_speed import DraftComparison, PairedReply, TimedReply, compare_with_draft
-from tests.flows.commands.test_commands import called
 from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
 
 STEPS = {1: 0.1, 2: 0.13, 4: 0.22, 8: 0.4}
@@ -107,49 +102,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     return export_gguf(folders[0], "q8_0").path, folders[1], folders[2]
 
 
-def write_recipe(folder: Path, teacher: str, base: str = "smoke") -> str:
-    recipe = folder / f"drafting-{base}.toml"
-    faults = "faults = false\n" if base == "smoke" else ""
-    recipe.write_text(
-        f'extends = "{base}"\nname = "drafting"\n[teachers.main]\nmodel = "{teacher}"\nmax_concurrent = 2\n{faults}'
-        "[agents.generator]\nmax_tokens = 24\n"
-    )
-    return str(recipe)
-
-
 @pytest.mark.slow
 @pytest.mark.xdist_group("students")
-def test_a_student_is_measured_as_the_draft_of_its_teacher(
-    models: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_draft_is_measured_with_the_teacher_itself_and_with_a_stranger(models: tuple[Path, Path, Path]) -> None:
     teacher, itself, stranger = models
-    words = ["--recipe", write_recipe(tmp_path, f"local/{teacher}"), "-n", "4", "--panel", "0", "--as-draft", "-q"]
-    words += ["--runs-dir", str(tmp_path / "runs")]
-    code, out, err = called(capsys, "evaluate", str(itself), *words, "--json")
-    assert code == 0, err
-    found = StudentEvaluation.model_validate_json(out).draft
-    assert found
-    assert (found.requests, found.draft_tokens, found.different) == (4, 3, 0)
-    assert found.acceptance == 1, "the draft is the teacher itself"
-    assert found.verifications > 10
-    assert found.verification_cost
-    assert found.verification_cost > 1
-    assert found.step_seconds.keys() == {1, 2, 4, 8}
-    assert json.loads((itself / STUDENT_EVALUATION_FILE).read_text())["draft"]["acceptance"] == 1
-
-    code, out, _ = called(capsys, "evaluate", str(stranger), *words, "--draft-tokens", "2")
-    assert code == 0
-    assert "4 requests, 2 tokens at once" in out
-    assert "greedy replies are identical with and without it" in out
-    saved_result = StudentEvaluation.model_validate_json((stranger / STUDENT_EVALUATION_FILE).read_text()).draft
-    assert saved_result
-    assert saved_result.acceptance < 0.2, "it shares nothing with the teacher but the tokens"
-
-    monkeypatch.setattr(PairedReply, "is_identical", False)
-    code, out, err = called(capsys, "evaluate", str(itself), *words)
-    assert code == 1
-    assert "error: 4 of 4 greedy replies differ from those without the draft" in out
-    assert "--as-draft: 4 of 4 greedy replies differ with the draft, and none may" in err
+    config = TeacherConfig(model=f"local/{teacher}", threads=1)
+    asked = [[Message(role="user", content=f"Write about {topic}.")] for topic in ("bees", "owls", "tea", "rain")]
+    found = []
+    for student in (itself, stranger):
+        draft = export_gguf(student, "q8_0").path
+        comparison = asyncio.run(compare_with_draft(config, teacher, draft, asked, 24, lambda _done: None))
+        steps = asyncio.run(measure_step_seconds(config, teacher))
+        found.append(build_draft_result(comparison, ["q"] * 4, 3, steps))
+    assert [result.different for result in found] == [0, 0]
+    assert found[0].acceptance == 1, "the draft is the teacher itself"
+    assert found[0].verifications > 10
+    assert found[0].verification_cost
+    assert found[0].verification_cost > 1
+    assert found[0].step_seconds.keys() == {1, 2, 4, 8}
+    assert found[1].acceptance < 0.2, "it shares nothing with the teacher but the tokens"
 
 
 def test_a_draft_that_llama_cpp_never_used_is_an_error(
@@ -157,41 +128,9 @@ def test_a_draft_that_llama_cpp_never_used_is_an_error(
 ) -> None:
     """Its replies are identical, and as fast: nothing else would tell."""
     teacher, student, _ = models
-    monkeypatch.setattr("teachers.drafts.draft_speed.draft_settings", lambda *_, **__: {"endpoint_metrics": True})
+    monkeypatch.setattr("benchmarks.draft_speed.draft_settings", lambda *_, **__: {"endpoint_metrics": True})
     config = TeacherConfig(model=f"local/{teacher}", threads=1)
     asked = [[Message(role="user", content="Write about bees.")]]
     draft = export_gguf(student, "q8_0").path
     with pytest.raises(ProviderError, match=rf"llama\.cpp used the draft {draft} for none of \d+ tokens"):
         asyncio.run(compare_with_draft(config, teacher, draft, asked, 8, lambda _done: None))
-
-
-def test_tokens_of_a_proposal_are_refused_without_a_draft(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = called(capsys, "evaluate", "student", "--draft-tokens", "3")
-    assert (code, out) == (2, "")
-    assert "error: --draft-tokens 3: is for the student as a draft; add --as-draft, or leave it out" in err
-
-
-def test_what_cannot_be_measured_as_a_draft_is_refused_before_anything_is_asked(
-    models: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    teacher, student, _ = models
-    words = ["evaluate", str(student), "--as-draft", "--runs-dir", str(tmp_path / "runs"), "-q"]
-    for recipe, problem in (
-        (
-            write_recipe(tmp_path, "fake/writer"),
-            "--as-draft: measures teachers that llama.cpp runs here (local/…), not fake/wr",
-        ),
-        (
-            write_recipe(tmp_path, f"local/{teacher}", "arithmetic"),
-            "--as-draft: in arithmetic the generator writes the questions, so seeds alone ask no question",
-        ),
-    ):
-        code, out, err = called(capsys, *words, "--recipe", recipe)
-        assert (code, out) == (2, "")
-        assert problem in err
-    code, out, err = called(capsys, *words, "--data", "x.jsonl")
-    assert (code, out) == (2, "")
-    assert "--as-draft: cannot be combined with --data" in err
-    other = saved(tiny_llama(300), tiny_tokenizer(), tmp_path / "trimmed")
-    with pytest.raises(UsageError, match=r"^--as-draft: .*has a trimmed vocabulary, 300 of the teacher's"):
-        check_draft_tokens(TeacherConfig(model=f"local/{teacher}"), teacher, export_gguf(other, "q8_0").path)

@@ -1,1 +1,0 @@
-"""Measurements of the machine: the read bandwidth of its memory, and the energy of its processors. Knows no model."""
