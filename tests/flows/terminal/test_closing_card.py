@@ -183,7 +183,7 @@ def test_collapse_is_one_line(verdict: CollapseVerdict, tmp_path: Path) -> None:
     evidence = ["REPEAT: text is repeated (openers 0.3). More of it.", "TAIL: rare words are being lost. " * 40]
     hostile = "…".join(["\x1b[2J real"] * 40)
     record: CollapseRecord = COLLAPSE.model_copy(
-        update={"verdict": verdict, "evidence": evidence, "reference": hostile, "findings": {}}
+        update={"verdict": verdict, "evidence": evidence, "reference": hostile, "findings": {"tail": []}}
     )
     [line] = [line for line in card_of(tmp_path, manifest(collapse=record)) if line.startswith("  verdict   ")]
     assert line.startswith(f"  verdict   {verdict}, ")
