@@ -18,8 +18,8 @@ from core.secrets import redact_text
 from core.storage.recording import read_recording
 from core.weights.gguf_files import hash_gguf
 from core.weights.packaged_weights import EMBEDDED_TEACHER
+from plugins.hosted.batches.batch_api import BatchApi
 from teachers.base import Teacher
-from teachers.batches.batch_api import BatchApi
 from teachers.protocols import TeacherProtocol, open_installed_teacher
 
 BATCH_PROVIDERS = ("openai", "anthropic")
@@ -46,7 +46,7 @@ async def open_teacher(
         if batches is None or not (config.batch or batches.exists()):
             yield teacher
             return
-        from teachers.batches.batch_teacher import open_batch_teacher
+        from plugins.hosted.batches.batch_teacher import open_batch_teacher
 
         async with _open_batch_api(config) as api, open_batch_teacher(config, api, teacher, batches) as batch_teacher:
             yield batch_teacher
@@ -61,12 +61,12 @@ async def check_batch_api(config: TeacherConfig) -> None:
 @asynccontextmanager
 async def _open_batch_api(config: TeacherConfig) -> AsyncIterator[BatchApi]:
     if config.model.startswith("anthropic/"):
-        from teachers.batches.anthropic_batches import open_anthropic_batches
+        from plugins.hosted.batches.anthropic_batches import open_anthropic_batches
 
         async with open_anthropic_batches(config) as anthropic_api:
             yield anthropic_api
         return
-    from teachers.batches.openai_batches import OpenAIBatchApi
+    from plugins.hosted.batches.openai_batches import OpenAIBatchApi
     from teachers.endpoint import open_session
 
     async with open_session(config) as session:
@@ -127,10 +127,10 @@ async def _open_direct_teacher(config: TeacherConfig, rejected: Path | None) -> 
 
 def _open_hosted_teacher(provider: str, config: TeacherConfig) -> AbstractAsyncContextManager[Teacher]:
     if provider == "anthropic":
-        from teachers.hosted.anthropic_teacher import open_anthropic_teacher
+        from plugins.hosted.anthropic_teacher import open_anthropic_teacher
 
         return open_anthropic_teacher(config)
-    from teachers.hosted.gemini_teacher import open_gemini_teacher
+    from plugins.hosted.gemini_teacher import open_gemini_teacher
 
     return open_gemini_teacher(config)
 

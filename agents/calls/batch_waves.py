@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from agents.calls.budget import RunBudget
+from plugins.hosted.batches.batch_teacher import BatchTeacher
 from teachers.base import Teacher
-from teachers.batches.batch_teacher import BatchTeacher
 
 QUIET_STEPS = 8
 """Steps of the event loop without any progress before questions are sent: a task that was just woken needs one or two of them to

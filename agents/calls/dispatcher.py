@@ -26,8 +26,8 @@ from core.runs.run_dir import RunDir
 from core.sample import text_digest
 from core.secrets import find_read_key
 from core.stop_signal import RunStopped, StopSignal
+from plugins.hosted.batches.batch_teacher import BatchTeacher
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
-from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import open_teacher
 from teachers.rate_limiter import RateLimiter
 

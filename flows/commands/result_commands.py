@@ -18,7 +18,7 @@ def report_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER,
     from flows.data.run_storage import open_run_storage
     from flows.report.run_report import write_run_report
     from flows.terminal.run_summary import format_run_card
-    from teachers.batches.batch_journal import read_open_batches
+    from plugins.hosted.batches.batch_journal import read_open_batches
 
     storage = open_run_storage(runs_dir)
     run = storage.find_run(run_name)

@@ -33,7 +33,7 @@ from flows.terminal.text_format import (
     locate_metric,
     replace_unsafe_characters,
 )
-from teachers.batches.batch_journal import read_open_batches
+from plugins.hosted.batches.batch_journal import read_open_batches
 
 LABEL_WIDTH = 12
 """Columns before the values of a card row."""

@@ -9,14 +9,14 @@ import pytest
 from core.config.teachers import ChatDialect, TeacherConfig
 from core.sample import Message, TokenUsage
 from core.thinking import split_thinking
+from plugins.hosted.tests.support.anthropic_server import AnthropicServer
+from plugins.hosted.tests.support.gemini_server import GeminiServer
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
 from teachers.providers import open_teacher
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.schema_thinking import think_and_answer
 from teachers.thinking.thought_stream import CompletionStream, move_thinking
-from tests.support.anthropic_server import AnthropicServer
-from tests.support.gemini_server import GeminiServer
 from tests.support.http_serving import serve
 from tests.support.strict_server import ServedReply
 from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking

@@ -13,8 +13,7 @@ import aiohttp
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import redact_excerpt
-from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.batches.batch_api import (
+from plugins.hosted.batches.batch_api import (
     CANCELLED,
     CLOCK_SKEW_SECONDS,
     BatchStatus,
@@ -24,6 +23,7 @@ from teachers.batches.batch_api import (
     check_results_size,
     explain_not_found,
 )
+from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.endpoint import read_response_text, translate_client_errors
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry
 from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion, parse_json_object

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import redact_excerpt
-from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.batches.batch_api import (
+from plugins.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
+from plugins.hosted.anthropic_teacher import open_anthropic_client, translate_anthropic_errors
+from plugins.hosted.batches.batch_api import (
     CANCELLED,
     CLOCK_SKEW_SECONDS,
     BatchStatus,
@@ -27,11 +28,10 @@ from teachers.batches.batch_api import (
     check_results_size,
     explain_not_found,
 )
+from plugins.hosted.client_failures import explain_connection_failure
+from plugins.hosted.hosted_teacher import RejectedRequest
+from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry
-from teachers.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
-from teachers.hosted.anthropic_teacher import open_anthropic_client, translate_anthropic_errors
-from teachers.hosted.client_failures import explain_connection_failure
-from teachers.hosted.hosted_teacher import RejectedRequest
 from teachers.openai_chat import InvalidCompletion
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 from core.config.teachers import TeacherConfig
 from core.sample import Message
+from plugins.hosted.batches.batch_teacher import BatchTeacher
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import open_teacher
 
 SCHEMA = {

@@ -12,11 +12,11 @@ from core.config.agents import ReasoningEffort
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message, TokenUsage, ToolCall
+from plugins.hosted.gemini_content import build_gemini_request, parse_gemini_response
+from plugins.hosted.tests.support.gemini_server import GeminiServer, normalize_names
 from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.hosted.gemini_content import build_gemini_request, parse_gemini_response
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
-from tests.support.gemini_server import GeminiServer, normalize_names
 from tests.support.http_serving import serve
 from tests.support.strict_server import ServedFault, ServedReply
 from tests.support.waiting import wait_until_so

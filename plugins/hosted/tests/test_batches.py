@@ -14,13 +14,13 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.hosted.batches import batch_teacher, openai_batches
+from plugins.hosted.batches.batch_journal import read_open_batches
+from plugins.hosted.batches.batch_teacher import BatchTeacher
+from plugins.hosted.tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
+from plugins.hosted.tests.support.batch_server import KEY, BatchServer, serve_batches
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.batches import batch_teacher, openai_batches
-from teachers.batches.batch_journal import read_open_batches
-from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import check_batch_api, find_teacher_problems, open_teacher
-from tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
-from tests.support.batch_server import KEY, BatchServer, serve_batches
 from tests.support.waiting import wait_until_so
 
 

@@ -17,9 +17,16 @@ from core.errors import ProviderError, StillhouseError
 from core.sample import text_digest
 from core.stop_signal import RunStopped
 from core.storage.atomic_files import write_atomically
+from plugins.hosted.batches.batch_api import (
+    LONGEST_RESULT,
+    BatchApi,
+    BatchStatus,
+    ExpiredRequest,
+    LostBatch,
+    RequestResult,
+)
+from plugins.hosted.batches.batch_journal import BatchJournal, BatchRecord, read_result_lines
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
-from teachers.batches.batch_api import LONGEST_RESULT, BatchApi, BatchStatus, ExpiredRequest, LostBatch, RequestResult
-from teachers.batches.batch_journal import BatchJournal, BatchRecord, read_result_lines
 from teachers.endpoint_calls import MAX_FAILURES_IN_ROW, FailedTry, FailureCause
 
 FIRST_POLL_SECONDS = 1.0

@@ -13,11 +13,11 @@ from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.sample import Message
 from core.stop_signal import StopSignal
+from plugins.hosted.batches.batch_teacher import BatchTeacher
+from plugins.hosted.tests.support.batch_server import KEY, BatchServer, serve_batches
 from teachers.base import TeacherQuestion
-from teachers.batches.batch_teacher import BatchTeacher
 from teachers.providers import open_teacher
 from teachers.rate_limiter import RateLimiter
-from tests.support.batch_server import KEY, BatchServer, serve_batches
 from tests.support.scripted_teacher import ScriptedTeacher
 from tests.support.waiting import wait_until_so
 

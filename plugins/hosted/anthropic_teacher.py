@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from core.config.teachers import TeacherConfig
 from core.secrets import redact_text
+from plugins.hosted.anthropic_messages import build_anthropic_params, parse_anthropic_message
+from plugins.hosted.client_failures import explain_connection_failure
+from plugins.hosted.hosted_teacher import HostedProtocol, HostedTeacher, RejectedRequest, require_key
 from teachers.endpoint_calls import FailedTry
-from teachers.hosted.anthropic_messages import build_anthropic_params, parse_anthropic_message
-from teachers.hosted.client_failures import explain_connection_failure
-from teachers.hosted.hosted_teacher import HostedProtocol, HostedTeacher, RejectedRequest, require_key
 
 if TYPE_CHECKING:
     import anthropic

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from core.errors import ProviderError
+from plugins.hosted.tests.support.anthropic_batch_server import KEY, AnthropicBatchServer
+from plugins.hosted.tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
 from teachers.base import CallFailed, TeacherReply
-from tests.support.anthropic_batch_server import KEY, AnthropicBatchServer
-from tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
 from tests.support.http_serving import serve
 
 

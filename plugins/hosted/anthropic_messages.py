@@ -10,14 +10,14 @@ from core.config.agents import find_effort, reasoning_tokens
 from core.config.hosted_models import ClaudeThinking, find_claude_thinking
 from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage
-from teachers.base import TeacherQuestion, TeacherReply
-from teachers.hosted.reply_parts import (
+from plugins.hosted.reply_parts import (
     build_hosted_reply,
     quote_object,
     read_text,
     split_image_url,
 )
-from teachers.hosted.vendor_schemas import CLAUDE_SCHEMAS, fit_schema
+from plugins.hosted.vendor_schemas import CLAUDE_SCHEMAS, fit_schema
+from teachers.base import TeacherQuestion, TeacherReply
 from teachers.openai_chat import (
     MALFORMED,
     InvalidCompletion,

@@ -9,13 +9,13 @@ from core.config.hosted_models import find_gemini_thinking
 from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage
 from core.secrets import redact_excerpt
-from teachers.base import TeacherQuestion, TeacherReply
-from teachers.hosted.reply_parts import (
+from plugins.hosted.reply_parts import (
     build_hosted_reply,
     read_text,
     split_image_url,
 )
-from teachers.hosted.vendor_schemas import GEMINI_SCHEMAS, fit_schema
+from plugins.hosted.vendor_schemas import GEMINI_SCHEMAS, fit_schema
+from teachers.base import TeacherQuestion, TeacherReply
 from teachers.openai_chat import (
     MALFORMED,
     InvalidCompletion,

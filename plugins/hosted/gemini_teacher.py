@@ -11,10 +11,10 @@ import aiohttp
 
 from core.config.teachers import TeacherConfig
 from core.secrets import redact_text
+from plugins.hosted.gemini_content import build_gemini_request, parse_gemini_response
+from plugins.hosted.hosted_teacher import HostedProtocol, HostedTeacher, RejectedRequest, require_key
 from teachers.endpoint import read_response_text, translate_client_errors
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry, FailureCause
-from teachers.hosted.gemini_content import build_gemini_request, parse_gemini_response
-from teachers.hosted.hosted_teacher import HostedProtocol, HostedTeacher, RejectedRequest, require_key
 
 if TYPE_CHECKING:
     from google import genai

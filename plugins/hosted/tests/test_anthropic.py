@@ -11,12 +11,12 @@ from core.config.agents import ReasoningEffort
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message, TokenUsage, ToolCall
+from plugins.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
+from plugins.hosted.tests.support.anthropic_server import AnthropicServer
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
 from teachers.thinking.schema_thinking import build_answer_question
-from tests.support.anthropic_server import AnthropicServer
 from tests.support.http_serving import serve
 from tests.support.strict_server import ServedFault, ServedReply
 

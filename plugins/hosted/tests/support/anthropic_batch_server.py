@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.anthropic_server import AnthropicServer
+from plugins.hosted.tests.support.anthropic_server import AnthropicServer
 from tests.support.strict_server import RecordedRequest, Rejection, StrictHandler
 
 KEY = "sk-ant-test-batch-4711"

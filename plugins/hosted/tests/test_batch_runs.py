@@ -15,9 +15,9 @@ import pytest
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
 from flows.run.shard_production import open_run_budget
-from tests.support.anthropic_batch_server import KEY as ANTHROPIC_KEY
-from tests.support.anthropic_batch_server import AnthropicBatchServer
-from tests.support.batch_server import KEY, BatchServer, serve_batches
+from plugins.hosted.tests.support.anthropic_batch_server import KEY as ANTHROPIC_KEY
+from plugins.hosted.tests.support.anthropic_batch_server import AnthropicBatchServer
+from plugins.hosted.tests.support.batch_server import KEY, BatchServer, serve_batches
 from tests.support.forked import FORKS, Program
 from tests.support.http_serving import serve
 from tests.support.scripted_teacher import build_test_plan

@@ -9,8 +9,8 @@ import pytest
 from agents.studies.preview import probe_teachers
 from flows.data.curated_run import read_finished_samples
 from flows.recipes.recipe_catalog import load_recipe_plan
-from tests.support.anthropic_server import AnthropicServer
-from tests.support.gemini_server import GeminiServer
+from plugins.hosted.tests.support.anthropic_server import AnthropicServer
+from plugins.hosted.tests.support.gemini_server import GeminiServer
 from tests.support.http_serving import serve
 from tests.support.openai_server import OpenAIServer
 from tests.support.produce_run import produce_run

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from core.errors import StoreError
 from core.storage.atomic_files import read_json, write_atomically, write_json
-from teachers.batches.batch_api import BatchStatus
+from plugins.hosted.batches.batch_api import BatchStatus
 
 
 @dataclass(frozen=True)

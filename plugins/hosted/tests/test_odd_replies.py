@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from core.config.teachers import TeacherConfig
 from core.sample import Message
+from plugins.hosted.anthropic_messages import parse_anthropic_message, read_anthropic_message
+from plugins.hosted.gemini_content import parse_gemini_response
 from teachers.base import TeacherQuestion, TeacherReply
-from teachers.hosted.anthropic_messages import parse_anthropic_message, read_anthropic_message
-from teachers.hosted.gemini_content import parse_gemini_response
 from teachers.openai_chat import InvalidCompletion, parse_completion
 
 QUESTION = TeacherQuestion(
