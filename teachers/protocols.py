@@ -1,17 +1,20 @@
-"""Teacher protocols of installed packages: what a package offers, a base class for its teacher, and the guard around it.
+"""What plugins offer of teachers: protocols, a base class for their teachers, the guard around those of installed packages, and
+batches.
 
-Knows no protocol. A recipe names one as `NAME/model`.
+Knows no protocol and no provider. A recipe names a protocol as `NAME/model`, and batches by `batch`.
 """
 
 import asyncio
-from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, StillhouseError
 from core.extensions import Extension
+from core.plugins import load_part
 from core.secrets import redact_text
 from core.stop_signal import RunStopped
 from teachers.base import CallCharge, CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
@@ -109,3 +112,61 @@ async def open_installed_teacher(
             fault = redact_text(f"{extension.title} cannot be opened: {type(error).__name__}: {error}")
             raise ProviderError(f"{fault}; repair its package, or name another model") from error
         yield _GuardedTeacher(teacher, extension, config)
+
+
+class CollectingTeacher(ABC):
+    """A teacher whose questions are answered when they were sent together. It is asked to send them when nothing else can
+    progress.
+    """
+
+    model: str
+    manner: str
+    slots: int
+    collects: bool
+    """Whether new questions are collected, or only results of earlier batches are used."""
+
+    def __init__(self) -> None:
+        self.delivering = 0
+        """Batches whose results are being handed out."""
+        self.on_collected: Callable[[], None] = lambda: None
+        """Called when questions were collected, and when results were handed out."""
+
+    @property
+    @abstractmethod
+    def collected(self) -> int:
+        """Questions that wait to be sent."""
+
+    @abstractmethod
+    def send_collected(self) -> None:
+        """Send what was collected as a batch."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The open batches in a line; "" if there is none."""
+
+    @abstractmethod
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        """As `Teacher.reply`."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """As `Teacher.release`."""
+
+
+@dataclass(frozen=True)
+class TeacherBatches:
+    """The batch API of a provider, as a part of a plugin."""
+
+    name: str
+    """The provider: the part of `teachers.NAME.model` before the slash."""
+    open: Callable[[TeacherConfig, Teacher, Path], AbstractAsyncContextManager[CollectingTeacher]]
+    """The teacher with its batches in a folder, for the duration of a block; the other teacher replies directly. Raises
+    StillhouseError if the folder cannot be read, or the provider cannot be asked."""
+    check: Callable[[TeacherConfig], Awaitable[None]]
+    """Raises ProviderError or CallFailed if the endpoint does not list batches."""
+
+
+def load_batches(config: TeacherConfig) -> TeacherBatches:
+    """Raises UnusablePlugin if no plugin has the batch API of the teacher's provider."""
+    batches: TeacherBatches = load_part("batches", config.model.partition("/")[0])
+    return batches

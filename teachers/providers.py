@@ -3,29 +3,22 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.util import find_spec
+from contextlib import asynccontextmanager
 from pathlib import Path
-from time import time
 
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeProblem, UsageError
 from core.extensions import Extension, ExtensionPoint
-from core.installation import format_install_command
-from core.plugins import UnusablePlugin
+from core.plugins import UnusablePlugin, find_part, list_offered_names
 from core.secrets import redact_text
 from core.storage.recording import read_recording
 from core.weights.gguf_files import hash_gguf
 from core.weights.packaged_weights import EMBEDDED_TEACHER
-from plugins.hosted.batches.batch_api import BatchApi
 from teachers.base import Teacher
-from teachers.protocols import TeacherProtocol, open_installed_teacher
+from teachers.protocols import TeacherProtocol, load_batches, open_installed_teacher
 
-BATCH_PROVIDERS = ("openai", "anthropic")
-PROVIDERS = ("anthropic", "fake", "gemini", "local", "openai", "vllm")
-HOSTED_LIBRARIES = {"anthropic": "anthropic", "gemini": "google.genai"}
-"""The client libraries of providers with a protocol of their own, by the extras that install them."""
+PROVIDERS = ("fake", "local", "openai", "vllm")
 PROTOCOL_EXTENSIONS: ExtensionPoint[TeacherProtocol] = ExtensionPoint("protocol", TeacherProtocol, lambda: PROVIDERS)
 
 logger = logging.getLogger("stillhouse")
@@ -46,31 +39,8 @@ async def open_teacher(
         if batches is None or not (config.batch or batches.exists()):
             yield teacher
             return
-        from plugins.hosted.batches.batch_teacher import open_batch_teacher
-
-        async with _open_batch_api(config) as api, open_batch_teacher(config, api, teacher, batches) as batch_teacher:
-            yield batch_teacher
-
-
-async def check_batch_api(config: TeacherConfig) -> None:
-    """Raises ProviderError or CallFailed if the endpoint does not list batches."""
-    async with _open_batch_api(config) as api:
-        await api.find("", 0, time())
-
-
-@asynccontextmanager
-async def _open_batch_api(config: TeacherConfig) -> AsyncIterator[BatchApi]:
-    if config.model.startswith("anthropic/"):
-        from plugins.hosted.batches.anthropic_batches import open_anthropic_batches
-
-        async with open_anthropic_batches(config) as anthropic_api:
-            yield anthropic_api
-        return
-    from plugins.hosted.batches.openai_batches import OpenAIBatchApi
-    from teachers.endpoint import open_session
-
-    async with open_session(config) as session:
-        yield OpenAIBatchApi(config, config.endpoint, config.model.partition("/")[2], session)
+        async with load_batches(config).open(config, teacher, batches) as collecting:
+            yield collecting
 
 
 @asynccontextmanager
@@ -87,12 +57,9 @@ async def _open_direct_teacher(config: TeacherConfig, rejected: Path | None) -> 
         yield FakeTeacher(config, model)
         return
     if extension := PROTOCOL_EXTENSIONS.find(provider):
-        async with open_installed_teacher(extension, config) as teacher:
+        opened = extension.value.open(config) if extension.own else open_installed_teacher(extension, config)
+        async with opened as teacher:
             yield teacher
-        return
-    if provider in HOSTED_LIBRARIES:
-        async with _open_hosted_teacher(provider, config) as hosted:
-            yield hosted
         return
     from teachers.endpoint import open_endpoint_teacher
 
@@ -125,16 +92,6 @@ async def _open_direct_teacher(config: TeacherConfig, rejected: Path | None) -> 
         yield teacher
 
 
-def _open_hosted_teacher(provider: str, config: TeacherConfig) -> AbstractAsyncContextManager[Teacher]:
-    if provider == "anthropic":
-        from plugins.hosted.anthropic_teacher import open_anthropic_teacher
-
-        return open_anthropic_teacher(config)
-    from plugins.hosted.gemini_teacher import open_gemini_teacher
-
-    return open_gemini_teacher(config)
-
-
 @asynccontextmanager
 async def locate_endpoint(
     config: TeacherConfig,
@@ -156,7 +113,7 @@ async def locate_endpoint(
         weights = await fetch_local_weights(config, logger.info)
         async with start_local_server(config, weights, logger.info) as server:
             yield _with_url(config, server.url), server.key, server.fault
-    elif provider in HOSTED_LIBRARIES or provider not in PROVIDERS:
+    elif provider not in PROVIDERS:
         raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
     elif provider == "vllm":
         from teachers.drafts.draft_model import find_draft_problem
@@ -183,14 +140,19 @@ def find_teacher_problems(recipe: Recipe) -> list[RecipeProblem]:
             problems.append(RecipeProblem(f"teachers.{name}.model", problem))
         elif problem := _find_draft_problem(config):
             problems.append(RecipeProblem(f"teachers.{name}.draft", problem))
-        if config.batch and provider not in BATCH_PROVIDERS:
-            known = " and ".join(f"{known}/…" for known in BATCH_PROVIDERS)
-            problems.append(
-                RecipeProblem(
-                    f"teachers.{name}.batch", f"{provider}/… has no batch API here, only {known} have; remove the key"
-                )
-            )
+        offered = list_offered_names("batches")
+        if config.batch and provider not in offered:
+            known = f", only {' and '.join(f'{known}/…' for known in offered)} have" if offered else ""
+            what = f"{provider}/… has no batch API here{known}; remove the key"
+            problems.append(RecipeProblem(f"teachers.{name}.batch", what))
     return problems
+
+
+def uses_installed_protocol(model: str) -> bool:
+    """Whether a teacher of this name is one of an installed package, which decides where prompts go."""
+    provider = model.partition("/")[0]
+    found = find_part("protocol", provider)
+    return provider not in PROVIDERS and (found is None or bool(found[0].origin))
 
 
 def list_protocol_extensions(recipe: Recipe) -> list[Extension[TeacherProtocol]]:
@@ -217,8 +179,6 @@ def _find_protocol_problem(provider: str, config: TeacherConfig) -> str | None:
 def _find_model_problem(config: TeacherConfig) -> str | None:
     """Why the model of a built-in provider cannot be used."""
     provider, _, model = config.model.partition("/")
-    if provider in HOSTED_LIBRARIES and not _is_installed(HOSTED_LIBRARIES[provider]):
-        return f"its client library is not installed: run {format_install_command(provider)}"
     if provider == "local":
         from teachers.local_weights import local_model_problem
 
@@ -253,10 +213,3 @@ def _find_recording_problem(config: TeacherConfig) -> str | None:
     except UsageError as error:
         return str(error)
     return None
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # the package above it
-        return False

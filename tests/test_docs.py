@@ -22,7 +22,6 @@ import httpx
 import polars as pl
 import pytest
 
-from core.config.hosted_models import find_thinking_habit
 from core.project_files import PROJECT
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
@@ -212,6 +211,8 @@ def test_every_link_leads_to_a_file_and_its_heading() -> None:
         for link in re.findall(r"\]\(([^)\s]+)\)", prose):
             name, _, anchor = link.partition("#")
             target = (page.parent / name).resolve() if name else page
+            if target.is_relative_to(PROJECT) and not is_present(target.relative_to(PROJECT).as_posix()):
+                continue
             headings = (
                 re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if target.suffix == ".md" and anchor else []
             )
@@ -219,26 +220,6 @@ def test_every_link_leads_to_a_file_and_its_heading() -> None:
             if not re.match(r"[a-z]+:", link) and (not target.exists() or (headings and anchor not in slugs)):
                 dead.append(f"{page.name}: {link}")
     assert dead == []
-
-
-@pytest.mark.parametrize(
-    ("row", "models"),
-    [
-        ("Claude 4.6 to 4.8", ["claude-opus-4-6", "claude-sonnet-4-8"]),
-        (
-            "Claude 5 and later, Fable, Mythos",
-            ["claude-sonnet-5", "claude-fable-5", "claude-opus-5-5", "claude-mythos-5"],
-        ),
-        ("Gemini 2.5", ["gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"]),
-        ("Gemini 3 and later", ["gemini-3-pro", "gemini-3.5-flash"]),
-    ],
-)
-def test_the_table_of_hosted_models_says_which_think_unasked(row: str, models: list[str]) -> None:
-    page = (PROJECT / "docs/teachers.md").read_text(encoding="utf-8")
-    (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)$", page, re.MULTILINE)
-    words = {"asked": "", "default": "on by default", "always": "always on"}
-    found = {find_thinking_habit("gemini" if "gemini" in model else "anthropic", model) for model in models}
-    assert {habit for habit, said in words.items() if said and said in line} == found - {"asked"}
 
 
 def test_every_attack_of_the_table_names_a_test_that_exists() -> None:

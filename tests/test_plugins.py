@@ -22,6 +22,8 @@ from core.hooks import RunHooks
 from core.plugins import FOLDER, Part, Plugin, import_part, list_plugins
 from core.project_files import PROJECT
 from flows.recipes.recipe_reference import build_plugin_reference
+from teachers.protocols import TeacherBatches, TeacherProtocol
+from teachers.providers import PROVIDERS
 from tests.support.forked import FORKS
 from tests.support.installed_plugins import install_plugin
 
@@ -30,7 +32,10 @@ PARTS = [
     pytest.param(plugin, part, id=f"{plugin.name}-{part.kind}-{part.name}") for plugin in OWN for part in plugin.parts
 ]
 CLASSES = {"section": RecipeTable, "family": RecipeFamily, "filter": FilterTable}
-OBJECTS = {"command": typer.Typer, "check": Check, "hooks": RunHooks, "script": dict}
+OBJECTS = {
+    "command": typer.Typer, "check": Check, "hooks": RunHooks, "script": dict, "protocol": TeacherProtocol,
+    "batches": TeacherBatches,
+}  # fmt: skip
 ADDRESS_KEYS = ("url", "address", "endpoint", "host")
 """The last word of keys that name an endpoint, which must have the type `Endpoint`."""
 
@@ -47,6 +52,7 @@ def test_every_part_loads_and_is_of_its_kind(plugin: Plugin, part: Part) -> None
 def test_no_name_is_used_twice() -> None:
     core = [*(("family", name) for name in FAMILIES), *(("check", check.name) for check in BUILT_IN_CHECKS)]
     core += [*(("filter", name) for name in FILTER_TABLES), *(("section", name) for name in Recipe.model_fields)]
+    core += [("protocol", name) for name in PROVIDERS]
     names = Counter(
         [*core, *((part.kind, part.name) for plugin in OWN for part in plugin.parts if part.kind != "hooks")]
     )

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from agents.calls.budget import RunBudget
-from plugins.hosted.batches.batch_teacher import BatchTeacher
 from teachers.base import Teacher
+from teachers.protocols import CollectingTeacher
 
 QUIET_STEPS = 8
 """Steps of the event loop without any progress before questions are sent: a task that was just woken needs one or two of them to
@@ -34,7 +34,7 @@ class BatchWaves:
     """Counts what can progress: samples, and shards that start or end. At zero, the teachers send what they collected."""
 
     def __init__(self, teachers: Iterable[Teacher], budget: RunBudget) -> None:
-        self.teachers = [teacher for teacher in teachers if isinstance(teacher, BatchTeacher)]
+        self.teachers = [teacher for teacher in teachers if isinstance(teacher, CollectingTeacher)]
         self._samples: dict[int, _SampleActivity] = {}
         self._progressing = 0
         self._budget = budget
@@ -58,7 +58,7 @@ class BatchWaves:
     def call(self, sample: int, teacher: Teacher) -> Iterator[None]:
         """Around one call for a sample."""
         with self._change(sample, "calls", 1):
-            if isinstance(teacher, BatchTeacher):
+            if isinstance(teacher, CollectingTeacher):
                 with self._change(sample, "batched", 1):
                     yield
             else:

@@ -26,8 +26,8 @@ from core.runs.run_dir import RunDir
 from core.sample import text_digest
 from core.secrets import find_read_key
 from core.stop_signal import RunStopped, StopSignal
-from plugins.hosted.batches.batch_teacher import BatchTeacher
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
+from teachers.protocols import CollectingTeacher
 from teachers.providers import open_teacher
 from teachers.rate_limiter import RateLimiter
 
@@ -209,7 +209,7 @@ def count_sample_slots(teachers: Iterable[Teacher]) -> int:
     """The number of samples to hold open: all of a batch, since each waits for its end."""
     slots = {True: [0], False: [0]}
     for teacher in teachers:
-        slots[isinstance(teacher, BatchTeacher) and teacher.collects].append(teacher.slots)
+        slots[isinstance(teacher, CollectingTeacher) and teacher.collects].append(teacher.slots)
     return max(1, max(slots[True]) + round(sum(slots[False]) * SAMPLES_PER_SLOT))
 
 

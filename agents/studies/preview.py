@@ -21,7 +21,8 @@ from core.errors import ProviderError
 from core.sample import Message, Sample
 from core.stop_signal import RunStopped, UserStop
 from teachers.base import CallFailed, Teacher, TeacherQuestion, UnlimitedAccount
-from teachers.providers import check_batch_api, open_teacher
+from teachers.protocols import load_batches
+from teachers.providers import open_teacher
 from teachers.thinking.request_keys import Reasoning
 
 
@@ -103,7 +104,7 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
                     else None
                 )
             if config.batch:
-                await check_batch_api(no_retry)
+                await load_batches(no_retry).check(no_retry)
         except (CallFailed, ProviderError) as error:
             faults.append(f"teacher {name}: {error}")
             continue

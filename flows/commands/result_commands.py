@@ -13,12 +13,12 @@ app = typer.Typer()
 @app.command("report", rich_help_panel=MAKE_PANEL)
 def report_command(run_name: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER, as_json: JsonOption = False) -> None:
     """Print the run card and the path of the report page; writes the page again from the files of the run."""
+    from core.runs.batch_records import read_open_batches
     from core.runs.records import summarize_manifest
     from flows.data.curated_run import read_dropped_samples, read_kept_samples
     from flows.data.run_storage import open_run_storage
     from flows.report.run_report import write_run_report
     from flows.terminal.run_summary import format_run_card
-    from plugins.hosted.batches.batch_journal import read_open_batches
 
     storage = open_run_storage(runs_dir)
     run = storage.find_run(run_name)

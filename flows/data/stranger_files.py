@@ -15,18 +15,13 @@ from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
 from core.storage.object_store import is_mirror
 from core.weights.packaged_weights import EMBEDDED_TEACHER
-from teachers.providers import PROVIDERS
+from teachers.providers import uses_installed_protocol
 
 
 def starts_local_program(model: str) -> bool:
     """Whether a teacher of this name starts vLLM, or llama.cpp with a file: only the user may ask for that."""
     provider, _, name = model.partition("/")
     return provider == "vllm" or (provider == "local" and name != EMBEDDED_TEACHER)
-
-
-def uses_installed_protocol(model: str) -> bool:
-    """Whether a teacher of this name is one of an installed package, which decides where prompts go."""
-    return model.partition("/")[0] not in PROVIDERS
 
 
 def is_own_run(run: RunDir, runs: Path) -> bool:

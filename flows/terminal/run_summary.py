@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from core.config.teachers import find_student_release
 from core.plugins import load_hooks
+from core.runs.batch_records import read_open_batches
 from core.runs.records import (
     CollapseRecord,
     DifficultyRecord,
@@ -33,7 +34,6 @@ from flows.terminal.text_format import (
     locate_metric,
     replace_unsafe_characters,
 )
-from plugins.hosted.batches.batch_journal import read_open_batches
 
 LABEL_WIDTH = 12
 """Columns before the values of a card row."""

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from core.config.teachers import TeacherConfig
 from core.secrets import redact_text
 from plugins.hosted.anthropic_messages import build_anthropic_params, parse_anthropic_message
-from plugins.hosted.client_failures import explain_connection_failure
 from plugins.hosted.hosted_teacher import HostedProtocol, HostedTeacher, RejectedRequest, require_key
-from teachers.endpoint_calls import FailedTry
+from teachers.endpoint_calls import FailedTry, FailureCause
 
 if TYPE_CHECKING:
     import anthropic
 
 NAMED_PARAMS = ("model", "max_tokens", "messages")
 """Required by the library's method; all others go through unread, so that a request may have keys that it does not know."""
+NOT_CONNECTED = {"ConnectError", "ConnectTimeout"}
+DISCONNECTED = {"RemoteProtocolError"}
+"""The server closed the connection before it answered."""
 
 
 @asynccontextmanager
@@ -93,3 +95,12 @@ def translate_anthropic_errors() -> Iterator[None]:
         raise explain_connection_failure(error.__cause__ or error) from None
     except anthropic.AnthropicError as error:
         raise FailedTry(redact_text(f"{type(error).__name__}: {error}")) from None
+
+
+def explain_connection_failure(error: BaseException) -> FailedTry:
+    """The failed try that an error of the library's own HTTP client means. Its classes are compared by name."""
+    names = {base.__name__ for base in type(error).__mro__}
+    text = redact_text(f"{type(error).__name__}: {error}".strip(": "))
+    if names & NOT_CONNECTED:
+        return FailedTry(f"cannot connect: {text}", FailureCause.network)
+    return FailedTry(text, FailureCause.server if names & DISCONNECTED else FailureCause.passing)

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from aiohttp import web
+
+from core.plugins import FOLDER
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,7 @@ class TestedProtocol:
     __test__ = False
 
     model: str
+    """One that does not think."""
     path: str
     """Of its calls, after the address."""
     base_path: str
@@ -30,6 +34,13 @@ class TestedProtocol:
         return self.model.partition("/")[2]
 
 
+def _list_protocols_of_plugins() -> dict[str, TestedProtocol]:
+    """`PROTOCOLS` of `plugins/NAME/tests/support/protocols.py`, of the plugins that are here."""
+    names = [file.parents[2].name for file in sorted(FOLDER.glob("*/tests/support/protocols.py"))]
+    modules = [import_module(f"plugins.{name}.tests.support.protocols") for name in names]
+    return {name: protocol for module in modules for name, protocol in module.PROTOCOLS.items()}
+
+
 TEXT = '{"answer": "x"}'
 PROTOCOLS = {
     "openai": TestedProtocol(
@@ -42,26 +53,5 @@ PROTOCOLS = {
         },
         lambda request: request.headers["Authorization"].removeprefix("Bearer "),
     ),
-    "anthropic": TestedProtocol(
-        "anthropic/claude-opus-4-8",
-        "/v1/messages",
-        "",
-        {
-            "type": "message",
-            "content": [{"type": "text", "text": TEXT}],
-            "stop_reason": "end_turn",
-            "usage": {"input_tokens": 3, "output_tokens": 4},
-        },
-        lambda request: request.headers["Authorization"].removeprefix("Bearer "),
-    ),
-    "gemini": TestedProtocol(
-        "gemini/gemini-2.5-flash",
-        "/v1beta/models/gemini-2.5-flash:generateContent",
-        "",
-        {
-            "candidates": [{"content": {"parts": [{"text": TEXT}]}, "finishReason": "STOP"}],
-            "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 4},
-        },
-        lambda request: request.headers["x-goog-api-key"],
-    ),
+    **_list_protocols_of_plugins(),
 }

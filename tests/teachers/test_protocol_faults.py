@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -11,12 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.sample import Message, TokenUsage
 from teachers.base import CallCharge, CallFailed, ChargeAccount, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.providers import find_teacher_problems, open_teacher
+from teachers.providers import open_teacher
 from teachers.relay import open_relay
 from tests.support.http_serving import Handler, serve_handler
 from tests.support.protocols import PROTOCOLS, TestedProtocol
@@ -293,19 +291,6 @@ def test_each_try_is_charged_for_what_it_may_have_cost(protocol: TestedProtocol)
     assert account.charges == [
         TokenUsage(calls=1), None, None, TokenUsage(calls=1, prompt_tokens=3, completion_tokens=4)
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("provider", "library"), [("anthropic", "anthropic"), ("gemini", "google.genai")])
-def test_a_missing_extra_is_named_before_the_run(provider: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe.model_validate(
-        {"name": "x", "seeds": {"path": "x"}, "teachers": {"main": {"model": f"{provider}/m"}}}
-    )
-    assert find_teacher_problems(recipe) == []
-    monkeypatch.setitem(sys.modules, library, None)
-    (problem,) = find_teacher_problems(recipe)
-    assert str(problem).startswith(
-        "teachers.main.model: its client library is not installed: run `make install-all`, or "
-    )
 
 
 def test_two_endpoints_of_one_model_are_two_origins_and_a_relay_needs_openais_protocol(

@@ -9,16 +9,12 @@ import pytest
 from core.config.teachers import ChatDialect, TeacherConfig
 from core.sample import Message, TokenUsage
 from core.thinking import split_thinking
-from plugins.hosted.tests.support.anthropic_server import AnthropicServer
-from plugins.hosted.tests.support.gemini_server import GeminiServer
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
 from teachers.providers import open_teacher
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.schema_thinking import think_and_answer
 from teachers.thinking.thought_stream import CompletionStream, move_thinking
-from tests.support.http_serving import serve
-from tests.support.strict_server import ServedReply
 from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking
 
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
@@ -361,37 +357,3 @@ def test_a_completion_that_is_passed_on_has_no_thinking_in_its_answer() -> None:
     for message in ({"content": "b", "reasoning": "a"}, {"content": None, "tool_calls": []}):
         same = json.loads(completion(**message))
         assert move_thinking(same) == same
-
-
-@pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
-@pytest.mark.parametrize(
-    ("served", "model"),
-    [
-        (AnthropicServer, "anthropic/claude-haiku-4-5"),
-        (AnthropicServer, "anthropic/claude-opus-5-5"),
-        (GeminiServer, "gemini/gemini-2.5-flash"),
-    ],
-)
-def test_every_way_is_accepted_by_the_other_protocols(
-    served: Any, model: str, thinking: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in ("ANTHROPIC_API_KEY", "GEMINI_API_KEY"):
-        monkeypatch.setenv(variable, KEY)
-
-    def answer(question: TeacherQuestion) -> ServedReply:
-        wants_object = question.json_schema is not None or "JSON schema" in str(question.messages)
-        return ServedReply(
-            '{"sum": 5}' if wants_object else "Two and three.", "" if question.reasoning == "off" else "I add."
-        )
-
-    async def run(url: str) -> TeacherReply:
-        config = TeacherConfig(model=model, base_url=url, max_retries=0, outage_seconds=0, thinking=thinking)
-        question = QUESTION.model_copy(update={"max_tokens": 100 + config.thinking_tokens("low")})
-        async with open_teacher(config) as teacher:
-            return await think_and_answer(lambda part: teacher.reply(part, 0, UnlimitedAccount()), question, config)
-
-    with serve(served(KEY)) as server:
-        server.answer = answer
-        reply = asyncio.run(run(server.url))
-    assert (reply.reasoning, reply.text) == ("I add.", '{"sum": 5}')
-    assert reply.usage.calls == len(server.requests) == (2 if thinking == "two_step" else 1)

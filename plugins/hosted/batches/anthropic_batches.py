@@ -17,7 +17,11 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import redact_excerpt
 from plugins.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
-from plugins.hosted.anthropic_teacher import open_anthropic_client, translate_anthropic_errors
+from plugins.hosted.anthropic_teacher import (
+    explain_connection_failure,
+    open_anthropic_client,
+    translate_anthropic_errors,
+)
 from plugins.hosted.batches.batch_api import (
     CANCELLED,
     CLOCK_SKEW_SECONDS,
@@ -28,7 +32,6 @@ from plugins.hosted.batches.batch_api import (
     check_results_size,
     explain_not_found,
 )
-from plugins.hosted.client_failures import explain_connection_failure
 from plugins.hosted.hosted_teacher import RejectedRequest
 from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.endpoint_calls import MAX_SHOWN_CHARACTERS, FailedTry

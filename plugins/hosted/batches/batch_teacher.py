@@ -7,13 +7,14 @@ even if this one was killed before it learned the batch's id. So a request is pa
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, StillhouseError
+from core.runs.batch_records import BatchRecord
 from core.sample import text_digest
 from core.stop_signal import RunStopped
 from core.storage.atomic_files import write_atomically
@@ -25,9 +26,10 @@ from plugins.hosted.batches.batch_api import (
     LostBatch,
     RequestResult,
 )
-from plugins.hosted.batches.batch_journal import BatchJournal, BatchRecord, read_result_lines
+from plugins.hosted.batches.batch_journal import BatchJournal, read_result_lines, update_record
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 from teachers.endpoint_calls import MAX_FAILURES_IN_ROW, FailedTry, FailureCause
+from teachers.protocols import CollectingTeacher
 
 FIRST_POLL_SECONDS = 1.0
 POLL_GROWTH = 1.5
@@ -50,18 +52,14 @@ class _StoredResult(NamedTuple):
     offset: int
 
 
-class BatchTeacher:
+class BatchTeacher(CollectingTeacher):
     """Wraps the teacher of the same model, which replies directly if the recipe does not ask for batches (any more)."""
 
     def __init__(self, config: TeacherConfig, api: BatchApi, direct: Teacher, journal: BatchJournal) -> None:
+        super().__init__()
         self.model, self.manner = config.model, direct.manner
         self.collects = config.batch
-        """Whether new questions are collected, or only results of earlier batches are used."""
         self.slots = min(config.batch_size, api.max_requests) if config.batch else direct.slots
-        self.delivering = 0
-        """Batches whose results are being handed out."""
-        self.on_collected: Callable[[], None] = lambda: None
-        """Called when questions were collected, and when results were handed out."""
         self._config, self._api, self._direct, self._journal = config, api, direct, journal
         self._collected: dict[str, bytes] = {}
         """Requests to send, by custom id."""
@@ -98,7 +96,7 @@ class BatchTeacher:
                 if found is None:
                     self._journal.remove(record)  # its requests are collected again for another batch
                     continue
-                record = record.update(found)
+                record = update_record(record, found)
                 self._journal.save(record)
             self._start(record)
 
@@ -186,7 +184,6 @@ class BatchTeacher:
         self.on_collected()
 
     def send_collected(self) -> None:
-        """Send what was collected as a batch."""
         if not self._collected or self._stopped:
             return
         lines, self._collected, self._collected_bytes = self._collected, {}, 0
@@ -256,7 +253,7 @@ class BatchTeacher:
     def _report(self, tag: str, status: BatchStatus, *, first: bool = False) -> None:
         """Record and log a change of a batch."""
         before = self._open[tag]
-        record = before.update(status)
+        record = update_record(before, status)
         step = REPORTED_SHARE * len(record.custom_ids)
         if first or record.state != before.state or record.done - before.done >= step:
             self._open[tag] = record
@@ -333,7 +330,6 @@ class BatchTeacher:
             logger.warning("batch %s: %s", record.name, fault)
 
     def describe(self) -> str:
-        """The open batches in a line; "" if there is none."""
         return "; ".join(f"batch {record.name}: {record.describe()}" for record in self._open.values())
 
     def release(self) -> None:

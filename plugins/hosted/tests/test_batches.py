@@ -12,15 +12,16 @@ import pytest
 
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
+from core.runs.batch_records import read_open_batches
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.hosted.batches import batch_teacher, openai_batches
-from plugins.hosted.batches.batch_journal import read_open_batches
 from plugins.hosted.batches.batch_teacher import BatchTeacher
 from plugins.hosted.tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
 from plugins.hosted.tests.support.batch_server import KEY, BatchServer, serve_batches
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.providers import check_batch_api, find_teacher_problems, open_teacher
+from teachers.protocols import load_batches
+from teachers.providers import find_teacher_problems, open_teacher
 from tests.support.waiting import wait_until_so
 
 
@@ -281,9 +282,9 @@ def test_the_probe_before_a_run_finds_a_server_without_batches(server: BatchServ
     config = TeacherConfig(model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True)
     if status:
         with pytest.raises(ProviderError, match=r"/batches: has no batch API .* remove `batch = true`"):
-            asyncio.run(check_batch_api(config))
+            asyncio.run(load_batches(config).check(config))
     else:
-        asyncio.run(check_batch_api(config))
+        asyncio.run(load_batches(config).check(config))
     assert server.log == ["GET /batches"]
 
 

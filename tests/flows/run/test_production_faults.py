@@ -27,6 +27,7 @@ from core.storage.atomic_files import hash_file
 from flows.data.curated_run import read_finished_samples
 from flows.run.shard_production import open_run_budget
 from tests.support.forked import FORKS, Program
+from tests.support.protocols import PROTOCOLS
 from tests.support.scripted_teacher import build_test_plan
 from tests.support.waiting import HANG_SECONDS, wait_until
 
@@ -44,15 +45,11 @@ with socket.socket() as probe:
 served = partial(served_on, port=PORT)
 
 
-MODELS = {"openai": "openai/m", "anthropic": "anthropic/claude-opus-4-8", "gemini": "gemini/gemini-2.5-flash-lite"}
-"""A model of each protocol, one that does not think."""
-
-
 def settings_of(url: str, *more: str, protocol: str = "openai") -> list[str]:
     """A hanging request is given up after longer than a slow machine needs for one that is answered."""
     base = url if protocol == "openai" else url.removesuffix("/v1")
     teacher = (
-        f"{{model='{MODELS[protocol]}',base_url='{base}',max_concurrent={IN_FLIGHT},timeout_seconds=120.0,max_retries=8,"
+        f"{{model='{PROTOCOLS[protocol].model}',base_url='{base}',max_concurrent={IN_FLIGHT},timeout_seconds=120.0,max_retries=8,"
         f"outage_seconds={HANG_SECONDS},api_key_env='TEST_API_KEY'}}"
     )
     return [*SETTINGS, f"teachers.main={teacher}", *more]
@@ -91,7 +88,7 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "calls.jsonl"
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
