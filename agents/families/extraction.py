@@ -27,114 +27,21 @@ from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_le
 from agents.checks.text.written_numbers import read_written
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import InvalidReply, ReplySchema
+from core.project_files import read_shipped_table
 from core.sample import Candidate, Message, Seed
 from teachers.json_subschemas import iter_subschemas
 
 MAX_NESTING = 4
 """Nesting depth to which a seed requires fields individually; a recursive schema has no deepest level."""
 
-STYLES = (
-    "an e-mail", "a short note", "a message in a group chat", "a notice on a board", "a paragraph of a report",
-    "a spoken message, written down", "an entry in a log", "a letter", "a post in a forum", "lines noted down in a hurry",
-)  # fmt: skip
-PLACES = (
-    "a harbour town", "a mountain village", "the outskirts of a large city", "a university", "a farming district",
-    "a small island", "an industrial estate", "a spa town", "a border town", "a suburb by a railway line",
-    "a fishing port", "the old quarter of a city", "a new housing estate", "a valley with vineyards", "a desert town",
-    "a ski resort", "a market town", "a river delta", "a mining town", "a seaside resort",
-)  # fmt: skip
-SENDERS = {
-    "somebody who has done this for thirty years": 2, "somebody who is new to it": 2,
-    "somebody who knows the readers well": 3, "somebody who writes to strangers": 3,
-    "a stand-in for the person who usually writes": 1, "somebody who would rather talk than write": 1,
-    "the head of a small team": 2, "a helper who was asked to write it down": 2,
-}  # fmt: skip
+_SCENES: Mapping[str, Any] = read_shipped_table("data/seeds/extraction_scenes.toml")
+STYLES: tuple[str, ...] = tuple(_SCENES["styles"])
+PLACES: tuple[str, ...] = tuple(_SCENES["places"])
+SENDERS: Mapping[str, int] = _SCENES["senders"]
 """Who writes a text, with weights."""
-REGISTERS = {
-    "matter-of-fact": 4, "friendly": 3, "formal": 2, "terse": 2, "chatty, with one digression": 2,
-    "careful and complete": 2, "dry, with understatement": 1, "hurried, in short sentences": 2,
-}  # fmt: skip
-OPENINGS = {
-    "with what matters most": 3, "with a detail of the scene": 2, "with a date or a time": 2, "with a person's name": 2,
-    "in the middle of things": 2, "with the reason for writing": 2, "with a sentence of at most five words": 2,
-    "with a number": 1, "with the thing that it is about": 2, "as such a text usually begins": 3,
-}  # fmt: skip
-UNFIT = tuple(
-    (re.compile(rf"\b(?:{one})"), re.compile(rf"\b(?:{other})"))
-    for one, other in (
-        # who writes, and what to whom
-        (
-            "knows the readers",
-            "repair service|(?:e-mail|letter) to (?:the|a|an) (?:landlord|supplier|shop|office|museum|insurance|carrier"
-            "|management|removal firm|harbour master|support)|of complaint|complaint|by the office|accounts|residents"
-            "|shop owners|advert"
-            "|poster|notice|label|catalogue|leaflet|paper|record|statement|ticket|contract|covering|quotation|hotline",
-        ),
-        (
-            "writes to strangers",
-            "head of the team|team mate|relative|niece|granddaughter|friend|one's family|colleagues|group chat"
-            "|class chat|diary|notebook|entry in|neighbourhood|neighbours|to the helpers|the one who waits|kitchen table"
-            "|clipboard"
-            "|by the caretaker|supervisor|to the club|to the warden|registrars|minutes|to all|to the owner|reply",
-        ),
-        (
-            "would rather talk",
-            "minutes|contract|report|record|article|catalogue|quotation|poster|covering|by the office|formal|careful"
-            "|terse|dry",
-        ),
-        (
-            "asked to write it down|stand-in",
-            "by the new member|of complaint|diary|by a runner|by a fan|review|of thanks|covering"
-            "|told by the customer|statement|who asked|contract|notes for|by the (?:vet|technician|hirer|inspector)"
-            "|birth|recipe box"
-            "|one's family"
-            "|card$",
-        ),
-        (
-            "head of a small team",
-            "niece|granddaughter|relative|diary|of complaint|landlord|housing|neighbourhood|lamp post|one's family"
-            "|review|kitchen table|instructions for somebody|a delay|by the new member|told by the customer"
-            "|recipe box|by a runner|postcard|parents",
-        ),
-        # how it sounds
-        (
-            "formal",
-            "[a-z ]*chat\\b|friend|niece|granddaughter|relative|neighbourhood|kitchen table|recipe box|one's family|lines noted"
-            "|diary|team mate|clipboard|spoken|knows the readers|notebook|instructions for somebody",
-        ),
-        (
-            "chatty",
-            "record|minutes|contract|protocol|entry in|by the office|by a clerk|statement|inspector|label|quotation|ticket"
-            "|60 words|writes to strangers|complaint|application",
-        ),
-        ("careful", "60 words|lines noted|text message|group chat"),
-        ("terse|hurried", "1[5-9]\\d words|[2-9]\\d\\d words|\\d{4,} words"),
-        (
-            "hurried",
-            "application|letter|contract|article|record|catalogue|label|poster|minutes|leaflet|report|review|quotation|protocol",
-        ),
-        (
-            "friendly",
-            "of complaint|complaint|by the office|accident|report to|protocol|statement|inspector|record|minutes",
-        ),
-        # how it begins
-        (
-            "with a person's name",
-            "to all|to parents|residents|to many|[a-z ]*group|[a-z ]*chat\\b|donors|neighbours|those who|colleagues"
-            "|shop owners|to the helpers|poster|notice|newsletter|leaflet",
-        ),
-        (
-            "in the middle",
-            "by the office|to the office|contract|minutes|record|poster|label|covering|quotation|catalogue|formal",
-        ),
-        (
-            "with the reason",
-            "diary|entry|log|label|poster|record|minutes|notebook|article|leaflet|catalogue|report|paragraph|page|review"
-            "|card|item|programme",
-        ),
-        ("with a detail", "contract|quotation|ticket|minutes|label|record|poster|catalogue"),
-    )
-)
+REGISTERS: Mapping[str, int] = _SCENES["registers"]
+OPENINGS: Mapping[str, int] = _SCENES["openings"]
+UNFIT = tuple((re.compile(rf"\b(?:{one})"), re.compile(rf"\b(?:{other})")) for one, other in _SCENES["unfit"].items())
 """Pairs of a person, tone or opening, and of what does not go with it: a topic, a kind of text, a length, or another of them."""
 TOLD_OF_EACH = 0.6
 """Probability that all optional fields of list items are told of each item, and not one of them of some items only."""
@@ -145,13 +52,7 @@ LETTERS = "ABCDEFGHIJKLMNOPRSTVWYZ"
 """Drawn first letters vary the names; without them, a teacher repeats a few favorites."""
 
 NULL_RULE = "What the text does not say is null where the schema allows null, and left out where it does not."
-INSTRUCTIONS = (
-    "Extract the data that the schema asks for from the text. Reply with one JSON object and nothing else.",
-    "Read the text and fill in the JSON schema. Answer with the JSON object only.",
-    "Give the values of the text as a JSON object that is valid by the schema. No other words.",
-    "Turn the text into structured data by the schema below. Output JSON only.",
-    "Which values does the text give? Reply with JSON that follows the schema, and with nothing but JSON.",
-)
+INSTRUCTIONS: tuple[str, ...] = tuple(_SCENES["instructions"])
 LAYOUTS = ("system", "text_first", "schema_first")
 """Instruction and schema as system message, or all in one user message, in two orders."""
 
