@@ -27,9 +27,10 @@ from benchmarks.children import FinishedProcess, run_process
 from benchmarks.corpus import NGRAM, PlantedCorpus
 from benchmarks.machine import describe_measurement
 from benchmarks.peers.dedup_work import THRESHOLD, read_texts
-from filters.duplicates.datasketch_files import SignatureSettings, build_minhash, load_lsh, write_signatures
+from filters.duplicates.datasketch_files import SignatureSettings, build_lsh, read_signatures, write_signatures
 from filters.duplicates.duplicate_index import DuplicateIndex
 from filters.duplicates.shingles import build_shingle_sets
+from filters.duplicates.signatures import PERMUTATION_SCHEME, PERMUTATION_SEED, compute_signatures
 
 COMMAND = "`stillhouse filter`"
 PEERS = ("datasketch", "rensa", "gaoya", "text-dedup", "datatrove")
@@ -252,9 +253,17 @@ def _measure_signature_files(corpus: PreparedCorpus, folder: Path) -> str:
     began = time.process_time()
     write_signatures(file, [([str(row) for row in range(count)], sets.slice_rows(0, count))], SignatureSettings(NGRAM))
     written = time.process_time()
-    lsh = load_lsh(file, THRESHOLD)
+    table = read_signatures(file)
+    lsh = build_lsh(table, table.keys, THRESHOLD)
     loaded = time.process_time()
-    queried = {row for row, text in enumerate(texts[count:], count) if lsh.query(build_minhash(text, NGRAM))}
+    from datasketch import MinHash
+
+    signatures = compute_signatures(build_shingle_sets(texts[count:], NGRAM), table.signatures.shape[1])
+    queried = {
+        row
+        for row, values in enumerate(signatures, count)
+        if lsh.query(MinHash(hashvalues=values, seed=PERMUTATION_SEED, scheme=PERMUTATION_SCHEME))
+    }
     ended = time.process_time()
     index = DuplicateIndex(folder / "imported", ngram=NGRAM)
     index.import_signatures(file, "earlier")

@@ -1,12 +1,8 @@
-"""MinHash signatures in a file that `datasketch` can use: `load_lsh` builds a `datasketch.MinHashLSH` from it, `save_lsh` writes
-one to it. Knows no index of ours.
+"""MinHash signatures in a file that `datasketch` can use. Knows no index of ours.
 
 The file is Parquet with two columns: `key`, and `minhash`, the bytes of `datasketch.LeanMinHash.serialize(buf, "<")`. Its
 metadata states how texts were split into shingles, since signatures of other shingles or hashes cannot be compared. The file is
 not a pickle: reading a file from a stranger runs no code.
-
-    lsh = load_lsh("released.parquet", threshold=0.8)
-    lsh.query(build_minhash("some new text"))
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +15,7 @@ import numpy as np
 from core.errors import UsageError
 from core.storage.atomic_files import write_atomically
 from core.storage.bounded_reading import check_parquet_file
-from filters.duplicates.shingles import BoolArray, build_shingle_sets
+from filters.duplicates.shingles import BoolArray
 from filters.duplicates.signatures import (
     PERMUTATION_SCHEME,
     PERMUTATION_SEED,
@@ -30,7 +26,7 @@ from filters.duplicates.signatures import (
 from filters.ragged_arrays import Indices, RaggedArray, Scores
 
 if TYPE_CHECKING:
-    from datasketch import MinHash, MinHashLSH
+    from datasketch import MinHashLSH
 
 FORMAT = "stillhouse minhash 1"
 DEFAULT_PERMUTATIONS = 128
@@ -65,44 +61,6 @@ class SimilarRows(NamedTuple):
     similarity: Scores
     error: Scores
     """The standard error of `similarity`."""
-
-
-def build_minhash(text: str, ngram: int = 5, permutations: int = DEFAULT_PERMUTATIONS) -> "MinHash":
-    """The datasketch object of one text, to query an LSH of `load_lsh` or to insert into it."""
-    from datasketch import MinHash
-
-    (row,) = compute_signatures(build_shingle_sets([text], ngram), permutations)
-    return MinHash(hashvalues=row, seed=PERMUTATION_SEED, scheme=PERMUTATION_SCHEME)
-
-
-def load_lsh(path: Path | str, threshold: float = 0.8) -> "MinHashLSH":
-    """A `datasketch.MinHashLSH` of the file's rows by their keys, with the bands of `choose_operating_point`.
-
-    Raises:
-        UsageError: if the file is not a signature file.
-    """
-    table = read_signatures(Path(path))
-    return build_lsh(table, table.keys, threshold)
-
-
-def save_lsh(lsh: "MinHashLSH", path: Path | str, settings: SignatureSettings, seed: int = PERMUTATION_SEED) -> None:
-    """Write the rows of an LSH whose MinHash objects have scheme `affine32` and shingles as in `settings`.
-
-    An LSH stores the bands of each row only: the signature is bands * rows values long, 125 for 25 x 5 of 128 permutations.
-
-    Raises:
-        ValueError: if the LSH hashes its bands, or holds MinHash objects of another scheme.
-    """
-    if lsh.hashfunc is not None:
-        raise ValueError("the LSH hashes its bands (`hashfunc`), so its signatures cannot be recovered")
-    keys = list(lsh.keys.keys())
-    rows = [b"".join(lsh.keys[key]) for key in keys]
-    width = lsh.b * lsh.r
-    if any(len(row) != 4 * width for row in rows):
-        raise ValueError(f"the LSH holds MinHash objects of another scheme than {PERMUTATION_SCHEME!r}")
-    signatures = np.frombuffer(b"".join(rows), dtype=">u4").astype(np.uint32).reshape(len(rows), width)
-    with open_signature_file(Path(path), settings) as writer:
-        writer.write([str(key) for key in keys], signatures, seed)
 
 
 class SignatureWriter(NamedTuple):
@@ -167,7 +125,7 @@ def read_signatures(path: Path) -> SignatureTable:
         raise UsageError(f"{path}: cannot be read as a file of MinHash signatures: {error}") from None
     metadata = table.schema.metadata or {}
     if metadata.get(b"format") != FORMAT.encode() or table.schema.names != ["key", "minhash"]:
-        raise UsageError(f"{path}: not a file of MinHash signatures; write one with --to-datasketch or `save_lsh`")
+        raise UsageError(f"{path}: not a file of MinHash signatures; write one with --to-datasketch")
     ngram, of, shingles = (
         metadata.get(name.encode(), b"").decode("utf-8", "replace") for name in SignatureSettings._fields
     )

@@ -106,7 +106,7 @@ def index_command(
         Path | None, typer.Option(metavar="FILE", help="Write MinHash signatures of the rows of --add, for datasketch.")
     ] = None,
     from_datasketch: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Add the rows of a file that --to-datasketch or save_lsh wrote.")
+        Path | None, typer.Option(metavar="FILE", help="Add the rows of a file that --to-datasketch wrote.")
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

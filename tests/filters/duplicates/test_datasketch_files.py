@@ -18,11 +18,9 @@ from filters.duplicates import signatures
 from filters.duplicates.datasketch_files import (
     FORMAT,
     SignatureSettings,
-    build_minhash,
+    build_lsh,
     find_similar_rows,
-    load_lsh,
     read_signatures,
-    save_lsh,
     write_signatures,
 )
 from filters.duplicates.duplicate_index import DuplicateIndex
@@ -50,7 +48,8 @@ def test_permutations_are_those_of_a_datasketch_minhash() -> None:
 
 def test_queries_of_a_loaded_lsh_agree_with_those_of_an_lsh_built_by_datasketch(tmp_path: Path) -> None:
     texts = corpus(600)
-    lsh = load_lsh(write(tmp_path / "rows.parquet", texts[:500]))
+    table = read_signatures(write(tmp_path / "rows.parquet", texts[:500]))
+    lsh = build_lsh(table, table.keys, 0.8)
     theirs = MinHashLSH(num_perm=128, params=(25, 5))
     sets = build_shingle_sets(texts, 5)
     minhashes = [MinHash(num_perm=128, seed=1, scheme="affine32", hashfunc=int) for _ in texts]
@@ -58,35 +57,9 @@ def test_queries_of_a_loaded_lsh_agree_with_those_of_an_lsh_built_by_datasketch(
         minhash.update_batch(sets.row(i).tolist())
         if i < 500:
             theirs.insert(f"row:{i}", minhash)
-    results = [sorted(lsh.query(build_minhash(text))) for text in texts]
+    results = [sorted(lsh.query(minhash)) for minhash in minhashes]
     assert results == [sorted(theirs.query(minhash)) for minhash in minhashes]
     assert sum(map(bool, results[500:])) > 5
-
-
-def test_an_lsh_of_datasketch_is_saved_and_loaded_with_the_same_queries(tmp_path: Path) -> None:
-    texts = corpus(300)
-    lsh = MinHashLSH(num_perm=128, params=(25, 5))
-    for number, text in enumerate(texts):
-        lsh.insert(number, build_minhash(text))
-    save_lsh(lsh, tmp_path / "rows.parquet", SETTINGS)
-    loaded = read_signatures(tmp_path / "rows.parquet")
-    assert loaded.signatures.shape == (300, 125)
-    again = MinHashLSH(num_perm=125, params=(25, 5))
-    for key, row in zip(loaded.keys, loaded.signatures, strict=True):
-        again.insert(int(key), MinHash(hashvalues=row, seed=loaded.seed, scheme="affine32"))
-    for text in texts:
-        query = build_minhash(text)
-        short = MinHash(hashvalues=query.hashvalues[:125], seed=1, scheme="affine32")
-        assert sorted(again.query(short)) == sorted(lsh.query(query))
-
-
-def test_an_lsh_with_hashed_bands_or_another_scheme_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="hashes its bands"):
-        save_lsh(MinHashLSH(num_perm=16, params=(4, 4), hashfunc=bytes), tmp_path / "x.parquet", SETTINGS)
-    lsh = MinHashLSH(num_perm=16, params=(4, 4))
-    lsh.insert("a", MinHash(num_perm=16, scheme="legacy"))
-    with pytest.raises(ValueError, match="another scheme"):
-        save_lsh(lsh, tmp_path / "x.parquet", SETTINGS)
 
 
 def test_an_index_with_imported_rows_finds_what_an_index_with_added_rows_finds(tmp_path: Path) -> None:
@@ -174,4 +147,4 @@ def test_files_with_other_contents_are_refused(
 def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     (tmp_path / "lsh.pickle").write_bytes(pickle.dumps(MinHashLSH(num_perm=16, params=(4, 4))))
     with pytest.raises(UsageError, match="cannot be read as a file of MinHash signatures"):
-        load_lsh(tmp_path / "lsh.pickle")
+        read_signatures(tmp_path / "lsh.pickle")
