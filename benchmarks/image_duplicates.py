@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from core.config.filters import ImageDuplicatesFilter
 from core.storage.image_files import IMAGES_FOLDER
-from filters.decoded_images import HASH_BITS, HASH_SIDE, ImageHash, compute_image_hash, decode_grey, open_image
+from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_SIDE, ImageHash, compute_image_hash, decode_grey, open_image
 
 THRESHOLD = ImageDuplicatesFilter(type="image_duplicates").threshold
 SMALL_SIDE = 8

@@ -11,14 +11,14 @@ from core.config.filters import FILTER_EXTENSIONS, FILTER_TABLES, FilterTable
 from core.errors import RecipeProblem, RunFailed, StillhouseError
 from filters.base import Document, DroppedDocument, Filter, MaskedDocument, RowFilter, SetFilter
 from filters.duplicates.exact import EXACT_FILTER
-from filters.duplicates.image_duplicates import IMAGE_DUPLICATES_FILTER
+from plugins.pictures.filters.image_duplicates import IMAGE_DUPLICATES_FILTER
 from filters.duplicates.minhash import MINHASH_FILTER, find_index_problems
 from filters.duplicates.novelty import NOVELTY_FILTER
 from filters.duplicates.semantic import SEMANTIC_FILTER
 from filters.rules.boilerplate import drop_boilerplate
 from filters.rules.contamination import drop_contaminated, find_evaluation_set_problems
 from filters.rules.features import drop_uncovered
-from filters.rules.image_quality import drop_unusable_images
+from plugins.pictures.filters.image_quality import drop_unusable_images
 from filters.rules.language import drop_other_languages, find_language_problems
 from filters.rules.length import drop_by_length
 from filters.rules.personal_data import mask_or_drop_personal_data

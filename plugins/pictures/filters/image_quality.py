@@ -8,7 +8,7 @@ from core.config.filters import ImagesFilter
 from core.sample import RejectionReason
 from core.storage.fitted_images import UnreadableImage
 from filters.base import Document, DroppedDocument, RowImage
-from filters.decoded_images import Grey, decode_grey, open_image
+from plugins.pictures.filters.decoded_images import Grey, decode_grey, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageEnhance
 from core.config.filters import ImageDuplicatesFilter, parse_filter_table
 from filters.base import Document, FilterResult
 from filters.chain.filter_chain import apply_filters
-from filters.decoded_images import HASH_BITS, HASH_WORDS, compute_image_hash, decode_grey
-from filters.duplicates.image_duplicates import compare_images, sketch_images
+from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_WORDS, compute_image_hash, decode_grey
+from plugins.pictures.filters.image_duplicates import compare_images, sketch_images
 from filters.ragged_arrays import RaggedArray
-from tests.filters.rules.test_image_quality import encode
+from plugins.pictures.tests.test_image_quality import encode
 
 IMAGES = ImageDuplicatesFilter(type="image_duplicates")
 

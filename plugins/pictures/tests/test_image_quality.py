@@ -17,8 +17,8 @@ from core.config.filters import ImagesFilter
 from core.sample import RejectionReason
 from core.storage.fitted_images import UnreadableImage
 from filters.base import Document
-from filters.decoded_images import open_image
-from filters.rules.image_quality import drop_unusable_images, find_image_fault
+from plugins.pictures.filters.decoded_images import open_image
+from plugins.pictures.filters.image_quality import drop_unusable_images, find_image_fault
 
 IMAGES = ImagesFilter(type="images")
 

@@ -13,7 +13,7 @@ from core.config.filters import ImageDuplicatesFilter
 from core.sample import RejectionReason
 from core.storage.fitted_images import UnreadableImage
 from filters.base import Document, SetFilter
-from filters.decoded_images import (
+from plugins.pictures.filters.decoded_images import (
     HASH_BITS,
     HASH_WORDS,
     ImageHash,
