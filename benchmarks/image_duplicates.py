@@ -16,9 +16,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from core.config.filters import ImageDuplicatesFilter
 from core.storage.image_files import IMAGES_FOLDER
-from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_SIDE, ImageHash, compute_image_hash, decode_grey, open_image
+from plugins.pictures.filters.decoded_images import (
+    HASH_BITS,
+    HASH_SIDE,
+    ImageHash,
+    compute_image_hash,
+    decode_grey,
+    open_image,
+)
+from plugins.pictures.filters.image_duplicates import ImageDuplicatesFilter
 
 THRESHOLD = ImageDuplicatesFilter(type="image_duplicates").threshold
 SMALL_SIDE = 8

@@ -51,6 +51,8 @@ class Extension(NamedTuple, Generic[T]):
     """The module of its entry point."""
     own: bool = False
     """Whether it is of this repository: then the version of Stillhouse says what it does."""
+    extra: str = ""
+    """The extra of Stillhouse with its requirements, if it is of a plugin."""
 
     @property
     def title(self) -> str:
@@ -149,7 +151,9 @@ class ExtensionPoint(Generic[T]):
             raise UnusablePlugin(f"{title} {fault}")
         if (own := self._read_name(value)) != part.name:
             raise UnusablePlugin(f"{title} calls itself {own!r}; part and {self.kind} must have the same name")
-        return Extension(self.kind, part.name, value, plugin.origin or "stillhouse", plugin.module, not plugin.origin)
+        return Extension(
+            self.kind, part.name, value, plugin.origin or "stillhouse", plugin.module, not plugin.origin, plugin.extra
+        )
 
     def _find_fault(self, value: Any) -> str | None:
         """Why `value` is not an extension of this kind."""

@@ -1,11 +1,11 @@
-"""What a filter takes and returns, and the base class of filters of installed packages. Knows no rule, no sample and no file."""
+"""What a filter takes and returns, and the base classes of filters of plugins. Knows no rule, no sample and no file."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from core.config.filters import FilterTable
+from core.config.filters import FilterTable, KeepOneFilter
 from core.sample import FrozenModel, RejectionReason
 from filters.masks import TextMask, mask_text
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
@@ -119,7 +119,7 @@ class SetFilter(NamedTuple):
 
 
 class Filter(FilterTable, ABC):
-    """A filter of an installed package: its table in the recipe, and the rule for single documents. `type` is a `Literal` of
+    """A filter of a plugin: its table in the recipe, and the rule for single documents. `type` is a `Literal` of
     its name, `about` a phrase that begins with "removes".
     """
 
@@ -136,3 +136,27 @@ class Filter(FilterTable, ABC):
     ) -> DroppedDocument:  # fmt: skip
         """The drop of a document: the rule and the limit in words, a reason of the closed set, and the measured value."""
         return DroppedDocument(id=document.id, filter=self.type, reason=reason, score=score, detail=detail)
+
+
+class PairFilter(KeepOneFilter, ABC):
+    """A filter of a plugin that compares documents with one another and keeps one of each group of similar ones: its table in the
+    recipe, and what it compares.
+    """
+
+    about = "removes documents that repeat others"
+    compares = "documents"
+    reason: ClassVar[RejectionReason] = RejectionReason.near_duplicate
+
+    @abstractmethod
+    def sketch(self, documents: Sequence[Document]) -> RaggedArray:
+        """What `find_repeats` compares: a row for each document, empty for one that repeats none. It depends on one document at a
+        time, which come in batches and in any process; the type of the values is that of no documents, too.
+        """
+
+    @abstractmethod
+    def find_repeats(self, sketches: RaggedArray, folder: Path) -> DuplicateMatches:
+        """Which rows repeat an earlier row that is kept. Relative paths of the table start from `folder`."""
+
+    @abstractmethod
+    def explain(self, similarity: float, original: str) -> str:
+        """Why a document that repeats `original` is dropped: the rule and the limit in words."""

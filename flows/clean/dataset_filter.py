@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.config.filters import DuplicateFilter, FilterConfig, MinHashFilter, list_filter_extensions
+from core.config.filters import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter, list_filter_extensions
 from core.errors import RecipeError, RunInUse, UsageError
 from core.extensions import find_registered
 from core.overrides import Override
@@ -58,8 +58,6 @@ COMPARED_PARTS = {
     "answer": "answers only, or the whole of a plain text",
 }
 """By `DuplicateFilter.of`."""
-COMPARED_THINGS = {"novelty": "what is asked", "image_duplicates": "images"}
-"""By the type of other filters that compare documents."""
 EXAMPLES_PER_FILTER = 8
 """Dropped rows of each filter in the report."""
 HIDDEN_TEXT = "(not shown: it has personal data)"
@@ -226,7 +224,7 @@ def _write_results(
     steps, left = [], rows
     for step, config in enumerate(configs):
         count = int(np.count_nonzero(decisions.step == step))
-        compared = COMPARED_THINGS.get(config.type)
+        compared = config.compares or None if isinstance(config, KeepOneFilter) else None
         steps.append(
             FilterStep(
                 filter=config.type,

@@ -29,7 +29,7 @@ from core.storage.bounded_reading import check_plain_folder, empty_folder, open_
 from core.storage.file_locks import hold_lock
 from filters.base import DroppedDocument
 from filters.chain.filter_chain import DocumentSketches, RowFilterResult
-from filters.chain.registry import SET_FILTERS
+from filters.chain.registry import find_set_filter
 from filters.masks import TextMask
 from filters.ragged_arrays import RaggedArray, compute_offsets
 from flows.rows.dataset_rows import read_file_state
@@ -78,7 +78,7 @@ def build_checkpoint_identity(files: Sequence[Path], configs: Sequence[FilterCon
         "filters": [config.model_dump(mode="json", exclude=COMPARISON_KEYS) for config in configs],
         "sets": {name: hash_file(find_referenced_file(name, folder)) for name in sets},
     }
-    if extensions := list_filter_extensions(configs):
+    if extensions := [extension for extension in list_filter_extensions(configs) if not extension.own]:
         own_files = list_filter_files([config for config in configs if config.type not in FILTER_TABLES])
         identity["extensions"] = {extension.name: extension.identity for extension in extensions}
         identity["sets"] |= {name: hash_file(find_referenced_file(name, folder)) for name in own_files}
@@ -154,7 +154,7 @@ class FilterCheckpoint:
             whole += len(line)
         names = ["drops.jsonl", "masks.jsonl", "ids.jsonl", "aside.jsonl"]
         for step, config in enumerate(self._configs):
-            if config.type in SET_FILTERS:
+            if find_set_filter(config):
                 names += [f"{step}.values", f"{step}.sizes", f"{step}.places", f"{step}.worth"]
         for name, end in {**dict.fromkeys(names, 0), **self._ends, "batches.jsonl": whole}.items():
             with open_without_link(self._folder / name, "ab") as file:
@@ -257,8 +257,8 @@ class FilterCheckpoint:
         masks = {place: tuple(TextMask(*mask) for mask in found) for place, found in self._read_records("masks.jsonl")}
         result = RowFilterResult(self.count, drops, masks, {}, dict(self._unjudged))
         for step, config in enumerate(self._configs):
-            if config.type in SET_FILTERS:
-                type_ = SET_FILTERS[config.type].sketch([], config).values.dtype
+            if compared := find_set_filter(config):
+                type_ = compared.sketch([], config).values.dtype
                 offsets = compute_offsets(self._map_array(f"{step}.sizes", PLACE_DTYPE))
                 places = self._map_array(f"{step}.places", PLACE_DTYPE)
                 first = self._keeps_first(step)

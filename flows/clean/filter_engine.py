@@ -15,7 +15,7 @@ import numpy.typing as npt
 from core.config.filters import FilterConfig
 from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import DuplicateDecisions, RowFilterResult, build_duplicate_drop, build_index_names
-from filters.chain.registry import SET_FILTERS
+from filters.chain.registry import require_set_filter
 from flows.clean.filter_checkpoint import CheckpointBatch, FilterCheckpoint
 from flows.clean.filter_workers import FilterWorkers, ReadDocument
 from flows.rows.dataset_rows import RowBatch, read_dataset_batches
@@ -139,4 +139,4 @@ class DropLookup:
 
     def find_reason(self, place: int) -> str:
         drop = self.decisions.find_row_drop(place)
-        return str(drop.reason if drop else SET_FILTERS[self._configs[self.decisions.step[place]].type].reason)
+        return str(drop.reason if drop else require_set_filter(self._configs[self.decisions.step[place]]).reason)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.config.filters import FilterConfig, ImageTable
+from core.config.filters import FilterConfig
 from core.sample import Message
 from core.storage.image_files import IMAGE_COLUMNS, find_image_file, format_png_url, is_stored_image
 from filters.base import Document, RowImage
@@ -25,10 +25,10 @@ BuildDocument = Callable[[Mapping[str, Any], str], Document | None]
 def choose_document_reader(
     filters: Sequence[FilterConfig], files: Sequence[Path], build: BuildDocument
 ) -> BuildDocument:
-    """`build`, and the images of the row too if a filter decodes images. `files` are those of the rows: the images of a run's
+    """`build`, and the images of the row too if a filter reads them. `files` are those of the rows: the images of a run's
     samples are files next to the folder of the samples.
     """
-    if not any(isinstance(config, ImageTable) for config in filters):
+    if not any(config.reads_images for config in filters):
         return build
     return partial(_build_pictured_document, build, tuple(dict.fromkeys(file.parent.parent for file in files)))
 

@@ -30,6 +30,18 @@ def _load_image_questions_script() -> Any:
     return SCRIPT
 
 
+def _load_images() -> Any:
+    from plugins.pictures.filters.image_quality import ImagesFilter
+
+    return ImagesFilter
+
+
+def _load_image_duplicates() -> Any:
+    from plugins.pictures.filters.image_duplicates import ImageDuplicatesFilter
+
+    return ImageDuplicatesFilter
+
+
 def _load_hooks() -> Any:
     from plugins.pictures.hooks import PictureHooks
 
@@ -46,6 +58,8 @@ PLUGIN = Plugin(
         Part("family", "image_questions", _load_image_questions),
         Part("script", "pictures", _load_pictures_script),
         Part("script", "image_questions", _load_image_questions_script),
+        Part("filter", "images", _load_images),
+        Part("filter", "image_duplicates", _load_image_duplicates),
         Part("hooks", "pictures", _load_hooks),
     ),
 )

@@ -5,14 +5,18 @@ are compared where at least one of their 16 parts is equal, and hashes that diff
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from core.config.filters import ImageDuplicatesFilter
-from core.sample import RejectionReason
 from core.storage.fitted_images import UnreadableImage
-from filters.base import Document, SetFilter
+from filters.base import Document, PairFilter
+from filters.duplicates.shingles import hash_word
+from filters.duplicates.similarity_join import SetPairs, add_copies, choose_duplicates, find_copies
+from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, compute_offsets, sort_unique
+from filters.text_normalization import normalize_words
 from plugins.pictures.filters.decoded_images import (
     HASH_BITS,
     HASH_WORDS,
@@ -21,23 +25,48 @@ from plugins.pictures.filters.decoded_images import (
     decode_grey,
     open_image,
 )
-from filters.duplicates.shingles import hash_word
-from filters.duplicates.similarity_join import SetPairs, add_copies, choose_duplicates, find_copies
-from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, compute_offsets, sort_unique
-from filters.text_normalization import normalize_words
+from plugins.pictures.filters.image_quality import ImageTable
 
 PART_TYPE = np.uint16
 COMPARED_AT_ONCE = 1 << 22
 """Pairs of hashes whose bits are compared at once: 128 MB."""
 
 
-def sketch_images(documents: Sequence[Document], config: ImageDuplicatesFilter) -> RaggedArray:
-    """The hashes of each row's images, after one of what is asked if that is to be the same too. Nothing of a row without images,
-    or with one that cannot be decoded.
-    """
-    rows = [_sketch_row(document, config) for document in documents]
-    values = np.concatenate([np.empty(0, dtype=np.uint64), *rows])
-    return RaggedArray(values, compute_offsets(np.array([row.size for row in rows], dtype=np.int64)))
+class ImageDuplicatesFilter(PairFilter, ImageTable):
+    about = "removes rows whose images nearly repeat another row's, by perceptual hashes"
+    compares = "images"
+    type: Literal["image_duplicates"]
+    threshold: float = Field(0.95, ge=0.94, le=1)
+    """Share of equal bits of two hashes of 256 bits from which two images are near-duplicates."""
+    same_question: bool = False
+    """Whether a row repeats another only if it also asks the same, for data with several questions about one image."""
+
+    def sketch(self, documents: Sequence[Document]) -> RaggedArray:
+        """The hashes of each row's images, after one of what is asked if that is to be the same too. Nothing of a row without
+        images, or with one that cannot be decoded.
+        """
+        rows = [_sketch_row(document, self) for document in documents]
+        values = np.concatenate([np.empty(0, dtype=np.uint64), *rows])
+        return RaggedArray(values, compute_offsets(np.array([row.size for row in rows], dtype=np.int64)))
+
+    def find_repeats(self, sketches: RaggedArray, folder: Path) -> DuplicateMatches:
+        """Rows with as many images as an earlier kept row, each at least `threshold` similar to the one at its place there."""
+        left = np.flatnonzero(sketches.sizes)
+        some = sketches.take_rows(left)
+        digests = [blake2b(some.row(place).tobytes(), digest_size=8).digest() for place in range(left.size)]
+        copied, first = find_copies(np.frombuffer(b"".join(digests), dtype=np.uint64))
+        different = np.delete(np.arange(left.size), copied)
+        found = _find_among_different(some.take_rows(different), int(self.same_question), self.threshold)
+        found = found._replace(repeated=different[found.repeated], original=different[found.original])
+        repeats = add_copies(found, copied, first)
+        return repeats._replace(repeated=left[repeats.repeated], original=left[repeats.original])
+
+    def explain(self, similarity: float, original: str) -> str:
+        asked = " and asks the same" if self.same_question else ""
+        return (
+            f"shows nearly what {original} shows{asked}: {round(similarity * HASH_BITS)} of {HASH_BITS} bits of the hash are "
+            f"equal, at least {self.threshold:g}"
+        )
 
 
 def _sketch_row(document: Document, config: ImageDuplicatesFilter) -> ImageHash:
@@ -50,20 +79,6 @@ def _sketch_row(document: Document, config: ImageDuplicatesFilter) -> ImageHash:
         return np.empty(0, dtype=np.uint64)
     asked = [hash_word(" ".join(normalize_words(document.asked)))] if config.same_question and hashes else []
     return np.concatenate([np.array(asked, dtype=np.uint64), *hashes])
-
-
-def compare_images(sketches: RaggedArray, config: ImageDuplicatesFilter, _folder: Path) -> DuplicateMatches:
-    """Rows with as many images as an earlier kept row, each at least `threshold` similar to the one at its place there."""
-    left = np.flatnonzero(sketches.sizes)
-    some = sketches.take_rows(left)
-    digests = [blake2b(some.row(place).tobytes(), digest_size=8).digest() for place in range(left.size)]
-    copied, first = find_copies(np.frombuffer(b"".join(digests), dtype=np.uint64))
-    different = np.delete(np.arange(left.size), copied)
-    head = 1 if config.same_question else 0
-    found = _find_among_different(some.take_rows(different), head, config.threshold)
-    found = found._replace(repeated=different[found.repeated], original=different[found.original])
-    repeats = add_copies(found, copied, first)
-    return repeats._replace(repeated=left[repeats.repeated], original=left[repeats.original])
 
 
 def _find_among_different(sets: RaggedArray, head: int, threshold: float) -> DuplicateMatches:
@@ -124,14 +139,3 @@ def _compare_rows(one: ImageHash, other: ImageHash, head: int) -> float:
         return 0.0
     unlike = np.bitwise_count(one[head:] ^ other[head:]).reshape(-1, HASH_WORDS).sum(axis=1, dtype=np.int64)
     return 1 - int(unlike.max()) / HASH_BITS
-
-
-def _explain_drop(config: ImageDuplicatesFilter, similarity: float, original: str) -> str:
-    asked = " and asks the same" if config.same_question else ""
-    return (
-        f"shows nearly what {original} shows{asked}: {round(similarity * HASH_BITS)} of {HASH_BITS} bits of the hash are equal, "
-        f"at least {config.threshold:g}"
-    )
-
-
-IMAGE_DUPLICATES_FILTER = SetFilter(sketch_images, compare_images, RejectionReason.near_duplicate, _explain_drop)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from core.config.filters import ImagesFilter
-from core.sample import RejectionReason
+from pydantic import Field
+
+from core.config.filters import FilterTable
 from core.storage.fitted_images import UnreadableImage
-from filters.base import Document, DroppedDocument, RowImage
+from filters.base import Document, DroppedDocument, Filter, RowImage
 from plugins.pictures.filters.decoded_images import Grey, decode_grey, open_image
 
 if TYPE_CHECKING:
@@ -32,23 +34,33 @@ class ImageFault(NamedTuple):
     kind: ImageFaultKind
 
 
-def drop_unusable_images(documents: Sequence[Document], config: ImagesFilter) -> list[DroppedDocument]:
-    """Rows without images are kept."""
-    drops: list[DroppedDocument] = []
-    for document in documents:
-        for place, content in enumerate(document.images, 1):
-            if fault := find_image_fault(content, config):
-                drops.append(
-                    DroppedDocument(
-                        id=document.id,
-                        filter=config.type,
-                        reason=RejectionReason.quality,
-                        score=fault.score,
-                        detail=f"image {place} {fault.detail}",
-                    )
-                )
-                break
-    return drops
+class ImageTable(FilterTable):
+    """A filter that decodes images."""
+
+    reads_images = True
+    modules = ("PIL",)
+    max_pixels: int = Field(50_000_000, ge=1, le=80_000_000)
+    """Width times height of the largest image that is decoded; one with more takes over 200 MB of memory."""
+
+
+class ImagesFilter(Filter, ImageTable):
+    about = "removes rows with images that cannot be decoded, are too small or too large, or blank"
+    type: Literal["images"]
+    min_side: int = Field(32, ge=1)
+    """Pixels of an image's shorter side."""
+    min_deviation: float = Field(2.0, ge=0, le=127.5)
+    """Standard deviation of the grey levels, from 0 to 255, under which an image is blank. One black line of a pixel across a
+    white page 2,000 pixels high deviates by 5.7."""
+
+    def apply(self, documents: Sequence[Document], folder: Path) -> list[DroppedDocument]:
+        """Rows without images are kept."""
+        drops: list[DroppedDocument] = []
+        for document in documents:
+            for place, content in enumerate(document.images, 1):
+                if fault := find_image_fault(content, self):
+                    drops.append(self.drop(document, f"image {place} {fault.detail}", score=fault.score))
+                    break
+        return drops
 
 
 def find_image_fault(content: RowImage, config: ImagesFilter) -> ImageFault | None:

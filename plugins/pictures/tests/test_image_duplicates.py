@@ -12,11 +12,11 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image, ImageDraw, ImageEnhance
 
-from core.config.filters import ImageDuplicatesFilter, parse_filter_table
+from core.config.filters import parse_filter_table
 from filters.base import Document, FilterResult
 from filters.chain.filter_chain import apply_filters
 from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_WORDS, compute_image_hash, decode_grey
-from plugins.pictures.filters.image_duplicates import compare_images, sketch_images
+from plugins.pictures.filters.image_duplicates import ImageDuplicatesFilter
 from filters.ragged_arrays import RaggedArray
 from plugins.pictures.tests.test_image_quality import encode
 
@@ -77,7 +77,7 @@ def test_every_pair_within_the_threshold_is_found() -> None:
         hashes[place + 1] = np.packbits(bits).view(np.uint64)
     sketches = RaggedArray(hashes.reshape(-1), np.arange(401) * HASH_WORDS)
     table = ImageDuplicatesFilter(type="image_duplicates", threshold=0.94)
-    found = compare_images(sketches, table, Path())
+    found = table.find_repeats(sketches, Path())
     near = [place + 1 for place in range(0, 400, 2) if place // 20 + 1 <= HASH_BITS * 0.06]
     assert (found.repeated.tolist(), found.original.tolist()) == (near, [place - 1 for place in near])
 
@@ -99,7 +99,7 @@ def test_several_questions_about_one_image_stay_if_only_the_same_question_counts
 
 
 def test_a_row_with_an_image_that_cannot_be_decoded_repeats_none() -> None:
-    assert not sketch_images([Document("x", "", images=(b"no image",))], IMAGES).values.size
+    assert not IMAGES.sketch([Document("x", "", images=(b"no image",))]).values.size
     assert len(run((b"no image",), (b"no image",)).kept) == 2
 
 

@@ -21,9 +21,9 @@ from flows.clean.filter_settings import parse_filter_settings
 from flows.data.curated_run import build_conversation_document
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources
 from flows.rows.row_images import read_row_images
-from tests.core.storage.test_image_files import build_sample
 from plugins.pictures.tests.test_image_duplicates import draw_chart, jpeg
 from plugins.pictures.tests.test_image_quality import build_bomb, encode
+from tests.core.storage.test_image_files import build_sample
 from tests.flows.commands.test_commands import called
 
 IMAGES = parse_filter_settings([], "images,image_duplicates")

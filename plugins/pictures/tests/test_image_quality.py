@@ -13,12 +13,11 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image, ImageDraw
 
-from core.config.filters import ImagesFilter
 from core.sample import RejectionReason
 from core.storage.fitted_images import UnreadableImage
 from filters.base import Document
 from plugins.pictures.filters.decoded_images import open_image
-from plugins.pictures.filters.image_quality import drop_unusable_images, find_image_fault
+from plugins.pictures.filters.image_quality import ImagesFilter, find_image_fault
 
 IMAGES = ImagesFilter(type="images")
 
@@ -121,7 +120,7 @@ def test_a_row_is_dropped_for_its_first_bad_image_and_kept_without_one() -> None
         Document("text", "Nothing to see."),
         Document("tiny", "", images=(PAGE, encode(draw_line(size=(8, 8))), b"")),
     ]
-    (drop,) = drop_unusable_images(documents, IMAGES)
+    (drop,) = IMAGES.apply(documents, Path())
     assert (drop.id, drop.filter, drop.reason, drop.score) == ("tiny", "images", RejectionReason.quality, 8)
     assert drop.detail == "image 2 has 8 x 8 pixels; 32 a side are needed"
 
