@@ -18,7 +18,7 @@ from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
-from agents.sources.seed_images import ImageReading, fit_seed_image, read_seed_images
+from plugins.pictures.seed_images import ImageReading, fit_seed_image, read_seed_images
 from agents.toolbox.toolbox import list_tool_problems
 from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions

@@ -15,8 +15,8 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 from PIL import Image
 from PIL.ExifTags import GPS, Base
 
-from agents.sources import seed_images
-from agents.sources.seed_images import fit_seed_image, read_seed_images
+from plugins.pictures import seed_images
+from plugins.pictures.seed_images import fit_seed_image, read_seed_images
 from core.errors import UsageError
 from core.storage.fitted_images import UnreadableImage, decode_image_url, fit_image
 
