@@ -1,5 +1,5 @@
-"""Extension points: the typed view of five kinds of parts, which plugins or this program add to the checks, filters, families,
-losses and teacher protocols.
+"""Extension points: the typed view of six kinds of parts, which plugins or this program add to the checks, filters, sources of
+seeds, families, losses and teacher protocols.
 
 A recipe names an extension, and only the part of that name is imported; no file decides what else is. Knows nothing of what an
 extension does.
@@ -21,10 +21,11 @@ from core.plugins import Part, Plugin, UnusablePlugin, describe_faults, find_par
 
 T = TypeVar("T")
 
-ExtensionKind = Literal["check", "filter", "family", "loss", "protocol"]
+ExtensionKind = Literal["check", "filter", "source", "family", "loss", "protocol"]
 BASES: dict[ExtensionKind, str] = {
     "check": "stillhouse.Check",
     "filter": "stillhouse.Filter",
+    "source": "stillhouse.SeedSource",
     "family": "stillhouse.RecipeFamily",
     "loss": "stillhouse.Loss",
     "protocol": "stillhouse.TeacherProtocol",
@@ -76,7 +77,7 @@ class ExtensionPoint(Generic[T]):
         """
         self.kind, self._expected, self._built_in, self._read_name = kind, expected, built_in, read_name
         self._reserved = reserved
-        self._is_class = kind in ("filter", "family")
+        self._is_class = kind in ("filter", "source", "family")
 
     def find(self, name: str, taken: Collection[str] = ()) -> Extension[T] | None:
         """The extension of this name; None if the name is built-in or `taken`, or unknown.

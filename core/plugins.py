@@ -16,7 +16,9 @@ from typing import Any, Literal
 from core.errors import UsageError, suggest_name
 from core.project_files import PROJECT
 
-PartKind = Literal["command", "section", "family", "check", "filter", "protocol", "batches", "script", "loss", "hooks"]
+PartKind = Literal[
+    "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "hooks",
+]  # fmt: skip
 GROUP = "stillhouse.plugins"
 FOLDER = PROJECT / "plugins"
 DATA = "plugins"

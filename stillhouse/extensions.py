@@ -7,6 +7,7 @@ from agents.checks.registry import CHECK_EXTENSIONS
 from agents.families import FAMILY_EXTENSIONS
 from agents.families.base import RecipeFamily, require_text
 from agents.reply_schema import InvalidReply, ReplySchema
+from agents.sources.seed_source import SOURCE_EXTENSIONS, SeedSource
 from core.config.base import RecipeTable
 from core.config.filters import FILTER_EXTENSIONS
 from core.config.losses import LOSS_EXTENSIONS, Loss, LossOptions, loss
@@ -48,6 +49,7 @@ __all__ = [
     "ReplySchema",
     "RunHooks",
     "Seed",
+    "SeedSource",
     "Subject",
     "Teacher",
     "TeacherConfig",
@@ -68,7 +70,7 @@ T = TypeVar("T")
 
 
 def register(extension: T) -> T:
-    """Make a check, filter, family, loss or teacher protocol known to the calls of this process, under its own name.
+    """Make a check, filter, source of seeds, family, loss or teacher protocol known to the calls of this process, under its name.
 
     Other processes do not know it: work on a cluster or in several processes needs an installed package. Also a decorator.
 
@@ -84,10 +86,11 @@ def register(extension: T) -> T:
         (Filter, FILTER_EXTENSIONS),
         (PairFilter, FILTER_EXTENSIONS),
         (RecipeFamily, FAMILY_EXTENSIONS),
+        (SeedSource, SOURCE_EXTENSIONS),
     ]
     for base, point in classes if isinstance(extension, type) else points:
         if issubclass(extension, base) if isinstance(extension, type) else isinstance(extension, base):
             point.register(extension)
             return extension
-    kinds = "a Check, a Loss, a TeacherProtocol, or a class derived from Filter, PairFilter or RecipeFamily"
+    kinds = "a Check, a Loss, a TeacherProtocol, or a class derived from Filter, PairFilter, SeedSource or RecipeFamily"
     raise UsageError(f"register: {extension!r} is no extension; it must be {kinds}")

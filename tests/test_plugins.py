@@ -15,6 +15,7 @@ from agents.checks.base import Check
 from agents.checks.registry import BUILT_IN_CHECKS
 from agents.families import FAMILIES
 from agents.families.base import RecipeFamily
+from agents.sources.seed_source import SeedSource
 from core.config.base import RecipeTable, list_endpoint_keys
 from core.config.filters import FILTER_TABLES, FilterTable
 from core.config.recipe import Recipe
@@ -31,7 +32,7 @@ OWN = [plugin for plugin in list_plugins() if not plugin.origin]
 PARTS = [
     pytest.param(plugin, part, id=f"{plugin.name}-{part.kind}-{part.name}") for plugin in OWN for part in plugin.parts
 ]
-CLASSES = {"section": RecipeTable, "family": RecipeFamily, "filter": FilterTable}
+CLASSES = {"section": RecipeTable, "family": RecipeFamily, "filter": FilterTable, "source": SeedSource}
 OBJECTS = {
     "command": typer.Typer, "check": Check, "hooks": RunHooks, "script": dict, "protocol": TeacherProtocol,
     "batches": TeacherBatches,

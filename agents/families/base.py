@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from agents.checks import Check, Options
 from agents.reply_schema import ReplySchema
@@ -22,6 +22,10 @@ def require_text(row: Mapping[str, Any], key: str, default: str | None = None) -
     if not isinstance(value, str) or not (value.strip() or value == default):
         raise UnusableSeedRow(f"{key!r} with a text, not {str(value)[:40]!r}")
     return value
+
+
+OWN_SOURCES = ("path", "documents", "itself")
+"""Where seeds come from without a plugin; the last is the family."""
 
 
 class RecipeFamily(ABC):
@@ -43,9 +47,10 @@ class RecipeFamily(ABC):
     """The prompts that ask its generator for a revision."""
     reviewed_revisions: ClassVar[Mapping[str, str]] = {}
     """Which of `revises` takes the place of which where the critic is a teacher."""
-    seeded_by: ClassVar[tuple[Literal["path", "documents", "images", "itself"], ...]] = ("path",)
-    """The sources that its seeds may come from. With `images`, its generator and critic see those of the seed, the first turn of
-    the user has them, and checks may show them to the verifier."""
+    seeded_by: ClassVar[tuple[str, ...]] = ("path",)
+    """Where its seeds may come from: `path`, `documents`, `itself`, or sources of plugins by name. If the source shows images,
+    its generator and critic see those of the seed, the first turn of the user has them, and checks may show them to the
+    verifier."""
     extra: ClassVar[str] = ""
     """The extra of Stillhouse that its checks need."""
     answer_hint: ClassVar[str] = ""
@@ -56,6 +61,11 @@ class RecipeFamily(ABC):
     """Whether its conversations have images, which no student here is trained on."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Tables of a recipe, in the form of TOML, for the keys that a recipe of the family leaves out."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources of plugins that its seeds may come from."""
+        return [name for name in self.seeded_by if name not in OWN_SOURCES]
 
     def rows(self, options: Any, seed: int) -> Sequence[Mapping[str, Any]]:
         """Seeds that the family generates, the same for the same options and `seed`."""

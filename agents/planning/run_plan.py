@@ -18,7 +18,7 @@ from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
-from plugins.pictures.seed_images import ImageReading, fit_seed_image, read_seed_images
+from agents.sources.seed_source import SeedSource, find_seed_source, find_source_extension
 from agents.toolbox.toolbox import list_tool_problems
 from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions
@@ -29,8 +29,6 @@ from core.errors import RecipeError, RecipeProblem, UsageError
 from core.extensions import Extension, find_registered
 from core.plugins import UnusablePlugin
 from core.project_files import find_referenced_file
-from core.sample import Seed
-from core.storage.fitted_images import UnreadableImage
 from teachers.local_weights import takes_images
 from teachers.providers import find_teacher_problems, list_protocol_extensions
 
@@ -66,20 +64,14 @@ class RunPlan:
     """Number of seeds that earlier releases of the recipe used. The run's seeds and random numbers start after them."""
 
     @cached_property
-    def seed_images(self) -> ImageReading | None:
-        """The images that its seeds are, if they are images. Raises UsageError if they cannot be read."""
-        name = self.recipe.seeds.images
-        return read_seed_images(find_referenced_file(name, self.folder)) if name else None
+    def seed_source(self) -> SeedSource | None:
+        """The source of a plugin that its seeds come from; None for other seeds."""
+        return find_seed_source(self.recipe, self.folder)
 
-    def fit_seed_images(self, seed: Seed) -> tuple[str, ...]:
-        """The images of a seed, as `fit_seed_image`; none if seeds are no images. Raises UnreadableImage."""
-        if self.seed_images is None:
-            return ()
-        contents, size = self.seed_images.contents, self.recipe.seeds.image_size
-        try:
-            return tuple(fit_seed_image(contents[digest], digest, size) for digest in seed.data["images"])
-        except KeyError:
-            raise UnreadableImage("is no longer there") from None
+    @property
+    def shows_images(self) -> bool:
+        """Whether the teachers that write and judge are shown images of a seed."""
+        return self.seed_source is not None and self.seed_source.shows_images
 
     @property
     def own_process_reason(self) -> str | None:
@@ -149,6 +141,7 @@ class RunPlan:
             find_family_extension(recipe.family),
             *checks.values(),
             *list_filter_extensions(recipe.filters),
+            find_source_extension(recipe),
             *list_protocol_extensions(recipe),
             *(recipe.student.loss_extensions if recipe.student else ()),
         ]
@@ -183,7 +176,7 @@ class RunPlan:
     @property
     def seeing_teachers(self) -> set[str]:
         """The names of the teachers that are shown images."""
-        if self.recipe.seeds.images:
+        if self.shows_images:
             return self.teachers
         return {self.solver.teacher} if self.family.has_images and self.solver else set()
 
@@ -255,6 +248,10 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
         family = find_family(recipe.family, own_tools=bool(recipe.tools))
     except UnusablePlugin as error:
         raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
+    try:
+        find_source_extension(recipe)
+    except UnusablePlugin as error:
+        raise RecipeError(recipe.name, [RecipeProblem("seeds.source", str(error))]) from None
     teachers = {name: teacher.in_folder(folder) for name, teacher in recipe.teachers.items()}
     recipe = recipe.model_copy(update={"teachers": teachers})
     options, problems = validate_table(family.options, recipe.task, "task")
@@ -290,7 +287,7 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
 
 def asks_generator(family: RecipeFamily, seeds: SeedsConfig) -> bool:
     """Whether a teacher writes the drafts of a family with these seeds."""
-    return not family.draws_drafts or any((seeds.path, seeds.documents, seeds.images, seeds.recording))
+    return not family.draws_drafts or any((seeds.path, seeds.documents, seeds.source, seeds.recording))
 
 
 def _find_judge(bound: BoundCheck) -> AttemptJudge | None:
@@ -324,22 +321,24 @@ def _read_cached(path: Path, words: int, _hash: str) -> DocumentReading:
 
 def _seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     seeds, sources = plan.recipe.seeds, plan.family.seeded_by
-    given = [source for source in ("path", "documents", "images", "recording") if getattr(seeds, source) is not None]
-    allowed = " or ".join(f"seeds.{source}" for source in sources if source != "itself")
+    given = [key for key in ("path", "documents", "source", "recording") if getattr(seeds, key) is not None]
+    keys = [f'seeds.source = "{name}"' if name in plan.family.sources else f"seeds.{name}" for name in sources]
+    allowed = " or ".join(key for key in keys if key != "seeds.itself")
     if len(given) > 1:
         yield RecipeProblem("seeds", f"has both `{given[0]}` and `{given[1]}`; leave one out")
     elif given == ["recording"]:
         yield from _recorded_seed_problems(plan)
-    elif given and given[0] not in sources:
+    elif given and (seeds.source or given[0]) not in sources:
         yield RecipeProblem(
             f"seeds.{given[0]}", f"{plan.family.name} does not take it; it needs {allowed or 'neither'}"
         )
     elif not given and "itself" not in sources:
         yield RecipeProblem("seeds", f"{plan.family.name} needs {allowed}")
-    elif given in (["documents"], ["images"]):
+    elif given in (["documents"], ["source"]):
         yield from _source_problems(plan)
-    if seeds.bootstrap and seeds.images:
-        yield RecipeProblem("seeds.bootstrap", "no sample is an image that others could be made from; leave it out")
+    if seeds.bootstrap and seeds.source:
+        what = f"no sample is one of the {seeds.source} that others could be made from; leave it out"
+        yield RecipeProblem("seeds.bootstrap", what)
     if seeds.bootstrap and plan.recipe.quotas:
         yield RecipeProblem(
             "seeds.bootstrap", "cannot go with quotas: which category a sample has would depend on what was kept"
@@ -347,7 +346,7 @@ def _seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
 
 
 def _source_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
-    """Of the user's documents or images."""
+    """Of the user's documents, or of a plugin's source."""
     seeds = plan.recipe.seeds
     if seeds.documents and (problem := documents_problem()):
         yield RecipeProblem("seeds.documents", problem)
@@ -355,15 +354,17 @@ def _source_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     try:
         if seeds.documents:
             load_documents(seeds, plan.folder)
-        _ = plan.seed_images
+        if plan.seed_source:
+            plan.seed_source.read_rows()
     except UsageError as error:
-        yield RecipeProblem("seeds.documents" if seeds.documents else "seeds.images", str(error))
+        yield RecipeProblem("seeds.documents" if seeds.documents else "seeds.source", str(error))
 
 
 def _recorded_seed_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     recipe = plan.recipe
-    if "images" in plan.family.seeded_by:
-        yield RecipeProblem("seeds.recording", "a recording has no images; name the images themselves: seeds.images")
+    for source in plan.family.sources:
+        what = f'a recording has no {source}; name the {source} themselves: seeds.source = "{source}"'
+        yield RecipeProblem("seeds.recording", what)
     if recipe.seeds.draw or recipe.seeds.bootstrap:
         yield RecipeProblem("seeds", "recorded seeds are used as they were; leave `draw` and `bootstrap` out")
     if recipe.answers_per_seed > 1:
@@ -497,7 +498,7 @@ def _image_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
         )
     if recipe.topology.kind != "centralized" and not plan.asks_generator:
         yield RecipeProblem("topology.kind", 'no teacher writes these drafts, so nothing is debated; set "centralized"')
-    if recipe.topology.kind == "decentralized" and recipe.seeds.images:
+    if recipe.topology.kind == "decentralized" and plan.shows_images:
         yield RecipeProblem("topology.kind", "debaters are shown no images; take another topology")
     for teacher in sorted(plan.seeing_teachers & recipe.teachers.keys()):
         if not takes_images(recipe.teachers[teacher]):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 from agents.planning.prompt_values import check_prompt_placeholders, find_missing_columns, find_placed_columns
 from agents.planning.run_plan import RunPlan, load_documents
 from agents.sources.conditions import draw_conditions
-from agents.sources.source_files import SkippedFile
+from agents.sources.source_files import list_skipped_files
 from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
 from core.project_files import find_referenced_file
@@ -26,8 +26,6 @@ MAX_REPORTED_FAULTS = 10
 """Faults of a seeds file in one error message."""
 MAX_CHECKED_SEEDS = 2000
 """Seeds among which each category of the quotas must occur."""
-MAX_LISTED_FILES = 5
-"""Files without a chunk that a note names."""
 
 
 class RunSeeds(Sequence[Seed]):
@@ -66,8 +64,9 @@ class RunSeeds(Sequence[Seed]):
     def _faults(self, rows: int) -> Iterator[str]:
         reserved = (CONDITIONS_KEY, *self._plan.draws)
         if not self._recorded and (taken := [name for name in reserved if name in self._names]):
-            if self._plan.seed_images is not None and not set(taken) - {"images", "source"}:
-                yield f"seeds.draw: {', '.join(taken)} is what each image's seed has anyway; choose another name"
+            if self._plan.seed_source and not set(taken) - {*self._plan.seed_source.columns}:
+                source = self._plan.seed_source.name
+                yield f"seeds.draw: {', '.join(taken)} is what each seed of {source} has anyway; choose another name"
                 return
             yield (
                 f"{self.where}: a seed cannot have the column {', '.join(map(repr, taken))}: reserved names are "
@@ -160,15 +159,8 @@ class RunSeeds(Sequence[Seed]):
                 notes.append(
                     f"documents: the ends of {documents.short_endings:,} are too short to be a chunk, and left out"
                 )
-        if (reading := self._plan.seed_images) is not None:
-            seeds_of, different = len(reading.rows), len(reading.contents)
-            notes.append(
-                f"images: {seeds_of:,} seed{'s' * (seeds_of != 1)} of {different:,} image{'s' * (different != 1)}"
-            )
-            if reading.copies:
-                notes.append(f"images: {reading.copies:,} copies of earlier ones are left out")
-            if reading.skipped:
-                notes.append(f"images: none of {list_skipped_files(reading.skipped)}")
+        if self._plan.seed_source:
+            notes += self._plan.seed_source.list_notes()
         if self._shadowed:
             names = ", ".join(sorted(self._shadowed))
             notes.append(f"seeds: {self._plan.family.name} makes {names} itself, so a column of that name is not used")
@@ -209,13 +201,6 @@ class RunSeeds(Sequence[Seed]):
         except (KeyError, TypeError) as error:
             name = self._plan.family.name
             raise UsageError(f"{self.where}:{self._lines[row]}: a seed of {name} needs the key {error}") from None
-
-
-def list_skipped_files(skipped: Sequence[SkippedFile]) -> str:
-    """The number of files that are no seeds, and the first of them with the reasons."""
-    listed = "; ".join(f"{source} {reason}" for source, reason in skipped[:MAX_LISTED_FILES])
-    more = f"; and {len(skipped) - MAX_LISTED_FILES:,} more" if len(skipped) > MAX_LISTED_FILES else ""
-    return f"{len(skipped):,}: {listed}{more}"
 
 
 class _TrackedRow(dict[str, Any]):
@@ -274,9 +259,11 @@ def load_seed_rows(plan: RunPlan) -> SeedRows:
     if seeds.documents is not None:
         chunks = [chunk._asdict() for chunk in load_documents(seeds, plan.folder).chunks]
         return SeedRows(str(find_referenced_file(seeds.documents, plan.folder)), chunks, range(1, len(chunks) + 1))
-    if plan.seed_images is not None:
-        path = find_referenced_file(seeds.images or "", plan.folder)
-        return SeedRows(str(path), plan.seed_images.rows, plan.seed_images.lines)
+    if plan.seed_source:
+        numbered = plan.seed_source.read_rows()
+        return SeedRows(
+            str(find_referenced_file(plan.seed_source.file, plan.folder)), [*numbered.values()], [*numbered]
+        )
     rows = plan.family.rows(plan.options, plan.recipe.seed)
     if not rows:
         raise UsageError(f"{plan.family.name}: has no seeds; name `seeds.path`, or what it is to make in [task]")

@@ -54,7 +54,7 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     if hints:
         told = f"{request[-1].content}\n{HINT_REQUEST.format(hints='; '.join(hints))}"
         request = [*request[:-1], request[-1].model_copy(update={"content": told})]
-    if context.recipe.seeds.images:
+    if context.plan.shows_images:
         request = show_images(request, progress.candidate.images)
     messages = request + context.repair_messages(progress.broken)
     seed = state["seed"]

@@ -47,9 +47,9 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
 
 async def show_seed_images(context: AgentContext, seed: Seed) -> tuple[str, ...]:
     """The images of a seed. Two are decoded at once, outside the event loop: each may take 200 MB. Raises UnreadableImage."""
-    if context.plan.seed_images is None:
+    if (source := context.plan.seed_source) is None or not source.shows_images:
         return ()
-    return await asyncio.get_running_loop().run_in_executor(_open_decoders(), context.plan.fit_seed_images, seed)
+    return await asyncio.get_running_loop().run_in_executor(_open_decoders(), source.find_images, seed)
 
 
 @cache

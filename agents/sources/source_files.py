@@ -2,11 +2,14 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from core.errors import UsageError
+
+MAX_LISTED_FILES = 5
+"""Files without a seed that a note names."""
 
 
 class SkippedFile(NamedTuple):
@@ -54,3 +57,10 @@ def find_entry_fault(folder: Path, source: str, path: Path) -> str:
 def format_source(source: str) -> str:
     """The path of a file as text that prints on one line."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in source)
+
+
+def list_skipped_files(skipped: Sequence[SkippedFile]) -> str:
+    """The number of files that are no seeds, and the first of them with the reasons."""
+    listed = "; ".join(f"{source} {reason}" for source, reason in skipped[:MAX_LISTED_FILES])
+    more = f"; and {len(skipped) - MAX_LISTED_FILES:,} more" if len(skipped) > MAX_LISTED_FILES else ""
+    return f"{len(skipped):,}: {listed}{more}"

@@ -155,7 +155,7 @@ def _build_panel_plan(plan: RunPlan) -> RunPlan:
 
 def _list_used_texts(plan: RunPlan) -> set[str]:
     """The texts of the recipe's own seeds, such as topics and questions."""
-    if plan.recipe.seeds.documents is not None or plan.recipe.seeds.images is not None:
+    if plan.recipe.seeds.documents is not None or plan.recipe.seeds.source is not None:
         return set()
     rows = load_seed_rows(plan).rows
     return {value.casefold() for row in rows for value in row.values() if isinstance(value, str)}

@@ -19,8 +19,16 @@ class _EndpointMarker:
     """Marks the type of a key that names an endpoint, which would get prompts or keys."""
 
 
+class _FileMarker:
+    """Marks the type of a key that names a file or folder."""
+
+
 Endpoint = Annotated[str, _EndpointMarker()]
 """A key that names an endpoint: what a server for untrusted clients checks, whichever plugin the table is of."""
+FileName = Annotated[str, _FileMarker()]
+"""A key that names a file or folder, searched in the recipe's folder, the working directory and the project, so that `extends`
+moves it, whichever plugin the table is of.
+"""
 
 
 def list_endpoints(table: BaseModel, where: str = "") -> Iterator[tuple[str, str]]:
@@ -40,6 +48,15 @@ def list_endpoint_keys(table: type[BaseModel], where: str = "") -> Iterator[str]
             yield from list_endpoint_keys(field.annotation, f"{where}{name}.")
         elif any(map(_is_endpoint, (*field.metadata, field.annotation))):
             yield f"{where}{name}"
+
+
+def list_file_keys(table: type[BaseModel]) -> list[str]:
+    """The keys of a table that name a file or folder."""
+    return [
+        name
+        for name, field in table.model_fields.items()
+        if any(isinstance(part, _FileMarker) for part in field.metadata)
+    ]
 
 
 def _is_endpoint(annotation: Any) -> bool:

@@ -9,14 +9,17 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.config.base import list_file_keys
 from core.config.teachers import MODELLESS_DRAFTS, REPLAY_PREFIX
 from core.config.toml_text import parse_toml
 from core.errors import RecipeError, RecipeProblem, suggest_name
 from core.hub_reference import HUB_PREFIX
+from core.plugins import UnusablePlugin, find_part, load_part
 from core.project_files import NAMED_REFERENCES, SHIPPED
 from core.storage.bounded_reading import check_regular_file
 
@@ -135,9 +138,9 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
         ("", "prompts"),
         ("seeds", "path"),
         ("seeds", "documents"),
-        ("seeds", "images"),
         ("seeds", "recording"),
         ("lineage", "real"),
+        *list_section_files(moved),
     ):
         _change_value(moved if not table else moved.get(table), key, move)
     _change_value(moved.get("collapse"), "reference", lambda name: name if name in NAMED_REFERENCES else move(name))
@@ -161,6 +164,18 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
             source, "command", lambda words: [*map(move_if_there, words)] if isinstance(words, list) else words
         )
     return moved
+
+
+def list_section_files(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The keys of plugins' sections that name files, each with its section; none of a section that cannot be imported, with which
+    no recipe is valid.
+    """
+    found = []
+    for name in data:
+        with suppress(UnusablePlugin):
+            if find_part("section", name):
+                found += [(name, key) for key in list_file_keys(load_part("section", name))]
+    return found
 
 
 def _change_teachers(teachers: Any, change: Callable[[Any], Any]) -> None:

@@ -30,23 +30,20 @@ ConditionValues = str | tuple[str, ...] | dict[str, Any]
 
 
 class SeedsConfig(RecipeTable):
-    """Where seeds come from: a file, the user's documents or images, or none of these if the family generates them."""
+    """Where seeds come from: a file, the user's documents, a plugin, or none of these if the family generates them."""
 
     path: str | None = None
     """A JSONL file with one seed per line, or the Parquet file of a dataset; searched in the recipe's folder, the working
     directory and the project."""
     documents: str | None = None
     """A folder of txt, md, html and pdf files, for families that work from text; each chunk of a file is a seed."""
-    images: str | None = None
-    """A folder of image files, or a dataset whose rows have images, for families whose teachers are shown them; each file or
-    row is a seed."""
+    source: str | None = None
+    """A source of a plugin, whose options are a table of the same recipe: `"images"` with `[images]`."""
     recording: str | None = None
     """A recording (`run --record`), for any family: its samples' seeds as they were, in their order, with what was drawn for
     them."""
     chunk_words: int = Field(180, ge=20, le=2000)
     """Approximate words in a chunk of a document."""
-    image_size: int = Field(1024, ge=16, le=4096)
-    """Pixels of the longer side of an image; larger ones are made smaller before a teacher or the dataset gets them."""
     bootstrap: bool = False
     """Use samples kept in earlier shards as seeds of later shards, which are then produced one after the other."""
     draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], ConditionValues] = Field({})
@@ -357,6 +354,7 @@ def list_recipe_plugins(recipe: Recipe) -> list[str]:
     named: list[tuple[PartKind, str]] = [("section", name) for name in sorted(sections)]
     named += [("family", recipe.family), *(("check", one.type) for one in recipe.verifiers)]
     named += [("filter", one.type) for one in recipe.filters]
+    named += [("source", recipe.seeds.source)] if recipe.seeds.source else []
     return list(dict.fromkeys(found[0].name for kind, name in named if (found := find_part(kind, name))))
 
 

@@ -201,7 +201,7 @@ def rebuild_candidate(sample: Sample, family: RecipeFamily, revision: int) -> Ca
     try:
         draft = parse_reply(family.reply_type(sample.seed), turns[-1].reply)
         candidate = family.candidate(sample.seed, draft).add_thinking(turns[-1].reasoning)
-        return candidate.add_images(sample.candidate.images) if "images" in family.seeded_by else candidate
+        return candidate.add_images(sample.candidate.images) if family.sources else candidate
     except InvalidReply:
         return None
 

@@ -132,8 +132,8 @@ def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, s
         from agents.sources.documents import hash_documents
 
         hashes[recipe.seeds.documents] = hash_documents(find_referenced_file(recipe.seeds.documents, plan.folder))[:16]
-    if recipe.seeds.images and plan.seed_images:
-        hashes[recipe.seeds.images] = plan.seed_images.digest[:16]
+    if plan.seed_source:
+        hashes[plan.seed_source.file] = plan.seed_source.digest[:16]
     return hashes
 
 

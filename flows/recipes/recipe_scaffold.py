@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.families import find_family
-from core.config.inheritance import EXTENDS_KEY, RECIPE_FILE_NAME, list_check_files, read_recipe_tables, relocate_files
+from core.config.inheritance import (
+    EXTENDS_KEY,
+    RECIPE_FILE_NAME,
+    list_check_files,
+    list_section_files,
+    read_recipe_tables,
+    relocate_files,
+)
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml, format_toml_value
 from core.errors import RecipeError, UsageError
@@ -57,8 +64,10 @@ def create_recipe_folder(name: str, source: str, folder: Path) -> list[str]:
     contents = _copy_prompts(tables.data, origin)
     if rows := _copy_seeds(tables.data, origin):
         contents["seeds.jsonl"] = rows
-    for kind in ("documents", "images") if built_in else ():
-        contents |= _copy_folder(kind, tables.data, origin)
+    if built_in:
+        contents |= _copy_folder("seeds", "documents", tables.data, origin)
+        for section, key in list_section_files(tables.data):
+            contents |= _copy_folder(section, key, tables.data, origin)
     contents[RECIPE_FILE_NAME] = _write_recipe(name, folder, RecipeSource(title, moved, built_in), contents).encode()
     _write_files(folder, contents)
     return sorted(contents, key=lambda path: (path != RECIPE_FILE_NAME, path))
@@ -125,11 +134,12 @@ def _is_small(path: Path) -> bool:
     return path.stat().st_size <= MAX_SEEDS_BYTES
 
 
-def _copy_folder(kind: str, data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
-    name = _get_table(data, "seeds").get(kind)
+def _copy_folder(table: str, key: str, data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
+    """The files of a folder that a key of a table names, under the name of the plugin's table, or of the key."""
+    name, copy = _get_table(data, table).get(key), key if table == "seeds" else table
     place = find_referenced_file(str(name), folder) if name else None
     files = sorted(place.iterdir()) if place and place.is_dir() else []
-    return {f"{kind}/{file.name}": file.read_bytes() for file in files if file.is_file()}
+    return {f"{copy}/{file.name}": file.read_bytes() for file in files if file.is_file()}
 
 
 def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mapping[str, bytes]) -> str:
@@ -153,7 +163,7 @@ def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mappi
     has_student = bool(_get_table(source.data, "student"))
     if has_student:
         lines += ["# Without a student, the run ends with the dataset.", "# student = false", ""]
-    lines += [*_format_seeds(contents), *_format_teacher(source.data)]
+    lines += [*_format_seeds(contents, source.data), *_format_teacher(source.data)]
     if source.data.get("tools"):
         tools = format_toml({"tools": source.data["tools"]})
         lines += ["# A tool's module or command is a program, and is never inherited.", tools]
@@ -188,17 +198,18 @@ def _read_count(data: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) else int(Recipe.model_fields[key].default)
 
 
-def _format_seeds(contents: Mapping[str, bytes]) -> list[str]:
+def _format_seeds(contents: Mapping[str, bytes], data: Mapping[str, Any]) -> list[str]:
     if rows := contents.get("seeds.jsonl", b"").count(b"\n"):
         about = f"# {rows} of its seeds, one JSON object per line: replace them with yours."
         return [about, "[seeds]", 'path = "seeds.jsonl"', ""]
     if any(file.startswith("documents/") for file in contents):
         about = "# A folder of txt, md, html and pdf files: replace them with yours."
         return [about, "[seeds]", 'documents = "documents"', ""]
-    if any(file.startswith("images/") for file in contents):
-        about = "# A folder of image files, or a dataset with a column `images`: replace them with yours."
-        return [about, "[seeds]", 'images = "images"', ""]
-    return []
+    about = "# A folder of files: replace them with yours."
+    copied = [
+        (table, key) for table, key in list_section_files(data) if any(one.startswith(f"{table}/") for one in contents)
+    ]
+    return [line for table, key in copied for line in (about, f"[{table}]", f'{key} = "{table}"', "")]
 
 
 def _format_teacher(data: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from agents.sources.seed_source import find_seed_source
 from core.config.recipe import Recipe
 from core.plugins import load_hooks
 from core.runs.records import RunManifest
@@ -27,7 +28,7 @@ class UsedSource(NamedTuple):
 
     name: str
     """Its file name, without folders of the machine where the run was made."""
-    kind: Literal["seeds", "documents", "images", "real rows", "reference", "prompt", "other"]
+    kind: Literal["seeds", "documents", "real rows", "reference", "prompt", "other"]
     digest: str | None
     """The first 16 digits of its SHA-256, or a digest of its parts, as recorded when the run was opened."""
 
@@ -82,11 +83,12 @@ def gather_release_facts(
 
 
 def _list_sources(recipe: Recipe, sources: Mapping[str, str]) -> list[UsedSource]:
-    kinds: dict[str | None, Literal["seeds", "documents", "images", "real rows", "reference"]] = {
+    source = find_seed_source(recipe, Path())
+    kinds: dict[str | None, Literal["seeds", "documents", "real rows", "reference"]] = {
         recipe.collapse.reference if recipe.collapse else None: "reference",
         recipe.lineage.real: "real rows",
         recipe.seeds.documents: "documents",
-        recipe.seeds.images: "images",
+        source.file if source else None: "seeds",
         recipe.seeds.path: "seeds",
     }
     used: list[UsedSource] = []

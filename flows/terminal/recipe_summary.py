@@ -23,7 +23,7 @@ def format_recipe_summary(recipe: Recipe) -> list[str]:
     goal = f", until {format_count(sum(recipe.goals.values()), 'sample')} are kept" if recipe.goals else ""
     parts = {
         "recipe": f"{recipe.name}, family {recipe.family}{goal}",
-        "seeds": seeds.path or seeds.documents or seeds.images or seeds.recording or "made by the family",
+        "seeds": seeds.path or seeds.documents or seeds.source or seeds.recording or "made by the family",
         "teachers": ", ".join(
             f"{name} {teacher.model}" + (f" at {teacher.base_url}" if teacher.base_url else "")
             for name, teacher in recipe.teachers.items()

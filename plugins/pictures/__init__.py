@@ -42,6 +42,18 @@ def _load_image_duplicates() -> Any:
     return ImageDuplicatesFilter
 
 
+def _load_seed_images_config() -> Any:
+    from plugins.pictures.config import SeedImagesConfig
+
+    return SeedImagesConfig
+
+
+def _load_image_source() -> Any:
+    from plugins.pictures.image_source import ImageSource
+
+    return ImageSource
+
+
 def _load_hooks() -> Any:
     from plugins.pictures.hooks import PictureHooks
 
@@ -60,6 +72,8 @@ PLUGIN = Plugin(
         Part("script", "image_questions", _load_image_questions_script),
         Part("filter", "images", _load_images),
         Part("filter", "image_duplicates", _load_image_duplicates),
+        Part("section", "images", _load_seed_images_config),
+        Part("source", "images", _load_image_source),
         Part("hooks", "pictures", _load_hooks),
     ),
 )

@@ -98,7 +98,7 @@ def test_what_is_well_posed(question: str, answer: str, words: str | None) -> No
 
 
 def draw_seeds(folder: Path, samples: int, *settings: str) -> list[Seed]:
-    images = f"seeds.images={write_squares(folder / 'images', 14)}"
+    images = f"images.folder={write_squares(folder / 'images', 14)}"
     model = "teachers.main={model='fake/image_questions'}"
     plan = load_recipe_plan("image-questions", [images, model, f"samples={samples}", *settings])
     family, seeds = plan.family, list(RunSeeds(plan, "0" * 16))
@@ -128,7 +128,7 @@ def test_kinds_have_their_weights_however_often_an_image_is_drawn(tmp_path: Path
 def make(folder: Path, answer: Callable[[TeacherQuestion], dict[str, Any]]) -> tuple[list[Sample], ScriptedTeacher]:
     plan = load_recipe_plan(
         "image-questions",
-        [f"seeds.images={write_squares(folder / 'images', 12)}", "samples=24", "topology.max_revisions=0",
+        [f"images.folder={write_squares(folder / 'images', 12)}", "samples=24", "topology.max_revisions=0",
          "teachers.main={model='fake/image_questions'}"],
     )  # fmt: skip
     teacher = ScriptedTeacher(lambda question: json.dumps(answer(question)))
@@ -214,7 +214,7 @@ def test_a_damaged_image_costs_its_samples_and_not_the_run(tmp_path: Path) -> No
     whole.write_bytes(png[: len(png) // 2])  # its header is whole, so only its pixels tell
     plan = load_recipe_plan(
         "image-questions",
-        [f"seeds.images={folder}", "samples=24", "teachers.main={model='fake/image_questions'}"],
+        [f"images.folder={folder}", "samples=24", "teachers.main={model='fake/image_questions'}"],
     )
     samples = produce_scripted(plan, ScriptedTeacher(lambda question: json.dumps(reply(question))), tmp_path / "images")
     dropped = [sample for sample in samples if sample.state is SampleStatus.dropped]
@@ -264,9 +264,14 @@ def test_a_part_of_a_short_answer_is_no_right_guess(answer: str, guess: str, cou
     ("settings", "words"),
     [
         (["teachers.main={model='local/smollm2-135m'}"], "takes no images, which generator, verifier would be shown"),
-        (["seeds={images='data/images',bootstrap=true}"], "seeds.bootstrap: no sample is an image"),
-        (["seeds={path='data/seeds/topics.jsonl'}"], "image_questions does not take it; it needs seeds.images"),
-        (["seeds={}"], "image_questions needs seeds.images"),
+        (["seeds.bootstrap=true"], "seeds.bootstrap: no sample is one of the images that others could be made from"),
+        (["images.folder='nowhere'"], "nowhere: the images cannot be read: No such file or directory"),
+        (["seeds.source='imges'"], "seeds.source: unknown source 'imges'; did you mean 'images'?"),
+        (
+            ["seeds={path='data/seeds/topics.jsonl'}"],
+            'image_questions does not take it; it needs seeds.source = "images"',
+        ),
+        (["seeds={}"], 'image_questions needs seeds.source = "images"'),
         (["seeds={recording='x.jsonl'}"], "a recording has no images"),
         (["topology.kind='decentralized'"], "debaters are shown no images"),
         (["task.kinds={}"], "kinds"),
@@ -282,9 +287,31 @@ def test_a_recipe_that_cannot_work_is_refused_at_once(settings: list[str], words
     assert words in str(refused.value)
 
 
+def test_the_source_needs_its_table(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        'name = "x"\nfamily = "image_questions"\nsamples = 1\n[seeds]\nsource = "images"\n'
+        '[teachers.main]\nmodel = "fake/image_questions"\n'
+    )
+    with pytest.raises(RecipeError, match=r'seeds.source: seeds.source = "images" needs the table \[images\]'):
+        load_recipe_plan(str(recipe))
+
+
+def test_a_recipe_that_extends_another_uses_its_folder_of_images(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    write_squares(tmp_path / "base" / "mine", 2)
+    base, own = tmp_path / "base" / "recipe.toml", tmp_path / "recipe.toml"
+    base.write_text('extends = "image-questions"\nname = "base"\nimages = { folder = "mine" }\n')
+    own.write_text('extends = "base/recipe.toml"\nname = "own"\n')
+    plan = load_recipe_plan(str(own), ["teachers.main={model='fake/image_questions'}"])
+    assert plan.seed_source
+    assert len(plan.seed_source.read_rows()) == 2
+
+
 def test_no_other_family_takes_images(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"seeds.images: instructions does not take it; it needs seeds.path"):
-        load_recipe_plan("instructions", [f"seeds={{images='{write_squares(tmp_path / 'images', 1)}'}}"])
+    images = f"images={{folder='{write_squares(tmp_path / 'images', 1)}'}}"
+    with pytest.raises(RecipeError, match=r"seeds.source: instructions does not take it; it needs seeds.path"):
+        load_recipe_plan("instructions", ["seeds={source='images'}", images])
 
 
 # A verifier that sees
@@ -331,7 +358,7 @@ def test_a_student_that_sees_tells_right_answers_from_wrong_ones(
         served.answer = write
         writer = f"{{model='openai/gpt-4o',base_url='{served.url}',api_key_env='HOSTED_KEY'}}"
         settings = [
-            f"seeds.images={write_squares(tmp_path / 'images', 48, seed=77)}", f"prompts={tmp_path / 'prompts'}", "samples=48",
+            f"images.folder={write_squares(tmp_path / 'images', 48, seed=77)}", f"prompts={tmp_path / 'prompts'}", "samples=48",
             f"teachers={{main={writer},eyes={{model='local/{eyes}'}}}}", "agents.verifier.teacher='eyes'",
             "topology.max_revisions=0", "max_failed=1.0", "cache.enabled=false", "filters=[]",
         ]  # fmt: skip

@@ -15,10 +15,10 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 from PIL import Image
 from PIL.ExifTags import GPS, Base
 
-from plugins.pictures import seed_images
-from plugins.pictures.seed_images import fit_seed_image, read_seed_images
 from core.errors import UsageError
 from core.storage.fitted_images import UnreadableImage, decode_image_url, fit_image
+from plugins.pictures import seed_images
+from plugins.pictures.seed_images import fit_seed_image, read_seed_images
 
 
 def encode(color: str, size: tuple[int, int] = (40, 30), form: str = "PNG", exif: Image.Exif | None = None) -> bytes:

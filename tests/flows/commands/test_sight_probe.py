@@ -63,7 +63,7 @@ def test_a_teacher_that_is_shown_images_must_read_a_number_in_one(
     with serve(OpenAIServer("sk-test-key-1")) as served:
         served.answer = answer_sighted if sees else answer_blind
         teacher = f"teachers.main={{model='openai/gpt-4o',base_url='{served.url}',api_key_env='HOSTED_KEY'}}"
-        images = ["--set", f"seeds.images={tmp_path}"]
+        images = ["--set", f"images.folder={tmp_path}"]
         code, out, err = called(capsys, "validate", "image-questions", "--live", "--set", teacher, *images)
         text_code, _, _ = called(capsys, "validate", "smoke", "--live", "--set", teacher)
     assert (code, text_code) == (0 if sees else 1, 0), err
