@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageEnhance
 from core.config.filters import parse_filter_table
 from filters.base import Document, FilterResult
 from filters.chain.filter_chain import apply_filters
+from filters.ragged_arrays import RaggedArray
 from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_WORDS, compute_image_hash, decode_grey
 from plugins.pictures.filters.image_duplicates import ImageDuplicatesFilter
-from filters.ragged_arrays import RaggedArray
 from plugins.pictures.tests.test_image_quality import encode
 
 IMAGES = ImageDuplicatesFilter(type="image_duplicates")
