@@ -260,10 +260,8 @@ def load_seed_rows(plan: RunPlan) -> SeedRows:
         chunks = [chunk._asdict() for chunk in load_documents(seeds, plan.folder).chunks]
         return SeedRows(str(find_referenced_file(seeds.documents, plan.folder)), chunks, range(1, len(chunks) + 1))
     if plan.seed_source:
-        numbered = plan.seed_source.read_rows()
-        return SeedRows(
-            str(find_referenced_file(plan.seed_source.file, plan.folder)), [*numbered.values()], [*numbered]
-        )
+        found = plan.seed_source.read_rows()
+        return SeedRows(str(find_referenced_file(plan.seed_source.file, plan.folder)), [*found.values()], [*found])
     rows = plan.family.rows(plan.options, plan.recipe.seed)
     if not rows:
         raise UsageError(f"{plan.family.name}: has no seeds; name `seeds.path`, or what it is to make in [task]")
