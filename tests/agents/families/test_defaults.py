@@ -51,14 +51,16 @@ BY_MEANING = ("on_topic", "read_again")
 
 def least(folder: Path, family: str, *settings: str) -> Recipe:
     """A recipe with only a name, a family, seeds and a teacher."""
-    seeds = load_recipe_plan(SHIPPED[family]).recipe.seeds.model_dump(exclude_defaults=True, exclude={"draw"})
+    shipped = load_recipe_plan(SHIPPED[family]).recipe
+    tables = {"seeds": shipped.seeds.model_dump(exclude_defaults=True, exclude={"draw"})}
+    if source := shipped.seeds.source:
+        tables[source] = getattr(shipped, source).model_dump(exclude_defaults=True)
+    lines = ['name = "mine"', f'family = "{family}"']
+    for name, table in tables.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(value, separators=(',', ' = '))}" for key, value in table.items()]
     file = folder / "recipe.toml"
-    lines = [f"{key} = {json.dumps(value, separators=(',', ' = '))}" for key, value in seeds.items()]
-    file.write_text(
-        "\n".join(
-            ['name = "mine"', f'family = "{family}"', "[seeds]", *lines, "[teachers.main]", 'model = "fake/writer"']
-        )
-    )
+    file.write_text("\n".join([*lines, "[teachers.main]", 'model = "fake/writer"']))
     return load_recipe_plan(str(file), settings).recipe
 
 

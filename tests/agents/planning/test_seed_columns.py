@@ -104,9 +104,11 @@ def written(folder: Path, family: str, *rows: dict[str, Any]) -> Path:
         )
     (own / "facts.md").write_text(f"## user\nAnswer: {{{{answer}}}}\n{PLACED}\n")
     (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe, source = folder / "recipe.toml", "images" if family == "image_questions" else "path"
+    recipe, seeds = folder / "recipe.toml", 'seeds.path = "seeds.jsonl"'
+    if family == "image_questions":
+        seeds = 'seeds.source = "images"\nimages.folder = "seeds.jsonl"'
     recipe.write_text(
-        f'name = "x"\nfamily = "{family}"\nsamples = 2\nprompts = "prompts"\nseeds.{source} = "seeds.jsonl"\n'
+        f'name = "x"\nfamily = "{family}"\nsamples = 2\nprompts = "prompts"\n{seeds}\n'
         '[topology]\nmax_revisions = 1\n[agents.critic]\ntype = "teacher"\n[[verifiers]]\ntype = "facts"\npath = "checks.py"\n'
         f'[teachers.main]\nmodel = "fake/{"writer" if family == "constrained_instructions" else family}"\n'
         f"{TASKS.get(family, '')}"
