@@ -14,19 +14,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.studies.topology_study import TOPOLOGY_KINDS, TopologyStudy, build_study
 from benchmarks.machine import describe_measurement
 from core.intervals import estimate_ratio
 from core.project_files import PROJECT
 from core.runs.run_dir import collect_versions
-from flows.evaluate.topology_comparison import (
+from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.terminal.console import SESSION
+from plugins.study.topology_comparison import (
     TopologyResult,
     TopologyStudyReport,
     format_study_report,
     run_topology_study,
 )
-from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.terminal.console import SESSION
+from plugins.study.topology_study import TOPOLOGY_KINDS, TopologyStudy, build_study
 
 INJECTED, SENSITIVITY = 10_000, 2_000
 """Samples for each topology in (a), and in each line of its second table."""
@@ -162,7 +162,7 @@ def measure_embedded(samples: int = EMBEDDED) -> str:
 def _describe_machine() -> str:
     return (
         f"{describe_measurement()}; stillhouse {collect_versions()['stillhouse']}. Words and formulas: "
-        "[docs/topologies.md](../docs/topologies.md)."
+        "[plugins/study](../plugins/study/README.md)."
     )
 
 

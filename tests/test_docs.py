@@ -131,7 +131,7 @@ DATASETS = (
     "README.md: stillhouse filter",
     "plugins/mcp/README.md: stillhouse skill", "docs/environments.md: stillhouse export-env",
     "docs/extraction.md: python", "docs/filters.md: stillhouse filter", "docs/filters.md: stillhouse index",
-    "docs/topologies.md: stillhouse study topology-study",
+    "plugins/study/README.md: stillhouse study topology-study",
 )  # fmt: skip
 TRAINING = (
     "README.md: stillhouse distill",
@@ -162,7 +162,7 @@ SERVER = (
 )  # fmt: skip
 EMBEDDED = {
     "docs/preference-pairs.md: ": "--set samples=2 --set topology.max_revisions=0",
-    "docs/topologies.md: stillhouse study constrained": "--samples 1 --topologies single,centralized",
+    "plugins/study/README.md: stillhouse study constrained": "--samples 1 --topologies single,centralized",
 }
 """Pages on the embedded model, with what makes less of it."""
 DEFAULT_RECIPE = ("README.md: stillhouse recipes", "docs/constrained-instructions.md: stillhouse run constrained")

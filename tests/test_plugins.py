@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 import typer
@@ -34,7 +35,7 @@ PARTS = [
 ]
 CLASSES = {"section": RecipeTable, "family": RecipeFamily, "filter": FilterTable, "source": SeedSource}
 OBJECTS = {
-    "command": typer.Typer, "check": Check, "hooks": RunHooks, "script": dict, "protocol": TeacherProtocol,
+    "command": typer.Typer, "check": Check, "hooks": RunHooks, "script": (dict, FunctionType), "protocol": TeacherProtocol,
     "batches": TeacherBatches,
 }  # fmt: skip
 ADDRESS_KEYS = ("url", "address", "endpoint", "host")

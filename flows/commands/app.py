@@ -21,7 +21,6 @@ from flows.commands import (
     result_commands,
     run_commands,
     student_commands,
-    topology_commands,
 )
 from flows.commands.command_options import print_text
 
@@ -58,7 +57,6 @@ for part in (
     plugin_commands,
     run_commands,
     result_commands,
-    topology_commands,
     dataset_commands,
     assessment_commands,
     feature_commands,

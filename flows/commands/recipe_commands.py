@@ -1,11 +1,11 @@
-"""Commands to use before a run: list, start, check and preview recipes."""
+"""Commands to use before a run: list, start, check and preview recipes, draw topologies."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.errors import RecipeError
+from core.errors import RecipeError, UsageError
 from core.project_files import RUNS_FOLDER
 from core.shared_options import DEFAULT_PREVIEW_SAMPLES, MOST_PREVIEW_SAMPLES
 from flows.commands.command_options import (
@@ -180,3 +180,15 @@ def preview_command(
         raise build_unjudged_error(samples, words, number)
     if not as_json:
         print_text("\n".join(suggest_after_preview(samples, words, number, MOST_PREVIEW_SAMPLES)))
+
+
+@app.command("graph", rich_help_panel=MAKE_PANEL)
+def graph_command(
+    kind: Annotated[str, typer.Argument(metavar="TOPOLOGY")] = "centralized",
+) -> None:
+    """Print a topology's LangGraph graph as a Mermaid diagram."""
+    from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS, draw_topology
+
+    if kind not in TOPOLOGY_BUILDERS:
+        raise UsageError(f"{kind}: unknown topology; choose one of {', '.join(TOPOLOGY_BUILDERS)}")
+    print_text(draw_topology(kind))

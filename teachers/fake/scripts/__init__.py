@@ -17,13 +17,16 @@ def list_script_names() -> list[str]:
 
 
 def load_script(name: str, faults: TeacherFaults) -> TeacherScript:
-    """The module's `SCRIPT`, or the result of its `script(faults)`. Raises KeyError for an unknown name."""
-    if name not in BUILT_IN_SCRIPTS:
-        if find_part("script", name) is None:
-            raise KeyError(name)
-        return cast(TeacherScript, load_part("script", name))
-    module = import_module(f"{__name__}.{name}")
-    return cast(TeacherScript, module.script(faults) if hasattr(module, "script") else module.SCRIPT)
+    """The `SCRIPT` of a module, or the part of a plugin: a script, or a function that builds it from the faults of the recipe.
+
+    Raises KeyError for an unknown name.
+    """
+    if name in BUILT_IN_SCRIPTS:
+        return cast(TeacherScript, import_module(f"{__name__}.{name}").SCRIPT)
+    if find_part("script", name) is None:
+        raise KeyError(name)
+    script = load_part("script", name)
+    return cast(TeacherScript, script(faults) if callable(script) else script)
 
 
 @cache

@@ -263,8 +263,8 @@ def test_without_promote_nothing_changes(finished: RunDir, tmp_path: Path) -> No
 
 def test_another_generator_in_the_recipe_is_not_replaced_by_the_student_of_the_first(finished: RunDir) -> None:
     create_release(finished)
-    other = prepare(finished.path.parent, *PROMOTE, "teachers.main.model=fake/faulty")
-    assert generator_of(other) == "fake/faulty"
+    other = prepare(finished.path.parent, *PROMOTE, "teachers.main.model=fake/instructions")
+    assert generator_of(other) == "fake/instructions"
 
 
 @pytest.mark.parametrize("fault", ["flip", "remove", "forge"])

@@ -1,11 +1,10 @@
-"""Commands about topologies: draw one, compare several."""
+"""`stillhouse study`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.errors import UsageError
 from flows.commands.command_options import (
     MAKE_PANEL,
     JsonOption,
@@ -18,18 +17,6 @@ from flows.commands.command_options import (
 from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
-
-
-@app.command("graph", rich_help_panel=MAKE_PANEL)
-def graph_command(
-    kind: Annotated[str, typer.Argument(metavar="TOPOLOGY")] = "centralized",
-) -> None:
-    """Print a topology's LangGraph graph as a Mermaid diagram."""
-    from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS, draw_topology
-
-    if kind not in TOPOLOGY_BUILDERS:
-        raise UsageError(f"{kind}: unknown topology; choose one of {', '.join(TOPOLOGY_BUILDERS)}")
-    print_text(draw_topology(kind))
 
 
 @app.command("study", rich_help_panel=MAKE_PANEL)
@@ -57,10 +44,10 @@ def study_command(
     """Compare topologies on the same seeds: yield, undetected errors and cost."""
     import asyncio
 
-    from agents.studies.topology_study import build_study, parse_topologies
     from core.stop_signal import RunStopped
     from core.storage.atomic_files import write_text
-    from flows.evaluate.topology_comparison import format_study_report, run_topology_study
+    from plugins.study.topology_comparison import format_study_report, run_topology_study
+    from plugins.study.topology_study import build_study, parse_topologies
 
     SESSION.quiet = quiet
     plan = build_study(load_command_plan(recipe, overrides), samples, budget, held_out or [])

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from agents.studies.topology_study import BASELINE_TOPOLOGY, StudyOutcome, TopologyStudy, TopologyTrial, run_trial
 from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
 from core.sample import SampleStatus
 from flows.terminal.console import CommandSession
+from plugins.study.topology_study import BASELINE_TOPOLOGY, StudyOutcome, TopologyStudy, TopologyTrial, run_trial
 
 RESAMPLES = 1000
 

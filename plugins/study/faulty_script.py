@@ -72,7 +72,7 @@ class ProblemRequest(NamedTuple):
     operations: str
 
 
-def script(faults: TeacherFaults) -> TeacherScript:
+def build_script(faults: TeacherFaults) -> TeacherScript:
     """Replies with these rates of faults."""
     return {
         **COMMON,

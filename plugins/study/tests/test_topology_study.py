@@ -11,8 +11,17 @@ import pytest
 from typer.testing import CliRunner
 
 from agents.planning.rubrics import build_review_schema
-from agents.studies.ground_truth import ProblemFault, find_problem_fault
-from agents.studies.topology_study import (
+from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS
+from core.config.teachers import TeacherFaults
+from core.errors import RecipeError, UsageError
+from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
+from core.sample import Candidate, Message, SampleStatus, Seed, Spending
+from flows.commands.app import app
+from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.study import faulty_script
+from plugins.study.ground_truth import ProblemFault, find_problem_fault
+from plugins.study.topology_comparison import build_study_report, cost_per_kept, format_study_report
+from plugins.study.topology_study import (
     BASELINE_TOPOLOGY,
     TOPOLOGY_KINDS,
     StudyOutcome,
@@ -22,16 +31,7 @@ from agents.studies.topology_study import (
     parse_topologies,
     run_trial,
 )
-from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS
-from core.config.teachers import TeacherFaults
-from core.errors import RecipeError, UsageError
-from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
-from core.sample import Candidate, Message, SampleStatus, Seed, Spending
-from flows.commands.app import app
-from flows.evaluate.topology_comparison import build_study_report, cost_per_kept, format_study_report
-from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
-from teachers.fake.scripts import faulty
 
 SEED = Seed(id="study000-000000", data={"story": "a zoo", "steps": "2 steps: first multiply, then subtract"})
 RIGHT: dict[str, Any] = {
@@ -71,7 +71,7 @@ def asked(*messages: tuple[str, str], contract: str = "ProblemDraft", seed: int 
 
 def replied(question: TeacherQuestion, seed: int = 1, fault: str | None = None) -> dict[str, Any]:
     rates = TeacherFaults.model_validate({fault: 1.0} if fault else {})
-    return dict(faulty.script(rates)[question.contract](Random(seed), question))
+    return dict(faulty_script.build_script(rates)[question.contract](Random(seed), question))
 
 
 # The ground truth
@@ -102,29 +102,31 @@ def test_the_ground_truth_finds_the_fault(changed: dict[str, Any], fault: str | 
     assert find_problem_fault(SEED, Candidate(messages=[], fields={**RIGHT, **changed})) == fault
 
 
-@pytest.mark.parametrize("fault", faulty.FAULT_CLASSES)
+@pytest.mark.parametrize("fault", faulty_script.FAULT_CLASSES)
 def test_the_ground_truth_finds_every_planted_fault(fault: str) -> None:
     [trial] = trials(study(f"{fault}=1.0", 80), "single")
     assert {one.fault for one in trial.outcomes} == {fault}
-    assert tuple(TeacherFaults.model_fields)[-4:] == faulty.FAULT_CLASSES
-    assert set(faulty.FAULT_CLASSES) == set(ProblemFault)
+    assert tuple(TeacherFaults.model_fields)[-4:] == faulty_script.FAULT_CLASSES
+    assert set(faulty_script.FAULT_CLASSES) == set(ProblemFault)
 
 
 # The faulty teacher
 
 
 def test_a_draft_without_a_fault_is_right_and_as_asked() -> None:
-    assert faulty.draft_from_problem(faulty.StoryProblem("a zoo", "eggs", (6, 8, 19), "*-")) == RIGHT
-    assert faulty.parse_story(str(RIGHT["problem"])) == faulty.StoryProblem("a zoo", "eggs", (6, 8, 19), "*-")
+    assert faulty_script.draft_from_problem(faulty_script.StoryProblem("a zoo", "eggs", (6, 8, 19), "*-")) == RIGHT
+    assert faulty_script.parse_story(str(RIGHT["problem"])) == faulty_script.StoryProblem(
+        "a zoo", "eggs", (6, 8, 19), "*-"
+    )
     for seed in range(50):
         made = replied(asked(("user", REQUEST)), seed)
         assert find_problem_fault(SEED, Candidate(messages=[], fields=made)) is None
 
 
-@pytest.mark.parametrize("fault", [None, *faulty.FAULT_CLASSES])
+@pytest.mark.parametrize("fault", [None, *faulty_script.FAULT_CLASSES])
 def test_each_class_of_fault_comes_at_its_rate(fault: str | None) -> None:
     rates = TeacherFaults(contradiction=0.1, drift=0.2, omission=0.05, miscoordination=0.15)
-    drawn = Counter(faulty.draw_fault(Random(seed), rates) for seed in range(4000))
+    drawn = Counter(faulty_script.draw_fault(Random(seed), rates) for seed in range(4000))
     expected = getattr(rates, fault) if fault else 0.5
     assert drawn[fault] / 4000 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 4000) ** 0.5)
 
@@ -166,7 +168,7 @@ def test_a_critic_that_sees_the_request_detects_deviations_from_it() -> None:
     assert review["scores"] == {"clarity": 1, "realism": 1}
 
 
-@pytest.mark.parametrize(("fault", "right"), [(None, 60), *((name, 3) for name in faulty.FAULT_CLASSES)])
+@pytest.mark.parametrize(("fault", "right"), [(None, 60), *((name, 3) for name in faulty_script.FAULT_CLASSES)])
 def test_a_solver_without_faults_is_right(fault: str | None, right: int) -> None:
     question = asked(("user", str(RIGHT["problem"])), contract="Solution")
     answers = [replied(question, seed, fault=fault)["answer"] for seed in range(60)]
@@ -181,7 +183,7 @@ def test_a_story_without_a_number_has_no_answer_and_a_faulty_solver_guesses() ->
 
 
 @pytest.mark.parametrize("contract", ["Review", "Solution"])
-@pytest.mark.parametrize("fault", [None, *faulty.FAULT_CLASSES])
+@pytest.mark.parametrize("fault", [None, *faulty_script.FAULT_CLASSES])
 def test_a_story_that_lost_its_only_step_can_still_be_read(fault: str | None, contract: str) -> None:
     story = "This is about a zoo. There are 6 eggs. How many eggs are there in the end?"
     text = story if contract == "Solution" else f"Problem: {story}\nSolution: Start with 6. So there are 6."

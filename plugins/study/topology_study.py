@@ -13,7 +13,6 @@ from agents.checks.base import CheckBroken, Subject
 from agents.checks.registry import BoundCheck, bind_checks
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.studies.ground_truth import find_problem_fault
 from agents.topologies.sample_production import produce_samples
 from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS
 from core.config.agents import VerifierConfig
@@ -21,6 +20,7 @@ from core.config.recipe import BudgetConfig
 from core.errors import UsageError
 from core.sample import Candidate, Sample, SampleStatus, Seed, Spending
 from core.stop_signal import RunStopped, UserStop
+from plugins.study.ground_truth import find_problem_fault
 
 BASELINE_TOPOLOGY = "single"
 TOPOLOGY_KINDS = ("single", "independent", "decentralized", "centralized")
