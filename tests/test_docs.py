@@ -84,7 +84,7 @@ def blocks() -> list[Block]:
 NOT_RUN = {
     "README.md: make demo ": "minutes, and the whole suite; the commands are CI's own",
     "README.md: pipx": "installs for the user; tests/test_package.py installs the wheel",
-    "docs/publish.md: export HF_TOKEN": "needs the Hub; tests/flows/publication/test_publication.py has one",
+    "plugins/publish/README.md: export HF_TOKEN": "needs the Hub; plugins/publish/tests/test_publication.py has one",
     "plugins/mcp/README.md: stillhouse mcp": "plugins/mcp/tests/test_protocol_server.py is a client of servers",
     "docs/containers.md: docker": "needs Docker",
     "docs/containers.md: DIGEST=": "needs Docker",
@@ -100,7 +100,7 @@ NOT_RUN = {
     "docs/decisions.md: stillhouse import": "tests/flows/clean/test_chat_log_import.py imports logs of each format",
     "docs/drafts.md: stillhouse serve": "tests/flows/cascade/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
-    "docs/releases.md: stillhouse filter": "tests/flows/release/test_rows_release.py releases and publishes folders",
+    "docs/releases.md: stillhouse filter": "plugins/publish/tests/test_publication.py releases and publishes folders",
     "plugins/review/README.md: stillhouse review": "waits for a person; plugins/review/tests/test_reviews.py serves pages",
     "docs/routing.md: stillhouse route SMALL": "tests/flows/cascade/test_cascade_calibration.py routes between two students",
     "docs/routing.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",

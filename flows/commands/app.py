@@ -15,7 +15,6 @@ from flows.commands import (
     deployment_commands,
     feature_commands,
     plugin_commands,
-    publication_commands,
     recipe_commands,
     release_commands,
     result_commands,
@@ -64,7 +63,6 @@ for part in (
     student_commands,
     decision_commands,
     release_commands,
-    publication_commands,
     deployment_commands,
     agent_commands,
 ):

@@ -80,8 +80,8 @@ def _release_folder(
     folder: Path, name: str | None, reference: str | None, license_name: str | None, storage: "RunStorage"
 ) -> "CreatedRelease":
     from flows.evaluate.dataset_assessment import assess_dataset
-    from flows.publication.content_scan import check_no_secrets
     from flows.release.rows_release import name_lineage, read_filtered_folder, release_rows
+    from flows.release.secret_search import check_no_secrets
 
     lineage, filtered = name_lineage(folder, name), read_filtered_folder(folder)
     if not filtered.report.counts.kept:

@@ -1,4 +1,4 @@
-"""A filtered folder is released, published and pulled like a run; what is refused; what a release of rows does not reveal."""
+"""A filtered folder is released like a run; what is refused; what a release of rows does not reveal."""
 
 import gzip
 import json
@@ -16,14 +16,10 @@ from flows.clean.filter_settings import parse_filter_settings
 from flows.release.release_creation import create_release
 from tests.flows.clean.test_dataset_filter import corpus
 from tests.flows.commands.test_commands import called
-from tests.flows.publication.test_publication import TOKEN, hub, list_contents
 from tests.support.lineages import make_run
-from tests.support.local_hub import LocalHub
 
-__all__ = ["hub"]
-
-# huggingface_hub itself sends large files in a way that its HTTP library has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+TOKEN = "hf_" + "aB3d" * 9
+"""Has the shape of a token of the Hub, and is none."""
 FEW = [f"The {what} of the harbour was painted in May, and nobody came to see it." for what in ("wall", "gate", "roof")]
 
 
@@ -40,9 +36,7 @@ def make_folder(folder: Path, texts: Sequence[str], form: str = ".jsonl") -> Pat
 
 
 @pytest.mark.parametrize("form", [".jsonl", ".jsonl.gz", ".parquet"])
-def test_a_filtered_folder_is_released_published_and_pulled(
-    form: str, hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_filtered_folder_is_released(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = tmp_path / "data" / "runs"
     folder = make_folder(tmp_path / "clean", [*corpus(40), "no"], form)
     words = ("release", str(folder), "--license", "CC0-1.0", "--runs-dir", str(runs), "--json")
@@ -65,11 +59,6 @@ def test_a_filtered_folder_is_released_published_and_pulled(
     assert called(capsys, "lineage", "clean", "--runs-dir", str(runs))[0] == 0
     frames = stillhouse.load_release("clean", runs_dir=runs).dataset
     assert (len(frames.train), len(frames.validation)) == (json.loads(out)["counts"]["kept"], 0)
-    code, _, errors = called(capsys, "publish", "clean/0", "--to", "hf:me/clean", "--runs-dir", str(runs), "--quiet")
-    assert code == 0, errors
-    code, _, errors = called(capsys, "pull", "hf:me/clean", "--out", str(tmp_path / "pulled"), "--quiet")
-    assert code == 0, errors
-    assert list_contents(tmp_path / "pulled") == list_contents(release.path)
 
 
 def test_other_rows_are_the_next_generation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

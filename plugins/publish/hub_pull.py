@@ -14,8 +14,8 @@ from core.errors import StoreError, UsageError
 from core.hub_reference import HubReference, is_safe_name
 from core.runs.releases import READ_ONLY_MODE, RELEASE_MANIFEST, ReleaseManifest, compute_manifest_digest
 from core.storage.atomic_files import hash_file, read_json, write_atomically
-from flows.publication.hub_connection import connect_hub, translate_hub_errors
 from flows.terminal.text_format import format_one_line
+from plugins.publish.hub_connection import connect_hub, translate_hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

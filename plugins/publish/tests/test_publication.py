@@ -15,10 +15,12 @@ import pytest
 from core.project_files import PROJECT
 from core.runs.releases import Release, compute_manifest_digest, read_release
 from core.storage.atomic_files import hash_file, write_json
-from flows.publication.content_scan import ContentScan
-from flows.publication.hub_publication import locate_publication_record
 from flows.release.release_creation import create_release
+from plugins.publish.content_scan import ContentScan
+from plugins.publish.hub_publication import locate_publication_record
+from tests.flows.clean.test_dataset_filter import corpus
 from tests.flows.commands.test_commands import called
+from tests.flows.release.test_rows_release import make_folder
 from tests.support.lineages import make_run
 from tests.support.local_hub import HostedRepo, LocalHub, serve_local_hub
 from tests.support.waiting import HANG_SECONDS
@@ -412,3 +414,19 @@ def test_hashes_are_not_taken_for_numbers_of_cards_and_accounts(text: str, found
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"text": text}) + "\n")
     assert len(list(ContentScan().search(file, "rows.jsonl"))) == found
+
+
+@pytest.mark.parametrize("form", [".jsonl", ".jsonl.gz", ".parquet"])
+def test_a_release_of_a_filtered_folder_is_published_and_pulled(
+    form: str, hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, folder = str(tmp_path / "data" / "runs"), make_folder(tmp_path / "clean", corpus(40), form)
+    words = ("release", str(folder), "--license", "CC0-1.0", "--runs-dir", runs, "--json")
+    code, _, errors = called(capsys, *words)
+    assert code == 0, errors
+    release = read_release(tmp_path / "data" / "releases" / "clean" / "0")
+    code, _, errors = called(capsys, "publish", "clean/0", "--to", "hf:me/clean", "--runs-dir", runs, "--quiet")
+    assert code == 0, errors
+    code, _, errors = called(capsys, "pull", "hf:me/clean", "--out", str(tmp_path / "pulled"), "--quiet")
+    assert code == 0, errors
+    assert list_contents(tmp_path / "pulled") == list_contents(release.path)

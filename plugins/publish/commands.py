@@ -62,9 +62,9 @@ def publish_command(
     Exit 3 if the release did not meet the gate, or secrets or personal data are found.
     """
     from flows.data.run_storage import open_run_storage
-    from flows.publication.hub_publication import check_repositories, publish_plan
-    from flows.publication.publication_plan import check_contents, find_named_release, plan_publication
-    from flows.publication.publication_text import build_publication_record, format_plan, format_sent
+    from plugins.publish.hub_publication import check_repositories, publish_plan
+    from plugins.publish.publication_plan import check_contents, find_named_release, plan_publication
+    from plugins.publish.publication_text import build_publication_record, format_plan, format_sent
 
     SESSION.quiet = quiet
     storage = open_run_storage(runs_dir)
@@ -103,9 +103,9 @@ def pull_command(
     quiet: QuietOption = False,
 ) -> None:
     """Download a published release and verify the hash of every file. A private one needs the token in HF_TOKEN."""
-    from flows.publication.hub_pull import pull_release
-    from flows.publication.publication_plan import parse_pull_reference
-    from flows.publication.publication_text import format_pulled
+    from plugins.publish.hub_pull import pull_release
+    from plugins.publish.publication_plan import parse_pull_reference
+    from plugins.publish.publication_text import format_pulled
 
     SESSION.quiet = quiet
     reference = parse_pull_reference(name)

@@ -15,15 +15,15 @@ from core.runs.releases import RELEASE_MANIFEST, Release
 from core.runs.run_dir import format_current_time
 from core.storage.atomic_files import read_json, write_json
 from core.storage.hub_files import format_size
-from flows.publication.hub_connection import RESUME_ADVICE, connect_hub, find_endpoint, translate_hub_errors
-from flows.publication.publication_plan import (
+from flows.terminal.text_format import format_one_line
+from plugins.publish.hub_connection import RESUME_ADVICE, connect_hub, find_endpoint, translate_hub_errors
+from plugins.publish.publication_plan import (
     STUDENT_ENDINGS,
     PlannedFile,
     PlannedRepo,
     PublicationPlan,
     name_student_files,
 )
-from flows.terminal.text_format import format_one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

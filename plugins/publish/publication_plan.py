@@ -12,9 +12,10 @@ from core.runs.lineage import find_release
 from core.runs.releases import RELEASE_MANIFEST, Release, locate_releases
 from core.storage.atomic_files import hash_file
 from flows.data.run_storage import RunStorage
-from flows.publication.content_scan import MOST_FOUND, ContentScan, FoundContent, check_scan_requirements
 from flows.release.release_documents import CARD
 from flows.release.release_gate import find_release_refusals
+from flows.release.secret_search import MOST_FOUND, FoundContent
+from plugins.publish.content_scan import ContentScan, check_scan_requirements
 
 RepoKind = Literal["dataset", "model"]
 STUDENT_SUFFIX = "-student"
