@@ -85,7 +85,7 @@ NOT_RUN = {
     "README.md: make demo ": "minutes, and the whole suite; the commands are CI's own",
     "README.md: pipx": "installs for the user; tests/test_package.py installs the wheel",
     "plugins/publish/README.md: export HF_TOKEN": "needs the Hub; plugins/publish/tests/test_publication.py has one",
-    "plugins/mcp/README.md: stillhouse mcp": "plugins/mcp/tests/test_protocol_server.py is a client of servers",
+    "plugins/interop/README.md: stillhouse mcp": "plugins/interop/tests/test_protocol_server.py is a client of servers",
     "docs/containers.md: docker": "needs Docker",
     "docs/containers.md: DIGEST=": "needs Docker",
     "docs/containers.md: . deploy/.env": "needs Docker",
@@ -97,7 +97,7 @@ NOT_RUN = {
     "docs/decisions.md: stillhouse decisions": "tests/flows/decisions/test_decision_student.py makes a student of rows",
     "docs/decisions.md: stillhouse serve": "tests/flows/decisions/test_decision_student.py serves one with a teacher",
     "docs/decisions.md: curl": "tests/flows/decisions/test_decision_student.py asks the same",
-    "docs/decisions.md: stillhouse import": "tests/flows/clean/test_chat_log_import.py imports logs of each format",
+    "docs/decisions.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs of each format",
     "docs/drafts.md: stillhouse serve": "tests/flows/cascade/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/releases.md: stillhouse filter": "plugins/publish/tests/test_publication.py releases and publishes folders",
@@ -129,7 +129,7 @@ FAMILIES = (
 )  # fmt: skip
 DATASETS = (
     "README.md: stillhouse filter",
-    "plugins/mcp/README.md: stillhouse skill", "docs/environments.md: stillhouse export-env",
+    "plugins/interop/README.md: stillhouse skill", "plugins/interop/README.md: stillhouse export-env",
     "docs/extraction.md: python", "docs/filters.md: stillhouse filter", "docs/filters.md: stillhouse index",
     "plugins/study/README.md: stillhouse study topology-study",
 )  # fmt: skip

@@ -7,7 +7,6 @@ from typer.core import TyperGroup
 
 from core.plugins import find_part, iterate_parts
 from flows.commands import (
-    agent_commands,
     assessment_commands,
     curate_command,
     dataset_commands,
@@ -64,7 +63,6 @@ for part in (
     decision_commands,
     release_commands,
     deployment_commands,
-    agent_commands,
 ):
     app.add_typer(part.app)
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from flows.commands.command_options import (
-    CLEAN_PANEL,
     STUDENT_PANEL,
     ColumnsOption,
     InputArgument,
@@ -86,43 +85,3 @@ def decisions_command(
     print_text(format_decision_report(report))
     print_text(f"  {page}")
     print_text(format_next_line("serve", str(out)))
-
-
-@app.command("import", rich_help_panel=CLEAN_PANEL)
-def import_command(
-    source: InputArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .jsonl file to write.")],
-    *,
-    rows: Annotated[
-        Literal["conversations", "texts", "labels"],
-        typer.Option(
-            "--as",
-            help="conversations: `messages`; texts: `text` up to the user's last words; labels: `text` up to the last reply, "
-            "and this as `label`.",
-        ),
-    ] = "conversations",
-    mask: Annotated[
-        bool,
-        typer.Option(
-            "--mask/--no-mask", help="Replace e-mail addresses, phone and card numbers and API keys by placeholders."
-        ),
-    ] = True,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Read chat logs as rows: OpenAI requests with responses, batch files, traces of Langfuse and OpenTelemetry, ATIF."""
-    from flows.clean.chat_log_import import import_chat_logs
-    from flows.terminal.suggested_commands import format_next_line
-
-    SESSION.quiet = quiet
-    report = import_chat_logs(source, out, rows, mask=mask)
-    if as_json:
-        print_json({"state": "done", "out": str(out), **report._asdict()})
-        return
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.formats.items())
-    print_text(
-        f"{out}  {report.rows:,} rows ({kinds}); {report.repeats:,} repeats left out, {report.masked:,} rows masked"
-    )
-    for reason, count in report.skipped.items():
-        print_text(f"  skipped {count:,}: {reason}")
-    print_text(format_next_line("filter", str(out), "--out", f"{out.with_suffix('')}-clean"))

@@ -8,9 +8,8 @@ import pytest
 
 from core.errors import StoreError, UsageError
 from core.runs.run_dir import RunDir, open_run
-from flows.data.run_storage import RunStorage, open_run_storage
+from flows.data.run_storage import open_run_storage
 from flows.data.student_files import load_student_plan
-from flows.environments.environment_export import export_environment
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from tests.flows.commands.test_commands import called
 
@@ -97,16 +96,6 @@ def test_what_comes_from_an_object_store_is_no_run_of_the_users(
     assert not mark.exists()
     assert load_student_plan(run.student, run, run.path.parent).checks
     assert mark.exists()
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_an_environment_is_not_made_of_a_run_of_others_with_checks(own: bool, tmp_path: Path) -> None:
-    run, mark = run_with_checks(tmp_path / "stranger")
-    storage = RunStorage(run.path.parent if own else tmp_path / "mine")
-    with pytest.raises(UsageError, match="has no request to make a task of" if own else "would run the file"):
-        export_environment(str(run.path), [], tmp_path / "out", storage, number=5, evaluated=1)
-    assert mark.exists() == own
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_link_in_a_users_own_folder_makes_no_run_of_theirs(tmp_path: Path) -> None:

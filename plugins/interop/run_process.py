@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from flows.recipes.recipe_catalog import guard_recipes
-from plugins.mcp.access_policy import AccessPolicy
+from plugins.interop.access_policy import AccessPolicy
 
 LOG_TAIL_BYTES = 16 << 10
 

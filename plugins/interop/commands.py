@@ -9,7 +9,7 @@ import typer
 from core.errors import UsageError
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import MAKE_PANEL, JsonOption, RunsOption, print_json, print_text
-from plugins.mcp.skill_files import DEFAULT_SKILL_FOLDER
+from plugins.interop.skill_files import DEFAULT_SKILL_FOLDER
 
 app = typer.Typer()
 
@@ -71,10 +71,10 @@ def mcp_command(
     urls = tuple(parse_base_url_option("--allow-url", url) for url in allow_url or ())
     _check_mcp_package()
     from flows.recipes.recipe_catalog import guard_recipes
-    from plugins.mcp.access_policy import AccessPolicy
-    from plugins.mcp.protocol_server import serve_over_stdio
-    from plugins.mcp.server_budget import ServerBudget
-    from plugins.mcp.server_tools import ServerTools
+    from plugins.interop.access_policy import AccessPolicy
+    from plugins.interop.protocol_server import serve_over_stdio
+    from plugins.interop.server_budget import ServerBudget
+    from plugins.interop.server_tools import ServerTools
 
     os.chdir(root)
     folder = Path.cwd().resolve()
@@ -97,7 +97,7 @@ def skill_command(
     as_json: JsonOption = False,
 ) -> None:
     """Print a skill that teaches a coding agent to use Stillhouse, in the Agent Skills format; or install it in a project."""
-    from plugins.mcp.skill_files import build_skill_files, install_skill, read_skill_text
+    from plugins.interop.skill_files import build_skill_files, install_skill, read_skill_text
 
     if not install:
         if force or out != DEFAULT_SKILL_FOLDER:

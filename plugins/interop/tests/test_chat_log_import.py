@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import UsageError
-from flows.clean.chat_log_import import import_chat_logs
+from plugins.interop.chat_log_import import import_chat_logs
 
 ASKED, REPLIED = "Is my order late? Write to olga@acme-tools.de.", "delivery"
 TURNS = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": REPLIED}]

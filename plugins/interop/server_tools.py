@@ -23,10 +23,10 @@ from flows.data.curated_run import FinishedLine, find_sample, format_drop_reason
 from flows.data.run_storage import RunStorage, find_cache_folder
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_count, format_one_line, format_percent
-from plugins.mcp.access_policy import AccessPolicy
-from plugins.mcp.run_process import RunProcess
-from plugins.mcp.server_budget import ServerBudget, list_budget_overrides
-from plugins.mcp.tool_results import (
+from plugins.interop.access_policy import AccessPolicy
+from plugins.interop.run_process import RunProcess
+from plugins.interop.server_budget import ServerBudget, list_budget_overrides
+from plugins.interop.tool_results import (
     AssessmentReport,
     BudgetLine,
     FilteringReport,

@@ -21,9 +21,10 @@ from core.runs.run_dir import RunDir, open_run
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage
 from core.storage.sample_files import write_samples
 from flows.data.run_storage import RunStorage
-from flows.environments.environment_export import export_environment
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from plugins.interop.environment_export import export_environment
 from stillhouse.environments import load_answer_scorer, read_answer_tasks
+from tests.flows.data.test_foreign_runs import run_with_checks
 
 SHORT = ["task.kinds={max_words=1}", "task.constraints=[1]", 'verifiers=[{type="constraints"}]']
 """A recipe whose requests limit the number of words, and nothing else."""
@@ -203,3 +204,13 @@ def test_the_package_builds_with_its_tasks(tmp_path: Path) -> None:
         [sys.executable, "-m", "zipfile", "-l", str(wheel)], check=True, capture_output=True, text=True
     ).stdout
     assert {"smoke_env/taskset.py", "smoke_env/tasks.jsonl", "smoke_env/checks.json"} <= set(listed.split())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_environment_is_not_made_of_a_run_of_others_with_checks(own: bool, tmp_path: Path) -> None:
+    run, mark = run_with_checks(tmp_path / "stranger")
+    storage = RunStorage(run.path.parent if own else tmp_path / "mine")
+    with pytest.raises(UsageError, match="has no request to make a task of" if own else "would run the file"):
+        export_environment(str(run.path), [], tmp_path / "out", storage, number=5, evaluated=1)
+    assert mark.exists() == own
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
 from core.project_files import PROJECT
 from core.sample import RejectionReason
 from flows.commands.app import app
-from plugins.mcp.skill_files import REFERENCE_FILE, SKILL_NAME, install_skill, read_skill_text
+from plugins.interop.skill_files import REFERENCE_FILE, SKILL_NAME, install_skill, read_skill_text
 from tests.support.forked_shell import run_shell
 
 TEXT = read_skill_text()

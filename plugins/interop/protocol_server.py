@@ -25,8 +25,8 @@ from core.installation import read_version
 from core.secrets import redact_text
 from core.shared_options import DEFAULT_PREVIEW_SAMPLES, MOST_PREVIEW_SAMPLES, DataKind
 from flows.terminal.console import SESSION, UserInterrupt
-from plugins.mcp.server_tools import ServerTools
-from plugins.mcp.tool_results import (
+from plugins.interop.server_tools import ServerTools
+from plugins.interop.tool_results import (
     AssessmentReport,
     FilteringReport,
     PreviewReport,

@@ -1,0 +1,33 @@
+"""Stillhouse for other programs: commands as tools of the Model Context Protocol within limits of the user, a skill for coding
+agents, recipes as environments for reinforcement learning, chat logs as rows. The package `agents` is about others: those that
+make samples.
+"""
+
+from typing import Any
+
+from core.plugins import Part, Plugin
+
+
+def _load_agent_commands() -> Any:
+    from plugins.interop.commands import app
+
+    return app
+
+
+def _load_exchange_commands() -> Any:
+    from plugins.interop.exchange_commands import app
+
+    return app
+
+
+PLUGIN = Plugin(
+    name="interop",
+    about="For other programs: tools of the Model Context Protocol, a skill, environments for RL, chat logs",
+    extra="mcp",
+    parts=(
+        Part("command", "mcp", _load_agent_commands),
+        Part("command", "skill", _load_agent_commands),
+        Part("command", "export-env", _load_exchange_commands),
+        Part("command", "import", _load_exchange_commands),
+    ),
+)
