@@ -154,7 +154,7 @@ OWN_RECIPE = (
 )  # fmt: skip
 WITHOUT_EARLIER_RUNS = ("plugins/scale/README.md", "docs/releases.md")
 """Pages that begin before the first run of their recipe."""
-CLUSTER = ("plugins/scale/README.md: dask", "plugins/scale/README.md: export DASK_", "docs/filters.md: dask")
+CLUSTER = ("plugins/scale/README.md: dask", "plugins/scale/README.md: export DASK_")
 OBJECT_STORE = ("plugins/scale/README.md: export AWS_",)
 SERVER = (
     "docs/operations.md: mkdir", "docs/operations.md: export PREFECT_SERVER_API", "docs/operations.md: export PREFECT_API_URL",
@@ -673,7 +673,7 @@ def test_the_pages_on_a_cluster_run_as_written(tmp_path: Path, prefect_home: Pat
     security = Security.temporary()  # type: ignore[no-untyped-call]
     texts = (security.tls_ca_file, security.tls_client_cert, security.tls_client_key)
     here = "--host 127.0.0.1 --no-dashboard"
-    plain, secured, filtered = select_blocks(CLUSTER)
+    plain, filtered, secured = select_blocks(CLUSTER)
     for name, pages in {"plain": (plain, filtered), "secured": (secured,)}.items():
         with open_workspace(tmp_path / name, prefect_home) as workspace:
             write_own_recipe(workspace)

@@ -33,7 +33,7 @@ from flows.clean.filter_checkpoint import (
 )
 from flows.clean.filter_engine import DropLookup, RowDecisions, RowNames, filter_missing_batches
 from flows.clean.filter_output import FilterOutputPlan, name_kept_file, write_filter_output
-from flows.clean.filter_workers import FilterWorkers, connect_dask_workers, start_filter_processes
+from flows.clean.filter_workers import FilterWorkers, connect_cluster_workers, start_filter_processes
 from flows.clean.overridden_rows import apply_row_decisions, count_row_decisions, find_decided_rows
 from flows.data.similarity_histogram import count_similarities
 from flows.report.filter_report import (
@@ -116,7 +116,7 @@ def _filter_into_folder(
         )
     checkpoint = FilterCheckpoint(out / "work", identity, configs)
     if isinstance(workers, str):
-        started_workers = connect_dask_workers(workers)
+        started_workers = connect_cluster_workers(workers)
     else:
         # A registered filter is known in this process only.
         small = sum(file.stat().st_size for file in files) <= SMALL_INPUT_BYTES or (

@@ -4,19 +4,20 @@ before and published after a command; knows no sample.
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from core.config.recipe import Recipe
 from core.errors import StoreError, UsageError
+from core.plugins import describe_faults, find_part, load_part
 from core.runs.lineage import Lineage, list_possible_run_names
 from core.runs.records import RunManifest, RunState
 from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir, find_run
-from core.storage.lease import repeat_in_background
-from core.storage.object_store import ObjectStore
+from core.storage.background_work import repeat_in_background
 from flows.terminal.console import SESSION
 
 PUBLISH_SECONDS = 30.0
@@ -27,13 +28,47 @@ MIRROR_FOLDER = Path("data/depots")
 """Mirrors of all depots, in folders named like their addresses; the environment variable STILLHOUSE_DEPOTS overrides it."""
 
 
+class DepotLease(Protocol):
+    """The right to publish in a folder of a depot."""
+
+    def renew(self) -> None:
+        """Raises StoreError if another machine took over, or the depot cannot be written."""
+
+    def renew_in_background(self, lost: Callable[[StoreError], None]) -> AbstractContextManager[None]: ...
+
+
+class Depot(Protocol):
+    """Where machines share runs and releases. A plugin has it; its methods raise StoreError if it fails."""
+
+    @property
+    def url(self) -> str: ...
+
+    def list_folders(self, folder: str) -> list[str]: ...
+
+    def exists(self, name: str) -> bool: ...
+
+    def fetch(self, folder: str) -> None:
+        """As `fetch_locked`, except for a folder that another process of this machine works on."""
+
+    def fetch_locked(self, folder: str) -> None:
+        """Update the mirror's `folder`: files that changed in the depot are fetched, local changes are kept."""
+
+    def publish(self, folder: str, *, ended: bool = True) -> None:
+        """Publish local changes of `folder`; with `ended`, deletions too."""
+
+    def hold_lease(self, folder: str) -> AbstractContextManager[DepotLease]:
+        """Raises RunInUse if another machine or process holds it."""
+
+    def is_held_elsewhere(self, folder: str) -> bool: ...
+
+
 @dataclass(frozen=True)
 class RunStorage:
     """Runs and releases in a folder, or in a depot whose mirror is that folder. Without a depot, nothing is fetched or locked."""
 
     runs: Path
     """The folder of runs on this machine."""
-    depot: ObjectStore | None = None
+    depot: Depot | None = None
     """Where runs and releases are published."""
 
     def fetch_for_recipe(self, recipe: Recipe, sources: Mapping[str, str]) -> None:
@@ -174,7 +209,7 @@ def open_run_storage(name: str) -> RunStorage:
     """The storage `name`: a folder, or `PROTOCOL://BUCKET/FOLDER` for fsspec, with releases next to FOLDER.
 
     Raises:
-        UsageError: if the name of a depot has no folder in its bucket.
+        UsageError: if the name of a depot has no folder in its bucket, or no plugin has depots.
     """
     protocol, separator, path = name.partition("://")
     if not separator:
@@ -182,8 +217,11 @@ def open_run_storage(name: str) -> RunStorage:
     parts = [part for part in path.split("/") if part]
     if len(parts) < 2 or any(part in (".", "..") for part in parts):
         raise UsageError(f"{name}: runs are kept in a folder of a bucket, as in {protocol}://BUCKET/runs")
+    if find_part("depot", "object_store") is None:
+        raise UsageError(f"{name}: needs the plugin `scale`, which is not installed here{describe_faults()}")
+    open_depot: Callable[[str, Path], Depot] = load_part("depot", "object_store")
     mirror = Path(os.environ.get("STILLHOUSE_DEPOTS", MIRROR_FOLDER)).joinpath(protocol, *parts[:-1])
-    return RunStorage(mirror / parts[-1], ObjectStore(f"{protocol}://{'/'.join(parts[:-1])}", mirror))
+    return RunStorage(mirror / parts[-1], open_depot(f"{protocol}://{'/'.join(parts[:-1])}", mirror))
 
 
 def find_cache_folder(runs_dir: str) -> Path | None:

@@ -13,9 +13,16 @@ from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
-from core.storage.object_store import is_mirror
 from core.weights.packaged_weights import EMBEDDED_TEACHER
 from teachers.providers import uses_installed_protocol
+
+MIRROR_METADATA = ".depot"
+"""The folder in a mirror of an object store that has, for each folder, the version of each file when both last agreed."""
+
+
+def is_mirror(folder: Path) -> bool:
+    """Whether the folder mirrors an object store: all who write there decide what is in it."""
+    return (folder / MIRROR_METADATA).is_dir()
 
 
 def starts_local_program(model: str) -> bool:

@@ -24,7 +24,7 @@ from prefect.exceptions import Pause
 from prefect.runtime import deployment, flow_run
 from prefect.states import Crashed
 
-from core.storage.lease import repeat_in_background
+from core.storage.background_work import repeat_in_background
 from flows.prefect_server.run_artifacts import build_artifact_key
 from flows.terminal.console import SESSION, UserInterrupt
 

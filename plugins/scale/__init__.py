@@ -1,4 +1,6 @@
-"""Samples made by the workers of a Dask or Ray cluster, while teachers, budget and files stay with the command."""
+"""Samples made by the workers of a Dask or Ray cluster, while teachers, budget and files stay with the command; datasets filtered
+on the workers of a Dask cluster; runs and releases on an object store.
+"""
 
 from typing import Any
 
@@ -17,9 +19,26 @@ def _load_hooks() -> Any:
     return ScaleHooks()
 
 
+def _load_dask_filtering() -> Any:
+    from plugins.scale.dask_filtering import connect_dask_workers
+
+    return connect_dask_workers
+
+
+def _load_object_store() -> Any:
+    from plugins.scale.object_store import ObjectStore
+
+    return ObjectStore
+
+
 PLUGIN = Plugin(
     name="scale",
-    about="Samples made on a Dask or Ray cluster",
+    about="Samples made on a Dask or Ray cluster, datasets filtered on a Dask cluster, runs on an object store",
     extra="cluster",
-    parts=(Part("section", "scale", _load_config), Part("hooks", "scale", _load_hooks)),
+    parts=(
+        Part("section", "scale", _load_config),
+        Part("filter_workers", "dask", _load_dask_filtering),
+        Part("depot", "object_store", _load_object_store),
+        Part("hooks", "scale", _load_hooks),
+    ),
 )

@@ -18,7 +18,7 @@ try:
     from distributed.comm.addressing import get_address_host_port
     from distributed.utils import get_ip
 
-    from flows.cluster.dask_security import HEALTH_PAGES_ONLY, create_cluster_security, find_tls_problem
+    from plugins.scale.dask_security import HEALTH_PAGES_ONLY, create_cluster_security, find_tls_problem
 except ImportError:
     raise build_missing_engine_error("distributed", "cluster") from None
 

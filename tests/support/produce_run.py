@@ -16,7 +16,6 @@ from pathlib import Path
 from agents.planning.seeds import RunSeeds
 from core.errors import INTERRUPTED_EXIT_CODE, StillhouseError
 from core.runs.run_dir import RunDir, open_run
-from core.storage import lease
 from flows.clean.run_curation import curate_run
 from flows.data import run_storage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
@@ -42,6 +41,8 @@ def main() -> int:
     runs, recipe, *settings = sys.argv[1:]
     watch_persistence(Path(runs))
     if "HASTE" in os.environ:
+        from plugins.scale import lease  # only its tests ask for haste
+
         run_storage.PUBLISH_SECONDS = lease.HEARTBEAT_SECONDS = 0.5
     try:
         with SESSION.handle_interrupts():

@@ -11,10 +11,7 @@ from agents.checks import Check, Subject
 from agents.sandbox.python_sandbox import sandbox_problem
 from agents.studies.answer_scoring import AnswerScorer, AnswerTask, ScoringChecks
 from core.config.agents import VerifierConfig
-from core.errors import UsageError
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
-from flows.data.run_storage import RunStorage
-from flows.environments.environment_export import export_environment
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.code.checks.tested_solution import SolutionDraft, code_check, solved_again_check
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
@@ -121,9 +118,3 @@ def test_an_answer_is_compared_with_what_a_sample_has(tmp_path: Path) -> None:
 
 def test_the_reply_type_keeps_the_title_that_request_digests_contain() -> None:
     assert SolutionDraft.model_json_schema()["title"] == "Solved"
-
-
-def test_an_environment_of_the_recipe_needs_a_run(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the generator writes the requests; make a run of it, and name the run"):
-        export_environment("code", (), tmp_path / "env", RunStorage(tmp_path / "runs"), number=2, evaluated=0)
-    assert not (tmp_path / "env").exists()

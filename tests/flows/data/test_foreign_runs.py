@@ -8,7 +8,6 @@ import pytest
 
 from core.errors import StoreError, UsageError
 from core.runs.run_dir import RunDir, open_run
-from flows.data.run_storage import open_run_storage
 from flows.data.student_files import load_student_plan
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from tests.flows.commands.test_commands import called
@@ -76,26 +75,6 @@ def test_a_users_own_run_runs_its_checks_as_long_as_they_are_the_same(tmp_path: 
     with pytest.raises(UsageError, match=r"checks.py \(verifiers.0.path\) has changed since the run was made"):
         load_student_plan(run.student, run, tmp_path / "mine" / "runs")
     assert not mark.exists()
-
-
-@pytest.mark.slow
-def test_what_comes_from_an_object_store_is_no_run_of_the_users(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever writes the bucket wrote the check's hash too. The same folder, not mirrored, is the control."""
-    import s3fs
-
-    run, mark = run_with_checks(tmp_path / "writer")
-    s3fs.S3FileSystem().put(str(run.path), f"{url.removeprefix('s3://')}/runs/{run.name}", recursive=True)
-    monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "depots"))
-    storage = open_run_storage(f"{url}/runs")
-    fetched = storage.find_run(run.name)
-    for runs in (storage.runs, storage.runs.parent, tmp_path / "depots"):
-        with pytest.raises(UsageError, match=r"its recipe would run the file .* and it comes from an object store"):
-            load_student_plan(fetched.student, fetched, runs)
-    assert not mark.exists()
-    assert load_student_plan(run.student, run, run.path.parent).checks
-    assert mark.exists()
 
 
 def test_a_link_in_a_users_own_folder_makes_no_run_of_theirs(tmp_path: Path) -> None:

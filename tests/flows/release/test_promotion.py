@@ -23,7 +23,6 @@ from core.weights.packaged_weights import find_embedded_teacher
 from flows.data.curated_run import read_finished_samples
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
 from flows.data.promoted_generator import describe_plan_verification
-from flows.data.run_storage import open_run_storage
 from flows.evaluate.paired_results import build_paired_comparison
 from flows.evaluate.student_evaluation import prepare_student_evaluation
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
@@ -31,8 +30,6 @@ from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_ref
 from flows.release.release_creation import create_release, format_created_release
 from flows.run.run_preparation import PreparedRun, plan_next_run, prepare_run
 from flows.run.stages import count_reviews
-from plugins.scale.worker_protocol import WorkerAddress
-from plugins.scale.worker_spec import WorkerSpec
 from tests.flows.commands.test_commands import called
 from tests.flows.data.test_dataset_mixture import prompts_of, rows_of
 from tests.flows.release.test_release_kills import check_clean, content, ended, start, steps_of
@@ -292,16 +289,6 @@ def test_only_the_very_file_that_was_evaluated_is_promoted(finished: RunDir) -> 
     assert promotion.reasons[0].startswith(f"{STUDENT_WEIGHTS} is not the file that was evaluated")
 
 
-def test_a_worker_finds_the_student_or_says_that_it_is_missing(finished: RunDir, tmp_path: Path) -> None:
-    create_release(finished)
-    following = prepare(finished.path.parent)
-    spec = WorkerSpec.from_plan("x", WorkerAddress("ws://127.0.0.1:9", "a word"), following.plan)
-    assert spec.load_plan().recipe == following.plan.recipe
-    (tmp_path / "place" / "releases").rename(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match=r"teachers.promoted.model: there is no file .*student-q8_0.gguf"):
-        spec.load_plan()
-
-
 def test_a_run_of_another_place_does_not_start_the_student_of_a_release_unasked(
     finished: RunDir, tmp_path: Path
 ) -> None:
@@ -452,27 +439,6 @@ def test_a_kill_at_every_step_leaves_a_promoted_release_or_nothing(ready: RunDir
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(killed_at, later))
-
-
-# On an object store
-
-
-@pytest.mark.slow
-@pytest.mark.waits
-def test_another_machine_fetches_the_student(
-    url: str, tmp_path: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "first"))
-    run = make_run(f"{url}/runs", OFF, *PROMOTE)
-    add_student(run, gguf)
-    storage = open_run_storage(f"{url}/runs")
-    with storage.lock_lineage("smoke"):
-        assert create_release(run).release.promoted
-    monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "second"))
-    following = prepare_run("smoke", [*SMALL, OFF, *PROMOTE], f"{url}/runs", resume=False)
-    file = following.plan.recipe.generator_teacher.weights_file
-    assert file.is_relative_to(tmp_path / "second")
-    assert hash_file(file) == hash_file(gguf)
 
 
 # With the embedded teacher

@@ -24,8 +24,8 @@ from filters.duplicates.similarity_join import find_near_duplicates
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
-from flows.cluster import dask_near_duplicates as cluster_module
-from flows.cluster.dask_near_duplicates import find_near_duplicates_on_cluster
+from plugins.scale import dask_near_duplicates as cluster_module
+from plugins.scale.dask_near_duplicates import find_near_duplicates_on_cluster
 from plugins.scale.dask_workers import PATIENT_RESTARTS
 from tests.support.waiting import HANG_SECONDS, wait_until
 
@@ -218,7 +218,7 @@ def test_a_dataset_filtered_on_a_cluster_equals_that_of_one_machine(client: Coun
 
 
 def test_a_missing_cluster_is_an_error_of_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.clean.filter_workers.CONNECT_SECONDS", "0.3s")
+    monkeypatch.setattr("plugins.scale.dask_filtering.CONNECT_SECONDS", "0.3s")
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "One row."}\n')
     with pytest.raises(UsageError, match=r"--cluster: tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):

@@ -5,7 +5,6 @@ exists (S3's `If-None-Match`). Knows nothing of the location's content.
 import json
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from core.errors import RunInUse, StoreError, UsageError
 from core.installation import format_install_command
+from core.storage.background_work import repeat_in_background
 
 HEARTBEAT_SECONDS = 15.0
 EXPIRY_SECONDS = 90.0
@@ -25,24 +25,6 @@ EXPIRY_SECONDS = 90.0
 
 class LeaseLost(StoreError):
     """Another machine took over this machine's lease."""
-
-
-@contextmanager
-def repeat_in_background(seconds: float, work: Callable[[], bool]) -> Iterator[None]:
-    """Call `work` in another thread every `seconds`, until the block ends or `work` returns False."""
-    done = threading.Event()
-
-    def repeat() -> None:
-        while not done.wait(seconds) and work():
-            pass
-
-    thread = threading.Thread(target=repeat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class _Holder(NamedTuple):

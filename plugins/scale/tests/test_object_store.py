@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import RunExists, StoreError, UsageError
-from core.storage import lease as leases
 from core.storage.atomic_files import write_text
-from core.storage.lease import LeaseLost
-from core.storage.object_store import ObjectStore
+from plugins.scale import lease as leases
+from plugins.scale.lease import LeaseLost
+from plugins.scale.object_store import ObjectStore
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits]

@@ -11,9 +11,11 @@ import pytest
 from core.errors import RunExists, UsageError
 from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
-from core.storage.object_store import ObjectStore
 from flows.data.run_storage import open_run_storage
+from flows.data.student_files import load_student_plan
 from flows.release.release_creation import create_release
+from plugins.scale.object_store import ObjectStore
+from tests.flows.data.test_foreign_runs import run_with_checks
 from tests.support.lineages import OFF, make_run
 from tests.support.produce_run import produce_run
 from tests.support.waiting import wait_until
@@ -47,7 +49,7 @@ def test_a_run_killed_on_one_machine_resumes_on_another_from_published_files(
         raise AssertionError
     first.kill()
     first.wait()
-    monkeypatch.setattr("core.storage.lease.EXPIRY_SECONDS", 1.0)
+    monkeypatch.setattr("plugins.scale.lease.EXPIRY_SECONDS", 1.0)
     time.sleep(2.1)  # the store has times in whole seconds
     monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "second"))
     second, short = produce_run(runs, "smoke", SETTINGS)
@@ -90,3 +92,22 @@ def test_a_release_is_complete_on_every_machine_and_the_next_run_builds_on_it(
 def test_a_depot_without_a_folder_is_rejected(name: str) -> None:
     with pytest.raises(UsageError, match="runs are kept in a folder of a bucket, as in s3://BUCKET/runs"):
         open_run_storage(name)
+
+
+def test_what_comes_from_an_object_store_is_no_run_of_the_users(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes the bucket wrote the check's hash too. The same folder, not mirrored, is the control."""
+    import s3fs
+
+    run, mark = run_with_checks(tmp_path / "writer")
+    s3fs.S3FileSystem().put(str(run.path), f"{url.removeprefix('s3://')}/runs/{run.name}", recursive=True)
+    monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "depots"))
+    storage = open_run_storage(f"{url}/runs")
+    fetched = storage.find_run(run.name)
+    for runs in (storage.runs, storage.runs.parent, tmp_path / "depots"):
+        with pytest.raises(UsageError, match=r"its recipe would run the file .* and it comes from an object store"):
+            load_student_plan(fetched.student, fetched, runs)
+    assert not mark.exists()
+    assert load_student_plan(run.student, run, run.path.parent).checks
+    assert mark.exists()

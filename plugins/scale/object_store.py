@@ -2,7 +2,7 @@
 
 An object store has no rename, no lock and no append, all of which a run needs. So work is done in a mirror, a folder on this
 machine's disk, and whole files are published from it. A folder's `manifest.json` is published last, so that every file that a
-published manifest names exists. A lease (`core.storage.lease`) grants the right to publish.
+published manifest names exists. A lease (`plugins.scale.lease`) grants the right to publish.
 """
 
 import shutil
@@ -17,20 +17,14 @@ from uuid import uuid4
 from core.errors import RunExists, StoreError
 from core.storage.atomic_files import read_json, write_json, write_text
 from core.storage.file_locks import hold_lock
-from core.storage.lease import Lease, translate_store_errors
+from flows.data.stranger_files import MIRROR_METADATA
+from plugins.scale.lease import Lease, translate_store_errors
 
-METADATA_FOLDER = ".depot"
-"""Folder of the mirror with an index per folder: the version of each file when mirror and store last agreed."""
 PUBLISHED_LAST = "manifest.json"
 JOURNAL_FOLDER = "wip"
 """The folder whose files grow or disappear while others are published."""
 FETCH_TRIES = 5
 """Tries to fetch a folder that changes during the fetch."""
-
-
-def is_mirror(folder: Path) -> bool:
-    """Whether the folder mirrors an object store: all who write there decide what is in it."""
-    return (folder / METADATA_FOLDER).is_dir()
 
 
 @dataclass(frozen=True)
@@ -161,7 +155,7 @@ class ObjectStore:
         return versions
 
     def _locate_metadata(self, name: str) -> Path:
-        return self.mirror / METADATA_FOLDER / name
+        return self.mirror / MIRROR_METADATA / name
 
     def _read_index(self, folder: str) -> dict[str, Any]:
         file = self._locate_metadata(f"{folder}.json")

@@ -1,0 +1,84 @@
+"""Rows filtered and compared on the workers of a Dask cluster."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.config.filters import FilterConfig, MinHashFilter
+from core.errors import UsageError
+from core.installation import format_install_command
+from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, compute_offsets, expand_spans
+from flows.clean.filter_workers import FilterWorkers
+from flows.rows.dataset_rows import RowBatch
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_SECONDS = "10s"
+DOCUMENTS_PER_PART = 1 << 16
+"""Documents in one task of a cluster."""
+
+
+@contextmanager
+def connect_dask_workers(address: str) -> Iterator[FilterWorkers]:
+    """The workers of the Dask scheduler at `address`. Workers must see the written files at the same paths.
+
+    Raises:
+        UsageError: if the scheduler cannot be reached, or Dask is not installed.
+    """
+    try:
+        from distributed import Client
+
+        from plugins.scale.dask_security import find_tls_problem
+    except ImportError:
+        command = format_install_command("cluster")
+        raise UsageError(f"--cluster: needs the extra `cluster` (distributed is missing): run {command}") from None
+    if problem := find_tls_problem(address):
+        raise UsageError(f"--cluster: {address}: {problem}")
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--cluster: {address}: no Dask scheduler answers there: {error}") from None
+    with client:
+        count = sum(client.nthreads().values())  # type: ignore[no-untyped-call]
+        if not count:
+            raise UsageError(f"--cluster: {address}: the scheduler has no workers; start some")
+        yield FilterWorkers(_ScatteringSubmitter(client), count, {"minhash": partial(_find_near_duplicates, client)})
+
+
+class _ScatteringSubmitter:
+    """Sends batches directly to a worker, not with their task through the scheduler."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+
+    def submit(self, function: Any, batch: RowBatch, /, *args: Any) -> Any:
+        remote_batch = self._client.scatter(batch, hash=False)  # type: ignore[no-untyped-call]
+        return self._client.submit(function, remote_batch, *args, pure=False)
+
+
+def _find_near_duplicates(
+    client: "Client", sketches: RaggedArray, places: Indices, config: FilterConfig, _folder: Path
+) -> DuplicateMatches:
+    from plugins.scale.dask_near_duplicates import find_near_duplicates_on_cluster
+
+    assert isinstance(config, MinHashFilter)
+    if not isinstance(sketches.values, np.memmap):  # nothing was written
+        return DuplicateMatches.empty()
+    file = Path(str(sketches.values.filename))
+    parts = [
+        client.submit(_read_shingle_sets, file, sketches.starts[part], sketches.sizes[part], pure=False)
+        for first in range(0, places.size, DOCUMENTS_PER_PART)
+        for part in [places[first : first + DOCUMENTS_PER_PART]]
+    ]
+    return find_near_duplicates_on_cluster(client, parts, config.threshold, config.permutations)
+
+
+def _read_shingle_sets(file: Path, starts: Indices, sizes: Indices) -> RaggedArray:
+    """Read shingle sets on the worker that holds them, and again on another if that worker is lost."""
+    values = np.memmap(file, dtype=np.uint32, mode="r")
+    return RaggedArray(values[expand_spans(starts, sizes)], compute_offsets(sizes))

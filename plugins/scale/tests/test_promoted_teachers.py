@@ -1,0 +1,47 @@
+"""A promoted student as the teacher of a run elsewhere: a worker of a cluster finds it, another machine fetches it."""
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import UsageError
+from core.runs.run_dir import RunDir
+from core.storage.atomic_files import hash_file
+from flows.data.run_storage import open_run_storage
+from flows.release.release_creation import create_release
+from flows.run.run_preparation import prepare_run
+from plugins.scale.worker_protocol import WorkerAddress
+from plugins.scale.worker_spec import WorkerSpec
+from tests.flows.release.test_promotion import PROMOTE, finished, gguf, prepare, ready
+from tests.support.lineages import OFF, SMALL, make_run
+from tests.support.promotions import add_student
+
+__all__ = ["finished", "gguf", "ready"]
+
+
+def test_a_worker_finds_the_student_or_says_that_it_is_missing(finished: RunDir, tmp_path: Path) -> None:
+    create_release(finished)
+    following = prepare(finished.path.parent)
+    spec = WorkerSpec.from_plan("x", WorkerAddress("ws://127.0.0.1:9", "a word"), following.plan)
+    assert spec.load_plan().recipe == following.plan.recipe
+    (tmp_path / "place" / "releases").rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"teachers.promoted.model: there is no file .*student-q8_0.gguf"):
+        spec.load_plan()
+
+
+@pytest.mark.slow
+@pytest.mark.waits
+def test_another_machine_fetches_the_student(
+    url: str, tmp_path: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "first"))
+    run = make_run(f"{url}/runs", OFF, *PROMOTE)
+    add_student(run, gguf)
+    storage = open_run_storage(f"{url}/runs")
+    with storage.lock_lineage("smoke"):
+        assert create_release(run).release.promoted
+    monkeypatch.setenv("STILLHOUSE_DEPOTS", str(tmp_path / "second"))
+    following = prepare_run("smoke", [*SMALL, OFF, *PROMOTE], f"{url}/runs", resume=False)
+    file = following.plan.recipe.generator_teacher.weights_file
+    assert file.is_relative_to(tmp_path / "second")
+    assert hash_file(file) == hash_file(gguf)
