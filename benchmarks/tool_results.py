@@ -11,8 +11,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 from agents.calls.scratch_context import open_scratch_context
-from agents.families.tools.conversation_checks import ConversationTurn, split_turns
-from agents.families.tools.user_tool_checks import find_reply_fault, is_failure, list_new_values
+from plugins.tools.checks.conversation_checks import ConversationTurn, split_turns
+from plugins.tools.checks.user_tool_checks import find_reply_fault, is_failure, list_new_values
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import produce_samples
 from benchmarks.machine import describe_measurement

@@ -125,7 +125,7 @@ NOT_RUN = {
 FAMILIES = (
     "docs/arithmetic.md: ", "plugins/code/README.md: ", "docs/constrained-instructions.md: stillhouse run conversations",
     "docs/extraction.md: stillhouse", "docs/grounded-qa.md: ", "docs/instructions.md: ", "docs/reasoning.md: ",
-    "docs/tool-calls.md: ",
+    "plugins/tools/README.md: ",
 )  # fmt: skip
 DATASETS = (
     "README.md: stillhouse filter",

@@ -15,8 +15,8 @@ from agents.calls.call_spans import trace_call
 from agents.calls.dispatcher import RequestDispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, T, parse_reply
-from agents.toolbox.tool_spec import ToolResult
-from agents.toolbox.toolbox import Toolbox, ToolStep
+from plugins.tools.toolbox.tool_spec import ToolResult
+from plugins.tools.toolbox.toolbox import Toolbox, ToolStep
 from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
 from core.sample import REPAIR_STRIDE, AgentTurn, Message, Seed, show_images, text_digest

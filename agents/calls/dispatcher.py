@@ -19,7 +19,7 @@ from agents.calls.budget import BudgetAccount, RunBudget
 from agents.calls.call_spans import TracedCall
 from agents.calls.reply_cache import ReplyCache, open_reply_cache
 from agents.planning.run_plan import RunPlan
-from agents.toolbox.toolbox import Toolbox, open_toolbox
+from plugins.tools.toolbox.toolbox import Toolbox, open_toolbox
 from core.errors import StillhouseError, StoreError
 from core.hub_reference import remove_revision
 from core.runs.run_dir import RunDir

@@ -12,8 +12,8 @@ from agents.families.extraction import ExtractionFamily
 from agents.families.grounded_qa import GroundedQAFamily
 from agents.families.instructions import InstructionsFamily
 from agents.families.reasoning import ReasoningFamily
-from agents.families.tool_calls import ToolCallsFamily
-from agents.families.user_tools import UserToolsFamily
+from plugins.tools.families.tool_calls import ToolCallsFamily
+from plugins.tools.families.user_tools import UserToolsFamily
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
 

@@ -19,7 +19,7 @@ from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
 from agents.sources.seed_source import SeedSource, find_seed_source, find_source_extension
-from agents.toolbox.toolbox import list_tool_problems
+from plugins.tools.toolbox.toolbox import list_tool_problems
 from core.config.agents import AgentConfig
 from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table

@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 
 from agents.calls.agent_context import AgentContext, LocalAgentContext
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
-from agents.roles.tool_conversation import write_tool_conversation
+from plugins.tools.tool_conversation import write_tool_conversation
 from agents.sources.conditions import format_conditions
 from core.sample import Message, Seed, show_images
 from core.storage.fitted_images import UnreadableImage

@@ -17,7 +17,7 @@ from core.config.difficulty import PASS_RATE, DifficultyConfig, find_band
 from core.config.filters import DEFAULT_FILTERS, FilterConfig
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
-from core.config.tools import ToolSourceConfig
+from plugins.tools.config import ToolSourceConfig
 from core.errors import RecipeProblem
 from core.hub_reference import remove_revision
 from core.plugins import PartKind, find_part, load_part

@@ -49,7 +49,7 @@ async def inspect_recipe(plan: "RunPlan", *, live: bool) -> RecipeFindings:
         abilities = await probe_teachers(plan)
     tools: dict[str, list[str]] = {}
     if recipe.tools:
-        from agents.toolbox.toolbox import list_source_tools
+        from plugins.tools.toolbox.toolbox import list_source_tools
 
         tools = await list_source_tools(recipe.tools, plan.folder, live=live)
     gate = describe_release_gate(

@@ -113,7 +113,7 @@ def skill_command(
 
 
 def _check_mcp_package() -> None:
-    from agents.toolbox.mcp_server import mcp_problem
+    from plugins.tools.toolbox.mcp_server import mcp_problem
 
     if problem := mcp_problem():
         raise UsageError(problem)

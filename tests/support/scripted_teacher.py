@@ -13,7 +13,7 @@ from agents.calls.dispatcher import RequestDispatcher
 from agents.calls.reply_cache import DisabledReplyCache, ReplyCache
 from agents.planning.run_plan import RunPlan, build_plan
 from agents.planning.seeds import RunSeeds
-from agents.toolbox.toolbox import open_toolbox
+from plugins.tools.toolbox.toolbox import open_toolbox
 from agents.topologies.sample_production import produce_samples
 from core.config.recipe import Recipe
 from core.project_files import PROJECT

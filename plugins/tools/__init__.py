@@ -1,0 +1,51 @@
+"""Conversations with tools: those of a small simulated world, and the user's own (Python modules and MCP servers)."""
+
+from pathlib import Path
+from typing import Any
+
+from core.plugins import Part, Plugin
+
+
+def _load_config() -> Any:
+    from plugins.tools.config import ToolSourceConfig
+
+    return tuple[ToolSourceConfig, ...]
+
+
+def _load_family() -> Any:
+    from plugins.tools.families.tool_calls import ToolCallsFamily
+
+    return ToolCallsFamily
+
+
+def _load_simulated_script() -> Any:
+    from plugins.tools.scripts.tool_calls import SCRIPT
+
+    return SCRIPT
+
+
+def _load_own_script() -> Any:
+    from plugins.tools.scripts.user_tools import SCRIPT
+
+    return SCRIPT
+
+
+def _load_hooks() -> Any:
+    from plugins.tools.hooks import ToolHooks
+
+    return ToolHooks()
+
+
+PLUGIN = Plugin(
+    name="tools",
+    about="Conversations with tools: simulated ones, Python modules and MCP servers",
+    extra="mcp",
+    folder=Path(__file__).parent,
+    parts=(
+        Part("section", "tools", _load_config),
+        Part("family", "tool_calls", _load_family),
+        Part("script", "tool_calls", _load_simulated_script),
+        Part("script", "user_tools", _load_own_script),
+        Part("hooks", "tools", _load_hooks),
+    ),
+)

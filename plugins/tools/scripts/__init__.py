@@ -1,0 +1,1 @@
+"""Scripts of fake teachers that write conversations with tools."""

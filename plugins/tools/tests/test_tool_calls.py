@@ -1,0 +1,391 @@
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from itertools import combinations, pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import jsonschema
+import pytest
+
+import prompts
+from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
+from plugins.tools.simulation import SIMULATED_TOOLS, TOOL_CHAINS
+from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
+from plugins.tools.simulation.scenario_domains import CATALOGUE
+from plugins.tools.simulation.simulated_tool import run_tool
+from plugins.tools.simulation.simulated_world import TITLES, WORLD_SECTIONS, draw_world
+from plugins.tools.simulation.town_map import TOWNS
+from agents.planning.run_plan import RunPlan
+from core.errors import RecipeError, UsageError
+from core.sample import Message, Sample, SampleStatus
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.fake.fake_teacher import FakeTeacher
+from plugins.tools.scripts.tool_calls import write_conversation
+from tests.agents.checks.rows import check_each
+from plugins.tools.tests.test_tool_conversations import fault
+from plugins.tools.tests.tool_conversations import TURNS, WORLD, subject_of
+from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
+
+FAKE = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0"]
+
+
+def plan_of(*overrides: str) -> RunPlan:
+    return load_recipe_plan("tool-calls", [*FAKE, *overrides])
+
+
+def made(tmp_path: Path, *overrides: str) -> list[Sample]:
+    plan = plan_of(*overrides)
+    return produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+
+
+def turns_in(messages: list[Message]) -> list[list[Message]]:
+    """Our own way to cut a conversation: a turn begins where the user speaks."""
+    turns: list[list[Message]] = []
+    for message in messages[1:]:
+        if message.role == "user":
+            turns.append([])
+        turns[-1].append(message)
+    return turns
+
+
+def digits(text: str) -> set[str]:
+    return {str(float(number)) for number in re.findall(r"\d+(?:\.\d+)?", text)}
+
+
+def test_seeds_are_the_same_each_time_and_varied() -> None:
+    seeds = build_test_seeds(plan_of("samples=300"))[:]
+    assert seeds == build_test_seeds(plan_of("samples=300"))[:]
+    assert [s.data for s in build_test_seeds(plan_of("samples=300", "seed=8"))[:]] != [s.data for s in seeds]
+    wishes = [wish for seed in seeds for wish in seed.data["wishes"]]
+    assert len({json.dumps([wish["calls"], wish["said"], wish["need"]]) for wish in wishes}) > 0.9 * len(wishes)
+    called = Counter(call["name"] for wish in wishes for call in wish["calls"])
+    assert set(called) == set(SIMULATED_TOOLS)
+    assert all(2 <= len(seed.data["offered"]) <= 4 for seed in seeds)
+    assert len({tuple(sorted(seed.data["offered"])) for seed in seeds}) > 100
+
+
+def test_kinds_of_turns_come_as_often_as_the_recipe_says() -> None:
+    seeds = build_test_seeds(plan_of("samples=1500", "task.turns=[1]"))[:]
+    kinds = Counter(seed.data["category"] for seed in seeds)
+    for kind, share in {
+        "call": 0.5,
+        "chain": 0.15,
+        "parallel": 0.1,
+        "error": 0.1,
+        "ask": 0.075,
+        "outside": 0.075,
+    }.items():
+        assert abs(kinds[kind] / len(seeds) - share) < 0.05, (kind, kinds)
+    only = build_test_seeds(plan_of("samples=50", "task={turns=[3], none=1, errors=0, chains=0, parallel=0}"))[:]
+    for seed in only:
+        found = [wish["kind"] for wish in seed.data["wishes"]]
+        assert len(found) == 3
+        assert all(kind in ("ask", "outside") or found[:i][-1:] == ["ask"] for i, kind in enumerate(found))
+
+
+def test_a_plan_contains_the_real_results_of_the_tools() -> None:
+    for seed in build_test_seeds(plan_of("samples=400"))[:]:
+        data = seed.data
+        world, offered = data["world"], {name: SIMULATED_TOOLS[name] for name in data["offered"]}
+        for number, wish in enumerate(data["wishes"]):
+            for call, result in zip(wish["calls"], wish["results"], strict=True):
+                got, world = run_tool(world, offered, call["name"], call["arguments"])
+                assert got == result
+                assert ("error" in got) == (wish["kind"] == "error")
+            assert len(wish["calls"]) == {"ask": 0, "outside": 0, "chain": 2, "parallel": 2}.get(wish["kind"], 1)
+            if wish["kind"] == "ask" and number + 1 < len(data["wishes"]):
+                (answer,) = data["wishes"][number + 1]["calls"]
+                assert answer["arguments"] == {**wish["said"], wish["missing"]: answer["arguments"][wish["missing"]]}
+
+
+def test_kept_conversations_pass_an_independent_verification(tmp_path: Path) -> None:
+    samples = made(tmp_path, "samples=200")
+    assert {sample.state for sample in samples} == {SampleStatus.kept, SampleStatus.dropped}
+    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
+    assert len(kept) > 100
+    for sample in kept:
+        assert sample.candidate.messages[0].content.count("<tools>\n") == 1
+        offered = {tool["function"]["name"]: tool["function"] for tool in sample.candidate.fields["tools"]}
+        heard = ""
+        for turn, wish in zip(turns_in(sample.candidate.messages), sample.seed.data["wishes"], strict=True):
+            calls = [call for message in turn for call in message.tool_calls]
+            assert bool(calls) == (wish["kind"] not in ("ask", "outside"))
+            for call in calls:
+                jsonschema.validate(call.arguments, offered[call.name]["parameters"])
+                assert "x-evidence" not in json.dumps(offered[call.name])
+            answers = [message for message in turn if message.role == "tool"]
+            assert [message.name for message in answers] == [call.name for call in calls]
+            assert any("error" in json.loads(one.content) for one in answers) == (wish["kind"] == "error")
+            heard += " ".join(message.text for message in turn[:-1])
+            assert digits(turn[-1].content) <= digits(heard), turn
+            assert (turn[-1].role, turn[-1].tool_calls) == ("assistant", ())
+
+
+def test_each_check_has_something_to_find_and_says_what(tmp_path: Path) -> None:
+    samples = made(tmp_path, "samples=200")
+    details = Counter(sample.detail for sample in samples if sample.state == SampleStatus.dropped)
+    assert set(details) == {"tool_schema", "tool_use", "tool_arguments", "tool_result"}
+    assert all(count >= 3 for count in details.values())
+
+
+def test_without_mistakes_all_is_kept(tmp_path: Path) -> None:
+    teacher = ScriptedTeacher(lambda question: json.dumps(write_conversation(Random(question.seed), question, right=1)))
+    samples = produce_scripted(plan_of("samples=200", "task.turns=[1,2,3]"), teacher, tmp_path)
+    assert {sample.state for sample in samples} == {SampleStatus.kept}
+
+
+def test_dependent_calls_are_made_one_after_the_other(tmp_path: Path) -> None:
+    shapes = set()
+    for sample in made(tmp_path, "samples=80", "task={turns=[1], chains=0.5, parallel=0.5, none=0, errors=0}"):
+        if sample.state == SampleStatus.kept:
+            roles = tuple((m.role, len(m.tool_calls)) for m in sample.candidate.messages[1:])
+            shapes.add((sample.seed.data["category"], roles))
+    user, said = ("user", 0), ("assistant", 0)
+    assert ("chain", (user, ("assistant", 1), ("tool", 0), ("assistant", 1), ("tool", 0), said)) in shapes
+    assert ("parallel", (user, ("assistant", 2), ("tool", 0), ("tool", 0), said)) in shapes
+
+
+def test_a_turn_sees_the_changes_of_the_turn_before() -> None:
+    event = {"title": "eye test", "when": {"day": "2025-11-06", "start": "11:00"}, "minutes": 60}
+    result, later = run_tool(WORLD, SIMULATED_TOOLS, "add_event", event)
+    assert result == {"event": "E-417", "title": "eye test", "day": "2025-11-06", "start": "11:00", "minutes": 60}
+    assert (
+        run_tool(later, SIMULATED_TOOLS, "add_event", event)
+        .result["error"]
+        .startswith("busy on 2025-11-06 from 11:00 to 12:00")
+    )
+    order = {"product": "tea kettle", "quantity": 2, "delivery": {"method": "standard", "town": "Ghent"}}
+    _, later = run_tool(WORLD, SIMULATED_TOOLS, "place_order", order)
+    assert run_tool(later, SIMULATED_TOOLS, "find_product", {"product": "Tea Kettle"}).result["in_stock"] == 0
+    assert WORLD["shop"]["tea kettle"]["in_stock"] == 2, "the world itself is never changed"
+
+
+KNOWN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("convert_units", {"value": 26.2, "from_unit": "mile", "to_unit": "kilometre"}, {"value": 42.16, "unit": "kilometre"}),
+    ("convert_units", {"value": -40, "from_unit": "celsius", "to_unit": "fahrenheit"}, {"value": -40, "unit": "fahrenheit"}),
+    ("convert_units", {"value": 212, "from_unit": "fahrenheit", "to_unit": "celsius"}, {"value": 100, "unit": "celsius"}),
+    ("convert_units", {"value": 1, "from_unit": "gallon", "to_unit": "litre"}, {"value": 3.79, "unit": "litre"}),
+    ("convert_units", {"value": 1, "from_unit": "mile", "to_unit": "litre"}, {"error": "mile cannot be turned into litre"}),
+    ("split_bill", {"total_eur": 100, "people": 3}, {"each_eur": 33.33, "people": 3}),
+    ("split_bill", {"total_eur": 281, "people": 4, "tip_percent": 10}, {"each_eur": 77.28, "people": 4}),
+    ("convert_currency", {"amount": 85, "from_currency": "GBP", "to_currency": "USD"}, {"amount": 110, "currency": "USD"}),
+    ("plan_route", {"start": "Bergen", "destination": "Ghent", "mode": "train"}, {"error": "no train: Ghent has no station"}),
+    ("find_book", {"title": "Slow Trains"}, {"error": "there is no book named 'Slow Trains'"}),
+    ("renew_loan", {"title": "The Salt Road"}, {"title": "The Salt Road", "due": "2025-11-28"}),
+    ("renew_loan", {"title": "Stone Fruit"}, {"error": "'Stone Fruit' is not on loan to this user"}),
+    ("set_reminder", {"text": "x", "day": "2025-11-03", "time": "09:00"}, {"error": "2025-11-03 is in the past"}),
+    ("find_free_slots", {"day": "2025-12-24", "minutes": 30}, {"error": "the calendar has no 2025-12-24: it goes 7 days ahead"}),
+    ("shout", {}, {"error": "there is no tool 'shout'"}),
+    ("split_bill", {"total_eur": 100}, {"error": "bad arguments: 'people' is a required property"}),
+    ("convert_units", {"value": 1e300, "from_unit": "mile", "to_unit": "foot"},
+     {"error": "bad arguments: value: 1e+300 is greater than the maximum of 1000000"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments", "result"), KNOWN, ids=[f"{name} {args}" for name, args, _ in KNOWN])
+def test_a_tool_gives_what_is_right(name: str, arguments: dict[str, Any], result: dict[str, Any]) -> None:
+    assert run_tool(WORLD, SIMULATED_TOOLS, name, arguments).result == result
+
+
+@pytest.mark.parametrize("name", SIMULATED_TOOLS)
+def test_what_a_tool_draws_it_can_do_and_its_failures_fail(name: str) -> None:
+    tool = SIMULATED_TOOLS[name]
+    jsonschema.Draft202012Validator.check_schema(tool.parameters)
+    for number in range(60):
+        rng = Random(f"{name}/{number}")
+        world = draw_world(rng, WORLD_SECTIONS)
+        before = json.dumps(world)
+        arguments = tool.draw(world, rng)
+        first, second = (run_tool(world, SIMULATED_TOOLS, name, arguments) for _ in range(2))
+        assert first == second
+        assert "error" not in first.result
+        assert set(tool.tells) & set(first.result)
+        if tool.fail:
+            failure = run_tool(world, SIMULATED_TOOLS, name, tool.fail(world, rng)).result
+            assert set(failure) == {"error"}
+            assert "bad arguments" not in failure["error"]
+        assert json.dumps(world) == before
+
+
+def test_a_drawn_world_holds_together() -> None:
+    for number in range(200):
+        world = draw_world(Random(number), WORLD_SECTIONS)
+        assert world == draw_world(Random(number), WORLD_SECTIONS)
+        assert len(world["towns"]) == len({tuple(town["coordinates"]) for town in world["towns"].values()}) == 6
+        for events in world["calendar"].values():
+            assert all(one["end"] <= two["start"] for one, two in pairwise(events))
+        assert date.fromisoformat(world["today"]).isoformat() in world["calendar"]
+
+
+def test_chains_link_tools_that_there_are() -> None:
+    assert {name for pair in TOOL_CHAINS for name in pair} <= set(SIMULATED_TOOLS)
+    assert len(SIMULATED_TOOLS) >= 8
+    assert len({*TOWNS, *CATALOGUE, *TITLES}) == len(TOWNS) + len(CATALOGUE) + len(TITLES)
+
+
+def test_the_prompts_own_examples_pass_every_check() -> None:
+    """The calls run in another world, whose results are in the prompt."""
+    prompt = prompts.load_prompt("tool_calls", "generator")
+    for example in prompt.examples:
+        draft = ToolDraft.model_validate_json(example)
+        assert all(turn.request and turn.reply for turn in draft.turns)
+    calls = [call for example in prompt.examples for turn in json.loads(example)["turns"] for call in turn["calls"]]
+    asked = "\n".join(message.content for message in prompt.messages if message.role == "user")
+    for call in calls:
+        assert f"- {call['name']} {json.dumps(call['arguments'])} returns " in asked
+        jsonschema.validate(call["arguments"], SIMULATED_TOOLS[call["name"]].parameters)
+    for tool in re.findall(r"^- (\w+): (.*)$", asked, re.MULTILINE):
+        assert SIMULATED_TOOLS[tool[0]].description == tool[1]
+
+
+def test_tools_can_be_left_to_the_chat_template(tmp_path: Path) -> None:
+    for sample in made(tmp_path, "samples=10", "task.written_out=false"):
+        assert "<tools>" not in sample.candidate.messages[0].content
+        assert sample.candidate.fields["tools"]
+
+
+def test_the_schema_sent_to_the_teacher_accepts_only_the_right_calls() -> None:
+    seed = build_test_seeds(plan_of("samples=40", "task={turns=[2]}"))[3]
+    schema = ToolCallsFamily().reply_json_schema(seed)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    turns = [{"request": "q", "calls": wish["calls"], "reply": "a"} for wish in seed.data["wishes"]]
+    jsonschema.validate({"turns": turns}, schema)
+    for broken in (turns[:1], [*turns, turns[0]], [{**turns[0], "calls": [{"name": "x", "arguments": {}}]}, turns[1]]):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"turns": broken}, schema)
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ('{"who": "a nurse", "why": "x"}', "a seed of tool_calls needs the key 'tools'"),
+        ('{"who": "a nurse", "why": "x", "tools": []}', "needs the key 'tools' with a list of names of tools"),
+        ('{"who": "a nurse", "why": "x", "tools": "get_weather"}', "needs the key 'tools' with a list"),
+        (
+            '{"who": "a nurse", "why": "x", "tools": ["get_wether"]}',
+            "names of tools, not 'get_wether'; there are get_weather",
+        ),
+        ('{"who": "a nurse", "why": 3, "tools": ["get_weather"]}', "needs the key 'why' with a text, not '3'"),
+        ('{"why": "x", "tools": ["get_weather"]}', "needs the key 'who'"),
+    ],
+)
+def test_a_bad_seed_is_reported_in_a_sentence(row: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "seeds.jsonl").write_text(row + "\n")
+    with pytest.raises(UsageError, match=re.escape(problem)):
+        build_test_seeds(plan_of(f"seeds.path={tmp_path}/seeds.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("task.none=0.9", "none, errors, chains and parallel add up to 1.25"),
+        ("task.turns=[9]", "task.turns"),
+        ("task.tool=[2]", "did you mean `tools`"),
+    ],
+)
+def test_impossible_options_are_reported(setting: str, problem: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(problem)):
+        plan_of(setting)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"turns": []}',
+        '{"turns": [{"request": "q", "calls": [], "reply": "a"}, {"request": "q", "calls": [], "reply": "a"}]}',
+        '{"turns": [{"request": "q", "calls": [{"name": "a", "arguments": {"x": NaN}}], "reply": "a"}]}',
+        '{"turns": [{"request": "q", "calls": [{"name": "a", "arguments": []}], "reply": "a"}]}',
+        '{"turns": [{"request": "", "calls": [], "reply": "a"}]}',
+    ],
+)
+def test_a_draft_that_does_not_fit_its_plan_is_a_contract_fault(reply: str, tmp_path: Path) -> None:
+    plan = plan_of("samples=4", "task.turns=[1]")
+    samples = produce_scripted(plan, ScriptedTeacher(lambda _: reply), tmp_path)
+    assert {(sample.state, sample.reason) for sample in samples} == {(SampleStatus.failed, "contract")}
+
+
+def test_advice_has_the_real_result() -> None:
+    found = fault(
+        tool_result_check, subject_of({"base": "product", "reply": "The desk lamp costs 30 EUR, and 5 are in stock."})
+    )
+    assert found
+    assert '{"product": "desk lamp", "price_eur": 24.9, "in_stock": 5}' in found
+
+
+@check_each(TURNS)
+def test_faults_name_their_turn(base: str) -> None:
+    subject = subject_of({"base": ["bill", base]})
+    assert all(fault(check, subject) is None for check in (tool_use_check, tool_arguments_check, tool_result_check))
+    wrong = subject_of({"base": ["bill", base], "reply": "Sing 17 songs of the 3rd of March."})
+    assert str(fault(tool_result_check, wrong)).startswith("turn 2: ")
+
+
+def changed(reply: str) -> Iterator[str]:
+    """The reply with one number made another, two numbers exchanged, or a word of its facts replaced."""
+    numbers = [*re.finditer(r"\d+", reply)]
+    for found in numbers:
+        for step in (1, -1, 10):
+            if (value := int(found[0]) + step) >= 0:
+                yield f"{reply[: found.start()]}{str(value).zfill(len(found[0]))}{reply[found.end() :]}"
+    for one, two in combinations(numbers, 2):
+        middle = f"{two[0]}{reply[one.end() : two.start()]}{one[0]}"
+        if one[0] != two[0]:
+            yield f"{reply[: one.start()]}{middle}{reply[two.end() :]}"
+    for right, wrong in OTHERS.items():
+        if re.search(rf"\b{right}\b", reply):
+            yield re.sub(rf"\b{right}\b", wrong, reply, count=1)
+
+
+OTHERS = {
+    "rain": "fog", "fog": "snow", "EUR": "GBP", "GBP": "EUR", "km": "miles", "am": "pm", "November": "December",
+    "Thursday": "Friday", "tomorrow": "today", "on loan": "available", "available": "on loan", "minutes": "hours",
+    "hour": "minute", "Bergen": "Oslo", "Ghent": "Turku", "Ines": "Per", "euros": "francs", "km/h": "km",
+}  # fmt: skip
+
+
+@check_each([name for name in TURNS if name != "slots"])
+def test_no_change_of_a_fact_passes(base: str) -> None:
+    """Replies may state free times in any order, so they are left out."""
+    for reply in changed(TURNS[base][3]):
+        assert fault(tool_result_check, subject_of({"base": base, "reply": reply})), reply
+
+
+NATURAL = [
+    (
+        "weather",
+        "hey, will i need a raincoat in Bergen on thursday?",
+        "Yes, expect rain in Bergen on Thursday, around 7 °C.",
+    ),
+    ("weather", "Bergen this Thursday?", "On Thursday, November 6th, Bergen will have rain, 7°C and 88% humidity."),
+    ("weather", "What about Bergen the day after tomorrow?", "The day after tomorrow, Bergen will see rain at 7 °C."),
+    ("product", "how much is the desk lamp?", "It's 24.90 EUR and we currently have 5 units in stock."),
+    (
+        "order",
+        "Two of the desk lamp, express delivery to Ghent.",
+        "Your order A-417 is confirmed: 59.70 EUR, here on Wednesday.",
+    ),
+    (
+        "too many",
+        "Three of the tea kettle to Ghent, express.",
+        "I'm sorry, I couldn't order them because there are only 2.",
+    ),
+    (
+        "event",
+        "My eye test, Thursday at 11 am, 30 minutes.",
+        "Done! I've added your eye test for Thursday at 11:00 am.",
+    ),
+    ("busy", "A vet visit on Thursday, 13:30, 30 minutes.", "I couldn't: choir rehearsal is from 13:00 to 14:00."),
+    ("route", "How far is Turku from Bergen by train?", "The train covers 100 km and takes 1 hour and 5 minutes."),
+    ("bill", "90 euros, four of us, a 10% tip.", "With a 10% tip, each of the four of you pays 24.75 EUR."),
+    ("outside", "Can you get me a table?", "I'm afraid booking a table isn't something I can do."),
+]
+
+
+@pytest.mark.parametrize(("base", "request_", "reply"), NATURAL, ids=[reply for *_, reply in NATURAL])
+def test_people_may_speak_as_they_do(base: str, request_: str, reply: str) -> None:
+    subject = subject_of({"base": base, "request": request_, "reply": reply})
+    assert [fault(check, subject) for check in (tool_use_check, tool_arguments_check, tool_result_check)] == [None] * 3

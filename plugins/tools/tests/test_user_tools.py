@@ -1,0 +1,177 @@
+"""The checks of conversations with the user's own tools: what they accept, and each fault that they detect."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from agents.checks import Check, Subject
+from agents.checks.structure.tool_schema import tool_schema_check
+from plugins.tools.checks.conversation_checks import ConversationTurn, parse_json_or_text
+from plugins.tools.simulation.conversation_plan import PlannedCall
+from plugins.tools.checks.user_tool_checks import (
+    find_reply_fault,
+    user_tool_arguments_check,
+    user_tool_result_check,
+    user_tool_use_check,
+)
+from plugins.tools.families.user_tools import ToolTranscript, UserToolsFamily
+from core.sample import Message, Seed
+from teachers.base import TeacherQuestion
+from plugins.tools.scripts.user_tools import write_step
+
+CHECKS: Mapping[str, Check] = {
+    "schema": tool_schema_check,
+    "use": user_tool_use_check,
+    "arguments": user_tool_arguments_check,
+    "result": user_tool_result_check,
+}
+
+
+def tool(name: str, description: str, **properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": [*properties]}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+TEXT, NUMBER = {"type": "string"}, {"type": "number"}
+TOOLS = [
+    tool("find_book", "Find a book of the Riverside Library.", title=TEXT),
+    tool("lend_book", "Lend a book.", title=TEXT, card=TEXT, days={"type": "integer", "enum": [7, 14]}),
+    tool("search", "Search.", query=TEXT),
+    tool("rate", "Convert money.", amount=NUMBER),
+]
+Call = tuple[str, dict[str, Any], Any]
+DUNE: Call = ("find_book", {"title": "Dune"}, {"title": "Dune", "author": "Frank Herbert", "shelf": "D4", "copies": 2})
+NONE: Call = ("find_book", {"title": "Emma"}, "error: there is no book Emma")
+LENT: Call = (
+    "lend_book",
+    {"title": "Dune", "card": "K-1234", "days": 14},
+    {"lent": "Dune", "days": 14, "due": "2026-03-06"},
+)
+
+
+def subject(request: str, calls: Sequence[Sequence[Call]], reply: str, kind: str = "call") -> Subject:
+    steps = [
+        [
+            {"name": name, "arguments": arguments, "failed": str(result).startswith("error"),
+             "result": result if isinstance(result, str) else json.dumps(result)}
+            for name, arguments, result in step
+        ]
+        for step in calls
+    ]  # fmt: skip
+    family = UserToolsFamily()
+    data = {"task": "x", "kinds": [kind], "fitting": [], "offered": 4, "intro": "Help.", "written_out": False}
+    seed = Seed(id="test-000000", data=data)
+    turns = [{"kind": kind, "request": request, "steps": steps, "reply": reply, "thinking": [""] * (len(steps) + 1)}]
+    draft = ToolTranscript.model_validate({"tools": TOOLS, "turns": turns})
+    return Subject(seed, family.candidate(seed, draft), cast(Any, None))
+
+
+def faults(case: Subject) -> dict[str, str]:
+    """The evidence of each check that fails, by its name here."""
+    found: dict[str, str] = {}
+    for name, check in CHECKS.items():
+        findings = asyncio.run(check.findings(case, check.options()))
+        if failed := [finding.evidence for finding in findings if not finding.passed]:
+            found[name] = failed[0]
+    return found
+
+
+SHELF = "On which shelf is Dune?"
+LEND = "Lend me Dune on K-1234 for 14 days."
+
+
+@pytest.mark.parametrize(
+    ("request_", "calls", "reply", "kind"),
+    [
+        (SHELF, [[DUNE]], "Dune by Frank Herbert is on shelf D4, and 2 copies are in.", "call"),
+        (LEND, [[DUNE], [LENT]], "Done: Dune is yours for 14 days, until 6 March 2026.", "call"),
+        (LEND, [[LENT]], "Dune is lent until 2026-03-06.", "call"),
+        ("Do you have Emma or Dune?", [[NONE, DUNE]], "Emma could not be found; of Dune 2 copies are in.", "call"),
+        ("Anything on the history of rome?", [[("search", {"query": "history Rome"}, ["SPQR", "Rubicon"])]],
+         "I found 2: SPQR and Rubicon.", "call"),
+        ("What is 20 euros?", [[("rate", {"amount": 20}, "That is 17.00 GBP today.")]], "It is 17 GBP.", "call"),
+        ("What is lent on K-1234?", [[("search", {"query": "K-1234"}, [])]], "Nothing is lent on K-1234.", "call"),
+        ("Please lend me a book.", [], "Which book would you like?", "ask"),
+        ("Book me a train.", [], "I cannot do that; I only know the Riverside Library.", "outside"),
+    ],
+)  # fmt: skip
+def test_a_right_conversation_passes_all_checks(request_: str, calls: list[list[Call]], reply: str, kind: str) -> None:
+    assert faults(subject(request_, calls, reply, kind)) == {}
+
+
+@pytest.mark.parametrize(
+    ("check", "request_", "calls", "reply", "kind", "evidence"),
+    [
+        ("schema", SHELF, [[("find", {"title": "Dune"}, "error: no")], [DUNE]], "Shelf D4.", "call", "no tool 'find'"),
+        ("schema", LEND, [[("lend_book", {**LENT[1], "days": 15}, "error: 15")], [LENT]], "It is.", "call", "15 is not"),
+        ("use", SHELF, [], "It is on shelf D4.", "call", "a tool must be called"),
+        ("use", "Book me a train.", [[DUNE]], "I cannot do that.", "outside", "no tool may be called"),
+        ("use", "Book me a train.", [], "It is booked.", "outside", "nothing was done"),
+        ("use", "Book me a train.", [], "Trains are nice.", "outside", "must say plainly"),
+        ("use", "Lend me something.", [], "Tell me more.", "ask", "must ask"),
+        ("use", SHELF, [[DUNE], [DUNE]], "Dune is on shelf D4.", "call", "called twice with the same result"),
+        ("use", LEND, [[("search", {"query": "Lend"}, ["Ulysses"])], [LENT]], "Dune is lent until 2026-03-06.", "call",
+         "uses what search returned"),
+        ("use", "Is Emma in?", [[NONE]], "There is no book Emma.", "call", "each call failed"),
+        ("use", SHELF, [[DUNE]], "find_book says D4.", "call", "a message names the tool find_book"),
+        ("arguments", "Which shelf?", [[DUNE]], "Dune is on shelf D4.", "call", "`title` of find_book is 'Dune'"),
+        ("arguments", "Lend me Dune.", [[LENT]], "Dune is lent until 2026-03-06.", "call", "`card` of lend_book is 'K-1234'"),
+        ("arguments", "What is 20 euros?", [[("rate", {"amount": 21}, "17.85")]], "17.85.", "call", "`amount` of rate is 21"),
+        ("arguments", "Any novels?", [[("search", {"query": "cheap flights"}, ["SPQR"])]], "SPQR.", "call", "`query`"),
+        ("result", SHELF, [[DUNE]], "Dune is on shelf D5.", "call", "'D5'"),
+        ("result", SHELF, [[DUNE]], "Dune is on shelf D4, with 3 copies in.", "call", "'3'"),
+        ("result", SHELF, [[DUNE]], "Dune by Brian Herbert is on shelf D4.", "call", "'Brian'"),
+        ("result", LEND, [[LENT]], "Dune is lent until 7 March 2026.", "call", "'7 March 2026'"),
+        ("result", SHELF, [[DUNE]], "I have looked it up for you.", "call", "says nothing of what find_book returned"),
+        ("result", "Is Emma in?", [[NONE]], "Emma is reserved and all set.", "call", "nothing was done"),
+        ("result", "Book me a train.", [], "No, but the 8:15 goes there.", "outside", "'8:15'"),
+    ],
+)  # fmt: skip
+def test_each_fault_is_detected(
+    check: str, request_: str, calls: list[list[Call]], reply: str, kind: str, evidence: str
+) -> None:
+    found = faults(subject(request_, calls, reply, kind))
+    assert evidence in found[check]
+
+
+def test_a_result_nested_too_deep_is_a_text() -> None:
+    deep = "[" * 3000 + "]" * 3000
+    assert parse_json_or_text(deep) == deep
+    lines = [{"user": "Find it."}, {"calls": []}, {"tool": "find", "result": deep}]
+    question = TeacherQuestion(
+        messages=[Message(role="user", content="\n".join(map(json.dumps, lines)))],
+        contract="step", json_schema=None, temperature=0, top_p=1, max_tokens=100, seed=0,
+    )  # fmt: skip
+    assert deep in str([write_step(Random(n), question) for n in range(9)])
+
+
+def test_results_of_another_sample_do_not_support_a_reply() -> None:
+    """The control: each reply passes with its own result, and fails with each other's."""
+    titles = {"Dune": ("Frank Herbert", "D4", 2), "Emma": ("Jane Austen", "A7", 5), "Ulysses": ("James Joyce", "J1", 3)}
+    results = {t: {"title": t, "author": a, "shelf": s, "copies": c} for t, (a, s, c) in titles.items()}
+    replies = ("{title} by {author} is on shelf {shelf}.", "It is on {shelf}.", "There are {copies} copies of it.")
+    for title, own in results.items():
+        for shown in results:
+            for reply in replies:
+                call = ("find_book", {"title": title}, results[shown])
+                found = faults(subject(f"Is {title} in?", [[call]], reply.format(**own)))
+                assert ("result" in found) == (shown != title)
+
+
+@pytest.mark.parametrize(
+    ("reply", "called", "right"),
+    [
+        ("5 EUR is 4.25 GBP at today's rate.", "convert_fee", True),
+        ("5 EUR is 4.25 GBP at tomorrow's rate.", "convert_fee", False),
+        ("5 EUR is 4.25 GBP today.", "other_fee", False),
+    ],
+)
+def test_today_is_given_by_the_description_of_a_called_tool(reply: str, called: str, right: bool) -> None:
+    descriptions = ["convert_fee Convert a fee at today's rate.", "other_fee Convert a fee."]
+    call = PlannedCall(called, {"amount": 5})
+    turn = ConversationTurn("What is 5 EUR in GBP?", (((call, {"amount": 4.25, "currency": "GBP"}),),), reply)
+    assert (find_reply_fault([], turn, descriptions) is None) == right
