@@ -4,7 +4,7 @@ The hooks of a plugin are called for a run whose recipe names one of its parts, 
 data of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ from core.overrides import NO_OVERRIDES, Overrides
 from core.sample import Message, Sample
 
 if TYPE_CHECKING:
+    from core.config.recipe import Recipe
     from core.runs.records import RunManifest
     from core.runs.run_dir import RunDir
 
@@ -39,6 +40,18 @@ class RunHooks:
     def list_plan_problems(self, plan: Any) -> Sequence[RecipeProblem]:
         """What is wrong with a plan (`agents.planning.run_plan.RunPlan`), before anything is written."""
         return ()
+
+    def list_recipe_lines(self, recipe: "Recipe") -> Sequence[tuple[str, str]]:
+        """Lines of what `validate` says about a recipe: label and text."""
+        return ()
+
+    async def find_recipe_facts(self, plan: Any, *, live: bool) -> Mapping[str, Sequence[str]]:
+        """What `validate` finds out about a plan, by its source: names. Endpoints are asked and programs started only if `live`.
+
+        Raises:
+            RunFailed: if a source cannot be used.
+        """
+        return {}
 
     def open_sample_workers(self, plan: Any, run: str) -> AbstractAsyncContextManager[Any] | None:
         """Where samples are made: yields `MakeSample`. None for the run's own process. At most one plugin of a recipe has one."""

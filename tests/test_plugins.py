@@ -10,14 +10,13 @@ from types import FunctionType
 
 import pytest
 import typer
-from pydantic import BaseModel
 
 from agents.checks.base import Check
 from agents.checks.registry import BUILT_IN_CHECKS
 from agents.families import FAMILIES
 from agents.families.base import RecipeFamily
 from agents.sources.seed_source import SeedSource
-from core.config.base import RecipeTable, list_endpoint_keys
+from core.config.base import Mark, RecipeTable, list_inner_types, list_marked_keys
 from core.config.filters import FILTER_TABLES, FilterTable
 from core.config.recipe import Recipe
 from core.hooks import RunHooks
@@ -33,19 +32,27 @@ OWN = [plugin for plugin in list_plugins() if not plugin.origin]
 PARTS = [
     pytest.param(plugin, part, id=f"{plugin.name}-{part.kind}-{part.name}") for plugin in OWN for part in plugin.parts
 ]
-CLASSES = {"section": RecipeTable, "family": RecipeFamily, "filter": FilterTable, "source": SeedSource}
+CLASSES = {"family": RecipeFamily, "filter": FilterTable, "source": SeedSource}
 OBJECTS = {
     "command": typer.Typer, "check": Check, "hooks": RunHooks, "script": (dict, FunctionType), "protocol": TeacherProtocol,
     "batches": TeacherBatches,
 }  # fmt: skip
-ADDRESS_KEYS = ("url", "address", "endpoint", "host")
-"""The last word of keys that name an endpoint, which must have the type `Endpoint`."""
+MARKED_KEYS: dict[tuple[Mark, ...], tuple[str, ...]] = {
+    ("endpoint",): ("url", "address", "endpoint", "host"),
+    ("file", "program"): ("path", "module"),
+    ("command",): ("command",),
+    ("variable",): ("key_env",),
+}
+"""By marks: the ends of keys of which each must have one of these marks."""
 
 
 @pytest.mark.parametrize(("plugin", "part"), PARTS)
 def test_every_part_loads_and_is_of_its_kind(plugin: Plugin, part: Part) -> None:
     value = import_part(plugin, part)
-    if part.kind in CLASSES:
+    if part.kind == "section":
+        assert all(issubclass(table, RecipeTable) for table in list_inner_types(value))
+        assert list_inner_types(value)
+    elif part.kind in CLASSES:
         assert issubclass(value, CLASSES[part.kind])
     elif part.kind in OBJECTS:
         assert isinstance(value, OBJECTS[part.kind])
@@ -81,22 +88,22 @@ def test_the_reference_of_a_plugin_is_what_its_types_say(plugin: Plugin) -> None
     assert (FOLDER / plugin.name / "README.md").is_file()
 
 
-def list_keys(table: type[BaseModel], where: str = "") -> list[str]:
+def list_keys(annotation: object, where: str = "") -> list[str]:
     keys = []
-    for name, field in table.model_fields.items():
-        keys.append(f"{where}{name}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += list_keys(field.annotation, f"{where}{name}.")
+    for table in list_inner_types(annotation):
+        for name, field in table.model_fields.items():
+            keys += [f"{where}{name}", *list_keys(field.annotation, f"{where}{name}.")]
     return keys
 
 
-def test_a_section_marks_each_key_that_names_an_endpoint() -> None:
+@pytest.mark.parametrize("marks", MARKED_KEYS)
+def test_a_section_marks_each_key_that_names_an_endpoint_a_file_a_program_or_a_key(marks: tuple[Mark, ...]) -> None:
     """So that a server for untrusted clients finds it, whichever plugin the section is of."""
     for plugin in OWN:
         for part in (part for part in plugin.parts if part.kind == "section"):
             table = import_part(plugin, part)
-            named = [key for key in list_keys(table) if key.rpartition(".")[2].endswith(ADDRESS_KEYS)]
-            assert set(named) <= set(list_endpoint_keys(table)), part.name
+            named = [key for key in list_keys(table) if key.endswith(MARKED_KEYS[marks])]
+            assert set(named) <= set(list_marked_keys(table, *marks)), part.name
 
 
 PROBE = """import json, sys

@@ -15,8 +15,6 @@ from agents.calls.call_spans import trace_call
 from agents.calls.dispatcher import RequestDispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, T, parse_reply
-from plugins.tools.toolbox.tool_spec import ToolResult
-from plugins.tools.toolbox.toolbox import Toolbox, ToolStep
 from core.config.agents import AgentConfig
 from core.config.recipe import Recipe
 from core.sample import REPAIR_STRIDE, AgentTurn, Message, Seed, show_images, text_digest
@@ -192,14 +190,10 @@ class LocalAgentContext(AgentContext):
             self.ledger.add(entry, reply)
         return reply
 
-    async def call_tools(self, step: ToolStep) -> list[ToolResult]:
-        """The results of calls of the recipe's own tools; stored before they are used. Raises as `Toolbox.call_tools`."""
-        return await self.dispatcher.toolbox.call_tools(step, self.ledger)
-
-    async def remember(self, key: str, find: Callable[[Toolbox], Awaitable[str]]) -> str:
-        """A text about the tools, as it was when this sample was started."""
+    async def remember(self, key: str, find: Callable[[], Awaitable[str]]) -> str:
+        """The text that `find` found when this sample was started."""
         text = self.ledger.get_note(key)
         if text is None:
-            text = await find(self.dispatcher.toolbox)
+            text = await find()
             self.ledger.add_note(key, text)
         return text

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from urllib.parse import quote
 
 from agents.calls.batch_waves import BatchWaves
@@ -19,7 +20,6 @@ from agents.calls.budget import BudgetAccount, RunBudget
 from agents.calls.call_spans import TracedCall
 from agents.calls.reply_cache import ReplyCache, open_reply_cache
 from agents.planning.run_plan import RunPlan
-from plugins.tools.toolbox.toolbox import Toolbox, open_toolbox
 from core.errors import StillhouseError, StoreError
 from core.hub_reference import remove_revision
 from core.runs.run_dir import RunDir
@@ -59,8 +59,8 @@ class RequestDispatcher:
     """The run's folder, whose disk must have room."""
     sample_slots: RateLimiter
     """Limits the number of open samples to what keeps the teachers busy; the lowest index starts first."""
-    toolbox: Toolbox = field(default_factory=Toolbox)
-    """The recipe's own tools."""
+    resources: Any = None
+    """What the recipe's family holds open."""
     waves: BatchWaves = field(init=False)
     _pending: dict[str, asyncio.Future[TeacherReply]] = field(default_factory=dict)
     _open_samples: set[asyncio.Timeout] = field(default_factory=set)
@@ -168,12 +168,12 @@ class RequestDispatcher:
 async def open_dispatcher(
     plan: RunPlan, budget: RunBudget, stop_signal: StopSignal, folder: Path, cache: Path
 ) -> AsyncIterator[RequestDispatcher]:
-    """Start the teachers that the plan's agents use, and the servers of its own tools. The budget must be open; it counts for the
+    """Start the teachers that the plan's agents use, and what its family holds open. The budget must be open; it counts for the
     whole run.
 
     Raises:
         ProviderError: if a teacher cannot be started or reached.
-        RunFailed: if the recipe's own tools cannot be used.
+        RunFailed: if what the family needs cannot be opened, as the recipe's own tools.
         RunStopped: if the run is stopped before every teacher is ready.
     """
     configs = {name: plan.recipe.teachers[name] for name in sorted(plan.teachers)}
@@ -193,10 +193,10 @@ async def open_dispatcher(
             teachers[name] = await starting
         accounts = {name: BudgetAccount(budget, stop_signal, config) for name, config in configs.items()}
         reply_cache = stack.enter_context(open_reply_cache(plan.recipe.cache, cache))
-        toolbox = await stack.enter_async_context(open_toolbox(plan.recipe.tools, plan.folder))
+        resources = await stack.enter_async_context(plan.family.open_resources(plan.recipe, plan.folder))
         sample_slots = RateLimiter(count_sample_slots(teachers.values()))
         dispatcher = RequestDispatcher(
-            teachers, accounts, reply_cache, budget, stop_signal, folder, sample_slots, toolbox
+            teachers, accounts, reply_cache, budget, stop_signal, folder, sample_slots, resources
         )
         watch = asyncio.create_task(_watch_stop_signal(dispatcher))
         try:

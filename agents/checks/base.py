@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,28 +27,6 @@ class Options(BaseModel):
     """The keys that a recipe may set in the table of a check or of a family. Frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class _FileNameMarker:
-    """Marks the type of an option that names a file."""
-
-
-FileName = Annotated[str, _FileNameMarker()]
-"""An option that names a file, resolved like all files of a recipe: in its folder, the working directory or the project.
-The check gets the absolute path; the file's content is part of the run's identity.
-"""
-
-
-def find_file_options(options: Options) -> dict[str, str]:
-    """The options whose type allows a `FileName` and whose value is not None."""
-    fields = type(options).model_fields.items()
-    named = [name for name, field in fields if any(map(_is_file_name, (*field.metadata, field.annotation)))]
-    return {name: value for name in named if (value := getattr(options, name)) is not None}
-
-
-def _is_file_name(annotation: Any) -> bool:
-    inner = (*getattr(annotation, "__metadata__", ()), *get_args(annotation))
-    return isinstance(annotation, _FileNameMarker) or any(map(_is_file_name, inner))
 
 
 class AskTeacher(Protocol):

@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from agents.checks.base import FileName, Options, Subject, check
+from agents.checks.base import Options, Subject, check
 from agents.reply_schema import Finding, ReplySchema
+from core.config.base import FileName
 from core.errors import UsageError
 from core.plugins import find_data_owner
 from core.sample import Candidate, Message, text_digest

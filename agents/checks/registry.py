@@ -7,18 +7,18 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.checks.base import Check, Options, find_file_options
+from agents.checks.base import Check, Options
 from agents.checks.judge import judge_check
 from agents.checks.math.known_answer import answer_check
 from agents.checks.math.solution_agreement import agreement_check
 from agents.checks.math.worked_steps import steps_check
 from agents.checks.structure.json_schema import schema_check
-from agents.checks.structure.tool_schema import tool_schema_check
 from agents.checks.text.quotes import quotes_check
 from agents.checks.text.second_reader import read_again_check
 from agents.checks.text.supported_by_passage import supported_check
 from agents.checks.text.value_in_text import occurs_check
 from core.config.agents import VerifierConfig
+from core.config.base import list_marked
 from core.config.loading import validate_table
 from core.errors import RecipeProblem, suggest_name
 from core.extensions import Extension, ExtensionPoint
@@ -35,7 +35,6 @@ BUILT_IN_CHECKS: tuple[Check, ...] = (
     quotes_check,
     supported_check,
     read_again_check,
-    tool_schema_check,
 )
 """For every family whose candidates have the fields that the check reads."""
 CHECK_EXTENSIONS: ExtensionPoint[Check] = ExtensionPoint(
@@ -86,7 +85,7 @@ def bind_checks(
         problems += wrong
         if options is not None:
             resolved = VerifierConfig(type=config.type, path=config.path, **options.model_dump(mode="json"))
-            files = find_file_options(options)
+            files = dict(list_marked(options, "file"))
             paths = {field: find_referenced_file(name, folder).absolute() for field, name in files.items()}
             placed = options.model_copy(update={field: str(path) for field, path in paths.items()})
             bound.append(BoundCheck(check, placed, resolved, tuple(files.values()), extension))

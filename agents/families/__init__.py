@@ -12,8 +12,7 @@ from agents.families.extraction import ExtractionFamily
 from agents.families.grounded_qa import GroundedQAFamily
 from agents.families.instructions import InstructionsFamily
 from agents.families.reasoning import ReasoningFamily
-from plugins.tools.families.tool_calls import ToolCallsFamily
-from plugins.tools.families.user_tools import UserToolsFamily
+from core.config.recipe import Recipe
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
 
@@ -24,12 +23,9 @@ ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     InstructionsFamily(),
     ExtractionFamily(),
     GroundedQAFamily(),
-    ToolCallsFamily(),
     DecisionsFamily(),
 )
 FAMILIES = {family.name: family for family in ALL_FAMILIES}
-USER_TOOLS = UserToolsFamily()
-"""`tool_calls` with `[[tools]]`."""
 FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family", RecipeFamily, lambda: FAMILIES)
 
 
@@ -38,12 +34,13 @@ def list_families() -> list[RecipeFamily]:
     return [*ALL_FAMILIES, *map(_make_family, FAMILY_EXTENSIONS.list_usable())]
 
 
-def find_family(name: str, *, own_tools: bool = False) -> RecipeFamily:
-    """The family of this name, with tools of the recipe's own or without. Raises UnusablePlugin if there is none, or its
-    package cannot be used.
-    """
-    if own_tools and name == USER_TOOLS.name:
-        return USER_TOOLS
+def find_recipe_family(recipe: Recipe) -> RecipeFamily:
+    """The family that makes the samples of a recipe. Raises UnusablePlugin as `find_family`."""
+    return find_family(recipe.family).for_sections(recipe.sections)
+
+
+def find_family(name: str) -> RecipeFamily:
+    """The family of this name. Raises UnusablePlugin if there is none, or its package cannot be used."""
     extension = find_family_extension(name)
     if extension is None:
         return FAMILIES[name]

@@ -1,13 +1,16 @@
 """A recipe family: the source of its seeds, the form of its drafts, and its checks. Knows no teacher."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
 from agents.checks import Check, Options
 from agents.reply_schema import ReplySchema
+from core.config.recipe import Recipe
+from core.errors import RecipeProblem
 from core.sample import Candidate, Message, Sample, Seed, render_values
 from teachers.base import reply_json_schema
 
@@ -61,6 +64,28 @@ class RecipeFamily(ABC):
     """Whether its conversations have images, which no student here is trained on."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Tables of a recipe, in the form of TOML, for the keys that a recipe of the family leaves out."""
+    converses: ClassVar[bool] = False
+    """Whether `write_draft` makes each draft by several requests, so that no single one can be shown to the critic."""
+    own_process_reason: ClassVar[str | None] = None
+    """Why other processes cannot make its samples; None if they can."""
+
+    def for_sections(self, names: Collection[str]) -> "RecipeFamily":
+        """The family that makes the samples of a recipe with these tables of plugins: itself, or another one of its name."""
+        return self
+
+    def list_problems(self, recipe: Recipe, folder: Path) -> Iterable[RecipeProblem]:
+        """What is wrong with a recipe in `folder` beyond the types of its keys, found without starting anything."""
+        return ()
+
+    def open_resources(self, recipe: Recipe, folder: Path) -> AbstractAsyncContextManager[Any]:
+        """What `write_draft` needs and what stays open as long as the run's teachers. Raises RunFailed."""
+        return nullcontext()
+
+    async def write_draft(self, context: Any, state: Any) -> Any:
+        """A draft as the generator's hand-over, by requests of its own (`converses`), from an `AgentContext` of the run's own
+        process and the `SampleState`.
+        """
+        raise NotImplementedError
 
     @property
     def sources(self) -> list[str]:

@@ -19,7 +19,7 @@ def list_prompt_values(plan: RunPlan, role: str, seed: Seed) -> Set[str]:
     if role in family.revises:
         return family.prompt_values(seed).keys() | {"draft", "advice", "faults"}
     if role == "critic":
-        return {*seed.data, "answer", *family.fields, "conversation", *(() if plan.recipe.tools else ("request",))}
+        return {*seed.data, "answer", *family.fields, "conversation", *(() if family.converses else ("request",))}
     asking_checks = [bound for bound in plan.checks if role in bound.check.roles]
     try:  # our prompts use every value of their agent
         values = prompts.load_prompt(plan.recipe.family, role, None, plan.family.prompts).placeholders

@@ -13,14 +13,14 @@ import prompts
 from agents.checks.base import AttemptJudge, Options
 from agents.checks.judge import JudgeOptions, read_labelled_answers
 from agents.checks.registry import BoundCheck, bind_checks, list_checks
-from agents.families import USER_TOOLS, find_family, find_family_extension
+from agents.families import find_family_extension, find_recipe_family
 from agents.families.base import RecipeFamily
 from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
 from agents.sources.seed_source import SeedSource, find_seed_source, find_source_extension
-from plugins.tools.toolbox.toolbox import list_tool_problems
 from core.config.agents import AgentConfig
+from core.config.base import list_marked
 from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table
 from core.config.recipe import Recipe, SeedsConfig
@@ -76,9 +76,7 @@ class RunPlan:
     @property
     def own_process_reason(self) -> str | None:
         """Why other processes cannot make samples of this plan."""
-        if self.recipe.tools:
-            return "tools are executed by the run's own process"
-        return find_registered(self.extensions, "making samples elsewhere")
+        return self.family.own_process_reason or find_registered(self.extensions, "making samples elsewhere")
 
     @cached_property
     def own_prompts(self) -> Path | None:
@@ -124,12 +122,12 @@ class RunPlan:
         return [name for bound in self.checks for name in bound.files]
 
     @property
-    def tool_files(self) -> list[str]:
-        """The files of its own tools, as the recipe names them: modules, schemas, and files in commands by relative
-        paths.
+    def named_files(self) -> list[str]:
+        """The files that keys of such a type name, as the recipe has them: checks, those of plugins' tables, and files in
+        commands by relative paths.
         """
-        named = [name for source in self.recipe.tools for name in (source.module, source.schemas) if name]
-        words = [word for source in self.recipe.tools for word in source.command or ()]
+        named = [name for _, name in list_marked(self.recipe, "file", "program")]
+        words = [word for _, command in list_marked(self.recipe, "command") for word in command]
         return [*named, *(word for word in words if not Path(word).is_absolute() and _is_file(self.folder / word))]
 
     @property
@@ -245,7 +243,7 @@ def build_plan(recipe: Recipe, folder: Path) -> RunPlan:
         RecipeError: with every problem that can be found without asking a teacher.
     """
     try:
-        family = find_family(recipe.family, own_tools=bool(recipe.tools))
+        family = find_recipe_family(recipe)
     except UnusablePlugin as error:
         raise RecipeError(recipe.name, [RecipeProblem("family", str(error))]) from None
     try:
@@ -410,15 +408,10 @@ def _price_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
             yield RecipeProblem(f"teachers.{name}", message)
 
 
-def _tool_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
-    recipe = plan.recipe
-    if not recipe.tools:
-        return
-    if recipe.family != USER_TOOLS.name:
-        yield RecipeProblem("tools", f"only the family {USER_TOOLS.name} takes tools, and this is {recipe.family}")
-    if recipe.topology.kind == "decentralized":
+def _family_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
+    if plan.family.converses and plan.recipe.topology.kind == "decentralized":
         yield RecipeProblem("topology.kind", "debaters write whole drafts and execute no tools; take another topology")
-    yield from list_tool_problems(recipe.tools, plan.folder)
+    yield from plan.family.list_problems(plan.recipe, plan.folder)
 
 
 def _difficulty_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
@@ -512,7 +505,7 @@ PLAN_CHECKS: tuple[Callable[[RunPlan], Iterator[RecipeProblem]], ...] = (
     _prompt_problems,
     _price_problems,
     _label_problems,
-    _tool_problems,
+    _family_problems,
     _difficulty_problems,
     _promotion_problems,
     _critic_problems,

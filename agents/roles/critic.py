@@ -71,8 +71,7 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
 
 def review_values(context: AgentContext, seed: Seed, candidate: Candidate) -> dict[str, str]:
     """The values of a critic's prompt: what a check sees, the request to the generator, and the labeled conversation."""
-    # The turns of tools of the recipe's own come from several requests.
-    own = {} if context.recipe.tools else {"request": draft_messages(context, start_sample(seed))[-1].content}
+    own = {} if context.plan.family.converses else {"request": draft_messages(context, start_sample(seed))[-1].content}
     return {
         **subject_values(seed, candidate),
         "conversation": label_turns(context.plan.family.reviewed_messages(candidate)),

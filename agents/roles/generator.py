@@ -7,9 +7,8 @@ from random import Random
 
 from langgraph.runtime import Runtime
 
-from agents.calls.agent_context import AgentContext, LocalAgentContext
+from agents.calls.agent_context import AgentContext
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
-from plugins.tools.tool_conversation import write_tool_conversation
 from agents.sources.conditions import format_conditions
 from core.sample import Message, Seed, show_images
 from core.storage.fitted_images import UnreadableImage
@@ -19,10 +18,9 @@ from teachers.base import CallFailed, CallKey
 async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     context = runtime.context
     config, progress = context.recipe.agents.generator, state["progress"]
-    if context.recipe.tools:
-        assert isinstance(context, LocalAgentContext), "a plan with tools of its own has no workers"
-        return {"handovers": [await write_tool_conversation(context, state)]}
     seed, family = state["seed"], context.plan.family
+    if family.converses:
+        return {"handovers": [await family.write_draft(context, state)]}
     drawn = family.draw_draft(seed, progress.revision)
     if drawn is not None:
         return {"handovers": [AgentHandover("generator", drawn)]}

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from agents.checks.base import Subject
 from agents.checks.structure.json_schema import find_schema_fault
-from agents.checks.structure.tool_schema import ToolSchemaOptions, tool_schema_check
 from core.sample import Candidate, Message, Seed, ToolCall
+from plugins.tools.checks.tool_schema import ToolSchemaOptions, tool_schema_check
 
 CATEGORIES = (
     "simple_python", "multiple", "parallel", "parallel_multiple",

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from core.config.base import RecipeTable
+from core.config.base import ProgramFile, RecipeTable
 
 ReasoningEffort = Literal["off", "low", "medium", "high"]
 REASONING_BUDGETS: dict[ReasoningEffort, int] = {"off": 0, "low": 1024, "medium": 2048, "high": 4096}
@@ -85,7 +85,7 @@ class VerifierConfig(RecipeTable):
 
     type: str
     """The check's name: a check of the family, a built-in check, one of an installed package, or one that `path` defines."""
-    path: str | None = None
+    path: ProgramFile | None = None
     """A Python file that defines the check; searched in the recipe's folder, the working directory and the project."""
 
     @property

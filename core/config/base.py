@@ -1,9 +1,17 @@
-"""What a table of a recipe is."""
+"""What a table of a recipe is, and the marks of keys that name a file, a program, an endpoint or a variable with a key.
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, get_args
+A mark is in the type of a key, so that whoever must know such keys (a server for untrusted clients, the reader of a stranger's
+run, `extends`) finds them in the tables of any plugin.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+
+Mark = Literal["endpoint", "file", "folder", "program", "command", "variable"]
 
 
 class RecipeTable(BaseModel):
@@ -15,50 +23,71 @@ class RecipeTable(BaseModel):
     """Whether the table can change samples, dataset or student. Of a plugin's section only."""
 
 
-class _EndpointMarker:
-    """Marks the type of a key that names an endpoint, which would get prompts or keys."""
+@dataclass(frozen=True)
+class _Marker:
+    mark: Mark
 
 
-class _FileMarker:
-    """Marks the type of a key that names a file or folder."""
-
-
-Endpoint = Annotated[str, _EndpointMarker()]
-"""A key that names an endpoint: what a server for untrusted clients checks, whichever plugin the table is of."""
-FileName = Annotated[str, _FileMarker()]
-"""A key that names a file or folder, searched in the recipe's folder, the working directory and the project, so that `extends`
-moves it, whichever plugin the table is of.
+Endpoint = Annotated[str, _Marker("endpoint")]
+"""A key that names an endpoint, which would get prompts or keys."""
+FileName = Annotated[str, _Marker("file")]
+"""A key that names a file, resolved like all files of a recipe: in its folder, the working directory or the project. The file's
+content is part of the run's identity. A check gets the absolute path.
 """
+FolderName = Annotated[str, _Marker("folder")]
+"""As `FileName`, of a folder, or of a file that its plugin itself makes part of the run's identity."""
+ProgramFile = Annotated[str, _Marker("program")]
+"""As `FileName`, of a file that is executed: never inherited by `extends`."""
+CommandLine = Annotated[tuple[str, ...], _Marker("command")]
+"""A program that is started, with its arguments: never inherited either."""
+KeyVariable = Annotated[str, _Marker("variable")]
+"""The environment variable whose key is sent to the `Endpoint` in the same table."""
 
 
-def list_endpoints(table: BaseModel, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every endpoint in a table and its inner tables, with its dotted path."""
-    for name, field in type(table).model_fields.items():
-        value, path = getattr(table, name), f"{where}{name}"
-        if isinstance(value, BaseModel):
-            yield from list_endpoints(value, f"{path}.")
-        elif isinstance(value, str) and any(map(_is_endpoint, (*field.metadata, field.annotation))):
-            yield path, value
+def find_mark(field: FieldInfo) -> Mark | None:
+    return next((mark for part in (*field.metadata, field.annotation) if (mark := _read_mark(part))), None)
 
 
-def list_endpoint_keys(table: type[BaseModel], where: str = "") -> Iterator[str]:
-    """The dotted paths of the keys of a table that name an endpoint."""
-    for name, field in table.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from list_endpoint_keys(field.annotation, f"{where}{name}.")
-        elif any(map(_is_endpoint, (*field.metadata, field.annotation))):
-            yield f"{where}{name}"
-
-
-def list_file_keys(table: type[BaseModel]) -> list[str]:
-    """The keys of a table that name a file or folder."""
-    return [
-        name
-        for name, field in table.model_fields.items()
-        if any(isinstance(part, _FileMarker) for part in field.metadata)
-    ]
-
-
-def _is_endpoint(annotation: Any) -> bool:
+def _read_mark(annotation: Any) -> Mark | None:
+    if isinstance(annotation, _Marker):
+        return annotation.mark
     inner = (*getattr(annotation, "__metadata__", ()), *get_args(annotation))
-    return isinstance(annotation, _EndpointMarker) or any(map(_is_endpoint, inner))
+    return next((mark for part in inner if (mark := _read_mark(part))), None)
+
+
+def list_tables(value: Any, where: str = "") -> Iterator[tuple[str, BaseModel]]:
+    """A table, and the tables in it at any depth, also in lists and tables of names, each with its dotted path."""
+    if isinstance(value, BaseModel):
+        yield where, value
+        inner: list[tuple[Any, Any]] = list(value)
+    elif isinstance(value, Mapping):
+        inner = list(value.items())
+    else:
+        inner = list(enumerate(value)) if isinstance(value, tuple | list) else []
+    for name, part in inner:
+        yield from list_tables(part, f"{where}.{name}".lstrip("."))
+
+
+def list_marked(table: BaseModel, *marks: Mark) -> Iterator[tuple[str, Any]]:
+    """Every value in a table and its inner tables whose key has one of these marks, with its dotted path."""
+    for where, inner in list_tables(table):
+        for name, field in type(inner).model_fields.items():
+            if find_mark(field) in marks and (value := getattr(inner, name)) is not None:
+                yield f"{where}.{name}".lstrip("."), value
+
+
+def list_inner_types(annotation: Any) -> list[type[BaseModel]]:
+    """The tables in a type, such as `Table | None` or `tuple[Table, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in list_inner_types(part)]
+
+
+def list_marked_keys(annotation: Any, *marks: Mark, where: str = "") -> Iterator[str]:
+    """The dotted paths of the keys of a table, or of a list of tables, that have one of these marks."""
+    for table in list_inner_types(annotation):
+        for name, field in table.model_fields.items():
+            if find_mark(field) in marks:
+                yield f"{where}{name}"
+            else:
+                yield from list_marked_keys(field.annotation, *marks, where=f"{where}{name}.")

@@ -1,20 +1,20 @@
 """Recipes that extend others: `extends = "smoke"`, or a path. Knows tables of TOML and file names, not the meaning of keys.
 
 A recipe replaces the keys of its base, table by table; a list is replaced as a whole. Never inherited are `name` and
-programs: the file of a check, the module of a tool, the command of a tool server. A recipe without one stays data, whatever
-it extends.
+programs: the file of a check, and keys of such a type in the tables of plugins, as the module of a tool. A recipe without one
+stays data, whatever it extends.
 """
 
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.config.base import list_file_keys
+from core.config.agents import VerifierConfig
+from core.config.base import Mark, find_mark, list_inner_types, list_marked_keys
 from core.config.teachers import MODELLESS_DRAFTS, REPLAY_PREFIX
 from core.config.toml_text import parse_toml
 from core.errors import RecipeError, RecipeProblem, suggest_name
@@ -38,8 +38,7 @@ FREE_TABLES = ("extra", "engine")
 """Tables of a teacher with keys of any type."""
 WEIGHTS_PREFIX = "local/"
 """Of the model of a teacher that llama.cpp runs; a file, unless it is a name or from the Hub."""
-PROGRAM_TABLES = {"verifiers": ("checks in", "`path`"), "tools": ("the tools", "`module` or `command`")}
-"""Lists of tables that may name programs: how a sentence names the programs, and their key."""
+PROGRAMS: tuple[Mark, ...] = ("program", "command")
 
 
 class RecipeTables(NamedTuple):
@@ -50,7 +49,7 @@ class RecipeTables(NamedTuple):
     bases: tuple[Path, ...] = ()
     """The files that it extends, nearest first."""
     programs: Mapping[str, tuple[str, ...]] = {}
-    """By table (`verifiers`, `tools`): programs that were inherited; they may not run."""
+    """By table (`verifiers`, or a plugin's section): programs that were inherited; they may not run."""
 
     def find_inherited_programs(self, overrides: Sequence[str]) -> list[RecipeProblem]:
         """The problems of inherited programs, unless `--set` replaces their whole list. `overrides` were applied."""
@@ -58,10 +57,11 @@ class RecipeTables(NamedTuple):
         for table, programs in self.programs.items():
             if any(re.match(rf"\s*{table}\s*=", setting) for setting in overrides):
                 continue
-            has, key = PROGRAM_TABLES[table]
+            has = "checks in" if table == "verifiers" else f"the {table}"
+            keys = " or ".join(f"`{key}`" for key in list_marked_keys(_find_table_type(table), *PROGRAMS))
             what = (
                 f"{self.bases[0]} has {has} {', '.join(programs)}, and a recipe never inherits a program; read it, then list "
-                f"the [[{table}]] in this recipe, each with its {key}"
+                f"the [[{table}]] in this recipe, each with its {keys}"
             )
             problems.append(RecipeProblem(table, what))
         return problems
@@ -140,7 +140,6 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
         ("seeds", "documents"),
         ("seeds", "recording"),
         ("lineage", "real"),
-        *list_section_files(moved),
     ):
         _change_value(moved if not table else moved.get(table), key, move)
     _change_value(moved.get("collapse"), "reference", lambda name: name if name in NAMED_REFERENCES else move(name))
@@ -157,25 +156,55 @@ def relocate_files(data: Mapping[str, Any], folder: Path, new_folder: Path | Non
         _change_value(verifier, "path", move)
         _change_other_values(verifier, {"type", "path"}, move_if_there)
     _change_teachers(moved.get("teachers"), move)
-    for source in _list_tables(moved.get("tools")):
-        _change_value(source, "module", move)
-        _change_value(source, "schemas", move)
-        _change_value(
-            source, "command", lambda words: [*map(move_if_there, words)] if isinstance(words, list) else words
-        )
+
+    _change_sections(moved, move, move_if_there)
     return moved
 
 
-def list_section_files(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The keys of plugins' sections that name files, each with its section; none of a section that cannot be imported, with which
-    no recipe is valid.
-    """
-    found = []
-    for name in data:
-        with suppress(UnusablePlugin):
-            if find_part("section", name):
-                found += [(name, key) for key in list_file_keys(load_part("section", name))]
-    return found
+def list_section_folders(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The keys of plugins' tables that name folders, each with its table."""
+    return [
+        (name, key)
+        for name in list_section_names(data)
+        for _, key, mark in _iterate_marked(data[name], _find_table_type(name))
+        if mark == "folder"
+    ]
+
+
+def _change_sections(data: dict[str, Any], change: Callable[[Any], Any], change_word: Callable[[Any], Any]) -> None:
+    """Change the files in the tables of plugins, and the words of their commands."""
+    for name in list_section_names(data):
+        for table, key, mark in _iterate_marked(data[name], _find_table_type(name)):
+            if mark in ("file", "folder", "program"):
+                table[key] = change(table[key])
+            elif mark == "command" and isinstance(table[key], list):
+                table[key] = [*map(change_word, table[key])]
+
+
+def list_section_names(data: Mapping[str, Any]) -> list[str]:
+    """The sections of plugins that a recipe names; without those that cannot be imported, with which no recipe is valid."""
+    return [name for name in data if name != "verifiers" and _find_table_type(name)]
+
+
+def _find_table_type(name: str) -> Any:
+    """The type of `verifiers`, or of a plugin's section; None for other tables."""
+    if name == "verifiers":
+        return VerifierConfig
+    try:
+        return load_part("section", name) if find_part("section", name) else None
+    except UnusablePlugin:
+        return None
+
+
+def _iterate_marked(value: Any, annotation: Any) -> Iterator[tuple[dict[str, Any], str, Mark]]:
+    """The marked keys of a table or a list of tables of this type, each with the table that it is in."""
+    for table in [value] if isinstance(value, dict) else _list_tables(value):
+        for kind in list_inner_types(annotation):
+            for key, field in kind.model_fields.items():
+                if key in table and (mark := find_mark(field)):
+                    yield table, key, mark
+                elif key in table:
+                    yield from _iterate_marked(table[key], field.annotation)
 
 
 def _change_teachers(teachers: Any, change: Callable[[Any], Any]) -> None:
@@ -219,19 +248,12 @@ def _list_tables(value: Any) -> list[dict[str, Any]]:
     return [table for table in value if isinstance(table, dict)] if isinstance(value, list) else []
 
 
-def list_check_files(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """The files of the recipe's own checks, which are programs."""
-    verifiers = _list_tables(data.get("verifiers"))
-    return tuple(dict.fromkeys(str(table["path"]) for table in verifiers if "path" in table))
-
-
 def list_programs(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The programs that a recipe names, by table; tables without one are left out."""
-    sources = _list_tables(data.get("tools"))
-    tools = [
-        str(table.get("module", table.get("command"))) for table in sources if {"module", "command"} & table.keys()
-    ]
-    found = {"verifiers": list_check_files(data), "tools": tuple(dict.fromkeys(tools))}
+    found: dict[str, tuple[str, ...]] = {}
+    for name in ("verifiers", *list_section_names(data)):
+        marked = _iterate_marked(data.get(name), _find_table_type(name))
+        found[name] = tuple(dict.fromkeys(str(table[key]) for table, key, mark in marked if mark in PROGRAMS))
     return {name: programs for name, programs in found.items() if programs}
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from core.config.base import list_inner_types
 from core.config.difficulty import find_band, parse_bands
 from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
@@ -210,7 +211,7 @@ def _locate_key(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list
     model: type[BaseModel] | None = root
     current: Any = root
     for i, part in enumerate(loc):
-        options = _find_models(current)
+        options = list_inner_types(current)
         tagged = find_filter_table(part) if FilterTable in options and isinstance(part, str) else None
         if tagged is not None and i < len(loc) - 1:
             model = current = tagged
@@ -219,16 +220,10 @@ def _locate_key(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list
         if i < len(loc) - 1:
             if isinstance(part, str) and model and part in model.model_fields:
                 current = model.model_fields[part].annotation
-            nested = _find_models(current)
+            nested = list_inner_types(current)
             if len(nested) == 1:
                 model = nested[0]
     return path, model
-
-
-def _find_models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in getattr(annotation, "__args__", ()) for model in _find_models(part)]
 
 
 def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:

@@ -17,7 +17,6 @@ from core.config.difficulty import PASS_RATE, DifficultyConfig, find_band
 from core.config.filters import DEFAULT_FILTERS, FilterConfig
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig
-from plugins.tools.config import ToolSourceConfig
 from core.errors import RecipeProblem
 from core.hub_reference import remove_revision
 from core.plugins import PartKind, find_part, load_part
@@ -249,8 +248,6 @@ class Recipe(RecipeTable):
     teachers: dict[str, TeacherConfig] = Field({"main": TeacherConfig(model="local/smollm2-135m")})
     topology: TopologyConfig = TopologyConfig()
     agents: AgentsConfig = AgentsConfig()
-    tools: tuple[ToolSourceConfig, ...] = Field((), max_length=16)
-    """Your own tools for the family `tool_calls`, instead of its simulated ones."""
     verifiers: tuple[VerifierConfig, ...] = ()
     difficulty: DifficultyConfig | None = None
     """Without this table, difficulty is not measured."""
@@ -294,6 +291,17 @@ class Recipe(RecipeTable):
         """The table of a plugin; None if the recipe has none."""
         return next((value for _, value in self if isinstance(value, table)), None)
 
+    def section_list(self, table: type[Table]) -> tuple[Table, ...]:
+        """The tables of a plugin's list; empty if the recipe has none."""
+        lists = (value for _, value in self if isinstance(value, tuple))
+        return next((value for value in lists if value and isinstance(value[0], table)), ())
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """The tables of plugins that it names, each a `RecipeTable` or a tuple of them."""
+        names = type(self).model_fields.keys() - Recipe.model_fields.keys()
+        return {name: value for name in sorted(names) if (value := getattr(self, name))}
+
     @property
     def generator_teacher(self) -> TeacherConfig:
         """The teacher of the generator."""
@@ -332,7 +340,7 @@ class Recipe(RecipeTable):
 
 @cache
 def build_recipe_type(sections: frozenset[str]) -> type[Recipe]:
-    """The recipe with the tables of plugins as fields. Raises UnusablePlugin if one cannot be imported."""
+    """The recipe with the tables and lists of tables of plugins as fields. Raises UnusablePlugin if one cannot be imported."""
     fields: dict[str, Any] = {name: (load_part("section", name) | None, None) for name in sorted(sections)}
     return create_model("Recipe", __base__=Recipe, **fields) if fields else Recipe
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from core.config.base import list_marked
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
@@ -42,10 +43,7 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
 
     In a user's own run, a check's program must be unchanged. In another one, nothing may be run, started or sent.
     """
-    programs = {f"verifiers.{i}.path": check.path for i, check in enumerate(recipe.verifiers) if check.path is not None}
-    programs |= {
-        f"tools.{i}.module": source.module for i, source in enumerate(recipe.tools) if source.module is not None
-    }
+    programs = dict(list_marked(recipe, "program"))
     if is_own_run(run, runs):
         recorded = run.read_sources()
         for key, path in programs.items():
@@ -55,9 +53,8 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
                 return f"{path} ({key}) has changed since the run was made"
         return None
     acts = [f"run the file {find_referenced_file(path, folder)} ({key})" for key, path in programs.items()]
-    acts += [
-        f"use the tools of {source.title} (tools.{i})" for i, source in enumerate(recipe.tools) if source.module is None
-    ]
+    acts += [f"start {' '.join(words)} ({key})" for key, words in list_marked(recipe, "command")]
+    acts += [f"send texts to {address} ({key})" for key, address in list_marked(recipe, "endpoint")]
     if recipe.lineage.promote and run.read_parent():
         acts.append("start the student of a release next to it (lineage.promote)")
     for name, teacher in recipe.teachers.items():

@@ -112,11 +112,10 @@ def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, s
     hashes = {f"prompts/{name}": digest for name, digest in prompt_hashes.items()}
     reference = recipe.collapse.reference if recipe.collapse else None
     names = [recipe.seeds.path, recipe.seeds.recording, None if reference in NAMED_REFERENCES else reference]
-    names += [verifier.path for verifier in recipe.verifiers]
     names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
     if recipe.collapse and recipe.collapse.features:
         names += [f"{recipe.collapse.features}/{name}" for name in DICTIONARY_FILES]
-    names += [*plan.check_files, *plan.tool_files, *list_filter_files(recipe.filters), recipe.lineage.real]
+    names += [*plan.check_files, *plan.named_files, *list_filter_files(recipe.filters), recipe.lineage.real]
     for name in filter(None, names):
         path = find_referenced_file(name, plan.folder)
         try:

@@ -1,10 +1,12 @@
-"""What `validate` finds out about a valid recipe beyond its keys: release gate, prices, weights, tools and abilities."""
+"""What `validate` finds out about a valid recipe beyond its keys: gate, prices, weights, abilities, and what plugins find."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from core.config.recipe import list_recipe_plugins
 from core.config.teacher_prices import PriceRecord
+from core.plugins import load_hooks
 from flows.release.release_gate import describe_release_gate
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RecipeFindings(NamedTuple):
-    """All but the gate by name: of the teacher, or of the source of tools."""
+    """All but the gate by name of the teacher."""
 
     gate: str
     prices: Mapping[str, PriceRecord]
@@ -20,12 +22,13 @@ class RecipeFindings(NamedTuple):
     """None if they are not downloaded."""
     abilities: Mapping[str, str]
     """Empty if no teacher was asked."""
-    tools: Mapping[str, Sequence[str]]
+    facts: Mapping[str, Mapping[str, Sequence[str]]]
+    """Of plugins, by their name and source."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "live": self.abilities,
-            "tools": self.tools,
+            **self.facts,
             "gate": self.gate,
             "weights": {name: file and str(file) for name, file in self.weights.items()},
             "prices": {name: record.model_dump(mode="json") for name, record in self.prices.items()},
@@ -33,11 +36,11 @@ class RecipeFindings(NamedTuple):
 
 
 async def inspect_recipe(plan: "RunPlan", *, live: bool) -> RecipeFindings:
-    """With `live`, each teacher is asked a few short questions, and tool servers list their tools.
+    """With `live`, each teacher is asked a few short questions, and plugins ask what they name, as servers of tools.
 
     Raises:
         ProviderError: as `probe_teachers`.
-        RunFailed: as `list_source_tools`.
+        RunFailed: if a source of a plugin cannot be used.
     """
     from teachers.local_weights import list_local_weights
 
@@ -47,14 +50,14 @@ async def inspect_recipe(plan: "RunPlan", *, live: bool) -> RecipeFindings:
         from agents.studies.preview import probe_teachers
 
         abilities = await probe_teachers(plan)
-    tools: dict[str, list[str]] = {}
-    if recipe.tools:
-        from plugins.tools.toolbox.toolbox import list_source_tools
-
-        tools = await list_source_tools(recipe.tools, plan.folder, live=live)
+    facts = {}
+    for name in list_recipe_plugins(recipe):
+        for hooks in load_hooks([name]):
+            if found := await hooks.find_recipe_facts(plan, live=live):
+                facts[name] = found
     gate = describe_release_gate(
         collapse.gate if collapse else True,
         has_reference=bool(collapse and collapse.reference),
         judges_structures=not collapse or collapse.structures,
     )
-    return RecipeFindings(gate, plan.prices, list_local_weights(recipe), abilities, tools)
+    return RecipeFindings(gate, plan.prices, list_local_weights(recipe), abilities, facts)

@@ -16,6 +16,7 @@ from agents.checks.base import Check
 from agents.checks.registry import BUILT_IN_CHECKS
 from agents.families import ALL_FAMILIES
 from agents.families.base import RecipeFamily
+from core.config.base import list_inner_types
 from core.config.filters import FILTER_TABLES, DuplicateFilter
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml_value
@@ -68,8 +69,10 @@ def build_plugin_reference(plugin: Plugin) -> str:
             loaded.setdefault(part.kind, []).append((part.name, import_part(plugin, part)))
     families = [family() for _, family in loaded.get("family", [])]
     parts = []
-    for name, table in loaded.get("section", []):
-        parts += [_format_section(f"`[{name}]`", table), *_format_tables(table, f"{name}.")]
+    for name, section in loaded.get("section", []):
+        title = f"`[{name}]`" if isinstance(section, type) else f"`[[{name}]]`"
+        for table in list_inner_types(section):
+            parts += [_format_section(title, table), *_format_tables(table, f"{name}.")]
     parts += _format_families(families)
     checks = [*(check for _, check in loaded.get("check", [])), *list_family_checks(families)]
     parts += ["## Checks\n", *_format_checks(checks)] if checks else []
@@ -123,17 +126,11 @@ def _format_tables(model: type[BaseModel], where: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if name in FREE_TABLES:
             continue
-        for inner in dict.fromkeys(_list_models(field.annotation)):
+        for inner in dict.fromkeys(list_inner_types(field.annotation)):
             is_mapping = getattr(field.annotation, "__origin__", None) is dict
             path = f"{where}{name}" + (".NAME" if is_mapping else "")
             yield _format_section(f"`[{path}]`", inner)
             yield from _format_tables(inner, f"{path}.")
-
-
-def _list_models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _list_models(part)]
 
 
 def _format_key_table(model: type[BaseModel]) -> str:
@@ -144,7 +141,7 @@ def _format_key_table(model: type[BaseModel]) -> str:
         about = (
             FREE_TABLES.get(name)
             or _format_prose(field.description or "")
-            or ("Its table is below." if _list_models(field.annotation) else "")
+            or ("Its table is below." if list_inner_types(field.annotation) else "")
         )
         words = " ".join(part for part in (about, *_list_limits(field)) if part)
         rows.append(f"| `{field.alias or name}` | {_format_default(field)} | {words} |")

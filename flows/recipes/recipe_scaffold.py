@@ -11,8 +11,9 @@ from agents.families import find_family
 from core.config.inheritance import (
     EXTENDS_KEY,
     RECIPE_FILE_NAME,
-    list_check_files,
-    list_section_files,
+    list_programs,
+    list_section_folders,
+    list_section_names,
     read_recipe_tables,
     relocate_files,
 )
@@ -66,7 +67,7 @@ def create_recipe_folder(name: str, source: str, folder: Path) -> list[str]:
         contents["seeds.jsonl"] = rows
     if built_in:
         contents |= _copy_folder("seeds", "documents", tables.data, origin)
-        for section, key in list_section_files(tables.data):
+        for section, key in list_section_folders(tables.data):
             contents |= _copy_folder(section, key, tables.data, origin)
     contents[RECIPE_FILE_NAME] = _write_recipe(name, folder, RecipeSource(title, moved, built_in), contents).encode()
     _write_files(folder, contents)
@@ -107,7 +108,7 @@ def _copy_prompts(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     """The prompts of the recipe, or else of its family."""
     own = find_referenced_file(str(data["prompts"]), folder) if data.get("prompts") else None
     family = _read_family_name(data)
-    installed = find_family(family, own_tools=bool(data.get("tools"))).prompts
+    installed = find_family(family).for_sections([name for name in list_section_names(data) if data[name]]).prompts
     return {f"prompts/{file}": content for file, content in read_prompt_files(family, own, installed).items()}
 
 
@@ -164,12 +165,8 @@ def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mappi
     if has_student:
         lines += ["# Without a student, the run ends with the dataset.", "# student = false", ""]
     lines += [*_format_seeds(contents, source.data), *_format_teacher(source.data)]
-    if source.data.get("tools"):
-        tools = format_toml({"tools": source.data["tools"]})
-        lines += ["# A tool's module or command is a program, and is never inherited.", tools]
-    if list_check_files(source.data):
-        verifiers = format_toml({"verifiers": source.data["verifiers"]})
-        lines += ["# A check with a `path` is a program, and is never inherited.", verifiers]
+    for table in reversed(list_programs(source.data)):
+        lines += ["# A program is never inherited.", format_toml({table: source.data[table]})]
     if not has_student:
         sees = find_family(_read_family_name(source.data)).has_images
         start = '# start = "layers"' + ("\n# images = {}" if sees else "")
@@ -207,7 +204,9 @@ def _format_seeds(contents: Mapping[str, bytes], data: Mapping[str, Any]) -> lis
         return [about, "[seeds]", 'documents = "documents"', ""]
     about = "# A folder of files: replace them with yours."
     copied = [
-        (table, key) for table, key in list_section_files(data) if any(one.startswith(f"{table}/") for one in contents)
+        (table, key)
+        for table, key in list_section_folders(data)
+        if any(one.startswith(f"{table}/") for one in contents)
     ]
     return [line for table, key in copied for line in (about, f"[{table}]", f'{key} = "{table}"', "")]
 

@@ -21,7 +21,7 @@ STUDENT_WEIGHTS = f"student/{name_student_file()}"
 
 def decide_promotion(run: RunDir, manifest: RunManifest, recipe: Recipe) -> PromotionRecord:
     """The decision on the student of a finished run, by the recipe with which the run was made."""
-    from agents.families import find_family
+    from agents.families import find_recipe_family
 
     reasons = find_promotion_refusals(manifest, recipe)
     if not reasons and (fault := _find_weights_fault(run, manifest)):
@@ -38,7 +38,7 @@ def decide_promotion(run: RunDir, manifest: RunManifest, recipe: Recipe) -> Prom
         max_general_loss=recipe.lineage.max_general_loss,
         verification=describe_verification(
             recipe, run.read_sources(), asks=any(check.asks for check in manifest.checks),
-            writing_prompts=list_writing_prompts(find_family(recipe.family, own_tools=bool(recipe.tools))),
+            writing_prompts=list_writing_prompts(find_recipe_family(recipe)),
         ),
     )  # fmt: skip
 

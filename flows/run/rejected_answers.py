@@ -28,10 +28,10 @@ def find_rejected_answers(
     released: "Iterable[pl.DataFrame]" = (),
 ) -> list[list[Message] | None]:
     """For each conversation a rejected answer to its prompt, from the run or from `released`, the pairs of earlier releases."""
-    from agents.families import find_family
+    from agents.families import find_recipe_family
     from flows.data.preference_pairs import find_preference_pairs, match_rejected_answers
 
-    family = find_family(recipe.family, own_tools=bool(recipe.tools))
+    family = find_recipe_family(recipe)
     found = find_preference_pairs(read_finished_samples(run), family, recipe)
     earlier = (read_row_pair(row) for pairs in released for row in pairs.iter_rows(named=True))
     rejected = match_rejected_answers(conversations, found, earlier)

@@ -160,12 +160,10 @@ def _split_run_pairs(
     """Preference pairs, each in the split of its prompt. Records the counts of the run's own pairs in the manifest."""
     import polars as pl
 
-    from agents.families import find_family
+    from agents.families import find_recipe_family
     from flows.data.preference_pairs import find_preference_pairs, split_preference_pairs
 
-    pairs = find_preference_pairs(
-        read_finished_samples(run), find_family(recipe.family, own_tools=bool(recipe.tools)), recipe
-    )
+    pairs = find_preference_pairs(read_finished_samples(run), find_recipe_family(recipe), recipe)
     own, manifest.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
     write_parquet(run.pairs_file, drop_empty_turn_fields(pl.concat(own)))
     all_pairs = pl.concat([*released, *own])

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, list_recipe_plugins
 from core.config.teacher_prices import PriceRecord
 from core.config.teachers import PRICE_KEYS
 from core.errors import RecipeError
+from core.plugins import load_hooks
 from core.secrets import redact_text
 from flows.recipes.recipe_findings import RecipeFindings
 from flows.terminal.text_format import format_count, replace_unsafe_characters
@@ -29,15 +30,13 @@ def format_recipe_summary(recipe: Recipe) -> list[str]:
             for name, teacher in recipe.teachers.items()
         ),
         "agents": ", ".join(filter(None, [recipe.topology.kind, f"generator {agents.generator.teacher}", critic])),
-        "tools": ", ".join(source.title for source in recipe.tools) or "the family's",
+        **dict(line for hooks in load_hooks(list_recipe_plugins(recipe)) for line in hooks.list_recipe_lines(recipe)),
         "checks": ", ".join(check.type for check in recipe.verifiers) or "none",
         "difficulty": _describe_difficulty(recipe),
         "filters": ", ".join(entry.type for entry in recipe.filters) or "none",
         "dataset": ", ".join(recipe.dataset.formats),
         "student": f"starts from {recipe.student.start}" if recipe.student else "none",
     }
-    if not recipe.tools:
-        del parts["tools"]
     if not recipe.difficulty:
         del parts["difficulty"]
     wide = max(9, *map(len, parts))
@@ -58,7 +57,11 @@ def format_findings(findings: RecipeFindings, recipe: Recipe) -> list[str]:
         *format_price_notes(recipe, findings.prices),
         *(f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in findings.weights.items()),
         *(f"teacher {name}: {text}" for name, text in findings.abilities.items()),
-        *(f"tools of {source}: {', '.join(names)}" for source, names in findings.tools.items()),
+        *(
+            f"{kind} of {source}: {', '.join(names)}"
+            for kind, found in findings.facts.items()
+            for source, names in found.items()
+        ),
     ]
 
 

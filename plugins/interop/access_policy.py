@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from core.config.base import list_endpoints
+from core.config.base import find_mark, list_marked, list_tables
 from core.config.inheritance import read_recipe_tables
 from core.config.loading import load_recipe
 from core.config.recipe import Recipe
@@ -173,8 +173,7 @@ class AccessPolicy:
 
     def _find_outside_endpoints(self, recipe: Recipe) -> Iterator[RecipeProblem]:
         urls = {f"teachers.{name}.base_url": teacher.base_url for name, teacher in recipe.teachers.items()}
-        urls |= {f"tools.{number}.url": source.url for number, source in enumerate(recipe.tools)}
-        urls |= dict(list_endpoints(recipe))
+        urls |= dict(list_marked(recipe, "endpoint"))
         if recipe.student and recipe.student.distillation.uses_endpoint:
             urls["student.distillation.teacher"] = recipe.student.distillation.teacher
         allowed = {parse_endpoint(url) for url in self.allowed_urls}
@@ -196,9 +195,10 @@ class AccessPolicy:
             f"teachers.{name}": (teacher.api_key_env, teacher.base_url, teacher.model.partition("/")[0])
             for name, teacher in recipe.teachers.items()
         }
-        sent |= {
-            f"tools.{i}": (source.api_key_env, source.url, "") for i, source in enumerate(recipe.tools) if source.url
-        }
+        for where, table in list_tables(recipe):
+            marked = {find_mark(field): getattr(table, name) for name, field in type(table).model_fields.items()}
+            if marked.get("variable") and marked.get("endpoint"):
+                sent[where] = (marked["variable"], marked["endpoint"], "")
         if recipe.student and recipe.student.distillation.uses_endpoint:
             distillation = recipe.student.distillation
             sent["student.distillation"] = (distillation.api_key_env, distillation.teacher, "")
@@ -250,12 +250,8 @@ class AccessPolicy:
 def _find_programs(recipe: Recipe) -> Iterator[RecipeProblem]:
     allow = "which this server does not run; the user can read it and start the server with --allow-code"
     program = f"names a program, {allow}"
-    for number, verifier in enumerate(recipe.verifiers):
-        if verifier.path:
-            yield RecipeProblem(f"verifiers.{number}.path", program)
-    for number, source in enumerate(recipe.tools):
-        if source.module or source.command:
-            yield RecipeProblem(f"tools.{number}", program)
+    for where, _ in list_marked(recipe, "program", "command"):
+        yield RecipeProblem(where, program)
     for name, teacher in recipe.teachers.items():
         if teacher.engine:
             yield RecipeProblem(f"teachers.{name}.engine", f"names options of a program, {allow}")

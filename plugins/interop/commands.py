@@ -113,7 +113,9 @@ def skill_command(
 
 
 def _check_mcp_package() -> None:
-    from plugins.tools.toolbox.mcp_server import mcp_problem
+    from importlib.util import find_spec
 
-    if problem := mcp_problem():
-        raise UsageError(problem)
+    from core.installation import format_install_command
+
+    if find_spec("mcp") is None:
+        raise UsageError(f"the MCP server needs the extra `mcp`: run {format_install_command('mcp')}")

@@ -7,15 +7,21 @@ from core.plugins import Part, Plugin
 
 
 def _load_config() -> Any:
-    from plugins.tools.config import ToolSourceConfig
+    from plugins.tools.config import ToolSources
 
-    return tuple[ToolSourceConfig, ...]
+    return ToolSources
 
 
 def _load_family() -> Any:
     from plugins.tools.families.tool_calls import ToolCallsFamily
 
     return ToolCallsFamily
+
+
+def _load_check() -> Any:
+    from plugins.tools.checks.tool_schema import tool_schema_check
+
+    return tool_schema_check
 
 
 def _load_simulated_script() -> Any:
@@ -44,6 +50,7 @@ PLUGIN = Plugin(
     parts=(
         Part("section", "tools", _load_config),
         Part("family", "tool_calls", _load_family),
+        Part("check", "tool_schema", _load_check),
         Part("script", "tool_calls", _load_simulated_script),
         Part("script", "user_tools", _load_own_script),
         Part("hooks", "tools", _load_hooks),

@@ -1,11 +1,11 @@
 """The user's own tools in a recipe: Python modules and MCP servers, one per table of `[[tools]]`. Knows no family."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from core.addresses import normalize_base_url
-from core.config.base import RecipeTable
+from core.config.base import CommandLine, Endpoint, FileName, KeyVariable, ProgramFile, RecipeTable
 from core.secrets import validate_variable_name
 
 
@@ -15,19 +15,19 @@ class ToolSourceConfig(RecipeTable):
     A module or a command is a program: a recipe never inherits it through `extends`.
     """
 
-    module: str | None = None
+    module: ProgramFile | None = None
     """A Python file whose public functions are tools. It runs in the sandbox, with the standard library only; searched in the
     recipe's folder, the working directory and the project."""
-    schemas: str | None = None
+    schemas: FileName | None = None
     """With `module`: a JSON file with the tools' names, descriptions and JSON schemas. Default: they are derived from type hints
     and docstrings."""
-    command: tuple[str, ...] | None = Field(None, min_length=1)
+    command: CommandLine | None = Field(None, min_length=1)
     """An MCP server over stdio: the program and its arguments. It is started in the recipe's folder, with your rights."""
     env: tuple[str, ...] = ()
     """With `command`: names of environment variables that the server gets, in addition to PATH, HOME and LANG."""
-    url: str | None = None
+    url: Endpoint | None = None
     """An MCP server over streamable HTTP."""
-    api_key_env: str = ""
+    api_key_env: KeyVariable = ""
     """With `url`: the environment variable with the server's key, sent as a bearer token."""
     only: tuple[str, ...] = ()
     """The tools to offer, by name. Default: all."""
@@ -65,3 +65,7 @@ class ToolSourceConfig(RecipeTable):
     def title(self) -> str:
         """The source in a few words, without a key."""
         return self.module or self.url or " ".join(self.command or ())
+
+
+ToolSources = Annotated[tuple[ToolSourceConfig, ...], Field(max_length=16)]
+"""The section `[[tools]]`."""

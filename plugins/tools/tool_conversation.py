@@ -12,15 +12,15 @@ from typing import Any
 from pydantic import Field
 
 from agents.calls.agent_context import LocalAgentContext
-from agents.checks.structure.tool_schema import find_call_fault
 from agents.reply_schema import InvalidReply, ReplySchema, T
 from agents.roles.sample_state import AgentHandover, SampleState
 from agents.sources.conditions import format_conditions
+from core.errors import UsageError
+from core.sample import REPAIR_STRIDE, AgentTurn, ToolCall, label_turns, text_digest
+from plugins.tools.checks.tool_schema import find_call_fault
 from plugins.tools.toolbox.tool_module import MadeCall
 from plugins.tools.toolbox.tool_spec import ToolResult, ToolSpec, build_failure
 from plugins.tools.toolbox.toolbox import Toolbox, ToolStep
-from core.errors import UsageError
-from core.sample import REPAIR_STRIDE, AgentTurn, ToolCall, label_turns, text_digest
 from teachers.base import CallFailed, CallKey
 
 MAX_CALLS = 4
@@ -82,6 +82,7 @@ class _ConversationWriter:
         self._progress = state["progress"]
         self._asked = asked
         self._options: Any = context.plan.options
+        self._toolbox: Toolbox = context.dispatcher.resources
         self._tools: list[ToolSpec] = []
         self._world = ""
         self._turns: list[TurnValues] = []
@@ -104,8 +105,8 @@ class _ConversationWriter:
         data, index = self._seed.data, self._seed.index
         rng = Random(f"{self._context.recipe.seed}/tools/{self._context.sample_number(index)}")
 
-        async def find_tools(toolbox: Toolbox) -> str:
-            tools = {tool.name: tool for tool in toolbox.tools}
+        async def find_tools() -> str:
+            tools = {tool.name: tool for tool in self._toolbox.tools}
             if unknown := [name for name in data["fitting"] if name not in tools]:
                 raise UsageError(
                     f"seed {self._seed.id}: there is no tool {unknown[0]!r}, which its `tools` name; there are {', '.join(tools)}"
@@ -121,7 +122,7 @@ class _ConversationWriter:
         self._needed = str(drawn["needed"])
         self._tools = [ToolSpec.model_validate(tool) for tool in drawn["tools"]]
         self._world = await self._context.remember(
-            f"{index}/world", lambda toolbox: toolbox.describe_world(self._world_seed)
+            f"{index}/world", lambda: self._toolbox.describe_world(self._world_seed)
         )
 
     async def _answer(self) -> None:
@@ -150,7 +151,7 @@ class _ConversationWriter:
         faults = [find_call_fault(call, offered, strict=True) for call in calls]
         sound = [call for call, fault in zip(calls, faults, strict=True) if fault is None]
         step = ToolStep(str(self._next_key()), self._world_seed, tuple(self._made), sound)
-        made = iter(await self._context.call_tools(step) if sound else [])
+        made = iter(await self._toolbox.call_tools(step, self._context.ledger) if sound else [])
         results = [next(made) if fault is None else build_failure(fault, undone=True) for fault in faults]
         if broken := next((result.broken for result in results if result.broken), ""):
             raise InvalidReply(broken)

@@ -13,7 +13,6 @@ from agents.calls.dispatcher import RequestDispatcher
 from agents.calls.reply_cache import DisabledReplyCache, ReplyCache
 from agents.planning.run_plan import RunPlan, build_plan
 from agents.planning.seeds import RunSeeds
-from plugins.tools.toolbox.toolbox import open_toolbox
 from agents.topologies.sample_production import produce_samples
 from core.config.recipe import Recipe
 from core.project_files import PROJECT
@@ -77,7 +76,7 @@ async def open_scripted_dispatcher(
     with RunBudget(recipe.budget, folder / "spend.jsonl", plan.max_calls_per_sample()) as budget:
         account = BudgetAccount(budget, stop_signal, recipe.teachers["main"])
         sample_slots = RateLimiter(round(teacher.slots * 1.5))
-        async with open_toolbox(recipe.tools, plan.folder) as toolbox:
+        async with plan.family.open_resources(recipe, plan.folder) as resources:
             yield RequestDispatcher(
                 {"main": teacher},
                 {"main": account},
@@ -86,7 +85,7 @@ async def open_scripted_dispatcher(
                 stop_signal,
                 folder,
                 sample_slots,
-                toolbox,
+                resources,
             )
 
 

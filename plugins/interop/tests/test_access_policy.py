@@ -51,7 +51,7 @@ def build_policy(root: Path, **allowed: object) -> AccessPolicy:
         ("seeds.draw.tone=../outside.jsonl", "seeds.draw.tone: "),
         ('filters=[{type="contamination", sets=["../outside.jsonl"]}]', "filters.0.sets.0: "),
         ('verifiers=[{type="mine", path="check.py"}]', "verifiers.0.path: names a program"),
-        ('tools=[{command=["sh", "-c", "true"]}]', "tools.0: names a program"),
+        ('tools=[{command=["sh", "-c", "true"]}]', "tools.0.command: names a program"),
         ('teachers.main={model="vllm/a", engine={trust_remote_code=true}}', "teachers.main.engine: names options of a program"),
         ("teachers.main.base_url=https://example.com/v1", "--allow-url https://example.com"),
         ("teachers.main.base_url=http://localhost.example.com/v1", "--allow-url http://localhost.example.com"),

@@ -14,15 +14,7 @@ from typing import Any, NamedTuple
 from agents.checks import Finding, Options, Subject, build_finding, check
 from agents.checks.text.value_in_text import find_leaf_fault, iter_leaves
 from agents.checks.text.written_numbers import read_written
-from plugins.tools.simulation import SIMULATED_TOOLS
-from plugins.tools.simulation.conversation_plan import (
-    KINDS_WITHOUT_CALL,
-    PlannedCall,
-    PlannedTurn,
-    dump_json,
-    is_same_call,
-    parse_planned_turn,
-)
+from core.sample import Message
 from plugins.tools.checks.reply_facts import (
     TEXT_SEPARATOR,
     KnownFacts,
@@ -34,11 +26,19 @@ from plugins.tools.checks.reply_facts import (
     read_reply_facts,
     value_lines,
 )
+from plugins.tools.simulation import SIMULATED_TOOLS
+from plugins.tools.simulation.conversation_plan import (
+    KINDS_WITHOUT_CALL,
+    PlannedCall,
+    PlannedTurn,
+    dump_json,
+    is_same_call,
+    parse_planned_turn,
+)
 from plugins.tools.simulation.scenario_domains import CATALOGUE
 from plugins.tools.simulation.simulated_tool import run_tool
 from plugins.tools.simulation.simulated_world import AUTHORS, TITLES
 from plugins.tools.simulation.town_map import TOWNS
-from core.sample import Message
 
 SKIES = {
     "clear": ("clear", "clear skies", "sunny", "sunshine", "cloudless", "fair", "bright"),

@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import Any
 
 from agents.checks import Finding, Options, Subject, build_finding, check
-from agents.checks.structure.tool_schema import tool_parameter_schemas
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves
 from agents.checks.text.written_numbers import fold_text, read_written
 from plugins.tools.checks.conversation_checks import (
@@ -22,7 +21,6 @@ from plugins.tools.checks.conversation_checks import (
     list_error_faults,
     split_turns,
 )
-from plugins.tools.simulation.conversation_plan import PlannedCall, dump_json
 from plugins.tools.checks.reply_facts import (
     TEXT_SEPARATOR,
     UNITS,
@@ -32,6 +30,8 @@ from plugins.tools.checks.reply_facts import (
     read_reply_facts,
     value_lines,
 )
+from plugins.tools.checks.tool_schema import tool_parameter_schemas
+from plugins.tools.simulation.conversation_plan import PlannedCall, dump_json
 from plugins.tools.toolbox.tool_spec import ERROR_PREFIX
 
 NO_DAY = date(2001, 1, 1)

@@ -6,7 +6,7 @@ generator writes the conversation, and its calls are executed again. Knows no te
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from random import Random
 from typing import Annotated, Any, ClassVar, Self
@@ -15,8 +15,12 @@ from pydantic import Field, model_validator
 
 from agents.checks import Options
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
-from plugins.tools.simulation import SIMULATED_TOOLS
+from agents.reply_schema import InvalidReply, ReplySchema
+from core.sample import Candidate, Message, Seed, ToolCall
 from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
+from plugins.tools.families.conversation_form import HERMES, INTROS, TOOL_DEFAULTS, TOOL_PROMPTS
+from plugins.tools.families.user_tools import UserToolsFamily
+from plugins.tools.simulation import SIMULATED_TOOLS
 from plugins.tools.simulation.conversation_plan import (
     PlannedCall,
     TurnKind,
@@ -28,30 +32,11 @@ from plugins.tools.simulation.conversation_plan import (
 from plugins.tools.simulation.scenario_domains import DOMAINS_BY_NAME, Domain
 from plugins.tools.simulation.simulated_tool import WorldState, run_tool
 from plugins.tools.simulation.simulated_world import CALENDAR_DAYS, EVERYTHING, add_days
-from agents.reply_schema import InvalidReply, ReplySchema
-from core.sample import Candidate, Message, Seed, ToolCall
 
 MAX_CALLS = 4
 """Of one turn."""
 DATE_IN_PLAN = re.compile(r"\b\d{4}-\d\d-\d\d\b")
-HERMES = """{intro}
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-{tools}
-</tools>
-
-For each function call, return a JSON object with the function's name and its arguments within <tool_call></tool_call> XML tags:
-<tool_call>
-{{"name": <function-name>, "arguments": <arguments-as-json-object>}}
-</tool_call>"""
-"""The form of NousResearch's Hermes models, which Qwen's chat template writes too."""
-INTROS = (
-    "You are a helpful assistant that can call functions. Call one only where it is needed, and never make up arguments.",
-    "You are an assistant with tools. Use them where they help; ask when something that they need is missing.",
-    "Answer the user's requests. You may call functions, and you answer in words from what they return.",
-    "You help people with everyday matters and may call the functions below. If none fits, say so.",
-)
+USER_TOOLS = UserToolsFamily()
 
 
 class DraftCall(ReplySchema):
@@ -108,22 +93,15 @@ class ToolOptions(Options):
 
 class ToolCallsFamily(RecipeFamily):
     name = "tool_calls"
+    prompts = TOOL_PROMPTS / "tool_calls"
     fields = ("tools", "turns")
     options = ToolOptions
     checks = (tool_use_check, tool_arguments_check, tool_result_check)
-    # Calls are JSON whose names repeat, and a plain no is a right answer, so no filter for prose. One question back can answer
-    # many requests.
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "collapse": {"kind": "json"},
-        "agents": {"generator": {"max_tokens": 1200, "examples": 3}},
-        "verifiers": [
-            {"type": "tool_schema"},
-            {"type": "tool_use"},
-            {"type": "tool_arguments"},
-            {"type": "tool_result"},
-        ],
-        "filters": [{"type": "exact"}, {"type": "minhash"}],
-    }
+    defaults: ClassVar[Mapping[str, Any]] = TOOL_DEFAULTS
+
+    def for_sections(self, names: Collection[str]) -> RecipeFamily:
+        """With `[[tools]]`, the engine whose calls are executed by them."""
+        return USER_TOOLS if "tools" in names else self
 
     def condition(self, row: Mapping[str, Any], options: ToolOptions, rng: Random) -> dict[str, Any]:
         names = row["tools"]

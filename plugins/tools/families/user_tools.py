@@ -4,24 +4,28 @@ A seed says what the user wants and which kind each turn is; tools are drawn whe
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-import prompts
 from agents.checks import Options
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
-from plugins.tools.families.tool_calls import HERMES, INTROS, ToolCallsFamily
+from agents.reply_schema import InvalidReply, ReplySchema
+from core.config.recipe import Recipe
+from core.errors import RecipeProblem
+from core.sample import Candidate, Message, Seed, ToolCall
 from plugins.tools.checks.user_tool_checks import (
     user_tool_arguments_check,
     user_tool_result_check,
     user_tool_use_check,
 )
-from agents.reply_schema import InvalidReply, ReplySchema
-from core.sample import Candidate, Message, Seed, ToolCall
+from plugins.tools.config import ToolSourceConfig
+from plugins.tools.families.conversation_form import HERMES, INTROS, TOOL_DEFAULTS, TOOL_PROMPTS
+from plugins.tools.toolbox.toolbox import Toolbox, list_tool_problems, open_toolbox
 
 PEOPLE = (
     "a student", "a retired teacher", "a shop owner", "a nurse", "a software tester", "a farmer", "a journalist",
@@ -80,13 +84,26 @@ class ToolTranscript(ReplySchema):
 
 class UserToolsFamily(RecipeFamily):
     name = "tool_calls"
-    prompts = Path(prompts.__file__).parent / "user_tools"
+    prompts = TOOL_PROMPTS / "user_tools"
     fields = ("tools", "turns")
     options = UserToolOptions
     writes = ("request", "step")
     checks = (user_tool_use_check, user_tool_arguments_check, user_tool_result_check)
     seeded_by = ("path", "itself")
-    defaults: ClassVar[Mapping[str, Any]] = ToolCallsFamily.defaults
+    defaults: ClassVar[Mapping[str, Any]] = TOOL_DEFAULTS
+    converses = True
+    own_process_reason = "tools are executed by the run's own process"
+
+    def list_problems(self, recipe: Recipe, folder: Path) -> Iterable[RecipeProblem]:
+        return list_tool_problems(recipe.section_list(ToolSourceConfig), folder)
+
+    def open_resources(self, recipe: Recipe, folder: Path) -> AbstractAsyncContextManager[Toolbox]:
+        return open_toolbox(recipe.section_list(ToolSourceConfig), folder)
+
+    async def write_draft(self, context: Any, state: Any) -> Any:
+        from plugins.tools.tool_conversation import write_tool_conversation
+
+        return await write_tool_conversation(context, state)
 
     def draft_calls(self, options: UserToolOptions) -> int:
         return max(options.turns) * (2 + options.rounds)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any
 
+from plugins.tools.scripts.user_tools import SCRIPT as USER_TOOLS_SCRIPT
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import TeacherScript
-from plugins.tools.scripts.user_tools import SCRIPT as USER_TOOLS_SCRIPT
 
 CORRECT_SHARE = 0.6
 """Share of the drafts without a mistake on purpose."""

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from plugins.tools.toolbox.mcp_server import McpServer, find_server_problem
-from plugins.tools.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
-from plugins.tools.config import ToolSourceConfig
 from core.errors import RunFailed
 from core.sample import ToolCall
+from plugins.tools.config import ToolSourceConfig
+from plugins.tools.toolbox.mcp_server import McpServer, find_server_problem
+from plugins.tools.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
 from tests.support.http_serving import serve_handler
 from tests.support.waiting import HANG_SECONDS, wait_until
 
-SERVERS = Path(__file__).parents[2] / "support" / "tool_servers"
+SERVERS = Path(__file__).parent / "tool_servers"
 LIBRARY = (sys.executable, str(SERVERS / "library_server.py"))
 HOSTILE = (sys.executable, str(SERVERS / "hostile_server.py"))
 pytestmark = pytest.mark.skipif(

@@ -8,15 +8,16 @@ import pytest
 
 import prompts
 from agents.checks import Subject
-from agents.checks.structure.tool_schema import tool_schema_check
-from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
-from plugins.tools.simulation import SIMULATED_TOOLS
-from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
-from plugins.tools.simulation.simulated_tool import run_tool
 from agents.reply_schema import Review
 from core.project_files import PROJECT
 from core.sample import Seed
 from core.storage.recording import read_recording
+from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
+from plugins.tools.checks.tool_schema import tool_schema_check
+from plugins.tools.families.conversation_form import TOOL_PROMPTS
+from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
+from plugins.tools.simulation import SIMULATED_TOOLS
+from plugins.tools.simulation.simulated_tool import run_tool
 from plugins.tools.tests.test_tool_conversations import fault
 from plugins.tools.tests.tool_conversations import WORLD, subject_of
 
@@ -164,7 +165,7 @@ def test_a_distance_in_an_error_may_be_told(reply: str, right: bool) -> None:
 
 @pytest.mark.parametrize("family", ["tool_calls", "user_tools"])
 def test_the_critics_examples_quote_what_they_see(family: str) -> None:
-    messages = prompts.load_prompt(family, "critic").messages
+    messages = prompts.load_prompt(family, "critic", None, TOOL_PROMPTS / family).messages
     scores, faultless = set(), 0
     for asked, answered in zip(messages[1:-1:2], messages[2::2], strict=True):
         review = Review.model_validate_json(answered.content)
@@ -179,6 +180,6 @@ def test_the_critics_examples_quote_what_they_see(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["tool_calls", "user_tools"])
 def test_a_revision_shows_what_was_written_and_what_is_wrong_with_it(family: str) -> None:
-    prompt = prompts.load_prompt(family, "revise")
+    prompt = prompts.load_prompt(family, "revise", None, TOOL_PROMPTS / family)
     assert {"draft", "faults"} <= prompt.placeholders
     assert "add no rule" in " ".join(prompt.messages[-1].content.split())

@@ -12,22 +12,22 @@ import jsonschema
 import pytest
 
 import prompts
-from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
-from plugins.tools.simulation import SIMULATED_TOOLS, TOOL_CHAINS
-from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
-from plugins.tools.simulation.scenario_domains import CATALOGUE
-from plugins.tools.simulation.simulated_tool import run_tool
-from plugins.tools.simulation.simulated_world import TITLES, WORLD_SECTIONS, draw_world
-from plugins.tools.simulation.town_map import TOWNS
 from agents.planning.run_plan import RunPlan
 from core.errors import RecipeError, UsageError
 from core.sample import Message, Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
-from teachers.fake.fake_teacher import FakeTeacher
+from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
+from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
 from plugins.tools.scripts.tool_calls import write_conversation
-from tests.agents.checks.rows import check_each
+from plugins.tools.simulation import SIMULATED_TOOLS, TOOL_CHAINS
+from plugins.tools.simulation.scenario_domains import CATALOGUE
+from plugins.tools.simulation.simulated_tool import run_tool
+from plugins.tools.simulation.simulated_world import TITLES, WORLD_SECTIONS, draw_world
+from plugins.tools.simulation.town_map import TOWNS
 from plugins.tools.tests.test_tool_conversations import fault
 from plugins.tools.tests.tool_conversations import TURNS, WORLD, subject_of
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
 FAKE = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0"]
@@ -229,7 +229,7 @@ def test_chains_link_tools_that_there_are() -> None:
 
 def test_the_prompts_own_examples_pass_every_check() -> None:
     """The calls run in another world, whose results are in the prompt."""
-    prompt = prompts.load_prompt("tool_calls", "generator")
+    prompt = prompts.load_prompt("tool_calls", "generator", None, ToolCallsFamily.prompts)
     for example in prompt.examples:
         draft = ToolDraft.model_validate_json(example)
         assert all(turn.request and turn.reply for turn in draft.turns)

@@ -9,18 +9,18 @@ import pytest
 
 from agents.checks import Check, Subject
 from agents.checks.base import CheckBroken
-from agents.checks.structure.tool_schema import tool_schema_check
+from core.sample import Candidate, Message, Seed, ToolCall
 from plugins.tools.checks.conversation_checks import (
     find_grounding_fault,
     tool_arguments_check,
     tool_result_check,
     tool_use_check,
 )
-from plugins.tools.simulation.conversation_plan import PlannedCall
 from plugins.tools.checks.reply_facts import TEXT_SEPARATOR, append_dates, value_lines
-from core.sample import Candidate, Message, Seed, ToolCall
-from tests.agents.checks.rows import check_each
+from plugins.tools.checks.tool_schema import tool_schema_check
+from plugins.tools.simulation.conversation_plan import PlannedCall
 from plugins.tools.tests.tool_conversations import TODAY, TURNS, subject_of
+from tests.agents.checks.rows import check_each
 
 GOLDEN = Path(__file__).parent / "golden"
 CHECKS = {check.name: check for check in (tool_schema_check, tool_use_check, tool_arguments_check, tool_result_check)}

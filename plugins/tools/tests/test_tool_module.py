@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from core.project_files import PROJECT
+from core.sample import ToolCall
+from plugins.tools.config import ToolSourceConfig
 from plugins.tools.toolbox.tool_module import MadeCall, ToolModule
 from plugins.tools.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
 from plugins.tools.toolbox.toolbox import Toolbox, ToolStep, list_tool_problems
-from plugins.tools.config import ToolSourceConfig
-from core.project_files import PROJECT
-from core.sample import ToolCall
 
 COUNTER = '''
 import random, sys, time

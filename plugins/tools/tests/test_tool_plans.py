@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
+from core.project_files import PROJECT
+from core.sample import Seed
+from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.tools.families.tool_calls import ToolCallsFamily
+from plugins.tools.scripts.tool_calls import write_conversation
 from plugins.tools.simulation import SIMULATED_TOOLS, TOOL_CHAINS
 from plugins.tools.simulation.scenario_domains import CATALOGUE, DOMAINS, DOMAINS_BY_NAME
 from plugins.tools.simulation.scenarios import CROSSINGS, LIBRARY_GOALS, LIBRARY_VISITORS, scenario_lines
 from plugins.tools.simulation.simulated_tool import run_tool
 from plugins.tools.simulation.simulated_world import EVERYTHING, WORLD_SECTIONS, draw_world
 from plugins.tools.simulation.town_map import REGIONS, road_km
-from core.project_files import PROJECT
-from core.sample import Seed
-from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
-from plugins.tools.scripts.tool_calls import write_conversation
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
 SETTINGS = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "samples=3000", "task.turns=[1,2,3]"]

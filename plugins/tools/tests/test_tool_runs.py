@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from core.errors import RecipeError
-from core.project_files import PROJECT
 from core.sample import RejectionReason, Sample, SampleStatus
 from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
@@ -21,7 +20,7 @@ from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.forked import FORKS, Program
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
-LIBRARY = PROJECT / "tests" / "support" / "tool_servers" / "library_server.py"
+LIBRARY = Path(__file__).parent / "tool_servers" / "library_server.py"
 FAKE = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0"]
 SERVED = """
 name = "served"
@@ -167,7 +166,7 @@ def test_a_program_of_tools_is_never_inherited(tmp_path: Path) -> None:
             load_recipe_plan(str(tmp_path / "own.toml"))
     (tmp_path / "own.toml").write_text('name = "own"\nextends = "base.toml"\n[[tools]]\nmodule = "mine.py"\n')
     plan = load_recipe_plan(str(tmp_path / "own.toml"))
-    assert plan.tool_files == ["mine.py"]
+    assert plan.named_files == ["mine.py"]
     before = hash_recipe_sources(plan)
     (tmp_path / "mine.py").write_text("def hello() -> str:\n    'Greet.'\n    return 'good day'\n")
     assert hash_recipe_sources(load_recipe_plan(str(tmp_path / "own.toml")))["mine.py"] != before["mine.py"]
@@ -179,7 +178,7 @@ def test_the_files_of_a_command_with_relative_paths_are_part_of_the_identity(tmp
     command = [sys.executable, "-c", "x" * 5000, "server.py", str(tmp_path / "server.py")]
     recipe = f'name = "own"\nfamily = "tool_calls"\n[seeds]\n[[tools]]\ncommand = {json.dumps(command)}\n'
     (tmp_path / "own.toml").write_text(recipe)
-    assert load_recipe_plan(str(tmp_path / "own.toml")).tool_files == ["server.py"]
+    assert load_recipe_plan(str(tmp_path / "own.toml")).named_files == ["server.py"]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from agents.checks import Check, Subject
-from agents.checks.structure.tool_schema import tool_schema_check
+from core.sample import Message, Seed
 from plugins.tools.checks.conversation_checks import ConversationTurn, parse_json_or_text
-from plugins.tools.simulation.conversation_plan import PlannedCall
+from plugins.tools.checks.tool_schema import tool_schema_check
 from plugins.tools.checks.user_tool_checks import (
     find_reply_fault,
     user_tool_arguments_check,
@@ -19,9 +19,9 @@ from plugins.tools.checks.user_tool_checks import (
     user_tool_use_check,
 )
 from plugins.tools.families.user_tools import ToolTranscript, UserToolsFamily
-from core.sample import Message, Seed
-from teachers.base import TeacherQuestion
 from plugins.tools.scripts.user_tools import write_step
+from plugins.tools.simulation.conversation_plan import PlannedCall
+from teachers.base import TeacherQuestion
 
 CHECKS: Mapping[str, Check] = {
     "schema": tool_schema_check,

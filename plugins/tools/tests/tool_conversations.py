@@ -3,10 +3,10 @@
 from typing import Any
 
 from agents.checks import Subject
+from core.sample import Seed
 from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
 from plugins.tools.simulation import SIMULATED_TOOLS
 from plugins.tools.simulation.simulated_tool import run_tool
-from core.sample import Seed
 
 TODAY = "2025-11-04"  # a Tuesday
 

@@ -17,6 +17,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from core.errors import RunFailed
+from core.installation import format_install_command
+from core.sample import ToolCall
+from core.secrets import mark_secret, read_key, redact_excerpt
+from plugins.tools.config import ToolSourceConfig
 from plugins.tools.toolbox.mcp_transport import (
     CONNECT_SECONDS,
     START_SECONDS,
@@ -33,11 +38,6 @@ from plugins.tools.toolbox.tool_spec import (
     build_result,
     build_tool_specs,
 )
-from plugins.tools.config import ToolSourceConfig
-from core.errors import RunFailed
-from core.installation import format_install_command
-from core.sample import ToolCall
-from core.secrets import mark_secret, read_key, redact_excerpt
 
 INHERITED_VARIABLES = ("PATH", "HOME", "LANG")
 CALLS_IN_FLIGHT = 8

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.sandbox.python_sandbox import SandboxLimits, SandboxResult, run_python
+from core.project_files import find_referenced_file
+from core.sample import ToolCall
+from core.storage.bounded_reading import check_regular_file
+from plugins.tools.config import ToolSourceConfig
 from plugins.tools.toolbox import module_harness
 from plugins.tools.toolbox.tool_spec import (
     ToolResult,
@@ -23,10 +27,6 @@ from plugins.tools.toolbox.tool_spec import (
     build_tool_specs,
     clean_text,
 )
-from plugins.tools.config import ToolSourceConfig
-from core.project_files import find_referenced_file
-from core.sample import ToolCall
-from core.storage.bounded_reading import check_regular_file
 
 MAX_MODULE_BYTES = 1 << 20
 OUTPUT_BYTES = 4 << 20

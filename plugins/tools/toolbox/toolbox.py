@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from agents.sandbox.python_sandbox import SandboxError
+from core.errors import RecipeProblem, RunFailed
+from core.sample import ToolCall, json_digest
+from plugins.tools.config import ToolSourceConfig
 from plugins.tools.toolbox.mcp_server import McpServer, find_server_problem
 from plugins.tools.toolbox.tool_module import MadeCall, ToolModule
 from plugins.tools.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
-from plugins.tools.config import ToolSourceConfig
-from core.errors import RecipeProblem, RunFailed
-from core.sample import ToolCall, json_digest
 
 
 class CallJournal(Protocol):

@@ -15,7 +15,7 @@ from agents.calls.agent_context import LocalAgentContext
 from agents.calls.budget import BudgetExhausted, read_journal
 from agents.calls.call_ledger import CallLedger
 from agents.checks import Subject
-from agents.checks.base import FileName, Options, find_file_options
+from agents.checks.base import Options
 from agents.checks.judge import (
     DESCRIPTIONS,
     JudgeOptions,
@@ -38,6 +38,7 @@ from agents.studies.judge_calibration import (
     measure_judges,
     share_difference,
 )  # fmt: skip
+from core.config.base import FileName, list_marked
 from core.config.recipe import recipe_digest
 from core.errors import ProviderError, RecipeError
 from core.intervals import wilson_bound
@@ -256,7 +257,7 @@ class Named(Options):
 
 
 def test_options_tell_which_of_them_name_files() -> None:
-    assert find_file_options(Named()) == {"one": "a.jsonl", "other": "b.jsonl"}
+    assert dict(list_marked(Named(), "file")) == {"one": "a.jsonl", "other": "b.jsonl"}
 
 
 def test_a_labelled_file_is_found_read_and_part_of_the_runs_identity(tmp_path: Path) -> None:

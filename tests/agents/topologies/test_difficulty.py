@@ -174,7 +174,7 @@ def test_a_recipe_that_cannot_measure_is_refused(seeds: Path, settings: list[str
     assert problem in str(refused.value)
 
 
-@pytest.mark.parametrize("recipe", ["instructions", "smoke", "tool-calls"])
+@pytest.mark.parametrize("recipe", ["instructions", "smoke"])
 def test_a_family_without_a_known_answer_refuses_the_table(recipe: str) -> None:
     with pytest.raises(RecipeError) as refused:
         load_recipe_plan(recipe, ["teachers.main={model='fake/writer'}", MEASURED])

@@ -119,23 +119,6 @@ def test_a_teacher_of_a_stranger_gets_no_prompt_and_no_key_and_starts_nothing(
         load_student_plan(run.student, run, tmp_path / "mine")
 
 
-@pytest.mark.parametrize(
-    ("source", "act"),
-    [
-        ({"module": "tools.py"}, r"run the file .*tools.py \(tools.0.module\)"),
-        ({"command": ["python", "server.py"]}, r"use the tools of python server.py \(tools.0\)"),
-        ({"url": "http://example.org/mcp"}, r"use the tools of http://example.org/mcp \(tools.0\)"),
-    ],
-)
-def test_the_tools_of_a_strangers_run_are_not_started(source: dict[str, Any], act: str, tmp_path: Path) -> None:
-    run, _ = run_with_checks(tmp_path / "stranger")
-    recipe = json.loads(run.recipe_file.read_text())
-    recipe["recipe"] |= {"verifiers": [], "family": "tool_calls", "task": {}, "tools": [source]}
-    run.recipe_file.write_text(json.dumps(recipe))
-    with pytest.raises(UsageError, match=act):
-        load_student_plan(run.student, run, tmp_path / "mine")
-
-
 def test_a_strangers_run_sends_no_prompt_by_an_installed_protocol(tmp_path: Path) -> None:
     """The protocol need not be installed to be refused, and the user's own run may use it."""
     run, _ = run_with_checks(tmp_path / "stranger")
