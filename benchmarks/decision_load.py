@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.decision_texts import draw_labeled_texts
 from benchmarks.machine import describe_measurement
-from flows.decisions.student_creation import DecisionSettings, create_decision_student
+from plugins.serving.decisions.student_creation import DecisionSettings, create_decision_student
 
 REQUESTS, CLIENTS, LABELS = 2000, (1, 8, 64), 500
 BATCH = 100

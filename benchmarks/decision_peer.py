@@ -15,9 +15,9 @@ import numpy as np
 from benchmarks.decisions import FOLDER_VARIABLE, LABELS, TARGET, Dataset, load_dataset, simulate_teacher
 from benchmarks.machine import describe_measurement
 from core.project_files import PROJECT
-from students.decisions.agreement_bound import ScoredCases, coverage_and_risk, uncalibrated_threshold
-from students.decisions.classification_metrics import expected_calibration_error
-from students.decisions.student_fitting import Indices
+from plugins.serving.decision_students.agreement_bound import ScoredCases, coverage_and_risk, uncalibrated_threshold
+from plugins.serving.decision_students.classification_metrics import expected_calibration_error
+from plugins.serving.decision_students.student_fitting import Indices
 
 REPETITIONS = 20
 DATASETS = ("sections", "snippets")

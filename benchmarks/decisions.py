@@ -21,21 +21,21 @@ import numpy as np
 
 from benchmarks.decision_texts import SOURCES, LabeledText, draw_labeled_texts
 from benchmarks.machine import describe_measurement
-from core.config.decisions import parse_questions
 from core.project_files import PROJECT
 from core.storage.atomic_files import write_atomically
 from flows.terminal.text_format import format_percent
-from students.decisions.agreement_bound import (
+from plugins.serving.decision_students.agreement_bound import (
     AgreementTarget,
     ScoredCases,
     coverage_and_risk,
     uncalibrated_threshold,
 )
-from students.decisions.classification_metrics import expected_calibration_error
-from students.decisions.decision_student import CalibrationMethod
-from students.decisions.ngram_vectors import encode_by_ngrams
-from students.decisions.student_fitting import Indices, LabeledAnswers, TextParts, fit_question
-from students.decisions.text_encoders import MINILM, create_tfidf, encode_texts, join_vectors
+from plugins.serving.decision_students.classification_metrics import expected_calibration_error
+from plugins.serving.decision_students.decision_student import CalibrationMethod
+from plugins.serving.decision_students.ngram_vectors import encode_by_ngrams
+from plugins.serving.decision_students.student_fitting import Indices, LabeledAnswers, TextParts, fit_question
+from plugins.serving.decision_students.text_encoders import MINILM, create_tfidf, encode_texts, join_vectors
+from plugins.serving.decisions.questions import parse_questions
 
 FOLDER_VARIABLE = "STILLHOUSE_DECISIONS"
 LABELS, CALIBRATION = 500, 200

@@ -16,11 +16,11 @@ from benchmarks.machine import describe_measurement
 from benchmarks.retention import HALF, KEEP, RECIPE, SEEDS, SMALL, generate_run, open_folder, train_arm
 from core.intervals import IntervalEstimate
 from core.project_files import PROJECT
-from flows.cascade.cascade_calibration import calibrate_cascade, prepare_cascade_calibration
-from flows.cascade.routing_result import RoutingResult, format_percentage_points
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
-from students.routing.routing_curves import RoutingCurve
+from plugins.serving.cascade.cascade_calibration import calibrate_cascade, prepare_cascade_calibration
+from plugins.serving.cascade.routing_curves import RoutingCurve
+from plugins.serving.cascade.routing_result import RoutingResult, format_percentage_points
 
 ASKED, DRAWS, ASKED_OF_PAIR = 400, 3, 1000
 PAIR = f"{SMALL}, with the student of {HALF} in the teacher's place"

@@ -92,18 +92,18 @@ NOT_RUN = {
     "docs/containers.md: export STILLHOUSE_": "needs Docker",
     "docs/containers.md: kubectl": "needs a Kubernetes cluster",
     "docs/containers.md: prefect deployment run": "needs a Kubernetes cluster",
-    "docs/decisions.md: stillhouse run decisions": "tests/agents/families/test_decisions.py labels texts with a scripted teacher",
-    "docs/decisions.md: stillhouse distill": "tests/flows/decisions/test_generative_student.py trains one",
-    "docs/decisions.md: stillhouse decisions": "tests/flows/decisions/test_decision_student.py makes a student of rows",
-    "docs/decisions.md: stillhouse serve": "tests/flows/decisions/test_decision_student.py serves one with a teacher",
-    "docs/decisions.md: curl": "tests/flows/decisions/test_decision_student.py asks the same",
-    "docs/decisions.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs of each format",
-    "docs/drafts.md: stillhouse serve": "tests/flows/cascade/test_chat_server.py serves with a draft",
+    "plugins/serving/decisions.md: stillhouse run decisions": "plugins/serving/tests/test_decisions.py labels texts with a scripted teacher",
+    "plugins/serving/decisions.md: stillhouse distill": "plugins/serving/tests/test_generative_student.py trains one",
+    "plugins/serving/decisions.md: stillhouse decisions": "plugins/serving/tests/test_decision_student.py makes a student of rows",
+    "plugins/serving/decisions.md: stillhouse serve": "plugins/serving/tests/test_decision_student.py serves one with a teacher",
+    "plugins/serving/decisions.md: curl": "plugins/serving/tests/test_decision_student.py asks the same",
+    "plugins/serving/decisions.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs of each format",
+    "docs/drafts.md: stillhouse serve": "plugins/serving/tests/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/releases.md: stillhouse filter": "plugins/publish/tests/test_publication.py releases and publishes folders",
     "plugins/review/README.md: stillhouse review": "waits for a person; plugins/review/tests/test_reviews.py serves pages",
-    "docs/routing.md: stillhouse route SMALL": "tests/flows/cascade/test_cascade_calibration.py routes between two students",
-    "docs/routing.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
+    "plugins/serving/README.md: stillhouse route SMALL": "plugins/serving/tests/test_cascade_calibration.py routes between two students",
+    "plugins/serving/README.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
     "plugins/scale/README.md: ray": "needs Ray, which `make install-all` leaves out",
     "docs/install.md: make install": "`make test` calls both first",
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
@@ -140,11 +140,11 @@ TRAINING = (
 )  # fmt: skip
 STUDENT = (
     "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
-    "docs/students.md: stillhouse chat", "docs/routing.md: stillhouse route data", "docs/routing.md: stillhouse serve STUDENT  ",
-    "docs/routing.md: stillhouse serve STUDENT --teacher-url",
+    "docs/students.md: stillhouse chat", "plugins/serving/README.md: stillhouse route data", "plugins/serving/README.md: stillhouse serve STUDENT  ",
+    "plugins/serving/README.md: stillhouse serve STUDENT --teacher-url",
 )  # fmt: skip
 """On the student of a run."""
-ASK = ("docs/routing.md: curl",)
+ASK = ("plugins/serving/README.md: curl",)
 """A question to each server of a student."""
 OWN_RECIPE = (
     "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "plugins/scale/README.md: stillhouse run",

@@ -31,9 +31,9 @@ from core.installation import (
 from core.project_files import PROJECT
 from deploy.wheel_layout import PACKAGES, prefix_imports
 from flows import cli
-from flows.cascade.serving_setup import ServingOptions, prepare_serving
-from flows.cascade.terminal_chat import ChatSettings, ChatStudent, open_conversation
 from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
+from plugins.serving.cascade.serving_setup import ServingOptions, prepare_serving
+from plugins.serving.cascade.terminal_chat import ChatSettings, ChatStudent, open_conversation
 from requirements.licenses import (
     BENCHMARK_DATA,
     CUDA_LICENCE,

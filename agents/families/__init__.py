@@ -7,7 +7,6 @@ from typing import Any
 from agents.families.arithmetic import ArithmeticFamily
 from agents.families.base import RecipeFamily
 from agents.families.constrained_instructions import ConstrainedInstructionsFamily
-from agents.families.decisions import DecisionsFamily
 from agents.families.extraction import ExtractionFamily
 from agents.families.grounded_qa import GroundedQAFamily
 from agents.families.instructions import InstructionsFamily
@@ -15,6 +14,7 @@ from agents.families.reasoning import ReasoningFamily
 from core.config.recipe import Recipe
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
+from plugins.serving.decisions.family import DecisionsFamily
 
 ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ConstrainedInstructionsFamily(),

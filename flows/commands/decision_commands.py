@@ -67,10 +67,10 @@ def decisions_command(
     quiet: QuietOption = False,
 ) -> None:
     """Make a student that answers typed questions about a text: fit it to a teacher's labels, and certify when to trust it."""
-    from flows.decisions.student_creation import DecisionSettings, create_decision_student
-    from flows.decisions.student_report import format_decision_report, write_decision_page
     from flows.terminal.suggested_commands import format_next_line
-    from students.decisions.agreement_bound import AgreementTarget
+    from plugins.serving.decision_students.agreement_bound import AgreementTarget
+    from plugins.serving.decisions.student_creation import DecisionSettings, create_decision_student
+    from plugins.serving.decisions.student_report import format_decision_report, write_decision_page
 
     SESSION.quiet = quiet
     target = AgreementTarget(agreement=agreement, confidence=confidence)

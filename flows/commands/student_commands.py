@@ -232,10 +232,14 @@ def route_command(
 
     from core.runs.run_dir import RunDir
     from core.stop_signal import RunStopped
-    from flows.cascade.cascade_calibration import calibrate_cascade, format_routing_result, prepare_cascade_calibration
-    from flows.cascade.serving_setup import suggest_serve_command
     from flows.data.run_storage import open_run_storage
     from flows.data.student_files import ROUTING_FILE
+    from plugins.serving.cascade.cascade_calibration import (
+        calibrate_cascade,
+        format_routing_result,
+        prepare_cascade_calibration,
+    )
+    from plugins.serving.cascade.serving_setup import suggest_serve_command
 
     SESSION.quiet = quiet
     plan = load_command_plan(recipe, None) if recipe else None
@@ -333,10 +337,10 @@ def serve(
     """
     import asyncio
 
-    from flows.cascade.chat_server import check_serving_host, run_chat_server
-    from flows.cascade.serving_setup import ServingOptions, prepare_serving
     from flows.http_server.host_names import parse_host_names
-    from students.decisions.decision_student import find_decision_student
+    from plugins.serving.cascade.chat_server import check_serving_host, run_chat_server
+    from plugins.serving.cascade.serving_setup import ServingOptions, prepare_serving
+    from plugins.serving.decision_students.decision_student import find_decision_student
 
     SESSION.quiet = quiet
     check_serving_host(host)
@@ -346,7 +350,7 @@ def serve(
         teacher, teacher_url, teacher_key_env, named, threshold, share, signal, draft, draft_tokens
     )
     if find_decision_student(student):
-        from flows.decisions.decision_serving import serve_decision_student
+        from plugins.serving.decisions.decision_serving import serve_decision_student
 
         if kind or cache_type:
             raise UsageError("--type and --cache-type: a decision student has one form and no cache; leave them out")
@@ -395,7 +399,7 @@ def chat_command(
     quiet: QuietOption = False,
 ) -> None:
     """Talk to a student: at a prompt, or with a line per turn from a pipe. Ctrl-D ends the conversation."""
-    from flows.cascade.terminal_chat import (
+    from plugins.serving.cascade.terminal_chat import (
         check_chat_failures,
         choose_chat_settings,
         find_chat_student,

@@ -40,8 +40,8 @@ from flows.terminal.run_summary import format_run_costs
 from flows.terminal.text_format import advise_on_truncation, format_count
 
 if TYPE_CHECKING:
-    from flows.cascade.routing_result import RoutingResult
     from flows.evaluate.student_results import StudentEvaluation
+    from plugins.serving.cascade.routing_result import RoutingResult
 
 logger = logging.getLogger("stillhouse")
 
@@ -147,7 +147,7 @@ def read_reported_routing(student: Path) -> "RoutingResult | None":
     file = student / ROUTING_FILE
     if not file.is_file():
         return None
-    from flows.cascade.routing_result import read_routing_result
+    from plugins.serving.cascade.routing_result import read_routing_result
 
     try:
         return read_routing_result(file)
@@ -228,7 +228,7 @@ def _render_run_page(
     script = (TEMPLATE_FOLDER / "report.js").read_text(encoding="utf-8")
     cascade = None
     if routing:
-        from flows.report.cascade_plot import build_cascade_view
+        from plugins.serving.cascade.cascade_plot import build_cascade_view
 
         cascade = build_cascade_view(routing)
     sections = [

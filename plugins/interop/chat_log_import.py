@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.config.decisions import join_conversation
 from core.config.filters import PersonalDataFilter
 from core.errors import UsageError
 from core.installation import format_install_command
@@ -26,6 +25,7 @@ from core.storage.atomic_files import write_atomically
 from filters.masks import TextMask, mask_value
 from filters.rules.personal_data import PLACEHOLDERS, find_personal_data
 from flows.rows.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches
+from plugins.serving.decisions.questions import join_conversation
 
 Turn = dict[str, Any]
 ATIF_ROLES = {"system": "system", "user": "user", "agent": "assistant"}

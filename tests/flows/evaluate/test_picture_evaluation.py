@@ -21,8 +21,6 @@ from core.intervals import estimate_share
 from core.sample import Message, TokenUsage, conversation_digest
 from core.storage.fitted_images import decode_image_url, fit_image
 from core.weights.gguf_header import ImageLimits
-from flows.cascade.chat_server import open_chat_router, serve_router
-from flows.cascade.serving_setup import ServingSetup
 from flows.evaluate.dataset_evaluation import select_held_out_rows
 from flows.evaluate.picture_evaluation import (
     ArmResult,
@@ -47,6 +45,8 @@ from flows.run.dataset_distillation import distill_dataset
 from flows.run.pipeline import open_run_context
 from flows.run.run_preparation import prepare_run
 from flows.terminal.console import CommandSession
+from plugins.serving.cascade.chat_server import open_chat_router, serve_router
+from plugins.serving.cascade.serving_setup import ServingSetup
 from students.output.gguf_export import export_gguf
 from students.output.student_folder import (
     TRAINED_IMAGES_FILE,

@@ -1,0 +1,190 @@
+"""Curves, areas and thresholds compared with closed forms."""
+
+import numpy as np
+import pytest
+
+from plugins.serving.cascade.routing_curves import (
+    EvaluationHalf,
+    RoutingOutcomes,
+    area_over_random,
+    build_baselines,
+    build_routing_curve,
+    choose_share_for_quality,
+    choose_threshold,
+    compute_pass_rates,
+    compute_random_share,
+    draw_resamples,
+    oracle_area,
+    oracle_quality,
+    random_quality,
+    split_halves,
+)
+
+
+def outcomes_of(number: int = 400, seed: int = 1) -> tuple[RoutingOutcomes, np.ndarray]:
+    """Queries of many difficulties, a teacher to whom all are alike, and a noisy signal of the difficulty."""
+    rng = np.random.default_rng(seed)
+    ease = rng.normal(size=number)
+    student = ease + rng.normal(size=number) > 0.3
+    teacher = rng.random(number) < 0.8
+    return RoutingOutcomes(student, teacher, rng.integers(50, 150, number).astype(float)), ease + rng.normal(
+        size=number
+    )
+
+
+def evaluation_half(outcomes: RoutingOutcomes, scores: np.ndarray) -> EvaluationHalf:
+    return EvaluationHalf(outcomes, scores, draw_resamples(len(scores), 3))
+
+
+def halved(outcomes: RoutingOutcomes, scores: np.ndarray) -> tuple[tuple[RoutingOutcomes, np.ndarray], EvaluationHalf]:
+    chosen, evaluation = split_halves(len(scores), 5)
+    return (outcomes.select(chosen), scores[chosen]), evaluation_half(outcomes.select(evaluation), scores[evaluation])
+
+
+def by_trapezoids(outcomes: RoutingOutcomes, scores: np.ndarray) -> float:
+    """The area as its definition says: a curve over all cuts, less the line from its first point to its last."""
+    called = np.argsort(scores, kind="stable")
+    quality = outcomes.student.mean() + np.append(0, np.cumsum(outcomes.gain[called])) / len(scores)
+    cuts = np.linspace(0, 1, len(scores) + 1)
+    return float(np.trapezoid(quality - (quality[0] + cuts * (quality[-1] - quality[0])), cuts))
+
+
+def test_the_area_equals_the_trapezoids_over_the_random_line() -> None:
+    outcomes, scores = outcomes_of()
+    assert area_over_random(outcomes.gain, scores) == pytest.approx(by_trapezoids(outcomes, scores), abs=1e-12)
+    assert area_over_random(outcomes.gain, scores) > 0.02
+    assert area_over_random(outcomes.gain, -scores) == pytest.approx(
+        -area_over_random(outcomes.gain, scores), abs=1e-12
+    )
+    assert area_over_random(outcomes.gain, np.zeros(400)) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_area_depends_on_ranks_only_and_averages_over_ties() -> None:
+    outcomes, scores = outcomes_of(60)
+    coarse = np.round(scores)
+    orders = [
+        by_trapezoids(outcomes.select(order), coarse[order]) for order in map(np.random.default_rng(2).permutation, [60] * 4000)
+    ]  # fmt: skip
+    assert area_over_random(outcomes.gain, coarse) == pytest.approx(np.mean(orders), abs=4 * np.std(orders) / 4000**0.5)
+    assert (
+        area_over_random(outcomes.gain, coarse)
+        == area_over_random(outcomes.gain, np.exp(coarse))
+        == area_over_random(outcomes.gain, 3 * coarse - 7)
+    )
+
+
+def test_the_oracles_closed_forms_equal_a_router_with_perfect_knowledge() -> None:
+    outcomes, _ = outcomes_of()
+    rates, knowing = compute_pass_rates(outcomes), area_over_random(outcomes.gain, -outcomes.gain)
+    cuts = np.linspace(0, 1, 2001)
+    over = [oracle_quality(rates, cut) - random_quality(rates, cut) for cut in cuts]
+    assert oracle_area(rates) == pytest.approx(np.trapezoid(over, cuts), abs=1e-6)
+    assert oracle_area(rates) > knowing > 0, "one that must ask more and more loses where only the student passes"
+    assert oracle_quality(rates, 1) == pytest.approx((outcomes.student | outcomes.teacher).mean())
+    assert oracle_quality(rates, 0.01) == pytest.approx(outcomes.student.mean() + 0.01)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_router_does_better_than_the_oracle(seed: int) -> None:
+    outcomes, scores = outcomes_of(120, seed)
+    chosen, evaluation = halved(outcomes, scores)
+    for point in build_routing_curve("x", "", chosen, evaluation).points:
+        assert point.quality.value <= oracle_quality(compute_pass_rates(evaluation.outcomes), point.share.value) + 1e-12
+
+
+def test_a_random_signal_has_the_random_line() -> None:
+    outcomes, _ = outcomes_of(8000)
+    rng = np.random.default_rng(4)
+    noise = rng.random(8000)
+    chosen, evaluation = halved(outcomes, noise)
+    evaluation = evaluation._replace(places=evaluation.places[:60])
+    curve = build_routing_curve("noise", "", chosen, evaluation)
+    assert curve.area.low < 0 < curve.area.high
+    for point in curve.points:
+        assert point.share.value == pytest.approx(point.aim, abs=0.03)
+        assert point.quality.value == pytest.approx(
+            random_quality(compute_pass_rates(evaluation.outcomes), point.share.value), abs=0.02
+        )
+        assert point.over_random
+        assert point.over_random.value == pytest.approx(0, abs=0.02)
+
+
+def test_the_ends_are_the_student_alone_and_the_teacher_alone() -> None:
+    outcomes, scores = outcomes_of()
+    chosen, evaluation = halved(outcomes, scores)
+    first, *_, last = build_routing_curve("x", "", chosen, evaluation).points
+    assert (first.share.value, first.cost.value, first.quality.value) == (0, 0, evaluation.outcomes.student.mean())
+    assert (last.share.value, last.quality.value) == (1, evaluation.outcomes.teacher.mean())
+    assert last.cost.value == pytest.approx(evaluation.outcomes.cost.mean())
+    assert first.recovered
+    assert last.recovered
+    assert first.over_random
+    assert last.over_random
+    assert (first.over_random.high, last.over_random.low) == pytest.approx((0, 0))
+    ends = (first.recovered.value, last.recovered.value, last.recovered.low, last.recovered.high)
+    assert ends == pytest.approx((0, 1, 1, 1))
+    random, oracle = build_baselines(evaluation.outcomes, evaluation.places)
+    assert random[0].value == first.quality.value == oracle[0].value
+    assert random[-1].value == pytest.approx(last.quality.value)
+
+
+def test_a_threshold_sends_its_share_to_the_teacher_and_no_score_equal_to_it() -> None:
+    scores = [1.0, 2.0, 3.0, 4.0]
+    assert [choose_threshold(scores, share) for share in (0, 0.25, 0.5, 1)] == [-np.inf, 1.5, 2.5, np.inf]
+    assert choose_threshold([0.0, 1.0, 1.0, 1.0], 0.5) == 1.0
+
+
+def test_the_evaluation_half_changes_no_threshold() -> None:
+    """The other half's outcomes turned round, its scores replaced: all that was chosen stays."""
+    outcomes, scores = outcomes_of()
+    chosen, evaluation = halved(outcomes, scores)
+    before = build_routing_curve("x", "", chosen, evaluation)
+    turned = evaluation.outcomes._replace(student=~evaluation.outcomes.student, teacher=~evaluation.outcomes.teacher)
+    after = build_routing_curve("x", "", chosen, evaluation_half(turned, evaluation.scores**3 - 5))
+    assert [point.threshold for point in after.points] == [point.threshold for point in before.points]
+    assert (after.scores, after.chosen_area) == (before.scores, before.chosen_area)
+    assert after.at_quality.threshold == before.at_quality.threshold
+    assert after.area.value == pytest.approx(-before.area.value)
+
+
+def test_a_threshold_that_is_good_by_chance_is_worse_on_the_evaluation_half() -> None:
+    """Of a signal of nothing, chosen on few: where thresholds are chosen it promises 95 %, on the others it gives less."""
+    short = []
+    for seed in range(200):
+        outcomes, _ = outcomes_of(60, seed)
+        chosen, evaluation = halved(outcomes, np.random.default_rng(1000 + seed).random(60))
+        aim = choose_share_for_quality(*chosen)
+        called = evaluation.scores < choose_threshold(np.sort(chosen[1]).tolist(), aim)
+        quality = np.where(called, evaluation.outcomes.teacher, evaluation.outcomes.student).mean()
+        short.append(quality - 0.95 * evaluation.outcomes.teacher.mean())
+    assert np.mean(short) < -0.02
+
+
+def test_a_student_as_good_as_its_teacher_needs_no_call() -> None:
+    outcomes, scores = outcomes_of()
+    swapped = RoutingOutcomes(outcomes.teacher, outcomes.student, outcomes.cost)
+    assert choose_share_for_quality(swapped, scores) == compute_random_share(swapped) == 0
+    point = build_routing_curve("x", "", *halved(swapped, scores)).at_share
+    assert point.recovered is None, "there is no gap to close"
+    nobody = RoutingOutcomes(outcomes.student & False, outcomes.teacher & False, outcomes.cost)
+    assert build_routing_curve("x", "", *halved(nobody, scores)).at_share.retention is None
+
+
+def test_a_random_router_at_its_share_has_the_requested_quality() -> None:
+    outcomes, _ = outcomes_of()
+    share = compute_random_share(outcomes, 0.9)
+    assert 0 < share < 1
+    assert random_quality(compute_pass_rates(outcomes), share) == pytest.approx(0.9 * outcomes.teacher.mean())
+
+
+def test_intervals_cover_the_true_quality() -> None:
+    """Of 200 sets of 100 queries, the true quality of one fixed threshold is in about 95 % of the intervals."""
+    everything, scores = outcomes_of(200_000, 9)
+    true = np.where(scores < 0, everything.teacher, everything.student).mean()
+    rng, inside = np.random.default_rng(10), 0
+    for _ in range(200):
+        places = rng.integers(0, 200_000, 100)
+        quality = np.where(scores[places] < 0, everything.teacher[places], everything.student[places])
+        low, high = np.percentile(quality[draw_resamples(100, int(rng.integers(1 << 30)))].mean(axis=1), [2.5, 97.5])
+        inside += low <= true <= high
+    assert 0.88 <= inside / 200 <= 0.99

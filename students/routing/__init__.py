@@ -1,1 +1,0 @@
-"""Routing between a student and its teacher: confidence signals, classifiers, quality and cost. Knows no model, no torch."""
