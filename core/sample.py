@@ -115,6 +115,14 @@ def label_turns(messages: Sequence[Message]) -> str:
     return "\n".join(f"{label}: {turn.text}" for label, turn in zip(labels, messages, strict=True))
 
 
+def join_conversation(turns: Sequence[Message]) -> str:
+    """A conversation as one text: one turn's words, or all turns with their roles; without system
+    prompts, which say how to answer.
+    """
+    said = [turn for turn in turns if turn.role != "system"]
+    return said[0].text if len(said) == 1 else label_turns(said)
+
+
 class TokenUsage(FrozenModel):
     """Calls of teachers and their tokens, as the teacher counted them."""
 

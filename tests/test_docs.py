@@ -41,7 +41,7 @@ with_students = pytest.mark.xdist_group("docs of students")
 PAGES = [
     PROJECT / "README.md",
     *sorted((PROJECT / "docs").glob("*.md")),
-    *sorted((PROJECT / "plugins").glob("*/README.md")),
+    *sorted(page for page in (PROJECT / "plugins").glob("*/*.md") if page.name not in ("reference.md", "SKILL.md")),
 ]
 COMMANDS = ("stillhouse", "pipx", "make", "docker", "kubectl", "prefect", "export", "curl", "python", "torchrun", "vllm", "dask",
             "ray", "cp", "mkdir", "pipx", "pg_dump", "pg_restore", ".", "DIGEST=")  # fmt: skip
@@ -92,17 +92,17 @@ NOT_RUN = {
     "docs/containers.md: export STILLHOUSE_": "needs Docker",
     "docs/containers.md: kubectl": "needs a Kubernetes cluster",
     "docs/containers.md: prefect deployment run": "needs a Kubernetes cluster",
-    "plugins/serving/decisions.md: stillhouse run decisions": "plugins/serving/tests/test_decisions.py labels texts with a scripted teacher",
+    "plugins/serving/decisions.md: stillhouse run decisions": "plugins/serving/tests/test_decisions.py labels some texts",
     "plugins/serving/decisions.md: stillhouse distill": "plugins/serving/tests/test_generative_student.py trains one",
-    "plugins/serving/decisions.md: stillhouse decisions": "plugins/serving/tests/test_decision_student.py makes a student of rows",
-    "plugins/serving/decisions.md: stillhouse serve": "plugins/serving/tests/test_decision_student.py serves one with a teacher",
+    "plugins/serving/decisions.md: stillhouse decisions": "plugins/serving/tests/test_decision_student.py makes a student",
+    "plugins/serving/decisions.md: stillhouse serve": "plugins/serving/tests/test_decision_student.py serves one",
     "plugins/serving/decisions.md: curl": "plugins/serving/tests/test_decision_student.py asks the same",
-    "plugins/serving/decisions.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs of each format",
+    "plugins/serving/decisions.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs",
     "docs/drafts.md: stillhouse serve": "plugins/serving/tests/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/releases.md: stillhouse filter": "plugins/publish/tests/test_publication.py releases and publishes folders",
     "plugins/review/README.md: stillhouse review": "waits for a person; plugins/review/tests/test_reviews.py serves pages",
-    "plugins/serving/README.md: stillhouse route SMALL": "plugins/serving/tests/test_cascade_calibration.py routes between two students",
+    "plugins/serving/README.md: stillhouse route SMALL": "plugins/serving/tests/test_cascade_calibration.py has two students",
     "plugins/serving/README.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
     "plugins/scale/README.md: ray": "needs Ray, which `make install-all` leaves out",
     "docs/install.md: make install": "`make test` calls both first",
@@ -114,7 +114,7 @@ NOT_RUN = {
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
-    "plugins/pictures/README.md: curl": "tests/flows/evaluate/test_picture_evaluation.py asks about a picture",
+    "plugins/pictures/README.md: curl": "plugins/serving/tests/test_seeing_students.py asks about a picture",
     "docs/promotion.md: stillhouse run": "two trainings; tests/flows/release/test_promotion.py has them",
     "docs/references.md: stillhouse reference": (
         "the self-test takes minutes; tests/flows/evaluate/test_reference_preparation.py runs smaller ones"
@@ -140,7 +140,8 @@ TRAINING = (
 )  # fmt: skip
 STUDENT = (
     "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
-    "docs/students.md: stillhouse chat", "plugins/serving/README.md: stillhouse route data", "plugins/serving/README.md: stillhouse serve STUDENT  ",
+    "docs/students.md: stillhouse chat", "plugins/serving/README.md: stillhouse route data",
+    "plugins/serving/README.md: stillhouse serve STUDENT  ",
     "plugins/serving/README.md: stillhouse serve STUDENT --teacher-url",
 )  # fmt: skip
 """On the student of a run."""

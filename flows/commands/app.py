@@ -10,7 +10,6 @@ from flows.commands import (
     assessment_commands,
     curate_command,
     dataset_commands,
-    decision_commands,
     deployment_commands,
     feature_commands,
     plugin_commands,
@@ -60,7 +59,6 @@ for part in (
     feature_commands,
     curate_command,
     student_commands,
-    decision_commands,
     release_commands,
     deployment_commands,
 ):

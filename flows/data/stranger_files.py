@@ -1,16 +1,14 @@
 """What a file of unknown origin may cause: data is read from it, but it never decides what runs or where prompts and keys go.
 
-A run's recipe and a student's calibration both name programs, addresses and keys. The user must confirm each of them.
+A run's recipe names programs, addresses and keys. The user must confirm each of them.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from core.config.base import list_marked
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
-from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
@@ -83,37 +81,3 @@ def _list_teacher_acts(name: str, teacher: TeacherConfig) -> list[str]:
         key = f" with the key in {teacher.api_key_env}" if os.environ.get(teacher.api_key_env) else ""
         acts.append(f"send prompts{key} to {teacher.base_url} (teachers.{name})")
     return acts
-
-
-def list_teacher_options(recorded: TeacherConfig) -> dict[str, tuple[str, str]]:
-    """The options of `serve` that confirm a recorded teacher: the value of each, and its purpose.
-
-    `--recipe` has no value: the file does not know the recipe's path.
-    """
-    default_key = TeacherConfig.model_fields["api_key_env"].default
-    options = {}
-    if recorded.base_url:
-        options["--teacher-url"] = recorded.base_url, f"the address {recorded.base_url} (--teacher-url URL)"
-    if recorded.api_key_env not in (default_key, ""):
-        options["--teacher-key-env"] = (
-            recorded.api_key_env, f"the key in {recorded.api_key_env} (--teacher-key-env NAME)"
-        )  # fmt: skip
-    if starts_local_program(recorded.model) or uses_installed_protocol(recorded.model):
-        options["--teacher"] = recorded.model, f"to start {recorded.model} (--teacher {recorded.model})"
-    if recorded.engine:
-        options["--recipe"] = "", f"engine options {', '.join(recorded.engine)} (--recipe RECIPE)"
-    return options
-
-
-def check_recorded_teacher(file: Path, recorded: TeacherConfig, given: Mapping[str, str | None]) -> None:
-    """Check that the options `given` on the command line confirm the teacher in `file`.
-
-    Raises:
-        UsageError: naming what the file has and the command line lacks.
-    """
-    lacking = [purpose for option, (_, purpose) in list_teacher_options(recorded).items() if given.get(option) is None]
-    if lacking:
-        raise UsageError(
-            f"{file.parent}: its {file.name} names {'; '.join(lacking)}: only the name of a teacher is taken from a file; give "
-            "these options, or --recipe RECIPE, whose teacher has them, or serve the student alone (--teacher none)"
-        )

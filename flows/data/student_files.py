@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
     from students.output.gguf_export import ExportedStudent
 
-STUDENT_EVALUATION_FILE, ROUTING_FILE = "evaluation.json", "routing.json"
-"""In a student's folder: the results of `stillhouse evaluate` and `stillhouse route`."""
+STUDENT_EVALUATION_FILE = "evaluation.json"
+"""In a student's folder: the results of `stillhouse evaluate`."""
 
 ADAPTER_CONFIG = "adapter_config.json"
 

@@ -1,1 +1,1 @@
-"""Pages and cards written from records: run, filter, collapse, training, cascade; measures nothing."""
+"""Pages and cards written from records: run, filter, collapse, training; measures nothing."""

@@ -7,7 +7,6 @@ no script but its own.
 import base64
 import hashlib
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -17,14 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from markupsafe import Markup
 
 from core.config.recipe import Recipe, list_recipe_plugins
-from core.errors import UsageError
 from core.plugins import load_hooks
 from core.runs.records import RunManifest, RunState
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus, TokenUsage
 from core.storage.atomic_files import count_values, read_record, write_json, write_text
 from flows.data.dataset_card import list_active_teachers
-from flows.data.student_files import ROUTING_FILE, STUDENT_EVALUATION_FILE
+from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.features.feature_gaps_report import GAPS_FILE, MOST_SHOWN_FEATURES, SHOWN_PASSAGES, FeatureGapsReport
 from flows.release.lineage_view import read_earlier_comparisons, read_earlier_features
 from flows.release.release_gate import describe_release_gate
@@ -41,9 +39,6 @@ from flows.terminal.text_format import advise_on_truncation, format_count
 
 if TYPE_CHECKING:
     from flows.evaluate.student_results import StudentEvaluation
-    from plugins.serving.cascade.routing_result import RoutingResult
-
-logger = logging.getLogger("stillhouse")
 
 MOST_EMBEDDED_SAMPLES = 500
 """Samples in the page. At about 8 kB each, the page stays under 5 MB, which a phone can open."""
@@ -111,14 +106,13 @@ def write_run_report(
     `dropped` includes the failed samples, as `dropped/` does.
     """
     overview = summarize_samples(kept, dropped)
-    routing, evaluation = read_reported_routing(run.student), read_student_evaluation(run.student)
+    evaluation = read_student_evaluation(run.student)
     numbers = {
         **build_report_record(manifest, overview),
         "evaluation": evaluation and evaluation.model_dump(mode="json", exclude=EXAMPLE_FIELDS),
-        "routing": routing and routing.model_dump(mode="json", exclude=SERVING_ONLY_FIELDS),
     }
     write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
-    write_text(run.report_file, _render_run_page(run, manifest, recipe, numbers, overview, evaluation, routing))
+    write_text(run.report_file, _render_run_page(run, manifest, recipe, numbers, overview, evaluation))
 
 
 def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
@@ -138,22 +132,6 @@ def read_run_feature_gaps(run: RunDir) -> FeatureGapsReport | None:
 
 
 EXAMPLE_FIELDS = {"examples", "panel_examples"}
-SERVING_ONLY_FIELDS: dict[str, Any] = {"classifier": True, "question": True, "curves": {"__all__": {"scores"}}}
-"""Fields of a routing result that only `serve` needs."""
-
-
-def read_reported_routing(student: Path) -> "RoutingResult | None":
-    """The results of `stillhouse route`. None if there are none, or another version wrote them in another form."""
-    file = student / ROUTING_FILE
-    if not file.is_file():
-        return None
-    from plugins.serving.cascade.routing_result import read_routing_result
-
-    try:
-        return read_routing_result(file)
-    except UsageError as error:
-        logger.warning("the report omits the routing results: %s", error)
-        return None
 
 
 def build_report_record(manifest: RunManifest, overview: SamplesOverview) -> dict[str, Any]:
@@ -223,14 +201,8 @@ def _render_run_page(
     numbers: Mapping[str, Any],
     overview: SamplesOverview,
     evaluation: "StudentEvaluation | None",
-    routing: "RoutingResult | None",
 ) -> str:
     script = (TEMPLATE_FOLDER / "report.js").read_text(encoding="utf-8")
-    cascade = None
-    if routing:
-        from plugins.serving.cascade.cascade_plot import build_cascade_view
-
-        cascade = build_cascade_view(routing)
     sections = [
         section
         for hooks in load_hooks([*list_recipe_plugins(recipe), *manifest.plugins], run.path)
@@ -263,7 +235,6 @@ def _render_run_page(
             panel=build_panel_view(evaluation) if evaluation else None,
             panel_examples=evaluation.panel_examples if evaluation else [],
             sections=[section._replace(body=Markup(section.body)) for section in sections],
-            cascade=cascade,
             plot_width=PLOT_WIDTH,
             plot_height=PLOT_HEIGHT,
             bars_height=HISTOGRAM_HEIGHT,

@@ -6,6 +6,7 @@ Text from teachers is untrusted: it loses its control characters.
 import textwrap
 from collections.abc import Sequence
 
+from core.plugins import find_part
 from core.runs.records import CollapseVerdict, RunManifest, RunState
 from core.runs.releases import Release
 from core.runs.run_dir import RunDir
@@ -136,5 +137,6 @@ def _suggest_next(manifest: RunManifest, run: RunDir, named: str, runs_dir: str)
     if manifest.state is RunState.done and manifest.student:
         if (run.student / EMBEDDER_FILE).is_file():
             return f"next: {format_command('evaluate', str(run.path))}"
-        return f"next: {format_command('chat', named, *build_runs_dir_arguments(runs_dir))}"
+        if find_part("command", "chat"):
+            return f"next: {format_command('chat', named, *build_runs_dir_arguments(runs_dir))}"
     return suggest_next_command(manifest, run, named, runs_dir)

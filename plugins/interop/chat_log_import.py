@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 from core.config.filters import PersonalDataFilter
 from core.errors import UsageError
 from core.installation import format_install_command
-from core.sample import Message, json_digest
+from core.sample import Message, join_conversation, json_digest
 from core.secrets import find_keys
 from core.storage.atomic_files import write_atomically
 from filters.masks import TextMask, mask_value
 from filters.rules.personal_data import PLACEHOLDERS, find_personal_data
 from flows.rows.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches
-from plugins.serving.decisions.questions import join_conversation
 
 Turn = dict[str, Any]
 ATIF_ROLES = {"system": "system", "user": "user", "agent": "assistant"}

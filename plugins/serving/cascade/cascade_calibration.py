@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from core.config.agents import reasoning_tokens
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
+from core.plugins import locate_data
 from core.storage.atomic_files import hash_file, write_text
 from flows.data.student_files import (
-    ROUTING_FILE,
     check_train_extra,
     configure_student_as_teacher,
     continue_lineage,
@@ -27,6 +27,7 @@ from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_number, format_one_line, format_percent, format_table
 from plugins.serving.cascade.routing_curves import QUALITY, SHARE
 from plugins.serving.cascade.routing_result import (
+    ROUTING_FILE,
     CalibrationSampling,
     PairedAnswers,
     RoutingResult,
@@ -162,6 +163,8 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
         **dict(estimate_cascade_value(answers, teacher, recipe.seed)),
     )  # fmt: skip
     write_text(task.folder / ROUTING_FILE, result.model_dump_json(indent=2) + "\n")
+    if run := find_student_run(task.folder):
+        locate_data(run.path, "serving").mkdir(parents=True, exist_ok=True)  # so that the run's report shows it
     return result
 
 

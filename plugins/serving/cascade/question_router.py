@@ -18,7 +18,7 @@ from plugins.serving.decision_students.text_encoders import encode_texts
 QUESTION_SIGNAL = "question"
 QUESTION_MEANING = "the student's probability to pass minus the teacher's, from the question's embedding alone"
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Of `plugins.serving.decision_students.linear_head`: up to 30, at which a few hundred questions hardly move a prediction from the mean."""
+"""Of `linear_head`: up to 30, at which a few hundred questions hardly move a prediction from the mean."""
 LONGEST_QUESTION = 8_000
 """Characters that are read: a text is embedded in pieces, which takes seconds for each 100,000 characters."""
 

@@ -47,6 +47,8 @@ from plugins.serving.cascade.routing_curves import (
 if TYPE_CHECKING:
     from agents.studies.held_out_evaluation import HeldOutResult
 
+ROUTING_FILE = "routing.json"
+"""In a student's folder: the results of `stillhouse route`."""
 CLASSIFIER_SIGNAL = "classifier"
 CLASSIFIER_MEANING = "the student's probability to pass minus the teacher's, from the other signals and the lengths"
 UNTRUSTED_FAULTS = ("cut off", "no answer")

@@ -4,6 +4,7 @@ Knows no socket and no request.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,8 @@ from core.errors import UsageError
 from core.secrets import redact_text
 from core.shared_options import DEFAULT_DRAFT_TOKENS, DEFAULT_GGUF_TYPE, name_student_file
 from core.storage.atomic_files import hash_file
-from flows.data.stranger_files import check_recorded_teacher, list_teacher_options
+from flows.data.stranger_files import starts_local_program
 from flows.data.student_files import (
-    ROUTING_FILE,
     export_student,
     find_student_folder,
     is_weights_file,
@@ -26,9 +26,10 @@ from plugins.serving.cascade.chat_router import LOCAL_PREFIXES, RoutingRule
 from plugins.serving.cascade.confidence_signals import CONFIDENCE_SIGNALS
 from plugins.serving.cascade.question_router import check_question_router
 from plugins.serving.cascade.routing_curves import choose_threshold
-from plugins.serving.cascade.routing_result import RoutingResult, read_routing_result
+from plugins.serving.cascade.routing_result import ROUTING_FILE, RoutingResult, read_routing_result
 from teachers.drafts.draft_model import find_draft_problem
 from teachers.local_weights import find_llama_problem
+from teachers.providers import uses_installed_protocol
 
 NO_TEACHER = "none"
 
@@ -234,6 +235,40 @@ def build_option_teacher(model: str, options: ServingOptions) -> TeacherConfig:
             "give another address (--teacher-url), or serve without a teacher (--teacher none)"
         )
     return teacher
+
+
+def list_teacher_options(recorded: TeacherConfig) -> dict[str, tuple[str, str]]:
+    """The options of `serve` that confirm a recorded teacher: the value of each, and its purpose.
+
+    `--recipe` has no value: the file does not know the recipe's path.
+    """
+    default_key = TeacherConfig.model_fields["api_key_env"].default
+    options = {}
+    if recorded.base_url:
+        options["--teacher-url"] = recorded.base_url, f"the address {recorded.base_url} (--teacher-url URL)"
+    if recorded.api_key_env not in (default_key, ""):
+        options["--teacher-key-env"] = (
+            recorded.api_key_env, f"the key in {recorded.api_key_env} (--teacher-key-env NAME)"
+        )  # fmt: skip
+    if starts_local_program(recorded.model) or uses_installed_protocol(recorded.model):
+        options["--teacher"] = recorded.model, f"to start {recorded.model} (--teacher {recorded.model})"
+    if recorded.engine:
+        options["--recipe"] = "", f"engine options {', '.join(recorded.engine)} (--recipe RECIPE)"
+    return options
+
+
+def check_recorded_teacher(file: Path, recorded: TeacherConfig, given: Mapping[str, str | None]) -> None:
+    """Check that the options `given` on the command line confirm the teacher in `file`.
+
+    Raises:
+        UsageError: naming what the file has and the command line lacks.
+    """
+    lacking = [purpose for option, (_, purpose) in list_teacher_options(recorded).items() if given.get(option) is None]
+    if lacking:
+        raise UsageError(
+            f"{file.parent}: its {file.name} names {'; '.join(lacking)}: only the name of a teacher is taken from a file; give "
+            "these options, or --recipe RECIPE, whose teacher has them, or serve the student alone (--teacher none)"
+        )
 
 
 def suggest_serve_command(student: str, recipe: str | None, routing: RoutingResult) -> str:

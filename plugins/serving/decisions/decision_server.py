@@ -13,13 +13,13 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.config.teachers import TeacherConfig
+from core.sample import join_conversation
 from flows.http_server.application_server import serve_application
 from flows.terminal.console import CommandSession
 from plugins.serving.cascade.chat_protocol import ChatError, ChatRequest, build_request_error, read_chat_request
 from plugins.serving.cascade.chat_server import create_application, mark_busy, read_json_body
 from plugins.serving.decision_students.decision_student import DecisionStudent
 from plugins.serving.decisions.decision_service import DecisionService
-from plugins.serving.decisions.questions import join_conversation
 from teachers.relay import open_relay
 
 MOST_REQUEST_TEXTS = 1000

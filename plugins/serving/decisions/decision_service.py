@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from plugins.serving.decision_students.decision_student import Decision, DecisionStudent
 from plugins.serving.decision_students.drift_watch import DriftStatus, DriftWatch
-from plugins.serving.decisions.questions import REPLY_TOKENS, Answer, DecisionQuestion, build_response_format
+from plugins.serving.decisions.questions import PROMPTS, REPLY_TOKENS, Answer, DecisionQuestion, build_response_format
 from prompts import load_prompt
 from teachers.openai_chat import find_json_object
 from teachers.relay import CompletionRelay, RelayError
@@ -110,7 +110,7 @@ class DecisionService:
         assert self.teacher is not None, "it is connected"
         asked = [self.questions[name] for name in names]
         wording = "\n".join(f"- {question.wording}" for question in asked)
-        messages = load_prompt("decisions", "generator").fill({"text": text, "wording": wording})
+        messages = load_prompt("decisions", "generator", None, PROMPTS).fill({"text": text, "wording": wording})
         body = {
             "messages": [message.model_dump(mode="json") for message in messages],
             "temperature": 0, "max_tokens": REPLY_TOKENS, "response_format": build_response_format(asked),

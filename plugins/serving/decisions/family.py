@@ -28,13 +28,13 @@ from agents.checks import Options, Subject, check
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import Finding, InvalidReply, ReplySchema, get_reply_tokens, parse_reply
 from core.errors import ProviderError
-from core.sample import REPAIR_STRIDE, Candidate, Message, Sample, Seed
+from core.sample import REPAIR_STRIDE, Candidate, Message, Sample, Seed, join_conversation
 from plugins.serving.decisions.label_probabilities import TOP_LOGPROBS, read_label_probabilities
 from plugins.serving.decisions.questions import (
+    PROMPTS,
     Answer,
     DecisionQuestion,
     check_question_names,
-    join_conversation,
     parse_questions,
 )
 
@@ -216,6 +216,7 @@ def build_answers_type(questions_json: str) -> type[ReplySchema]:
 class DecisionsFamily(RecipeFamily):
     name = "decisions"
     options = DecisionOptions
+    prompts = PROMPTS
     checks = (decision_rules_check, votes_check)
     fields = ("text", "answers")
     writes = ("generator", "write")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from core.config.toml_text import parse_toml
 from core.errors import UsageError
 from core.runs.run_dir import RUNS_FOLDER, RunDir
+from core.sample import join_conversation
 from core.storage.sample_files import read_samples
 from flows.rows.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches
 from flows.rows.row_forms import read_row_conversation
@@ -21,7 +22,7 @@ from plugins.serving.decision_students.label_noise import (
     summarize_votes,
 )
 from plugins.serving.decision_students.student_fitting import LabeledAnswers
-from plugins.serving.decisions.questions import Answer, DecisionQuestion, join_conversation, parse_questions
+from plugins.serving.decisions.questions import Answer, DecisionQuestion, parse_questions
 
 FAMILY = "decisions"
 ROUNDING = 0.00501

@@ -5,18 +5,19 @@ Knows no teacher and no student; a recipe's `[task]`, a decision student and its
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from core.config.base import RecipeTable
-from core.sample import Message, label_turns
 
 QuestionType = Literal["yes_no", "one_of", "several_of", "score", "span"]
 Answer = bool | int | str | list[str]
 """In JSON: true or false; the score; the label or the words; the list of labels."""
 YES, NO = "yes", "no"
 MAX_SPAN_CHARACTERS = 200
+PROMPTS = Path(__file__).parents[1] / "prompts" / "decisions"
 REPLY_TOKENS = 400
 """Of a reply with the answers to all questions."""
 
@@ -158,14 +159,6 @@ def check_question_names(questions: Sequence[DecisionQuestion]) -> None:
         raise ValueError("needs at least one question")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{twice[0]}: two questions have this name")
-
-
-def join_conversation(turns: Sequence[Message]) -> str:
-    """A conversation as the text that questions are about: one turn's words, or all turns with their roles; without system
-    prompts, which say how to answer.
-    """
-    said = [turn for turn in turns if turn.role != "system"]
-    return said[0].text if len(said) == 1 else label_turns(said)
 
 
 def build_response_format(questions: Sequence[DecisionQuestion]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from plugins.serving.decision_students.student_fitting import CoverageAtThreshol
 from plugins.serving.decisions.student_creation import DecisionReport, QuestionReport
 
 PAGE_FILE = "evaluation.html"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 PLOT_WIDTH, PLOT_HEIGHT = 760.0, 320.0
 MARGINS = (10.0, 14.0, 26.0, 46.0)
 """Top, right, bottom, left."""
@@ -67,7 +68,7 @@ def build_curve_plot(report: QuestionReport, target: AgreementTarget) -> CurvePl
 
 def write_decision_page(out: Path, report: DecisionReport) -> Path:
     """Raises StoreError if the file system fails."""
-    template = create_page_environment().get_template("decisions.html")
+    template = create_page_environment(TEMPLATES).get_template("decisions.html")
     plots = [build_curve_plot(question, report.target) for question in report.questions]
     page = out / PAGE_FILE
     write_text(

@@ -2,7 +2,6 @@
 
 import asyncio
 import html
-import json
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import pytest
 from agents.studies.held_out_evaluation import HeldOutResult
 from core.config.teachers import TeacherConfig
 from core.errors import RunFailed
+from core.plugins import locate_data
 from core.project_files import PROJECT
 from core.runs.run_dir import open_run
 from core.sample import TokenUsage
@@ -45,6 +45,7 @@ from plugins.serving.cascade.routing_result import (
 from plugins.serving.cascade.serving_setup import ServingOptions, prepare_serving
 from teachers.base import TeacherReply, TokenCertainty
 from tests.flows.commands.test_commands import called
+from tests.flows.data.test_foreign_runs import run_with_checks
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.exported_students import export_student
 
@@ -269,22 +270,19 @@ def test_the_runs_report_shows_the_cascade(
     manifest = type(manifest).model_validate(
         {**manifest.model_dump(), "student": {**record, "loss_before": 3.0, "loss_after": 2.0, "seconds": 1.0}}
     )
+    locate_data(run.path, "serving").mkdir(parents=True)
     write_run_report(run, manifest, plan.recipe, [], [])
     page = run.report_file.read_text()
     assert "Student first, teacher when needed" in page
     assert html.escape(found.answer) in page.replace("&#39;", "&#x27;")
     assert page.count('<svg class="cascade"') == 2
     assert "nan" not in page
-    report = json.loads(run.report_file.with_suffix(".json").read_text())["routing"]
-    assert report["answer"] == found.answer
-    assert "scores" not in report["curves"][0]
 
     monkeypatch.setattr(SESSION, "quiet", False)
     (run.student / "routing.json").write_text('{"seeds": 400}')
     write_run_report(run, manifest, plan.recipe, [], [])
     assert "the report omits the routing results" in capsys.readouterr().err
     assert "Student first, teacher when needed" not in run.report_file.read_text()
-    assert json.loads(run.report_file.with_suffix(".json").read_text())["routing"] is None
 
 
 @pytest.mark.parametrize(
@@ -366,3 +364,14 @@ def test_another_student_takes_the_place_of_the_teacher(
     assert found.teacher_rate.value == 0, "its weights are random too; the recipe's teacher passes"
     setup = prepare_serving(weights.parent, None, ServingOptions(teacher=f"local/{file}", share=0.5))
     assert (setup.teacher and setup.teacher.model) == f"local/{file}"
+
+
+def test_route_does_not_run_the_checks_of_a_run_of_a_stranger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mark = run_with_checks(tmp_path / "stranger")
+    for name in (run.path, run.student):
+        code, _, err = called(capsys, "route", str(name), "-n", "20", "--runs-dir", str(tmp_path / "mine"))
+        assert code == 2
+        assert f"its recipe would run the file {tmp_path}/stranger/checks.py (verifiers.0.path)" in err
+    assert not mark.exists()

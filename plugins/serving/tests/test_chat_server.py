@@ -19,7 +19,6 @@ import aiohttp
 import numpy as np
 import pytest
 from aiohttp import web
-from tests.plugins.serving.cascade.test_cascade_calibration import routing_of
 
 from core.config.teachers import TeacherConfig
 from core.project_files import PROJECT
@@ -32,6 +31,7 @@ from plugins.serving.cascade.chat_server import API_KEY_VARIABLE, open_chat_rout
 from plugins.serving.cascade.question_router import fit_question_router
 from plugins.serving.cascade.routing_curves import RoutingOutcomes
 from plugins.serving.cascade.serving_setup import ServingSetup, add_draft
+from plugins.serving.tests.test_cascade_calibration import routing_of
 from teachers import local_llama
 from teachers.relay import open_relay
 from tests.support.colored_pictures import QUESTION, draw_square

@@ -111,7 +111,7 @@ def test_a_client_that_waits_for_its_answer_is_not_closed(monkeypatch: pytest.Mo
 
 FLOOD = """
 import asyncio, sys
-from tests.plugins.serving.cascade.test_client_connections import HALF, Parrot, served
+from plugins.serving.tests.test_client_connections import HALF, Parrot, served
 
 async def go() -> None:
     async with served(Parrot()) as (url, _):

@@ -27,6 +27,7 @@ from plugins.serving.decisions.student_creation import DecisionReport, DecisionS
 from plugins.serving.decisions.student_report import format_decision_report, write_decision_page
 from plugins.serving.tests.decision_serving import post, served
 from teachers.relay import open_relay
+from tests.flows.commands.test_commands import called
 from tests.support.http_serving import serve_handler
 from tests.support.lineages import make_run
 
@@ -151,7 +152,7 @@ def test_the_lines_of_the_documentation_read_the_exported_file(
     (tmp_path / "labeled.jsonl").write_text("\n".join(map(json.dumps, labeled)), encoding="utf-8")
     settings = DecisionSettings(tmp_path / "labeled.jsonl", tmp_path / "student", target=TARGET)
     create_decision_student(settings, lambda _text: None)
-    page = (PROJECT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    page = (PROJECT / "plugins" / "serving" / "decisions.md").read_text(encoding="utf-8")
     _, _, rest = page.partition("```python\n")
     monkeypatch.chdir(tmp_path)
     exec(rest.partition("```")[0], {})
@@ -391,3 +392,13 @@ def test_probabilities_of_a_file_are_the_targets_and_tell_how_often_two_votes_ag
     assert (noise.agreement, noise.disputed, noise.drawn) == (pytest.approx(0.76), pytest.approx(0.24), True)
     assert "drawn by the teacher's probabilities agree in 76 % of texts" in noise.words
     assert labeled.take([1, 2]).label(question).shares == [{"y": 1.0}, {"y": 1.0}]
+
+
+def test_names_of_columns_reach_the_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"asked": "Where is it?", "said": "yes"}\n')
+    code, _, err = called(
+        capsys, "decisions", str(rows), "--out", str(tmp_path / "out"), "--columns", "user=asked,assistant=sad"
+    )
+    assert code == 2
+    assert "has no `sad`, which --columns names" in err

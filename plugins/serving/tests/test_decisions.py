@@ -1,13 +1,16 @@
 """The family `decisions`: labels with votes for given texts, and texts written for drawn answers."""
 
+import asyncio
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from agents.planning.run_plan import RunPlan
+from agents.studies.preview import probe_teachers
 from core.errors import ProviderError, RecipeError
 from core.runs.run_dir import RunDir
 from core.sample import REPAIR_STRIDE, Sample, SampleStatus
@@ -19,6 +22,7 @@ from plugins.serving.decisions.family import collect_probabilities, collect_vote
 from plugins.serving.decisions.questions import parse_questions
 from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.http_serving import serve_handler
 from tests.support.lineages import make_run
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
@@ -200,3 +204,30 @@ def test_answers_keep_their_meaning_as_classes() -> None:
     for question, wrong in ((yes, "yes"), (yes, 1), (some, ["q"]), (score, True), (score, 6)):
         with pytest.raises(ValueError, match="is no answer"):
             question.parse_answer(wrong)
+
+
+@pytest.mark.parametrize("by", ["probabilities", "votes"])
+def test_a_check_that_reads_probabilities_is_a_fault_of_a_gateway_without_them(by: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.json()
+        if "logprobs" in body:
+            fault = {
+                "message": "Unsupported parameter: 'logprobs' is not supported with this model.",
+                "param": "logprobs",
+            }
+            return web.json_response({"error": {**fault, "code": "unsupported_parameter"}}, status=400)
+        text = '{"colour": "ochre", "again": "no"}' if "response_format" in body else "1"
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+
+    async def probe() -> str:
+        async with serve_handler("/v1/chat/completions", answer) as address:
+            teacher = f"teachers.main={{model='openai/m',base_url='{address}/v1'}}"
+            plan = load_recipe_plan("decisions", [teacher, f"verifiers=[{{type='votes', by='{by}'}}]"])
+            return (await probe_teachers(plan))["main"]
+
+    if by == "probabilities":
+        with pytest.raises(ProviderError, match="which the check votes needs with its options"):
+            asyncio.run(probe())
+    else:
+        assert "NOT: returns token probabilities" in asyncio.run(probe()), "the control: nothing needs them"

@@ -1,16 +1,20 @@
 """The setup of a chat server: student, teacher and threshold from options and calibration, and what a file may not decide."""
 
 import math
+import re
+import sys
 from pathlib import Path
 
 import pytest
-from tests.plugins.serving.cascade.test_cascade_calibration import FREE, routing_of
 
+from core import installation
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.storage.atomic_files import hash_file
 from plugins.serving.cascade.routing_result import RoutingResult
 from plugins.serving.cascade.serving_setup import ServingOptions, add_draft, prepare_serving
+from plugins.serving.cascade.terminal_chat import ChatSettings, ChatStudent, open_conversation
+from plugins.serving.tests.test_cascade_calibration import FREE, routing_of
 from tests.flows.commands.test_commands import called
 
 
@@ -178,3 +182,24 @@ def test_of_a_hosted_teacher_only_the_name_is_taken_from_the_file(
     assert "openai/m (https://api.openai.com/v1) where" in setup.description
     with pytest.raises(UsageError, match="--teacher-key-env NOT_SET: the environment variable NOT_SET is not set"):
         prepare_serving(weights, None, ServingOptions(teacher_key_env="NOT_SET"))
+
+
+def test_without_llama_cpp_messages_of_serve_and_chat_name_the_extra_local(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    monkeypatch.setattr(installation, "PROJECT", tmp_path)
+    needed = "needs the extra `local` (llama.cpp): run `"
+    weights = tmp_path / "student-q8_0.gguf"
+    weights.write_bytes(b"GGUF")
+    with pytest.raises(UsageError, match=re.escape(needed)):
+        prepare_serving(weights, None, ServingOptions())
+    settings = ChatSettings(None, 0.0, 1)
+    for folder, torch in ((None, True), (tmp_path, False)):
+        if not torch:
+            monkeypatch.setitem(sys.modules, "torch", None)
+        with (
+            pytest.raises(UsageError, match=re.escape(needed)),
+            open_conversation(ChatStudent(folder, weights), settings),
+        ):
+            pass

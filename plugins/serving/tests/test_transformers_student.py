@@ -64,7 +64,7 @@ def test_the_exported_file_is_the_student_without_torch(
     student = read_decision_student(tmp_path / "student")
     assert student.exported
     (decided,) = student.decide([TEXT])
-    page = (PROJECT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    page = (PROJECT / "plugins" / "serving" / "decisions.md").read_text(encoding="utf-8")
     lines = page.partition("```python\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
     names: dict[str, np.ndarray] = {}

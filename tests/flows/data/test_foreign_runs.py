@@ -45,13 +45,10 @@ def run_with_checks(folder: Path, *settings: str) -> tuple[RunDir, Path]:
     return run, mark
 
 
-@pytest.mark.parametrize("command", ["evaluate", "route"])
-def test_no_command_runs_the_checks_of_a_run_of_a_stranger(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_command_runs_the_checks_of_a_run_of_a_stranger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, mark = run_with_checks(tmp_path / "stranger")
     for name in (run.path, run.student):
-        code, _, err = called(capsys, command, str(name), "-n", "20", "--runs-dir", str(tmp_path / "mine"))
+        code, _, err = called(capsys, "evaluate", str(name), "-n", "20", "--runs-dir", str(tmp_path / "mine"))
         assert code == 2
         assert f"its recipe would run the file {tmp_path}/stranger/checks.py (verifiers.0.path)" in err
         assert "--recipe RECIPE" in err

@@ -114,7 +114,6 @@ def test_rows_that_are_not_read_are_named_with_their_columns(
         ["gaps", "{rows}", "--reference", "{plain}"],
         ["review", "{rows}", "--summary"],
         ["index", "{out}", "--add", "{rows}"],
-        ["decisions", "{rows}", "--out", "{out}"],
     ],
 )
 def test_the_names_reach_the_reader_of_each_command(

@@ -17,6 +17,7 @@ from core.runs.student_records import (
 )
 from core.shared_options import EMBEDDER_FILE
 from core.storage.atomic_files import write_bytes
+from flows.terminal import closing_card
 from flows.terminal.closing_card import format_closing_card
 from flows.terminal.panel_text import describe_general_loss
 from tests.flows.report.test_run_report import COLLAPSE, HOSTILE, manifest, sample
@@ -79,6 +80,11 @@ def card_of(tmp_path: Path, m: RunManifest, **more: Any) -> list[str]:
     run.report_file.write_text("")
     samples = more.get("samples", [sample("a", text="Bees fly far. " * 20), sample("b", text="Bees hum."), sample("c")])
     return format_closing_card(m, run, samples, m.run, str(tmp_path)).splitlines()
+
+
+@pytest.fixture(autouse=True)
+def has_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing_card, "find_part", lambda kind, name: (kind, name) == ("command", "chat"))
 
 
 def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
@@ -156,6 +162,9 @@ def test_a_run_without_an_evaluation_has_the_loss_and_one_without_a_student_lead
 
 def test_a_student_that_sees_is_evaluated_and_another_one_chatted_with(tmp_path: Path) -> None:
     assert card_of(tmp_path, manifest())[-1].startswith("next: stillhouse chat ")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closing_card, "find_part", lambda kind, name: None)
+        assert card_of(tmp_path, manifest())[-1].startswith("next: stillhouse show "), "no plugin has the command"
     run = RunDir(tmp_path / manifest().run)
     write_bytes(run.student / EMBEDDER_FILE, b"")
     assert card_of(tmp_path, manifest())[-1] == f"next: stillhouse evaluate {run.path}"

@@ -21,10 +21,11 @@ HINTS = {"format_command", "format_next_line"}
 def list_options() -> dict[str, set[str]]:
     """The options of each command."""
     group = typer.main.get_command(app)
-    commands = group.commands.items()  # type: ignore[attr-defined]
+    context = typer.Context(group)
+    commands = {name: group.get_command(context, name) for name in group.list_commands(context)}  # type: ignore[attr-defined]
     return {
         name: {"--help", *(option for part in command.params for option in (*part.opts, *part.secondary_opts))}
-        for name, command in commands
+        for name, command in commands.items()
     }
 
 
