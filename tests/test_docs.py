@@ -107,7 +107,7 @@ NOT_RUN = {
     "plugins/scale/README.md: ray": "needs Ray, which `make install-all` leaves out",
     "docs/install.md: make install": "`make test` calls both first",
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
-    "docs/features.md: stillhouse": "minutes of training; tests/flows/features/ runs them on a small model",
+    "plugins/features/README.md: stillhouse": "minutes of training; plugins/features/tests/ runs them on a small model",
     "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
     "docs/ternary.md: stillhouse export": "needs a ternary student; tests/students/init/test_ternary.py exports one by command",

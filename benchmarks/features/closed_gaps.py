@@ -10,11 +10,11 @@ import numpy.typing as npt
 from benchmarks.features.measured_texts import LEARNED, RANDOM, Bench, BoolArray, Corpus
 from benchmarks.features.planted_gaps import PROPERTIES, find_lacking, find_thresholds, truncate_to_equal_lengths
 from core.config.teachers import TeacherConfig
-from core.features.pooled_features import PooledFeatures
 from core.sample import Message
 from filters.collapse.matched_samples import match_lengths, split_into_words
-from filters.features.feature_gaps import choose_examples, choose_gap_documents
-from flows.features.feature_gaps import EXAMPLES, truncate_texts
+from plugins.features.feature_gaps import EXAMPLES, truncate_texts
+from plugins.features.lacking_features import choose_examples, choose_gap_documents
+from plugins.features.pooled_features import PooledFeatures
 from teachers.base import TeacherQuestion, UnlimitedAccount
 from teachers.providers import open_teacher
 

@@ -12,13 +12,13 @@ from scipy.stats import spearmanr
 from benchmarks.features.measured_texts import CLUSTER_COUNT, LEARNED, RANDOM, WORDS, Bench, BoolArray, Corpus, Ints
 from benchmarks.features.planted_gaps import find_thresholds
 from core.config.students import StudentConfig
-from core.features.pooled_features import PooledFeatures
 from core.sample import Message
 from filters.collapse.language_model import LanguageModel
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
-from filters.features.subset_selection import cover_greedily, match_random_lengths
 from filters.ragged_arrays import RaggedArray
 from flows.terminal.console import SESSION
+from plugins.features.pooled_features import PooledFeatures
+from plugins.features.subset_selection import cover_greedily, match_random_lengths
 from students.chat_encoding import Conversation
 from students.comparison.text_losses import measure_folder_loss
 from students.training.student_training import train_student

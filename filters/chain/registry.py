@@ -17,7 +17,6 @@ from filters.duplicates.semantic import SEMANTIC_FILTER
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 from filters.rules.boilerplate import drop_boilerplate
 from filters.rules.contamination import drop_contaminated, find_evaluation_set_problems
-from filters.rules.features import drop_uncovered
 from filters.rules.language import drop_other_languages, find_language_problems
 from filters.rules.length import drop_by_length
 from filters.rules.personal_data import mask_or_drop_personal_data
@@ -25,6 +24,7 @@ from filters.rules.quality import can_judge_quality, drop_low_quality
 from filters.rules.refusal import drop_refusals
 from filters.rules.repetition import drop_repetitive
 from filters.text_normalization import is_mostly_latin, may_be_english
+from plugins.features.feature_filter import drop_uncovered
 
 T = TypeVar("T")
 

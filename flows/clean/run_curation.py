@@ -37,7 +37,7 @@ from flows.clean.sample_overrides import AppliedOverrides, read_run_overrides
 from flows.data.curated_run import build_conversation_document, format_drop_reason
 from flows.data.similarity_histogram import count_similarities
 from flows.data.table_masking import mask_table
-from flows.features.requested_features import RequestedFeatureMeter, locate_requested_dictionary
+from plugins.features.requested_features import RequestedFeatureMeter, locate_requested_dictionary
 
 CHECKPOINT_FOLDER = ".filters"
 """In the run's directory; hidden, so neither hashed nor published."""

@@ -283,7 +283,7 @@ def gaps_command(
             )
         if kind is not None:
             raise UsageError("--kind: says how words are counted; leave it out with --by features")
-        from flows.features.feature_gaps import DEFAULT_DOCUMENTS
+        from plugins.features.feature_gaps import DEFAULT_DOCUMENTS
 
         options = FeatureGapsOptions(features, out, number, documents or DEFAULT_DOCUMENTS, page, labels, runs_dir)
         run_feature_gaps(source, reference, options, as_json=as_json)
@@ -309,8 +309,8 @@ class FeatureGapsOptions(NamedTuple):
 
 
 def run_feature_gaps(source: Path, reference: str, options: FeatureGapsOptions, *, as_json: bool) -> None:
-    from flows.features.feature_gaps import find_dataset_feature_gaps
-    from flows.features.feature_gaps_report import format_feature_gaps
+    from plugins.features.feature_gaps import find_dataset_feature_gaps
+    from plugins.features.feature_gaps_report import format_feature_gaps
 
     if options.page:
         from core.storage.atomic_files import check_writable
@@ -319,7 +319,7 @@ def run_feature_gaps(source: Path, reference: str, options: FeatureGapsOptions, 
     explain = None
     if options.labels:
         from flows.data.run_storage import find_cache_folder
-        from flows.features.feature_labelling import label_by_teacher
+        from plugins.features.feature_labelling import label_by_teacher
 
         plan, cache = load_command_plan(options.labels, None), find_cache_folder(options.runs_dir)
         explain = partial(label_by_teacher, plan=plan, folder=options.features, cache=cache)
@@ -342,7 +342,7 @@ def run_feature_gaps(source: Path, reference: str, options: FeatureGapsOptions, 
             print("interrupted; nothing was written", file=sys.stderr)
             raise SystemExit(INTERRUPTED_EXIT_CODE) from None
     if options.page:
-        from flows.report.feature_gaps_page import write_feature_gaps_page
+        from plugins.features.feature_gaps_page import write_feature_gaps_page
 
         write_feature_gaps_page(options.page, gaps)
     print_text(gaps.model_dump_json() if as_json else format_feature_gaps(gaps, options.number))

@@ -214,7 +214,7 @@ def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe
     from agents.planning.seeds import RunSeeds
     from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
-    from flows.features.requested_features import check_seed_features
+    from plugins.features.requested_features import check_seed_features
 
     try:
         seeds = RunSeeds(plan, "validate")

@@ -23,7 +23,6 @@ from core.sample import Sample, SampleStatus, TokenUsage
 from core.storage.atomic_files import count_values, read_record, write_json, write_text
 from flows.data.dataset_card import list_active_teachers
 from flows.data.student_files import STUDENT_EVALUATION_FILE
-from flows.features.feature_gaps_report import GAPS_FILE, MOST_SHOWN_FEATURES, SHOWN_PASSAGES, FeatureGapsReport
 from flows.release.lineage_view import read_earlier_comparisons, read_earlier_features
 from flows.release.release_gate import describe_release_gate
 from flows.report.collapse_page import build_comparison_view
@@ -36,6 +35,7 @@ from flows.terminal.cost_text import list_bill_rows
 from flows.terminal.panel_text import describe_general_loss
 from flows.terminal.run_summary import format_run_costs
 from flows.terminal.text_format import advise_on_truncation, format_count
+from plugins.features.feature_gaps_report import GAPS_FILE, MOST_SHOWN_FEATURES, SHOWN_PASSAGES, FeatureGapsReport
 
 if TYPE_CHECKING:
     from flows.evaluate.student_results import StudentEvaluation

@@ -27,7 +27,6 @@ from flows.evaluate.dataset_assessment import (
     measure_conversation_sameness,
 )
 from flows.evaluate.run_spread import measure_run_spread, read_kept_seeds
-from flows.features.run_coverage import measure_run_features
 from flows.release.lineage_view import read_earlier_comparisons
 from flows.report.run_report import write_run_report
 from flows.rows.row_forms import build_row_document
@@ -35,6 +34,7 @@ from flows.run import stages
 from flows.run.run_shortfalls import MAKES_MORE, UNEVALUATED_STUDENT
 from flows.terminal.console import SESSION
 from flows.terminal.run_summary import format_headline
+from plugins.features.run_coverage import measure_run_features
 
 if TYPE_CHECKING:
     import polars as pl

@@ -54,7 +54,7 @@ def prepare_run(
     from agents.planning.seeds import RunSeeds
     from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
-    from flows.features.requested_features import check_seed_features
+    from plugins.features.requested_features import check_seed_features
 
     invocation = build_invocation(recipe, overrides, distill=distill, release=release)
     storage = open_run_storage(runs_dir)

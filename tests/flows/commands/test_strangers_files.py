@@ -190,8 +190,8 @@ def write_dictionary_files(folder: Path) -> None:
     """A dictionary that reads a model of the Hub."""
     import torch
 
-    from students.dictionaries.dictionary_files import ReaderRecord, TrainingRecord, write_dictionary
-    from students.dictionaries.topk_autoencoder import TopKAutoencoder
+    from plugins.features.dictionaries.dictionary_files import ReaderRecord, TrainingRecord, write_dictionary
+    from plugins.features.dictionaries.topk_autoencoder import TopKAutoencoder
 
     shutil.rmtree(folder)
     part = TopKAutoencoder(torch.ones(8, 4), torch.zeros(8), torch.ones(8, 4), torch.zeros(4), 2)

@@ -1,1 +1,0 @@
-"""Features of documents, as students compute and filters compare them."""

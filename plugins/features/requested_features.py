@@ -1,0 +1,130 @@
+"""The feature that a seed asks for, and how strongly its sample shows it, for the filter `features`."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.config.filters import FeaturesFilter, FilterConfig
+from core.errors import RunFailed, UsageError
+from core.project_files import find_referenced_file
+from filters.base import Document, RequestedFeature
+from plugins.features.dictionary_opening import open_dictionary, open_feature_reader
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
+    from agents.planning.seeds import RunSeeds
+    from plugins.features.dictionaries.dictionary_files import FeatureDictionary
+    from plugins.features.dictionaries.document_features import FeatureReader
+
+FEATURE_KEY = "feature"
+"""The key of a seed with the feature that a sample is to show."""
+MAX_REPORTED_SEEDS = 10
+SHOWN_CHARACTERS_OF_FAULT = 80
+
+
+class SeedFeature(BaseModel):
+    """What a seed has under `FEATURE_KEY`."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    id: int = Field(ge=0)
+    """The latent."""
+    threshold: float = Field(gt=0, allow_inf_nan=False)
+    """From this activation on it is present."""
+    dictionary: str
+    """The digest of the dictionary."""
+
+
+def locate_requested_dictionary(filters: Sequence[FilterConfig], folder: Path) -> Path | None:
+    """The dictionary of the filter `features`, whose relative path starts from `folder`; None without that filter."""
+    config = next((config for config in filters if isinstance(config, FeaturesFilter)), None)
+    return find_referenced_file(config.dictionary, folder) if config else None
+
+
+def check_seed_features(plan: "RunPlan", seeds: "RunSeeds") -> None:
+    """Check that the filter `features` can be applied to what the seeds ask for, before a sample is paid.
+
+    Raises:
+        UsageError: with the seeds that ask for no feature of the dictionary, or if it cannot be opened.
+    """
+    if folder := locate_requested_dictionary(plan.recipe.filters, plan.folder):
+        dictionary = open_dictionary(folder)
+        if faults := list(islice(_find_faults(seeds, dictionary, folder), MAX_REPORTED_SEEDS)):
+            raise UsageError("\n  ".join(faults))
+
+
+def _find_faults(seeds: "RunSeeds", dictionary: "FeatureDictionary", folder: Path) -> Iterator[str]:
+    for where, wanted in seeds.list_column(FEATURE_KEY):
+        try:
+            read_seed_feature(wanted, dictionary, folder)
+        except ValueError as error:
+            yield f"{where}: {error}"
+
+
+def read_seed_feature(wanted: object, dictionary: "FeatureDictionary", folder: Path) -> SeedFeature | None:
+    """What a seed asks for; None if it asks for nothing. `folder` is the dictionary's.
+
+    Raises:
+        ValueError: if it is no feature, or one of another dictionary.
+    """
+    if wanted is None:
+        return None
+    try:
+        feature = SeedFeature.model_validate(wanted)
+        if feature.dictionary == dictionary.digest and feature.id >= dictionary.autoencoder.latents:
+            raise ValueError(f"id: the dictionary has {dictionary.autoencoder.latents:,} latents")
+    except ValueError as error:
+        raise ValueError(
+            f"the seed's `{FEATURE_KEY}` is {_shorten(repr(wanted))}, not one that `stillhouse gaps --by features` wrote "
+            f"({_describe_fault(error)}); rename that column of the seeds, or leave out the filter `features`"
+        ) from None
+    if feature.dictionary != dictionary.digest:
+        raise ValueError(
+            f"the seed's feature is of another dictionary than {folder}, {_shorten(repr(feature.dictionary))}; name the one "
+            "that made the seeds (filters.dictionary)"
+        )
+    return feature
+
+
+def _describe_fault(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else "it must be an object"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS_OF_FAULT else f"{text[:SHOWN_CHARACTERS_OF_FAULT]}…"
+
+
+class RequestedFeatureMeter:
+    """Reads samples with a dictionary, which is opened when the first seed asks for a feature."""
+
+    def __init__(self, dictionary: Path) -> None:
+        self._dictionary = dictionary
+        self._reader: FeatureReader | None = None
+
+    def measure(self, row: Mapping[str, Any], document: Document) -> Document:
+        """The document of a sample with the activation of the feature that its seed asks for, if it asks for one.
+
+        Raises:
+            UsageError: if the dictionary cannot be opened.
+            RunFailed: if the seed's feature is of another dictionary, or no feature.
+        """
+        wanted = json.loads(row["seed"])["data"].get(FEATURE_KEY)
+        if wanted is None:
+            return document
+        self._reader = self._reader or open_feature_reader(self._dictionary)
+        try:
+            feature = read_seed_feature(wanted, self._reader.dictionary, self._dictionary)
+        except ValueError as error:
+            raise RunFailed(f"{document.id}: {error}") from None
+        assert feature is not None
+        pooled = self._reader.pool(self._reader.encode([document.text])).learned
+        found = pooled.values[pooled.latents == feature.id]
+        activation = float(found[0]) if found.size else 0.0
+        return document._replace(requested=RequestedFeature(feature.id, activation, feature.threshold))

@@ -1,0 +1,152 @@
+"""Gaps of features: planted ones are found, chance finds none, and thresholds come from the reference alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.config.recipe import ENGLISH_REFERENCE
+from core.project_files import PROJECT
+from filters.collapse.coverage_gaps import select_by_holm
+from filters.collapse.matched_samples import split_into_words
+from plugins.features.lacking_features import (
+    choose_examples,
+    choose_gap_documents,
+    compute_matched_thresholds,
+    compute_thresholds,
+    find_feature_gaps,
+    find_strongest_documents,
+)
+from plugins.features.pooled_features import PooledFeatures
+
+LATENTS = 200
+PLANTED = 7
+
+
+def draw_features(documents: int, seed: int) -> PooledFeatures:
+    """Documents with about ten features each, of which `PLANTED` is in a quarter."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for _ in range(documents):
+        latents = np.unique(random.zipf(1.3, 10) % LATENTS)
+        latents = latents[latents != PLANTED]
+        if random.random() < 0.25:
+            latents = np.sort(np.append(latents, PLANTED))
+        rows.append((latents.astype(np.int64), random.uniform(1, 2, latents.size).astype(np.float32)))
+    return PooledFeatures.from_documents(rows, LATENTS)
+
+
+def find(own: PooledFeatures, reference: PooledFeatures) -> list[int]:
+    thresholds = compute_thresholds(reference)
+    found = find_feature_gaps(own.keep_present(thresholds), reference.keep_present(thresholds), thresholds)
+    return [int(latent) for latent in found.lacking.places]
+
+
+def without(features: PooledFeatures, latent: int) -> PooledFeatures:
+    places = [place for place in range(len(features)) if latent not in features.find_latents(place)]
+    return features.take(np.array(places))
+
+
+def test_a_removed_feature_is_the_gap_and_a_shuffled_one_is_not() -> None:
+    own, reference = draw_features(600, 1), draw_features(600, 2)
+    assert find(own, reference) == []
+    poor = without(own, PLANTED)
+    assert find(poor, reference) == [PLANTED]
+    # The same entries in other documents: every document has as many features, and no feature is lacking.
+    mixed = np.random.default_rng(3).permutation(np.concatenate([poor.latents, reference.latents]))
+    half = poor.latents.size
+    sides = ((mixed[:half], poor), (mixed[half:], reference))
+    shuffled = [PooledFeatures(latents, side.values, side.starts, LATENTS) for latents, side in sides]
+    assert find(*shuffled) == []
+
+
+def test_thresholds_know_the_reference_only_and_doubling_changes_no_share() -> None:
+    reference = draw_features(600, 2)
+    thresholds = compute_thresholds(reference)
+    doubled = reference.take(np.repeat(np.arange(len(reference)), 2))
+    assert np.array_equal(compute_thresholds(doubled), thresholds)
+    found = [find_feature_gaps(without(side, PLANTED), side, thresholds).lacking for side in (reference, doubled)]
+    assert found[0].places.tolist() == found[1].places.tolist() == [PLANTED]
+    assert found[0].real == pytest.approx(found[1].real)
+    # A latent in fewer than one of 200 documents has none.
+    rare = PooledFeatures.from_documents(
+        [(np.array([1]), np.ones(1, np.float32))] + [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * 599, 2
+    )
+    assert np.isinf(compute_thresholds(rare)).all()
+
+
+@pytest.mark.parametrize("documents", [199, 200, 201, 400, 999, 1_000, 2_000])
+def test_exactly_one_of_200_documents_reaches_the_percentile(documents: int) -> None:
+    """A latent with the activation n in the n-th document: the n-th largest is known."""
+    rows = [(np.array([0]), np.array([number], np.float32)) for number in range(1, documents + 1)]
+    reached = next(number for number in range(1, documents + 1) if 200 * number >= documents)
+    percentile = documents + 1 - reached
+    assert compute_thresholds(PooledFeatures.from_documents(rows, 1))[0] == pytest.approx(0.3 * percentile)
+
+
+def test_seeds_show_the_gap_and_the_strongest_come_first() -> None:
+    own, reference = draw_features(600, 1), draw_features(600, 2)
+    thresholds = compute_thresholds(reference)
+    present = reference.keep_present(thresholds)
+    lacking = find_feature_gaps(without(own, PLANTED).keep_present(thresholds), present, thresholds).lacking
+    chosen = choose_gap_documents(present, lacking, 20)
+    assert len(chosen) == 20
+    assert all(latents.tolist() == [PLANTED] and PLANTED in present.find_latents(place) for place, latents in chosen)
+    strongest = find_strongest_documents(present, PLANTED, 5)
+    values = [present.values[present.starts[p] :][present.find_latents(p).tolist().index(PLANTED)] for p in strongest]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == present.values[present.latents == PLANTED].max()
+
+
+def test_examples_of_a_seed_have_its_feature_and_differ_between_seeds() -> None:
+    reference = draw_features(600, 4)
+    having = [place for place in range(len(reference)) if PLANTED in reference.find_latents(place)]
+    chosen = {place: choose_examples(reference, PLANTED, place, 3) for place in having}
+    for place, examples in chosen.items():
+        assert len(set(examples)) == 3
+        assert place not in examples
+        assert set(examples) <= set(having)
+    assert len({tuple(examples) for examples in chosen.values()}) == len(having)
+    one = reference.take(np.array(having[:1]))
+    assert choose_examples(one, PLANTED, 0, 3) == []
+
+
+def test_real_text_split_at_random_has_no_gaps() -> None:
+    """Words as features depend on each other as real features do. At most 1 % of the splits may show a gap: 3 of 60 have a
+    probability of 0.02.
+    """
+    lines = Path(PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()[:800]
+    numbers: dict[str, int] = {}
+    rows = []
+    for line in lines:
+        words = {numbers.setdefault(word, len(numbers)) for word in split_into_words(json.loads(line)["text"])}
+        latents = np.array(sorted(words), dtype=np.int64)
+        rows.append((latents, np.ones(latents.size, np.float32)))
+    features = PooledFeatures.from_documents(rows, len(numbers))
+    random = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(60):
+        order = random.permutation(len(features))
+        alarms += bool(find(features.take(order[:400]), features.take(order[400:])))
+    assert alarms <= 2
+
+
+def test_holm_rejects_what_bonferroni_does_and_more() -> None:
+    """At 1 % over ten tests the limits are 0.001, 0.00111, 0.00125, ... (Holm 1979)."""
+    logs = np.log([0.0011, 0.02, 0.0009, 0.00124])
+    assert sorted(select_by_holm(logs, 10).tolist()) == [0, 2, 3]
+    assert select_by_holm(np.log([0.002, 0.0011]), 10).size == 0
+
+
+def test_features_of_the_control_are_as_frequent_as_the_learned_ones() -> None:
+    """Dense activations, as those of a random dictionary: by the thresholds of sparse ones, nearly all are in every document."""
+    random, learned = np.random.default_rng(6), draw_features(300, 5)
+    every = np.arange(LATENTS, dtype=np.int64)
+    dense = PooledFeatures.from_documents(
+        [(every, random.uniform(1, 2, LATENTS).astype(np.float32)) for _ in range(300)], LATENTS
+    )
+    present = learned.keep_present(compute_thresholds(learned))
+    assert dense.keep_present(compute_thresholds(dense)).count_documents().min() == 300
+    matched = dense.keep_present(compute_matched_thresholds(dense, present))
+    assert sorted(matched.count_documents()) == sorted(present.count_documents())
