@@ -53,6 +53,10 @@ class RunHooks:
         """
         return {}
 
+    def list_seed_problems(self, plan: Any, seeds: Any) -> Sequence[str]:
+        """What is wrong with the seeds (`agents.planning.seeds.RunSeeds`), a sentence each, before anything is written."""
+        return ()
+
     def open_sample_workers(self, plan: Any, run: str) -> AbstractAsyncContextManager[Any] | None:
         """Where samples are made: yields `MakeSample`. None for the run's own process. At most one plugin of a recipe has one."""
         return None
@@ -71,6 +75,9 @@ class RunHooks:
 
     def finish_curation(self, run: "RunDir", manifest: "RunManifest") -> None:
         """After samples were curated and counted: write the plugin's record by `manifest.put`."""
+
+    def finish_assessment(self, run: "RunDir", manifest: "RunManifest") -> None:
+        """After the kept samples were assessed: write the plugin's record by `manifest.put`."""
 
     def finish_package(self, run: "RunDir", manifest: "RunManifest") -> None:
         """When the dataset is about to be written: write the plugin's record by `manifest.put`."""

@@ -1,7 +1,7 @@
 """What a filter takes and returns, and the base classes of filters of plugins. Knows no rule, no sample and no file."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,16 +12,6 @@ from filters.ragged_arrays import DuplicateMatches, RaggedArray
 
 RowImage = bytes | Path | str
 """An image of a row: its bytes, its file in a run or release, or the address of one that the row does not contain."""
-
-
-class RequestedFeature(NamedTuple):
-    """The feature that a document's seed asks for."""
-
-    feature: int
-    activation: float
-    """The largest in the document."""
-    threshold: float
-    """From this activation on it is present."""
 
 
 class Document(NamedTuple):
@@ -43,8 +33,8 @@ class Document(NamedTuple):
     """The assistant's turns, without tool calls; empty where `text` is the whole document."""
     thinking: str = ""
     """The thinking before the answers; only filters for personal data and contamination read it."""
-    requested: RequestedFeature | None = None
-    """Measured only for the filter `features`; None if the document's seed asks for no feature."""
+    measured: Mapping[str, Any] = {}
+    """What filters measured of the document of a run's sample (`FilterTable.open_meter`), by the type of the filter."""
     images: tuple[RowImage, ...] = ()
     """Empty in datasets unless a filter of images is among the filters."""
 

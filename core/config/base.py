@@ -4,7 +4,7 @@ A mark is in the type of a key, so that whoever must know such keys (a server fo
 run, `extends`) finds them in the tables of any plugin.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -21,6 +21,12 @@ class RecipeTable(BaseModel):
 
     identifies_run: ClassVar[bool] = True
     """Whether the table can change samples, dataset or student. Of a plugin's section only."""
+
+    def list_files(self) -> Sequence[str]:
+        """The files that a filter or a plugin's section reads, by their names in the recipe: their content is part of the run's
+        identity.
+        """
+        return ()
 
 
 @dataclass(frozen=True)

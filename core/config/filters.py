@@ -1,7 +1,8 @@
 """The `[[filters]]` tables of a recipe: which samples are dropped. Knows settings only; filtering is in `filters`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, PlainValidator, SerializeAsAny, TypeAdapter, ValidationError
@@ -21,9 +22,11 @@ class FilterTable(RecipeTable):
     modules: ClassVar[tuple[str, ...]] = ()
     """Of a plugin's filter: modules of the plugin's extra without which it cannot run."""
 
-    def list_files(self) -> Sequence[str]:
-        """The files that the filter reads, by their names in the recipe: their content is part of the run's identity."""
-        return ()
+    def open_meter(self, folder: Path) -> Callable[[Mapping[str, Any], Any], Any] | None:
+        """What adds to the document of a run's sample (`filters.base.Document.measured`), given its row with its seed, what the
+        filter decides by. None if the text is enough. Relative paths start from `folder`.
+        """
+        return None
 
 
 class LengthFilter(FilterTable):
@@ -169,21 +172,6 @@ class PersonalDataFilter(FilterTable):
     """Country (ISO 3166) of phone numbers without a country code; if empty, only numbers with a country code are found."""
 
 
-DICTIONARY_FILES = ("sae.safetensors", "reader.json")
-"""The files of a feature dictionary that decide which features a text has."""
-
-
-class FeaturesFilter(FilterTable):
-    about = "removes samples that lack the feature that their seed asks for"
-    type: Literal["features"]
-    dictionary: str
-    """The folder of the feature dictionary by which `stillhouse gaps --by features` wrote the seeds. A sample whose seed asks for
-    no feature passes."""
-
-    def list_files(self) -> Sequence[str]:
-        return [f"{self.dictionary}/{name}" for name in DICTIONARY_FILES]
-
-
 BuiltInFilter = Annotated[
     LengthFilter
     | RefusalFilter
@@ -196,8 +184,7 @@ BuiltInFilter = Annotated[
     | QualityFilter
     | LanguageFilter
     | ContaminationFilter
-    | PersonalDataFilter
-    | FeaturesFilter,
+    | PersonalDataFilter,
     Field(discriminator="type"),
 ]
 FILTER_TABLES: dict[str, type[FilterTable]] = {

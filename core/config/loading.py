@@ -245,10 +245,6 @@ def _check_across_tables(recipe: Recipe) -> Iterator[RecipeProblem]:
         what = f"at most samples = {recipe.samples} candidates cannot give {wanted} kept samples; raise samples, or lower keep"
         yield RecipeProblem("quotas.keep" if recipe.quotas else "keep", what)
 
-    if recipe.collapse and recipe.collapse.features and not recipe.collapse.reference:
-        what = "compares the samples with real text; name it by `collapse.reference`, or leave features out"
-        yield RecipeProblem("collapse.features", what)
-
     yield from _check_difficulty(recipe, names)
 
     if recipe.student and recipe.student.objective_weights.keys() == {"dpo"}:

@@ -135,11 +135,6 @@ class CollapseConfig(RecipeTable):
     are wanted, as by a recipe that fills one template, so they are shown and not judged. It does not change samples: a finished
     run accepts another value with --resume."""
 
-    features: str | None = None
-    """The folder of a feature dictionary (`stillhouse features`): the report shows which features of the `reference` the kept
-    samples lack, their coverage over the generations, and the same by a random dictionary; seeds for the lacking ones are
-    written to `feature_seeds.jsonl`. No run is refused for it."""
-
     kind: DataKind | None = None
     """What is counted in samples and reference: `prose` words, `characters` pairs of Chinese, Japanese or Thai characters,
     `code` tokens of Python, `json` fields, `arithmetic` numbers and operations, `dialogue` words of the user's and of the

@@ -299,27 +299,6 @@ class CriticRecord(BaseModel):
         return f"faults in {self.faulted:,} of {self.reviews:,} reviews"
 
 
-class FeatureCoverageRecord(BaseModel):
-    """How many features of real text the kept samples show, at equal numbers and lengths of documents. It gates nothing."""
-
-    dictionary: str
-    """The digest of the dictionary: only coverages by one dictionary can be compared."""
-    documents: int
-    """Of each side."""
-    features: int
-    """That half of the reference shows in at least three documents."""
-    coverage: float
-    """Share of these features that the samples show."""
-    reference: float
-    """The share that as many documents of the other half of the reference show."""
-    random: float
-    """`coverage` by the random dictionary: what length and number alone cover."""
-    random_reference: float
-    gaps: int
-    """Features that the samples lack."""
-    random_gaps: int
-
-
 DRAWN_BY_SEED = "drawn by seed"
 """The generator of samples that no model wrote."""
 
@@ -364,8 +343,6 @@ class RunManifest(BaseModel):
     difficulty: DifficultyRecord | None = None
     """None if the recipe measures none."""
     collapse: CollapseRecord | None = None
-    features: FeatureCoverageRecord | None = None
-    """None if the recipe names no `collapse.features`."""
     collapse_parent: CollapseRecord | None = None
     """Without a reference, from the second generation on: the kept samples compared with those of the earlier releases."""
     gated: ReleaseGate = True
@@ -427,7 +404,7 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
     """The fields of a run that `--json` prints."""
     keys = (
         "run", "state", "counts", "reasons", "usage", "spent", "evaluation_spent", "prices", "estimate", "shortfalls", "gates",
-        "seconds", "judges", "collapse", "collapse_parent", "features",
+        "seconds", "judges", "collapse", "collapse_parent",
         "generator", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
         "difficulty", "evaluation", "error", "plugins",
     )  # fmt: skip

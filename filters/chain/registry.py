@@ -24,7 +24,6 @@ from filters.rules.quality import can_judge_quality, drop_low_quality
 from filters.rules.refusal import drop_refusals
 from filters.rules.repetition import drop_repetitive
 from filters.text_normalization import is_mostly_latin, may_be_english
-from plugins.features.feature_filter import drop_uncovered
 
 T = TypeVar("T")
 
@@ -65,7 +64,6 @@ FILTERS: Mapping[str, FilterEntry] = {
     ),
     "contamination": FilterEntry(drop_contaminated, takes_folder=True, find_problems=find_evaluation_set_problems),
     "pii": FilterEntry(mask_or_drop_personal_data, extra="pii", modules=("phonenumbers", "email_validator", "stdnum")),
-    "features": FilterEntry(drop_uncovered, extra="train", modules=("safetensors", "torch", "transformers")),
     "exact": FilterEntry(EXACT_FILTER),
     "minhash": FilterEntry(MINHASH_FILTER, find_problems=find_index_problems),
     "novelty": FilterEntry(NOVELTY_FILTER),

@@ -80,7 +80,7 @@ def build_checkpoint_identity(files: Sequence[Path], configs: Sequence[FilterCon
     }
     if extensions := [extension for extension in list_filter_extensions(configs) if not extension.own]:
         own_files = list_filter_files([config for config in configs if config.type not in FILTER_TABLES])
-        identity["extensions"] = {extension.name: extension.identity for extension in extensions}
+        identity["extensions"] = {extension.name: extension.identity for extension in extensions if not extension.own}
         identity["sets"] |= {name: hash_file(find_referenced_file(name, folder)) for name in own_files}
     return dict(json.loads(json.dumps(identity)))
 

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,6 @@ from flows.clean.sample_overrides import AppliedOverrides, read_run_overrides
 from flows.data.curated_run import build_conversation_document, format_drop_reason
 from flows.data.similarity_histogram import count_similarities
 from flows.data.table_masking import mask_table
-from plugins.features.requested_features import RequestedFeatureMeter, locate_requested_dictionary
 
 CHECKPOINT_FOLDER = ".filters"
 """In the run's directory; hidden, so neither hashed nor published."""
@@ -89,13 +89,12 @@ def curate_run(
     identity |= {"overrides": overrides.digest} if overrides.decisions else {}
     checkpoint = FilterCheckpoint(run.path / CHECKPOINT_FOLDER, identity, recipe.filters)
     scored = any(isinstance(config, KeepOneFilter) and config.keep == "best" for config in recipe.filters)
-    dictionary = locate_requested_dictionary(recipe.filters, folder)
-    measured = RequestedFeatureMeter(dictionary) if dictionary else None
-    columns = ("id", "state", "messages", "fields", *(("history",) if scored else ()), *(("seed",) if measured else ()))
+    meters = [measure for config in recipe.filters if (measure := config.open_meter(folder))]
+    columns = ("id", "state", "messages", "fields", *(("history",) if scored else ()), *(("seed",) if meters else ()))
 
     def read(row: Mapping[str, Any], name: str) -> Document | None:
         document = _build_sample_document(overrides, run.path, row, name)
-        return measured.measure(row, document) if measured and document else document
+        return reduce(lambda measured, measure: measure(row, measured), meters, document) if document else None
 
     for batch, result in filter_missing_batches(
         files,

@@ -1,7 +1,6 @@
 """Commands that compare a dataset with real text: assess, reference, gaps."""
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -10,7 +9,6 @@ import typer
 from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, UsageError
 from core.project_files import RUNS_FOLDER
 from core.shared_options import DEFAULT_ASSESS_SEED, DataKind
-from core.stop_signal import RunStopped
 from flows.commands.command_options import (
     CLEAN_PANEL,
     ColumnsOption,
@@ -22,7 +20,6 @@ from flows.commands.command_options import (
     QuietOption,
     ReferenceOption,
     RunsOption,
-    load_command_plan,
     print_json,
     print_text,
 )
@@ -240,109 +237,13 @@ def gaps_command(
     ] = None,
     number: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="Maximum number of seeds.")] = 100,
     kind: KindOption = None,
-    by: Annotated[
-        Literal["words", "features"],
-        typer.Option("--by", help="Count words and topics, or features of a dictionary: brackets, digits, colons, code."),
-    ] = "words",
-    features: Annotated[
-        Path | None,
-        typer.Option("--features", metavar="DIR", help="With --by features: a dictionary of `features`.", show_default=False),
-    ] = None,
-    documents: Annotated[
-        int | None,
-        typer.Option(
-            "--documents", metavar="N", min=10, help="With --by features: the most documents of a side; default: 2,000.",
-            show_default=False,
-        ),
-    ] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option("--page", metavar="PAGE", help="With --by features: an HTML file to write.", show_default=False),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels", metavar="RECIPE", help="With --by features: the recipe whose generator's teacher explains the features.",
-            show_default=False,
-        ),
-    ] = None,
-    runs_dir: RunsOption = RUNS_FOLDER,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
-    """Find topics and words (of code, tokens) that real text has and a dataset lacks, and write seeds for the next run.
-
-    With --by features, find what words do not show: forms of text, by the features of a model.
-    """
+    """Find topics and words (of code, tokens) that real text has and a dataset lacks, and write seeds for the next run."""
     SESSION.quiet = quiet
     source = name_columns(source, columns)
-    if by == "features":
-        if features is None:
-            raise UsageError(
-                "--by features: needs a dictionary, --features DIR; make one: stillhouse features TEXT --out DIR"
-            )
-        if kind is not None:
-            raise UsageError("--kind: says how words are counted; leave it out with --by features")
-        from plugins.features.feature_gaps import DEFAULT_DOCUMENTS
-
-        options = FeatureGapsOptions(features, out, number, documents or DEFAULT_DOCUMENTS, page, labels, runs_dir)
-        run_feature_gaps(source, reference, options, as_json=as_json)
-        return
-    if features or documents or page or labels:
-        raise UsageError("--features, --documents, --page and --labels: only with --by features")
     from flows.evaluate.dataset_gaps import find_dataset_gaps, format_dataset_gaps
 
     gaps = find_dataset_gaps(source, reference, out, number, kind)
     print_text(gaps.model_dump_json() if as_json else format_dataset_gaps(gaps, number))
-
-
-class FeatureGapsOptions(NamedTuple):
-    """How gaps of features are found, and what is written."""
-
-    features: Path
-    out: Path | None
-    number: int
-    documents: int
-    page: Path | None
-    labels: str | None
-    runs_dir: str
-
-
-def run_feature_gaps(source: Path, reference: str, options: FeatureGapsOptions, *, as_json: bool) -> None:
-    from plugins.features.feature_gaps import find_dataset_feature_gaps
-    from plugins.features.feature_gaps_report import format_feature_gaps
-
-    if options.page:
-        from core.storage.atomic_files import check_writable
-
-        check_writable(options.page)
-    explain = None
-    if options.labels:
-        from flows.data.run_storage import find_cache_folder
-        from plugins.features.feature_labelling import label_by_teacher
-
-        plan, cache = load_command_plan(options.labels, None), find_cache_folder(options.runs_dir)
-        explain = partial(label_by_teacher, plan=plan, folder=options.features, cache=cache)
-
-    with SESSION.handle_interrupts():
-        try:
-            gaps = find_dataset_feature_gaps(
-                source,
-                reference,
-                options.features,
-                options.out,
-                options.number,
-                options.documents,
-                SESSION.show_unless_stopped,
-                explain,
-            )
-        except RunStopped:
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; nothing was written", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
-    if options.page:
-        from plugins.features.feature_gaps_page import write_feature_gaps_page
-
-        write_feature_gaps_page(options.page, gaps)
-    print_text(gaps.model_dump_json() if as_json else format_feature_gaps(gaps, options.number))

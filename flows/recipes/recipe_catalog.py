@@ -5,7 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.config.filters import DICTIONARY_FILES, list_filter_files
+from core.config.base import RecipeTable
+from core.config.filters import list_filter_files
 from core.config.inheritance import RECIPE_FILE_NAME
 from core.config.loading import RecipeCheck, load_recipe
 from core.config.recipe import Recipe, list_recipe_plugins
@@ -113,8 +114,7 @@ def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, s
     reference = recipe.collapse.reference if recipe.collapse else None
     names = [recipe.seeds.path, recipe.seeds.recording, None if reference in NAMED_REFERENCES else reference]
     names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
-    if recipe.collapse and recipe.collapse.features:
-        names += [f"{recipe.collapse.features}/{name}" for name in DICTIONARY_FILES]
+    names += [name for _, table in recipe if isinstance(table, RecipeTable) for name in table.list_files()]
     names += [*plan.check_files, *plan.named_files, *list_filter_files(recipe.filters), recipe.lineage.real]
     for name in filter(None, names):
         path = find_referenced_file(name, plan.folder)
@@ -190,6 +190,14 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
     return plans[0]
 
 
+def check_seeds(plan: "RunPlan", seeds: "RunSeeds") -> None:
+    """Raises UsageError with what is wrong with the seeds, for the recipe or a plugin that it uses."""
+    seeds.check()
+    used = load_hooks(list_recipe_plugins(plan.recipe))
+    if problems := [problem for hooks in used for problem in hooks.list_seed_problems(plan, seeds)]:
+        raise UsageError("\n  ".join(problems))
+
+
 class ValidatedRecipe(NamedTuple):
     """A recipe without problems, with its seeds."""
 
@@ -214,12 +222,10 @@ def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe
     from agents.planning.seeds import RunSeeds
     from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
-    from plugins.features.requested_features import check_seed_features
 
     try:
         seeds = RunSeeds(plan, "validate")
-        seeds.check()
-        check_seed_features(plan, seeds)
+        check_seeds(plan, seeds)
         check_evaluation_requests(plan)
         check_panel_tasks(plan)
     except UsageError as error:

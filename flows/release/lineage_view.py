@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from core.config.recipe import Recipe
 from core.errors import StoreError
 from core.runs.lineage import Lineage
-from core.runs.records import CollapseRecord, FeatureCoverageRecord
+from core.runs.records import CollapseRecord
 from core.runs.releases import Release, locate_releases, read_release
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.runs.student_records import EvaluationRecord
@@ -35,17 +35,11 @@ LINE_WIDTH = TERMINAL_WIDTH - len("         ")
 
 def read_earlier_comparisons(run: RunDir, recipe: Recipe) -> dict[str, CollapseRecord]:
     """The collapse records of the releases that a run builds on, by generation, oldest first. Empty if they cannot be read."""
-    records = {str(release.generation): release.manifest.run.collapse for release in _read_ancestors(run, recipe)}
+    records = {str(release.generation): release.manifest.run.collapse for release in read_earlier_releases(run, recipe)}
     return {generation: record for generation, record in records.items() if record}
 
 
-def read_earlier_features(run: RunDir, recipe: Recipe, dictionary: str) -> dict[str, FeatureCoverageRecord]:
-    """The coverages of the releases that a run builds on by the same dictionary, by generation, oldest first."""
-    records = {str(release.generation): release.manifest.run.features for release in _read_ancestors(run, recipe)}
-    return {generation: record for generation, record in records.items() if record and record.dictionary == dictionary}
-
-
-def _read_ancestors(run: RunDir, recipe: Recipe) -> list[Release]:
+def read_earlier_releases(run: RunDir, recipe: Recipe) -> list[Release]:
     """The releases that a run builds on, oldest first. Empty if they cannot be read."""
     parent = run.read_parent() if run.recipe_file.is_file() else None
     if parent is None:

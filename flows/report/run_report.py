@@ -23,7 +23,7 @@ from core.sample import Sample, SampleStatus, TokenUsage
 from core.storage.atomic_files import count_values, read_record, write_json, write_text
 from flows.data.dataset_card import list_active_teachers
 from flows.data.student_files import STUDENT_EVALUATION_FILE
-from flows.release.lineage_view import read_earlier_comparisons, read_earlier_features
+from flows.release.lineage_view import read_earlier_comparisons
 from flows.release.release_gate import describe_release_gate
 from flows.report.collapse_page import build_comparison_view
 from flows.report.page_templates import TEMPLATE_FOLDER, create_page_environment
@@ -35,7 +35,6 @@ from flows.terminal.cost_text import list_bill_rows
 from flows.terminal.panel_text import describe_general_loss
 from flows.terminal.run_summary import format_run_costs
 from flows.terminal.text_format import advise_on_truncation, format_count
-from plugins.features.feature_gaps_report import GAPS_FILE, MOST_SHOWN_FEATURES, SHOWN_PASSAGES, FeatureGapsReport
 
 if TYPE_CHECKING:
     from flows.evaluate.student_results import StudentEvaluation
@@ -123,12 +122,6 @@ def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
     from flows.evaluate.student_results import StudentEvaluation
 
     return read_record(file, StudentEvaluation)
-
-
-def read_run_feature_gaps(run: RunDir) -> FeatureGapsReport | None:
-    """The features that the kept samples lack. None if there is no such file."""
-    file = run.path / GAPS_FILE
-    return read_record(file, FeatureGapsReport) if file.is_file() else None
 
 
 EXAMPLE_FIELDS = {"examples", "panel_examples"}
@@ -222,12 +215,6 @@ def _render_run_page(
             gate=describe_release_gate(
                 manifest.gated, has_reference=manifest.has_reference, judges_structures=manifest.judges_structures
             ),
-            earlier_features=read_earlier_features(run, recipe, manifest.features.dictionary)
-            if manifest.features
-            else {},
-            feature_gaps=read_run_feature_gaps(run) if manifest.features else None,
-            most_features=MOST_SHOWN_FEATURES,
-            shown_passages=SHOWN_PASSAGES,
             plots=build_histogram_plots(manifest.similarities),
             curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
             truncation=manifest.student and advise_on_truncation(manifest.student.truncation, "student.max_tokens"),

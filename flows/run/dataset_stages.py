@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config.recipe import Recipe
+from core.config.recipe import Recipe, list_recipe_plugins
 from core.plugins import load_hooks
-from core.project_files import find_referenced_file
-from core.runs.records import CollapseVerdict, FeatureCoverageRecord, RunManifest, RunState
+from core.runs.records import CollapseVerdict, RunManifest, RunState
 from core.runs.run_dir import RunDir
 from core.sample import RejectionReason, Seed
-from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS
 from flows.clean.run_curation import CurationResult, curate_run, remove_filter_checkpoint
 from flows.data.curated_run import DatasetSplit, join_assistant_turns, read_dropped_samples, read_kept_samples
 from flows.data.dataset_mixture import MixtureSources, mix_dataset, split_own_rows, write_own_rows
-from flows.data.reference_files import load_reference
 from flows.evaluate.dataset_assessment import (
     assess_answers,
     assess_conversations,
@@ -34,7 +31,6 @@ from flows.run import stages
 from flows.run.run_shortfalls import MAKES_MORE, UNEVALUATED_STUDENT
 from flows.terminal.console import SESSION
 from flows.terminal.run_summary import format_headline
-from plugins.features.run_coverage import measure_run_features
 
 if TYPE_CHECKING:
     import polars as pl
@@ -105,31 +101,13 @@ def assess_samples(context: StageContext, kept: "pl.DataFrame") -> None:
             )  # fmt: skip
         record.sameness = measure_conversation_sameness(conversations, seed)
         record.spread = measure_run_spread(context.run, context.recipe, kept["id"].to_list())
-        context.manifest.features = measure_feature_coverage(
-            context, [join_assistant_turns(messages) for messages in conversations]
-        )
+        for hooks in load_hooks(
+            [*list_recipe_plugins(context.recipe), *context.manifest.plugins], context.run.path, strict=True
+        ):
+            hooks.finish_assessment(context.run, context.manifest)
     context.manifest.collapse = record
     context.manifest.gates = record.evidence if record.verdict is CollapseVerdict.collapse else []
     SESSION.print_message(format_headline(record))
-
-
-def measure_feature_coverage(context: StageContext, answers: Sequence[str]) -> FeatureCoverageRecord | None:
-    """Compare the features of the samples with those of the reference, if the recipe names a dictionary."""
-    config = context.recipe.collapse
-    if config is None or config.features is None or config.reference is None:
-        return None
-    dictionary = find_referenced_file(config.features, context.folder)
-    reference = load_reference(config.reference, context.folder, context.run.cache)
-    record = measure_run_features(
-        context.run, answers, reference.texts, config.reference, dictionary,
-        lambda message: SESSION.show_progress(lambda: message),
-    )  # fmt: skip
-    if record is None:
-        SESSION.print_message(
-            f"features: not measured with {len(answers)} kept samples and {len(reference.texts)} texts of {config.reference}: "
-            f"{MIN_GAP_DOCUMENTS} samples and twice as many texts are needed"
-        )
-    return record
 
 
 def package_samples(context: StageContext, kept: "pl.DataFrame") -> DatasetSplit:

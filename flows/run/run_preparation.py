@@ -12,7 +12,7 @@ from core.runs.records import RunInvocation
 from core.runs.run_dir import RunDir, open_run
 from flows.data.promoted_generator import use_promoted_generator
 from flows.data.run_storage import RunStorage, open_run_storage
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import check_seeds, hash_recipe_sources, load_recipe_plan
 from flows.run.pinned_weights import pin_hub_weights
 from flows.terminal.suggested_commands import build_invocation, build_recipe_arguments, format_command
 
@@ -54,7 +54,6 @@ def prepare_run(
     from agents.planning.seeds import RunSeeds
     from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
-    from plugins.features.requested_features import check_seed_features
 
     invocation = build_invocation(recipe, overrides, distill=distill, release=release)
     storage = open_run_storage(runs_dir)
@@ -68,11 +67,8 @@ def prepare_run(
                 f"student.evaluation: asking a student needs the extra `local`: run {format_install_command('local')}; or leave "
                 "the table out"
             )
-    if plan.recipe.collapse and plan.recipe.collapse.features:
-        check_feature_modules()
     seeds = RunSeeds(plan, "opening")
-    seeds.check()
-    check_seed_features(plan, seeds)
+    check_seeds(plan, seeds)
     if distill:
         check_evaluation_requests(plan)
         check_panel_tasks(plan)
@@ -100,15 +96,6 @@ def plan_next_run(plan: "RunPlan", runs_dir: str) -> "RunPlan":
     storage.fetch_lineage(plan.recipe.name)
     parent = choose_parent_release(storage.runs, plan.recipe, hash_recipe_sources(plan), resume=False)
     return use_promoted_generator(plan, parent, storage.runs)
-
-
-def check_feature_modules() -> None:
-    """Raises UsageError if the extra `train` is not installed, before the first sample is paid."""
-    if missing := [name for name in ("safetensors", "torch", "transformers") if find_spec(name) is None]:
-        raise UsageError(
-            f"collapse.features: reading features needs the extra `train` ({', '.join(missing)} is missing): run "
-            f"{format_install_command('train')}; or leave it out"
-        )
 
 
 def check_training_modules(recipe: str, overrides: list[str]) -> None:

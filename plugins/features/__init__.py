@@ -1,1 +1,44 @@
-"""Features of a dataset by a sparse autoencoder on a model: the dictionary, gaps, subsets. Knows no Prefect."""
+"""Features of a model: forms of real text that a dataset lacks, by a sparse autoencoder on one of its layers."""
+
+from typing import Any
+
+from core.plugins import Part, Plugin
+
+
+def _load_commands() -> Any:
+    from plugins.features.commands import app
+
+    return app
+
+
+def _load_section() -> Any:
+    from plugins.features.config import FeaturesConfig
+
+    return FeaturesConfig
+
+
+def _load_filter() -> Any:
+    from plugins.features.feature_filter import FeaturesFilter
+
+    return FeaturesFilter
+
+
+def _load_hooks() -> Any:
+    from plugins.features.hooks import FeatureHooks
+
+    return FeatureHooks()
+
+
+PLUGIN = Plugin(
+    name="features",
+    about="Forms of text that a dataset lacks, by a sparse autoencoder; a filter, and rows that cover most",
+    extra="train",
+    parts=(
+        Part("command", "features", _load_commands),
+        Part("command", "feature-gaps", _load_commands),
+        Part("command", "select", _load_commands),
+        Part("section", "features", _load_section),
+        Part("filter", "features", _load_filter),
+        Part("hooks", "features", _load_hooks),
+    ),
+)

@@ -1,12 +1,15 @@
-"""Commands for features of a model: features, select."""
+"""Commands for features of a model: features, feature-gaps, select."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE
+from core.project_files import RUNS_FOLDER
+from core.stop_signal import RunStopped
 from flows.commands.command_options import (
     CLEAN_PANEL,
     ColumnsOption,
@@ -14,11 +17,16 @@ from flows.commands.command_options import (
     JsonOption,
     OutOption,
     QuietOption,
+    ReferenceOption,
+    RunsOption,
+    load_command_plan,
     print_json,
     print_text,
 )
 from flows.rows.column_names import name_columns
 from flows.terminal.console import SESSION, UserInterrupt
+
+FeaturesOption = Annotated[Path, typer.Option("--features", metavar="DIR", help="A dictionary of `features`.")]
 
 app = typer.Typer()
 
@@ -45,7 +53,7 @@ def features_command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
-    """Train a sparse autoencoder on a layer of a model, for `gaps --by features`; or take a published one and measure it."""
+    """Train a sparse autoencoder on a layer of a model, for `feature-gaps`; or take a published one and measure it."""
     from plugins.features.dictionary_command import format_training, make_dictionary
 
     SESSION.quiet = quiet
@@ -62,6 +70,73 @@ def features_command(
         print_text(format_training(record, out))
 
 
+@app.command("feature-gaps", rich_help_panel=CLEAN_PANEL)
+def feature_gaps_command(
+    source: InputArgument,
+    reference: ReferenceOption,
+    features: FeaturesOption,
+    *,
+    columns: ColumnsOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="SEEDS", help="A JSONL file of seeds for what is missing."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="Maximum number of seeds.")] = 100,
+    documents: Annotated[
+        int, typer.Option("--documents", metavar="N", min=10, help="The most documents of a side.")
+    ] = 2_000,
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="PAGE", help="An HTML file to write.", show_default=False)
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", metavar="RECIPE", help="The recipe whose generator's teacher explains the features.",
+            show_default=False,
+        ),
+    ] = None,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Find forms of text that real text has and a dataset lacks, by the features of a model: brackets, digits, colons, code.
+
+    Words and topics are found by `gaps`.
+    """
+    from plugins.features.feature_gaps import find_dataset_feature_gaps
+    from plugins.features.feature_gaps_report import format_feature_gaps
+
+    SESSION.quiet = quiet
+    source = name_columns(source, columns)
+    if page:
+        from core.storage.atomic_files import check_writable
+
+        check_writable(page)
+    explain = None
+    if labels:
+        from flows.data.run_storage import find_cache_folder
+        from plugins.features.feature_labelling import label_by_teacher
+
+        plan, cache = load_command_plan(labels, None), find_cache_folder(runs_dir)
+        explain = partial(label_by_teacher, plan=plan, folder=features, cache=cache)
+
+    with SESSION.handle_interrupts():
+        try:
+            gaps = find_dataset_feature_gaps(
+                source, reference, features, out, number, documents, SESSION.show_unless_stopped, explain
+            )
+        except RunStopped:
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+        except (UserInterrupt, KeyboardInterrupt):
+            print("interrupted; nothing was written", file=sys.stderr)
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    if page:
+        from plugins.features.feature_gaps_page import write_feature_gaps_page
+
+        write_feature_gaps_page(page, gaps)
+    print_text(gaps.model_dump_json() if as_json else format_feature_gaps(gaps, number))
+
+
 @app.command("select", rich_help_panel=CLEAN_PANEL)
 def select_command(
     source: InputArgument,
@@ -69,7 +144,7 @@ def select_command(
     *,
     columns: ColumnsOption = None,
     rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, help="Rows to select.")],
-    features: Annotated[Path, typer.Option("--features", metavar="DIR", help="A dictionary of `features`.")],
+    features: FeaturesOption,
     seed: Annotated[int, typer.Option(help="Random seed of the subsets that it is compared with.")] = 7,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

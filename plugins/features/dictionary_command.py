@@ -58,5 +58,5 @@ def format_training(record: "TrainingRecord", out: Path) -> str:
         lines.append(
             f"  weak: {GOOD_VARIANCE} and at most {MOST_DEAD:.0%} dead are usual; use more text, tokens or epochs"
         )
-    command = format_command("gaps", "INPUT", "--reference", "REF", "--by", "features", "--features", str(out))
+    command = format_command("feature-gaps", "INPUT", "--reference", "REF", "--features", str(out))
     return "\n".join([*lines, f"hint: what a dataset lacks: {command}"])

@@ -1,4 +1,4 @@
-"""`stillhouse gaps --by features`: features that real text has and a dataset lacks, with passages and seeds."""
+"""`stillhouse feature-gaps`: features that real text has and a dataset lacks, with passages and seeds."""
 
 import json
 from collections import Counter

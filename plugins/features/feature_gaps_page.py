@@ -1,4 +1,4 @@
-"""The page of `stillhouse gaps --by features`. Measures nothing."""
+"""The page of `stillhouse feature-gaps`. Measures nothing."""
 
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from plugins.features.feature_gaps_report import (
     describe_random_gaps,
 )
 
+TEMPLATES = Path(__file__).parent / "templates"
+
 
 def write_feature_gaps_page(path: Path, report: FeatureGapsReport) -> None:
     """Write a page that loads nothing from the network."""
-    page = create_page_environment().get_template("feature_gaps.html")
+    page = create_page_environment(TEMPLATES).get_template("feature_gaps.html")
     shown = report.gaps[:MOST_SHOWN_FEATURES]
     control = describe_random_gaps(report)
     write_text(path, page.render(report=report, shown=shown, passages=SHOWN_PASSAGES, control=control))

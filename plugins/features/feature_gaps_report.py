@@ -1,4 +1,4 @@
-"""The result of `stillhouse gaps --by features`, as a table and as JSON. Computes nothing."""
+"""The result of `stillhouse feature-gaps`, as a table and as JSON. Computes nothing."""
 
 from pathlib import Path
 
@@ -9,8 +9,6 @@ from flows.terminal.text_format import format_count, format_one_line
 from plugins.features.dictionary_settings import EMBEDDED_MODEL
 from plugins.features.lacking_features import FEW_DOCUMENTS
 
-GAPS_FILE = "feature_gaps.json"
-"""The report in the folder of a run whose recipe names a dictionary."""
 MOST_SHOWN_FEATURES = 12
 """Features in the table."""
 SHOWN_PASSAGES = 2
@@ -54,7 +52,7 @@ class FeatureGap(BaseModel):
     tokens: list[str]
     """The tokens at which it is active, most frequent first."""
     word: str | None = None
-    """The word, if it is active at a single one: then `gaps --by words` finds the same."""
+    """The word, if it is active at a single one: then `stillhouse gaps` finds the same."""
     label: str | None = None
     """What it means, in words, where a teacher explained it and the explanation was confirmed."""
     passages: list[MarkedPassage]
@@ -73,7 +71,7 @@ class RandomGaps(BaseModel):
 
 
 class FeatureGapsReport(BaseModel):
-    """The result of `stillhouse gaps --by features`, largest gaps first."""
+    """The result of `stillhouse feature-gaps`, largest gaps first."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -109,7 +107,7 @@ class FeatureGapsReport(BaseModel):
 
 
 def format_feature_gaps(report: FeatureGapsReport, number: int) -> str:
-    """The output of `stillhouse gaps --by features`, with at most `number` seeds."""
+    """The output of `stillhouse feature-gaps`, with at most `number` seeds."""
     lines = [
         f"{report.dataset}  {format_count(report.documents, 'document')} compared with {report.real_documents:,} of "
         f"{report.reference} at equal lengths ({report.tokens:,} and {report.real_tokens:,} tokens)",
@@ -128,7 +126,7 @@ def format_feature_gaps(report: FeatureGapsReport, number: int) -> str:
     for gap in report.gaps[:MOST_SHOWN_FEATURES]:
         name = gap.label or " ".join(gap.tokens) or "(no text)"
         shown = format_one_line(f"{gap.feature}: {name}", 33)
-        note = "   a word: `--by words` finds it too" if gap.word else ""
+        note = "   a word: `gaps` finds it too" if gap.word else ""
         lines.append(f"  {shown:<34}{gap.here:>8.1%}{gap.real:>8.1%}{note}")
         lines += [f"      {format_passage(passage)}" for passage in gap.passages[:SHOWN_PASSAGES]]
     if len(report.gaps) > MOST_SHOWN_FEATURES:
@@ -141,8 +139,8 @@ def format_feature_gaps(report: FeatureGapsReport, number: int) -> str:
     if report.out is None:
         out = f"{Path(report.dataset).stem}-gaps.jsonl"
         words = (
-            "gaps", report.dataset, "--reference", report.reference, "--by", "features", "--features", report.dictionary,
-            "--out", out, "-n", str(number),
+            "feature-gaps", report.dataset, "--reference", report.reference, "--features", report.dictionary, "--out", out,
+            "-n", str(number),
         )  # fmt: skip
         return "\n".join([*lines, format_next_line(*words)])
     command = format_command("run", "RECIPE", "--set", f"seeds.path={Path(report.out).resolve()}")

@@ -21,6 +21,7 @@ from core.sample import REPAIR_STRIDE, AgentTurn, json_digest
 from core.stop_signal import RunStopped, UserStop
 from teachers.base import CallFailed, CallKey
 
+PROMPTS = Path(__file__).parent / "prompts"
 MIN_ACCURACY = 0.75
 """Balanced accuracy from which a label is shown. Guessing on 20 passages reaches it in 2 of 100 tries."""
 PASSAGES_PER_QUESTION = 5
@@ -59,7 +60,7 @@ class FeatureLabel(BaseModel):
 
 
 class Explanation(BaseModel):
-    """The reply to `prompts/features/explain.md`."""
+    """The reply to `prompts/explain.md`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +69,7 @@ class Explanation(BaseModel):
 
 
 class Detection(BaseModel):
-    """The reply to `prompts/features/detect.md`."""
+    """The reply to `prompts/detect.md`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -146,7 +147,7 @@ async def _label_feature(context: LocalAgentContext, index: int, evidence: Featu
 async def _ask(
     context: LocalAgentContext, index: int, which: int, role: str, values: dict[str, str], contract: type[T]
 ) -> T:
-    messages = prompts.load_prompt("features", role).fill(values)
+    messages = prompts.load_prompt("features", role, installed=PROMPTS).fill(values)
     seed = json_digest([message.content for message in messages])
     key = CallKey(sample=index, seed=seed, agent=AGENT, revision=0, attempt=which * REPAIR_STRIDE)
     turns: list[AgentTurn] = []

@@ -1,21 +1,18 @@
 """The feature that a seed asks for, and how strongly its sample shows it, for the filter `features`."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core.config.filters import FeaturesFilter, FilterConfig
-from core.errors import RunFailed, UsageError
-from core.project_files import find_referenced_file
-from filters.base import Document, RequestedFeature
+from core.errors import RunFailed
+from filters.base import Document
 from plugins.features.dictionary_opening import open_dictionary, open_feature_reader
 
 if TYPE_CHECKING:
-    from agents.planning.run_plan import RunPlan
     from agents.planning.seeds import RunSeeds
     from plugins.features.dictionaries.dictionary_files import FeatureDictionary
     from plugins.features.dictionaries.document_features import FeatureReader
@@ -39,22 +36,23 @@ class SeedFeature(BaseModel):
     """The digest of the dictionary."""
 
 
-def locate_requested_dictionary(filters: Sequence[FilterConfig], folder: Path) -> Path | None:
-    """The dictionary of the filter `features`, whose relative path starts from `folder`; None without that filter."""
-    config = next((config for config in filters if isinstance(config, FeaturesFilter)), None)
-    return find_referenced_file(config.dictionary, folder) if config else None
+class RequestedFeature(NamedTuple):
+    """The feature that a document's seed asks for."""
+
+    feature: int
+    activation: float
+    """The largest in the document."""
+    threshold: float
+    """From this activation on it is present."""
 
 
-def check_seed_features(plan: "RunPlan", seeds: "RunSeeds") -> None:
-    """Check that the filter `features` can be applied to what the seeds ask for, before a sample is paid.
+def list_seed_faults(seeds: "RunSeeds", folder: Path) -> list[str]:
+    """The seeds that ask for no feature of the dictionary in `folder`, before a sample is paid.
 
     Raises:
-        UsageError: with the seeds that ask for no feature of the dictionary, or if it cannot be opened.
+        UsageError: if the dictionary cannot be opened.
     """
-    if folder := locate_requested_dictionary(plan.recipe.filters, plan.folder):
-        dictionary = open_dictionary(folder)
-        if faults := list(islice(_find_faults(seeds, dictionary, folder), MAX_REPORTED_SEEDS)):
-            raise UsageError("\n  ".join(faults))
+    return list(islice(_find_faults(seeds, open_dictionary(folder), folder), MAX_REPORTED_SEEDS))
 
 
 def _find_faults(seeds: "RunSeeds", dictionary: "FeatureDictionary", folder: Path) -> Iterator[str]:
@@ -79,7 +77,7 @@ def read_seed_feature(wanted: object, dictionary: "FeatureDictionary", folder: P
             raise ValueError(f"id: the dictionary has {dictionary.autoencoder.latents:,} latents")
     except ValueError as error:
         raise ValueError(
-            f"the seed's `{FEATURE_KEY}` is {_shorten(repr(wanted))}, not one that `stillhouse gaps --by features` wrote "
+            f"the seed's `{FEATURE_KEY}` is {_shorten(repr(wanted))}, not one that `stillhouse feature-gaps` wrote "
             f"({_describe_fault(error)}); rename that column of the seeds, or leave out the filter `features`"
         ) from None
     if feature.dictionary != dictionary.digest:
@@ -108,8 +106,8 @@ class RequestedFeatureMeter:
         self._dictionary = dictionary
         self._reader: FeatureReader | None = None
 
-    def measure(self, row: Mapping[str, Any], document: Document) -> Document:
-        """The document of a sample with the activation of the feature that its seed asks for, if it asks for one.
+    def measure(self, row: Mapping[str, Any], document: Document) -> RequestedFeature | None:
+        """The activation of the feature that a sample's seed asks for; None if it asks for none.
 
         Raises:
             UsageError: if the dictionary cannot be opened.
@@ -117,7 +115,7 @@ class RequestedFeatureMeter:
         """
         wanted = json.loads(row["seed"])["data"].get(FEATURE_KEY)
         if wanted is None:
-            return document
+            return None
         self._reader = self._reader or open_feature_reader(self._dictionary)
         try:
             feature = read_seed_feature(wanted, self._reader.dictionary, self._dictionary)
@@ -127,4 +125,4 @@ class RequestedFeatureMeter:
         pooled = self._reader.pool(self._reader.encode([document.text])).learned
         found = pooled.values[pooled.latents == feature.id]
         activation = float(found[0]) if found.size else 0.0
-        return document._replace(requested=RequestedFeature(feature.id, activation, feature.threshold))
+        return RequestedFeature(feature.id, activation, feature.threshold)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
-from core.runs.records import FeatureCoverageRecord
+from core.plugins import locate_data
 from core.runs.run_dir import RunDir
-from core.storage.atomic_files import write_text
+from core.storage.atomic_files import read_record, write_text
 from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS
 from filters.collapse.matched_samples import match_lengths
 from plugins.features.dictionary_opening import open_feature_reader
@@ -21,20 +22,48 @@ from plugins.features.feature_gaps import (
     truncate_texts,
     write_seeds,
 )
-from plugins.features.feature_gaps_report import GAPS_FILE
+from plugins.features.feature_gaps_report import FeatureGapsReport
 from plugins.features.lacking_features import compute_matched_thresholds, compute_thresholds
 from plugins.features.pooled_features import PooledFeatures
 
 if TYPE_CHECKING:
     from plugins.features.dictionaries.document_features import BothFeatures, FeatureReader
 
-SEEDS_FILE = "feature_seeds.jsonl"
-"""In the run's folder."""
+NAME = "features"
+GAPS_FILE, SEEDS_FILE = "gaps.json", "seeds.jsonl"
+"""The report and the seeds, in the plugin's folder of the run."""
 MIN_FEATURE_DOCUMENTS = 3
 """A feature in fewer documents of the reference is no feature of that text."""
 MOST_SEEDS = 400
 SPLIT_SEED = 0
 """Of the halves of the reference: the same in all generations."""
+
+
+class FeatureCoverageRecord(BaseModel):
+    """How many features of real text the kept samples show, at equal numbers and lengths of documents. It gates nothing."""
+
+    dictionary: str
+    """The digest of the dictionary: only coverages by one dictionary can be compared."""
+    documents: int
+    """Of each side."""
+    features: int
+    """That half of the reference shows in at least three documents."""
+    coverage: float
+    """Share of these features that the samples show."""
+    reference: float
+    """The share that as many documents of the other half of the reference show."""
+    random: float
+    """`coverage` by the random dictionary: what length and number alone cover."""
+    random_reference: float
+    gaps: int
+    """Features that the samples lack."""
+    random_gaps: int
+
+
+def read_run_gaps(run: RunDir) -> FeatureGapsReport | None:
+    """The features that the kept samples lack. None if there is no such file."""
+    file = locate_data(run.path, NAME) / GAPS_FILE
+    return read_record(file, FeatureGapsReport) if file.is_file() else None
 
 
 def measure_run_features(
@@ -46,7 +75,7 @@ def measure_run_features(
     progress: Callable[[str], None],
 ) -> FeatureCoverageRecord | None:
     """Compare the samples with one half of the reference, and their coverage with that of as many documents of the other half, at
-    equal lengths. Writes the gaps and seeds for them to the run's folder. None if there are too few documents.
+    equal lengths. Writes the gaps and seeds for them to the plugin's folder of the run. None if there are too few documents.
 
     Raises:
         UsageError: if the dictionary cannot be opened.
@@ -61,13 +90,13 @@ def measure_run_features(
     count = min(len(ours.texts), len(drawn.texts))
     if min(count, len(theirs.texts)) < MIN_GAP_DOCUMENTS:
         for file in (GAPS_FILE, SEEDS_FILE):  # of an earlier dataset of this run
-            (run.path / file).unlink(missing_ok=True)
+            (locate_data(run.path, NAME) / file).unlink(missing_ok=True)
         return None
     reader = open_feature_reader(dictionary)
     compared = compare_sides(ours, theirs, reader, dictionary, (run.name, name), MOST_SEEDS, progress)
     covered = pool_equal_lengths(reader, ours.texts, drawn.texts)
-    write_text(run.path / GAPS_FILE, compared.report.model_dump_json(indent=2) + "\n")
-    write_seeds(run.path / SEEDS_FILE, compared.seeds)
+    write_text(locate_data(run.path, NAME) / GAPS_FILE, compared.report.model_dump_json(indent=2) + "\n")
+    write_seeds(locate_data(run.path, NAME) / SEEDS_FILE, compared.seeds)
     return _build_record(compared, covered, reader.dictionary.digest)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
+from tests.students.conftest import one_thread, opinionated, saved, teacher, tiny_llama, tiny_tokenizer, tokenizer
+
+__all__ = ["one_thread", "teacher", "tokenizer"]  # fixtures
 
 WORDS = "bees rivers bread chess rain maps owls tea yoga trains stars soup like write about".split()
 
@@ -32,8 +34,8 @@ def write_texts(count: int, seed: int, *, brackets: bool) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model, real text with brackets, a dataset without, and a dictionary."""
     folder = tmp_path_factory.mktemp("features")
-    tokenizer = tiny_tokenizer()
-    saved(opinionated(tiny_llama(len(tokenizer)), 5), tokenizer, folder / "model")
+    tokens = tiny_tokenizer()
+    saved(opinionated(tiny_llama(len(tokens)), 5), tokens, folder / "model")
     real = write_texts(120, 1, brackets=True)
     real[0] += " \ud83d"  # half a surrogate pair, as it remains of an emoji that was cut
     write_rows(folder / "real.jsonl", real)

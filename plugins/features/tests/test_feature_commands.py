@@ -1,4 +1,4 @@
-"""`features`, `gaps --by features` and `select`, from the command line."""
+"""`features`, `feature-gaps` and `select`, from the command line."""
 
 import json
 import random
@@ -19,8 +19,8 @@ def test_lost_brackets_are_a_gap_of_features_with_marked_passages_and_seeds(
     folder: Path, dictionary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds, page = tmp_path / "seeds.jsonl", tmp_path / "gaps.html"
-    words = ["gaps", str(folder / "poor.jsonl"), "--reference", str(folder / "real.jsonl")]
-    by_features = [*words, "--by", "features", "--features", dictionary]
+    words = [str(folder / "poor.jsonl"), "--reference", str(folder / "real.jsonl")]
+    by_features = ["feature-gaps", *words, "--features", dictionary]
     code, out, err = called(capsys, *by_features, "--out", str(seeds), "--page", str(page), "-n", "10", "--json")
     assert code == 0, err
     report = json.loads(out)
@@ -40,11 +40,11 @@ def test_lost_brackets_are_a_gap_of_features_with_marked_passages_and_seeds(
     assert "<mark>" in page.read_text()
     assert "http" not in page.read_text().replace("http-equiv", "")
     # Words do not show it.
-    code, out, _ = called(capsys, *words, "--json")
+    code, out, _ = called(capsys, "gaps", *words, "--json")
     assert (code, json.loads(out)["words"]) == (0, [])
     # The dataset compared with more of its own kind has none, and the same command prints the next one.
     same = write_rows(tmp_path / "same.jsonl", write_texts(120, 3, brackets=True))
-    code, out, _ = called(capsys, "gaps", same, *by_features[2:])
+    code, out, _ = called(capsys, "feature-gaps", same, *by_features[2:])
     assert code == 0
     assert "no gaps measurable at this size" in out
     assert "random dictionary, the same test: no gap" in out
@@ -74,13 +74,9 @@ def test_select_covers_more_features_than_random_rows(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["feature-gaps", "REAL", "--reference", "REAL"], "Missing option '--features'"),
         (
-            ["gaps", "REAL", "--reference", "REAL", "--by", "features"],
-            "--by features: needs a dictionary, --features DIR",
-        ),
-        (["gaps", "REAL", "--reference", "REAL", "--features", "x"], "only with --by features"),
-        (
-            ["gaps", "REAL", "--reference", "REAL", "--by", "features", "--features", "nowhere"],
+            ["feature-gaps", "REAL", "--reference", "REAL", "--features", "nowhere"],
             "nowhere: is no feature dictionary (cfg.json is missing)",
         ),
         (["features", "missing.jsonl", "--out", "OUT"], "missing.jsonl: is not there"),
@@ -120,8 +116,8 @@ def test_lost_semicolons_of_real_text_are_found_by_the_embedded_teacher_and_not_
     dictionary = str(tmp_path / "dictionary")
     code, _, err = called(capsys, "features", trained, "--out", dictionary, *settings, "--quiet")
     assert code == 0, err
-    words = ["gaps", names[1], "--reference", names[0]]
-    code, out, err = called(capsys, *words, "--by", "features", "--features", dictionary, "--json", "--quiet")
+    words = [names[1], "--reference", names[0]]
+    code, out, err = called(capsys, "feature-gaps", *words, "--features", dictionary, "--json", "--quiet")
     assert code == 0, err
     report = json.loads(out)
     first = report["gaps"][0]
@@ -129,5 +125,5 @@ def test_lost_semicolons_of_real_text_are_found_by_the_embedded_teacher_and_not_
     assert sum(";" in text for text in marked) > len(marked) / 2  # a hundredth of all tokens are semicolons
     assert report["explained_variance"] > 0.6
     assert report["random"]["gaps"] < len(report["gaps"])
-    code, out, _ = called(capsys, *words, "--json")
+    code, out, _ = called(capsys, "gaps", *words, "--json")
     assert (code, json.loads(out)["words"]) == (0, [])

@@ -61,8 +61,8 @@ def test_a_planted_gap_closes_in_the_second_generation_with_the_filter(
 
     def find_gaps(added: Iterable[str], *options: str) -> list[dict[str, Any]]:
         write_rows(tmp_path / "own.jsonl", [*poor, *added])
-        words = ["own.jsonl", "--reference", "real.jsonl", "--by", "features", "--features", "features"]
-        code, out, err = called(capsys, "gaps", *words, *options, "--json")
+        words = ["own.jsonl", "--reference", "real.jsonl", "--features", "features"]
+        code, out, err = called(capsys, "feature-gaps", *words, *options, "--json")
         assert code == 0, err
         gaps: list[dict[str, Any]] = json.loads(out)["gaps"]
         return gaps

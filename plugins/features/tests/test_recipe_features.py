@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
-from core.config.filters import FeaturesFilter
 from core.errors import RecipeError, RunFailed, UsageError
+from core.plugins import locate_data
 from core.runs.run_dir import RunDir
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
@@ -15,10 +16,18 @@ from flows.recipes.recipe_catalog import load_recipe_plan, validate_recipe
 from flows.report.page_templates import create_page_environment
 from flows.run.run_preparation import prepare_run
 from plugins.features.dictionary_opening import open_dictionary
-from plugins.features.feature_gaps_report import GAPS_FILE, FeatureGapsReport
-from plugins.features.requested_features import RequestedFeatureMeter
-from plugins.features.run_coverage import SEEDS_FILE, SPLIT_SEED, measure_run_features
+from plugins.features.feature_filter import FeaturesFilter
+from plugins.features.hooks import TEMPLATES, FeatureHooks, read_earlier_coverage
+from plugins.features.run_coverage import (
+    NAME,
+    SEEDS_FILE,
+    SPLIT_SEED,
+    FeatureCoverageRecord,
+    measure_run_features,
+    read_run_gaps,
+)
 from plugins.features.tests.conftest import WORDS, write_texts
+from tests.support.lineages import OFF, make_release, make_run
 
 
 def test_a_run_shows_coverage_next_to_real_text_and_its_seeds_are_checked(dictionary: str, tmp_path: Path) -> None:
@@ -30,29 +39,59 @@ def test_a_run_shows_coverage_next_to_real_text_and_its_seeds_are_checked(dictio
     assert record
     assert record.coverage < record.reference
     assert record.gaps >= 1
-    report = FeatureGapsReport.model_validate_json((run.path / GAPS_FILE).read_text())
-    seed = json.loads((run.path / SEEDS_FILE).read_text().splitlines()[0])
+    report = read_run_gaps(run)
+    assert report
+    seed = json.loads((locate_data(run.path, NAME) / SEEDS_FILE).read_text().splitlines()[0])
     assert seed["feature"]["id"] in {gap.feature for gap in report.gaps}
 
     # The filter: the real passage shows the feature, a text without brackets does not, and other seeds ask for nothing.
-    meter, config = RequestedFeatureMeter(Path(dictionary)), FeaturesFilter(type="features", dictionary=dictionary)
+    config = FeaturesFilter(type="features", dictionary=dictionary)
+    measure = config.open_meter(tmp_path)
     row = {"seed": json.dumps({"id": "r-000000", "data": seed})}
-    documents = [meter.measure(row, Document("a", seed["text"])), meter.measure(row, Document("b", poor[0]))]
-    documents.append(meter.measure({"seed": json.dumps({"id": "r-000001", "data": {}})}, Document("c", poor[0])))
+    documents = [measure(row, Document("a", seed["text"])), measure(row, Document("b", poor[0]))]
+    documents.append(measure({"seed": json.dumps({"id": "r-000001", "data": {}})}, Document("c", poor[0])))
     result = apply_filters(documents, [config])
     assert [document.id for document in result.kept] == ["a", "c"]
     assert [(drop.id, drop.reason.value) for drop in result.dropped] == [("b", "uncovered")]
     other = {**seed, "feature": {**seed["feature"], "dictionary": "other"}}
     with pytest.raises(RunFailed, match="is of another dictionary than"):
-        meter.measure({"seed": json.dumps({"id": "r-000002", "data": other})}, Document("d", poor[0]))
+        measure({"seed": json.dumps({"id": "r-000002", "data": other})}, Document("d", poor[0]))
 
     # The report's part: text of the reference is escaped, and earlier generations come before this one.
-    parts = create_page_environment().get_template("features.html").module
+    parts = create_page_environment(TEMPLATES).get_template("features.html").module
     earlier = {"0": record.model_copy(update={"coverage": 0.25})}
     shown = parts.coverage(record, earlier) + parts.gaps(report, report.gaps[:2], 2)  # type: ignore[attr-defined]
     assert shown.index("generation 0") < shown.index("this run") < shown.index("as much real text")
     assert "25 %" in shown
     assert "<mark>" in shown
+
+
+def test_runs_record_their_coverage_and_the_report_has_the_earlier_generations(
+    folder: Path, dictionary: str, tmp_path: Path
+) -> None:
+    settings = (f"collapse.reference={folder / 'real.jsonl'}", f"features.dictionary={dictionary}")
+    first = make_release(tmp_path / "runs", *settings)
+    run = make_run(tmp_path / "runs", OFF, *settings)
+    manifest = run.read_manifest()
+    record = manifest.get(NAME, FeatureCoverageRecord)
+    assert record
+    assert record.documents == manifest.counts.kept
+    assert list(read_earlier_coverage(run, record.dictionary)) == [str(first.release.generation)]
+    assert read_earlier_coverage(run, "other") == {}
+    page = run.report_file.read_text()
+    assert 0 < page.index('<section id="features">') < page.index("as much real text")
+    assert f"generation {first.release.generation}" in page
+    gaps = read_run_gaps(run)
+    assert gaps is not None
+    assert len(gaps.gaps) == record.gaps
+    assert not any(name.startswith("plugins/") for name in manifest.files)
+    assert any(name.startswith(dictionary) for name in run.read_sources())
+    # Too few samples: no record, and no gaps of an earlier dataset.
+    for index in run.shards():
+        pl.read_parquet(run.kept_file(index)).head(2).write_parquet(run.kept_file(index))
+    FeatureHooks().finish_assessment(run, manifest)
+    assert manifest.get(NAME, FeatureCoverageRecord) is None
+    assert read_run_gaps(run) is None
 
 
 def test_longer_samples_cover_as_much_as_the_real_text_that_they_begin_with(dictionary: str, tmp_path: Path) -> None:
@@ -79,7 +118,7 @@ def test_longer_samples_cover_as_much_as_the_real_text_that_they_begin_with(dict
         ({"dictionary": "other"}, r"the seed's feature is of another dictionary than .*, 'other'; name the one"),
         (
             {"id": "3"},
-            r"not one that `stillhouse gaps --by features` wrote \(id: Input should be a valid integer\); rename",
+            r"not one that `stillhouse feature-gaps` wrote \(id: Input should be a valid integer\); rename",
         ),
         ({"id": True}, r"\(id: Input should be a valid integer\)"),
         ({"id": 128}, r"\(id: the dictionary has 128 latents\)"),
@@ -116,8 +155,8 @@ def test_seeds_that_ask_for_no_feature_of_the_dictionary_are_refused_before_a_ru
 
 
 def test_features_need_a_reference() -> None:
-    with pytest.raises(RecipeError, match="compares the samples with real text; name it by `collapse"):
-        load_recipe_plan("smoke", ['collapse={features="features"}'])
+    with pytest.raises(RecipeError, match="features: compares the samples with real text; name it by `collapse"):
+        load_recipe_plan("smoke", ['features={dictionary="features"}'])
 
 
 def test_a_filter_whose_dictionary_is_missing_is_refused_by_validate() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import typer
 
+from core.plugins import find_part
 from flows.commands.app import app
 from flows.terminal.console import SESSION
 from tests.flows.commands.test_commands import called
@@ -41,8 +42,9 @@ LINES: dict[str, list[str]] = {
     "export": ["{given}", "{given}/student", "{given}/adapted"],
     "export-env": ["{given} --out {out}"],
     "features": ["{data}/rows.jsonl --out {out} --set model={given}/adapted --set tokens=2000 --set latents=32 --set k=2"],
+    "feature-gaps": ["{given} --reference {given} --features {given}/dictionary --out {out}"],
     "filter": ["{given} --out {out}", "{data} --out {out} --recipe {given}/recipe.toml", "{data} --out {given}/filled"],
-    "gaps": ["{given} --by features --reference {given} --features {given}/dictionary --out {out}"],
+    "gaps": ["{given} --reference {given} --out {out}"],
     "import": ["{given}/log.jsonl --out {out}/log.jsonl"],
     "index": ["{given}/index --add {given}", "{given}/index"],
     "preview": ["{given}/recipe.toml -n 1"],
@@ -80,7 +82,7 @@ STRANGERS_OPTIONS = {
 """Options that may name others' files; a line above, or a test of their own, gives them one."""
 OWN_OPTIONS = set(
     """
-    --add --allow-key --allow-url --as --audit --budget --by --cache-type --calibration --check --cluster --columns
+    --add --allow-key --allow-url --as --audit --budget --cache-type --calibration --check --cluster --columns
     --confidence --deployment --documents --draft --draft-tokens --draws --eval --filters --format --from-datasketch
     --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
     --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --role
@@ -100,7 +102,7 @@ LINKED_FILES = (
     "student/evaluation.json", "student/student-f16.gguf",
 )  # fmt: skip
 KINDS = ("programs", "links", "damaged")
-DAMAGED_FILES = ("student/evaluation.json", "student/routing.json", "feature_gaps.json", "index/index.json")
+DAMAGED_FILES = ("student/evaluation.json", "student/routing.json", "plugins/features/gaps.json", "index/index.json")
 
 
 @cache
@@ -145,7 +147,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "dictionary/random").mkdir(parents=True)
     (run / "index").mkdir()
     write_decision_students(run)
-    write_dictionary_files(run / "dictionary")
+    if find_part("command", "features"):
+        write_dictionary_files(run / "dictionary")
     (run / "recipe.toml").write_text('name = "theirs"\nextends = "smoke"\n')
     turns = [{"role": role, "content": f"Where do bees {role}?"} for role in ("user", "assistant")]
     (run / "log.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 3)
@@ -237,6 +240,7 @@ def prepare(made: Path, folder: Path, kind: str, hub: LocalHub) -> Path:
         (run / "recipe.json").write_text(json.dumps(stored))
     elif kind == "damaged":
         for name in DAMAGED_FILES:
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
             (run / name).write_text('{"recipe": {"name": [1]}, "identity": {"sources": [1]}}')
     else:
         for name in (*LINKED_FOLDERS, *LINKED_FILES):
