@@ -292,7 +292,7 @@ def test_an_extension_that_cannot_be_used_costs_one_sentence(name: str, fault: s
     if name == "twice":
         install_plugin(tmp_path / "site", "odder", FILTER, ("filter", name, value), "2.0")
     write_rows(tmp_path)
-    words = ["filter", "rows.jsonl", "--out", "clean", "--filters", name]
+    words = ["filter", "rows.jsonl", "--out", "clean", "--filters", name, "--min-kept", "0"]
     done = run_command(tmp_path, *words, code=code, path=tmp_path / "site")
     assert fault in done.stderr
     assert "Traceback" not in done.stderr
@@ -357,7 +357,7 @@ def test_only_the_part_that_is_named_is_imported(tmp_path: Path) -> None:
     run_command(tmp_path, *command, "none", "--filters", "odd:Mine", code=2, path=tmp_path / "site")
     run_command(tmp_path, *command, "none", "--filters", "odd", code=2, path=tmp_path / "site")
     assert not (tmp_path / "imported").exists()
-    run_command(tmp_path, *command, "mine", "--filters", "mine", path=tmp_path / "site")
+    run_command(tmp_path, *command, "mine", "--filters", "mine", "--min-kept", "0", path=tmp_path / "site")
     assert (tmp_path / "imported").exists()
 
 
@@ -378,7 +378,7 @@ def test_a_declaration_that_cannot_be_used_leaves_its_plugin_out(tmp_path: Path)
 def test_another_version_of_a_filter_does_not_continue_the_result_of_the_first(tmp_path: Path) -> None:
     write_rows(tmp_path)
     install_plugin(tmp_path / "site", "odd", FILTER, ("filter", "mine", "odd:Mine"))
-    command = ["filter", "rows.jsonl", "--out", "clean", "--filters", "mine"]
+    command = ["filter", "rows.jsonl", "--out", "clean", "--filters", "mine", "--min-kept", "0"]
     run_command(tmp_path, *command, path=tmp_path / "site")
     run_command(tmp_path, *command, path=tmp_path / "site")  # control: the same version does
     for number, (code, version) in enumerate([(FILTER + "\n", "1.0"), (FILTER, "1.1")]):

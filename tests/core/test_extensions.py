@@ -18,7 +18,6 @@ import stillhouse
 from agents.checks.registry import CHECK_EXTENSIONS
 from core import extensions
 from core.config.filters import FilterTable
-from core.config.recipe import build_recipe_identity
 from core.config.students import StudentConfig
 from core.errors import ProviderError, RecipeError, RunFailed, UsageError
 from core.extensions import PROCESS, hash_source
@@ -270,17 +269,6 @@ def test_the_options_of_a_loss_are_those_of_a_loss_in_the_objective() -> None:
         StudentConfig(objective="half", loss_options={"sft": {}})
     with pytest.raises(ValidationError, match="unknown loss 'hal'; did you mean 'half'"):
         StudentConfig(objective="hal")
-
-
-def test_without_options_of_losses_the_identity_of_a_run_is_that_before_there_were_any() -> None:
-    stillhouse.register(half)
-    plain, own, none = (
-        build_recipe_identity(load_recipe_plan("smoke", settings).recipe, {})["recipe"]["student"]
-        for settings in (["student={epochs=1}"], ["student={objective='half'}"], [])
-    )
-    assert "loss_options" not in plain
-    assert own["loss_options"] == {"half": {}}
-    assert none is None
 
 
 def test_the_pages_check_of_a_notebook_is_registered_and_has_an_identity_of_this_process_only() -> None:
