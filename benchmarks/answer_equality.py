@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from agents.checks.math.answer_equality import compare_answers
+from plugins.math.checks.answer_equality import compare_answers
 from benchmarks.children import PROJECT, run_process
 from benchmarks.machine import describe_measurement
 

@@ -8,8 +8,8 @@ import sys
 from collections import Counter
 from importlib.metadata import version
 
-from agents.families.question_filters import CORRECTIONS, QUESTION_FILTERS, correct_question, find_question_fault
-from agents.families.reasoning import GYM_TASKS, ProceduralQuestion, task_settings
+from plugins.math.families.question_filters import CORRECTIONS, QUESTION_FILTERS, correct_question, find_question_fault
+from plugins.math.families.reasoning import GYM_TASKS, ProceduralQuestion, task_settings
 
 QUESTIONS, SEED = 1_000, 7
 

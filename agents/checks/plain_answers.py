@@ -1,11 +1,37 @@
 """Plain answers of any model, read as the fields that a check judges. Knows no check and no teacher."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, field_validator
+
+from agents.reply_schema import ReplySchema
+
 ANSWER_LINE = re.compile(r"(?:\*\*)?\banswer(?:\*\*)?(?::| is)(?:\*\*)?[ \t]*(?P<answer>[^\n]+)", re.IGNORECASE)
 CODE_BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+MAX_PLAIN_NUMBER = 1e15
+"""Whole numbers below it have all their digits in a float."""
+
+
+class IndependentSolution(ReplySchema):
+    model_config = ConfigDict(title="Solution")  # part of every request digest and of the reply cache
+
+    solution: str
+    answer: str | float
+
+    @field_validator("answer", mode="before")
+    @classmethod
+    def _as_written(cls, answer: Any) -> Any:
+        """Whole numbers and truth values as JSON writes them: a float has 16 digits, and true is not 1."""
+        return json.dumps(answer) if isinstance(answer, int) else answer
+
+    @property
+    def answer_text(self) -> str:
+        """The answer as people write it: a whole number without a point."""
+        whole = isinstance(self.answer, float) and self.answer.is_integer() and abs(self.answer) < MAX_PLAIN_NUMBER
+        return str(int(self.answer)) if whole else str(self.answer)
 
 
 class AnswerForm(NamedTuple):

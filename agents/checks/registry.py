@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from agents.checks.base import Check, Options
 from agents.checks.judge import judge_check
-from agents.checks.math.known_answer import answer_check
-from agents.checks.math.solution_agreement import agreement_check
-from agents.checks.math.worked_steps import steps_check
+from plugins.math.checks.known_answer import answer_check
+from plugins.math.checks.solution_agreement import agreement_check
+from plugins.math.checks.worked_steps import steps_check
 from agents.checks.structure.json_schema import schema_check
 from agents.checks.text.quotes import quotes_check
 from agents.checks.text.second_reader import read_again_check

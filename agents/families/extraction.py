@@ -13,7 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import ConfigDict, Field, field_validator
 
 from agents.checks import AttemptJudge, Finding, Options, Subject, build_finding, check, first_fault
-from agents.checks.math.solution_agreement import IndependentSolution, is_same_json
+from agents.checks.plain_answers import IndependentSolution
+from agents.checks.structure.strict_json import is_same_json
 from agents.checks.plain_answers import WHOLE_ANSWER
 from agents.checks.structure.json_schema import (
     InvalidSchema,

@@ -18,7 +18,7 @@ from agents.checks.registry import BoundCheck
 from agents.checks.text.text_units import split_words
 from agents.families.constrained_instructions import ConstrainedOptions
 from agents.families.constraints import ConstraintTopic
-from agents.families.reasoning import ReasoningOptions
+from plugins.math.families.reasoning import ReasoningOptions
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import load_seed_rows
 from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out

@@ -169,7 +169,7 @@ def read_vendor_records(folder: Path) -> Iterator[str]:
 
 def read_worked_sums(folder: Path) -> Iterator[str]:
     """Sums of the operation trees that the arithmetic family draws, with numbers in its ranges, step by step."""
-    from agents.families.operation_trees import draw_limit, draw_tree
+    from plugins.math.families.operation_trees import draw_limit, draw_tree
 
     rng = random.Random(0)
     for _ in range(ARITHMETIC_DOCUMENTS):

@@ -12,8 +12,8 @@ from fractions import Fraction
 from random import Random
 from typing import Literal, NamedTuple
 
-from agents.checks.math.answer_equality import compare_answers
-from agents.checks.math.solution_agreement import is_same_answer
+from plugins.math.checks.answer_equality import compare_answers
+from plugins.math.checks.solution_agreement import is_same_answer
 from benchmarks.answer_equality import run_math_verify
 from benchmarks.machine import describe_measurement
 

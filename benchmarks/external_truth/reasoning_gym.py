@@ -15,8 +15,8 @@ from random import Random
 from typing import NamedTuple
 
 from agents.checks import Check, Subject
-from agents.checks.math.known_answer import answer_check
-from agents.families.reasoning import (
+from plugins.math.checks.known_answer import answer_check
+from plugins.math.families.reasoning import (
     CASELESS_TASKS,
     DIGIT_TASKS,
     GYM_TASKS,

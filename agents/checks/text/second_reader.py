@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from pydantic import Field, model_validator
 
 from agents.checks.base import AttemptJudge, Options, Subject, check
-from agents.checks.math.answer_equality import AnswerKind, compare_answers
+from agents.checks.text.answer_equality import compare_numbers, compare_texts
 from agents.checks.structure.json_schema import get_required
 from agents.checks.text.supported_by_passage import (
     CONTRAST_WORDS,

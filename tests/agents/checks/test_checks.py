@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from agents.checks import Check, Subject
-from agents.checks.math.solution_agreement import agreement_check
+from plugins.math.checks.solution_agreement import agreement_check
 from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault
-from agents.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
+from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
 from core.expression import NotArithmetic, evaluate_expression, find_numbers
 from core.sample import Seed
 from tests.agents.checks.rows import check_each

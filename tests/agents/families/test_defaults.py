@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from agents.checks.judge import JudgeVote
-from agents.checks.math.solution_agreement import IndependentSolution
+from plugins.math.checks.solution_agreement import IndependentSolution
 from agents.families import ALL_FAMILIES, list_families
 from agents.families.constrained_instructions import AnswerDraft, ConversationDraft
 from agents.families.instructions import InstructionDraft
-from agents.families.reasoning import ReasoningDraft
+from plugins.math.families.reasoning import ReasoningDraft
 from core.config.filters import DEFAULT_FILTERS
 from core.config.recipe import Recipe
 from core.project_files import PROJECT

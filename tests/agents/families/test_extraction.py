@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 import prompts
 from agents.checks import Subject
-from agents.checks.math.solution_agreement import agreement_check
+from plugins.math.checks.solution_agreement import agreement_check
 from agents.checks.structure.json_schema import describe_booleans, remove_notes
 from agents.families.extraction import (
     ExtractionFamily,

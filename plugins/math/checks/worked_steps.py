@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from agents.checks.base import Options, Subject, check
-from agents.checks.math.notation import normalize_notation
+from agents.checks.text.answer_equality import normalize_notation
 from core.expression import NotArithmetic, evaluate_expression
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,6}(?!\d)|\d{1,40})(?:\.\d{1,40})?|\.\d{1,40}"

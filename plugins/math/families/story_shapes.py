@@ -5,7 +5,7 @@ each other. Knows no story and no teacher.
 from random import Random
 from typing import NamedTuple
 
-from agents.families.operation_trees import OperationTree
+from plugins.math.families.operation_trees import OperationTree
 
 LENGTHS: dict[int, dict[str, float]] = {
     1: {"one sentence": 3, "two sentences": 4, "three sentences": 3},

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from agents.checks import Subject
-from agents.checks.math.solution_agreement import IndependentSolution, agreement_check
-from agents.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
+from plugins.math.checks.solution_agreement import IndependentSolution, agreement_check
+from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
 from core.sample import Seed
 from tests.agents.checks.rows import Case, check_each, findings_of, nobody, rows_of, subject_of
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
-from agents.checks.math.number_sequences import find_continuation_fault
+from plugins.math.checks.number_sequences import find_continuation_fault
 
 if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset

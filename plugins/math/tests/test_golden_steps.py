@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from agents.checks.math.worked_steps import find_wrong_sums, steps_check
+from plugins.math.checks.worked_steps import find_wrong_sums, steps_check
 from tests.agents.checks.rows import Case, check_each, findings_of, rows_of, subject_of
 
 GOLDEN = rows_of("steps")

@@ -13,9 +13,9 @@ from reasoning_gym.factory import DATASETS
 import prompts
 from agents.checks import Check, Subject
 from agents.checks.base import CheckBroken
-from agents.checks.math.known_answer import answer_check
+from plugins.math.checks.known_answer import answer_check
 from agents.families.base import UnusableSeedRow
-from agents.families.reasoning import GYM_TASKS, ProceduralQuestion, ReasoningDraft, ReasoningFamily, solved_check
+from plugins.math.families.reasoning import GYM_TASKS, ProceduralQuestion, ReasoningDraft, ReasoningFamily, solved_check
 from agents.planning.run_plan import RunPlan
 from core.errors import RecipeError, UsageError
 from core.sample import RejectionReason, SampleStatus, Seed

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from agents.checks import AttemptJudge, Options, Subject, check, first_fault
-from agents.checks.math.solution_agreement import IndependentSolution, is_same_answer
-from agents.checks.math.worked_steps import find_wrong_sums
-from agents.checks.plain_answers import FINAL_ANSWER
+from plugins.math.checks.solution_agreement import is_same_answer
+from plugins.math.checks.worked_steps import find_wrong_sums
+from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
 from agents.checks.text.text_units import contains_question, remove_invisible
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
-from agents.families.operation_trees import (
+from plugins.math.families.operation_trees import (
     LIMITS,
     draw_goal,
     draw_limit,
@@ -26,7 +26,7 @@ from agents.families.operation_trees import (
     find_tree_fault,
     state_numbers,
 )
-from agents.families.story_shapes import draw_story_shape
+from plugins.math.families.story_shapes import draw_story_shape
 from agents.reply_schema import ReplySchema
 from core.expression import NotArithmetic, evaluate_expression, find_named_numbers, find_numbers
 from core.sample import CONDITIONS_KEY, Candidate, Message, Seed

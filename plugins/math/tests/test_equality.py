@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.checks.math.answer_equality import NumberTolerance, compare_answers
+from plugins.math.checks.answer_equality import NumberTolerance, compare_answers
 from core.expression import evaluate_expression
 from tests.agents.checks.rows import check_each
 

@@ -6,8 +6,8 @@ from itertools import product
 import pytest
 from reasoning_gym import create_dataset
 
-from agents.checks.math.number_sequences import find_continuation_fault
-from agents.families.question_filters import (
+from plugins.math.checks.number_sequences import find_continuation_fault
+from plugins.math.families.question_filters import (
     QUESTION_FILTERS,
     correct_plurals,
     correct_question,
@@ -15,7 +15,7 @@ from agents.families.question_filters import (
     syllogism_answers,
     whole_sentences,
 )
-from agents.families.reasoning import ProceduralQuestion, draw_fair_questions, task_settings
+from plugins.math.families.reasoning import ProceduralQuestion, draw_fair_questions, task_settings
 from core.errors import UsageError
 
 

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from agents.checks import AttemptJudge, Options, Subject, check
-from agents.checks.math.answer_equality import compare_answers
-from agents.checks.math.solution_agreement import IndependentSolution
-from agents.checks.plain_answers import FINAL_ANSWER
+from plugins.math.checks.answer_equality import compare_answers
+from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
-from agents.families.question_filters import correct_question, find_question_fault
+from plugins.math.families.question_filters import correct_question, find_question_fault
 from agents.reply_schema import InvalidReply, ReplySchema
 from core.errors import UsageError
 from core.installation import format_install_command

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from mpmath import mp  # type: ignore[import-untyped]
 
-from agents.checks.math.notation import expression_letters
+from agents.checks.text.answer_equality import AnswerEquality
+from plugins.math.checks.notation import expression_letters
 from core.expression import NotArithmetic, fold_expression
 
 REALS = mp.clone()
@@ -47,11 +48,6 @@ LOG_BASE = "log_"
 SMALL_PRIMES = (2, 3, 5, 7, 11, 13)
 
 Operators = Mapping[type[ast.operator], Callable[[Any, Any], Any]]
-
-
-class AnswerEquality(NamedTuple):
-    equal: bool
-    why: str
 
 
 class UndecidedEquality(Exception):

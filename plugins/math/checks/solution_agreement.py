@@ -1,39 +1,15 @@
 """Agreement: solutions made by a teacher that sees the question alone must give the candidate's answer."""
 
-import json
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from agents.checks.base import AttemptJudge, Options, Subject, check
-from agents.checks.math.answer_equality import MAX_LENGTH, AnswerKind, NumberTolerance, compare_answers, parse_quantity
-from agents.checks.math.notation import UnreadableNotation
-from agents.checks.plain_answers import FINAL_ANSWER
-from agents.checks.structure.strict_json import parse_strict_json
-from agents.reply_schema import Finding, ReplySchema
-
-MAX_PLAIN_NUMBER = 1e15
-"""Whole numbers below it have all their digits in a float."""
-
-
-class IndependentSolution(ReplySchema):
-    model_config = ConfigDict(title="Solution")  # part of every request digest and of the reply cache
-
-    solution: str
-    answer: str | float
-
-    @field_validator("answer", mode="before")
-    @classmethod
-    def _as_written(cls, answer: Any) -> Any:
-        """Whole numbers and truth values as JSON writes them: a float has 16 digits, and true is not 1."""
-        return json.dumps(answer) if isinstance(answer, int) else answer
-
-    @property
-    def answer_text(self) -> str:
-        """The answer as people write it: a whole number without a point."""
-        whole = isinstance(self.answer, float) and self.answer.is_integer() and abs(self.answer) < MAX_PLAIN_NUMBER
-        return str(int(self.answer)) if whole else str(self.answer)
-
+from agents.checks.text.answer_equality import MAX_LENGTH, NumberTolerance, UnreadableNotation, parse_quantity
+from plugins.math.checks.answer_equality import AnswerKind, compare_answers
+from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
+from agents.checks.structure.strict_json import is_same_json
+from agents.reply_schema import Finding
 
 class AgreementOptions(Options):
     solutions: int = Field(3, ge=1, le=15)
@@ -106,22 +82,3 @@ def _is_number(text: str) -> bool:
     except UnreadableNotation:
         return False
     return True
-
-
-def is_same_json(left: str, right: str) -> bool:
-    """Whether two texts are the same JSON value: the order of keys is ignored, 30 equals 30.0, true differs from 1. A text
-    with a duplicate key, NaN or Infinity is not JSON.
-    """
-    try:
-        return bool(_tag_booleans(parse_strict_json(left)) == _tag_booleans(parse_strict_json(right)))
-    except (ValueError, RecursionError):
-        return False
-
-
-def _tag_booleans(value: Any) -> Any:
-    """`value` such that truth values, which Python takes for numbers, equal only themselves."""
-    if isinstance(value, bool):
-        return ("bool", value)
-    if isinstance(value, dict):
-        return {key: _tag_booleans(inner) for key, inner in value.items()}
-    return [_tag_booleans(inner) for inner in value] if isinstance(value, list) else value

@@ -12,11 +12,11 @@ from random import Random
 import pytest
 
 import prompts
-from agents.checks.math.worked_steps import find_wrong_sums
-from agents.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check, operations_check
+from plugins.math.checks.worked_steps import find_wrong_sums
+from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check, operations_check
 from agents.families.base import UnusableSeedRow
-from agents.families.operation_trees import GOALS, QUANTITIES, TREES, OperationTree, find_tree_fault, parse_tree
-from agents.families.story_shapes import OPENINGS, SENTENCES
+from plugins.math.families.operation_trees import GOALS, QUANTITIES, TREES, OperationTree, find_tree_fault, parse_tree
+from plugins.math.families.story_shapes import OPENINGS, SENTENCES
 from core.config.teachers import TeacherConfig
 from core.expression import evaluate_expression
 from core.project_files import PROJECT

@@ -8,6 +8,8 @@ import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
+from agents.checks.text.answer_equality import UnreadableNotation, normalize_notation, unwrap_latex
+
 MAX_LENGTH = 400
 MAX_DIGITS = 30
 """Of any number."""
@@ -31,10 +33,6 @@ WORDS = frozenset(
 """Words and units that are not products of letters: `no` differs from `on`."""
 
 
-class UnreadableNotation(ValueError):
-    """A text outside the supported notation, or with two readings."""
-
-
 class TreeGroup(NamedTuple):
     """Parts in brackets, or the two sides of an equation."""
 
@@ -44,29 +42,6 @@ class TreeGroup(NamedTuple):
 
 
 ExpressionTree = ast.expr | TreeGroup
-
-
-def normalize_notation(text: str) -> str:
-    """NFKC with plain minus signs and single spaces, except that 2³ does not become 23, nor 1½ the text 11/2. A dash
-    between two terms stays a dash: 1–3 may be a range.
-    """
-    pieces = []
-    for run in re.findall(r"[\u00b2\u00b3\u00b9\u2070-\u207f]+|.", text, re.DOTALL):
-        tag, *_ = unicodedata.decomposition(run[0]).split() or [""]
-        plain = unicodedata.normalize("NFKC", run)
-        match tag:
-            case "<super>" if re.fullmatch(r"[0-9n+\-\u2212()]+", plain):
-                pieces.append(f"^{plain}" if len(plain) == 1 else f"^({plain})")
-            case "<sub>" if len(plain) == 1:
-                pieces.append(f"_{plain}")
-            case "<fraction>" | "<circle>":
-                pieces.append(f" {plain} ")
-            case _:
-                pieces.append(run)
-    folded = unicodedata.normalize("NFKC", "".join(pieces))
-    folded = re.sub("[\u2010\u2011\u2212]", "-", folded).replace("\u2044", "/")
-    folded = re.sub(r"(^|[(\[{=,+*/^$])(\s*)[\u2012\u2013]", r"\1\2-", folded)
-    return " ".join(re.sub("[\u200b\u2060\ufeff]", "", folded).split())
 
 
 def parse_notation(text: str) -> ExpressionTree:
@@ -145,26 +120,6 @@ SIGNS = {
     r"√\s*(\d+|[a-zA-Z])(?![\w.])": r" sqrt(\1)",
     rf"\\({'|'.join(f for f in FUNCTIONS if f != 'sqrt')})(?![a-zA-Z])": r" \1 ",
 }
-
-
-LATEX_WRAPPERS = (
-    r"\$\$(.+)\$\$",
-    r"\$([^$]+)\$",
-    r"\\\((.+)\\\)",
-    r"\\\[(.+)\\\]",
-    r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})+)\}",
-)
-MAX_WRAPPERS = 3
-
-
-def unwrap_latex(text: str) -> str:
-    """`text` without the dollars, brackets and boxes around all of it."""
-    for _ in range(MAX_WRAPPERS):
-        inner = next((match[1] for pattern in LATEX_WRAPPERS if (match := re.fullmatch(pattern, text))), text)
-        if inner == text:
-            break
-        text = inner.strip()
-    return text
 
 
 def _replace_latex(text: str) -> str:

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.checks import Check, Subject
-from agents.checks.math.known_answer import answer_check
-from agents.checks.math.solution_agreement import agreement_check
+from plugins.math.checks.known_answer import answer_check
+from plugins.math.checks.solution_agreement import agreement_check
 from agents.checks.text.second_reader import read_again_check
-from agents.families.arithmetic import expression_check
+from plugins.math.families.arithmetic import expression_check
 from agents.families.extraction import complete_check
-from agents.families.reasoning import solved_check
+from plugins.math.families.reasoning import solved_check
 from agents.planning.run_plan import RunPlan
 from core.config.difficulty import DifficultyConfig
 from core.config.recipe import Recipe, build_recipe_identity
@@ -223,7 +223,7 @@ def test_procedural_questions_are_judged_by_their_own_verifier() -> None:
 
     seed = RunSeeds(plan, "0" * 16)[0]
     made = seed.data["made"]
-    from agents.families.reasoning import parse_procedural_question
+    from plugins.math.families.reasoning import parse_procedural_question
 
     expected = parse_procedural_question(seed.data).dataset[made["place"]]["answer"]
     subject = Subject(seed, Candidate(messages=[], fields={"answer": "any"}), None)  # type: ignore[arg-type]

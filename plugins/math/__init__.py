@@ -1,0 +1,1 @@
+"""Word problems and questions with one right answer, and checks of answers, expressions and worked steps."""
