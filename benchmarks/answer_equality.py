@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from plugins.math.checks.answer_equality import compare_answers
 from benchmarks.children import PROJECT, run_process
 from benchmarks.machine import describe_measurement
+from plugins.math.checks.answer_equality import compare_answers
 
-GOLDEN = PROJECT / "tests/agents/checks/golden/answers.jsonl"
+GOLDEN = PROJECT / "plugins/math/tests/golden/answers.jsonl"
 INTRODUCTION = """
 Each golden row is two answers and whether they are equal. *Accepted wrongly*: unequal answers called equal, which puts a wrong
 answer into a dataset. *Rejected wrongly*: equal answers called unequal, which costs a sample. Math-Verify gets each text as it

@@ -123,8 +123,8 @@ NOT_RUN = {
 }  # fmt: skip
 """By the beginning of page and first line, the reason why a block of commands is not run here."""
 FAMILIES = (
-    "docs/arithmetic.md: ", "plugins/code/README.md: ", "docs/constrained-instructions.md: stillhouse run conversations",
-    "docs/extraction.md: stillhouse", "docs/grounded-qa.md: ", "docs/instructions.md: ", "docs/reasoning.md: ",
+    "plugins/code/README.md: ", "docs/constrained-instructions.md: stillhouse run conversations",
+    "docs/extraction.md: stillhouse", "docs/grounded-qa.md: ", "docs/instructions.md: ", "plugins/math/README.md: ",
     "plugins/tools/README.md: ",
 )  # fmt: skip
 DATASETS = (

@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 from agents.checks.base import Check, Options
 from agents.checks.judge import judge_check
-from plugins.math.checks.known_answer import answer_check
-from plugins.math.checks.solution_agreement import agreement_check
-from plugins.math.checks.worked_steps import steps_check
 from agents.checks.structure.json_schema import schema_check
 from agents.checks.text.quotes import quotes_check
 from agents.checks.text.second_reader import read_again_check
@@ -26,9 +23,6 @@ from core.plugins import UnusablePlugin
 from core.project_files import find_referenced_file
 
 BUILT_IN_CHECKS: tuple[Check, ...] = (
-    agreement_check,
-    answer_check,
-    steps_check,
     judge_check,
     occurs_check,
     schema_check,

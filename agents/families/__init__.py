@@ -4,21 +4,17 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from plugins.math.families.arithmetic import ArithmeticFamily
 from agents.families.base import RecipeFamily
 from agents.families.constrained_instructions import ConstrainedInstructionsFamily
 from agents.families.extraction import ExtractionFamily
 from agents.families.grounded_qa import GroundedQAFamily
 from agents.families.instructions import InstructionsFamily
-from plugins.math.families.reasoning import ReasoningFamily
 from core.config.recipe import Recipe
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
 
 ALL_FAMILIES: tuple[RecipeFamily, ...] = (
     ConstrainedInstructionsFamily(),
-    ReasoningFamily(),
-    ArithmeticFamily(),
     InstructionsFamily(),
     ExtractionFamily(),
     GroundedQAFamily(),

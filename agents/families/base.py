@@ -1,7 +1,7 @@
 """A recipe family: the source of its seeds, the form of its drafts, and its checks. Knows no teacher."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from random import Random
@@ -91,6 +91,12 @@ class RecipeFamily(ABC):
     def sources(self) -> list[str]:
         """The sources of plugins that its seeds may come from."""
         return [name for name in self.seeded_by if name not in OWN_SOURCES]
+
+    def list_trained_questions(
+        self, options: Any, read_rows: Callable[[], Sequence[Mapping[str, Any]]]
+    ) -> Collection[str]:
+        """The kinds of questions of the general panel that recipes of the family train, given how to read the rows of seeds."""
+        return ()
 
     def rows(self, options: Any, seed: int) -> Sequence[Mapping[str, Any]]:
         """Seeds that the family generates, the same for the same options and `seed`."""

@@ -13,9 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import ConfigDict, Field, field_validator
 
 from agents.checks import AttemptJudge, Finding, Options, Subject, build_finding, check, first_fault
-from agents.checks.plain_answers import IndependentSolution
-from agents.checks.structure.strict_json import is_same_json
-from agents.checks.plain_answers import WHOLE_ANSWER
+from agents.checks.plain_answers import WHOLE_ANSWER, IndependentSolution
 from agents.checks.structure.json_schema import (
     InvalidSchema,
     build_validator,
@@ -24,6 +22,7 @@ from agents.checks.structure.json_schema import (
     remove_notes,
     resolve_reference,
 )
+from agents.checks.structure.strict_json import is_same_json
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves, validate_evidence
 from agents.checks.text.written_numbers import read_written
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text

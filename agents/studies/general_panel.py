@@ -18,7 +18,6 @@ from agents.checks.registry import BoundCheck
 from agents.checks.text.text_units import split_words
 from agents.families.constrained_instructions import ConstrainedOptions
 from agents.families.constraints import ConstraintTopic
-from plugins.math.families.reasoning import ReasoningOptions
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import load_seed_rows
 from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out
@@ -43,9 +42,6 @@ embedded model, none to a question of another kind than `products` had its first
 OPEN_QUESTIONS = 24
 """Open questions of a panel, fewer for fewer tasks than `TASKS_PER_OPEN_QUESTION` times as many."""
 TASKS_PER_OPEN_QUESTION = 8
-ARITHMETIC_KINDS = {"products"}
-"""Questions that the family `arithmetic` trains, and so do the tasks of reasoning-gym in `ARITHMETIC_TASKS`."""
-ARITHMETIC_TASKS = {"basic_arithmetic", "chain_sum", "decimal_chain_sum", "gcd", "lcm", "products", "simple_equations"}
 
 
 class GeneralPanel(NamedTuple):
@@ -166,10 +162,7 @@ def _list_trained_kinds(plan: RunPlan) -> set[str]:
     options = plan.options
     if isinstance(options, ConstrainedOptions):
         return {name for name, weight in options.kinds.items() if weight > 0}
-    if isinstance(options, ReasoningOptions):
-        tasks = set(options.tasks) or {str(row.get("category", "")) for row in load_seed_rows(plan).rows}
-        return tasks | (ARITHMETIC_KINDS if tasks & ARITHMETIC_TASKS else set())
-    return ARITHMETIC_KINDS if plan.family.name == "arithmetic" else set()
+    return set(plan.family.list_trained_questions(options, lambda: load_seed_rows(plan).rows))
 
 
 def _list_forms(plan: RunPlan, part: PanelPart, used: set[str]) -> Iterator[Mapping[str, Any]]:

@@ -12,10 +12,10 @@ from fractions import Fraction
 from random import Random
 from typing import Literal, NamedTuple
 
-from plugins.math.checks.answer_equality import compare_answers
-from plugins.math.checks.solution_agreement import is_same_answer
 from benchmarks.answer_equality import run_math_verify
 from benchmarks.machine import describe_measurement
+from plugins.math.checks.answer_equality import compare_answers
+from plugins.math.checks.solution_agreement import is_same_answer
 
 SEED = 11
 VALUES = 24

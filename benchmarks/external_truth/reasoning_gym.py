@@ -15,6 +15,8 @@ from random import Random
 from typing import NamedTuple
 
 from agents.checks import Check, Subject
+from benchmarks.machine import describe_measurement
+from core.sample import Seed
 from plugins.math.checks.known_answer import answer_check
 from plugins.math.families.reasoning import (
     CASELESS_TASKS,
@@ -26,8 +28,6 @@ from plugins.math.families.reasoning import (
     solved_check,
     task_settings,
 )
-from benchmarks.machine import describe_measurement
-from core.sample import Seed
 
 ENTRIES = 12
 """Per task: more than 1,000 answers in all."""

@@ -60,7 +60,7 @@ def test_a_place_without_a_value_is_an_error() -> None:
 
 def test_a_missing_prompt_names_those_that_are_there() -> None:
     with pytest.raises(UsageError, match=r"known are critic\.md, generator\.md"):
-        prompts.load_prompt("arithmetic", "poet")
+        prompts.load_prompt("instructions", "poet")
 
 
 def test_a_prompt_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_a_prompt_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_hashes_cover_the_family_and_the_shared_prompts() -> None:
-    assert set(prompts.hash_prompts("arithmetic")) == {
+    assert set(prompts.hash_prompts("grounded_qa")) == {
         "debate.md", "judge.md", "repair.md",
-        "arithmetic/critic.md", "arithmetic/generator.md", "arithmetic/revise.md", "arithmetic/verifier.md",
+        "grounded_qa/critic.md", "grounded_qa/generator.md", "grounded_qa/revise.md", "grounded_qa/verifier.md",
     }  # fmt: skip
 
 

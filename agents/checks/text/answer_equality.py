@@ -193,4 +193,3 @@ def _replace_latex_numbers(text: str) -> str:
         for pattern, plain in LATEX_NUMBERS.items():
             text = re.sub(pattern, plain, text)
     return " ".join(PERCENT_WORD.sub("%", text).split())
-

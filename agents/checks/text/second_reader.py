@@ -11,8 +11,8 @@ from typing import NamedTuple, Self
 from pydantic import Field, model_validator
 
 from agents.checks.base import AttemptJudge, Options, Subject, check
-from agents.checks.text.answer_equality import compare_numbers, compare_texts
 from agents.checks.structure.json_schema import get_required
+from agents.checks.text.answer_equality import compare_numbers, compare_texts
 from agents.checks.text.supported_by_passage import (
     CONTRAST_WORDS,
     WORD,
@@ -52,7 +52,6 @@ deep shallow|thick thin|wide narrow|male female""".splitlines()
 """Words that embeddings put near each other, and that say the opposite."""
 SHARED_REASON = 0.3
 """Smallest F1 of the words after two equal answers yes or no: the same reason in other words shares some, another reason none."""
-KINDS: tuple[AnswerKind, ...] = ("exact", "numeric")
 MAX_SHOWN_CHARACTERS = 160
 """Characters of an answer in the evidence."""
 
@@ -187,7 +186,7 @@ def is_same_reading(left: str, right: str, question: str, overlap: float) -> boo
     """Whether two answers to a question agree: equal as texts or numbers, or with enough `overlap` and no contradiction: yes
     and no, a denial, numbers, names, words such as `before`. For two times yes, or no, less overlap is enough.
     """
-    if any(compare_answers(kind, left, right).equal for kind in KINDS):
+    if compare_texts(left, right).equal or compare_numbers(left, right).equal:
         return True
     (lead, statement), (other_lead, other_statement) = (
         split_polarity(normalize_spelling(left)),

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,11 +16,8 @@ from agents.checks.plain_answers import read_code_answer, read_final_answer
 from agents.studies.answer_scoring import AnswerScore, AnswerScorer, AnswerTask, ScoringChecks
 from core.config.agents import VerifierConfig
 from core.errors import UsageError
-from core.runs.run_dir import RunDir, open_run
-from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage
-from core.storage.sample_files import write_samples
+from core.sample import Candidate, Message, Seed
 from flows.data.run_storage import RunStorage
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from plugins.interop.environment_export import export_environment
 from stillhouse.environments import load_answer_scorer, read_answer_tasks
 from tests.flows.data.test_foreign_runs import run_with_checks
@@ -60,44 +56,6 @@ def test_the_requests_of_seeds_are_scored_by_the_checks_of_the_recipe(tmp_path: 
     assert score(module, "<think>many words</think>\n\nShort.", *good[:5])[0].passed
     scorer = load_answer_scorer(module)
     assert asyncio.run(scorer.score(train[0], "Short.", finished=False)).check == "cut off"
-
-
-def write_arithmetic_run(folder: Path) -> RunDir:
-    """A finished run of three word problems, as a generator writes them."""
-    plan = load_recipe_plan("arithmetic", ["teachers.main.model=fake/arithmetic"])
-    run = open_run(folder / "runs", plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
-    samples = []
-    for number in range(3):
-        total = 5 + number
-        problem = f"Ann has 5 pens and gets {number} more. How many pens has she?"
-        worked = f"5 + {number}"
-        fields = {"problem": problem, "solution": f"{worked} = {total}", "expression": worked, "answer": total}
-        messages = [
-            Message(role="user", content=problem),
-            Message(role="assistant", content=f"The answer is {total}."),
-        ]
-        samples.append(
-            Sample(
-                id=f"{run.name[-8:]}-{number:06d}", seed=Seed(id=f"a-{number:06d}", data={"numbers": [5, number]}),
-                state=SampleStatus.kept, candidate=Candidate(messages=messages, fields=fields), revisions=0, turns=[],
-                critiques=[], verdicts=[], usage=TokenUsage(),
-            )
-        )  # fmt: skip
-    write_samples(run.shard_file(0), samples)
-    write_samples(run.kept_file(0), samples)
-    return run
-
-
-def test_written_requests_of_a_run_are_scored_by_what_their_check_knows(tmp_path: Path) -> None:
-    run = write_arithmetic_run(tmp_path)
-    module = export(run.name, tmp_path, evaluated=0)
-    config = json.loads((module / "checks.json").read_text())
-    assert config["attempt"] == config["verifiers"][0]["type"]
-    assert "Answer: X" in config["hint"]
-    answers = ["So she has five.\nAnswer: 5", "5 + 1 = 6. The answer is 6.", "**Answer:** 7"]
-    assert [one.passed for one in score(module, *answers)] == [True] * 3
-    shuffled = score(module, *answers[1:], answers[0])
-    assert [(one.passed, one.check) for one in shuffled] == [(False, config["attempt"])] * 3
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 from mpmath import mp  # type: ignore[import-untyped]
 
 from agents.checks.text.answer_equality import AnswerEquality
-from plugins.math.checks.notation import expression_letters
 from core.expression import NotArithmetic, fold_expression
+from plugins.math.checks.notation import expression_letters
 
 REALS = mp.clone()
 REALS.dps = 600

@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import Field
 
 from agents.checks.base import AttemptJudge, Options, Subject, check
-from plugins.math.checks.answer_equality import AnswerKind, compare_answers
-from agents.checks.text.answer_equality import NumberTolerance
 from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
+from agents.checks.text.answer_equality import NumberTolerance
+from plugins.math.checks.answer_equality import AnswerKind, compare_answers
 
 CONCLUSION = re.compile(r"\\boxed\{([^{}]*)\}|\b[Aa]nswer(?: is|:| ?=) ?:?[ *$]*(.+?)[*$]*[.!]?(?=\s+[A-Z]|\s*\n|\s*$)")
 """How thinking states a result: boxed in LaTeX, or in words to the end of the sentence."""

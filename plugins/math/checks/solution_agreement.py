@@ -5,11 +5,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from agents.checks.base import AttemptJudge, Options, Subject, check
-from agents.checks.text.answer_equality import MAX_LENGTH, NumberTolerance, UnreadableNotation, parse_quantity
-from plugins.math.checks.answer_equality import AnswerKind, compare_answers
 from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
 from agents.checks.structure.strict_json import is_same_json
+from agents.checks.text.answer_equality import MAX_LENGTH, NumberTolerance, UnreadableNotation, parse_quantity
 from agents.reply_schema import Finding
+from plugins.math.checks.answer_equality import AnswerKind, compare_answers
+
 
 class AgreementOptions(Options):
     solutions: int = Field(3, ge=1, le=15)

@@ -4,19 +4,23 @@ by the agreement of independent solutions. Knows no teacher.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from agents.checks import AttemptJudge, Options, Subject, check, first_fault
-from plugins.math.checks.solution_agreement import is_same_answer
-from plugins.math.checks.worked_steps import find_wrong_sums
 from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
 from agents.checks.text.text_units import contains_question, remove_invisible
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
+from agents.reply_schema import ReplySchema
+from core.expression import NotArithmetic, evaluate_expression, find_named_numbers, find_numbers
+from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
+from plugins.math.checks.solution_agreement import is_same_answer
+from plugins.math.checks.worked_steps import find_wrong_sums
 from plugins.math.families.operation_trees import (
     LIMITS,
     draw_goal,
@@ -27,9 +31,6 @@ from plugins.math.families.operation_trees import (
     state_numbers,
 )
 from plugins.math.families.story_shapes import draw_story_shape
-from agents.reply_schema import ReplySchema
-from core.expression import NotArithmetic, evaluate_expression, find_named_numbers, find_numbers
-from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
 
 STEPS = {
     1: ("1 step: add", "1 step: subtract", "1 step: multiply", "1 step: divide"),
@@ -40,6 +41,8 @@ STEPS = {
 """Sequences of operations, each done with the result of the one before."""
 
 
+PANEL_QUESTIONS = frozenset({"products"})
+"""Questions of the general panel that arithmetic trains."""
 MIN_LIMIT = 20
 """The smallest range of numbers that leaves a choice: up to 20."""
 MAX_DECIMAL_LIMIT = 100
@@ -140,6 +143,7 @@ def format_plain_number(number: float) -> str:
 
 class ArithmeticFamily(RecipeFamily):
     name = "arithmetic"
+    prompts = Path(__file__).parents[1] / "prompts" / "arithmetic"
     fields = tuple(ProblemDraft.model_fields)
     options = ArithmeticOptions
     checks = (expression_check, operations_check)
@@ -155,6 +159,11 @@ class ArithmeticFamily(RecipeFamily):
             {"type": "agreement", "solutions": 3, "agree": 2},
         ],
     }
+
+    def list_trained_questions(
+        self, options: ArithmeticOptions, read_rows: Callable[[], Sequence[Mapping[str, Any]]]
+    ) -> Collection[str]:
+        return PANEL_QUESTIONS
 
     def condition(self, row: Mapping[str, Any], options: ArithmeticOptions, rng: Random) -> dict[str, Any]:
         story, steps = require_text(row, "story"), rng.choice(options.steps)

@@ -5,24 +5,26 @@ verifiers, or the user's questions with their answers. Knows no teacher.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from agents.checks import AttemptJudge, Options, Subject, check
-from plugins.math.checks.answer_equality import compare_answers
 from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
-from plugins.math.families.question_filters import correct_question, find_question_fault
 from agents.reply_schema import InvalidReply, ReplySchema
 from core.errors import UsageError
 from core.installation import format_install_command
 from core.sample import Candidate, Message, Seed, json_digest
+from plugins.math.checks.answer_equality import compare_answers
+from plugins.math.families.arithmetic import PANEL_QUESTIONS
+from plugins.math.families.question_filters import correct_question, find_question_fault
 
 if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
@@ -35,6 +37,8 @@ simple_equations simple_geometry spell_backward string_manipulation syllogism wo
 code, or accept wrong answers: `word_sorting` with more words after it, `knights_knaves` a denied one,
 `fraction_simplification` one followed by doubts. They are not offered.
 """
+ARITHMETIC_TASKS = {"basic_arithmetic", "chain_sum", "decimal_chain_sum", "gcd", "lcm", "products", "simple_equations"}
+"""Tasks that train what arithmetic does."""
 OPERATORS = ("+", "-", "*", "/")
 """reasoning-gym evaluates terms with these operators, and checks them with an `assert`, which `python -O` removes."""
 MAX_SETTING, MAX_VALUE, MAX_SETTINGS = 1_000, 1_000_000_000, 10_000
@@ -293,6 +297,7 @@ def _is_rounding(expected: str, given: str) -> bool:
 
 class ReasoningFamily(RecipeFamily):
     name = "reasoning"
+    prompts = Path(__file__).parents[1] / "prompts" / "reasoning"
     extra = "reasoning"
     answer_hint = FINAL_ANSWER.hint
     fields = ("reasoning", "answer")
@@ -308,6 +313,12 @@ class ReasoningFamily(RecipeFamily):
 
     def rows(self, options: ReasoningOptions, seed: int) -> Sequence[Mapping[str, Any]]:
         return _draw_rows(tuple(options.tasks.items()), json.dumps(options.settings), options.questions, seed)
+
+    def list_trained_questions(
+        self, options: ReasoningOptions, read_rows: Callable[[], Sequence[Mapping[str, Any]]]
+    ) -> Collection[str]:
+        tasks = set(options.tasks) or {str(row.get("category", "")) for row in read_rows()}
+        return tasks | (PANEL_QUESTIONS if tasks & ARITHMETIC_TASKS else frozenset())
 
     def condition(self, row: Mapping[str, Any], options: ReasoningOptions, rng: Random) -> dict[str, Any]:
         data = {"question": require_text(row, "question"), "category": require_text(row, "category", "")}

@@ -12,16 +12,16 @@ from random import Random
 import pytest
 
 import prompts
-from plugins.math.checks.worked_steps import find_wrong_sums
-from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check, operations_check
 from agents.families.base import UnusableSeedRow
-from plugins.math.families.operation_trees import GOALS, QUANTITIES, TREES, OperationTree, find_tree_fault, parse_tree
-from plugins.math.families.story_shapes import OPENINGS, SENTENCES
 from core.config.teachers import TeacherConfig
 from core.expression import evaluate_expression
 from core.project_files import PROJECT
 from core.sample import SampleStatus, Seed, render_values
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.math.checks.worked_steps import find_wrong_sums
+from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check, operations_check
+from plugins.math.families.operation_trees import GOALS, QUANTITIES, TREES, OperationTree, find_tree_fault, parse_tree
+from plugins.math.families.story_shapes import OPENINGS, SENTENCES
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.agents.checks.rows import check_each, findings_of, subject_of
@@ -218,7 +218,7 @@ def test_a_number_beyond_the_range_is_refused() -> None:
 
 
 def example_pairs() -> list[tuple[str, str]]:
-    messages = prompts.load_prompt("arithmetic", "generator").messages[1:]
+    messages = prompts.load_prompt("arithmetic", "generator", installed=ArithmeticFamily.prompts).messages[1:]
     return [(asked.content, replied.content) for asked, replied in zip(messages[::2], messages[1::2], strict=False)]
 
 

@@ -15,12 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.checks import Check, Subject
-from plugins.math.checks.known_answer import answer_check
-from plugins.math.checks.solution_agreement import agreement_check
 from agents.checks.text.second_reader import read_again_check
-from plugins.math.families.arithmetic import expression_check
 from agents.families.extraction import complete_check
-from plugins.math.families.reasoning import solved_check
 from agents.planning.run_plan import RunPlan
 from core.config.difficulty import DifficultyConfig
 from core.config.recipe import Recipe, build_recipe_identity
@@ -28,6 +24,10 @@ from core.errors import RecipeError
 from core.project_files import PROJECT
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.math.checks.known_answer import answer_check
+from plugins.math.checks.solution_agreement import agreement_check
+from plugins.math.families.arithmetic import expression_check
+from plugins.math.families.reasoning import solved_check
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 

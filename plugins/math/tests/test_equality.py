@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from plugins.math.checks.answer_equality import NumberTolerance, compare_answers
 from core.expression import evaluate_expression
+from plugins.math.checks.answer_equality import NumberTolerance, compare_answers
 from tests.agents.checks.rows import check_each
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/answers.jsonl").read_text().splitlines()]

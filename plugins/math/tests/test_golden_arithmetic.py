@@ -1,14 +1,18 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agents.checks import Subject
+from core.sample import Seed
 from plugins.math.checks.solution_agreement import IndependentSolution, agreement_check
 from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
-from core.sample import Seed
 from tests.agents.checks.rows import Case, check_each, findings_of, nobody, rows_of, subject_of
 
-EXPRESSIONS, AGREEMENTS = rows_of("expression"), rows_of("agreement")
+EXPRESSIONS, AGREEMENTS = (
+    rows_of("expression", Path(__file__).with_name("golden")),
+    rows_of("agreement", Path(__file__).with_name("golden")),
+)
 
 
 def drafted(problem: str, formula: str, answer: float, solution: str = "So it is.") -> Subject:

@@ -1,4 +1,5 @@
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from plugins.math.checks.worked_steps import find_wrong_sums, steps_check
 from tests.agents.checks.rows import Case, check_each, findings_of, rows_of, subject_of
 
-GOLDEN = rows_of("steps")
+GOLDEN = rows_of("steps", Path(__file__).with_name("golden"))
 WAYS = [
     "{} = {}",
     "So **{} = {}**.",

@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 from reasoning_gym import create_dataset
 
+from core.errors import UsageError
 from plugins.math.checks.number_sequences import find_continuation_fault
 from plugins.math.families.question_filters import (
     QUESTION_FILTERS,
@@ -16,7 +17,6 @@ from plugins.math.families.question_filters import (
     whole_sentences,
 )
 from plugins.math.families.reasoning import ProceduralQuestion, draw_fair_questions, task_settings
-from core.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import pytest
 
 from agents.checks import Check, Subject
+from core.sample import Candidate, Message, Seed
 from plugins.math.checks.known_answer import answer_check
 from plugins.math.checks.worked_steps import steps_check
-from core.sample import Candidate, Message, Seed
 from tests.agents.checks.rows import findings_of, nobody
 
 

@@ -217,8 +217,8 @@ def test_only_a_student_that_sees_is_trained_on_pictures() -> None:
     plan = load_recipe_plan("charts", ["student={max_tokens=384, images={}}"])
     assert plan.recipe.student
     assert plan.recipe.student.images
-    with pytest.raises(RecipeError, match="conversations of arithmetic have no images; leave it out"):
-        load_recipe_plan("arithmetic", ["student={max_tokens=384, images={}}"])
+    with pytest.raises(RecipeError, match="conversations of extraction have no images; leave it out"):
+        load_recipe_plan("extraction", ["student={max_tokens=384, images={}}"])
 
 
 def test_a_drawing_is_named_by_its_content() -> None:

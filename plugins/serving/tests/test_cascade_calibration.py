@@ -299,7 +299,7 @@ def test_the_runs_report_shows_the_cascade(
             "is the student itself; name a better",
         ),
         (["route", "{folder}"], "is not the student of a run, so name the recipe to hold it to: --recipe RECIPE"),
-        (["route", "{folder}", "--recipe", "arithmetic"], "seeds alone ask no question and no student can be routed"),
+        (["route", "{folder}", "--recipe", "extraction"], "seeds alone ask no question and no student can be routed"),
     ],
 )
 def test_each_mistake_is_one_sentence(

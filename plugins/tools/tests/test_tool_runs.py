@@ -184,7 +184,7 @@ def test_the_files_of_a_command_with_relative_paths_are_part_of_the_identity(tmp
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        (["family='arithmetic'", "task={}"], "tools: only the family tool_calls takes tools, and this is arithmetic"),
+        (["family='extraction'", "task={}"], "tools: only the family tool_calls takes tools, and this is extraction"),
         (["topology.kind='decentralized'"], "debaters write whole drafts and execute no tools"),
         (["scale={runner='dask', workers=1}"], "tools are executed by the run's own process"),
         (["tools=[{module='a.py', url='http://x/mcp'}]"], "needs one of `module`, `command` and `url`"),

@@ -38,9 +38,12 @@ def check_each(cases: Iterable[Each]) -> Callable[[Callable[[Each], None]], Call
     return decorate
 
 
-def rows_of(name: str) -> list[Case]:
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def rows_of(name: str, folder: Path = GOLDEN) -> list[Case]:
     """The cases of a file. Long texts are pieces with their repetitions; numbers that JSON lacks are texts."""
-    lines = (Path(__file__).parent / f"golden/{name}.jsonl").read_text(encoding="utf-8").split("\n")
+    lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
     return [json.loads(line, object_hook=_whole) for line in lines if line]
 
 

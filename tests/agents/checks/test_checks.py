@@ -1,15 +1,9 @@
-import asyncio
 from fractions import Fraction
-from typing import Any
 
 import pytest
 
-from agents.checks import Check, Subject
-from plugins.math.checks.solution_agreement import agreement_check
 from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault
-from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
 from core.expression import NotArithmetic, evaluate_expression, find_numbers
-from core.sample import Seed
 from tests.agents.checks.rows import check_each
 
 TROUBLE = [
@@ -34,54 +28,6 @@ def test_anything_but_arithmetic_is_refused(text: str) -> None:
 
 def test_numbers_are_found_as_written() -> None:
     assert find_numbers("1,200 nuts in 3 bags of 2.5 kg.") == {Fraction(1200), Fraction(3), Fraction(5, 2)}
-
-
-FIELDS = {
-    "problem": "Ada has 3 bags of 4 nuts. How many?",
-    "solution": "3 * 4 = 12.",
-    "expression": "3 * 4",
-    "answer": 12.0,
-}
-
-
-def verdict(
-    check: Check, options: dict[str, Any], changes: dict[str, Any], answers: list[float | None] | None = None
-) -> tuple[bool, str]:
-    seed = Seed(id="s", data={})
-    candidate = ArithmeticFamily().candidate(seed, ProblemDraft.model_validate({**FIELDS, **changes}))
-    left = iter(answers or [])
-
-    async def ask(role: str, contract: Any, values: Any, *, which: int, temperature: float) -> Any:
-        assert set(values) == {"question"}, "a solver sees the question alone"
-        answer = next(left)
-        return None if answer is None else contract(solution="x", answer=answer)
-
-    (finding,) = asyncio.run(check.findings(Subject(seed, candidate, ask), check.options.model_validate(options)))
-    return finding.passed, finding.evidence
-
-
-@pytest.mark.parametrize(
-    ("changes", "evidence"),
-    [
-        ({}, None),
-        ({"answer": 13.0}, "3 * 4 is 12, not 13"),
-        ({"expression": "3 * 5", "answer": 15.0}, "5 is not in the story"),
-        ({"expression": "3 ** 4", "answer": 81.0}, "is not allowed"),
-        ({"problem": "Ada has 3 bags of 4 nuts. So many."}, "asks no question"),
-    ],
-)
-def test_the_expression_decides_the_answer(changes: dict[str, Any], evidence: str | None) -> None:
-    passed, found = verdict(expression_check, {}, changes)
-    assert passed == (evidence is None)
-    assert evidence is None or evidence in found
-
-
-@pytest.mark.parametrize(
-    ("answers", "passed"),
-    [([12, 12, 7], True), ([12, 7, 7], False), ([12, None, 12], True), ([None, None, None], False)],
-)
-def test_independent_solutions_must_agree(answers: list[float | None], passed: bool) -> None:
-    assert verdict(agreement_check, {"solutions": 3, "agree": 2}, {}, answers)[0] == passed
 
 
 @pytest.mark.parametrize(

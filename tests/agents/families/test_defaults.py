@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from agents.checks.judge import JudgeVote
-from plugins.math.checks.solution_agreement import IndependentSolution
+from agents.checks.plain_answers import IndependentSolution
 from agents.families import ALL_FAMILIES, list_families
 from agents.families.constrained_instructions import AnswerDraft, ConversationDraft
 from agents.families.instructions import InstructionDraft
-from plugins.math.families.reasoning import ReasoningDraft
 from core.config.filters import DEFAULT_FILTERS
 from core.config.recipe import Recipe
 from core.project_files import PROJECT
@@ -36,7 +35,6 @@ RENAMED_REPLY_TYPES = {
     AnswerDraft: "Draft",
     ConversationDraft: "Conversation",
     InstructionDraft: "Draft",
-    ReasoningDraft: "Draft",
     JudgeVote: "Judgement",
     IndependentSolution: "Solution",
 }
@@ -104,22 +102,22 @@ def test_the_reference_says_the_defaults_of_each_family() -> None:
 
 
 def test_keys_of_a_recipe_override_its_family(tmp_path: Path) -> None:
-    changed = least(tmp_path, "arithmetic", "verifiers.2.solutions=5", "agents.generator.temperature=0.1", "filters=[]")
-    assert [check.type for check in changed.verifiers] == ["expression", "operations", "agreement"]
-    assert changed.verifiers[2].options["solutions"] == 5
-    assert (changed.agents.generator.max_tokens, changed.agents.generator.temperature) == (400, 0.1)
+    changed = least(tmp_path, "extraction", "verifiers.2.share=0.5", "agents.generator.temperature=0.1", "filters=[]")
+    assert [check.type for check in changed.verifiers] == ["schema", "complete", "occurs"]
+    assert changed.verifiers[2].options["share"] == 0.5
+    assert (changed.agents.generator.max_tokens, changed.agents.generator.temperature) == (1200, 0.1)
     assert changed.filters == ()
     file = tmp_path / "recipe.toml"
     file.write_text("filters = []\nagents.generator.max_tokens = 77\n" + file.read_text())
     written = load_recipe_plan(str(file)).recipe
     assert (written.filters, written.agents.generator.max_tokens) == ((), 77)
-    assert [check.type for check in written.verifiers] == ["expression", "operations", "agreement"]
-    other = least(tmp_path, "reasoning", "agents.critic={type='teacher'}")
+    assert [check.type for check in written.verifiers] == ["schema", "complete", "occurs"]
+    other = least(tmp_path, "instructions", "agents.critic={type='teacher'}")
     assert other.agents.critic is not None
 
 
 def test_a_family_given_on_the_command_line_brings_its_defaults(tmp_path: Path) -> None:
-    mine = least(tmp_path, "arithmetic", "family=extraction", "seeds.path=data/seeds/extraction_schemas.jsonl")
+    mine = least(tmp_path, "instructions", "family=extraction", "seeds.path=data/seeds/extraction_schemas.jsonl")
     assert mine.filters == load_recipe_plan("extraction").recipe.filters
     assert mine.agents.generator.max_tokens == 1200
 

@@ -15,13 +15,11 @@ from pydantic import BaseModel
 
 import prompts
 from agents.checks import Subject
-from plugins.math.checks.solution_agreement import agreement_check
 from agents.checks.structure.json_schema import describe_booleans, remove_notes
 from agents.families.extraction import (
     ExtractionFamily,
     ExtractionOptions,
     TextDraft,
-    ValuesDraft,
     complete_check,
     is_unfit,
     list_wanted_fields,
@@ -604,22 +602,3 @@ def test_the_sample_of_the_page_passes_the_checks() -> None:
         subject = Subject(Seed(id="s-0", data=data), candidate, None)  # type: ignore[arg-type]
         for finding in asyncio.run(bound.check.findings(subject, bound.options)):
             assert finding.passed, finding.evidence
-
-
-@pytest.mark.parametrize(
-    ("answer", "agrees"),
-    [('{"who":"Ilse Brandt","amount":30}', True), ('{"who":"Ilse Brandt","amount":31}', False), ("", False)],
-)
-def test_agreement_compares_the_canonical_json(answer: str, agrees: bool) -> None:
-    schema = {"type": "object", "properties": {"who": {"type": "string"}, "amount": {"type": "integer"}}}
-    data = FAMILY.condition({"text": NOTES}, ExtractionOptions.model_validate({"schema": schema}), Random(0))
-    candidate = FAMILY.candidate(Seed(id="s-0", data=data), ValuesDraft(values={"amount": 30, "who": "Ilse Brandt"}))
-
-    async def ask(role: str, contract: Any, values: Any, **_: Any) -> Any:
-        assert "Ilse Brandt brings 30 bags" in values["question"]
-        assert candidate.answer not in values["question"]
-        return contract(solution="x", answer=answer)
-
-    options = agreement_check.options.model_validate({"solutions": 1, "agree": 1})
-    (finding,) = asyncio.run(agreement_check.findings(Subject(Seed(id="s-0", data=data), candidate, ask), options))
-    assert finding.passed == agrees

@@ -217,10 +217,10 @@ def test_a_sample_that_becomes_a_seed_keeps_the_columns_of_its_seed(folder: Path
 
 
 def test_columns_of_a_parquet_file_become_plain_values(folder: Path) -> None:
-    rows = [{"story": "a bakery", "day": date(2026, 11, 26), "share": 0.5}]
+    rows = [{"instruction": "Say why ice floats.", "day": date(2026, 11, 26), "share": 0.5}]
     pl.DataFrame(rows).write_parquet(folder / "seeds.parquet")
     plan = load_recipe_plan(
-        "arithmetic", [f"seeds.path={folder / 'seeds.parquet'}", "teachers.main.model=fake/arithmetic"]
+        "instructions", [f"seeds.path={folder / 'seeds.parquet'}", "teachers.main.model=fake/instructions"]
     )
     seed = RunSeeds(plan, "0" * 16)[0]
     assert (seed.data["day"], seed.data["share"]) == ("2026-11-26", 0.5)

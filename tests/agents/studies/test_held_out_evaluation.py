@@ -1,33 +1,26 @@
 """Models answer questions of held-out seeds in plain text, and the recipe's checks judge the answers."""
 
 import asyncio
-import json
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agents.calls.budget import BudgetExhausted
-from agents.families import FAMILIES
-from agents.families.base import RecipeFamily
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.reply_schema import InvalidReply
 from agents.studies.held_out_evaluation import (
     HeldOutResult,
-    check_evaluation_requests,
     evaluate_held_out,
     has_fixed_questions,
     held_out_seeds,
     join_requests,
-    require_held_out_seeds,
 )
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig, TeacherFaults
-from core.errors import ProviderError, UsageError
-from core.sample import Seed, Spending
+from core.errors import ProviderError
+from core.sample import Spending
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
 
@@ -134,59 +127,4 @@ def test_what_an_interrupted_evaluation_spent_counts_when_it_is_repeated(
 
 def test_only_some_families_have_fixed_questions() -> None:
     assert has_fixed_questions(load_recipe_plan("smoke"))
-    assert not has_fixed_questions(load_recipe_plan("arithmetic"))
-
-
-def test_a_rare_category_of_the_quotas_is_found(tmp_path: Path) -> None:
-    """Its row is the only one of 400, so most passes of a few seeds miss it."""
-    rows = [{"question": f"What is {i}?", "answer": "1", "category": "rare" if i == 7 else "other"} for i in range(400)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plan = load_recipe_plan(
-        "reasoning",
-        [f"seeds.path={tmp_path}/rows.jsonl", "task={}", "samples=3", 'quotas={by="category",keep={rare=1}}'],
-    )
-    assert has_fixed_questions(plan)
-    assert [seed.data["category"] for seed in held_out_seeds(plan, 1)] == ["rare"]
-
-
-def test_a_fixed_pool_gives_each_request_once_and_too_few_are_one_sentence(tmp_path: Path) -> None:
-    rows = [{"question": f"What is {i}?", "answer": "1"} for i in range(10)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plan = load_recipe_plan("reasoning", [f"seeds.path={tmp_path}/rows.jsonl", "task={}", "samples=6"])
-    used = {join_requests(plan.family.questions(seed) or ()) for seed in RunSeeds(plan, "x")}
-    seeds = require_held_out_seeds(plan, 4, used)
-    assert len({seed.data["question"] for seed in seeds} - used) == 4
-    with pytest.raises(UsageError, match="4 requests are left that no sample uses, and the evaluation asks 5"):
-        require_held_out_seeds(plan, 5, used)
-
-
-@pytest.mark.parametrize(("settings", "left"), [(["samples=6"], 4), (["samples=60"], 0), (["samples=60", "keep=3"], 7)])
-def test_a_run_is_refused_before_it_starts_if_its_samples_leave_too_few_requests(
-    settings: list[str], left: int, tmp_path: Path
-) -> None:
-    rows = [{"question": f"What is {i}?", "answer": "1"} for i in range(10)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pool = [f"seeds.path={tmp_path}/rows.jsonl", "task={}", *settings]
-    check_evaluation_requests(
-        load_recipe_plan("reasoning", [*pool, f"student.evaluation.requests={max(1, left)}"])
-    ) if left else None
-    with pytest.raises(
-        UsageError, match=f"{left} requests are left that no sample uses, and the evaluation asks {left + 1}"
-    ):
-        check_evaluation_requests(load_recipe_plan("reasoning", [*pool, f"student.evaluation.requests={left + 1}"]))
-
-
-def reasoning(answers: list[str]) -> Any:
-    family: RecipeFamily = FAMILIES["reasoning"]
-    seed = Seed(id="x-0", data={"question": "How many?", "expected": "4"})
-    assert [message.content for message in family.questions(seed) or ()] == ["How many?"]
-    return family.build_answered(seed, answers)
-
-
-def test_a_plain_answer_is_parsed_in_the_form_that_a_student_is_taught() -> None:
-    made = reasoning(["2 + 2 is 4.\n\nAnswer: 4"])
-    assert made.fields == {"reasoning": "2 + 2 is 4.", "answer": "4"}
-    assert made.messages[-1].content == "2 + 2 is 4.\n\nAnswer: 4"
-    for answer in ("4", "Answer: 4", "2 + 2 is 4. Answer: "):
-        with pytest.raises(InvalidReply, match="does not reason and then say 'Answer:'"):
-            reasoning([answer])
+    assert not has_fixed_questions(load_recipe_plan("extraction"))

@@ -78,10 +78,6 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ("task.kinds.max_wrds=1", "unknown kinds max_wrds; did you mean 'max_words'?"),
         ("task.kinds.rhymes=1", "unknown kinds rhymes"),
         ('verifiers=[{type="expression"}]', "verifiers.0.type: there is no check 'expression'"),
-        (
-            'verifiers=[{type="agreement",solutions=1,agree=2}]',
-            "verifiers.0: agree = 2 of solutions = 1 cannot be",
-        ),
         ("teachers.main.faults={malformed=0.5}", "only a fake teacher has faults"),
         ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
         (

@@ -23,7 +23,7 @@ def own(subject: Subject, options: Options) -> str | None:
     '''Passes.'''
     return None
 """
-TEACHER = "teachers.main={model='fake/reasoning'}"
+TEACHER = "teachers.main={model='fake/writer'}"
 
 
 def run_with_checks(folder: Path, *settings: str) -> tuple[RunDir, Path]:
@@ -31,9 +31,9 @@ def run_with_checks(folder: Path, *settings: str) -> tuple[RunDir, Path]:
     folder.mkdir()
     mark = folder / "mark"
     (folder / "checks.py").write_text(CHECKS.format(mark=str(mark)))
-    (folder / "rows.jsonl").write_text(json.dumps({"question": "q", "answer": "1"}) + "\n")
-    own = [f"seeds.path={folder}/rows.jsonl", "task={}", f"verifiers=[{{type='own',path='{folder}/checks.py'}}]"]
-    plan = load_recipe_plan("reasoning", [TEACHER, *own, *settings])
+    (folder / "rows.jsonl").write_text(json.dumps({"topic": "bees", "words": ["hive"]}) + "\n")
+    own = [f"seeds.path={folder}/rows.jsonl", f"verifiers=[{{type='own',path='{folder}/checks.py'}}]"]
+    plan = load_recipe_plan("smoke", [TEACHER, *own, *settings])
     run = open_run(folder / "runs", plan.recipe, hash_recipe_sources(plan), folder=folder, resume=False)
     run.student.mkdir()
     (run.student / "config.json").write_text("{}")

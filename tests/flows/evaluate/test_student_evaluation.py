@@ -125,7 +125,7 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
         (["evaluate", "{folder}", "--data", "x.jsonl", "--recipe", "smoke"], "--recipe: cannot be combined with --data"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "exacto"], "there is no check 'exacto'"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "no.py:mine"], "no.py: is not a Python file"),
-        (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "answer", "--set", "kin=exact"], "did you mean `kind`?"),
+        (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "occurs", "--set", "fild=text"], "did you mean `field`?"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--set", "kind=exact"], "name a check with options: --check NAME"),
         (["evaluate", "{folder}", "--data", "x.jsonl", "--check", "judge"], "asks a teacher, and there is none without a recipe"),
     ],
@@ -308,12 +308,12 @@ def test_a_family_whose_seeds_ask_no_question_has_only_a_panel(
     run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "sums.toml"
-    recipe.write_text('extends = "arithmetic"\nname = "sums"\n[teachers.main]\nmodel = "fake/writer"\n')
+    recipe.write_text('extends = "extraction"\nname = "sums"\n[teachers.main]\nmodel = "fake/writer"\n')
     words = ["evaluate", str(run.student), "--recipe", str(recipe), "--runs-dir", str(tmp_path), "-q"]
     code, out, _ = called(capsys, *words, "--panel", "4")
     assert code == 0
     assert "general panel: 4 tasks that the recipe does not train: teacher" in out
-    assert "No pass rates: in arithmetic the generator writes the questions" in out
+    assert "No pass rates: in extraction the generator writes the questions" in out
     code, out, _ = called(capsys, *words, "--panel", "0")
     assert (code, "general panel" in out) == (0, False)
     code, _, err = called(capsys, *words, "--panel", "9999")

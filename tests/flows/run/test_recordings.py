@@ -108,7 +108,7 @@ def test_a_file_that_is_no_recording_is_refused(content: str | None, problem: st
 def test_recorded_seeds_fit_their_family_alone(recorded: tuple[Path, RunDir]) -> None:
     path, _ = recorded
     with pytest.raises(RecipeError, match="is a recording of the family constrained_instructions"):
-        validate_recipe("arithmetic", [f"seeds={{recording='{path}'}}"])
+        validate_recipe("extraction", [f"seeds={{recording='{path}'}}"])
     with pytest.raises(RecipeError, match="leave `draw` and `bootstrap` out"):
         validate_recipe("smoke", [f"seeds={{recording='{path}',draw={{x=['a']}}}}"])
     assert json.loads(path.read_text().splitlines()[0])["seed"] == read_recording(path)[0].seed

@@ -55,10 +55,10 @@ def test_a_family_without_fixed_requests_is_refused_before_anything_is_made(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = called(capsys, verb, "arithmetic", "--set", "student.evaluation={requests=5}")
+    code, out, err = called(capsys, verb, "extraction", "--set", "student.evaluation={requests=5}")
     said = out if verb == "validate" else err
     assert code == 2
-    assert "student.evaluation: in arithmetic the generator writes the questions" in said
+    assert "student.evaluation: in extraction the generator writes the questions" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -112,7 +112,7 @@ def test_a_recipe_runs_whole_without_a_teacher(recipe: str, tmp_path: Path) -> N
     assert "No model wrote" in (run.dataset / "README.md").read_text()
 
 
-@pytest.mark.parametrize("recipe", EMBEDDED)
+@pytest.mark.parametrize("recipe", [recipe for recipe in EMBEDDED if recipe in RECIPES])
 def test_a_recipe_runs_whole_with_the_embedded_teacher(recipe: str, tmp_path: Path) -> None:
     """Small, and whatever it keeps: most of these are beyond a model of 135M parameters (docs/)."""
     teacher = "teachers.main={model='local/smollm2-135m',max_concurrent=2,slot_tokens=4096}"

@@ -278,7 +278,7 @@ def test_too_many_failures_fail_the_run_and_keep_what_was_made(start: Any, tmp_p
 
 def test_an_endpoint_that_is_down_is_one_sentence(start: Any, tmp_path: Path) -> None:
     down = ["--set", "teachers.main.base_url=http://127.0.0.1:9/v1", "--set", "teachers.main.outage_seconds=3"]
-    _, err = ended(start("run", "arithmetic", *down, "--set", "samples=20"), code=1)
+    _, err = ended(start("run", "extraction", *down, "--set", "samples=20"), code=1)
     sentence, hint = err.strip().splitlines()[-2:]
     assert hint.endswith(f" --set samples=20 --runs-dir {tmp_path}/runs --resume")
     assert sentence.startswith(

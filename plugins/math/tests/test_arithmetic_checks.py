@@ -1,0 +1,78 @@
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.checks import Check, Subject
+from core.errors import RecipeError
+from core.sample import Seed
+from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.math.checks.solution_agreement import agreement_check
+from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.scripted_teacher import produce_scripted
+
+FIELDS = {
+    "problem": "Ada has 3 bags of 4 nuts. How many?",
+    "solution": "3 * 4 = 12.",
+    "expression": "3 * 4",
+    "answer": 12.0,
+}
+
+
+def verdict(
+    check: Check, options: dict[str, Any], changes: dict[str, Any], answers: list[float | None] | None = None
+) -> tuple[bool, str]:
+    seed = Seed(id="s", data={})
+    candidate = ArithmeticFamily().candidate(seed, ProblemDraft.model_validate({**FIELDS, **changes}))
+    left = iter(answers or [])
+
+    async def ask(role: str, contract: Any, values: Any, *, which: int, temperature: float) -> Any:
+        assert set(values) == {"question"}, "a solver sees the question alone"
+        answer = next(left)
+        return None if answer is None else contract(solution="x", answer=answer)
+
+    (finding,) = asyncio.run(check.findings(Subject(seed, candidate, ask), check.options.model_validate(options)))
+    return finding.passed, finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("changes", "evidence"),
+    [
+        ({}, None),
+        ({"answer": 13.0}, "3 * 4 is 12, not 13"),
+        ({"expression": "3 * 5", "answer": 15.0}, "5 is not in the story"),
+        ({"expression": "3 ** 4", "answer": 81.0}, "is not allowed"),
+        ({"problem": "Ada has 3 bags of 4 nuts. So many."}, "asks no question"),
+    ],
+)
+def test_the_expression_decides_the_answer(changes: dict[str, Any], evidence: str | None) -> None:
+    passed, found = verdict(expression_check, {}, changes)
+    assert passed == (evidence is None)
+    assert evidence is None or evidence in found
+
+
+@pytest.mark.parametrize(
+    ("answers", "passed"),
+    [([12, 12, 7], True), ([12, 7, 7], False), ([12, None, 12], True), ([None, None, None], False)],
+)
+def test_independent_solutions_must_agree(answers: list[float | None], passed: bool) -> None:
+    assert verdict(agreement_check, {"solutions": 3, "agree": 2}, {}, answers)[0] == passed
+
+
+def test_more_agreeing_solutions_than_are_asked_for_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"verifiers\.0: agree = 2 of solutions = 1 cannot be"):
+        load_recipe_plan("arithmetic", ['verifiers=[{type="agreement",solutions=1,agree=2}]'])
+
+
+def test_the_verifier_sees_neither_the_generator_nor_the_critic(tmp_path: Path) -> None:
+    recipe = load_recipe_plan("arithmetic", ["samples=8", "teachers.main.model=fake/arithmetic"]).recipe
+    teacher = FakeTeacher(recipe.teachers["main"], "arithmetic")
+    samples = produce_scripted(recipe, teacher, tmp_path)
+    solved = [turn for sample in samples for turn in sample.turns if turn.agent == "verifier"]
+    assert solved
+    for sample in samples:
+        for turn in sample.turns:
+            if turn.agent == "verifier" and turn.attempt % 100 == 0:
+                assert turn.asked == sample.candidate.fields["problem"] or turn.revision < sample.revisions
