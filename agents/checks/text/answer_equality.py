@@ -33,7 +33,7 @@ class NumberTolerance(NamedTuple):
 EXACT_TOLERANCE = NumberTolerance()
 
 
-def compare_texts(expected: str, given: str) -> AnswerEquality:
+def compare_plain_texts(expected: str, given: str) -> AnswerEquality:
     """Whether both are the same text after NFKC (2³ stays a power), case folding and white space."""
     if fault := find_length_fault(expected, given):
         return AnswerEquality(False, fault)

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from agents.checks.base import AttemptJudge, Options, Subject, check
 from agents.checks.structure.json_schema import get_required
-from agents.checks.text.answer_equality import compare_numbers, compare_texts
+from agents.checks.text.answer_equality import compare_numbers, compare_plain_texts
 from agents.checks.text.supported_by_passage import (
     CONTRAST_WORDS,
     WORD,
@@ -186,7 +186,7 @@ def is_same_reading(left: str, right: str, question: str, overlap: float) -> boo
     """Whether two answers to a question agree: equal as texts or numbers, or with enough `overlap` and no contradiction: yes
     and no, a denial, numbers, names, words such as `before`. For two times yes, or no, less overlap is enough.
     """
-    if compare_texts(left, right).equal or compare_numbers(left, right).equal:
+    if compare_plain_texts(left, right).equal or compare_numbers(left, right).equal:
         return True
     (lead, statement), (other_lead, other_statement) = (
         split_polarity(normalize_spelling(left)),

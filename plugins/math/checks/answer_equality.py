@@ -11,7 +11,7 @@ from agents.checks.text.answer_equality import (
     NumberTolerance,
     UnreadableNotation,
     compare_numbers,
-    compare_texts,
+    compare_plain_texts,
     find_length_fault,
     parse_both,
 )
@@ -31,7 +31,7 @@ def compare_answers(
     """
     match kind:
         case "exact":
-            return compare_texts(expected, given)
+            return compare_plain_texts(expected, given)
         case "numeric":
             return compare_numbers(expected, given, tolerance=tolerance, unit=unit)
         case "symbolic":
