@@ -113,13 +113,13 @@ def test_attempts_end_when_the_rate_is_certain_to_be_unwanted(
     assert len(teacher.asked) == 10 * (1 + 9)
 
 
-def test_without_the_table_nothing_is_asked_and_the_identity_is_the_same(tmp_path: Path, seeds: Path) -> None:
+def test_without_the_table_nothing_is_asked(tmp_path: Path, seeds: Path) -> None:
     plan = plan_of(seeds, "samples=10")
     samples, teacher = make(plan, tmp_path, lambda _n: 0.0)
     assert {sample.state for sample in samples} == {SampleStatus.kept}
     assert len(teacher.asked) == 10
     assert {sample.pass_rate for sample in samples} == {None}
-    assert "difficulty" not in build_recipe_identity(plan.recipe, {})["recipe"]
+    assert build_recipe_identity(plan.recipe, {})["recipe"]["difficulty"] is None
     measured = plan_of(seeds, "samples=10", MEASURED)
     assert build_recipe_identity(measured.recipe, {})["recipe"]["difficulty"]["attempts"] == 5
     assert measured.max_calls_per_sample() == plan.max_calls_per_sample() + 5 * 2
