@@ -19,7 +19,7 @@ def test_every_group_runs_and_those_that_failed_are_named(failed: tuple[str, ...
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(PROJECT / name, tmp_path)
     shutil.copytree(PROJECT / "requirements", tmp_path / "requirements")
-    for name in ("ruff", "mypy", "lint-imports", "pytest"):
+    for name in ("ruff", "mypy", "lint-imports", "python", "pytest"):
         cases = "\n".join(f'case "$*" in "{GROUPS[group]}"*) exit 1;; esac' for group in failed)
         (tools / name).write_text(f'#!/bin/sh\necho "$*" >> called\necho "{name} says $*"\n{cases}\n')
         (tools / name).chmod(0o755)

@@ -161,6 +161,7 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
             # Ctrl-C as a KeyboardInterrupt would leave a half-made event loop, or one with a half-started process.
             with SESSION.handle_interrupts():
                 relay = runner.run(SESSION.run_unless_stopped(stack.enter_async_context(open_relay(model))))
+            SESSION.check_stopped()  # the signal may have come as the loading ended
 
             def stream(turns: Sequence[ChatTurn], write: WriteText) -> str:
                 body = {

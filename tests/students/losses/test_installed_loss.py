@@ -1,6 +1,5 @@
 """Losses that are not built-in, in the place of built-in ones."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ from core import extensions
 from core.config.losses import TRAINING_LOG_FIELDS
 from core.config.students import StudentConfig
 from core.errors import RunFailed
-from core.sample import json_digest
 from students.chat_encoding import Conversation
 from students.losses.loss_functions import forward_kl
-from students.training.checkpoint import IRRELEVANT_SETTINGS, training_digest
 from students.training.student_training import train_student
 from tests.students.conftest import quiet
 from tests.students.losses.test_training_objective import log_of, with_settings
@@ -24,7 +21,7 @@ from tests.students.losses.test_training_objective import log_of, with_settings
 @pytest.fixture
 def from_teacher(config: StudentConfig, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> StudentConfig:
     """A short training with a teacher; what the test registers is forgotten after it."""
-    monkeypatch.setattr(extensions, "_registered", {kind: {} for kind in extensions.GROUPS})
+    monkeypatch.setattr(extensions, "_registered", {kind: {} for kind in extensions.BASES})
     return with_settings(config, distillation={"teacher": str(teacher)}, epochs=1)
 
 
@@ -67,32 +64,6 @@ def test_it_counts_as_a_divergence_in_what_a_recipe_may_say(from_teacher: Studen
         with_settings(from_teacher, objective="plain", distillation={"lmbda": 0.5})
     with pytest.raises(ValueError, match="scaled: cannot be computed from sampled signals"):
         with_settings(from_teacher, objective="scaled", distillation={"signals": "sampled"})
-
-
-def test_without_later_settings_the_identity_of_a_training_is_that_before_there_were_any() -> None:
-    def digest(config: StudentConfig) -> str:
-        return training_digest({}, config, 7, start="", teacher="")
-
-    plain = StudentConfig()
-    later = dict.fromkeys(
-        (
-            "loss_options",
-            "architecture",
-            "mtp",
-            "attention",
-            "replay",
-            "start_kl",
-            "average",
-            "patience_on",
-            "weights",
-            "images",
-        ),
-        True,
-    )
-    settings = plain.model_dump(mode="json", exclude={**IRRELEVANT_SETTINGS, **later})
-    versions = {package: version(package) for package in ("torch", "transformers")}
-    assert digest(plain) == json_digest({"config": settings, "seed": 7, "teacher": "", "versions": versions})
-    assert digest(plain.model_copy(update={"loss_options": {"focal": {"gamma": 1.5}}})) != digest(plain)
 
 
 @pytest.mark.parametrize("result", [torch.zeros(()), 3.0])
