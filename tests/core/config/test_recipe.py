@@ -121,11 +121,6 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ("teachers.main.cache_type='q2_k'", "input should be 'f32', 'f16', 'bf16', 'q8_0'"),
         ("teachers.main.model=local/hf:owner:x.gguf", "'hf:owner:x.gguf' is not `hf:OWNER/REPO:FILE.gguf`"),
         ("keep=6", "keep: at most samples = 5 candidates cannot give 6 kept samples; raise samples, or lower keep"),
-        ("scale.workers=2", "scale: `workers` and `address` need runner"),
-        (
-            "scale.runner=dask",
-            "scale: runner = 'dask' needs either `workers`, to start here, or the `address`",
-        ),
         ("samples.more=1", "`samples` is not a table"),
         ("samples", "must be key=value"),
     ],
@@ -208,7 +203,7 @@ def test_the_digest_changes_with_the_recipe_and_its_sources_but_not_with_the_con
     drafting = load_recipe_plan("smoke", [f"teachers.main={{{own},draft='ngram',draft_tokens=5}}"]).recipe
     assert recipe_digest(undrafted, {}) == recipe_digest(drafting, {}), "replies with a draft are the same"
     settings = ["teachers.main.max_concurrent=3", "budget.calls=9", "cache.enabled=false", "max_failed=0.9"]
-    same = load_recipe_plan("smoke", [*settings, 'scale={runner="dask",workers=2}']).recipe
+    same = load_recipe_plan("smoke", settings).recipe
     other = load_recipe_plan("smoke", ["seed=8"]).recipe
     assert recipe_digest(recipe, prompts) == recipe_digest(same, prompts)
     assert recipe_digest(recipe, prompts) != recipe_digest(other, prompts)
