@@ -125,7 +125,7 @@ class Check:
     attempt: AttemptJudge | None = None
     """How it judges an attempt at the candidate's question, if it can."""
     hint: bool = False
-    """Whether its faults refuse nothing where the critic is a teacher, who is told them and judges better."""
+    """Whether its faults refuse nothing where the critic is a teacher, which receives them and judges better."""
 
     @property
     def about(self) -> str:

@@ -106,7 +106,7 @@ class TopicOptions(Options):
 @check("on_topic", TopicOptions, hint=True)
 def on_topic_check(subject: Subject, options: TopicOptions) -> str | None:
     """The answers must speak of their topic: have a word of it, or be near it in meaning. Where a teacher is the critic, it is
-    told what is missing and decides: a short answer may be apt without such a word.
+    given what is missing and decides: a short answer may be apt without such a word.
 
     On 87 answers that are on their topics, 41 of them without a word of it, and on each of them with every other's topic
     (`tests/agents/checks/golden/topic_pairs.jsonl`): by words alone, 41 answers are refused and 1.8 % of the pairs with another

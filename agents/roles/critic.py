@@ -52,8 +52,8 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
         if verdict.revision == progress.revision and verdict.evidence.startswith(HINT)
     ]
     if hints:
-        told = f"{request[-1].content}\n{HINT_REQUEST.format(hints='; '.join(hints))}"
-        request = [*request[:-1], request[-1].model_copy(update={"content": told})]
+        text = f"{request[-1].content}\n{HINT_REQUEST.format(hints='; '.join(hints))}"
+        request = [*request[:-1], request[-1].model_copy(update={"content": text})]
     if context.plan.shows_images:
         request = show_images(request, progress.candidate.images)
     messages = request + context.repair_messages(progress.broken)

@@ -17,7 +17,7 @@ from core.sample import AgentTurn, Candidate, Seed, render_values
 from teachers.base import CallFailed
 
 HINT = "for the critic to judge: "
-"""Begins the evidence of a finding that the critic is told."""
+"""Begins the evidence of a finding that the critic receives."""
 
 
 async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:

@@ -20,7 +20,7 @@ FILTER_COLUMNS = ("id", "score", *MEASURED_COLUMNS)
 """Columns of Parquet that filters read."""
 KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
 IMAGE_OF_COLUMN = "column:images"
-"""Stands in a message for an image that is in the row's column `images` or `image`."""
+"""Marks the place in a message of an image that is in the row's column `images` or `image`."""
 THINKING_KEYS = ("reasoning_content", "reasoning")
 """Keys of a turn with the thinking before it: of chat templates and this program's datasets; of its samples and OpenRouter."""
 ROLES = {role: role for role in sorted(KNOWN_ROLES)} | {speaker: role for role, speaker in SHAREGPT_SPEAKERS.items()} | {

@@ -177,8 +177,8 @@ def describe_booleans(schema: Any) -> Any:
     kinds, notes = schema.get("type"), schema.get("x-evidence")
     if "boolean" in ([kinds] if isinstance(kinds, str) else kinds or ()) and isinstance(notes, dict):
         meant = [f"{side}: {words[0]}" for side in ("true", "false") if (words := notes.get(side))]
-        told = [text for text in [schema.get("description")] if text]
-        plain["description"] = "; ".join([*told, *meant])
+        described = [text for text in [schema.get("description")] if text]
+        plain["description"] = "; ".join([*described, *meant])
     return plain
 
 
