@@ -112,7 +112,7 @@ class PostgresSite:
         """A run of `smoke`, whose teacher is a script; the id of its flow run."""
         settings = [f"samples={samples}", f"shard_size={shard_size}", f"seed={seed}", "cache.enabled=false"]
         words = [word for setting in settings for word in ("--set", setting)]
-        return str(json.loads(self._call("run", "smoke", *words, "--deployment", "once", "--json"))["flow_run"])
+        return str(json.loads(self._call("start", "smoke", *words, "--json"))["flow_run"])
 
     def state(self, flow_run: str) -> str:
         return str(

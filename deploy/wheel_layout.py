@@ -52,7 +52,7 @@ def write_wheel_tree(project: Path, target: Path) -> None:
     for module in target.rglob("*.py"):
         module.write_text(prefix_imports(module.read_text(encoding="utf-8")), encoding="utf-8")
     deployments = (project / "prefect.yaml").read_text(encoding="utf-8")
-    deployments = re.sub(r"(?m)^(\s*entrypoint: )flows\.", r"\1stillhouse.flows.", deployments)
+    deployments = re.sub(r"(?m)^(\s*entrypoint: )plugins\.", r"\1stillhouse.plugins.", deployments)
     (target / "prefect.yaml").write_text(deployments, encoding="utf-8")
 
 

@@ -98,7 +98,7 @@ def test_the_page_of_all_keys_is_what_the_types_say() -> None:
 
 MOST_MODULES = 20
 """In one folder, without `__init__.py`: more are not found by their names."""
-ENTRY_POINTS = re.compile(r"flows\.(cli$|commands\.|deployments)|plugins\.\w+\.commands$")
+ENTRY_POINTS = re.compile(r"flows\.(cli$|commands\.)|plugins\.\w+\.commands$|plugins\.schedules\.flows$")
 """A command or a deployed flow has the name of its verb, like the function that it calls."""
 
 

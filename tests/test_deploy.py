@@ -23,9 +23,9 @@ from core.project_files import PROJECT
 from core.runs.run_dir import RUNS_FOLDER
 from core.weights.packaged_weights import TEACHER_WEIGHTS
 from flows.cli import PACKAGES
-from flows.prefect_server.deployment_control import WORK_POOL
 
 DEPLOY = PROJECT / "deploy"
+POOL = "stillhouse"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 MAKEFILE = (PROJECT / "Makefile").read_text()
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -92,9 +92,9 @@ def test_compose_files_keep_to_the_compose_specification(file: Path) -> None:
 
 def test_compose_starts_the_pool_that_prefect_yaml_deploys_to() -> None:
     deployed = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-    assert {one["work_pool"]["name"] for one in deployed} == {WORK_POOL}
+    assert {one["work_pool"]["name"] for one in deployed} == {POOL}
     worker = SERVICES["worker"]
-    assert worker["entrypoint"][worker["entrypoint"].index("--pool") + 1] == WORK_POOL
+    assert worker["entrypoint"][worker["entrypoint"].index("--pool") + 1] == POOL
     assert worker["depends_on"]["deploy"] == {"condition": "service_completed_successfully"}
 
 
@@ -215,7 +215,7 @@ def test_the_cluster_has_one_pool_one_address_and_the_prefect_that_was_tested() 
     (container,) = deploying["spec"]["template"]["spec"]["containers"]
     assert {"name": "PREFECT_API_URL", "value": SERVER} in container["env"]
     assert worker["worker"]["selfHostedServerApiConfig"]["apiUrl"] == SERVER
-    assert worker["worker"]["config"]["workPool"] == WORK_POOL
+    assert worker["worker"]["config"]["workPool"] == POOL
     (version,) = re.findall(r"^prefect==(\S+)$", (PROJECT / "constraints.txt").read_text(), re.MULTILINE)
     assert server["global"]["prefect"]["image"]["prefectTag"].startswith(f"{version}-")
     assert worker["worker"]["image"]["prefectTag"].startswith(f"{version}-")

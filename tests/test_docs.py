@@ -158,8 +158,8 @@ WITHOUT_EARLIER_RUNS = ("plugins/scale/README.md", "docs/releases.md")
 CLUSTER = ("plugins/scale/README.md: dask", "plugins/scale/README.md: export DASK_")
 OBJECT_STORE = ("plugins/scale/README.md: export AWS_",)
 SERVER = (
-    "docs/operations.md: mkdir", "docs/operations.md: export PREFECT_SERVER_API", "docs/operations.md: export PREFECT_API_URL",
-    "docs/operations.md: stillhouse run", "docs/operations.md: stillhouse deploy", "README.md: stillhouse deploy",
+    "plugins/schedules/README.md: mkdir", "plugins/schedules/README.md: export", "plugins/schedules/README.md: stillhouse",
+    "README.md: stillhouse deploy",
 )  # fmt: skip
 EMBEDDED = {
     "docs/preference-pairs.md: ": "--set samples=2 --set topology.max_revisions=0",

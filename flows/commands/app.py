@@ -10,7 +10,6 @@ from flows.commands import (
     assessment_commands,
     curate_command,
     dataset_commands,
-    deployment_commands,
     plugin_commands,
     recipe_commands,
     release_commands,
@@ -58,7 +57,6 @@ for part in (
     curate_command,
     student_commands,
     release_commands,
-    deployment_commands,
 ):
     app.add_typer(part.app)
 

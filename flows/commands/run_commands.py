@@ -45,10 +45,6 @@ def run_command(
     *,
     runs_dir: RunsOption = RUNS_FOLDER,
     resume: ResumeOption = False,
-    deployment: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Start this deployment on a Prefect server instead, without waiting."),
-    ] = None,
     release: Annotated[
         bool, typer.Option("--release", help="Release the run when it is done; exit 3 if the release gate is not met.")
     ] = False,
@@ -57,23 +53,6 @@ def run_command(
     quiet: QuietOption = False,
 ) -> None:
     """Run all stages: produce, curate, assess, package, and distill if the recipe has a student."""
-    if deployment and record:
-        raise UsageError("--record: a deployment's run is on another machine; record a run that is made here")
-    if deployment and release:
-        raise UsageError(
-            "--release: a deployment's run is released by `stillhouse release` or by the deployment weekly"
-        )
-    if deployment:
-        from flows.prefect_server.deployment_control import format_started_run, start_deployment
-        from flows.recipes.recipe_catalog import resolve_recipe_name
-
-        load_command_plan(recipe, overrides)  # checked before the server gets it
-        parameters: dict[str, Any] = {"recipe": resolve_recipe_name(recipe), "overrides": overrides or []}
-        if runs_dir != RUNS_FOLDER:  # absolute: the worker runs in another folder
-            parameters["runs_dir"] = runs_dir if "://" in runs_dir else str(Path(runs_dir).resolve())
-        started = start_deployment(deployment, parameters)
-        print_json(started) if as_json else print_text(format_started_run(started))
-        return
     prepared, summary = _run_through_command(
         recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=True, release=release, record=record
     )

@@ -1,1 +1,1 @@
-"""The Prefect server: finding and starting it, deployments, automations, progress and artifacts. Knows no stage of a run."""
+"""The Prefect server of a command: finding or starting it, progress and artifacts. Knows no stage of a run."""

@@ -1,4 +1,5 @@
-"""A running flow run on Prefect's page: publishes its progress, and pauses on request. Long silent work adds a line to the log.
+"""A running flow run on Prefect's page: publishes its progress, and pauses on request. Its artifacts are published
+at the end. Long silent work adds a line to the log.
 
 Works every few seconds, never per sample. An error of Prefect's client never fails the run.
 """
@@ -6,11 +7,17 @@ Works every few seconds, never per sample. An error of Prefect's client never fa
 import asyncio
 import contextvars
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
-from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -24,9 +31,12 @@ from prefect.exceptions import Pause
 from prefect.runtime import deployment, flow_run
 from prefect.states import Crashed
 
+from core.runs.records import RunManifest
+from core.runs.run_dir import RunDir
 from core.storage.background_work import repeat_in_background
-from flows.prefect_server.run_artifacts import build_artifact_key
 from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.run_summary import format_run_card
+from flows.terminal.text_format import format_number, locate_metric
 
 logger = logging.getLogger("stillhouse")
 
@@ -43,7 +53,7 @@ async def report_flow_progress(recipe: str) -> AsyncIterator[None]:
     """
     if deployment.id:
         await _end_lost_tasks()
-    watch = _FlowProgressReporter(f"{build_artifact_key(recipe)}-progress")
+    watch = _FlowProgressReporter(f"{_build_artifact_key(recipe)}-progress")
     watching = asyncio.create_task(watch.run())
     context = contextvars.copy_context()  # connects log lines with the flow run
 
@@ -113,3 +123,37 @@ class _FlowProgressReporter:
             if not self._failed:
                 logger.warning("Prefect does not get the run's progress: %s", error)
             self._failed = True
+
+
+async def publish_artifacts(run: RunDir, manifest: RunManifest, recipe: str) -> None:
+    """Publish the artifacts, keyed by the recipe so that Prefect groups its runs. If the server rejects one, only a warning is
+    logged: the run's directory is authoritative.
+    """
+    key = _build_artifact_key(recipe)
+    try:
+        await acreate_markdown_artifact(
+            f"```\n{format_run_card(manifest, run)}\n```", key=f"{key}-card", description=f"Run {manifest.run}"
+        )
+        if collapse := manifest.collapse:
+            await acreate_table_artifact(
+                [
+                    {
+                        "metric": metric.name,
+                        "this run": format_number(metric.candidate),
+                        "real text" if collapse.reference else "in random order": format_number(metric.reference),
+                        "real range" if collapse.reference else "limits": (
+                            f"{format_number(metric.low)} to {format_number(metric.high)}"
+                        ),
+                        "place": locate_metric(metric),
+                    }
+                    for metric in collapse.metrics
+                ],
+                key=f"{key}-collapse", description=f"Verdict: {collapse.headline}",
+            )  # fmt: skip
+    except Exception as error:  # any error of Prefect's client
+        logger.warning("Prefect did not store the artifacts of %s: %s", manifest.run, error)
+
+
+def _build_artifact_key(recipe: str) -> str:
+    """The beginning of an artifact's key, in the characters that Prefect allows."""
+    return re.sub(r"[^a-z0-9]+", "-", recipe.lower()).strip("-")

@@ -81,14 +81,6 @@ def read_recipe_name(recipe: str, overrides: Sequence[str] = ()) -> str:
         raise UsageError(f"{path}: cannot be read as a recipe with a name: {error}") from None
 
 
-def choose_recipe_title(recipe: str, overrides: Sequence[str] = (), otherwise: str | None = None) -> str:
-    """The name of the recipe's flow run: the recipe's name. If it cannot be read here: `otherwise`, or the recipe's path."""
-    try:
-        return read_recipe_name(recipe, overrides)
-    except UsageError:
-        return otherwise or recipe
-
-
 def read_recipe_headline(path: Path) -> str:
     """A recipe's first comment, up to its first empty line: the output and the requirements."""
     lines = []

@@ -5,7 +5,7 @@ import gc
 from typing import Any
 
 from core.errors import RunFailed
-from flows.prefect_server.prefect_settings import configure_prefect
+from flows.prefect_server.local_server import configure_prefect
 from flows.run.run_preparation import PreparedRun
 from flows.terminal.console import SESSION
 

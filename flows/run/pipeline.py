@@ -36,8 +36,7 @@ from flows.data.curated_run import (
 )
 from flows.data.dataset_mixture import read_mixture_sources
 from flows.data.estimate_files import read_estimate
-from flows.prefect_server.flow_progress import report_flow_progress
-from flows.prefect_server.run_artifacts import publish_artifacts
+from flows.prefect_server.flow_progress import publish_artifacts, report_flow_progress
 from flows.rows.row_images import embed_stored_images
 from flows.run import stages
 from flows.run.average_choice import average_run_student, keep_trained_student, locate_training

@@ -64,7 +64,7 @@ nothing: a recipe that the user names is trusted."""
 
 OWN_ARGUMENTS = {
     "generate": "RECIPE", "graph": "TOPOLOGY", "lineage": "RECIPE", "new": "NAME", "plugins": "[NAME]", "rollback": "RECIPE",
-    "run": "RECIPE",
+    "run": "RECIPE", "start": "RECIPE",
     "study": "RECIPE", "pull": "hf:OWNER/NAME[@REVISION]",
 }  # fmt: skip
 """Arguments that name the user's own, or what `test_publication.py` attacks: a repository of the Hub."""

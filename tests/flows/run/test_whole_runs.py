@@ -261,8 +261,6 @@ def test_a_run_is_released_when_it_is_done_unless_the_gate_refuses_it(start: Any
     assert re.search(r"^error: smoke-\w+ is not released:", err, re.MULTILINE)
     summary, _ = ended(start("run", "smoke", *SMALL, *strict, "--resume", "--json"), 3)
     assert json.loads(summary)["release"] is None
-    _, err = ended(start("run", "smoke", "--release", "--deployment", "once"), 2)
-    assert err.startswith("error: --release: ")
 
 
 def test_too_many_failures_fail_the_run_and_keep_what_was_made(start: Any, tmp_path: Path) -> None:

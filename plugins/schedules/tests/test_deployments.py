@@ -33,7 +33,6 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("deployments")]  # they share a server
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-ONCE = ("--deployment", "once")
 SMALL = ("--set", "samples=24", "--set", "shard_size=8")
 KEY = "sk-nobody-may-read-this"
 USER, PASSWORD = "admin", "a-secret-that-nobody-guesses"
@@ -42,7 +41,7 @@ SLOW = (*SMALL, "--set", "teachers.main.faults={seconds=0.8}", "--set", "teacher
 
 
 class Server:
-    """A Prefect server of its own, with a secret as docs/operations.md says, asked through its API."""
+    """A Prefect server of its own, with a secret as plugins/schedules/README.md says, asked through its API."""
 
     def __init__(self, home: Path) -> None:
         with socket.socket() as free:
@@ -84,7 +83,7 @@ class Server:
 
     def begin(self, runs: Path, *words: str) -> str:
         """A run of the deployment `once`; its id."""
-        started = self.call("run", "smoke", *words, "--runs-dir", str(runs), "--deployment", "once", "--json")
+        started = self.call("start", "smoke", *words, "--runs-dir", str(runs), "--json")
         return str(json.loads(started)["flow_run"])
 
     def create(self, deployment: str, **parameters: Any) -> str:
@@ -243,16 +242,14 @@ def test_neither_another_user_nor_a_web_page_starts_a_run(server: Server) -> Non
 def test_a_deployments_run_of_a_relative_recipe_is_named_and_leaves_the_files_of_the_command(
     server: Server, worker: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    wrong = server.call("run", "smoke", "--set", "samples=0", "--deployment", "once", code=2)
+    wrong = server.call("start", "smoke", "--set", "samples=0", code=2)
     assert "samples: input should be greater than or equal to 1, not 0" in wrong
-    assert "stillhouse-run/twice: " in server.call("run", "smoke", "--deployment", "twice", code=2)
+    assert "stillhouse-run/twice: " in server.call("start", "smoke", "--deployment", "twice", code=2)
     (tmp_path / "bike").mkdir()
     recipe = (PROJECT / "flows/recipes/smoke.toml").read_text().replace('name = "smoke"', 'name = "cycle"')
     (tmp_path / "bike/recipe.toml").write_text(recipe)
     named = ("--set", "name='tricycle'")
-    started = json.loads(
-        server.call("run", "bike", *SMALL, *named, *ONCE, "--json", "--runs-dir", "runs", folder=tmp_path)
-    )
+    started = json.loads(server.call("start", "bike", *SMALL, *named, "--json", "--runs-dir", "runs", folder=tmp_path))
     assert started["recipe"] == str(tmp_path / "bike/recipe.toml")
     name = started["flow_run"]
     found = server.ended(name)

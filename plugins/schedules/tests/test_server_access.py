@@ -10,8 +10,7 @@ import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from core.errors import UsageError
-from flows.prefect_server.deployment_control import check_prefect_server, deploy_all
-from flows.prefect_server.server_access import check_server_closed
+from plugins.schedules.deployment import check_prefect_server, check_server_closed, deploy_all
 
 SECRET = "admin:a-secret"
 

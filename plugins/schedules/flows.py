@@ -20,21 +20,22 @@ from core.runs.records import RunState
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.secrets import redact_text
 from flows.data.run_storage import RunStorage, open_run_storage
-from flows.prefect_server.automations import (
-    GATE_NOT_MET_STATE,
-    PROMOTION_MADE_EVENT,
-    PROMOTION_REFUSED_EVENT,
-    RELEASE_MADE_EVENT,
-    RELEASE_REFUSED_EVENT,
-)
-from flows.prefect_server.flow_cancellation import handle_cancellation
-from flows.recipes.recipe_catalog import choose_recipe_title, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.release.promotion_decision import format_promotion
 from flows.release.release_creation import format_created_release, release_run
 from flows.run.dataset_distillation import distill_dataset, parse_student_settings
 from flows.run.pipeline import execute_run
 from flows.run.run_preparation import prepare_run
 from flows.terminal.console import SESSION
+from plugins.schedules.automations import (
+    GATE_NOT_MET_STATE,
+    PROMOTION_MADE_EVENT,
+    PROMOTION_REFUSED_EVENT,
+    RELEASE_MADE_EVENT,
+    RELEASE_REFUSED_EVENT,
+)
+from plugins.schedules.cancellation import handle_cancellation
+from plugins.schedules.deployment import choose_recipe_title
 
 
 def name_flow_run() -> str:

@@ -1,4 +1,4 @@
-"""Creates the deployments of `prefect.yaml` on a Prefect server, and starts one, with Prefect's own commands."""
+"""Creates the deployments of `prefect.yaml` on a Prefect server, with the blocks that an operator names, and starts one."""
 
 import asyncio
 import os
@@ -8,12 +8,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError
 from core.project_files import PROJECT, SHIPPED
-from flows.prefect_server.server_access import check_server_access, check_server_closed
-from flows.recipes.recipe_catalog import choose_recipe_title
+from flows.prefect_server.local_server import REFUSED_STATUSES, check_server_access, read_access_status
+from flows.recipes.recipe_catalog import read_recipe_name
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import BlockDocument
 
 WORK_POOL = "stillhouse"
 DEPLOYMENTS = "prefect.yaml"
@@ -33,7 +38,7 @@ def check_prefect_server() -> str:
         check_server_access(url)
         return url
     raise UsageError(
-        "no Prefect server is named; start one with `prefect server start` and a secret (docs/operations.md), then "
+        "no Prefect server is named; start one with `prefect server start` and a secret (plugins/schedules/README.md), then "
         "`export PREFECT_API_URL=http://127.0.0.1:4200/api PREFECT_API_AUTH_STRING=USER:PASSWORD`"
     )
 
@@ -55,17 +60,74 @@ def deploy_all(notify: str | None = None, secrets: Sequence[str] = (), *, allow_
     url = check_prefect_server()
     if not allow_open_server:
         check_server_closed(url)
-    from flows.prefect_server.automations import create_automations
-    from flows.prefect_server.prefect_blocks import find_notification_block, find_secret_block
+    from plugins.schedules.automations import create_automations
 
     folder = working_folder()
-    block = find_notification_block(notify) if notify else None
-    environment = dict(map(find_secret_block, secrets))
-    create_work_pool()
+    block = _find_notification_block(notify) if notify else None
+    environment = dict(map(_find_secret_block, secrets))
+    _create_work_pool()
     if environment:
-        add_to_pool_environment(environment)
+        _add_to_pool_environment(environment)
     _run_prefect(folder, "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file(folder)))
     return create_automations(block)
+
+
+def check_server_closed(url: str) -> None:
+    """Raises UsageError if the server answers without a secret: anyone who reaches it could run programs on its workers."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
+
+    status = read_access_status({PREFECT_API_AUTH_STRING: None, PREFECT_API_KEY: None})
+    if status is None:
+        raise UsageError(f"{url}: no Prefect server answers at this address; start it, or correct PREFECT_API_URL")
+    if status in REFUSED_STATUSES:
+        return
+    raise UsageError(
+        f"{url}: this Prefect server requires no secret, so every user and every browser page on its machine could run programs "
+        "on the workers, with their keys; start it with PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD and "
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS=http://127.0.0.1:4200 (plugins/schedules/README.md), or, if only "
+        "trusted users can reach it, deploy with --allow-open-server"
+    )
+
+
+def _find_notification_block(named: str) -> "UUID":
+    """The id of the notification block `named`, as TYPE/NAME. Raises UsageError if there is no such block."""
+    kind, _, name = named.partition("/")
+    advice = (
+        "give TYPE/NAME of a notification block, as in slack-webhook/ops; create it on the Prefect page under Blocks"
+    )
+    block = _read_block(kind, name)
+    if block is None:
+        raise UsageError(f"--notify {named}: the server has no such block; {advice}")
+    if block.block_schema and "notify" not in block.block_schema.capabilities:
+        raise UsageError(f"--notify {named}: this block cannot notify; {advice}")
+    return block.id
+
+
+def _find_secret_block(given: str) -> tuple[str, str]:
+    """A variable, and the placeholder that a worker replaces with the value of a Secret block. The value is not read here.
+
+    Raises:
+        UsageError: if `given` is not VARIABLE=BLOCK, or there is no such block.
+    """
+    variable, equals, name = given.partition("=")
+    if not (variable.isidentifier() and equals and name):
+        raise UsageError(f"--secret {given}: give VARIABLE=BLOCK, as in OPENAI_API_KEY=openai")
+    if _read_block("secret", name) is None:
+        raise UsageError(
+            f"--secret {given}: the server has no Secret block {name!r}; create it on the Prefect page under Blocks"
+        )
+    return variable, f"{{{{ prefect.blocks.secret.{name} }}}}"
+
+
+def _read_block(kind: str, name: str) -> "BlockDocument | None":
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_block_document_by_name(name, kind, include_secrets=False)
+        except ObjectNotFound:
+            return None
 
 
 def working_folder() -> Path:
@@ -82,7 +144,7 @@ def prefect_file(folder: Path) -> Path:
     return own if is_ours else PROJECT / DEPLOYMENTS
 
 
-def create_work_pool() -> None:
+def _create_work_pool() -> None:
     """Create the work pool if it does not exist. Raises UsageError if the server refuses it."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -103,7 +165,7 @@ def create_work_pool() -> None:
                 raise UsageError(f"the work pool {WORK_POOL}: the server refused it: {error}") from None
 
 
-def add_to_pool_environment(more: Mapping[str, str]) -> None:
+def _add_to_pool_environment(more: Mapping[str, str]) -> None:
     """Add variables to the environment of every run of the work pool, in its base job template. Deployments can override them."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolUpdate
@@ -134,6 +196,14 @@ def _run_prefect(folder: Path, *words: str) -> None:
     )  # fmt: skip
     if child.returncode:
         raise UsageError(f"prefect {' '.join(words)}: {' '.join(child.stdout.split())[-600:]}")
+
+
+def choose_recipe_title(recipe: str, overrides: Sequence[str] = (), otherwise: str | None = None) -> str:
+    """The name of the recipe's flow run: the recipe's name. If it cannot be read here: `otherwise`, or the recipe's path."""
+    try:
+        return read_recipe_name(recipe, overrides)
+    except UsageError:
+        return otherwise or recipe
 
 
 def start_deployment(deployment: str, parameters: Mapping[str, Any]) -> dict[str, str]:
