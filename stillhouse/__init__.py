@@ -71,20 +71,16 @@ if TYPE_CHECKING:
         distill,
         evaluate,
         filter,
-        gaps,
         generate,
         load_release,
         preview,
-        reference,
         run,
     )
     from stillhouse.results import (
         Assessment,
         DatasetFolder,
         Filtered,
-        Gaps,
         LoadedRelease,
-        PreparedReference,
         Preview,
         Run,
         Student,
@@ -104,7 +100,6 @@ __all__ = [
     "Filter",
     "Filtered",
     "Finding",
-    "Gaps",
     "GateNotMet",
     "InvalidReply",
     "LimitedTeacher",
@@ -117,7 +112,6 @@ __all__ = [
     "PairFilter",
     "Part",
     "Plugin",
-    "PreparedReference",
     "Preview",
     "Progress",
     "ProviderError",
@@ -152,13 +146,11 @@ __all__ = [
     "distill",
     "evaluate",
     "filter",
-    "gaps",
     "generate",
     "load_release",
     "loss",
     "preview",
     "read_key",
-    "reference",
     "register",
     "require_text",
     "run",
@@ -168,11 +160,13 @@ _MODULES = ("functions", "results", "session", "extensions")
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name, or a function of a plugin, when it is first used."""
     from core import plugins
 
+    if name not in __all__:
+        if name.startswith("_") or not (found := plugins.find_part("function", name)):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return plugins.import_part(*found)
     if name in ("Part", "Plugin"):  # of declarations, which every command imports
         return getattr(plugins, name)
     for module in _MODULES:
@@ -185,4 +179,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    from core.plugins import list_offered_names
+
+    return [*__all__, *list_offered_names("function")]

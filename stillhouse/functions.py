@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, cast
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 from core.errors import StillhouseError, UsageError
 from core.runs.run_dir import RUNS_FOLDER
 from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL, DataKind
-from stillhouse.results import Assessment, Filtered, Gaps, LoadedRelease, PreparedReference, Preview, Run, Student
+from stillhouse.results import Assessment, Filtered, LoadedRelease, Preview, Run, Student
 from stillhouse.session import ProgressCallback, format_settings, run_call
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def filter(
             configs = parse_filter_settings(format_settings({} if filters is None else {"filters": tables}))
         configs = apply_duplicate_index(configs, Path(index)) if index else configs
         with ExitStack() as stack:
-            file = _place_dataset(source, stack, columns)
+            file = place_dataset(source, stack, columns)
             folder = Path(out) if out else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
             report = filter_dataset(file, folder, configs, plan.folder if plan else Path(), workers)
             kept, dropped = _read_kept_rows(report), pl.read_parquet(folder / "dropped.parquet")
@@ -190,10 +190,10 @@ def assess(
 
     def work() -> Assessment:
         with ExitStack() as stack:
-            earlier = None if parent is None else _place_dataset(parent, stack, columns)
+            earlier = None if parent is None else place_dataset(parent, stack, columns)
             return Assessment(
                 assess_dataset(
-                    _place_dataset(source, stack, columns),
+                    place_dataset(source, stack, columns),
                     str(reference) if reference else None,
                     seed,
                     parent=earlier,
@@ -201,63 +201,6 @@ def assess(
                     kind=kind,
                 )
             )
-
-    return run_call(work, None)
-
-
-def reference(
-    sources: Dataset | Sequence[Dataset], out: Name, *, source: str = "", kind: DataKind | None = None,
-    role: Literal["assistant", "user"] = "assistant", split: int | None = None, documents: int = 30_000, seed: int = 7,
-    replace: bool = False, columns: Columns | None = None, progress: ProgressCallback | None = None,
-) -> PreparedReference:  # fmt: skip
-    """Make a reference for `assess` from real text: split, without repeats, shuffled, with the power that it gives.
-
-    Args:
-        sources: Datasets, documents, Python files, or folders of them.
-        out: The Parquet file to write.
-        source: Where the text is from, and its licence.
-        kind: What it is; without it, it is found from the texts. `dialogue` keeps whole conversations, whose turns are compared.
-        role: Whose turns of a conversation are taken, except for dialogues.
-        split: The longest passage in words; 0 splits nothing; without it, files are split to 80 words, and rows of over 400.
-        documents: The most documents.
-        seed: Random seed of the draw and the order.
-        replace: Replace the file if it exists.
-        columns: Which columns of the sources hold what, as of `filter`.
-        progress: Called with every message, from another thread.
-
-    Raises:
-        UsageError: if a source cannot be read or has too little text, or `out` exists and `replace` is not set.
-    """
-    from flows.evaluate.reference_preparation import ReferenceOptions, check_reference_file, prepare_reference
-
-    def work() -> PreparedReference:
-        check_reference_file(Path(out), replace=replace)
-        listed = sources if isinstance(sources, list | tuple) else [cast("Dataset", sources)]
-        with ExitStack() as stack:
-            files = [_place_dataset(one, stack, columns) for one in listed]
-            options = ReferenceOptions(kind, role, split, documents, source, seed)
-            return PreparedReference(Path(out), prepare_reference(files, Path(out), options, cache=None))
-
-    return run_call(work, progress)
-
-
-def gaps(
-    source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100, kind: DataKind | None = None,
-    columns: Columns | None = None,
-) -> Gaps:  # fmt: skip
-    """Find topics and words that real text has and a dataset lacks, and write at most `number` seeds from them to `out`. Of code,
-    tokens take the place of words, and of records, fields; `kind` says what the texts are, `columns`
-    which columns hold what.
-
-    Raises:
-        UsageError: if a text cannot be read or is too small, or `out` exists.
-    """
-    from flows.evaluate.dataset_gaps import find_dataset_gaps
-
-    def work() -> Gaps:
-        with ExitStack() as stack:
-            place = _place_dataset(source, stack, columns)
-            return Gaps(find_dataset_gaps(place, str(reference), Path(out) if out else None, number, kind))
 
     return run_call(work, None)
 
@@ -286,7 +229,7 @@ def distill(
     def work() -> Student:
         with ExitStack() as stack:
             config = parse_student_settings(format_settings(settings))
-            place = _place_dataset(source, stack, columns)
+            place = place_dataset(source, stack, columns)
             return Student(Path(out), distill_dataset(place, Path(out), config, seed, SESSION.print_unless_stopped))
 
     return run_call(work, progress)
@@ -368,7 +311,7 @@ def load_release(recipe: Name, generation: int | None = None, *, runs_dir: Name 
     return LoadedRelease(release.path, release.manifest)
 
 
-def _place_dataset(source: Dataset, stack: ExitStack, columns: Columns | None = None) -> Path:
+def place_dataset(source: Dataset, stack: ExitStack, columns: Columns | None = None) -> Path:
     """The path of a dataset with the named columns; rows and frames are written to a file that goes when `stack` is closed.
 
     Raises:

@@ -18,8 +18,6 @@ from core.shared_options import DEFAULT_GGUF_TYPE
 if TYPE_CHECKING:
     import polars as pl
 
-    from flows.evaluate.dataset_gaps import DatasetGapsReport
-    from flows.evaluate.reference_preparation import ReferenceReport
     from flows.report.filter_report import FilterReport
 
 
@@ -48,7 +46,7 @@ class DatasetFolder:
             return self.train.clear()
         if files and files[0].suffix != ".parquet":
             return pl.DataFrame(list(read_all_rows(files[0], dict)), infer_schema_length=None)
-        return _read_parquet(self.path / f"{name}.parquet")
+        return pl.read_parquet(self.path / f"{name}.parquet")
 
 
 class _ShownAsText:
@@ -208,43 +206,6 @@ class Assessment(_ShownAsText):
 
 
 @dataclass(frozen=True)
-class PreparedReference:
-    """Real text in a file that `assess` compares with."""
-
-    path: Path
-    report: "ReferenceReport"
-    """How it was made, what was left out and why, and its power: `loss` is the smallest loss of rare words that is found."""
-
-    @property
-    def texts(self) -> "pl.DataFrame":
-        """The documents, each with the text that it is a passage of (`origin`)."""
-        return _read_parquet(self.path)
-
-
-@dataclass(frozen=True)
-class Gaps:
-    """Topics and words that real text has and a dataset lacks."""
-
-    report: "DatasetGapsReport"
-
-    @property
-    def topics(self) -> "pl.DataFrame":
-        """Name, and the share of documents with it here and in real text; the largest gap first."""
-        import polars as pl
-
-        return pl.DataFrame([gap.model_dump() for gap in self.report.topics], schema=GAP_COLUMNS)
-
-    @property
-    def words(self) -> "pl.DataFrame":
-        import polars as pl
-
-        return pl.DataFrame([gap.model_dump() for gap in self.report.words], schema=GAP_COLUMNS)
-
-
-GAP_COLUMNS = {"name": str, "here": float, "real": float}
-
-
-@dataclass(frozen=True)
 class Student:
     """A trained student."""
 
@@ -275,9 +236,3 @@ class LoadedRelease:
     @property
     def dataset(self) -> DatasetFolder:
         return DatasetFolder(self.path / "dataset")
-
-
-def _read_parquet(path: Path) -> "pl.DataFrame":
-    import polars as pl
-
-    return pl.read_parquet(path)

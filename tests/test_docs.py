@@ -116,8 +116,8 @@ NOT_RUN = {
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
     "plugins/pictures/README.md: curl": "plugins/serving/tests/test_seeing_students.py asks about a picture",
     "docs/promotion.md: stillhouse run": "two trainings; tests/flows/release/test_promotion.py has them",
-    "docs/references.md: stillhouse reference": (
-        "the self-test takes minutes; tests/flows/evaluate/test_reference_preparation.py runs smaller ones"
+    "plugins/references/README.md: stillhouse reference": (
+        "the self-test takes minutes; plugins/references/tests/test_reference_preparation.py runs smaller ones"
     ),
     "docs/measured-recipes.md: stillhouse": "tests/flows/run/test_recorded_samples.py replays the recordings",
 }  # fmt: skip
@@ -150,7 +150,7 @@ ASK = ("plugins/serving/README.md: curl",)
 OWN_RECIPE = (
     "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "plugins/scale/README.md: stillhouse run",
     "docs/releases.md: stillhouse run",
-    "docs/collapse.md: stillhouse assess", "docs/references.md: stillhouse gaps",
+    "docs/collapse.md: stillhouse assess",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip
 WITHOUT_EARLIER_RUNS = ("plugins/scale/README.md", "docs/releases.md")
@@ -584,17 +584,6 @@ def add_endpoint(workspace: Workspace) -> None:
     path.write_text(f"{fewer}\n{text}\n{student}\n".replace("localhost:8000", workspace.endpoint.address))
 
 
-SHIPS = "schooner frigate ketch barge cutter brig galley sloop yawl dinghy clipper corvette trawler tender ferry lugger".split()
-GOODS = "herring salt tar rope oil cider timber wool copper pepper barley linen candles soap hides pitch".split()
-
-
-def at_sea(number: int) -> dict[str, str]:
-    """Real text on a topic that no run here is about."""
-    return {
-        "text": f"The {SHIPS[number % 16]} left the harbor and sailed over the water with {GOODS[number // 16]} in her hold."
-    }
-
-
 @pytest.mark.slow
 @with_students
 def test_the_pages_on_the_student_of_a_run_run_as_written_and_its_servers_answer(
@@ -639,7 +628,6 @@ def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefec
         write_own_recipe(workspace, samples=120)  # fewer would be inconclusive for `assess`
         real = [json.loads(line) for line in (PROJECT / "data/reference/english.jsonl").read_text().splitlines()]
         workspace.write("REAL.jsonl", *real[:600])
-        workspace.write("real.jsonl", *real[:100], *map(at_sea, range(256)))
         fewer = {"stillhouse run mine.toml --set scale.runner=dask": "--set scale.workers=1"}
         backup = workspace.folder / "backup"
         backup.mkdir()

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.features.measured_texts import LEARNED, RANDOM, Bench, BoolArray, Corpus, Ints, read_words
-from filters.collapse.coverage_gaps import LackingItems
 from filters.collapse.matched_samples import match_lengths
+from plugins.features.coverage_gaps import LackingItems
 from plugins.features.feature_gaps import cut_texts, truncate_texts
 from plugins.features.lacking_features import compute_matched_thresholds, compute_thresholds, find_feature_gaps
 from plugins.features.pooled_features import PooledFeatures

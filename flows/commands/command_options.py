@@ -24,7 +24,6 @@ INPUT_HELP = (
     "A run, a release, a folder, or a .jsonl, .json, .csv or .tsv (also .gz, .bz2, .xz, .zst), .parquet or .arrow file."
 )
 InputArgument = Annotated[Path, typer.Argument(metavar="INPUT", help=INPUT_HELP)]
-OptionalInputArgument = Annotated[Path | None, typer.Argument(metavar="INPUT", help=INPUT_HELP, show_default=False)]
 StudentArgument = Annotated[
     Path, typer.Argument(metavar="STUDENT", help="The folder of a student, or a run that has one.")
 ]

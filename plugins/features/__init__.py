@@ -1,4 +1,4 @@
-"""Features of a model: forms of real text that a dataset lacks, by a sparse autoencoder on one of its layers."""
+"""What a dataset lacks compared with real text: topics, words, and forms, by a sparse autoencoder on a layer of a model."""
 
 from typing import Any
 
@@ -9,6 +9,12 @@ def _load_commands() -> Any:
     from plugins.features.commands import app
 
     return app
+
+
+def _load_gaps() -> Any:
+    from plugins.features.dataset_gaps import gaps
+
+    return gaps
 
 
 def _load_section() -> Any:
@@ -31,9 +37,11 @@ def _load_hooks() -> Any:
 
 PLUGIN = Plugin(
     name="features",
-    about="Forms of text that a dataset lacks, by a sparse autoencoder; a filter, and rows that cover most",
+    about="What a dataset lacks: topics, words, and forms of text by a sparse autoencoder; a filter, and rows that cover most",
     extra="train",
     parts=(
+        Part("command", "gaps", _load_commands),
+        Part("function", "gaps", _load_gaps),
         Part("command", "features", _load_commands),
         Part("command", "feature-gaps", _load_commands),
         Part("command", "select", _load_commands),

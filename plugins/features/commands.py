@@ -1,4 +1,4 @@
-"""Commands for features of a model: features, feature-gaps, select."""
+"""Commands about what a dataset lacks: gaps, features, feature-gaps, select."""
 
 import sys
 from functools import partial
@@ -15,6 +15,7 @@ from flows.commands.command_options import (
     ColumnsOption,
     InputArgument,
     JsonOption,
+    KindOption,
     OutOption,
     QuietOption,
     ReferenceOption,
@@ -29,6 +30,30 @@ from flows.terminal.console import SESSION, UserInterrupt
 FeaturesOption = Annotated[Path, typer.Option("--features", metavar="DIR", help="A dictionary of `features`.")]
 
 app = typer.Typer()
+
+
+@app.command("gaps", rich_help_panel=CLEAN_PANEL)
+def gaps_command(
+    source: InputArgument,
+    reference: ReferenceOption,
+    *,
+    columns: ColumnsOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="SEEDS", help="A JSONL file of seeds for what is missing."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="Maximum number of seeds.")] = 100,
+    kind: KindOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:  # fmt: skip
+    """Find topics and words (of code, tokens) that real text has and a dataset lacks, and write seeds for the next run."""
+    SESSION.quiet = quiet
+    source = name_columns(source, columns)
+    from plugins.features.dataset_gaps import find_dataset_gaps, format_dataset_gaps
+
+    gaps = find_dataset_gaps(source, reference, out, number, kind)
+    print_text(gaps.model_dump_json() if as_json else format_dataset_gaps(gaps, number))
 
 
 @app.command("features", rich_help_panel=CLEAN_PANEL)

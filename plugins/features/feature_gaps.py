@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from core.errors import UsageError
 from core.storage.atomic_files import write_text
-from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS
 from filters.collapse.matched_samples import match_lengths, split_into_words
 from flows.data.reference_files import load_reference
-from flows.evaluate.dataset_gaps import PASSAGE_WORDS, WORDS_PER_TOPIC, read_answer_turns
 from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.text_format import format_count
+from plugins.features.coverage_gaps import MIN_GAP_DOCUMENTS
+from plugins.features.dataset_gaps import PASSAGE_WORDS, WORDS_PER_TOPIC, read_answer_turns
 from plugins.features.dictionary_opening import open_feature_reader
 from plugins.features.feature_gaps_report import (
     MOST_SHOWN_FEATURES,

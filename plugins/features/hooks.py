@@ -14,13 +14,13 @@ from core.project_files import find_referenced_file
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample
-from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS
 from flows.data.curated_run import join_assistant_turns, read_kept_rows
 from flows.data.reference_files import load_reference
 from flows.release.lineage_view import read_earlier_releases
 from flows.report.page_templates import create_page_environment
 from flows.terminal.console import SESSION
 from plugins.features.config import FeaturesConfig
+from plugins.features.coverage_gaps import MIN_GAP_DOCUMENTS
 from plugins.features.feature_filter import FeaturesFilter
 from plugins.features.feature_gaps_page import TEMPLATES
 from plugins.features.feature_gaps_report import MOST_SHOWN_FEATURES, SHOWN_PASSAGES

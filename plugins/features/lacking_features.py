@@ -1,7 +1,7 @@
 """Feature gaps: latents of a dictionary that are active in real text and not in a dataset. Decides no verdict.
 
 A feature is present in a document if its largest activation there reaches its threshold, which comes from the reference alone.
-The test is that of `filters.collapse.coverage_gaps`. Documents must be truncated to matched lengths before: a longer document has
+The test is that of `plugins.features.coverage_gaps`. Documents must be truncated to matched lengths before: a longer document has
 more features, in any dictionary (r = 0.93 between tokens and active latents, of a random dictionary too).
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from filters.collapse.coverage_gaps import ItemsByDocument, LackingItems, SeedChooser, find_lacking_items
+from plugins.features.coverage_gaps import ItemsByDocument, LackingItems, SeedChooser, find_lacking_items
 from plugins.features.pooled_features import PooledFeatures
 
 Ints = npt.NDArray[np.int64]

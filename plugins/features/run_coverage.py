@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from core.plugins import locate_data
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import read_record, write_text
-from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS
 from filters.collapse.matched_samples import match_lengths
+from plugins.features.coverage_gaps import MIN_GAP_DOCUMENTS
 from plugins.features.dictionary_opening import open_feature_reader
 from plugins.features.feature_gaps import (
     DEFAULT_DOCUMENTS,

@@ -156,7 +156,7 @@ def test_every_package_is_marked_as_typed() -> None:
     assert [name for name in (*PACKAGES, "stillhouse") if not (PROJECT / name / "py.typed").is_file()] == []
 
 
-def test_assess_and_gaps_return_frames(tmp_path: Path) -> None:
+def test_assess_returns_frames() -> None:
     english = [json.loads(line)["text"] for line in ENGLISH.read_text().splitlines()]
     frame = pl.DataFrame({"text": ["The cat is on the mat and the dog is in the fog."] * 200})
     assessment = stillhouse.assess(frame, ENGLISH)
@@ -167,24 +167,6 @@ def test_assess_and_gaps_return_frames(tmp_path: Path) -> None:
     alone = stillhouse.assess(frame)
     assert alone.verdict == "collapse", "it repeats itself"
     assert stillhouse.assess(pl.DataFrame({"text": english[:600]})).verdict == "no repetition"
-    lacking = stillhouse.gaps(frame, ENGLISH, tmp_path / "seeds.jsonl", number=5)
-    assert lacking.words.columns == ["name", "here", "real"]
-    assert (lacking.words["real"] > lacking.words["here"]).all()
-    assert (tmp_path / "seeds.jsonl").read_text().count("\n") == lacking.report.seeds
-
-
-def test_a_reference_is_made_of_frames_and_files(tmp_path: Path) -> None:
-    english = [json.loads(line)["text"] for line in ENGLISH.read_text().splitlines()]
-    (tmp_path / "more.txt").write_text("\n\n".join(english[60:120]))
-    out = tmp_path / "real.parquet"
-    real = stillhouse.reference([pl.DataFrame({"text": english[:60]}), tmp_path / "more.txt"], out, source="novels")
-    assert (real.path, real.report.reference.source, real.report.out) == (out, "novels", str(out))
-    assert real.texts.columns == ["text", "origin"]
-    assert len(real.texts) == real.report.reference.documents > 60
-    assert stillhouse.assess(pl.DataFrame({"text": english[200:260]}), out).verdict == "inconclusive"
-    with pytest.raises(stillhouse.UsageError, match="exists already"):
-        stillhouse.reference(ENGLISH, out)
-    assert stillhouse.reference(ENGLISH, out, replace=True).report.reference.documents > 1_000
 
 
 IN_A_LOOP = """

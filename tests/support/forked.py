@@ -46,7 +46,6 @@ PRODUCTION = (
     "fastapi",
     "filters.collapse.collapse_verdict",
     "flows.evaluate.dataset_assessment",
-    "flows.evaluate.dataset_gaps",
     "flows.prefect_server.flow_progress",
     "flows.prefect_server.local_server",
     "flows.report.collapse_page",

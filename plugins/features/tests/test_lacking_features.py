@@ -8,8 +8,8 @@ import pytest
 
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
-from filters.collapse.coverage_gaps import select_by_holm
 from filters.collapse.matched_samples import split_into_words
+from plugins.features.coverage_gaps import select_by_holm
 from plugins.features.lacking_features import (
     choose_examples,
     choose_gap_documents,

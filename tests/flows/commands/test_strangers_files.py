@@ -54,6 +54,7 @@ LINES: dict[str, list[str]] = {
     "report": ["{given}"],
     "review": ["{given} --no-browser", "{given}/log.jsonl --no-browser"],
     "route": ["{given} -n 20", "{given}/student -n 20", "{given}/student --recipe smoke --teacher {given}/student -n 20"],
+    "self-test": ["{given}"],
     "select": ["{given} --rows 5 --out {out} --features {given}/dictionary"],
     "serve": [f"{{given}}{folder} --port 0" for folder in ("", "/student", "/adapted", "/decisions", "/exported")],
     "show": ["{given}"],
@@ -86,7 +87,7 @@ OWN_OPTIONS = set(
     --confidence --deployment --documents --draft --draft-tokens --draws --eval --filters --format --from-datasketch
     --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
     --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --role
-    --root --rows --runs-dir --samples --secret --seed --self-test --set --share --signal --slot-tokens --slots
+    --root --rows --runs-dir --samples --secret --seed --set --share --signal --slot-tokens --slots
     --source --split --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature
     --threshold --to --to-datasketch --topologies --type --without-teacher --workers -n
     """.split()

@@ -80,8 +80,6 @@ def test_every_command_that_reads_a_dataset_takes_names() -> None:
         "assess",
         "distill",
         "evaluate",
-        "reference",
-        "gaps",
         "index",
     }
 
@@ -110,8 +108,6 @@ def test_rows_that_are_not_read_are_named_with_their_columns(
         ["assess", "{rows}"],
         ["assess", "{plain}", "--parent", "{rows}"],
         ["distill", "{rows}", "--out", "{out}"],
-        ["reference", "{rows}", "--out", "{out}.parquet"],
-        ["gaps", "{rows}", "--reference", "{plain}"],
         ["review", "{rows}", "--summary"],
         ["index", "{out}", "--add", "{rows}"],
     ],

@@ -2,19 +2,28 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import UsageError
+from core.shared_options import DataKind
 from core.storage.atomic_files import write_text
-from filters.collapse.coverage_gaps import MIN_GAP_DOCUMENTS, CoverageGap, find_coverage_gaps
 from filters.collapse.reference_corpus import MOST_DOCUMENTS, ReferenceCorpus
 from filters.collapse.text_kinds import PROSE, find_kind, get_kind, has_kind, read_turns
 from flows.data.reference_files import load_reference
 from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_count
+from plugins.features.coverage_gaps import MIN_GAP_DOCUMENTS, CoverageGap, find_coverage_gaps
+from stillhouse.functions import Columns, Dataset, Name, place_dataset
+from stillhouse.session import run_call
+
+if TYPE_CHECKING:
+    import polars as pl
 
 WORDS_PER_TOPIC = 3
 """Words in a seed's topic."""
@@ -22,6 +31,7 @@ PASSAGE_WORDS = 300
 """Words of a real document in a seed."""
 MOST_SHOWN_GAPS = 12
 """Topics in the table, and words."""
+GAP_COLUMNS = {"name": str, "here": float, "real": float}
 
 
 class GapShares(BaseModel):
@@ -148,3 +158,45 @@ def format_dataset_gaps(report: DatasetGapsReport, number: int) -> str:
     command = format_command("run", "RECIPE", "--set", f"seeds.path={Path(report.out).resolve()}")
     lines += [f"{format_count(report.seeds, 'seed')}  {report.out}", f"hint: generate samples for the gaps: {command}"]
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Topics and words that real text has and a dataset lacks."""
+
+    report: DatasetGapsReport
+
+    @property
+    def topics(self) -> "pl.DataFrame":
+        """Name, and the share of documents with it here and in real text; the largest gap first."""
+        return _build_frame(self.report.topics)
+
+    @property
+    def words(self) -> "pl.DataFrame":
+        return _build_frame(self.report.words)
+
+
+def _build_frame(gaps: Sequence[GapShares]) -> "pl.DataFrame":
+    import polars as pl
+
+    return pl.DataFrame([gap.model_dump() for gap in gaps], schema=GAP_COLUMNS)
+
+
+def gaps(
+    source: Dataset, reference: Name, out: Name | None = None, *, number: int = 100, kind: DataKind | None = None,
+    columns: Columns | None = None,
+) -> Gaps:  # fmt: skip
+    """Find topics and words that real text has and a dataset lacks, and write at most `number` seeds from them to `out`. Of code,
+    tokens take the place of words, and of records, fields; `kind` says what the texts are, `columns`
+    which columns hold what.
+
+    Raises:
+        UsageError: if a text cannot be read or is too small, or `out` exists.
+    """
+
+    def work() -> Gaps:
+        with ExitStack() as stack:
+            place = place_dataset(source, stack, columns)
+            return Gaps(find_dataset_gaps(place, str(reference), Path(out) if out else None, number, kind))
+
+    return run_call(work, None)

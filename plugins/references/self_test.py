@@ -1,34 +1,143 @@
-"""The self-test of a reference as a command: how often its own text would be called collapsed. Knows no Prefect."""
+"""The self-test of a reference: how often its own text would be called collapsed. Samples of its documents are each assessed
+against the rest as if they were a dataset. Knows no Prefect.
+"""
 
+import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import UsageError
-from core.intervals import IntervalEstimate
+from core.intervals import IntervalEstimate, estimate_share
 from core.runs.records import CollapseVerdict
+from filters.collapse.assessment import MIN_COMPARED_DOCUMENTS, compare_with_reference, restrict_to_general_reference
+from filters.collapse.collapse_verdict import decide_collapse
+from filters.collapse.dialogues import ROLES
+from filters.collapse.reference_corpus import ReferenceCorpus
+from filters.collapse.text_kinds import find_kind, get_kind, read_turns
 from flows.data.reference_files import Reference, load_reference
 from flows.evaluate.dataset_assessment import DIALOGUE_KIND, NULL_CACHE_FOLDER
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.text_format import format_count, format_duration, format_number
 
-if TYPE_CHECKING:
-    from filters.collapse.reference_corpus import ReferenceCorpus
-    from filters.collapse.self_test import SelfTestSample
+Ints = npt.NDArray[np.int64]
 
+NOMINAL_RATE = 0.01
+"""The false-alarm rate that the limits promise."""
+PAIRS = 200
+"""Samples: without an alarm among them, the 95 % interval (Wilson 1927) ends at 1.9 %."""
+SAMPLES_IN_REFERENCE = 4
+"""A sample has at most this part of the documents, so that two others of its size and topics remain."""
+MAX_TEST_DOCUMENTS = 2_000
+MIN_TEST_REFERENCE = SAMPLES_IN_REFERENCE * MIN_COMPARED_DOCUMENTS
+MIN_FILLED = 0.5
+"""A sample of whole texts has at least this part of the documents; smaller ones are not tested."""
 DIFFERENT_REASONS = (
     "its texts are of several kinds or origins; split it by kind, or make it of more texts of the same kind"
 )
 
 
+class SelfTestSample(NamedTuple):
+    """One sample of the reference, assessed."""
+
+    documents: int
+    """Documents that were compared, on the topics of both."""
+    verdict: CollapseVerdict
+    reasons: Sequence[str]
+
+
+class SelfTestResult(NamedTuple):
+    documents: int
+    """Documents of a sample."""
+    samples: Sequence[SelfTestSample]
+
+    @property
+    def verdicts(self) -> Mapping[str, int]:
+        counts = Counter(sample.verdict for sample in self.samples)
+        return {verdict.value: counts[verdict] for verdict in CollapseVerdict if counts[verdict]}
+
+    @property
+    def alarms(self) -> int:
+        return sum(sample.verdict is CollapseVerdict.collapse for sample in self.samples)
+
+    @property
+    def rate(self) -> IntervalEstimate:
+        """Of collapse among the samples. Each document is in several samples, which the interval does not know."""
+        estimate = estimate_share(self.alarms, len(self.samples))
+        assert estimate, "there is a sample"
+        return estimate
+
+    @property
+    def is_compatible(self) -> bool:
+        """Whether the rate may be the nominal one, by the lower end of the interval."""
+        return self.rate.low <= NOMINAL_RATE
+
+
+def choose_sample_size(reference: int, documents: int | None) -> int:
+    """Documents of a sample: those asked for, or `MAX_TEST_DOCUMENTS`, if the reference has four times as many."""
+    return min(documents or MAX_TEST_DOCUMENTS, reference // SAMPLES_IN_REFERENCE)
+
+
+def run_self_test(
+    reference: ReferenceCorpus, documents: int, *, seed: int, cache: Path, pairs: int = PAIRS, general: bool = False
+) -> Iterator[SelfTestSample]:
+    """Assess disjoint samples of `documents` documents, each against the rest; the reference is split again until there are
+    `pairs` of them. Passages of one text are on one side. Topics and the null distribution are those of the whole reference.
+    `general`: as of `assess_texts`.
+    """
+    random = np.random.default_rng(seed)
+    groups = np.arange(len(reference.corpus)) if reference.groups is None else reference.groups
+    done = 0
+    while done < pairs:
+        samples = list(split_into_samples(groups, documents, random))
+        for sample in samples[: pairs - done]:
+            yield assess_sample(reference, sample, seed=done, cache=cache, general=general)
+            done += 1
+        if not samples:
+            return
+
+
+def split_into_samples(groups: Ints, documents: int, random: np.random.Generator) -> Iterator[Ints]:
+    """Disjoint places of about `documents` documents, with all documents of a group together."""
+    order = random.permutation(int(groups.max()) + 1)[groups]
+    places = np.lexsort((random.permutation(len(groups)), order))
+    starts = np.flatnonzero(np.diff(order[places], prepend=-1))
+    part_of_group = starts // documents
+    parts = np.repeat(part_of_group, np.diff(np.append(starts, len(places))))
+    for part in np.unique(parts):
+        chosen = places[parts == part]
+        if len(chosen) >= math.ceil(MIN_FILLED * documents):
+            yield np.sort(chosen[:documents])
+
+
+def assess_sample(
+    reference: ReferenceCorpus, places: Ints, *, seed: int, cache: Path, general: bool = False
+) -> SelfTestSample:
+    corpus = reference.corpus
+    groups = np.arange(len(corpus)) if reference.groups is None else reference.groups
+    rest = np.flatnonzero(~np.isin(groups, groups[places]))
+    candidate, others = (corpus.truncate(part, corpus.lengths[part]) for part in (places, rest))
+    compared = compare_with_reference(
+        candidate, reference._replace(corpus=others, groups=None), seed=seed, cache=cache, null_of=reference
+    )
+    if compared is None:
+        return SelfTestSample(0, CollapseVerdict.inconclusive, ())
+    decision = decide_collapse(compared.evidence)
+    if general:
+        decision = restrict_to_general_reference(decision, compared.evidence.documents)
+    return SelfTestSample(compared.evidence.documents, decision.verdict, tuple(decision.reasons))
+
+
 class SelfTestReport(BaseModel):
-    """The result of `stillhouse assess --self-test`."""
+    """The result of `stillhouse self-test`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,8 +174,6 @@ def run_reference_self_test(
         UsageError: if the reference cannot be read or is too small.
         UserInterrupt: if the user asked to stop.
     """
-    from filters.collapse.self_test import PAIRS, SelfTestResult, choose_sample_size
-
     reference = load_reference(name, Path.cwd(), cache)
     corpora = _number_reference(reference, name, kind)
     least = min(len(real.corpus) for real in corpora)
@@ -91,12 +198,8 @@ def run_reference_self_test(
     )  # fmt: skip
 
 
-def _number_reference(reference: Reference, name: str, kind: str | None) -> list["ReferenceCorpus"]:
+def _number_reference(reference: Reference, name: str, kind: str | None) -> list[ReferenceCorpus]:
     """The documents of a reference as numbers of their units; of dialogues, the turns of each role."""
-    from filters.collapse.reference_corpus import ReferenceCorpus
-    from filters.collapse.self_test import MIN_TEST_REFERENCE
-    from filters.collapse.text_kinds import find_kind, get_kind
-
     known = get_kind(kind) if kind else find_kind(reference.texts)
     parts: list[tuple[list[str], list[str] | None]]
     if known.name == DIALOGUE_KIND:
@@ -114,20 +217,15 @@ def _number_reference(reference: Reference, name: str, kind: str | None) -> list
 
 def list_turn_origins(dialogues: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
     """By role, the turns of dialogues with the number of the dialogue that each is of."""
-    from filters.collapse.dialogues import ROLES
-    from filters.collapse.text_kinds import read_turns
-
     spoken = [(str(number), read_turns(text)) for number, text in enumerate(dialogues)]
     pairs = {role: [(turn, number) for number, turns in spoken for turn in turns.get(role, ())] for role in ROLES}
     return {role: ([turn for turn, _ in found], [number for _, number in found]) for role, found in pairs.items()}
 
 
 def _assess_samples(
-    corpora: Sequence["ReferenceCorpus"], size: int, wanted: int, seed: int, cache: Path, *, general: bool
-) -> list["SelfTestSample"]:
+    corpora: Sequence[ReferenceCorpus], size: int, wanted: int, seed: int, cache: Path, *, general: bool
+) -> list[SelfTestSample]:
     """Assess `wanted` samples, equally many of each corpus, and show the progress."""
-    from filters.collapse.self_test import run_self_test
-
     done: list[SelfTestSample] = []
     started = 0.0
     for number, real in enumerate(corpora, 1):
@@ -141,7 +239,7 @@ def _assess_samples(
     return done
 
 
-def _describe_progress(done: list["SelfTestSample"], wanted: int, seconds: float) -> str:
+def _describe_progress(done: list[SelfTestSample], wanted: int, seconds: float) -> str:
     left = f", {format_duration(seconds / (len(done) - 1) * (wanted - len(done)))} left" if len(done) > 1 else ""
     alarms = sum(sample.verdict is CollapseVerdict.collapse for sample in done)
     return f"self-test: {len(done)} of {wanted} samples, {alarms} called collapse{left}"

@@ -7,17 +7,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+import stillhouse
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from flows.data.passages import split_into_functions
 from flows.data.reference_files import METADATA_KEY, load_reference, read_reference
 from flows.evaluate.dataset_assessment import assess_dataset
-from flows.evaluate.reference_preparation import ReferenceOptions, draw_documents, prepare_reference
 from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.console import SESSION, UserInterrupt
+from plugins.references.preparation import ReferenceOptions, draw_documents, prepare_reference
 from tests.flows.commands.test_commands import called
 
 
@@ -129,8 +131,8 @@ def test_dialogues_are_a_reference_whose_turns_are_compared_by_role(
     assert (code, found["kind"], {*found["roles"]}, found["reference_documents"]) == (
         0, "dialogue", {"user", "assistant"}, 200,
     )  # fmt: skip
-    monkeypatch.setattr("filters.collapse.self_test.PAIRS", 4)
-    code, text, _ = called(capsys, "assess", "--self-test", str(out), "--documents", "40", "--json", *words)
+    monkeypatch.setattr("plugins.references.self_test.PAIRS", 4)
+    code, text, _ = called(capsys, "self-test", str(out), "--documents", "40", "--json", *words)
     found = json.loads(text)
     assert (code, found["samples"], found["real_documents"], found["kind"]) == (0, 4, 400, "dialogue")
     plain = written(tmp_path / "plain.jsonl", [{"text": text} for text in passages[:60]])
@@ -158,6 +160,11 @@ def test_the_draw_depends_on_texts_and_seed_not_on_their_order(passages: list[st
         ([{"text": "one two"}] * 50, [], "1 document for a reference (left out: 49 exact repeats); 30 are needed"),
         ([{"text": ""}], [], "0 documents for a reference (left out: 1 empty)"),
         ([{"texts": "one"}], [], "row 1: needs `text`, or `messages`"),
+        (
+            [{"asked": "a", "said": "b"}],
+            ["--out", "real.parquet", "--columns", "user=asked,assistant=sad"],
+            "has no `sad`, which --columns names",
+        ),
         ([{"text": "x" * (9 << 20)}], [], "line 1 has more than 8 MB"),
     ],
 )
@@ -212,14 +219,24 @@ def test_the_standard_library_is_a_reference_by_name(tmp_path: Path) -> None:
 def test_the_self_test_is_one_sentence_and_exits_0(
     passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("filters.collapse.self_test.PAIRS", 5)
+    monkeypatch.setattr("plugins.references.self_test.PAIRS", 5)
     source = str(written(tmp_path / "rows.jsonl", [{"text": text} for text in passages]))
-    code, out, _ = called(capsys, "assess", "--self-test", source, "--runs-dir", str(tmp_path), "-q")
+    code, out, _ = called(capsys, "self-test", source, "--runs-dir", str(tmp_path), "-q")
     assert (code, out.startswith("self-test: 0 of 5 real samples of 150 documents are called collapse")) == (0, True)
-    code, _, err = called(capsys, "assess", source, "--self-test", source)
-    assert (code, "leave out INPUT" in err) == (2, True)
-    code, _, err = called(capsys, "assess")
-    assert (code, "name a dataset, or a reference with --self-test" in err) == (2, True)
+
+
+def test_a_reference_is_made_of_frames_and_files(tmp_path: Path) -> None:
+    english = [json.loads(line)["text"] for line in (PROJECT / ENGLISH_REFERENCE).read_text().splitlines()]
+    (tmp_path / "more.txt").write_text("\n\n".join(english[60:120]))
+    out = tmp_path / "real.parquet"
+    real = stillhouse.reference([pl.DataFrame({"text": english[:60]}), tmp_path / "more.txt"], out, source="novels")
+    assert (real.path, real.report.reference.source, real.report.out) == (out, "novels", str(out))
+    assert real.texts.columns == ["text", "origin"]
+    assert len(real.texts) == real.report.reference.documents > 60
+    assert stillhouse.assess(pl.DataFrame({"text": english[200:260]}), out).verdict == "inconclusive"
+    with pytest.raises(stillhouse.UsageError, match="exists already"):
+        stillhouse.reference(PROJECT / ENGLISH_REFERENCE, out)
+    assert stillhouse.reference(PROJECT / ENGLISH_REFERENCE, out, replace=True).report.reference.documents > 1_000
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ import pytest
 
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
-from filters.collapse.coverage_gaps import MAX_LACKING_SHARE, SEED_WORDS, GapReport, find_coverage_gaps
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.reference_corpus import ReferenceCorpus
+from plugins.features.coverage_gaps import MAX_LACKING_SHARE, SEED_WORDS, GapReport, find_coverage_gaps
 
 TEXTS = [
     json.loads(line)["text"] for line in Path(PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()

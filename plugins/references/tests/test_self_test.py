@@ -12,7 +12,7 @@ from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from core.runs.records import CollapseVerdict
 from filters.collapse.reference_corpus import ReferenceCorpus
-from filters.collapse.self_test import (
+from plugins.references.self_test import (
     SelfTestResult,
     SelfTestSample,
     choose_sample_size,
