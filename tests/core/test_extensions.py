@@ -2,27 +2,21 @@
 
 import asyncio
 import json
-import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
 import pytest
-from pydantic import ValidationError
 
 import stillhouse
 from agents.checks.registry import CHECK_EXTENSIONS
 from core import extensions
 from core.config.filters import FilterTable
-from core.config.students import StudentConfig
-from core.errors import ProviderError, RecipeError, RunFailed, UsageError
-from core.extensions import PROCESS, hash_source
-from core.project_files import PROJECT
-from filters.chain.filter_chain import apply_filters
+from core.errors import ProviderError, RecipeError, UsageError
+from core.extensions import hash_source
 from flows.clean.dataset_filter import filter_dataset
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from teachers.base import UnlimitedAccount
@@ -178,33 +172,6 @@ def test_a_registered_check_with_the_name_of_a_familys_check_is_refused_and_not_
         load_recipe_plan("smoke", settings)
 
 
-def test_a_filter_decides_on_its_own_documents_only() -> None:
-    class Strange(NoBees):
-        type: Literal["strange"]
-
-        def apply(self, documents: Sequence[stillhouse.Document], folder: Path) -> list[stillhouse.DroppedDocument]:
-            return [self.drop(stillhouse.Document("elsewhere", ""), "x")]
-
-    stillhouse.register(Strange)
-    with pytest.raises(RunFailed, match="decided on 'elsewhere', a document that it was not given"):
-        apply_filters([stillhouse.Document("a", "text")], [Strange(type="strange")])
-
-
-def test_a_placeholder_is_text_and_a_mask_hides_something() -> None:
-    class Masks(NoBees):
-        type: Literal["masks"]
-
-        def apply(self, documents: Sequence[stillhouse.Document], folder: Path) -> Any:
-            mask = stillhouse.TextMask(self.word, r"\1\g<x>")
-            return [stillhouse.MaskedDocument(document.id, (mask,)) for document in documents]
-
-    stillhouse.register(Masks)
-    documents = [stillhouse.Document("a", "Many bees.")]
-    assert apply_filters(documents, [Masks(type="masks")]).kept[0].text == r"Many \1\g<x>."
-    with pytest.raises(RunFailed, match="the filter 'masks' of this program returned a mask with an empty `found`"):
-        apply_filters(documents, [Masks(type="masks", word="")])
-
-
 def ask(config: stillhouse.TeacherConfig, text: str) -> str:
     async def reply() -> str:
         async with open_teacher(config) as teacher:
@@ -260,37 +227,6 @@ def test_a_family_with_arguments_and_a_filter_without_its_file_are_one_sentence(
     with pytest.raises(RecipeError, match=r"filters.0: .*nowhere.txt: is no file that can be read"):
         stillhouse.filter(rows, filters=[{"type": "listed", "word": "nowhere.txt"}])
     assert stillhouse.filter(rows, filters=[{"type": "listed", "word": str(rows)}]).kept.height == 2
-
-
-def test_the_options_of_a_loss_are_those_of_a_loss_in_the_objective() -> None:
-    stillhouse.register(half)
-    assert StudentConfig(objective={"half": 1.0, "sft": 1.0}).text_losses == {"half", "sft"}
-    with pytest.raises(ValidationError, match="sft: the objective has no installed loss of this name; it has half"):
-        StudentConfig(objective="half", loss_options={"sft": {}})
-    with pytest.raises(ValidationError, match="unknown loss 'hal'; did you mean 'half'"):
-        StudentConfig(objective="hal")
-
-
-def test_the_pages_check_of_a_notebook_is_registered_and_has_an_identity_of_this_process_only() -> None:
-    page = (PROJECT / "docs" / "plugins.md").read_text()
-    [code] = re.findall(r"^```python\n(import stillhouse\n.+?)^```$", page, re.MULTILINE | re.DOTALL)
-    for _ in range(2):
-        exec(code, {"__name__": "__main__notebook"})
-        plan = load_recipe_plan("smoke", ["verifiers=[{type='short'}]"])
-        [extension] = plan.extensions
-        assert (extension.kind, extension.name, extension.origin) == ("check", "short", "")
-        assert PROCESS in extension.identity
-    assert hash_recipe_sources(plan)["check short"] == extension.identity
-
-
-def limit_words(subject: stillhouse.Subject, options: stillhouse.Options, most: int) -> str | None:
-    return None
-
-
-def test_the_arguments_of_a_registered_partial_are_part_of_its_identity() -> None:
-    one, same, other = (stillhouse.check("brief")(partial(limit_words, most=most)) for most in (1, 1, 2))
-    assert hash_source(one) == hash_source(same) != hash_source(other)
-    assert PROCESS not in hash_source(one)
 
 
 def test_the_package_of_the_entry_point_is_part_of_the_identity(

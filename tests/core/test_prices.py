@@ -126,9 +126,3 @@ def test_a_table_that_cannot_be_used_is_one_sentence(text: str, fault: str, tmp_
     (tmp_path / "prices.toml").write_text(text)
     with pytest.raises(UsageError, match=fault):
         read_price_table(tmp_path / "prices.toml")
-
-
-def test_every_row_of_the_shipped_table_prices_prompts_and_replies() -> None:
-    table = read_price_table(SHIPPED / SHIPPED_TABLE)
-    assert {"openai", "anthropic", "gemini"} <= table.providers.keys()
-    assert sum(len(provider.models) for provider in table.providers.values()) > 300

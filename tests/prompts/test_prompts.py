@@ -58,20 +58,6 @@ def test_a_place_without_a_value_is_an_error() -> None:
         prompts.load_prompt("constrained_instructions", "critic").fill({"request": "x"})
 
 
-def test_a_missing_prompt_names_those_that_are_there() -> None:
-    with pytest.raises(UsageError, match=r"known are critic\.md, generator\.md"):
-        prompts.load_prompt("instructions", "poet")
-
-
-def test_a_prompt_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    (tmp_path / "generator.md").write_text("\ufeff## system\nBe terse.\n\n## user\nSay {{topic}}.\n")
-    prompt = prompts.load_prompt("constrained_instructions", "generator", tmp_path)
-    assert [(message.role, message.content) for message in prompt.messages] == [
-        ("system", "Be terse."),
-        ("user", "Say {{topic}}."),
-    ]
-
-
 def test_hashes_cover_the_family_and_the_shared_prompts() -> None:
     assert set(prompts.hash_prompts("grounded_qa")) == {
         "debate.md", "judge.md", "repair.md",

@@ -1,7 +1,6 @@
 """Drafts of a local teacher: the replies stay the teacher's own, and a draft that cannot be used is refused or reported."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from students.init.start_model import start_from_layers, start_from_random
 from students.output.gguf_export import export_gguf
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.drafts import draft_counts
-from teachers.drafts.draft_counts import DraftCounts, find_draft_failure, parse_draft_counts, read_draft_counts
+from teachers.drafts.draft_counts import DraftCounts, find_draft_failure, read_draft_counts
 from teachers.drafts.draft_model import EXPORTED_DRAFT, find_draft_problem
 from teachers.local_llama import draft_settings, llama_settings, run_llama_server
 from teachers.providers import open_teacher
@@ -159,15 +157,6 @@ def test_llama_cpp_returns_no_probability_of_an_accepted_token(students: tuple[P
     unknown = [token for token in drafted["completion_probabilities"] if not token["top_logprobs"]]
     assert len(unknown) >= drafted["timings"]["draft_n_accepted"] > 10
     assert all(token["logprob"] == 0 for token in unknown), "a probability of 1, which would be trusted"
-
-
-def test_all_slots_of_a_teacher_draft(students: tuple[Path, Path]) -> None:
-    weights = students[0] / EXPORTED_DRAFT
-    settings = llama_settings(str(weights), 3, 256, threads=1) | draft_settings(weights, 3, threads=1)
-    bodies = [{"prompt": f"I like bees {n}", "n_predict": 32, "temperature": 0, "ignore_eos": True} for n in range(6)]
-    replies = asyncio.run(complete(settings, *bodies))
-    assert [reply["tokens_predicted"] for reply in replies] == [32] * 6
-    assert all(reply["timings"]["draft_n_accepted"] > 15 for reply in replies)
 
 
 @pytest.mark.slow
@@ -309,21 +298,6 @@ def test_a_draft_that_is_swapped_or_deleted_after_the_validation_is_refused_at_t
         write_tokens(draft, tokens[::-1])
 
 
-def test_a_useless_draft_is_reported(
-    students: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(draft_counts, "READ_SECONDS", 0.1)
-    monkeypatch.setattr(draft_counts, "FIRST_VERIFICATIONS", 5)
-    tokenizer = tiny_tokenizer()
-    model = tiny_llama(len(tokenizer))
-    torch.nn.init.zeros_(model.model.norm.weight)  # it proposes the first token, whatever the text
-    useless = saved(model, tokenizer, tmp_path / "useless")
-    export_gguf(useless, "q8_0")
-    notes: list[str] = []
-    ask(students[0] / EXPORTED_DRAFT, [build_question(seed, max_tokens=200) for seed in range(8)], notes, str(useless))
-    assert sum("the draft only costs time: " in note for note in notes) == 1, notes
-
-
 METRICS = """# HELP llamacpp:spec_decode_num_drafts_total Speculative
 # TYPE llamacpp:spec_decode_num_drafts_total counter
 llamacpp:spec_decode_num_drafts_total 86
@@ -334,14 +308,6 @@ llamacpp:n_busy_slots_per_decode 1.02
 llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="0"} 80
 llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="2"} 9
 """
-
-
-def test_counts_are_read_by_name() -> None:
-    found = parse_draft_counts(METRICS)
-    assert found == DraftCounts(220, 86, 258, 129, (80, 0, 9))
-    assert (found.acceptance, found.tokens_per_verification) == (0.5, 2.5)
-    assert parse_draft_counts("") == DraftCounts()
-    assert (DraftCounts().acceptance, DraftCounts().tokens_per_verification) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -362,15 +328,3 @@ def test_a_draft_is_reported_after_enough_verifications(
 ) -> None:
     found = find_draft_failure(counts, is_model=is_model)
     assert found is None if problem is None else problem in (found or "")
-
-
-def test_threads_and_layers_of_the_teacher_hold_for_its_draft() -> None:
-    settings = draft_settings(Path("d.gguf"), 4, gpu_layers=0, threads=3)
-    assert settings["speculative.draft.n_gpu_layers"] == 0
-    assert (
-        settings["speculative.draft.cpuparams.n_threads"]
-        == settings["speculative.draft.cpuparams_batch.n_threads"]
-        == 3
-    )
-    assert draft_settings(Path("d.gguf"), 4)["speculative.draft.cpuparams.n_threads"] == len(os.sched_getaffinity(0))
-    assert "n_batch" not in llama_settings("x", 1, 256), "llama.cpp aborts with a batch of one"

@@ -225,12 +225,6 @@ def test_endpoints_that_serve_a_model_of_one_name_share_no_answer(tmp_path: Path
     assert [calls for _, calls in replies] == [1, 1, 2, 2], "one spelling of an address, one call"
 
 
-def test_the_port_of_a_server_of_our_own_decides_no_answer() -> None:
-    for model in ("local/smollm2-135m", "vllm/m"):
-        configs = [TeacherConfig(model=model, base_url=f"http://127.0.0.1:{port}/v1") for port in (1, 2)]
-        assert {config.endpoint for config in configs} == {""}
-
-
 def test_live_validation_names_every_teacher_that_does_not_answer() -> None:
     down = {"model": "openai/m", "base_url": "http://127.0.0.1:9/v1"}
     recipe = Recipe.model_validate(

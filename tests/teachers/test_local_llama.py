@@ -232,15 +232,6 @@ def test_the_reason_of_a_failure_is_found_in_any_order_of_the_log(order: tuple[i
     assert find_logged_error("\n".join(lines[i] for i in order)) == missing
 
 
-def test_a_log_without_a_failure_of_llama_has_its_last_word_as_the_reason() -> None:
-    assert find_logged_error("") == ""
-    assert (
-        find_logged_error("0.00.001.000 E ggml: something before\nguard: error: killed by signal 11 (SIGSEGV)\n")
-        == "killed by signal 11 (SIGSEGV)"
-    )
-    assert find_logged_error("error: Failed to init server.\n") == "Failed to init server", "the only word there is"
-
-
 def test_a_server_that_is_killed_in_the_middle_of_a_run_is_started_again(weights: Path) -> None:
     notes: list[str] = []
     config = TeacherConfig(model=f"local/{weights}", max_concurrent=1)

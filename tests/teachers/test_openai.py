@@ -7,7 +7,6 @@ import pytest
 
 from core.config.agents import ReasoningEffort
 from core.config.teachers import TeacherConfig
-from core.errors import ProviderError
 from core.sample import Message, ToolCall
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import open_teacher
@@ -74,16 +73,6 @@ def test_each_family_of_models_gets_the_keys_that_it_accepts(
     assert isinstance(reply, TeacherReply), reply
     assert server.requests[0].body == {"model": model, **PLAIN, **keys}
     assert (reply.text, reply.usage.reasoning_tokens, reply.usage.completion_tokens) == ('{"answer": "x"}', 2, 4)
-
-
-def test_behind_a_gateway_the_newer_models_get_what_they_accept_after_one_rejection_each() -> None:
-    with serve(OpenAIServer(KEY)) as server:
-        reply = ask(server, build_question(), "gpt-5-mini", dialect="generic")
-        assert isinstance(reply, TeacherReply), reply
-        assert server.requests[-1].body == {"model": "gpt-5-mini", **PLAIN}
-        error = ask(server, build_question(), "gpt-5-mini", extra={"temperature": 0.5})
-        assert isinstance(error, ProviderError)
-        assert "rejects temperature; remove temperature from extra" in str(error)
 
 
 def test_images_tools_and_refusals() -> None:

@@ -1,7 +1,6 @@
 """Keys that an endpoint rejects, in the error forms of OpenAI, Azure, LiteLLM, vLLM, Mistral and Gemini's own gateway."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -105,16 +104,6 @@ def test_a_rejected_key_is_left_out_once_and_for_all(
     assert not any(key in body for body in again), "a resumed run knows"
 
 
-def test_keys_may_be_rejected_one_by_one() -> None:
-    def respond(body: dict[str, Any]) -> Answer:
-        rejected = [key for key in ("max_tokens", "temperature", "top_p", "seed", "logprobs") if key in body]
-        return unsupported(rejected[0]) if rejected else (200, COMPLETION)
-
-    replies, bodies = ask(respond, 5)
-    assert all(isinstance(reply, TeacherReply) for reply in replies), replies
-    assert bodies[-1].keys() == {"model", "messages", "max_completion_tokens", "response_format"}
-
-
 @pytest.mark.parametrize(
     ("answer", "changes", "sentence"),
     [
@@ -155,13 +144,3 @@ def test_rejected_calls_in_a_row_end_the_run_with_the_table_to_correct() -> None
     assert isinstance(replies[-1], ProviderError)
     assert "try again" not in str(replies[-1])
     assert "correct its table" in str(replies[-1])
-
-
-def test_a_check_that_reads_probabilities_needs_them() -> None:
-    """As `decisions` by probabilities asks."""
-    from teachers.rejected_keys import RejectedKeys
-
-    keys = RejectedKeys(TeacherConfig(model="openai/m"))
-    question = QUESTION.model_copy(update={"top_logprobs": 5})
-    with pytest.raises(ProviderError, match="a check reads token probabilities"):
-        keys.learn(json.dumps(unsupported("logprobs")[1]), {"logprobs": True, "top_logprobs": 5}, question)

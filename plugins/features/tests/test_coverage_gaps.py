@@ -75,17 +75,6 @@ def test_a_word_at_half_of_its_share_is_lacking_and_above_it_is_not(sides: Sides
     assert MAX_LACKING_SHARE == 0.5
 
 
-def test_a_removed_topic_is_a_gap(sides: Sides) -> None:
-    topics = sides.reference.topics
-    documents = [split_into_words(text) for text in sides.own]
-    of = topics.assign(TokenCorpus.from_words(documents, sides.reference.vocabulary))
-    gone = 3
-    name = topics.describe_topic(gone, sides.reference.spell_units(), 3)
-    found = sides.gaps([text for text, topic in zip(sides.own, of, strict=True) if topic != gone])
-    assert name in {gap.name for gap in found.topics}
-    assert {start.topic for start in found.starts[:5]} == {name}
-
-
 def test_seeds_are_different_documents_that_alternate_between_gaps(sides: Sides) -> None:
     found = sides.gaps(without(sides.own))
     assert len({start.place for start in found.starts}) == len(found.starts) == 30
@@ -97,26 +86,8 @@ def test_seeds_are_different_documents_that_alternate_between_gaps(sides: Sides)
     assert max(times) - min(times) <= 1, "each of the words is begun from as often"
 
 
-def test_words_are_spelled_as_most_documents_write_them(sides: Sides) -> None:
-    spelled = dict(zip(sides.reference.vocabulary, sides.reference.spell_units(), strict=True))
-    assert [spelled[word] for word in ("elizabeth", "i", "house", "but", "the")] == [
-        "Elizabeth",
-        "I",
-        "house",
-        "but",
-        "the",
-    ]
-    corpus = ReferenceCorpus.from_corpus(TokenCorpus.from_words([["a"]] * 9, {}), {"a": 0}, "no text")
-    assert corpus.spell_units() == ["a"]
-
-
 def test_texts_like_the_seeds_close_the_gap(sides: Sides) -> None:
     poor = without(sides.own)
     found = sides.gaps(poor, starts=80)
     mended = sides.gaps([*poor, *(sides.real[start.place] for start in found.starts)])
     assert not mended.words
-
-
-def test_too_few_documents_are_not_compared(sides: Sides) -> None:
-    few = TokenCorpus.from_words([["the", "house"]] * 9, sides.reference.vocabulary)
-    assert find_coverage_gaps(few, sides.reference, 10) is None

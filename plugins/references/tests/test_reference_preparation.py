@@ -15,10 +15,9 @@ import stillhouse
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from flows.data.passages import split_into_functions
-from flows.data.reference_files import METADATA_KEY, load_reference, read_reference
+from flows.data.reference_files import METADATA_KEY, read_reference
 from flows.evaluate.dataset_assessment import assess_dataset
 from flows.rows.dataset_rows import read_dataset_documents
-from flows.terminal.console import SESSION, UserInterrupt
 from plugins.references.preparation import ReferenceOptions, draw_documents, prepare_reference
 from tests.flows.commands.test_commands import called
 
@@ -75,19 +74,6 @@ def test_a_reference_is_made_from_rows_and_read_by_assess(
     assert called(capsys, *words, "--force")[0] == 0
     assert pq.read_table(out).equals(pq.read_table(out.with_name("real.parquet")))
     assert len(before) == out.stat().st_size, "the same input and seed give the same file"
-
-
-def test_files_are_split_and_their_passages_name_them(passages: list[str], tmp_path: Path) -> None:
-    for number in range(3):
-        book = "\n\n".join(" ".join(passages[k : k + 6]) for k in range(number * 200, number * 200 + 198, 6))
-        (tmp_path / f"book-{number}.txt").write_text(
-            f"{book}\n\nShe lived 1775 - 1817, for 1817 - 1775 = 42 years, as we know."
-        )
-    report = prepare_reference([tmp_path], tmp_path / "out.parquet", ReferenceOptions(), cache=tmp_path)
-    reference = read_reference(tmp_path / "out.parquet")
-    assert {*(reference.origins or ())} == {f"book-{number}.txt" for number in range(3)}
-    assert report.reference.kind == "prose"
-    assert (report.reference.texts, report.longest <= 80, report.reference.documents > 150) == (3, True, True)
 
 
 def test_the_turns_of_a_role_are_taken_and_rows_stay_whole(passages: list[str], tmp_path: Path) -> None:
@@ -177,17 +163,6 @@ def test_what_cannot_be_a_reference_is_refused_in_a_sentence(
     assert (code, sentence in err, out.exists()) == (2, True, False), err
 
 
-def test_an_interrupted_command_writes_nothing(passages: list[str], tmp_path: Path) -> None:
-    source = written(tmp_path / "rows.jsonl", [{"text": text} for text in passages])
-    SESSION.stop.set()
-    try:
-        with pytest.raises(UserInterrupt):
-            prepare_reference([source], tmp_path / "out.parquet", ReferenceOptions(), cache=None)
-    finally:
-        SESSION.stop.clear()
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
-
-
 def test_a_changed_reference_is_refused(
     passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,28 +176,6 @@ def test_a_changed_reference_is_refused(
     pq.write_table(table.replace_schema_metadata({METADATA_KEY: b'{"kind": 3}'}), out)
     code, _, err = called(capsys, "assess", str(source), "--reference", str(out))
     assert (code, "its record is damaged: kind" in err) == (2, True)
-
-
-def test_the_standard_library_is_a_reference_by_name(tmp_path: Path) -> None:
-    first = load_reference("python", tmp_path, tmp_path)
-    again = load_reference("python", tmp_path, tmp_path)
-    assert first == again
-    assert first.name.startswith("python-3.")
-    assert first.name.endswith("-standard-library")
-    assert len(first.texts) > 5_000
-    assert all("def " in text for text in first.texts)
-    assert first.record is not None
-    assert "PSF" in first.record.source
-    assert len(list((tmp_path / "references").iterdir())) == 1
-
-
-def test_the_self_test_is_one_sentence_and_exits_0(
-    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("plugins.references.self_test.PAIRS", 5)
-    source = str(written(tmp_path / "rows.jsonl", [{"text": text} for text in passages]))
-    code, out, _ = called(capsys, "self-test", source, "--runs-dir", str(tmp_path), "-q")
-    assert (code, out.startswith("self-test: 0 of 5 real samples of 150 documents are called collapse")) == (0, True)
 
 
 def test_a_reference_is_made_of_frames_and_files(tmp_path: Path) -> None:

@@ -145,33 +145,6 @@ def test_another_run_answers_equal_requests_from_the_cache_unless_the_cache_is_d
     assert asked == [2, 2, 4]
 
 
-def test_a_reply_is_not_shared_between_models_or_manners(tmp_path: Path) -> None:
-    for model, manner in (("fake/one", ""), ("fake/one", "greedy"), ("fake/two", "greedy")):
-        teacher = ScriptedTeacher(lambda _: "x")
-        teacher.model, teacher.manner = model, manner
-        with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
-            answers(teacher, [question("a")], tmp_path, cache)
-        assert len(teacher.asked) == 1
-
-
-@pytest.mark.parametrize("nothing", ["", " \n"])
-def test_an_empty_reply_is_not_cached(nothing: str, tmp_path: Path) -> None:
-    teacher = ScriptedTeacher(lambda _: nothing)
-    for runs in (1, 2):
-        with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
-            [reply] = answers(teacher, [question("a")], tmp_path, cache)
-        assert (reply.text, len(teacher.asked)) == (nothing, runs)
-
-
-def test_the_cache_stays_within_its_size(tmp_path: Path) -> None:
-    with open_reply_cache(CacheConfig(max_mb=1), tmp_path) as cache:
-        for number in range(5000):
-            cache.put(f"{number:032x}", REPLY)
-        assert cache.get(f"{4999:032x}") == REPLY
-        assert cache.get(f"{0:032x}") is None
-    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 3 * 2**20
-
-
 def test_a_damaged_cache_costs_calls_but_does_not_end_the_run(tmp_path: Path) -> None:
     with open_reply_cache(CacheConfig(), tmp_path) as cache:
         cache.put("a", REPLY)

@@ -3,13 +3,7 @@ from fractions import Fraction
 import pytest
 
 from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault
-from core.expression import NotArithmetic, evaluate_expression, find_numbers
-from tests.agents.checks.rows import check_each
-
-TROUBLE = [
-    "__import__('os').system('true')", "9**9**9**9", "2**3", "1/0", "()", "1 if 1 else 2", "1e9", "0x10", "1_000",
-    "(" * 150 + "1" + ")" * 150, "9" * 30, "1" * 300, "1 // 2", "1 % 2", "a", "1 2", "", "1, 2", "--", "1j", "lambda: 1",
-]  # fmt: skip
+from core.expression import evaluate_expression
 
 
 @pytest.mark.parametrize(
@@ -18,16 +12,6 @@ TROUBLE = [
 )
 def test_expressions_are_evaluated_exactly(text: str, value: Fraction) -> None:
     assert evaluate_expression(text) == value
-
-
-@check_each(TROUBLE)
-def test_anything_but_arithmetic_is_refused(text: str) -> None:
-    with pytest.raises(NotArithmetic):
-        evaluate_expression(text)
-
-
-def test_numbers_are_found_as_written() -> None:
-    assert find_numbers("1,200 nuts in 3 bags of 2.5 kg.") == {Fraction(1200), Fraction(3), Fraction(5, 2)}
 
 
 @pytest.mark.parametrize(

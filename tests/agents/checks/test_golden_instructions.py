@@ -37,14 +37,6 @@ def test_a_task_and_its_answer_are_fit_or_not(row: dict[str, str]) -> None:
 TASKS = [seed.data["parent"] for seed in RunSeeds(load_recipe_plan("instructions", ["samples=400"]), "0" * 16)[:]]
 
 
-def test_every_shipped_task_is_askable_and_differs_from_the_others() -> None:
-    tasks = sorted(set(TASKS))
-    assert len(tasks) >= 300
-    for i, task in enumerate(tasks):
-        assert fault(askable_check, task) == ""
-        assert fault(novel_check, task, parent=tasks[i - 1], examples=tasks[:i]) == ""
-
-
 FILE = 'Make this message polite: "Send me the file now."'
 CLOCK = "A clock is five minutes fast at noon and gains a minute an hour. What does it show at six?"
 TABLE = "Turn this list into a table with the columns name and age: Ida 7, Jon 12, Kai 9."

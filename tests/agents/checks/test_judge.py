@@ -20,12 +20,9 @@ from agents.checks.judge import (
     DESCRIPTIONS,
     JudgeOptions,
     JudgeRuling,
-    JudgeVote,
     LabelledAnswer,
     ask_for_ruling,
     judge_check,
-    read_labelled_answers,
-    split_conversation,
 )  # fmt: skip
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, parse_reply
@@ -43,14 +40,12 @@ from core.config.recipe import recipe_digest
 from core.errors import ProviderError, RecipeError
 from core.intervals import wilson_bound
 from core.project_files import PROJECT
-from core.runs.records import JudgeRecord, RunManifest, summarize_manifest
+from core.runs.records import JudgeRecord
 from core.runs.run_dir import RunDir
-from core.sample import REPAIR_STRIDE, Candidate, Message, Seed, ToolCall, Verdict
+from core.sample import Candidate, Message, Seed
 from core.stop_signal import StopSignal
-from flows.data.dataset_card import build_dataset_card
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
-from flows.report.run_report import write_run_report
-from flows.terminal.run_summary import format_judge_record, format_run_card
+from flows.terminal.run_summary import format_judge_record
 from teachers.base import CallFailed, TeacherQuestion
 from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import Answer, ScriptedTeacher, open_scripted_dispatcher, produce_scripted
@@ -146,11 +141,6 @@ class Replies:
             return parse_reply(contract, next(self.left))
 
 
-def test_the_golden_file_has_every_verdict() -> None:
-    assert len(GOLDEN) >= 50
-    assert {case["says"] for case in GOLDEN} == {"good", "poor", "inconsistent", "undecided"}
-
-
 @check_each(GOLDEN)
 def test_replies_come_to_the_verdict_they_must(case: dict[str, Any]) -> None:
     votes, answer = case.get("votes", 1), case.get("answer", "Ice is light.")
@@ -226,26 +216,6 @@ def test_an_answer_cannot_end_its_own_quotation(tmp_path: Path) -> None:
     assert [one.ruling.says for one in calibrated(planned(calibration=path), seen, tmp_path)] == ["good", "poor"]
 
 
-def test_more_turns_are_read_with_their_speakers() -> None:
-    call = Message(role="assistant", content="", tool_calls=(ToolCall(name="add", arguments={"a": 1}),))
-    messages = [
-        Message(role="system", content="Be brief."), Message(role="user", content="1 + 1?"), call,
-        Message(role="tool", name="add", content="2"), Message(role="assistant", content="It is 2."),
-    ]  # fmt: skip
-    parts = split_conversation(messages)
-    assert parts.question == "Be brief.\n\n1 + 1?"
-    assert parts.answer.startswith("Assistant: <tool_call>")
-    assert parts.answer.endswith("Tool add: 2\n\nAssistant: It is 2.")
-    assert split_conversation(messages[1:2] + messages[-1:]) == ("1 + 1?", "It is 2.")
-    assert split_conversation(messages[:2]).answer == ""
-
-
-def test_votes_without_randomness_are_refused() -> None:
-    with pytest.raises(RecipeError, match="votes = 3 at temperature = 0 would be one answer 3 times"):
-        planned(options=", votes=3")
-    assert planned(options=", votes=3, temperature=0.7").check_calls == 6
-
-
 # Files that options name
 
 
@@ -309,17 +279,6 @@ def test_unusable_labels_are_reported_before_the_run(content: Any, problem: str,
         planned(calibration=path)
     assert [one.where for one in caught.value.problems] == ["verifiers.0.calibration"]
     assert problem in str(caught.value)
-
-
-def test_a_line_separator_inside_a_text_does_not_end_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "labelled.jsonl"
-    path.write_text(ROW.replace('"a"', '"a\u2028b"') + "\n" + POOR + ROW.replace("{", '{"note": 1, '))
-    assert [row.line for row in read_labelled_answers(path)] == [1, 3, 4]
-
-
-def test_the_shipped_labels_can_be_used() -> None:
-    rows = read_labelled_answers(LABELLED)
-    assert (len(rows), sum(row.good for row in rows)) == (76, 48)
 
 
 # Calibration
@@ -407,14 +366,6 @@ def test_answers_are_asked_for_once_in_a_run_and_counted_in_its_budget(tmp_path:
     assert [one.row.line for one in judged] == list(range(1, 41))
 
 
-def test_a_judge_is_measured_under_the_numbers_that_its_questions_have_in_the_run(tmp_path: Path) -> None:
-    two = 'verifiers=[{type="judge",votes=2,temperature=0.7},{type="judge",rubric="It is short."}]'
-    plan = planned("samples=1", two)
-    (sample,) = produce_scripted(plan, ScriptedTeacher(judging(lambda _answer, _question: "good")), tmp_path)
-    asked = [turn.attempt // REPAIR_STRIDE for turn in sample.turns if "It is short." in turn.asked]
-    assert [judge.first for judge in find_judges(plan)] == [0, asked[0]] == [0, 4]
-
-
 def test_a_call_that_fails_names_its_line_and_is_asked_again(tmp_path: Path) -> None:
     path, _ = labelled_file(tmp_path)
     down = threading.Event()
@@ -448,20 +399,6 @@ def test_a_run_stores_its_judgments_and_pays_once(tmp_path: Path) -> None:
     assert spent.calls >= 40
     assert asyncio.run(measure_judges(plan, run, StopSignal(threading.Event()))) == first
     assert read_journal(run.spend_file).spent.calls == spent.calls
-
-
-def test_without_labels_no_judge_is_asked_and_the_record_states_it(tmp_path: Path) -> None:
-    plan, run = planned(), RunDir(tmp_path)
-    (found,) = asyncio.run(measure_judges(plan, run, StopSignal(threading.Event())))
-    assert list(tmp_path.iterdir()) == []
-    assert format_judge_record(found) == "fake/writer: its accuracy was not measured"
-    assert judge_refusal([found]) is None
-
-
-def test_a_topology_that_checks_nothing_measures_no_judge() -> None:
-    path = LABELLED
-    assert find_judges(planned("topology.kind=single", calibration=path)) == []
-    assert len(find_judges(planned(calibration=path))) == 1
 
 
 def judged_rows(right_good: int, good: int, right_poor: int, poor: int) -> list[JudgedAnswer]:
@@ -500,36 +437,3 @@ def test_a_refusal_names_the_numbers_and_what_to_do() -> None:
     assert "is right on 40 of 100 labelled answers" in why
     assert "40% with a 95 % interval of 31% to 50%, under min_accuracy = 0.6" in why
     assert "name a more capable teacher in agents.verifier" in why
-
-
-def test_the_judges_line_has_all_numbers() -> None:
-    rows = judged_rows(45, 50, 40, 50)
-    rows[-1] = rows[-1]._replace(ruling=JudgeRuling("inconsistent", ""))
-    found = record(planned(calibration=LABELLED), rows)
-    assert format_judge_record(found) == (
-        "fake/writer: right on 86 of 100 labelled answers, 86 % (78 % to 91 %); passes 90 % of the good and 18 % of the "
-        "poor; 1 % depend on the order of the choices"
-    )
-
-
-@pytest.mark.parametrize(("rows", "sentence"), [(True, "right on 85 of 100"), (False, "its accuracy was not measured")])
-def test_card_page_and_dataset_card_tell_how_good_the_judge_is(rows: bool, sentence: str, tmp_path: Path) -> None:
-    plan, run = planned(calibration=LABELLED), RunDir(tmp_path)
-    found = record(plan, judged_rows(45, 50, 40, 50) if rows else None)
-    whole = RunManifest(run="smoke-1", digest="1", started="2026-11-25T01:41:12+00:00", judges=[found])
-    verdict = Verdict(revision=0, check="judge", passed=True, evidence="judged good in both orders")
-    (made,) = produce_scripted(
-        planned("samples=1"), ScriptedTeacher(judging(lambda _answer, _question: "good")), tmp_path
-    )
-    write_run_report(run, whole, plan.recipe, [made.model_copy(update={"verdicts": [verdict]})], [])
-    for text in (
-        format_run_card(whole, run),
-        build_dataset_card(whole, plan.recipe, 9, 1),
-        run.report_file.read_text(),
-    ):
-        assert sentence in " ".join(text.split())
-    assert summarize_manifest(whole)["judges"][0]["teacher"] == "fake/writer"
-
-
-def test_a_judgement_gives_its_reason_first() -> None:
-    assert list(JudgeVote.model_fields) == ["reason", "verdict"]

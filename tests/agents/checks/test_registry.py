@@ -99,21 +99,6 @@ def test_a_check_file_that_fails_to_import_is_reported_in_a_sentence(code: str, 
         load_recipe_plan(str(folder / "recipe.toml"))
 
 
-def test_a_broken_check_reports_its_name_and_line() -> None:
-    @check("fragile")
-    def fragile(subject: Subject, options: Options) -> None:
-        """Breaks, in a library."""
-        json.loads("{")
-
-    seed = Seed(id="abc-000007", data={})
-    candidate = Candidate(messages=[Message(role="assistant", content="x")])
-    with pytest.raises(
-        CheckBroken,
-        match=r"check 'fragile' broke \(test_registry.py, line \d+\): JSONDecodeError: Expecting",
-    ):
-        asyncio.run(fragile.findings(Subject(seed, candidate, None), Options()))  # type: ignore[arg-type]
-
-
 def test_an_installed_plugin_offers_checks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packaging metadata as pip would leave it, in a folder on the path."""
     package = folder / "site"

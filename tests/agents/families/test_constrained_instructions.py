@@ -64,19 +64,6 @@ def test_a_revision_shows_the_answers_and_their_faults_and_a_critic_the_labeled_
     )
 
 
-def test_a_revision_of_one_answer_leaves_the_draft_out(tmp_path: Path) -> None:
-    """The embedded teacher repeats a draft that it sees, and its prompts are the ones that were measured."""
-    settings = ["samples=3", "topology.max_revisions=1", "task.turns=[1]", "seeds.draw={}", "agents.critic=false"]
-    teacher = ScriptedTeacher(lambda _: json.dumps({"answer": "The stock market fell."}))
-    samples = produce_scripted(plan_of(*settings, 'verifiers=[{type="on_topic"}]'), teacher, tmp_path)
-    revisions = [turn for sample in samples for turn in sample.turns if turn.revision]
-    assert len(revisions) == 3
-    for sample, turn in zip(samples, revisions, strict=True):
-        topic = sample.seed.data["topic"]
-        assert turn.asked == f"{sample.seed.data['instruction']} Note: it has no word of the topic {topic!r}."
-        assert all("stock market" not in message.content for message in turn.context)
-
-
 @pytest.mark.parametrize("reviewed", [True, False])
 def test_a_critic_judges_the_topic_and_sees_what_words_say(reviewed: bool, tmp_path: Path) -> None:
     """Without one, the check refuses the same answer."""
@@ -151,14 +138,6 @@ def test_what_is_kept_obeys_every_rule_in_every_answer(tmp_path: Path) -> None:
     for sample in kept:
         said = [message.content for message in sample.candidate.messages if message.role == "assistant"]
         assert not any("," in text or any(c.isdigit() for c in text) or len(text.split()) > 40 for text in said)
-
-
-@pytest.mark.parametrize("turns", [2, 3])
-def test_the_prompt_and_schema_give_the_number_of_answers(turns: int, tmp_path: Path) -> None:
-    teacher = writes(["x."] * turns)
-    produce_scripted(plan_of("samples=2", f"task.turns=[{turns}]"), teacher, tmp_path)
-    schema = next(q for q in teacher.asked if q.contract == "Conversation").json_schema
-    assert (schema["properties"]["answers"]["minItems"], schema["properties"]["answers"]["maxItems"]) == (turns, turns)
 
 
 def test_no_rule_requires_a_text_that_another_forbids() -> None:

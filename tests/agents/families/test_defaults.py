@@ -1,8 +1,6 @@
 """What a recipe has that leaves it to its family: as the shipped recipe of the family, and right for what a good model wrote."""
 
 import json
-import re
-import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,17 +8,16 @@ import pytest
 
 from agents.checks.judge import JudgeVote
 from agents.checks.plain_answers import IndependentSolution
-from agents.families import ALL_FAMILIES, list_families
+from agents.families import list_families
 from agents.families.constrained_instructions import AnswerDraft, ConversationDraft
 from agents.families.instructions import InstructionDraft
 from core.config.filters import DEFAULT_FILTERS
 from core.config.recipe import Recipe
-from core.project_files import PROJECT
 from core.sample import SampleStatus
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from flows.data.curated_run import build_conversation_document
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
@@ -93,14 +90,6 @@ def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: st
     assert apply_filters(documents, mine.filters).dropped == []
 
 
-def test_the_reference_says_the_defaults_of_each_family() -> None:
-    page = (PROJECT / "docs" / "recipe.md").read_text(encoding="utf-8")
-    shown = dict(re.findall(r"Defaults of `(\w+)`:\n\n```toml\n(.*?)```", page, re.DOTALL))
-    assert {name: tomllib.loads(text) for name, text in shown.items()} == {
-        one.name: one.defaults for one in ALL_FAMILIES
-    }
-
-
 def test_keys_of_a_recipe_override_its_family(tmp_path: Path) -> None:
     changed = least(tmp_path, "extraction", "verifiers.2.share=0.5", "agents.generator.temperature=0.1", "filters=[]")
     assert [check.type for check in changed.verifiers] == ["schema", "complete", "occurs"]
@@ -114,12 +103,6 @@ def test_keys_of_a_recipe_override_its_family(tmp_path: Path) -> None:
     assert [check.type for check in written.verifiers] == ["schema", "complete", "occurs"]
     other = least(tmp_path, "instructions", "agents.critic={type='teacher'}")
     assert other.agents.critic is not None
-
-
-def test_a_family_given_on_the_command_line_brings_its_defaults(tmp_path: Path) -> None:
-    mine = least(tmp_path, "instructions", "family=extraction", "seeds.path=data/seeds/extraction_schemas.jsonl")
-    assert mine.filters == load_recipe_plan("extraction").recipe.filters
-    assert mine.agents.generator.max_tokens == 1200
 
 
 def test_a_recipe_names_a_reference_or_turns_it_off(tmp_path: Path) -> None:
@@ -180,14 +163,3 @@ def test_an_answer_that_repeats_its_quote_is_kept(tmp_path: Path) -> None:
 def test_a_renamed_reply_type_keeps_the_title_that_request_digests_contain() -> None:
     titles = {kind: kind.model_json_schema()["title"] for kind in RENAMED_REPLY_TYPES}
     assert titles == RENAMED_REPLY_TYPES
-
-
-def test_a_named_reference_is_no_file_of_the_recipes_folder(tmp_path: Path) -> None:
-    (tmp_path / "base").mkdir()
-    base = (PROJECT / "flows" / "recipes" / "instructions.toml").read_text()
-    (tmp_path / "base" / "recipe.toml").write_text(f'collapse.reference = "python"\n{base}')
-    (tmp_path / "mine.toml").write_text('extends = "base"\nname = "mine"\n')
-    plan = load_recipe_plan(str(tmp_path / "mine.toml"))
-    assert plan.recipe.collapse is not None
-    assert plan.recipe.collapse.reference == "python"
-    assert "python" not in hash_recipe_sources(plan, weights=False)

@@ -1,8 +1,6 @@
 import asyncio
 import json
 import re
-import shutil
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -14,15 +12,11 @@ import pytest
 
 import prompts
 from agents.checks import Check, Subject
-from agents.checks.text.quotes import QuotableText, QuotesOptions, find_quotes_fault, quotes_check
+from agents.checks.text.quotes import QuotesOptions, find_quotes_fault, quotes_check
 from agents.checks.text.second_reader import ReadAgainOptions, read_again_check
 from agents.checks.text.supported_by_passage import find_quantities, supported_check
 from agents.families.grounded_qa import (
-    ASKERS,
-    OPENINGS,
     QUESTION_KINDS,
-    STYLES,
-    UNFIT_ASKERS,
     GroundedDraft,
     GroundedOptions,
     GroundedQAFamily,
@@ -30,7 +24,6 @@ from agents.families.grounded_qa import (
     standalone_check,
     unanswerable_check,
 )
-from agents.families.passage_pool import PassagePool
 from agents.families.question_targets import can_carry, find_targets
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds, load_seed_rows
@@ -70,37 +63,6 @@ def test_conditions_are_varied_and_the_same_each_time() -> None:
         assert seed.data["focus"] in seed.data["text"]
         if seed.data["kind"] == "number" and seed.data["answerable"]:
             assert re.search(r"\d|\b(one|two|three|four|five|six|seven|eight|ten|twelve)\b", seed.data["text"])
-
-
-def test_an_asker_suits_the_style_and_a_question_begins_in_several_ways() -> None:
-    seeds = build_test_seeds(plan_of("samples=400"))[:]
-    pairs = {(seed.data["style"], seed.data["asker"]) for seed in seeds}
-    assert not {(style, asker) for style, asker in pairs if asker in UNFIT_ASKERS.get(style, ())}
-    assert {style for style, _ in pairs} == set(STYLES)
-    assert {asker for _, asker in pairs} == set(ASKERS)
-    openings = Counter(seed.data["opening"] for seed in seeds if seed.data["style"] == "politely, in one full sentence")
-    assert set(openings) == set(OPENINGS)
-    for seed in seeds:
-        assert seed.data["opening"] in seed.data["request"].split("\n")[0]
-        assert not (seed.data["opening"] and seed.data["style"] == "after half a sentence on why it is asked")
-
-
-def test_an_asker_who_does_not_suit_a_style_asks_only_if_no_other_is_left() -> None:
-    plan = plan_of("task.styles=['as an exam question']", "task.askers=['a curious child', 'a miller']")
-    assert {seed.data["asker"] for seed in build_test_seeds(plan)[:]} == {"a miller"}
-    alone = plan_of("task.styles=['as an exam question']", "task.askers=['a curious child']")
-    assert {seed.data["asker"] for seed in build_test_seeds(alone)[:]} == {"a curious child"}
-
-
-def test_the_request_names_what_the_passage_is_from() -> None:
-    seeds = {(seed.data["source"], seed.data["number"]): seed.data for seed in build_test_seeds(plan_of())[:]}
-    kettle, first = seeds["kettle.md", 4], seeds["kettle.md", 1]
-    assert "K17" not in kettle["text"]
-    assert "The passage is from: Brackwell K17 electric kettle: instructions for use." in kettle["request"]
-    assert "The passage is from" not in first["request"]
-    assert all("sees the passage alone" in data["request"] for data in seeds.values())
-    closed = build_test_seeds(plan_of(*CLOSED))[:]
-    assert not any("sees the passage alone" in seed.data["request"] for seed in closed)
 
 
 def test_one_passage_is_asked_about_in_one_form_and_passages_in_several() -> None:
@@ -162,13 +124,6 @@ def test_an_open_book_shows_passage_and_question_and_cites_its_quotes(tmp_path: 
         for line in lines[1:]:
             assert line.startswith("> ")
             assert " ".join(line[2:].split()) in " ".join(data["text"].split())
-
-
-def test_a_closed_book_holds_the_question_alone(tmp_path: Path) -> None:
-    for sample in made(plan_of("samples=60", *CLOSED), tmp_path):
-        if sample.state == SampleStatus.kept:
-            fields = sample.candidate.fields
-            assert [message.content for message in sample.candidate.messages] == [fields["question"], fields["answer"]]
 
 
 def test_a_passage_is_anywhere_among_those_of_other_documents(tmp_path: Path) -> None:
@@ -256,24 +211,6 @@ def test_too_few_other_documents_are_one_sentence(tmp_path: Path) -> None:
         plan_of(*CLOSED, "task.distractors=2")
 
 
-def test_a_passage_of_two_documents_is_of_no_other_document_for_both() -> None:
-    rows = [{"source": source, "text": text} for source, text in ((1, "a"), (1, "b"), (2, "a"), (2, "c"), (3, "d"))]
-    pool, drawn = PassagePool(rows), Random(1)
-    found = {own: {other for _ in range(40) for other in pool.draw("a", own, 2, drawn)} for own in (1, 2)}
-    assert found == {1: {"c", "d"}, 2: {"b", "d"}}
-
-
-def test_columns_with_the_names_of_distractors_are_columns(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text(
-        json.dumps({"text": "The mop is by the door.", "distractors": ["mine"], "place": "Leeds", "source": 1})
-    )
-    (seed,) = build_test_seeds(plan_of("samples=1", f"seeds={{path={str(file)!r}}}"))[:]
-    assert (seed.data["distractors"], seed.data["place"]) == (["mine"], "Leeds")
-    asked = GroundedQAFamily().candidate(seed, GroundedDraft(question="Where is it?", quotes=[], answer="There."))
-    assert "mine" not in asked.messages[0].content
-
-
 def test_quotes_are_given_as_the_text_has_them() -> None:
     seed = Seed(
         id="s-0", data={**build_test_seeds(plan_of())[0].data, "text": "The keeper’s\n  gate — of “oak” — is heavy."}
@@ -282,14 +219,6 @@ def test_quotes_are_given_as_the_text_has_them() -> None:
     candidate = GroundedQAFamily().candidate(seed, draft)
     assert candidate.fields["quotes"] == ["keeper’s\n  gate — of “oak”", "a lie"]
     assert "> keeper’s gate — of “oak”" in candidate.answer
-
-
-def test_the_reader_sees_the_passage_and_the_question_alone(tmp_path: Path) -> None:
-    for sample in made(plan_of("samples=40"), tmp_path):
-        for turn in sample.turns:
-            if turn.agent == "verifier":
-                passage, question = sample.seed.data["text"], sample.candidate.fields["question"]
-                assert turn.asked == f"Passage: {passage}\nQuestion: {question}"
 
 
 def test_a_teacher_is_held_to_the_sentence_and_to_a_quote_by_the_schema() -> None:
@@ -333,12 +262,6 @@ def test_rows_without_a_passage_are_named(row: str, tmp_path: Path) -> None:
         build_test_seeds(recipe)
 
 
-def test_the_longest_way_counts_every_reading() -> None:
-    reads = "verifiers=[{type='read_again', reads=5, agree=3, temperature=0.7}]"
-    plan = plan_of(reads, "agents.generator.max_repairs=0", "agents.verifier.max_repairs=0")
-    assert (plan.check_calls, plan.max_calls_per_sample()) == (5, 6)
-
-
 def test_the_examples_of_the_prompt_pass_the_checks() -> None:
     messages = prompts.load_prompt("grounded_qa", "generator").messages
     pairs = [(messages[i].content, json.loads(messages[i + 1].content)) for i in range(1, len(messages) - 1, 2)]
@@ -365,24 +288,6 @@ def test_the_examples_of_the_prompt_pass_the_checks() -> None:
 # Documents as seeds
 
 
-def test_the_shipped_documents_are_read_whole() -> None:
-    seeds = RunSeeds(plan_of(), "0" * 16)
-    assert seeds.notes == ["documents: 43 chunks of 17 files"]
-    assert all((PROJECT / "data" / "documents" / row["source"]).stat().st_size < 20_000 for row in seeds.rows)
-
-
-def test_documents_without_usable_text_are_reported(tmp_path: Path) -> None:
-    shutil.copy(PROJECT / "data/documents/sourdough.md", tmp_path)
-    (tmp_path / "notes.docx").write_bytes(b"PK")
-    (tmp_path / "few.txt").write_text("Only four words here.")
-    (tmp_path / "tail.txt").write_text("word " * 180 + "\n\n" + "x" * 40 + " The end.")
-    seeds = RunSeeds(plan_of(f"seeds.documents={tmp_path}"), "0" * 16)
-    assert seeds.notes[1] == (
-        "documents: no chunk of 2: few.txt has 4 words, under 10; notes.docx is none of .txt, .md, .markdown, .html, "
-        ".htm, .pdf"
-    )
-
-
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
@@ -402,30 +307,6 @@ def test_a_folder_without_text_is_a_problem_of_the_recipe(
         plan_of(f"seeds.documents={tmp_path}")
     assert sentence in str(caught.value)
     assert "1 problem\n  seeds.documents: " in str(caught.value)
-
-
-def test_a_missing_folder_is_a_problem_of_the_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"seeds\.documents: .*none: there is no such folder"):
-        plan_of(f"seeds.documents={tmp_path}/none")
-
-
-def test_a_missing_extra_is_a_problem_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan_of("verifiers=[{type='quotes'}]")  # imports our own modules
-    monkeypatch.setattr(sys, "path", [])
-    for name in [name for name in sys.modules if name.split(".")[0] == "pypdf"]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(
-        RecipeError, match=r"seeds\.documents: documents need the extra `documents`: run `make install`"
-    ):
-        plan_of("verifiers=[{type='quotes'}]")
-
-
-def test_documents_that_change_are_read_anew(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("The lock takes six minutes to fill, and nobody may open it.")
-    plan = plan_of(f"seeds.documents={tmp_path}")
-    assert "six" in RunSeeds(plan, "0" * 16).rows[0]["text"]
-    (tmp_path / "a.txt").write_text("The lock takes nine minutes to fill, and nobody may open it.")
-    assert "nine" in RunSeeds(plan, "0" * 16).rows[0]["text"]
 
 
 # The checks, by golden cases
@@ -528,27 +409,6 @@ def test_a_kind_is_asked_of_a_sentence_that_carries_it_and_never_of_a_heading() 
             assert can_carry(kind, target.sentence)
 
 
-def test_a_sentence_that_refers_back_is_shown_with_the_one_before() -> None:
-    text = "## The cill of the lower gates of the lock\n\nA stone step lies there. It is marked by a white line. Is it seen?"
-    assert [target.focus for target in find_targets(text)] == ["A stone step lies there. It is marked by a white line."]
-
-
-def test_a_passage_in_another_language_is_asked_about_too() -> None:
-    family, options = GroundedQAFamily(), GroundedOptions(kinds={"reason": 1}, unanswerable=0)
-    row = {"text": "Die Schleuse ist seit gestern geschlossen. Sie wird am Montag wieder für alle Boote geöffnet."}
-    data = family.condition(row, options, Random(1))
-    assert data["kind"] == "reason"
-    assert data["focus"] in row["text"]
-
-
-def test_the_shipped_documents_give_hundreds_of_different_seeds() -> None:
-    seeds = build_test_seeds(plan_of("samples=400"))[:]
-    targets = {target for seed in seeds for target in find_targets(seed.data["text"])}
-    assert len(targets) >= 300
-    assert len({(seed.data["focus"], seed.data["kind"]) for seed in seeds}) > 250
-    assert len({seed.data["request"] for seed in seeds}) > 390
-
-
 @check_each(golden("standalone"))
 def test_standalone_golden(case: dict[str, Any]) -> None:
     data = {"context": case["context"], "answerable": case.get("answerable", True)}
@@ -570,15 +430,6 @@ def test_read_again_golden(case: dict[str, Any]) -> None:
     assert (found is None) == case["passes"], found
 
 
-@pytest.mark.parametrize("name", ["quotes", "supported", "standalone", "unanswerable", "read_again"])
-def test_golden_cases_are_enough_and_of_both_kinds(name: str) -> None:
-    cases = golden(name)
-    right = sum(case["passes"] if "passes" in case else not case["fault"] for case in cases)
-    assert len(cases) >= 50
-    assert min(right, len(cases) - right) >= 15
-    assert len({case["about"] for case in cases}) == len(cases)
-
-
 # The checks, beyond them
 
 
@@ -595,13 +446,6 @@ def test_every_run_of_whole_words_of_a_chunk_is_found_and_no_cut_one(source: str
             assert find_quotes_fault([sentence[:-2]], row["text"], options) is not None
             swapped = sentence.translate(str.maketrans("ab", "ba"))
             assert swapped == sentence or find_quotes_fault([swapped], row["text"], options) is not None
-
-
-def test_a_found_span_is_what_the_text_has_there() -> None:
-    text = "It draws **2,200\n watts** of “power”."
-    span = QuotableText(text).find('2,200 watts of "power"')
-    assert span is not None
-    assert text[slice(*span)] == "2,200\n watts** of “power”"
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ import pytest
 
 from agents.families.instructions import EVOLUTION_WAYS, is_concrete
 from agents.planning.seeds import RunSeeds
-from core.errors import RecipeError, UsageError
 from core.sample import SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.forked import FORKS
-from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 DRAWN = ("kinds", "fields", "lengths", "openings")
 FAKE = ["teachers.main={model='fake/instructions'}", "agents.critic=false", "topology.max_revisions=0"]
@@ -93,29 +92,6 @@ def test_a_task_with_material_a_number_or_a_name_is_concrete(task: str, concrete
     assert is_concrete(task) == concrete
 
 
-def test_each_drawn_condition_stands_once_in_the_request_next_to_those_of_the_recipe(tmp_path: Path) -> None:
-    plan = load_recipe_plan("instructions", [*FAKE, "samples=8", "seeds.draw={mood=['calm','grim']}"])
-    teacher = ScriptedTeacher(lambda _: '{"instruction": "Name a tree of the north.", "answer": "The birch."}')
-    samples = produce_scripted(plan, teacher, tmp_path)
-    for sample in samples:
-        drawn = {name.capitalize(): value for name, value in sample.seed.conditions.items()}
-        assert {"Opening", "Mood"} <= drawn.keys()
-        first = sample.turns[0].asked
-        assert [first.count(f"\n{name}: {value}") for name, value in drawn.items()] == [1] * len(drawn)
-
-
-def test_a_revision_shows_the_task_that_was_refused(tmp_path: Path) -> None:
-    plan = load_recipe_plan("instructions", [*FAKE, "topology.max_revisions=1", "samples=3", "task.ways={constrain=1}"])
-    teacher = ScriptedTeacher(lambda _: '{"instruction": "Draw a tree in winter.", "answer": "I will."}')
-    samples = produce_scripted(plan, teacher, tmp_path)
-    revisions = [turn for sample in samples for turn in sample.turns if turn.revision]
-    assert len(revisions) == 3
-    for turn in revisions:
-        assert turn.context[-1].role == "assistant"
-        assert "Draw a tree in winter." in turn.context[-1].content
-        assert "a model of text cannot work with 'Draw'" in turn.asked
-
-
 def test_what_is_kept_passes_the_papers_tests(tmp_path: Path) -> None:
     plan = load_recipe_plan("instructions", [*FAKE, "samples=150"])
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "instructions"), tmp_path)
@@ -159,11 +135,3 @@ def test_a_datasets_conversations_are_seeds(tmp_path: Path) -> None:
     pl.DataFrame(rows).write_parquet(tmp_path / "train.parquet")
     plan = load_recipe_plan("instructions", [*FAKE, f"seeds.path={tmp_path}/train.parquet", "task.ways={deepen=1}"])
     assert {seed.data["parent"] for seed in RunSeeds(plan, "0" * 16)[:50]} == {f"Say {i}." for i in range(8)}
-
-
-def test_seeds_without_a_task_and_unknown_ways_are_reported(tmp_path: Path) -> None:
-    (tmp_path / "seeds.jsonl").write_text('{"topic": "bees"}\n')
-    with pytest.raises(UsageError, match="each seed of instructions needs the key 'instruction'"):
-        build_test_seeds(load_recipe_plan("instructions", [*FAKE, f"seeds.path={tmp_path}/seeds.jsonl"]))
-    with pytest.raises(RecipeError, match="unknown ways sideways"):
-        load_recipe_plan("instructions", [*FAKE, "task.ways={sideways=1}"])

@@ -3,12 +3,10 @@
 import json
 import shutil
 from collections import defaultdict
-from datetime import date
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import polars as pl
 import pytest
 
 from agents.families import list_families
@@ -16,7 +14,7 @@ from agents.planning.seeds import RunSeeds
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.project_files import PROJECT
-from core.sample import Seed, TokenUsage
+from core.sample import TokenUsage
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
@@ -201,27 +199,3 @@ def test_a_column_that_cannot_be_used_is_reported_before_the_run(
     recipe = small(folder, f'{{{BEES}, "fact": "five eyes"}}', line, prompt="{{instruction}} {{fact}}")
     with pytest.raises(UsageError, match=problem):
         RunSeeds(load_recipe_plan(str(recipe), settings), "0" * 16).check()
-
-
-def test_a_sample_that_becomes_a_seed_keeps_the_columns_of_its_seed(folder: Path) -> None:
-    file = folder / "tasks.jsonl"
-    file.write_text('{"instruction": "Say why ice floats.", "fact": "five eyes"}\n')
-    first = RunSeeds(
-        load_recipe_plan("instructions", [f"seeds.path={file}", "teachers.main.model=fake/instructions"]), "0" * 16
-    )
-    made = {"messages": [{"role": "user", "content": "Say why oil floats."}], "seed": first[0].data}
-    grown = first.with_rows([made])
-    assert {(seed.data["parent"], seed.data["fact"]) for seed in grown[:8]} == {
-        ("Say why ice floats.", "five eyes"), ("Say why oil floats.", "five eyes")
-    }  # fmt: skip
-
-
-def test_columns_of_a_parquet_file_become_plain_values(folder: Path) -> None:
-    rows = [{"instruction": "Say why ice floats.", "day": date(2026, 11, 26), "share": 0.5}]
-    pl.DataFrame(rows).write_parquet(folder / "seeds.parquet")
-    plan = load_recipe_plan(
-        "instructions", [f"seeds.path={folder / 'seeds.parquet'}", "teachers.main.model=fake/instructions"]
-    )
-    seed = RunSeeds(plan, "0" * 16)[0]
-    assert (seed.data["day"], seed.data["share"]) == ("2026-11-26", 0.5)
-    assert Seed.model_validate_json(seed.model_dump_json()) == seed

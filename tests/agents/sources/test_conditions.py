@@ -46,17 +46,6 @@ def test_drawn_conditions_are_in_the_prompt_of_every_draft_and_revision(tmp_path
         assert lines == [f"{name.capitalize()}: {value}" for name, value in sample.seed.conditions.items()]
 
 
-def test_the_users_prompt_can_place_drawn_conditions(tmp_path: Path) -> None:
-    folder = tmp_path / "prompts"
-    folder.mkdir()
-    (folder / "generator.md").write_text("## user\nYou are {{persona}}. {{instruction}}\n")
-    plan = load_recipe_plan("smoke", [*BASE, f"prompts={folder}", "seeds.draw={persona=['a nurse']}", "samples=1"])
-    teacher = writes("Bees fly.")
-    produce_scripted(plan, teacher, tmp_path)
-    assert teacher.asked[0].messages[0].content.startswith("You are a nurse.")
-    assert "Persona:" not in teacher.asked[0].messages[0].content
-
-
 def test_values_come_from_a_file_that_is_part_of_the_runs_identity(tmp_path: Path) -> None:
     file = tmp_path / "personas.txt"
     file.write_text("a nurse\n\na sailor\n")
@@ -65,13 +54,6 @@ def test_values_come_from_a_file_that_is_part_of_the_runs_identity(tmp_path: Pat
     before = hash_recipe_sources(plan)
     file.write_text("a nurse\n")
     assert hash_recipe_sources(plan) != before
-
-
-def test_a_value_may_contain_line_ends_of_unicode(tmp_path: Path) -> None:
-    file = tmp_path / "personas.txt"
-    file.write_text("\ufeffa nurse\r\n\r\na\u2028sailor\r\n", encoding="utf-8")
-    plan = load_recipe_plan("smoke", [*BASE, f"seeds.draw={{persona='{file}'}}"])
-    assert {seed.conditions["persona"] for seed in build_test_seeds(plan)[:]} == {"a nurse", "a\u2028sailor"}
 
 
 @pytest.mark.parametrize(

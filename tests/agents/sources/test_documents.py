@@ -1,11 +1,9 @@
 import os
 import re
 import socket
-import sys
 import unicodedata
 from collections.abc import Callable
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -269,48 +267,6 @@ def test_chunks_are_whole_sentences_near_the_target(files: Files, ending: str, w
     assert re.findall(r"\d{4}", " ".join(chunk.text for chunk in chunks)) == [str(1800 + n) for n in range(40)]
 
 
-def test_a_paragraph_that_fits_is_not_cut(files: Files) -> None:
-    chunks = read_chunks(files({"a.txt": prose(12, to_a_paragraph=3)}), words=70)
-    assert [chunk.text for chunk in chunks] == prose(12, to_a_paragraph=3).split("\n\n")
-
-
-def test_overlap_repeats_whole_sentences(files: Files) -> None:
-    folder = files({"a.txt": prose(30, to_a_paragraph=30)})
-    chunks = read_chunks(folder, words=100, overlap=40)
-    for before, after in pairwise(chunks):
-        shared = before.text[after.start - before.start :]
-        assert after.text.startswith(shared)
-        assert shared.count("wall.") == 2
-    assert len(chunks) > len(read_chunks(folder, words=100))
-
-
-def test_a_sentence_longer_than_a_chunk_is_cut_between_words(files: Files) -> None:
-    text = " ".join(f"word{n}" for n in range(100))
-    chunks = read_chunks(files({"a.txt": text}), words=30)
-    assert " ".join(chunk.text for chunk in chunks) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [("One two  three.", 3), ("", 0), ("漢字仮名交じり文", 5), ("x" * 1200, 100)],
-)
-def test_words_count_about_alike_in_every_script(text: str, words: int) -> None:
-    assert count_words(text) == words
-
-
-def test_text_without_spaces_is_cut_at_its_full_stops(files: Files) -> None:
-    chunks = read_chunks(files({"a.txt": "蜂は花の蜜を集める。" * 50}), words=30)
-    assert len(chunks) > 5
-    assert all(chunk.text.endswith("。") for chunk in chunks)
-
-
-def test_a_heading_stays_with_its_section(files: Files) -> None:
-    text = "\n\n".join(f"## Part {n}\n\n{prose(9, first=1000 * n, to_a_paragraph=9)}" for n in range(1, 4))
-    chunks = read_chunks(files({"a.md": text}), words=100)
-    assert sum(chunk.text.startswith("## Part") for chunk in chunks) == 3
-    assert not [chunk.text for chunk in chunks if re.search(r"## Part \d$", chunk.text)]
-
-
 def test_a_chunk_that_begins_inside_a_table_has_its_header(files: Files) -> None:
     head = "| corpus | documents | called collapse |\n| :--- | ---: | --- |\n"
     table = head + "".join(f"| part {n} | {n} thousand | {n} of 58 |\n" for n in range(60))
@@ -338,21 +294,6 @@ def test_a_short_ending_is_left_out_and_counted(files: Files) -> None:
         ("empty.md", "has no text"),
         ("few.txt", "has 4 words, under 10"),
     ]
-
-
-def test_order_is_by_name_and_does_not_depend_on_the_disk(files: Files) -> None:
-    names = ["b.txt", "a/z.md", "a/b/c.html", "a.txt", "B.txt", "ä.txt"]
-    first = read_documents(files(dict.fromkeys(names, prose(3))))
-    assert list(dict.fromkeys(chunk.source for chunk in first.chunks)) == sorted(names)
-    files(dict.fromkeys(reversed(names), prose(3)))
-    assert read_documents(files({})) == first
-
-
-def test_one_file_is_read_alone(files: Files) -> None:
-    folder = files({"a.txt": prose(1), "b.txt": prose(1)})
-    (folder / "c.txt").symlink_to(folder / "b.txt")
-    for name in ("b.txt", "c.txt"):
-        assert read_chunks(folder / name) == [DocumentChunk(name, 1, prose(1), 0)]
 
 
 def test_hidden_files_are_ignored_and_skipped_files_reported(files: Files, tmp_path: Path) -> None:
@@ -398,17 +339,6 @@ def test_a_document_that_cannot_be_read_is_named(files: Files, name: str, conten
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("read", [read_chunks, hash_documents])
-def test_a_missing_folder_is_reported_by_name(tmp_path: Path, read: Callable[[Path], object]) -> None:
-    with pytest.raises(UsageError, match=r"none: there is no such folder or file of documents"):
-        read(tmp_path / "none")
-
-
-def test_a_file_of_another_kind_is_reported_by_name(files: Files) -> None:
-    with pytest.raises(UsageError, match=r"a\.docx: is none of \.txt"):
-        read_chunks(files({"a.docx": b"PK"}) / "a.docx")
-
-
 @pytest.mark.parametrize(
     ("limit", "value", "name", "content", "sentence"),
     [
@@ -429,14 +359,6 @@ def test_sizes_are_limited(
 def test_long_documents_are_split_in_parts_that_lose_nothing(files: Files, text: str) -> None:
     chunks = read_chunks(files({"a.txt": text}))
     assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
-
-
-def test_a_missing_extra_is_reported(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [])
-    for name in [name for name in sys.modules if name.split(".")[0] == "pypdf"]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UsageError, match=r"docs: documents need the extra `documents`: run `make install`"):
-        read_chunks(files({"a.txt": prose(1)}))
 
 
 def test_the_hash_covers_names_and_bytes(files: Files) -> None:
@@ -477,12 +399,3 @@ def test_a_chunk_ends_on_no_heading_and_has_those_before_it(
     assert (titles[0], titles[at]) == ("", "harbour rules")
     assert all(title == "harbour rules / night" for title in titles[at + 1 :])
     assert len(chunks) > at + 1
-
-
-@pytest.mark.parametrize("line", ["- Bring a coat", "| a | b |", "Bring a coat.", "and a coat"])
-def test_other_short_lines_are_no_headings(line: str, tmp_path: Path) -> None:
-    first = "The boat leaves at noon and comes back at night. " * 3
-    (tmp_path / "a.txt").write_text(f"{first.strip()}\n\n{line}\n\n{first.strip()}\n")
-    chunks = read_documents(tmp_path, words=34, min_words=5).chunks
-    assert len(chunks) > 1
-    assert {chunk.headings for chunk in chunks} == {""}

@@ -7,7 +7,6 @@ import pytest
 
 from agents.studies.predicted_totals import (
     predict_candidates,
-    predict_kept,
     predict_sum,
     predict_sum_until,
 )
@@ -98,24 +97,3 @@ def test_an_interval_without_the_chance_of_the_run_itself_is_too_narrow() -> Non
         narrow += mean.low <= truth * 10**9 / 20 <= mean.high
     assert abs(wide / RUNS - 0.95) < CERTAIN
     assert narrow / RUNS < 0.9
-
-
-def test_kept_samples_are_predicted_with_wilsons_interval() -> None:
-    random, hits = Random(2), 0
-    for _ in range(RUNS):
-        found = predict_kept([random.random() < 0.3 for _ in range(15)], 60)
-        hits += found.low <= sum(random.random() < 0.3 for _ in range(60)) <= found.high
-    assert abs(hits / RUNS - 0.95) < CERTAIN
-    none = predict_kept([False] * 10, 60)
-    assert (none.value, none.low) == (0, 0)
-    assert 10 < none.high < 60
-
-
-def test_what_a_few_samples_cannot_say_is_not_said() -> None:
-    assert predict_candidates([False] * 9, 5) is None
-    assert predict_sum_until([1.0] * 9, [False] * 9, 5, 100) is None
-    one = predict_sum([7.0], 10)
-    assert (one.low, one.value, one.high) == (70, 70, 70)
-    zero = predict_sum_until([0.0, 0.0], [True, False], 5, 100)
-    assert zero is not None
-    assert (zero.low, zero.high) == (0, 0)

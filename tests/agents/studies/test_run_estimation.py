@@ -80,30 +80,6 @@ def test_cached_and_thinking_tokens_have_their_own_prices_and_ranges(made: Previ
     assert after.cost.value == pytest.approx((0.5 * prompts + 20 * replies) / 1e6)
 
 
-def test_limits_that_the_range_exceeds_are_named_in_one_sentence(made: PreviewedSamples) -> None:
-    calls = estimate_run(planned(), first(made, 25)).calls
-    tight = planned(f"budget.calls={int(calls.value)}", "budget.tokens=100", "budget.cost=1000")
-    (line,) = (note for note in estimate_run(tight, first(made, 25)).notes if "budget" in note)
-    assert line == (
-        f"the run may end early: budget.calls = {int(calls.value)} may be too small, budget.tokens = 100 is too small"
-    )
-    assert not [note for note in estimate_run(planned("budget.calls=9000"), first(made, 25)).notes if "budget" in note]
-
-
-def test_without_a_kept_sample_or_a_price_the_estimate_says_what_it_can(made: PreviewedSamples) -> None:
-    dropped = [sample for sample in made.samples if sample.state is not SampleStatus.kept][:4]
-    none = estimate_run(planned("keep=20"), PreviewedSamples(dropped, 1.0, {}))
-    assert none.candidates.value == 200
-    assert (none.kept_samples.low, none.kept_samples.value) == (0, 0)
-    assert none.notes[0].startswith("none of 4 previewed samples is kept: the numbers are for all 200 candidates")
-    unknown = planned('teachers.main={model="openai/none-such",base_url="http://localhost:1/v1"}')
-    found = estimate_run(unknown, first(made, 1))
-    assert found.cost is None
-    assert found.notes[:2] == [
-        "one sample shows no range: preview more with -n", "no cost is estimated: the price of main is unknown",
-    ]  # fmt: skip
-
-
 def test_time_is_between_full_use_of_the_slots_and_the_pace_of_the_preview(made: PreviewedSamples) -> None:
     """A hundred seconds for 20 samples of two-second calls; 10 slots, or a rate limit that takes longer."""
     preview = PreviewedSamples(made.samples[:20], 100.0, {"main": 2.0})

@@ -75,12 +75,6 @@ def test_one_reply_with_several_turns_has_its_thinking_before_the_first(tmp_path
     assert [bool(message.reasoning) for message in sample.candidate.messages] == [False, True, False, False]
 
 
-def test_without_a_teacher_that_thinks_nothing_has_thinking(tmp_path: Path) -> None:
-    samples = make_samples(write_drafts(draft("word " * 60), "", draft("Bees fly.")), tmp_path, thinks=False)
-    assert [sample.revisions for sample in samples] == [1, 1]
-    assert not any('"reasoning":"I' in sample.model_dump_json() or sample.candidate.thinking for sample in samples)
-
-
 @pytest.mark.parametrize("tag", ["<think>", "</think>", "[THINK]", "</thinking>", "<thought>", "</reasoning>"])
 def test_thinking_inside_a_reply_is_repaired_and_never_an_answer(tag: str, tmp_path: Path) -> None:
     leak, clean = draft(f"{tag} I could say: Bees fly."), draft("Bees fly.")

@@ -131,10 +131,6 @@ def hash_fault(recipe: str) -> Exception:
     return caught.value
 
 
-def test_a_name_is_never_inherited(tmp_path: Path) -> None:
-    assert problem_of(write(tmp_path, 'extends = "smoke"\n')) == "name: is missing"
-
-
 def test_a_check_file_is_never_inherited_and_its_program_does_not_run(tmp_path: Path) -> None:
     """A recipe without `path` is data, whatever it extends. One that names the file runs it: the control."""
     mark = tmp_path / "mark"
@@ -195,29 +191,3 @@ def test_a_base_that_cannot_be_used_is_a_sentence(line: str, problem: str, tmp_p
     write(tmp_path, "# " + "x" * (1 << 20), "large.toml")
     write(tmp_path, "name = ", "broken.toml")
     assert problem in problem_of(write(tmp_path, f'name = "mine"\n{line}\n'))
-
-
-def test_extends_is_of_the_file_alone(tmp_path: Path) -> None:
-    assert problem_of("smoke", "extends=code").startswith("--set extends: cannot be set")
-
-
-def test_a_misspelled_extends_is_recognized(tmp_path: Path) -> None:
-    found = problem_of(write(tmp_path, 'name = "mine"\nextend = "smoke"\n[seeds]\npath = "s.jsonl"\n'))
-    assert found == "extend: unknown key, did you mean `extends`?"
-
-
-@pytest.mark.parametrize(("value", "gate"), [("false", False), ("true", True), ('"strict"', "strict")])
-def test_any_value_of_the_gate_replaces_any_other(value: str, gate: bool | str, tmp_path: Path) -> None:
-    for base in ("true", "false", '"strict"'):
-        write(tmp_path, f'name = "base"\nextends = "smoke"\n[collapse]\ngate = {base}\n', "base.toml")
-        recipe = f'name = "mine"\nextends = "base.toml"\n[collapse]\ngate = {value}\n'
-        collapse = load_recipe_plan(write(tmp_path, recipe)).recipe.collapse
-        assert collapse
-        assert collapse.gate == gate
-
-
-def test_false_is_a_value_of_a_teachers_own_keys(tmp_path: Path) -> None:
-    teacher = "[teachers.main.extra]\nstore = 1\n"
-    write(tmp_path, f'name = "base"\nextends = "smoke"\n{teacher}', "base.toml")
-    recipe = f'name = "mine"\nextends = "base.toml"\n{teacher.replace("1", "false")}'
-    assert load_recipe_plan(write(tmp_path, recipe)).recipe.teachers["main"].extra == {"store": False}

@@ -14,7 +14,7 @@ import zstandard
 
 from core.errors import UsageError
 from core.project_files import PROJECT
-from core.storage.bounded_reading import BATCH_ROWS, MAX_ROW_BYTES, check_parquet_file, read_line_blocks
+from core.storage.bounded_reading import MAX_ROW_BYTES, read_line_blocks
 from filters.rules.evaluation_sets import read_evaluation_texts
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.rows.dataset_rows import read_batch_lines, read_dataset_batches, read_dataset_documents
@@ -85,14 +85,6 @@ def test_a_long_line_is_named_wherever_it_is() -> None:
         list(read_line_blocks(io.BytesIO(b"".join(lines)), 16 << 20))
     fits = [b"b" * MAX_ROW_BYTES + b"\n", b"short\n", b"c" * MAX_ROW_BYTES]
     assert b"".join(read_line_blocks(io.BytesIO(b"".join(fits)), 1 << 20)) == b"".join(fits)
-
-
-def test_long_rows_are_read(tmp_path: Path) -> None:
-    texts = [f"{i} " + "word " * 60_000 for i in range(2 * BATCH_ROWS)]
-    file = tmp_path / "long.parquet"
-    pq.write_table(pa.table({"text": texts}), file)
-    check_parquet_file(file)
-    assert [document.text for document in read_dataset_documents(file)] == texts
 
 
 def test_batches_do_not_depend_on_the_columns_that_are_read(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from core.hub_reference import HubReference, parse_hub_reference
 from core.project_files import PROJECT
-from core.weights.gguf_files import find_gguf_problem, list_part_names
 from tests.support.local_hub import LocalHub, serve_local_hub
 from tests.support.waiting import wait_until
 
@@ -134,17 +133,6 @@ def test_a_repository_without_a_network_and_after_a_change(hub: LocalHub, tmp_pa
     assert f"{hub.url} cannot be reached (" in message
 
 
-def test_all_parts_of_a_split_file_are_downloaded(hub: LocalHub, tmp_path: Path) -> None:
-    hub.publish("o/r", {f"q/x-0000{part}-of-00002.gguf": b"GGUF" + bytes([part]) for part in (1, 2)})
-    [found] = fetch(hub, tmp_path, "hf:o/r")
-    path = Path(found[1])
-    assert path.name == "x-00001-of-00002.gguf"
-    assert (path.parent / "x-00002-of-00002.gguf").read_bytes() == b"GGUF\2"
-    hub.publish("o/half", {"x-00001-of-00002.gguf": b"GGUF"})
-    [message] = fetch(hub, tmp_path, "hf:o/half")
-    assert "o/half has no file 'x-00002-of-00002.gguf'" in message
-
-
 def test_what_cannot_be_found_or_read_is_one_sentence(hub: LocalHub, tmp_path: Path) -> None:
     hub.publish("o/r", {"a-Q4_K_M.gguf": b"GGUF", "a-Q8_0.gguf": b"GGUF", "page.gguf": b"<html>", "a.txt": b""})
     hub.publish("o/gated", {"x.gguf": b"GGUF secret"}, gated=True)
@@ -193,14 +181,3 @@ def test_a_commit_or_a_list_that_is_none_is_one_sentence(hub: LocalHub, tmp_path
     assert isinstance(message, str)
     assert message.startswith(f"local/hf:o/page: o/page cannot be downloaded from {hub.url}: ")
     assert "\n" not in message
-
-
-@pytest.mark.parametrize("name", ["x-00001-of-00000.gguf", "x-00000-of-00002.gguf", "x-00003-of-00002.gguf"])
-def test_an_impossible_part_of_a_split_file_is_a_file_of_its_own(name: str, hub: LocalHub, tmp_path: Path) -> None:
-    assert list_part_names(name) == [name]
-    hub.publish("o/r", {name: b"GGUF"})
-    [found] = fetch(hub, tmp_path, "hf:o/r")
-    assert found[2] == hashlib.sha256(b"GGUF").hexdigest()
-    other = tmp_path / name
-    other.write_bytes(b"not this")
-    assert "is no GGUF file: it begins with b'not '" in str(find_gguf_problem(other))

@@ -17,7 +17,6 @@ from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters, apply_row_filters
 from filters.rules.refusal import find_refusal_opener
-from filters.rules.repetition import duplicate_ngram_share, measure_repetition, top_ngram_share
 from filters.text_normalization import normalize_words
 
 EXACT = ExactFilter(type="exact")
@@ -58,27 +57,6 @@ def test_a_document_keeps_its_first_drop_and_later_filters_do_not_see_it() -> No
         RejectionReason.length,
         RejectionReason.exact_duplicate,
         RejectionReason.exact_duplicate,
-    ]
-
-
-def test_without_filters_or_documents_nothing_happens() -> None:
-    given = documents("One.", "One.")
-    assert apply_filters(given, []) == (given, [])
-    assert apply_filters([], DEFAULT_FILTERS) == ([], [])
-
-
-def test_equal_ids_are_refused() -> None:
-    with pytest.raises(ValueError, match="different ids"):
-        apply_filters([Document("a", "One."), Document("a", "Two.")], [])
-
-
-def test_length_counts_words_and_says_which_limit() -> None:
-    config = LengthFilter(type="length", min_words=3, max_words=5)
-    dropped = apply_filters(documents("one two", "one two three", "a b c d e", "a b c d e f", ""), [config]).dropped
-    assert [(d.id, d.score, d.detail) for d in dropped] == [
-        ("0", 2, "2 words, under 3"),
-        ("3", 6, "6 words, over 5"),
-        ("4", 0, "0 words, under 3"),
     ]
 
 
@@ -136,25 +114,6 @@ def test_prose_that_only_resembles_a_refusal_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "The ants are busy.",
-        "The cat sat and the cat ran and the cat slept.",
-        "On the one hand the rain is good. On the one hand snow is cold.",
-        "A bee flies from flower to flower, and a wasp flies from flower to flower too.",
-        "Rain, rain, go away.",
-        "No. No. It cannot be true, she said.",
-        BEES,
-        "- I like red\n- I like blue\n- I like green",
-        "",
-        "word",
-    ],
-)
-def test_a_phrase_that_occurs_twice_does_not_make_short_text_repetitive(text: str) -> None:
-    assert reasons(REPETITION, text) == []
-
-
-@pytest.mark.parametrize(
     ("text", "rule"),
     [
         ("I like bees.\nI like bees.\nThey are good.", "duplicate lines"),
@@ -169,37 +128,6 @@ def test_repetition_is_dropped_by_the_first_rule_it_breaks(text: str, rule: str)
     (drop,) = apply_filters(documents(text), [REPETITION]).dropped
     assert drop.reason is RejectionReason.repetition
     assert drop.detail.startswith(f"{rule}: ")
-
-
-def test_scale_multiplies_the_limits() -> None:
-    text = "buzz " * 12
-    assert reasons(RepetitionFilter(type="repetition", scale=10.0), text) == []
-    assert reasons(RepetitionFilter(type="repetition", scale=0.1), "the bee saw the bee and the bee") != []
-
-
-def test_shares_are_taken_of_fifty_words_at_least() -> None:
-    words = ["ab"] * 5 + [f"{i:02}" for i in range(5)]
-    assert top_ngram_share(words, 2) == pytest.approx(4 * 4 / (50 * 2))
-    assert top_ngram_share(words[5:], 2) == 0
-    repeated = [f"{i:02}" for i in range(45)] + [f"{i:02}" for i in range(15)]
-    assert duplicate_ngram_share(repeated, 5) == pytest.approx(15 / 60)
-    assert all(0 <= m.share <= 1 for m in measure_repetition("a a a a a a a a a a a a"))
-
-
-@pytest.mark.parametrize(("times", "dropped"), [(5, []), (6, [("0", RejectionReason.repetition)])])
-def test_a_share_at_its_limit_is_kept_and_a_larger_share_is_dropped(
-    times: int, dropped: list[tuple[str, RejectionReason]]
-) -> None:
-    """Fifty words of two letters, in which one pair of words occurs five times, a fifth of the text, or six times."""
-    words = [word for i in range(10, 10 + times) for word in ("ab", "cd", str(i))]
-    assert reasons(REPETITION, " ".join([*words, *map(str, range(20, 70 - len(words)))])) == dropped
-
-
-def test_a_share_of_duplicate_lines_at_its_limit_is_not_over_it() -> None:
-    for lines in range(10, 400, 10):
-        words = [str(i) for i in range(lines * 7 // 10)] + ["0"] * (lines * 3 // 10)
-        found = next(measure_repetition("\n".join(words)))
-        assert (found.rule, found.share) == ("duplicate lines", found.limit), lines
 
 
 def test_exact_duplicates_name_the_first_and_ignore_case_width_space_and_prose_marks() -> None:
@@ -317,15 +245,3 @@ def test_repetition_is_measured_within_a_turn() -> None:
     assert repetitive(f"{SENTENCE} {OTHER} {SENTENCE}")
     assert not repetitive(SENTENCE, f"{SENTENCE} {OTHER}", SENTENCE)
     assert repetitive(OTHER, f"{SENTENCE} {SENTENCE} {OTHER}", OTHER), "the turn with the most counts"
-
-
-def test_quotes_are_measured_separately_from_the_answer() -> None:
-    assert not repetitive(f"{SENTENCE}\n> {SENTENCE}")
-    assert not repetitive(f"{SENTENCE}\n\n> {SENTENCE}\n> {OTHER}")
-    assert repetitive(f"{OTHER}\n> {SENTENCE}\n> {SENTENCE}")
-    assert repetitive("\n".join([f"> {SENTENCE}"] * 3))
-    assert repetitive(f"{SENTENCE} {SENTENCE}\n> {OTHER}")
-
-
-def test_a_plain_text_is_one_turn() -> None:
-    assert reasons(REPETITION, f"{SENTENCE}\n{SENTENCE}") == [("0", RejectionReason.repetition)]

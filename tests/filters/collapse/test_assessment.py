@@ -1,7 +1,6 @@
 """The collapse gate on the tracked reference: what it must call collapse, what it must not, and what it says of it."""
 
 import json
-import math
 import random
 import re
 from collections import Counter
@@ -57,11 +56,6 @@ def deviations(record: CollapseRecord) -> dict[str, float]:
     return {metric.name: metric.z for metric in record.metrics if metric.z is not None}
 
 
-def test_the_reference_is_what_its_readme_says(real: list[str]) -> None:
-    assert len(real) == len(set(real)) == 4400
-    assert all(10 <= len(text.split()) <= 40 and text[0].isupper() and text[-1] in ".!?" for text in real)
-
-
 def test_real_text_passes(sides: Sides) -> None:
     record = sides.judge(sides.held_out)
     assert record.verdict is CollapseVerdict.passed, record.evidence
@@ -90,13 +84,6 @@ def test_a_template_is_a_collapse_and_is_listed(sides: Sides, count: int) -> Non
     sentence = next(text for text in record.evidence if text.startswith("REPEAT"))
     assert "“people everywhere enjoy” 100.0%" in sentence
     assert "“… the … it … a”" in sentence
-
-
-def test_one_frequent_opening_is_enough_for_a_collapse(sides: Sides) -> None:
-    texts = ["It was certainly " + text if i % 4 == 0 else text for i, text in enumerate(sides.held_out)]
-    record = sides.judge(texts)
-    assert record.verdict is CollapseVerdict.collapse
-    assert "“it was certainly” 2" in " ".join(record.evidence)
 
 
 def test_copies_are_a_collapse(sides: Sides) -> None:
@@ -203,24 +190,6 @@ def test_documents_shared_with_the_reference_are_excluded_from_it(sides: Sides, 
     assert "Nothing was compared" in sides.judge(real[1000:-20]).paragraph
 
 
-@pytest.mark.parametrize("texts", [[], ["One document of a few words."], ["", " ", "…"] * 20])
-def test_too_few_documents_give_a_note_without_metrics(real: list[str], texts: list[str]) -> None:
-    record = assess_texts(texts, real[:500], name="real", seed=1)
-    assert (record.documents, record.tokens, record.metrics) == (0, 0, [])
-    assert record.verdict is CollapseVerdict.inconclusive
-    assert "Nothing was compared" in record.paragraph
-    assert "10 are needed" in record.evidence[0]
-    assert assess_texts(real[:50], texts, name="none", seed=1).metrics == []
-
-
-@pytest.mark.parametrize("texts", [["bees"] * 40, ["a b c d"] * 40, ["Bees fly home. " * 40] * 10])
-def test_degenerate_text_gives_finite_metrics(sides: Sides, texts: list[str]) -> None:
-    record = sides.judge(texts)
-    assert record.metrics
-    assert all(math.isfinite(value) for m in record.metrics for value in (m.candidate, m.reference, m.low, m.high))
-    assert math.isfinite(json.loads(record.model_dump_json())["metrics"][0]["candidate"])
-
-
 def test_too_few_documents_are_inconclusive_and_never_a_pass(sides: Sides) -> None:
     small, large = sides.judge(sides.held_out[:300]), sides.judge(sides.held_out)
     assert small.verdict is CollapseVerdict.inconclusive
@@ -253,24 +222,3 @@ def test_a_small_reference_is_reported_with_the_number_it_needs(real: list[str])
     wanted = int(re.search(r"about ([\d,]+) that", advice).group(1).replace(",", ""))  # type: ignore[union-attr]
     assert wanted >= 3000
     assert "assess at least" not in advice
-
-
-def test_advice_distinguishes_a_small_dataset_from_a_small_reference(sides: Sides, real: list[str]) -> None:
-    (advice,) = sides.judge(sides.held_out[:300]).advice
-    assert advice.cause == "few_samples"
-    assert advice.text.startswith("the dataset has 300 documents with a word in them: assess at least 1,")
-    both = assess_texts(real[:50], real[100:300], name="small", seed=1).advice
-    assert [one.cause for one in both] == ["few_samples", "small_reference"]
-    itself = assess_texts(real[:1200], real[:1200], name="itself", seed=1)
-    assert (
-        "the reference itself has 1,200 documents with a word in them, 1,200 of them also in the dataset"
-        in itself.evidence[0]
-    )
-    assert len(itself.advice) == 1
-
-
-def test_words_that_all_documents_have_make_no_topic() -> None:
-    assert (
-        ReferenceCorpus.from_texts(["Oil keeps the chain quiet.", "The chain keeps oil."], "two").topics.topic_count
-        == 1
-    )

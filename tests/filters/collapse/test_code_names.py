@@ -19,17 +19,6 @@ def measured(*texts: str) -> tuple[float | None, float | None]:
     return measure_code_names(draw, list(vocabulary))
 
 
-def test_calls_are_names_before_a_bracket_that_are_not_defined_there() -> None:
-    identifiers, calls = measured(
-        "def load(path):\n    return read(open(path).lines, (1, 2))", "class Page(Base): pass\nif (x): print(x)"
-    )
-    assert calls == pytest.approx(3.0), "read, open, print"
-    assert identifiers is not None
-    assert 8 < identifiers < 10, "load, path twice, read, open, lines, Page, Base, x twice, print"
-    assert measured("print(1)", "(2)", "print(3)", "len(4)")[1] == pytest.approx(1.8899, abs=0.001)
-    assert measured("1 + 1", "2") == (None, None)
-
-
 def test_the_names_of_code_are_shown_and_decide_nothing() -> None:
     texts = [
         f"def f{i}(a):\n    value = helper_{i % 40}(a, {i})\n    return tool_{i % 7}(value, {i % 3})"

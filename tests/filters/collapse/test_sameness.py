@@ -5,11 +5,8 @@ from random import Random
 import pytest
 
 from benchmarks.sameness import shuffle_words
-from filters.base import Document
 from filters.collapse.outlines import outline_code, outline_expression
 from filters.collapse.sameness import (
-    build_sameness_records,
-    measure_structure_sameness,
     measure_text_sameness,
 )
 
@@ -71,13 +68,6 @@ def test_free_texts_and_shuffled_words_have_less_in_common() -> None:
     assert free.openings == pytest.approx(8)
 
 
-def test_texts_without_a_word_are_not_measured() -> None:
-    assert measure_text_sameness(["", " - "]) is None
-    found = measure_text_sameness(["alone"])
-    assert found is not None
-    assert found.self_bleu is None
-
-
 @pytest.mark.parametrize(
     ("left", "right", "same"),
     [
@@ -99,24 +89,3 @@ def test_programs_are_alike_up_to_names_constants_and_annotations() -> None:
     assert outline_code(first) == outline_code(second)
     for other in (second.replace("sum", "max"), second.replace(">", "<"), "def add(xs):\n    return sum(xs)\n"):
         assert outline_code(first) != outline_code(other)
-
-
-def test_structures_are_counted_and_unreadable_ones_named() -> None:
-    outlines = [outline_expression(text) for text in ("1*2+3*4", "5*6+7*8", "1+1", "so many", "")]
-    found = measure_structure_sameness(outlines)
-    assert found is not None
-    assert (found.structures, found.unreadable, found.structure) == (3, 2, "( + ( * n n ) ( * n n ) )")
-    assert found.structure_share == pytest.approx(2 / 3)
-    assert measure_structure_sameness([None]) is None
-
-
-def test_records_are_of_questions_and_answers_with_enough_texts() -> None:
-    documents = [Document(str(i), "Keep it as it is.", asked=SET_FORM[i % 8]) for i in range(24)]
-    questions, answers = build_sameness_records(documents, seed=1)
-    assert (questions.of, questions.texts, questions.opening_share) == ("questions", 24, 1)
-    assert answers.of == "answers"
-    assert answers.self_bleu == pytest.approx(1)
-    assert build_sameness_records(documents[:4], seed=1) == []
-    assert [record.of for record in build_sameness_records([Document(d.id, d.text) for d in documents], seed=1)] == [
-        "answers"
-    ]

@@ -9,9 +9,8 @@ import pytest
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from filters.base import Document
-from filters.collapse.diversity import TokenSample
 from filters.collapse.repetition import PromptedSample, measure_repetition_shares
-from filters.collapse.within.sampling_error import estimate_document_share, estimate_pairs, estimate_shared_ngrams
+from filters.collapse.within.sampling_error import estimate_document_share, estimate_pairs
 
 LINES = (PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()
 TEXTS = [str(json.loads(line)["text"]) for line in LINES]
@@ -61,13 +60,3 @@ def test_nothing_found_leaves_an_upper_end_and_more_documents_lower_it() -> None
 def test_equally_frequent_kinds_have_an_interval_though_the_jackknife_sees_no_variance() -> None:
     low, high = estimate_pairs(np.full(90, 29))
     assert low < 29 / 89 < high
-
-
-def test_shared_ngrams_count_once_per_document() -> None:
-    ids = np.array([0, 0, 1, 2, 0, 3, 4])
-    documents = np.array([0, 0, 0, 0, 1, 1, 2])
-    low, high = estimate_shared_ngrams(ids, documents, 3)
-    assert low < 2 / 6 < high
-    sample = TokenSample(np.arange(40), np.full(4, 10))
-    grams = sample.list_ngrams(8)
-    assert estimate_shared_ngrams(grams.ids, grams.documents, 4)[0] == 0.0

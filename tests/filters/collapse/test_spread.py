@@ -76,18 +76,6 @@ def test_only_what_has_few_values_is_an_attribute_and_members_of_lists_count() -
     assert "on the page" not in even.summary, "the control: all four are listed"
 
 
-def test_an_attribute_of_the_quotas_is_shown_and_not_tested_and_few_seeds_say_nothing() -> None:
-    chance = random.Random(3)
-    seeds = draw_seeds(chance, 200)
-    kept = [seed["category"] == "travel" for seed in seeds]
-    category = next(a for a in spread_of(seeds, kept, "category").attributes if a.name == "category")
-    assert (category.p, category.is_uneven, category.kept_values) == (None, False, 1)
-    assert measure_spread([TriedSeed(seed, kept=number < 9) for number, seed in enumerate(seeds)]) is None
-    assert measure_spread([]) is None
-    same = [dict(seed, copy=seed["category"]) for seed in seeds]
-    assert "copy" not in {a.name for a in spread_of(same, [True] * 200).attributes}, "it says what category says"
-
-
 def test_the_interval_of_the_effective_number_covers_that_of_the_source() -> None:
     chance = random.Random(4)
     truth = 4.686  # exp of the entropy of 0.3, 0.25, 0.2, 0.15, 0.1

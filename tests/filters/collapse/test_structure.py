@@ -90,22 +90,6 @@ def test_few_structures_that_are_wanted_are_not_judged_but_repetition_still_is()
     assert (twice.verdict, list(twice.findings)) == (CollapseVerdict.collapse, ["repetition"])
 
 
-def test_short_data_has_few_structures_by_nature() -> None:
-    rng = random.Random(0)
-    sums = [
-        f"{rng.randint(2, 999)} {rng.choice('+-')} {rng.randint(2, 999)} = {rng.randint(2, 999)}" for _ in range(500)
-    ]
-    labels = [json.dumps({"id": name(rng), "spam": rng.random() < 0.1, "tone": rng.choice("ab")}) for _ in range(500)]
-    getters = [f"def {name(rng)}(self):\n    return self.{name(rng)}" for _ in range(500)]
-    for kind, texts in (("arithmetic", sums), ("json", labels), ("code", getters)):
-        record = assess(texts, kind)
-        structure = next(metric for metric in record.metrics if metric.name == "templates")
-        assert record.findings == {}
-        assert structure.family is None
-        assert structure.meaning.startswith("shown, not gating (0 of 500 documents are long enough to vary)")
-        assert "Their structure was not judged." in record.paragraph
-
-
 def test_structures_that_the_recipe_drew_are_its_own() -> None:
     rng = random.Random(0)
     shapes = [number % 2 for number in range(400)]
@@ -116,14 +100,3 @@ def test_structures_that_the_recipe_drew_are_its_own() -> None:
     assert "where different values of form were drawn" in drawn.metrics[-1].meaning
     other = assess(texts, "arithmetic", [{"topic": rng.choice("abc")} for _ in shapes])
     assert other.verdict is CollapseVerdict.collapse, "an attribute that does not decide the structure"
-
-
-def test_values_of_the_own_prompt_are_no_structure() -> None:
-    rng = random.Random(0)
-    texts = [write_record(0, rng) for _ in range(200)]
-    asked = [
-        Document(str(i), text, asked=f"Read: {' '.join(map(str, json.loads(text).values()))}")
-        for i, text in enumerate(texts)
-    ]
-    assert assess_repetition(asked, seed=1, kind=TEXT_KINDS["json"]).findings == {}
-    assert assess(texts, "json").verdict is CollapseVerdict.collapse

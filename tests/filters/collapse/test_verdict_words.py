@@ -1,6 +1,5 @@
 """A verdict in words: the line, the paragraph and the advice of records of every verdict."""
 
-import json
 from typing import Any
 
 import pytest
@@ -144,66 +143,6 @@ def test_the_paragraph_says_what_could_have_been_seen_and_what_is_unevenly_kept(
     assert "A loss of 20 % of the rare words would have been found with a probability of 95 %, and was not." in text
     assert "at most 9 % of the documents repeat another" in text
     assert "12 of 14 values of category; `billing` 2 % of kept, 9 % of seeds" in text
-
-
-def test_another_unit_takes_the_place_of_words() -> None:
-    record = record_of("collapse", **REAL, kind="code", unit="token", findings={"tail": ["hapax_mass"]})
-    assert record.headline == "collapse, 1,200 documents as code vs english.jsonl; rare tokens are missing"
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("python-3.11-standard-library", "python-3.11-stdlib"),
-        ("/data/real/customer-mails.jsonl", "customer-mails.jsonl"),
-        ("/data/real/support-mails-of-the-year-2025.jsonl.gz", "support….jsonl.gz"),
-        ("/data/real/runs/mine-91b04902", "mine-91b04902"),
-        ("a" * 60, "a" * 20 + "…"),
-    ],
-)
-def test_a_long_name_of_a_reference_is_cut_after_a_word_and_fits_on_the_line(name: str, shown: str) -> None:
-    fields = {**REAL, "reference": name, "documents": 900}
-    headline = record_of("inconclusive", **fields, needed=1_000).headline
-    assert f" vs {shown}; " in headline
-    assert len(headline) <= ONE_LINE
-    whole = record_of("pass", **{**fields, "reference": "python-3.11-standard-library"})
-    assert " vs python-3.11-standard-library; " in whole.headline, "there is room"
-
-
-def test_the_cut_name_of_a_release_keeps_its_generation() -> None:
-    found = {"findings": {"repetition": ["exact_duplicates"]}, "metrics": [metric("exact_duplicates", 0.5)]}
-    for name, shown in (
-        ("smoke/3", "smoke/3"),
-        ("constrained-instructions/3", "constrained…/3"),
-        ("data/releases/smoke/12", "smoke/12"),
-    ):
-        earlier = record_of("collapse", documents=1_200, parent=name, **found)
-        assert earlier.headline.startswith(f"collapse, 1,200 documents vs {shown}, no reference; 50 % of ")
-        compared = record_of("pass", **{**REAL, "reference": name})
-        assert (
-            compared.headline
-            == f"pass, 1,200 documents vs {name.removeprefix('data/releases/')}; no difference beyond chance"
-        )
-
-
-def test_a_finding_of_a_later_version_is_shown_by_its_name() -> None:
-    record = record_of("shift", **REAL, findings={"later": ["x"]})
-    assert record.headline == "shift, 1,200 documents vs english.jsonl; later"
-
-
-def test_one_document_is_singular() -> None:
-    record = record_of("inconclusive", dataset_documents=1, documents=1)
-    assert record.advice[0].text.startswith("the dataset has 1 document with a word in them")
-    assert record.headline.startswith("inconclusive, 1 of about 500 documents, ")
-    assert record_of("collapse", documents=1, turns="user").headline.startswith("collapse, 1 user turn, ")
-
-
-def test_json_has_the_words_and_they_are_read_back_from_the_facts() -> None:
-    record = CASES["few"][0]
-    stored = json.loads(record.model_dump_json())
-    assert (stored["headline"], stored["paragraph"]) == (record.headline, record.paragraph)
-    assert stored["advice"] == [{"cause": "few_samples", "text": record.advice[0].text}]
-    assert CollapseRecord.model_validate({**stored, "headline": "changed"}) == record
 
 
 def test_every_metric_of_repetition_has_words() -> None:

@@ -18,8 +18,6 @@ from filters.duplicates import signatures
 from filters.duplicates.datasketch_files import (
     FORMAT,
     SignatureSettings,
-    build_lsh,
-    find_similar_rows,
     read_signatures,
     write_signatures,
 )
@@ -44,22 +42,6 @@ def test_permutations_are_those_of_a_datasketch_minhash() -> None:
     ours = signatures._load_permutations(64, 3)
     assert (ours[0] == factors).all()
     assert (ours[1] == terms).all()
-
-
-def test_queries_of_a_loaded_lsh_agree_with_those_of_an_lsh_built_by_datasketch(tmp_path: Path) -> None:
-    texts = corpus(600)
-    table = read_signatures(write(tmp_path / "rows.parquet", texts[:500]))
-    lsh = build_lsh(table, table.keys, 0.8)
-    theirs = MinHashLSH(num_perm=128, params=(25, 5))
-    sets = build_shingle_sets(texts, 5)
-    minhashes = [MinHash(num_perm=128, seed=1, scheme="affine32", hashfunc=int) for _ in texts]
-    for i, minhash in enumerate(minhashes):
-        minhash.update_batch(sets.row(i).tolist())
-        if i < 500:
-            theirs.insert(f"row:{i}", minhash)
-    results = [sorted(lsh.query(minhash)) for minhash in minhashes]
-    assert results == [sorted(theirs.query(minhash)) for minhash in minhashes]
-    assert sum(map(bool, results[500:])) > 5
 
 
 def test_an_index_with_imported_rows_finds_what_an_index_with_added_rows_finds(tmp_path: Path) -> None:
@@ -92,14 +74,6 @@ def test_added_and_imported_rows_share_an_index(tmp_path: Path) -> None:
     assert originals["25"] == "ours:16"
     assert [source.documents for source in DuplicateIndex(tmp_path / "index").sources] == [20, 10]
     assert sum(file.stat().st_size for file in (tmp_path / "index").iterdir()) == index.size_bytes
-
-
-def test_the_most_similar_row_is_returned_with_its_standard_error(tmp_path: Path) -> None:
-    texts = corpus(20)
-    table = read_signatures(write(tmp_path / "rows.parquet", texts))
-    similar = find_similar_rows(table, build_shingle_sets([texts[7], "new words only in this text"], 5), 0.8)
-    assert (similar.documents.tolist(), similar.rows.tolist()) == ([0], [7])
-    assert (similar.similarity.tolist(), similar.error.tolist()) == ([1.0], [0.0])
 
 
 def test_an_import_with_other_shingles_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from filters.duplicates.shingles import hash_shingles
 from filters.duplicates.signatures import choose_operating_point
 
 CONFIG = MinHashFilter(type="minhash")
-UNIGRAMS = MinHashFilter(type="minhash", ngram=1)
 
 
 def words(start: int, count: int) -> list[str]:
@@ -67,15 +66,6 @@ def test_drops_are_those_of_brute_force(threshold: float, seed: int) -> None:
     assert len(dropped) > 20
 
 
-@pytest.mark.parametrize(
-    ("shared", "own", "similarity"), [(80, 10, 0.8), (79, 10, 79 / 99), (90, 5, 0.9), (50, 25, 0.5)]
-)
-def test_the_threshold_is_held_exactly(shared: int, own: int, similarity: float) -> None:
-    texts = [text for i in range(20) for text in pair(shared, own, 1000 * i)]
-    dropped = apply_filters([Document(str(i), text) for i, text in enumerate(texts)], [UNIGRAMS]).dropped
-    assert [drop.score for drop in dropped] == ([pytest.approx(similarity)] * 20 if similarity >= 0.8 else [])
-
-
 def test_the_named_partner_is_kept_and_as_similar_as_said() -> None:
     documents = planted_corpus(3)
     kept, dropped = apply_filters(documents, [CONFIG])
@@ -83,12 +73,6 @@ def test_the_named_partner_is_kept_and_as_similar_as_said() -> None:
     for drop in dropped:
         assert drop.duplicate_of in kept_ids
         assert drop.score == jaccard(hash_shingles(texts[drop.id], 5), hash_shingles(texts[drop.duplicate_of], 5))
-
-
-def test_a_chain_does_not_drop_what_is_like_nothing_kept() -> None:
-    chain = [" ".join(words(10 * i, 100)) for i in range(4)]  # neighbours 90 / 110, second neighbours 80 / 120
-    documents = [Document(str(i), text) for i, text in enumerate(chain)]
-    assert [(d.id, d.duplicate_of) for d in apply_filters(documents, [UNIGRAMS]).dropped] == [("1", "0"), ("3", "2")]
 
 
 def test_template_text_is_not_dropped_but_its_copies_are() -> None:
@@ -99,25 +83,6 @@ def test_template_text_is_not_dropped_but_its_copies_are() -> None:
     documents = [Document(str(i), text) for i, text in enumerate(texts + copies)]
     dropped = apply_filters(documents, [CONFIG]).dropped
     assert [(d.id, d.duplicate_of) for d in dropped] == [(str(600 + i), str(20 * i)) for i in range(30)]
-
-
-@pytest.mark.parametrize(
-    ("texts", "dropped"),
-    [
-        (("Bees fly.", "bees fly"), ["1"]),
-        (("Bees fly.", "Bees sleep."), []),
-        (("", ""), ["1"]),
-        (("Bees fly home at night.", "Bees fly home at night"), ["1"]),
-    ],
-)
-def test_texts_shorter_than_a_shingle_are_one_shingle(texts: tuple[str, ...], dropped: list[str]) -> None:
-    documents = [Document(str(i), text) for i, text in enumerate(texts)]
-    assert [d.id for d in apply_filters(documents, [CONFIG]).dropped] == dropped
-
-
-def test_the_same_documents_give_the_same_drops() -> None:
-    documents = planted_corpus(4)
-    assert apply_filters(documents, [CONFIG]) == apply_filters(documents, [CONFIG])
 
 
 def test_operating_points_reach_the_recall_with_the_most_rows() -> None:

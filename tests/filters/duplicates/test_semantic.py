@@ -57,18 +57,6 @@ def test_other_numbers_mean_something_else_unless_the_recipe_says_so() -> None:
     assert [drop.id for drop in apply_filters(texts, [alike]).dropped] == ["1"]
 
 
-def test_empty_texts_are_no_duplicates() -> None:
-    assert apply_filters(documents("", "", " \n"), [SEMANTIC]).dropped == []
-
-
-def test_long_texts_are_read_to_their_end() -> None:
-    other = (
-        LONG.rpartition("The 30th")[0] + "Then the beekeeper sold his house, and his debts were paid by the bank. " * 30
-    )
-    assert apply_filters(documents(LONG, other), [SemanticFilter(type="semantic", numbers=False)]).dropped == []
-    assert np.linalg.norm(embed_text(LONG)) == pytest.approx(1, abs=1e-5)
-
-
 def test_a_vector_does_not_depend_on_other_texts_of_the_call() -> None:
     embed_text.cache_clear()
     alone = embed_texts(["Bees gather nectar."])[0]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-import polars as pl
 import pytest
 from datasketch import MinHash, MinHashLSH
 
@@ -13,13 +12,10 @@ from benchmarks.corpus import PlantedCorpus
 from filters.duplicates.shingles import build_shingle_sets, hash_shingles
 from filters.duplicates.signatures import choose_operating_point, compute_signatures
 from filters.duplicates.similarity_join import (
-    MAX_RARE_DOCUMENTS,
-    SetPairs,
-    count_overlaps,
     find_near_duplicates,
     select_possible_duplicates,
 )
-from filters.ragged_arrays import DuplicateMatches, RaggedArray, compute_offsets
+from filters.ragged_arrays import DuplicateMatches
 from filters.text_normalization import normalize_words
 
 ODD_TEXTS = (
@@ -67,19 +63,6 @@ def test_many_texts_have_the_shingles_of_each(ngram: int) -> None:
     assert sets.sizes.tolist() == [len(hash_shingles(text, ngram)) for text in texts]
 
 
-def test_texts_may_come_from_a_list_a_series_or_one_by_one() -> None:
-    texts = [text for text in ODD_TEXTS if "\ud800" not in text]
-    ways = [build_shingle_sets(way, 2) for way in (texts, pl.Series(texts), iter(texts))]
-    assert all((way.values == ways[0].values).all() and (way.starts == ways[0].starts).all() for way in ways)
-
-
-def test_different_shingles_have_different_hashes() -> None:
-    texts = corpus(400, templated=False)
-    shingled = {shingle for own in sets_of(texts) for shingle in own}
-    hashed = {value for text in texts for value in hash_shingles(text, 5)}
-    assert len(shingled) - len(hashed) <= 3  # of 40,000 in 2^32: 0.2 expected
-
-
 @pytest.mark.parametrize("templated", [False, True])
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 1.0])
 def test_dropped_sets_equal_those_of_brute_force(templated: bool, threshold: float) -> None:
@@ -102,12 +85,6 @@ def test_recall_and_precision_on_planted_pairs(templated: bool) -> None:
         assert original < repeated
         assert original not in gone
         assert how_much == similarity(sets[repeated], sets[original]) >= 0.8
-
-
-@pytest.mark.parametrize("threshold", [0.7, 0.9])
-def test_compared_pairs_under_the_threshold_are_counted(threshold: float) -> None:
-    under = find_near_duplicates(build_shingle_sets(corpus(3000, templated=False), 5), threshold).under
-    assert under[: round(threshold * 50)].sum() == under.sum() > 5
 
 
 def common_words(seed: int) -> list[str]:
@@ -135,20 +112,6 @@ def test_half_of_a_thousand_texts_that_differ_by_a_word_are_dropped() -> None:
     assert set(repeats.original.tolist()) == {1}
 
 
-def test_a_part_goes_at_the_threshold_though_all_else_of_the_whole_is_rarer() -> None:
-    whole = [f"w{i}" for i in range(10)]
-    gone = [found([" ".join(whole), " ".join(whole[:part])], part / 10, ngram=1).repeated for part in range(1, 10)]
-    assert [one.tolist() for one in gone] == [[1]] * 9
-
-
-@pytest.mark.parametrize("count", [MAX_RARE_DOCUMENTS, MAX_RARE_DOCUMENTS + 1, MAX_RARE_DOCUMENTS + 2])
-def test_all_texts_that_share_a_shingle_with_the_first_are_dropped(count: int) -> None:
-    shared = " ".join(f"s{i}" for i in range(90))
-    repeats = found([f"{shared} {i}" for i in range(count)])
-    assert repeats.repeated.tolist() == list(range(1, count))
-    assert not repeats.original.any()
-
-
 NEAR, NEARER, LAST = "1 2 3 4 5 6 7 8 p q r", "3 4 5 6 7 8 9 10 s t", "1 2 3 4 5 6 7 8 9 10"
 
 
@@ -164,12 +127,6 @@ def test_the_original_is_the_nearest_kept_text_and_the_first_among_equals(
     texts: Sequence[str], original: int, similar: float
 ) -> None:
     assert [column.tolist() for column in found(texts, 0.5, ngram=1)[:3]] == [[2], [original], [similar]]
-
-
-def test_copies_of_a_dropped_text_repeat_the_kept_text() -> None:
-    text = " ".join(f"w{i}" for i in range(100))
-    texts = [text, f"{text} more", f"{text} more", "another text of more words than five", f"{text} more"]
-    assert [column.tolist() for column in found(texts)[:2]] == [[1, 2, 4], [0, 0, 0]]
 
 
 def clusters(texts: Sequence[str]) -> set[frozenset[str]]:
@@ -202,38 +159,6 @@ def test_a_second_run_drops_nothing(templated: bool) -> None:
     gone = set(found(texts).repeated.tolist())
     assert gone
     assert not found([text for i, text in enumerate(texts) if i not in gone]).repeated.size
-
-
-def test_every_run_drops_the_same() -> None:
-    texts = corpus(1000, templated=True)
-    assert all((a == b).all() for a, b in zip(found(texts), found(texts), strict=True))
-
-
-def test_a_long_row_among_short_ones() -> None:
-    chance = random.Random(1)
-    long = " ".join(str(chance.random()) for _ in range(540_000))
-    texts = ["short one", long, "x" * 3_000_000, "another short one", f"{long} end", "x" * 3_000_000 + "."]
-    assert len(long) > 10_000_000
-    assert [column.tolist() for column in found(texts)[:2]] == [[4, 5], [1, 2]]
-
-
-@pytest.mark.parametrize(
-    ("texts", "repeated"),
-    [([], []), ([""], []), (["", "..."], []), (["", "", "word", "Word!"], [1, 3]), (["é", "e\u0301"], [1])],
-)
-def test_texts_of_a_word_or_none(texts: list[str], repeated: list[int]) -> None:
-    assert found(texts).repeated.tolist() == repeated
-
-
-def test_overlaps_are_those_of_sets() -> None:
-    chance = random.Random(4)
-    sets = [chance.sample(range(1000), chance.randrange(1, 500)) for _ in range(60)]
-    flat = np.array([value * 4_000_037 % 2**32 for one in sets for value in one], dtype=np.uint32)
-    pairs = np.array(list(combinations(range(60), 2)))
-    counts = count_overlaps(
-        RaggedArray(flat, compute_offsets(np.array([len(one) for one in sets]))), SetPairs(pairs[:, 0], pairs[:, 1])
-    )
-    assert counts.tolist() == [len(set(sets[a]) & set(sets[b])) for a, b in pairs]
 
 
 @pytest.mark.parametrize("seed", [1, 7])

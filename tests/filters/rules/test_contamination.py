@@ -76,19 +76,6 @@ def test_a_drop_names_set_row_words_and_how_much_of_the_row_is_there(tmp_path: P
     )
 
 
-def test_words_do_not_run_on_from_question_to_answer(tmp_path: Path) -> None:
-    name = write_set(tmp_path, "maths.jsonl", [{"question": CLIPS}])
-    split = Document("a", " ".join(CLIPS.split()[10:]), asked=" ".join(CLIPS.split()[:10]))
-    assert apply_filters([split], [config(name)], tmp_path).dropped == []
-
-
-@pytest.mark.parametrize(("count", "dropped"), [(8, False), (10, True), (20, True)])
-def test_coverage_is_the_least_share_of_a_row(count: int, dropped: bool, tmp_path: Path) -> None:
-    name = write_set(tmp_path, "maths.jsonl", [{"question": CLIPS}])
-    result = apply_filters([Document("a", shared(CLIPS, count))], [config(name, ngram=8, coverage=0.5)], tmp_path)
-    assert bool(result.dropped) == dropped
-
-
 def test_reports_count_rows_and_documents_of_every_set(tmp_path: Path) -> None:
     maths = write_set(tmp_path, "maths.jsonl", [{"question": CLIPS}, {"question": SHORT}, {"question": TINY}])
     other = write_set(tmp_path, "other.jsonl", [{"text": CLIPS}])
@@ -193,13 +180,6 @@ def test_a_set_that_cannot_be_read_is_named(name: str, content: str | None, mess
         (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=message):
         apply_filters([Document("a", CLIPS)], [config(name)], tmp_path)
-
-
-def test_a_changed_set_is_read_again(tmp_path: Path) -> None:
-    name = write_set(tmp_path, "maths.jsonl", [{"question": TINY}])
-    assert apply_filters([Document("a", CLIPS)], [config(name)], tmp_path).dropped == []
-    write_set(tmp_path, name, [{"question": CLIPS}])
-    assert apply_filters([Document("a", CLIPS)], [config(name)], tmp_path).dropped != []
 
 
 def test_thinking_is_compared_like_an_answer(tmp_path: Path) -> None:

@@ -69,25 +69,6 @@ def test_other_languages_are_dropped_unless_they_are_wanted(code: str, text: str
     assert dropped(text, LanguageFilter(type="language", languages=("en", code))) == []
 
 
-def test_a_drop_names_the_likelier_language_and_the_probability() -> None:
-    (drop,) = apply_filters([Document("a", "Die Bienen sammeln den Nektar der Blüten.")], [ENGLISH]).dropped
-    assert drop.detail.startswith("de rather than en, which has a probability of 0.0")
-    assert drop.score is not None
-    assert drop.score < 0.2
-
-
-def test_code_is_ignored_when_the_language_is_identified() -> None:
-    german = "```\n# Die Bienen sammeln den Nektar der Blüten und tragen ihn in den Stock\n```\n"
-    assert dropped(f"{german}This program only has a comment in it.") == []
-    assert dropped(f"{german}Dieses Programm hat nur einen Kommentar.") == [RejectionReason.language]
-
-
-def test_texts_with_few_letters_are_kept() -> None:
-    text = "Die Bienen sammeln Nektar."  # 22 letters
-    assert dropped(text, LanguageFilter(type="language", min_letters=23)) == []
-    assert dropped(text, LanguageFilter(type="language", min_letters=22)) == [RejectionReason.language]
-
-
 def test_known_languages_have_the_codes_of_recipes() -> None:
     known = list_known_languages()
     assert {"en", "de", "no", "zh", "ja", "ar"} <= set(known)

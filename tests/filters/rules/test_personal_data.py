@@ -1,19 +1,17 @@
 """Personal data found, and what only looks like it; how often chance makes some; masks in text and in JSON."""
 
-import json
 import random
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from phonenumbers import PhoneNumberMatcher
 
-from core.config.filters import PersonalDataFilter, PersonalDataKind
+from core.config.filters import PersonalDataFilter
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.masks import TextMask, mask_text, mask_value
-from filters.rules.personal_data import FINDERS, PLACEHOLDERS, find_personal_data
+from filters.rules.personal_data import PLACEHOLDERS, find_personal_data
 
 PII = PersonalDataFilter(type="pii")
 DROP = PersonalDataFilter(type="pii", action="drop")
@@ -61,14 +59,6 @@ def test_personal_data_is_found_and_masked(text: str, kind: str, found: str) -> 
     assert text[place.start : place.end] == found
     (kept,), _ = apply_filters([Document("a", text)], [PII])
     assert kept.text == text.replace(found, PLACEHOLDERS[place.kind])
-
-
-def test_a_phone_number_is_found_after_many_invalid_numbers() -> None:
-    """The library itself gives up after 65,535 of them."""
-    only = PersonalDataFilter(type="pii", kinds=("phone",))
-    text = "01/02/2024\n" * 66_000 + "+1 650-253-0000"
-    assert [*PhoneNumberMatcher(text, None)] == []
-    assert [one.text for one in find_personal_data(text, only)] == ["+1 650-253-0000"]
 
 
 @pytest.mark.parametrize(
@@ -145,10 +135,6 @@ def test_masks_change_the_document_for_later_filters_and_are_returned() -> None:
     }
 
 
-def test_every_kind_that_a_recipe_can_name_is_there() -> None:
-    assert set(FINDERS) == set(PLACEHOLDERS) == set(get_args(PersonalDataKind))
-
-
 def test_the_detail_of_a_drop_contains_kinds_and_no_personal_data() -> None:
     given = [Document("a", "Mail anna@acme.io or bob@acme.io, 8.8.8.8."), Document("b", "Mail nobody.")]
     kept, (drop,) = apply_filters(given, [DROP])
@@ -175,20 +161,6 @@ def test_only_the_configured_kinds_are_found_and_regions_choose_the_numbers() ->
 )
 def test_masks_replace_whole_words_in_text_and_in_json(text: str, masked: str) -> None:
     assert mask_text(text, [TextMask("1.2.3.4", "[IP]")]) == masked
-
-
-def test_longer_masks_are_applied_before_those_inside_them() -> None:
-    masks = [TextMask("b@acme.io", "[EMAIL]"), TextMask("a-b@acme.io", "[OTHER]")]
-    assert mask_text("a-b@acme.io b@acme.io", masks) == "[OTHER] [EMAIL]"
-
-
-def test_a_number_in_json_text_becomes_a_text_and_the_rest_stays() -> None:
-    masks = [TextMask("4111111111111111", "[CARD]")]
-    value = {"a": ['{"card": 4111111111111111, "n": 1, "é": null}', 3, None], "b": "4111111111111111"}
-    masked = mask_value(value, masks)
-    assert masked == {"a": ['{"card": "[CARD]", "n": 1, "é": null}', 3, None], "b": "[CARD]"}
-    assert json.loads(masked["a"][0])["n"] == 1
-    assert mask_value('{ "n":  1 }', masks) == '{ "n":  1 }'
 
 
 @pytest.mark.parametrize(

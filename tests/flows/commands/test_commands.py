@@ -6,7 +6,6 @@ import re
 import shlex
 import signal
 import sys
-import tomllib
 from pathlib import Path
 
 import polars as pl
@@ -82,17 +81,6 @@ def test_each_mistake_is_one_sentence_and_the_right_code(
     assert out == ""
 
 
-def test_recipes_list_their_output(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = called(capsys, "recipes")
-    assert code == 0
-    assert "constrained-instructions\n  Short answers" in out
-
-
-def test_the_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    assert called(capsys, "--version") == (0, f"stillhouse {project['version']}\n", "")
-
-
 def test_the_help_groups_every_command_by_what_a_user_does(capsys: pytest.CaptureFixture[str]) -> None:
     panels = [TRY_PANEL, MAKE_PANEL, CLEAN_PANEL, STUDENT_PANEL, RELEASE_PANEL]
     code, out, _ = called(capsys, "--help")
@@ -143,22 +131,6 @@ def test_filter_keeps_rows_unchanged_and_reports_drop_reasons(
     ]
 
 
-def test_the_next_command_of_filter_works_when_pasted(
-    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"))
-    assert text.splitlines()[-1] == f"next: stillhouse assess {tmp_path}/out/kept.jsonl"
-    code, text, _ = called(capsys, *shlex.split(text.splitlines()[-1])[2:])
-    assert (code, text.splitlines()[0].partition(",")[0]) == (0, "collapse: inconclusive")
-    recipe = tmp_path / "mine.toml"
-    recipe.write_text(
-        f'name = "mine"\ncollapse.reference = "{REFERENCE}"\nseeds.path = "{PROJECT}/data/seeds/topics.jsonl"\n'
-        'teachers.main.model = "fake/writer"\n'
-    )
-    _, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "more"), "--recipe", str(recipe))
-    assert text.splitlines()[-1] == f"next: stillhouse assess {tmp_path}/more/kept.jsonl --reference {REFERENCE}"
-
-
 def test_assess_without_a_reference_measures_repetition(
     passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,22 +168,6 @@ def test_assess_without_a_reference_measures_repetition(
     assert [advice["cause"] for advice in found["advice"]] == ["copies", "unknown_writer"]
 
 
-def test_assess_suggests_to_drop_rows_only_where_rows_are_copies(
-    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    changes = {
-        "openers": [f"Here is the {text}" for text in passages[:600]],
-        "looping_documents": [f"{text} {text}" for text in passages[:600]],
-    }
-    for name, texts in changes.items():
-        source = written(tmp_path / f"{name}.jsonl", texts)
-        code, out, _ = called(capsys, "assess", source)
-        assert (code, out.splitlines()[0].partition(",")[0]) == (3, "collapse: found")
-        assert f"{name} " in out
-        assert out.splitlines()[-1] == f"next: stillhouse assess {source} --out {name}-assessment.html"
-
-
 STRICT_CHECK = """from stillhouse.checks import Options, Subject, check
 
 
@@ -225,29 +181,6 @@ def fragile(subject: Subject, options: Options) -> None:
     '''Breaks.'''
     raise KeyError("colour")
 """
-
-
-def test_a_preview_suggests_the_command_that_fits_its_outcome(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = ["--set", "seed=4", "--set", "teachers.main.faults={malformed=1}"]
-    code, _, err = called(capsys, "preview", "smoke", *settings)
-    assert code == 1
-    message, hint = err.splitlines()
-    assert message.startswith("error: smoke: none of 3 samples could be judged; most often contract:generator (3): ")
-    assert hint == "next: " + shlex.join(["stillhouse", "validate", "smoke", *settings, "--live"])
-    (tmp_path / "checks.py").write_text(BROKEN_CHECK)
-    check = f"verifiers=[{{type='fragile', path='{tmp_path / 'checks.py'}'}}]"
-    code, _, err = called(capsys, "preview", "smoke", "--set", check, "-n", "2")
-    message, hint = err.splitlines()
-    assert code == 1
-    assert message.endswith("most often contract:check 'fragile' broke (checks.py, line 5): KeyError: 'colour' (2)")
-    assert hint == "next: " + shlex.join(["stillhouse", "preview", "smoke", "--set", check, "-n", "2"])
-    (tmp_path / "strict.py").write_text(STRICT_CHECK)
-    settings[-1] = f"verifiers=[{{type='strict', path='{tmp_path / 'strict.py'}'}}]"
-    code, out, _ = called(capsys, "preview", "smoke", *settings)
-    assert code == 0
-    assert out.splitlines()[-1] == "next: " + shlex.join(["stillhouse", "preview", "smoke", *settings, "-n", "9"])
 
 
 def test_a_recipe_that_cannot_be_used_leaves_no_directory(
@@ -264,13 +197,6 @@ def test_a_recipe_that_cannot_be_used_leaves_no_directory(
     assert not (tmp_path / "data").exists()
     (tmp_path / "empty").mkdir()
     assert "empty: is a folder without a recipe.toml" in called(capsys, "run", "empty")[2]
-
-
-def test_filters_can_be_chosen(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    choice = 'filters=[{type="length",min_words=16}]'
-    code, text, _ = called(capsys, "filter", str(rows), "--out", str(tmp_path / "out"), "--set", choice, "--json")
-    assert code == 0
-    assert json.loads(text)["reasons"] == {"length": 1}
 
 
 def written(path: Path, texts: list[str]) -> str:
@@ -293,27 +219,6 @@ def test_assess_is_inconclusive_on_few_documents_and_exits_0(
     assert re.match(r"collapse: inconclusive, \d+ of about [\d,]+ documents vs real.jsonl; ", out)
     assert "the dataset has 60 documents with a word in them: assess at least" in " ".join(out.split())
     assert [path.suffix for path in (tmp_path / ".cache" / "nulls").iterdir()] == [".json"]
-
-
-def test_assess_names_the_units_and_refuses_a_reference_of_another_kind(
-    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    programs = [
-        f"def find_{i % 7}(rows_{i}):\n    return [row for row in rows_{i} if row > {i % 9}]" for i in range(120)
-    ]
-    source, real = written(tmp_path / "code.jsonl", programs[:40]), written(tmp_path / "real.jsonl", programs[40:])
-    prose, words = written(tmp_path / "prose.jsonl", passages[:100]), ["--runs-dir", str(tmp_path)]
-    page = tmp_path / "page.html"
-    _, out, _ = called(capsys, "assess", source, "--reference", real, "--out", str(page), *words)
-    assert re.match(r"collapse: inconclusive, \d+ of about [\d,]+ documents as code vs real.jsonl; ", out)
-    assert "share of tokens that only one document has" in out
-    assert "strange_words" not in out
-    assert "The most frequent first three tokens" in page.read_text()
-    _, out, _ = called(capsys, "assess", source, "--reference", prose, *words)
-    assert "the dataset is Python code and the reference" in out
-    assert "hapax_mass" not in out
-    _, out, _ = called(capsys, "assess", source, "--reference", real, "--kind", "prose", *words, "--json")
-    assert json.loads(out)["collapse"]["kind"] == "prose"
 
 
 def test_assess_exits_3_on_collapse_with_the_evidence(

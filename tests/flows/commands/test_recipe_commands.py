@@ -11,7 +11,6 @@ import pytest
 from core.config.recipe import build_recipe_identity
 from core.project_files import PROJECT
 from flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan
-from prompts import load_prompt
 from tests.flows.commands.test_commands import called
 
 SMOKE_VERDICT = "valid: 178 seeds for at most 60 candidates"
@@ -24,34 +23,6 @@ Path({mark!r}).write_text("ran")
 def own(subject: Subject, options: Options) -> None:
     '''Passes.'''
 """
-
-
-def test_validate_prints_the_verdict_first_then_what_the_recipe_does(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = called(capsys, "validate", "smoke", "--live")
-    lines = out.splitlines()
-    assert (code, lines[0], err) == (0, SMOKE_VERDICT, "")
-    assert "  teachers  main fake/writer" in lines
-    assert "  checks    constraints, on_topic" in lines
-    assert any(line.startswith("teacher main: fake/writer answers: keeps to a JSON schema") for line in lines)
-    assert lines[-1] == "next: stillhouse preview smoke"
-
-
-def test_validate_prints_every_problem_of_an_invalid_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["validate", "smoke", "--set", "samples=0", "--set", "sedds=1"]
-    problems = [
-        "samples: input should be greater than or equal to 1, not 0",
-        "sedds: unknown key, did you mean `seeds`?",
-    ]
-    code, out, err = called(capsys, *words)
-    first, *rest = out.splitlines()
-    assert (code, err, rest) == (2, "", [f"  {problem}" for problem in problems])
-    assert first.startswith("invalid: 2 problems in ")
-    code, out, _ = called(capsys, *words, "--json")
-    found = json.loads(out)
-    assert (code, found["valid"]) == (2, False)
-    assert [f"{one['where']}: {one['what']}" for one in found["problems"]] == problems
-    code, out, err = called(capsys, *words, "--resolved")
-    assert (code, out, problems[0] in err) == (2, "", True), "no TOML on stdout"
 
 
 def test_a_seed_that_cannot_be_used_makes_the_recipe_invalid(
@@ -131,24 +102,6 @@ def test_what_a_new_recipe_suggests_in_comments_is_valid(
     assert (recipe.student is None) == (base.student is not None)
 
 
-def test_a_recipe_with_quotas_keeps_its_seeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A few rows may lack a category."""
-    monkeypatch.chdir(tmp_path)
-    Path("seeds").mkdir()
-    rows = [{"topic": f"t{i}", "words": ["w"], "category": "rare" if i == 39 else "often"} for i in range(40)]
-    Path("seeds/seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("theirs.toml").write_text(
-        'name = "theirs"\nextends = "smoke"\n[quotas]\nby = "category"\nkeep = { rare = 1, often = 2 }\n'
-        '[seeds]\npath = "seeds/seeds.jsonl"\n'
-    )
-    code, out, _ = called(capsys, "new", "mine", "--from", "theirs.toml")
-    assert (code, "seeds.jsonl" in out) == (0, False)
-    code, out, _ = called(capsys, "validate", "mine")
-    assert (code, out.splitlines()[0]) == (0, "valid: 40 seeds for at most 60 candidates")
-
-
 def test_a_hostile_recipe_writes_nothing_into_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,17 +133,6 @@ def test_a_new_folder_runs_from_preview_on(
     assert "stilts" in out
 
 
-def test_preview_prints_the_request_role_by_role(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = called(capsys, "preview", "smoke", "-n", "1")
-    assert code == 0
-    prompt = load_prompt("constrained_instructions", "generator")
-    request = out[out.index("\n  generator ") :].partition("\n  critic ")[0]
-    roles = [line.strip() for line in request.splitlines() if line.startswith("    ") and "|" not in line]
-    assert roles == [*(message.role for message in prompt.messages), "reply"]
-    assert roles[0] == "system"
-    assert prompt.messages[0].content.split(",")[0] in request
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -212,19 +154,6 @@ def test_new_refuses_in_one_sentence_and_writes_nothing(
     assert err.startswith(f"error: {sentence}")
     assert [str(file) for file in Path().rglob("*")] == ["full", "full/file"]
     assert Path("full/file").read_text() == "mine"
-
-
-def test_new_takes_an_empty_folder_and_prints_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("smoke").mkdir()
-    code, out, _ = called(capsys, "new", "mine", "--from", "grounded-qa", "--out", "smoke", "--json")
-    found = json.loads(out)
-    assert (code, found["folder"]) == (0, "./smoke"), "not the built-in recipe"
-    assert "documents/kettle.md" in found["files"]
-    assert all((tmp_path / "smoke" / file).is_file() for file in found["files"])
-    assert load_recipe_plan("./smoke").recipe.name == "mine"
 
 
 def test_new_from_a_file_runs_no_check_of_it_and_names_its_program(

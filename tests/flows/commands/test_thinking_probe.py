@@ -63,26 +63,6 @@ def test_thinking_that_cannot_be_switched_off_is_a_fault_only_for_an_agent_that_
     assert 'thinks although agents.critic.reasoning = "off"' in err
 
 
-def test_without_reasoning_in_the_recipe_thinking_is_not_probed(capsys: pytest.CaptureFixture[str]) -> None:
-    server = ThinkingServer(thoughts="")
-    code, out, _ = validate(capsys, server)
-    assert (code, "thinking" in out, len(server.bodies)) == (0, False, 4)
-
-
-def test_a_teacher_that_thinks_without_being_asked_to_needs_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = validate(capsys, ThinkingServer(thoughts="hm " * 200))
-    assert code == 1
-    assert "thinks by default, and no tokens are set for it; set reasoning in the tables of its agents" in err
-
-
-def test_thinking_that_leaves_no_room_for_a_prompt_is_found_without_a_call(capsys: pytest.CaptureFixture[str]) -> None:
-    local = ["--set", "teachers.main={model='local/smollm2-135m'}"]
-    code, out, _ = called(capsys, "validate", "smoke", *local, *ASKING)
-    assert code == 2
-    assert "1,184 tokens of thinking and reply leave no room for a prompt in slot_tokens = 1536; set" in out
-    assert "teachers.main.slot_tokens to 2208 or more" in out
-
-
 @pytest.mark.parametrize(
     ("reasoning", "options", "rejected"),
     [("1500", "", True), ("1500", ", engine={reasoning_parser='qwen3'}", False),

@@ -1,7 +1,6 @@
 """The dataset as others read it: every form through `datasets` and polars, from samples as a run leaves them."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import pytest
 
 from core.config.recipe import Recipe
 from core.errors import RecipeError
-from core.runs.records import RunManifest, RunState
+from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
 from core.storage.sample_files import build_message_type, write_samples
 from core.thinking import escape_thinking_tags, join_thinking, split_thinking
 from flows.data.curated_run import read_kept_rows, split_rows
-from flows.data.dataset_formats import convert_to_alpaca, convert_to_sharegpt, count_prompt_turns, place_thinking
+from flows.data.dataset_formats import count_prompt_turns, place_thinking
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.rows.row_forms import read_row_conversation
 from flows.run import stages
@@ -134,18 +133,6 @@ def test_conversations_without_tools_come_back_in_every_form(tmp_path: Path) -> 
     assert [turn["value"] for turn in sharegpt["s-000000"]] == [message.content for message in PLAIN]
 
 
-def test_jsonl_has_the_rows_of_the_parquet(tmp_path: Path) -> None:
-    made = Dataset(tmp_path, [sample(0, PLAIN), sample(1, WITH_SYSTEM, reasoning="Why\nnot?"), sample(2, CALLING)], ALL)
-    assert {name: made.lines(name) for name in ALL} == {name: made.rows(name) for name in ALL}
-
-
-def test_polars_reads_plain_conversations_as_lists_of_role_and_content(tmp_path: Path) -> None:
-    made = Dataset(tmp_path, [sample(0, PLAIN), sample(1, WITH_SYSTEM)], ["messages"], jsonl=False)
-    rows = pl.concat(pl.read_parquet(made.run.dataset / f"{side}.parquet") for side in ("train", "validation"))
-    assert rows.schema == {"id": pl.String, "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String}))}
-    assert sorted(f.name for f in made.run.dataset.iterdir()) == ["README.md", "train.parquet", "validation.parquet"]
-
-
 def test_tool_calls_are_read_back_in_openai_form_without_empty_keys(tmp_path: Path) -> None:
     """Chat templates ask whether a turn has `tool_calls`, and fail on None."""
     call = ToolCall(name="set_light", arguments={"room": "yard", "level": 1.0})
@@ -174,11 +161,6 @@ def test_tools_are_in_the_system_message_or_in_a_column(written: bool, tmp_path:
     assert (rows["s-000000"].get("tools") is None) == written
 
 
-def test_a_column_of_the_seeds_that_is_called_tools_offers_no_tools(tmp_path: Path) -> None:
-    one = sample(0, PLAIN).model_copy(update={"seed": Seed(id="s-000000", data={"tools": ["a hammer"]})})
-    assert all("tools" not in row for row in Dataset(tmp_path, [one], ["messages"]).rows())
-
-
 def test_rows_that_a_form_cannot_hold_are_omitted_and_counted(tmp_path: Path) -> None:
     mixed = [*CALLING[:2], CALLING[2].model_copy(update={"content": "One moment."}), *CALLING[3:]]
     odd = turns_of(("user", "a"), ("user", "b"), ("assistant", "c"))
@@ -195,24 +177,6 @@ def test_rows_that_a_form_cannot_hold_are_omitted_and_counted(tmp_path: Path) ->
     assert made.missing == []
 
 
-def test_a_form_without_rows_is_reported_as_missing(tmp_path: Path) -> None:
-    made = Dataset(tmp_path, [sample(0, CALLING), sample(1, CALLING)], ["messages", "alpaca"])
-    assert made.missing == [
-        "alpaca can hold none of the kept samples: they call tools or have images, or their turns do not alternate"
-    ]
-
-
-def test_calls_are_separate_turns_in_sharegpt() -> None:
-    two = CALLING[2].model_copy(update={"tool_calls": CALLING[2].tool_calls * 2})
-    flat = [{**one, "tool_calls": None} for one in plain_turns(CALLING)]
-    flat[2]["tool_calls"] = json.dumps([call.model_dump() for call in two.tool_calls])
-    made = convert_to_sharegpt(flat)
-    assert made is not None
-    assert [turn["from"] for turn in made["conversations"]] == ["system", "human", "function_call", "tool", "gpt"]
-    assert json.loads(made["conversations"][2]["value"])[1]["arguments"]["room"] == "hall"
-    assert convert_to_alpaca(flat) is None
-
-
 def test_reasoning_is_a_column_where_any_sample_has_it(tmp_path: Path) -> None:
     made = Dataset(tmp_path, [sample(0, PLAIN, reasoning="First, ünïcode."), sample(1, WITH_SYSTEM)], ALL)
     for name in ALL:
@@ -221,19 +185,6 @@ def test_reasoning_is_a_column_where_any_sample_has_it(tmp_path: Path) -> None:
     assert "`reasoning`" in (made.run.dataset / "README.md").read_text()
     without = Dataset(tmp_path / "without", [sample(0, PLAIN, steps=3), sample(1, WITH_SYSTEM)], ["messages"])
     assert set(without.rows()[0]) == {"id", "messages"}
-
-
-def test_a_run_that_kept_nothing_has_empty_files_and_a_card_that_names_none(tmp_path: Path) -> None:
-    """`datasets` cannot load a split without rows."""
-    made = Dataset(tmp_path, [], ALL)
-    assert pl.read_parquet(made.run.dataset / "alpaca" / "validation.parquet").is_empty()
-    assert "configs:" not in (made.run.dataset / "README.md").read_text()
-    assert made.missing == []
-
-
-def test_a_split_without_rows_is_not_named_so_that_the_rest_loads(tmp_path: Path) -> None:
-    made = Dataset(tmp_path, [sample(0, PLAIN)], ["messages", "alpaca"])
-    assert list(made.load("alpaca")) == ["train"]
 
 
 @pytest.mark.parametrize(
@@ -249,19 +200,6 @@ def test_a_split_without_rows_is_not_named_so_that_the_rest_loads(tmp_path: Path
 )
 def test_a_prompt_ends_with_the_last_question(roles: list[str], count: int) -> None:
     assert count_prompt_turns(roles) == count
-
-
-def test_packaging_again_replaces_the_dataset(tmp_path: Path) -> None:
-    made = Dataset(tmp_path, [sample(0, PLAIN), sample(1, WITH_SYSTEM)], ALL)
-    only = made.recipe.model_copy(update={"dataset": recipe_of().dataset})
-    stages.write_dataset(made.run, made.manifest, only, made.parts)
-    assert [form.name for form in made.manifest.formats] == ["messages"]
-    assert sorted(f.name for f in made.run.dataset.iterdir()) == [
-        "README.md",
-        "messages",
-        "train.parquet",
-        "validation.parquet",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -281,16 +219,6 @@ def test_an_impossible_dataset_is_rejected_with_the_recipe(settings: list[str], 
     with pytest.raises(RecipeError) as caught:
         load_recipe_plan("smoke", settings)
     assert problem in str(caught.value)
-
-
-def test_the_run_card_lists_forms_only_if_there_are_several(tmp_path: Path) -> None:
-    one = Dataset(tmp_path / "one", [sample(0, PLAIN), sample(1, WITH_SYSTEM)], ["messages"])
-    one.manifest.state = RunState.done
-    assert f"dataset   {one.run.dataset}\n" in format_run_card(one.manifest, one.run)
-    two = Dataset(tmp_path / "two", [sample(0, PLAIN), sample(1, WITH_SYSTEM)], ["messages", "alpaca"])
-    assert re.search(r"messages 2\s+alpaca 2", format_run_card(two.manifest, two.run)), (
-        "on a line or, after a long path, on two"
-    )
 
 
 QWEN3_TURNS = """{%- set ns = namespace(last=-1) %}{%- for message in messages %}{%- if message.role == 'user' %}
@@ -395,13 +323,6 @@ def test_turns_with_calls_and_images_carry_thinking_too(form: str, key: str, tmp
     plain = Dataset(tmp_path / "plain", samples, ["messages", "alpaca", "sharegpt"])
     assert "Which room?" not in "".join(file.read_text() for file in plain.run.dataset.rglob("*.jsonl"))
     assert [form.left_out for form in plain.manifest.formats] == [0, 2, 1], "images are left out of the other two"
-
-
-def test_a_form_without_a_field_for_thinking_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"alpaca and sharegpt have no field for thinking; set \"tags\""):
-        recipe_of(dataset={"formats": ["alpaca", "messages", "sharegpt"], "thinking": "field"})
-    with pytest.raises(ValueError, match=r"dataset\.thinking"):
-        recipe_of(dataset={"thinking": True})
 
 
 def test_rows_of_files_with_and_without_thinking_are_joined_and_split_by_the_same_prompts(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Mixtures on random lineages: sides and minimum shares are kept under every policy."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -94,16 +93,6 @@ def test_a_budget_draws_each_kind_in_proportion_and_holds_a_row_out_if_possible(
     for found in ids:
         assert tuple(sum(name.startswith(f"{kind}-") for name in found) for kind in kinds) == drawn
     assert ids[0] != ids[1], "another seed draws others"
-
-
-def test_lines_of_real_text_stay_lines(tmp_path: Path) -> None:
-    text = "def half(x):\n    if x < 0:\n        return None\n    return x / 2"
-    (tmp_path / "real.jsonl").write_text(json.dumps({"text": text}) + "\n")
-    question, answer = (turn["content"] for turn in read_real_rows(tmp_path / "real.jsonl")["messages"][0])
-    given = question.removeprefix("Go on with this text: ")
-    assert text.startswith(given)
-    assert text.endswith(answer)
-    assert text[len(given) : -len(answer)].isspace()
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,13 @@ import pytest
 
 from core.errors import UsageError
 from core.runs.records import FormatRecord
-from core.storage.image_files import store_sample_images
-from core.storage.sample_files import build_message_type, flatten_message, write_samples
+from core.storage.sample_files import build_message_type, flatten_message
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import build_hub_features, count_images, format_dataset, format_json_lines
 from flows.data.image_columns import write_parquet_with_images
 from flows.rows.dataset_rows import read_dataset_conversations
 from flows.rows.row_forms import build_row_document
-from tests.core.storage.test_image_files import PIXEL, build_sample
+from tests.core.storage.test_image_files import PIXEL
 from tests.flows.report.test_run_report import RECIPE, manifest
 
 DIGEST = "0f" + "1" * 62
@@ -100,23 +99,3 @@ def test_json_lines_have_the_url_of_each_image() -> None:
         "completion": [{"role": "assistant", "content": [{"type": "text", "text": "A pixel."}]}],
         "images": [f"data:{NAME}"],
     }
-
-
-@pytest.mark.parametrize("name", ["alpaca", "sharegpt"])
-def test_a_form_of_text_alone_holds_no_row_with_images(name: str) -> None:
-    form = format_dataset(name, [build_rows([NAME]), build_rows([NAME])])
-    assert (sum(map(len, form.parts)), form.left_out) == (0, 2)
-
-
-def test_images_on_the_web_stay_urls_in_json_text() -> None:
-    form = format_dataset("messages", [build_rows(["https://example.com/a.png"], [NAME]), build_rows([NAME])])
-    assert "images" not in form.parts[0].columns
-    assert "https://example.com/a.png" in form.parts[0]["messages"][0][0]
-
-
-def test_a_samples_file_holds_names_alone(tmp_path: Path) -> None:
-    from core.storage.image_files import format_png_url
-
-    write_samples(tmp_path / "s.parquet", [store_sample_images(tmp_path, build_sample(format_png_url(PIXEL)))])
-    ((message, _),) = pl.read_parquet(tmp_path / "s.parquet")["messages"].to_list()
-    assert [len(name) for name in message["images"]] == [len(NAME)]

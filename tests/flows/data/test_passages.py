@@ -24,12 +24,6 @@ def test_no_text_is_lost_and_no_passage_is_too_long(text: str, most: int) -> Non
     assert all(count_passage_words(passage) <= most for passage in passages)
 
 
-def test_text_without_spaces_is_split_at_its_sentences() -> None:
-    sentence = "這個軟體包包含文件和範例。"
-    assert list(split_into_passages(sentence * 6, 14)) == [f"{sentence} {sentence}"] * 3
-    assert max(map(len, split_into_passages("x" * 100_000, 50))) <= 50 * 12
-
-
 CODE = '''
 import sys
 
@@ -62,8 +56,3 @@ def test_functions_and_methods_are_whole_programs(end: str) -> None:
     assert names == ["first", "second", "third"]
     assert functions[0].startswith("@decorated(")
     assert functions[1].startswith("def second")
-
-
-@pytest.mark.parametrize("text", ["no python", "x = 1", "def broken(:", "(" * 100_000, "\0"])
-def test_what_is_no_function_gives_none(text: str) -> None:
-    assert split_into_functions(text) == []

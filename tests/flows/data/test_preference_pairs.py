@@ -16,13 +16,12 @@ import pytest
 from agents.families import FAMILIES
 from agents.families.constrained_instructions import ConstrainedOptions
 from agents.planning.seeds import RunSeeds
-from core.config.recipe import Recipe, recipe_digest
+from core.config.recipe import Recipe
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir, open_run
 from core.sample import (
     AgentTurn,
     Critique,
-    Message,
     RejectionReason,
     Sample,
     SampleStatus,
@@ -203,24 +202,6 @@ def test_every_pair_of_random_runs_has_one_prompt_and_a_worse_answer(number: int
     assert record.paired == len(possible)
 
 
-def test_an_earlier_revision_is_parsed_from_its_last_reply() -> None:
-    one = sample(0, ["bees and so on and on", "Bees hum."], [verdict(0, passed=False), verdict(1, passed=True)])
-    repaired = one.model_copy(
-        update={"turns": [turn(0, '{"answer": '), turn(0, reply(" Too long. "), 1), *one.turns[1:]]}
-    )
-    [pair] = found([repaired]).pairs
-    assert (pair.chosen.id, pair.rejected.id) == ("s-000000", "s-000000/0")
-    assert pair.rejected.response == [Message(role="assistant", content="Too long.")]
-    assert pair.difference == "max_words: max_words of revision 0"
-    unread = one.model_copy(update={"turns": [turn(0, "no JSON"), *one.turns[1:]]})
-    assert found([unread]).pairs == []
-
-
-def test_failed_samples_are_in_no_pair() -> None:
-    failed = dropped(1, "honey is sweet", state=SampleStatus.failed, reason=RejectionReason.contract)
-    assert found([kept(0, "Bees hum."), failed]).pairs == []
-
-
 @pytest.mark.parametrize(
     ("text", "alike"),
     [
@@ -247,37 +228,6 @@ def test_a_lower_score_counts_only_where_both_passed_all_checks() -> None:
     )
     assert found([good, unverified]).pairs == []
     assert ids(found([good, unverified], verifiers=[])) == [("s-000000", "s-000001")], "no check, so none to come to"
-
-
-@pytest.mark.parametrize(("margin", "pairs"), [(1.0, 1), (1.01, 0)])
-def test_a_gap_as_wide_as_the_margin_makes_a_pair(margin: float, pairs: int) -> None:
-    """In floating point, 13/3 - 10/3 is less than 1."""
-    good = kept(0, "Bees hum at dawn.", critiques=[critique(0, 5, 4, 4)])
-    fair = kept(1, "Some insects.", critiques=[critique(0, 4, 3, 3)])
-    assert len(found([good, fair], preference={"margin": margin}).pairs) == pairs
-
-
-def test_a_failed_check_is_clearer_than_a_score_and_two_are_clearer_than_one() -> None:
-    good = kept(0, "Bees hum at dawn.", critiques=[critique(0, 5)])
-    dull = kept(1, "Some insects.", critiques=[critique(0, 1)])
-    once = dropped(2, "honey honey honey")
-    twice = sample(
-        3, ["tea"], [verdict(0, passed=False), verdict(0, passed=False, check="on_topic")],
-        state=SampleStatus.dropped, reason=RejectionReason.verifier,
-    )  # fmt: skip
-    samples = [good, dull, once, twice]
-    assert ids(found(samples)) == [("s-000000", "s-000003")]
-    assert ids(found(samples, preference={"pairs_per_prompt": 2})) == [
-        ("s-000000", "s-000002"),
-        ("s-000000", "s-000003"),
-    ]
-    assert ("s-000000", "s-000001") in ids(found(samples, preference={"pairs_per_prompt": 3}))
-
-
-def test_a_kept_sample_that_failed_a_check_is_not_preferred() -> None:
-    """The baselines keep such samples."""
-    voted_in = dropped(0, "Bees hum.", state=SampleStatus.kept, reason=None, detail="")
-    assert found([voted_in, dropped(1, "honey honey")]).pairs == []
 
 
 def test_conversations_pair_only_where_all_before_the_last_question_is_the_same() -> None:
@@ -309,18 +259,6 @@ def test_conversations_pair_only_where_all_before_the_last_question_is_the_same(
     assert [message.content for message in pair.rejected.response] == ["Tea is nice."]
 
 
-def test_a_prompt_of_two_seeds_has_no_more_pairs_than_a_prompt_of_one() -> None:
-    same = [seed_of(number, same=True) for number in range(8)]
-    samples = [
-        kept(0, "Bees hum.", seed=same[0]), dropped(1, "honey honey", seed=same[1]),
-        kept(4, "Bees dance.", seed=same[4]), dropped(5, "tea tea", seed=same[5]),
-    ]  # fmt: skip
-    made = found(samples)
-    assert ids(made) == [("s-000000", "s-000001")]
-    assert made.prompts == 1
-    assert len(found(samples, preference={"pairs_per_prompt": 2}).pairs) == 2
-
-
 def rows_of(samples: Sequence[tuple[str, str]]) -> pl.DataFrame:
     """Kept rows of an id and a prompt each."""
     talk = [[{"role": "user", "content": prompt}, {"role": "assistant", "content": "x"}] for _, prompt in samples]
@@ -344,17 +282,6 @@ def test_no_seed_and_no_prompt_is_on_both_sides_of_a_split(number: int) -> None:
     if len({index // per_seed for index in indexes}) == count == len({*prompts.values()}) > 1:
         assert len(validation) == max(1, min(round(count * share), count - 1))
     assert split_rows(kept, share, number, per_seed).validation.equals(validation)
-
-
-def test_consecutive_samples_share_a_seed_as_set_in_the_recipe() -> None:
-    one, four = (
-        load_recipe_plan("smoke", ["samples=12"]),
-        load_recipe_plan("smoke", ["samples=12", "answers_per_seed=4"]),
-    )
-    assert recipe_digest(one.recipe, {}) != recipe_digest(four.recipe, {})
-    single, shared = RunSeeds(one, "0" * 16), RunSeeds(four, "0" * 16)
-    assert [seed.data for seed in shared] == [single[number // 4].data for number in range(12)]
-    assert [seed.id for seed in shared] == [seed.id for seed in single]
 
 
 def test_a_run_of_pairs_from_seeds_to_files(tmp_path: Path) -> None:
@@ -404,11 +331,3 @@ def test_a_run_without_a_pair_reports_it(tmp_path: Path, samples: list[Sample], 
     manifest = RunManifest(run=run.name, digest="0" * 16, started="2026-11-25T01:41:12+00:00")
     [missing] = stages.write_dataset(run, manifest, recipe_of(), split_rows(read_kept_rows(run), 0.1, 7, 4))
     assert sentence in missing
-
-
-def test_the_shipped_recipe_makes_pairs_and_no_student() -> None:
-    recipe = load_recipe_plan("preference-pairs").recipe
-    assert recipe.dataset.formats[0] == "preference"
-    assert recipe.answers_per_seed > 1
-    assert recipe.student is None
-    assert recipe.samples % recipe.answers_per_seed == 0

@@ -11,14 +11,11 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from agents.planning.seeds import RunSeeds
-from agents.studies.held_out_evaluation import held_out_seeds
-from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
-from core.errors import ProviderError, UsageError
+from core.errors import ProviderError
 from core.intervals import estimate_share
 from core.sample import Message, TokenUsage, conversation_digest
-from core.storage.fitted_images import decode_image_url, fit_image
+from core.storage.fitted_images import decode_image_url
 from core.weights.gguf_header import ImageLimits
 from flows.evaluate.dataset_evaluation import select_held_out_rows
 from flows.evaluate.picture_evaluation import (
@@ -28,7 +25,6 @@ from flows.evaluate.picture_evaluation import (
     ask_arms,
     build_picture_evaluation,
     format_picture_evaluation,
-    prepare_picture_evaluation,
 )
 from flows.evaluate.picture_questions import (
     PictureQuestion,
@@ -40,9 +36,6 @@ from flows.evaluate.picture_questions import (
 )
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.rows.row_images import embed_stored_images, read_seen_conversation
-from flows.run.dataset_distillation import distill_dataset
-from flows.run.pipeline import open_run_context
-from flows.run.run_preparation import prepare_run
 from flows.terminal.console import CommandSession
 from students.output.student_folder import (
     TRAINED_IMAGES_FILE,
@@ -52,7 +45,6 @@ from students.output.student_folder import (
 )
 from teachers.base import TeacherReply
 from tests.flows.commands.test_commands import called
-from tests.students.conftest import quiet
 from tests.support.colored_pictures import QUESTION, ask_color, color_conversations, draw_square, write_rows
 
 LIMITS = ImageLimits(16, 64)
@@ -82,19 +74,6 @@ def test_no_result_is_read_or_printed_without_its_blind_arm() -> None:
             ValidationError, match=f"the arm '{missing}' is missing, and without it a pass rate may be guessed"
         ):
             PictureEvaluation(**facts, arms=rest)
-
-
-def test_blanks_and_shuffled_pictures_are_others_of_the_right_form() -> None:
-    questions = list_questions(20)
-    blanks, others = draw_blanks(questions, LIMITS.patch), shuffle_pictures(questions, "seed")
-    for question, white, other in zip(questions, blanks, others, strict=True):
-        assert (white.columns, white.rows) == (question.picture.columns, question.picture.rows)
-        assert len({question.picture.png, white.png, other.png}) == 3
-        shown = question.show(white)[0].images[0]
-        assert fit_image(decode_image_url(shown), *LIMITS) == white
-    assert {picture.png for picture in others} == {question.picture.png for question in questions}
-    with pytest.raises(UsageError, match="1 different pictures are too few"):
-        shuffle_pictures([questions[0], questions[0]], "seed")
 
 
 def test_rows_that_ask_nothing_about_one_picture_are_named() -> None:
@@ -155,17 +134,6 @@ def test_a_question_without_a_reply_is_left_out_of_all_arms() -> None:
     ]
     with pytest.raises(ProviderError, match="student: 20 questions asked, and none received a reply in all arms"):
         build_picture_evaluation(task, "rows.jsonl", found, ask(1.0))
-
-
-def test_a_named_recipe_asks_seeds_after_those_of_the_students_run(tmp_path: Path) -> None:
-    with open_run_context(prepare_run("charts", ["samples=230"], str(tmp_path), resume=False)) as context:
-        student, used = context.run.student, len(RunSeeds(context.plan, context.manifest.digest))
-    assert used == 230
-    for named in (None, load_recipe_plan("charts"), load_recipe_plan("charts", ["samples=400"])):
-        task = prepare_picture_evaluation(student, named, None, 3, "q8_0", tmp_path)
-        assert task.plan
-        first = 400 if named and named.recipe.samples == 400 else 230
-        assert [seed.index for seed in held_out_seeds(task.plan, 3)] == [first, first + 1, first + 2]
 
 
 @pytest.mark.slow
@@ -257,14 +225,3 @@ def test_evaluate_asks_with_its_picture_blind_and_with_another(
     )[1]
     unseen = sum(set(learned[1]).isdisjoint(digest_images([turns])) for turns in color_conversations(320, 0))
     assert json.loads(seen)["questions"] == unseen > 20, "the rows of its training are left out"
-
-
-def test_images_that_nothing_sees_are_refused_before_training(tmp_path: Path) -> None:
-    pictured = write_rows(tmp_path / "pictured.jsonl", 3, 0)
-    with pytest.raises(UsageError, match="conversation 1 has an image, and this student reads text alone"):
-        distill_dataset(pictured, tmp_path / "student", StudentConfig(), 1, quiet)
-    plain = tmp_path / "plain.jsonl"
-    line = json.dumps({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]})
-    plain.write_text(f"{line}\n{line}\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="no conversation has an image; leave out --set images"):
-        distill_dataset(plain, tmp_path / "student", StudentConfig.model_validate({"images": {}}), 1, quiet)

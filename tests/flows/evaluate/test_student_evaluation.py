@@ -14,12 +14,12 @@ from core.config.students import StudentConfig
 from core.intervals import IntervalEstimate
 from core.runs.run_dir import RunDir, open_run
 from core.runs.student_records import PairedComparison
-from core.sample import Message, conversation_digest
+from core.sample import conversation_digest
 from core.storage.atomic_files import write_parquet
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.evaluate.dataset_evaluation import DatasetEvaluation
 from flows.evaluate.evaluation_card import format_student_evaluation
-from flows.evaluate.student_evaluation import evaluate_student, loss_notes, prepare_student_evaluation
+from flows.evaluate.student_evaluation import evaluate_student, prepare_student_evaluation
 from flows.evaluate.student_results import (
     EvaluatedAnswer,
     EvaluationExample,
@@ -30,7 +30,6 @@ from flows.evaluate.student_results import (
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.report.run_report import write_run_report
 from flows.terminal.console import CommandSession
-from students.comparison.text_losses import measure_folder_loss
 from students.training.student_training import train_student
 from tests.flows.commands.test_commands import called
 from tests.flows.terminal.test_closing_card import PANEL
@@ -141,22 +140,6 @@ def test_each_mistake_is_one_sentence(
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err
-
-
-def test_a_loss_counts_excluded_conversations_by_reason(tmp_path: Path) -> None:
-    tokenizer, talk = tiny_tokenizer(), conversations()
-    folder = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "tiny")
-    silent = [Message(role="user", content="Hello?"), Message(role="assistant", content=" ")]
-    loss = measure_folder_loss(folder, [*talk, silent], 256)
-    assert loss.left_out == {"the assistant says nothing": 1}
-    assert loss.conversations == len(talk)
-    nothing = measure_folder_loss(folder, talk, 3)
-    assert nothing.nats_per_token is None
-    assert list(loss_notes(nothing, "held-out conversation", 3)) == [
-        "12 held-out conversations longer than the student's max_tokens = 3, truncated as in training: the loss covers the "
-        "tokens before it.",
-        "No loss of 12 of 12 held-out conversations (the assistant's part lies behind max_tokens: 12).",
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """A request of the run, of an earlier release or of a real row is never asked as held out."""
 
-from pathlib import Path
-
 import pytest
 
 from agents.planning.seeds import RunSeeds
@@ -60,13 +58,3 @@ def test_requests_of_earlier_releases_and_real_rows_are_used(generations: tuple[
     assert "Name a bird." in used
     assert notes == []
     assert collect_used_requests(None, plan, notes.append) == set()
-
-
-def test_a_missing_release_is_reported(generations: tuple[RunDir, RunDir], tmp_path: Path) -> None:
-    copy = RunDir(tmp_path / "elsewhere" / generations[1].name)
-    copy.path.parent.mkdir()
-    copy.path.symlink_to(generations[1].path)
-    plan = load_student_plan(generations[1].student, generations[1], generations[1].path.parent)
-    notes: list[str] = []
-    assert collect_used_requests(copy, plan, notes.append)
-    assert "there is no such release" in notes[0]

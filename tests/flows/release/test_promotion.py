@@ -29,7 +29,6 @@ from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_refusals
 from flows.release.release_creation import create_release, format_created_release
 from flows.run.run_preparation import PreparedRun, plan_next_run, prepare_run
-from flows.run.stages import count_reviews
 from tests.flows.commands.test_commands import called
 from tests.flows.data.test_dataset_mixture import prompts_of, rows_of
 from tests.flows.release.test_release_kills import check_clean, content, ended, start, steps_of
@@ -331,23 +330,6 @@ def test_verification_that_became_weaker_is_named(settings: list[str], missing: 
     assert missing is None or found[0].startswith(missing)
 
 
-def test_a_changed_check_file_and_an_own_critic_prompt_are_named(tmp_path: Path) -> None:
-    def describe(prompt: str | None, words: int) -> Any:
-        check = 'from agents.checks import *\n\n@check(\'mine\')\ndef mine(subject):\n    """It is mine."""\n'
-        (tmp_path / "mine.py").write_text(check + f"    return build_finding('mine', True, '{words}')\n")
-        (tmp_path / "prompts").mkdir(exist_ok=True)
-        (tmp_path / "prompts" / "generator.md").write_text("## user\nWrite about {{topic}}.\n")
-        if prompt:
-            (tmp_path / "prompts" / "critic.md").write_text(prompt)
-        settings = [f'verifiers=[{{type="mine",path="{tmp_path}/mine.py"}}]', f"prompts={tmp_path}/prompts"]
-        return describe_plan_verification(load_recipe_plan("smoke", settings))
-
-    before = describe(None, 1)
-    assert before.find_missing(describe(None, 1)) == []
-    assert before.find_missing(describe(None, 2))[0].startswith("the check mine with ")
-    assert before.find_missing(describe("## user\nSay 5.\n\n- **a**: b\n", 1)) == ["the same prompt critic.md"]
-
-
 def test_a_run_that_verifies_less_is_refused_in_one_sentence(finished: RunDir) -> None:
     create_release(finished)
     with pytest.raises(UsageError) as refused:
@@ -358,20 +340,6 @@ def test_a_run_that_verifies_less_is_refused_in_one_sentence(finished: RunDir) -
     )
     assert [path.name for path in finished.path.parent.glob("smoke-*")] == [finished.name], "nothing is made"
     assert generator_of(prepare(finished.path.parent, PROMOTE[1], "agents.critic=false")) == "fake/writer"
-
-
-def test_a_promoted_students_confidence_in_itself_is_reported(ready: RunDir) -> None:
-    own = ready.read_recipe()
-    assert own.agents.critic
-    critic = own.agents.critic.model_copy(update={"type": "confidence"})
-    own = own.model_copy(update={"agents": own.agents.model_copy(update={"critic": critic})})
-    assert count_reviews(ready, own) is None, "the control: bands that were chosen for this model"
-    main = own.teachers["main"].model_copy(update={"model": "local/student:smoke/0"})
-    record = count_reviews(ready, own.model_copy(update={"teachers": {"main": main}}))
-    assert record
-    assert record.by_confidence
-    silent = record.model_copy(update={"reviews": 25, "faulted": 0})
-    assert silent.summary.startswith("no doubt in 25 drafts: the promoted student is sure of itself")
 
 
 # Sides

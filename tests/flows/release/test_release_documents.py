@@ -60,16 +60,6 @@ def test_the_card_states_licence_teachers_checks_verdict_and_lineage_and_loads(s
         assert stated in card
 
 
-def test_the_summary_has_the_sections_of_the_template_and_says_what_is_missing(second: Release) -> None:
-    summary = (second.path / TRAINING_SUMMARY).read_text()
-    sections = [line.split(" ")[1] for line in summary.splitlines() if line.startswith(("## ", "### "))]
-    assert sections == "1. 1.1 1.2 1.3 2. 2.1 2.2 2.3 2.4 2.5 2.6 3. 3.1 3.2 3.3".split()
-    assert "of the earlier release `smoke/0`" in summary
-    assert "| `fake/writer` | generator, critic | Stillhouse |" in summary
-    assert "Personal data that patterns find was masked or removed." in summary
-    assert summary.count("**to be completed**") >= 4
-
-
 @pytest.mark.parametrize(
     ("name", "fields"),
     [

@@ -1,17 +1,13 @@
 """Releases and lineages, with real runs of the scripted teacher."""
 
 import json
-import os
 import random
 import re
 import shutil
 import stat
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -26,11 +22,9 @@ from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
 from flows.data.curated_run import read_dropped_samples, read_finished_samples, read_kept_samples
 from flows.evaluate.dataset_assessment import compare_with_earlier_releases
-from flows.release.lineage_view import format_sparkline
 from flows.release.release_creation import create_release
 from flows.release.release_gate import find_release_refusals
 from flows.rows.dataset_rows import read_dataset_documents
-from flows.terminal.console import SESSION
 from tests.flows.commands.test_commands import called
 from tests.support.lineages import OFF, REAL, lineage, make_release, make_run, write_rows
 
@@ -159,13 +153,6 @@ def test_a_budget_bounds_the_dataset_and_keeps_the_floor_of_real_rows(copy_of_tw
     assert all(count > 0 for count in mix.earlier.values())
     assert rows["validation"]
     assert not [name for name in rows["validation"] if name.startswith("real-")], "real rows are only trained on"
-
-
-def test_a_budget_gives_up_other_rows_for_the_floor_where_real_ones_are_few(copy_of_two: Path, tmp_path: Path) -> None:
-    real = write_rows(tmp_path / "real.jsonl", [{"prompt": f"Q{i}?", "completion": f"A{i}."} for i in range(3)])
-    table = f'lineage={{policy="budget",budget=20,real="{real}",min_real_share=0.3}}'
-    mix = make_release(copy_of_two, table).release.lineage.mix
-    assert (mix.real, mix.rows) == (3, 10)
 
 
 def test_a_share_of_real_rows_below_the_minimum_is_reported_and_refused(tmp_path: Path) -> None:
@@ -321,23 +308,6 @@ def test_a_collapse_since_the_earlier_releases_is_the_verdict_of_a_run(
     assert any("compared with mine/3: REPEAT" in sentence for sentence in record.evidence) == (verdict == "collapse")
 
 
-def test_dialogues_are_compared_with_earlier_releases_by_role(tmp_path: Path) -> None:
-    texts = [document.text for document in read_dataset_documents(PROJECT / ENGLISH_REFERENCE)]
-    real = random.Random(0).sample(texts, 1_200)
-
-    def list_talks(questions: list[str], answers: list[str]) -> list[list[dict[str, Any]]]:
-        pairs = zip(questions, answers, strict=True)
-        return [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in pairs]
-
-    record = CollapseRecord(reference=None, documents=160, tokens=1, metrics=[], kind="dialogue")
-    mine, released = list_talks(real[:8] * 20, real[160:320]), list_talks(real[320:760], real[760:])
-    found = compare_with_earlier_releases(record, mine, released, "mine/3", 7, tmp_path, "dialogue")
-    assert found is not None
-    assert found.roles == {"user": CollapseVerdict.collapse, "assistant": CollapseVerdict.inconclusive}
-    assert (record.verdict, found.turns) == (CollapseVerdict.collapse, "user")
-    assert any(sentence.startswith("compared with mine/3: user turns: REPEAT") for sentence in record.evidence)
-
-
 def test_the_first_small_release_is_marked_inconclusive_and_the_next_run_builds_on_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -382,21 +352,6 @@ def test_a_strict_gate_refuses_the_small_run_and_validate_says_which_gate_holds(
     code, out, _ = called(capsys, "validate", "smoke", "--set", "collapse.gate=1")
     assert code == 2
     assert 'collapse.gate: must be true, false or "strict", not 1' in out
-
-
-def test_the_number_of_kept_samples_is_printed_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(SESSION, "quiet", False)  # an earlier command may have set it
-    make_run(tmp_path / "runs", "keep=2")
-    capfd.readouterr()
-    make_run(tmp_path / "runs", "keep=2", resume=True)
-    assert capfd.readouterr().err.count("curate: ") == 1
-
-
-def test_nothing_kept_is_nothing_to_release() -> None:
-    (refusal,) = find_release_refusals(RunManifest(run="x-1", digest="1", started="", gated=False))
-    assert str(refusal) == "no sample was kept, so there is nothing to release"
 
 
 def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_ungated(
@@ -455,27 +410,7 @@ def test_a_run_that_wants_few_structures_is_released_and_says_that_they_were_not
     assert "few different structures" in out
 
 
-def test_a_shift_is_released_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = tmp_path / "runs"
-    run = make_run(runs)
-    manifest = run.read_manifest()
-    assert isinstance(manifest.collapse, CollapseRecord)
-    manifest.collapse.verdict, manifest.collapse.evidence = CollapseVerdict.shift, ["other topics than the reference"]
-    run.write_manifest(manifest)
-    code, out, _ = called(capsys, "release", run.name, "--runs-dir", str(runs))
-    assert code == 0
-    assert "  verdict   shift, " in out
-
-
 # Which run may be released
-
-
-def test_a_run_is_released_once(copy_of_two: Path) -> None:
-    first = lineage(copy_of_two).read_all()[0]
-    again = create_release(RunDir(copy_of_two / first.manifest.run.run))
-    assert again.already_released
-    assert again.release.manifest == first.manifest
-    assert lineage(copy_of_two).list_generations() == [0, 1]
 
 
 def test_a_run_that_does_not_build_on_the_newest_is_refused(tmp_path: Path) -> None:
@@ -642,20 +577,6 @@ def test_the_lineage_is_drawn_with_its_metrics_and_what_is_aside(
     assert "has smoke" in err
 
 
-def test_the_page_of_a_run_draws_the_generations_that_it_builds_on(two: Path, copy_of_two: Path) -> None:
-    first, second = lineage(two).read_all()
-    pages = [(two / one.manifest.run.run / "report.html").read_text() for one in (first, second)]
-    pages.append(make_run(copy_of_two, REAL).report_file.read_text())
-    assert [page.count('<polyline class="course-line"') > 10 for page in pages] == [False, True, True]
-    assert [page.count('aria-label="hapax_mass over the generations. generation 0:') for page in pages] == [0, 1, 1]
-    assert [page.count("; generation 1:") > 0 for page in pages] == [False, False, True]
-
-
-def test_sparks_go_from_the_lowest_to_the_highest() -> None:
-    assert format_sparkline([1, 2, 1.5, 1]) == "▁█▅▁"
-    assert format_sparkline([3, 3]) == "▁▁"
-
-
 # As INPUT
 
 
@@ -675,16 +596,6 @@ def test_a_release_is_an_input_by_path_and_by_name(
     assert json.loads(out)["counts"]["kept"] == rows[1], "nothing in a release repeats anything in it"
     assert find_release(Path("data")) is None
     assert find_release(Path("poems/3")) is None
-
-
-def test_a_release_is_found_next_to_the_runs_that_the_environment_names(two: Path, tmp_path: Path) -> None:
-    command = ["filter", "smoke/1", "--out", str(tmp_path / "out"), "--set", 'filters=[{type="exact"}]', "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "stillhouse", *command], cwd=PROJECT, env={**os.environ, "STILLHOUSE_RUNS": str(two)},
-        text=True, capture_output=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["counts"]["kept"] == lineage(two).read_all()[1].lineage.mix.rows
 
 
 def test_a_released_dataset_loads_as_datasets_do(two: Path, tmp_path: Path) -> None:

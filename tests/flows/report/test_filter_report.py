@@ -14,25 +14,18 @@ from core.sample import RejectionReason
 from core.storage.atomic_files import count_values, read_json
 from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import apply_filters
-from flows.data.similarity_histogram import name_filter_step
 from flows.report.filter_report import (
     DROP_REASON_PHRASES,
-    EXCERPT_WORDS,
     LONGEST_WORD,
     DroppedExample,
     FilterReport,
     FilterStep,
     RowCounts,
-    TextComparison,
     TextExcerpt,
     UnreadableRow,
-    compare_texts,
-    cut_excerpt,
     format_filter_card,
-    summarize_filter_report,
     write_filter_report,
 )
-from flows.report.similarity_plot import build_histogram_plot
 from tests.support.browser import collect_browser_complaints
 
 FILTERS: tuple[FilterConfig, ...] = (
@@ -162,10 +155,6 @@ def own(side: TextExcerpt) -> list[str]:
     return [part.text for part in side.parts if part.own]
 
 
-def words_shown(side: TextExcerpt) -> list[str]:
-    return "".join(part.text for part in side.parts).split()
-
-
 def test_the_counts_of_a_real_filter_run_add_up_on_the_page(filtered: FilterReport, tmp_path: Path) -> None:
     page = written(tmp_path, filtered)
     label = next(attrs["aria-label"] or "" for _, attrs in page.tags if "Rows in" in (attrs.get("aria-label") or ""))
@@ -201,30 +190,6 @@ def test_contradictory_numbers_are_refused(changes: dict[str, Any], expected: st
         small(**changes)
 
 
-@pytest.mark.parametrize(
-    ("counts", "reasons", "expected"),
-    [
-        ((0, 0, 0, 0), {}, "There was no row to filter."),
-        ((1, 1, 0, 0), {}, "The only row was kept."),
-        ((5, 5, 0, 0), {}, "All 5 rows kept."),
-        ((4, 3, 0, 1), {}, "3 of 4 rows kept (75 %); 1 could not be read."),
-        ((2000, 600, 1400, 0), {"near_duplicate": 1400},
-         "600 of 2,000 rows kept (30 %); 1,400 dropped as near-duplicates."),
-        ((10, 5, 5, 0), {"length": 2, "exact_duplicate": 3},
-         "5 of 10 rows kept (50 %); 3 dropped as exact duplicates and 2 for their length."),
-        ((10, 1, 8, 1), {"refusal": 4, "length": 2, "quality": 1, "language": 1},
-         "1 of 10 rows kept (10 %); 4 dropped as refusals, 2 for their length and 2 for other reasons; "
-         "1 could not be read."),
-    ],
-)  # fmt: skip
-def test_one_sentence_summarizes_the_rows(
-    counts: tuple[int, int, int, int], reasons: dict[str, int], expected: str
-) -> None:
-    named = dict(zip(("candidates", "kept", "dropped", "failed"), counts, strict=True))
-    step = {"filter": "quality", "options": {}, "rows_in": counts[0], "dropped": counts[2]}
-    assert summarize_filter_report(small(counts=named, reasons=reasons, steps=[step])) == expected
-
-
 def test_every_reason_of_a_filter_has_words() -> None:
     of_a_run = {
         RejectionReason.provider,
@@ -248,45 +213,6 @@ def test_differences_of_two_texts_are_marked_word_by_word(tmp_path: Path) -> Non
     assert "kept: a" in page.text
 
 
-def test_long_texts_begin_a_little_before_their_first_difference() -> None:
-    text = [f"w{i}" for i in range(1000)]
-    other = [*text[:700], "new", *text[701:]]
-    left, right = compare_texts(" ".join(text), " ".join(other))
-    assert (own(left), own(right)) == (["w700"], ["new"])
-    assert left.before == 670
-    assert len(words_shown(left)) == EXCERPT_WORDS
-    assert left.before + len(words_shown(left)) + left.after == 1000
-
-
-def test_a_passage_that_only_one_text_has_leaves_the_rest_of_the_other_unmarked() -> None:
-    text = [f"w{i}" for i in range(400)]
-    passage = [f"new{i}" for i in range(100)]
-    left, right = compare_texts(" ".join(text[:200] + passage + text[200:]), " ".join(text))
-    assert own(left) == [" ".join(passage)]
-    assert own(right) == []
-
-
-def test_a_text_that_only_ends_earlier_shows_what_the_other_continues_with() -> None:
-    text = [f"w{i}" for i in range(1000)]
-    left, right = compare_texts(" ".join(text[:900]), " ".join(text))
-    assert (left.before, right.before) == (850, 850)
-    assert own(left) == []
-    assert own(right) == [" ".join(text[900:])]
-
-
-@pytest.mark.parametrize("text", ["one two three", "word " * 1000, ""])
-def test_two_equal_texts_are_shown_once(text: str, tmp_path: Path) -> None:
-    page = written(tmp_path, small(examples=[repeat(text, text.replace(" ", "\n"))]))
-    assert len(page.texts["pre"]) == 1
-    assert "dropped, and kept as a: the same words" in page.text
-    assert "del" not in {tag for tag, _ in page.tags}
-
-
-def test_a_language_without_spaces_is_compared_by_character() -> None:
-    left, right = compare_texts("看看蜂王是否强壮，蜂群", "看看蜂王是否健康，蜂群")
-    assert (own(left), own(right)) == (["强壮"], ["健康"])
-
-
 def test_a_very_long_word_and_a_very_long_text_are_cut_and_say_so(tmp_path: Path) -> None:
     page = written(
         tmp_path,
@@ -295,19 +221,6 @@ def test_a_very_long_word_and_a_very_long_text_are_cut_and_say_so(tmp_path: Path
     assert f"{'A' * LONGEST_WORD}… ({5000 - LONGEST_WORD:,} characters more) 🐝" in page.texts["pre"][0]
     assert "… 1,850 words more" in page.texts["pre"][2]
     assert len(page.source) < 60_000
-
-
-@pytest.mark.parametrize("text", ["", "   ", "one", "word " * 400])
-def test_no_word_is_lost_from_the_count(text: str) -> None:
-    both = TextComparison(cut_excerpt(text), compare_texts(text, "other").dropped)
-    for side in both:
-        assert side.before + len(words_shown(side)) + side.after == len(text.split())
-
-
-def test_what_repeats_an_earlier_release_names_it_without_a_text(tmp_path: Path) -> None:
-    page = written(tmp_path, small(examples=[repeat("One text only.", None, duplicate_of="release-1/7")]))
-    assert page.texts["pre"] == ["One text only."]
-    assert "It repeats release-1/7 of an earlier release, whose text is not available." in page.text
 
 
 def test_hostile_text_stays_text_and_no_script_may_run(tmp_path: Path) -> None:
@@ -365,58 +278,6 @@ def test_every_plot_has_a_name_and_every_bar_its_numbers(filtered: FilterReport,
     assert "no row is judged again" in page.text
 
 
-def test_a_histogram_is_drawn_to_scale_on_either_side_of_its_threshold() -> None:
-    plot = build_histogram_plot(
-        "1 minhash", ComparedSimilarities(threshold=0.8, bins=bins([0.8] * 9 + [0.89] * 99 + [1.0], [0.79] * 9))
-    )
-    assert plot is not None
-    before, at, over, last = plot.bars
-    assert before.left < before.left + before.width <= plot.at == at.left
-    assert before.dropped == 0
-    assert before.stayed == at.dropped == pytest.approx(over.dropped / 2, abs=0.1)
-    assert last.left + last.width == pytest.approx(100)
-    assert plot.higher == [(0.88, 100), (0.94, 1)]
-
-
-def test_a_histogram_without_a_pair_and_a_filter_that_took_nothing_are_left_out(tmp_path: Path) -> None:
-    steps = [
-        {"filter": "refusal", "options": {}, "rows_in": 10, "dropped": 0},
-        {"filter": "minhash", "options": {}, "rows_in": 10, "dropped": 1},
-    ]
-    histograms = {name_filter_step(2, "minhash"): {"threshold": 0.8, "bins": bins([], [])}}
-    page = written(tmp_path, small(steps=steps, histograms=histograms))
-    assert "svg" not in {tag for tag, _ in page.tags}
-    assert page.ids() == {"rows", "settings"}
-
-
-def test_no_rows_at_all_make_a_page_too(tmp_path: Path) -> None:
-    nothing = small(counts={"candidates": 0, "kept": 0, "dropped": 0, "failed": 0}, steps=[], reasons={})
-    page = written(tmp_path, nothing)
-    assert "There was no row to filter." in page.text
-    assert page.ids() == set()
-
-
-def test_two_filters_of_one_type_share_a_section_with_the_settings_of_both(tmp_path: Path) -> None:
-    steps = [
-        {"filter": "minhash", "options": {"threshold": 0.9, "index": None}, "rows_in": 10, "dropped": 0},
-        {"filter": "minhash", "options": {"threshold": 0.7}, "rows_in": 10, "dropped": 1},
-    ]
-    histograms = {name_filter_step(i, "minhash"): {"threshold": 0.7, "bins": bins([0.9], [])} for i in (1, 2)}
-    page = written(tmp_path, small(steps=steps, histograms=histograms, examples=[repeat("one", "two")]))
-    assert page.source.count('<section id="filter-minhash">') == 1
-    assert page.source.count("<svg") == 2
-    assert page.source.count("threshold = 0.9") == page.source.count("threshold = 0.7") == 2
-    assert "index" not in page.text
-    assert len(page.texts["pre"]) == 2
-
-
-def test_the_first_asides_say_of_how_many(tmp_path: Path) -> None:
-    asides = [{"file": "rows.jsonl", "line": i, "error": "it is no JSON"} for i in range(1, 21)]
-    page = written(tmp_path, small(counts={"candidates": 40, "kept": 9, "dropped": 1, "failed": 30}, asides=asides))
-    assert "the first 20 of 30 are" in page.text
-    assert "rows.jsonl:20" in page.text
-
-
 def test_the_card_carries_the_reports_numbers_within_100_columns(filtered: FilterReport) -> None:
     lines = format_filter_card(filtered.model_copy(update={"masked": 3})).splitlines()
     counts = filtered.counts
@@ -437,19 +298,6 @@ def test_the_card_carries_the_reports_numbers_within_100_columns(filtered: Filte
         "next: stillhouse assess data/filtered/kept.jsonl",
     ]
     assert max(map(len, lines)) <= 100
-
-
-def test_the_card_says_so_where_only_answers_were_compared(filtered: FilterReport) -> None:
-    exact = filtered.steps[2]
-    steps = (*filtered.steps[:2], exact.model_copy(update={"options": {"of": "answer"}}), *filtered.steps[3:])
-    card = " ".join(format_filter_card(filtered.model_copy(update={"steps": steps})).split())
-    assert 'hint: exact with of = "answer" compared answers alone' in card
-    assert 'of = "answer"' not in format_filter_card(filtered)
-
-
-def test_the_card_omits_lines_without_content() -> None:
-    card = format_filter_card(small(counts={"candidates": 1, "kept": 0, "dropped": 1, "failed": 0}))
-    assert not {word for word in ("aside", "masked", "next:", "hint:") if word in card}
 
 
 def test_a_browser_has_no_complaint_and_asks_for_nothing(filtered: FilterReport, tmp_path: Path) -> None:

@@ -80,28 +80,11 @@ def test_trainers_own_files_are_read(tmp_path: Path) -> None:
         assert read_dataset_conversations(file) == [PLAIN]
 
 
-def test_null_columns_are_ignored(tmp_path: Path) -> None:
-    rows = [
-        {"text": None, "messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hi."}]},
-        {"text": None, "messages": None, "prompt": "Hi?", "completion": "Hi.", "instruction": None, "output": None},
-    ]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_dataset_conversations(file) == [PLAIN, PLAIN]
-    assert [document.text for document in read_dataset_documents(file)] == ["Hi.", "Hi."]
-
-
 def test_only_kept_rows_of_a_filtered_dataset_are_read(tmp_path: Path) -> None:
     for name, text in (("kept", "good"), ("dropped", "bad")):
         pl.DataFrame({"text": [text]}).write_parquet(tmp_path / f"{name}.parquet")
     (tmp_path / "aside.jsonl").write_text('{"text": "ugly"}\n')
     assert [document.text for document in read_dataset_documents(tmp_path)] == ["good"]
-
-
-def test_an_input_follows_its_instruction(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"instruction": "Translate.", "input": "Hallo", "output": "Hello"}\n')
-    assert read_dataset_conversations(file)[0][0].content == "Translate.\nHallo"
 
 
 @pytest.mark.parametrize(
@@ -128,13 +111,6 @@ def test_a_row_of_another_form_that_cannot_be_read_is_named(row: object, sentenc
     with pytest.raises(UsageError, match=f"row 1: .*{sentence}") as caught:
         read_dataset_conversations(file)
     assert "stillhouse filter" not in str(caught.value)
-
-
-def test_the_error_of_a_broken_line_names_the_command_that_sets_it_aside(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"messages": [\n')
-    with pytest.raises(UsageError, match=r"row 1: is not JSON: .* \(`stillhouse filter` sets unreadable rows aside"):
-        read_dataset_conversations(file)
 
 
 @pytest.mark.parametrize("turn", ['{"role": "poet", "content": "x"}', '{"content": "x"}', '"x"', "3"])
@@ -186,14 +162,3 @@ def test_tags_in_a_question_or_inside_an_answer_are_text() -> None:
     }
     assert build_row_document(row).thinking == ""
     assert [turn.content for turn in read_row_conversation(row)] == [turn["content"] for turn in row["messages"]]
-
-
-def test_images_in_parts_are_read_and_unknown_parts_are_a_fault() -> None:
-    url = "https://example.com/bee.png"
-    parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
-    row = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A bee."}]}
-    assert read_row_conversation(row)[0].images == (url,)
-    assert build_row_document(row).asked == "What is it?"
-    sound = {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}
-    with pytest.raises(ValueError, match="a part of type 'input_audio'; known are text, image and image_url"):
-        build_row_document(sound)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.rows.row_forms import build_row_document, read_row_conversation, read_row_pair
+from flows.rows.row_forms import build_row_document, read_row_conversation
 from flows.rows.row_overrides import correct_row
 
 LED = [
@@ -99,9 +99,3 @@ def test_calls_of_functions_are_calls_of_tools(turns: list[dict[str, Any]], colu
 def test_a_row_that_is_not_read_says_what_would_be(row: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build_row_document(row)
-
-
-def test_a_pair_has_its_system_prompt() -> None:
-    pair = read_row_pair({"system": "You bake.", "prompt": "Hi?", "chosen": "Bread.", "rejected": "Stone."})
-    assert pair.chosen == read_row_conversation({"messages": LED})
-    assert [turn.role for turn in pair.rejected] == ["system", "user", "assistant"]

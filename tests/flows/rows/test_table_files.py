@@ -16,7 +16,6 @@ from core.storage.bounded_reading import MAX_FIELDS
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
 from flows.rows.dataset_rows import read_dataset_conversations
-from flows.rows.table_files import READ_CHARACTERS
 
 EXACT = parse_filter_settings([], "exact")
 ROWS: list[dict[str, Any]] = [
@@ -79,13 +78,6 @@ def test_each_form_has_the_conversations_of_the_same_rows_as_lines(name: str, tm
     report = filter_dataset(folder, tmp_path / "out", EXACT)
     assert (report.counts.kept, report.counts.failed) == (4, 0)
     assert read_dataset_conversations(tmp_path / "out") == expected
-
-
-def test_an_array_longer_than_one_read_is_split_at_its_rows(tmp_path: Path) -> None:
-    rows = [{"prompt": str(i), "completion": "x" * (READ_CHARACTERS // 3)} for i in range(7)]
-    file = tmp_path / "rows.json"
-    file.write_bytes(dump_array(rows))
-    assert [turns[0].content for turns in read_dataset_conversations(file)] == [str(i) for i in range(7)]
 
 
 def test_a_saved_dataset_with_splits_is_read(tmp_path: Path) -> None:

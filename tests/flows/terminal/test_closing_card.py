@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.intervals import IntervalEstimate, estimate_paired_difference, estimate_share
-from core.runs.records import CollapseRecord, CollapseVerdict, RunInvocation, RunManifest, RunState
+from core.runs.records import RunInvocation, RunManifest, RunState
 from core.runs.run_dir import RunDir
 from core.runs.student_records import (
     EvaluationRecord,
@@ -15,12 +15,10 @@ from core.runs.student_records import (
     PairedComparison,
     PanelModelRecord,
 )
-from core.shared_options import EMBEDDER_FILE
-from core.storage.atomic_files import write_bytes
 from flows.terminal import closing_card
 from flows.terminal.closing_card import format_closing_card
 from flows.terminal.panel_text import describe_general_loss
-from tests.flows.report.test_run_report import COLLAPSE, HOSTILE, manifest, sample
+from tests.flows.report.test_run_report import HOSTILE, manifest, sample
 
 REQUESTS = 40
 
@@ -100,15 +98,6 @@ def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
     assert lines[-2].endswith(f"stillhouse show {manifest().run} --runs-dir {tmp_path}")
 
 
-def test_the_general_panel_adds_two_lines(tmp_path: Path) -> None:
-    lines = card_of(tmp_path, manifest(evaluation=EVALUATION.model_copy(update={"panel": PANEL})))
-    assert len(lines) == 17
-    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
-    first, second = lines[10:12]
-    assert first == "  general   64 tasks that it did not train, start 48 %, student 30 %: loses 6 to 30 points"
-    assert second.strip() == "answers to open questions: 24 words, start 96; divergence 0.41 (0.31 to 0.52)"
-
-
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
@@ -144,32 +133,6 @@ def test_a_student_that_is_its_start_is_called_no_better(tmp_path: Path) -> None
     assert "better" not in text
 
 
-def test_the_shortest_rows_are_shown(tmp_path: Path) -> None:
-    lines = card_of(tmp_path, manifest())
-    rows = [line.strip() for line in lines if line.strip().startswith("-> ")]
-    assert rows == ["-> Bees hum.", "-> Bees carry nectar home."]
-
-
-def test_a_run_without_an_evaluation_has_the_loss_and_one_without_a_student_leads_to_its_samples(
-    tmp_path: Path,
-) -> None:
-    text = "\n".join(card_of(tmp_path, manifest()))
-    assert "student   held-out loss 3.21 -> 2.45" in text
-    lines = card_of(tmp_path, manifest(student=None))
-    assert not any(line.startswith("  student") for line in lines)
-    assert lines[-1] == f"next: stillhouse show {manifest().run} --runs-dir {tmp_path}"
-
-
-def test_a_student_that_sees_is_evaluated_and_another_one_chatted_with(tmp_path: Path) -> None:
-    assert card_of(tmp_path, manifest())[-1].startswith("next: stillhouse chat ")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(closing_card, "find_part", lambda kind, name: None)
-        assert card_of(tmp_path, manifest())[-1].startswith("next: stillhouse show "), "no plugin has the command"
-    run = RunDir(tmp_path / manifest().run)
-    write_bytes(run.student / EMBEDDER_FILE, b"")
-    assert card_of(tmp_path, manifest())[-1] == f"next: stillhouse evaluate {run.path}"
-
-
 def test_a_run_with_less_than_was_asked_for_says_so_and_how_to_go_on(tmp_path: Path) -> None:
     short = manifest(
         state=RunState.partial, shortfalls=["only 12 of 30 samples were kept"], resumable=True,
@@ -185,17 +148,3 @@ def test_text_of_teachers_cannot_move_the_cursor(tmp_path: Path) -> None:
     text = "\n".join(card_of(tmp_path, manifest(), samples=[hostile]))
     assert "\x1b" not in text
     assert len(text.splitlines()) <= 15
-
-
-@pytest.mark.parametrize("verdict", [CollapseVerdict.inconclusive, CollapseVerdict.collapse])
-def test_collapse_is_one_line(verdict: CollapseVerdict, tmp_path: Path) -> None:
-    evidence = ["REPEAT: text is repeated (openers 0.3). More of it.", "TAIL: rare words are being lost. " * 40]
-    hostile = "…".join(["\x1b[2J real"] * 40)
-    record: CollapseRecord = COLLAPSE.model_copy(
-        update={"verdict": verdict, "evidence": evidence, "reference": hostile, "findings": {"tail": []}}
-    )
-    [line] = [line for line in card_of(tmp_path, manifest(collapse=record)) if line.startswith("  verdict   ")]
-    assert line.startswith(f"  verdict   {verdict}, ")
-    assert "\x1b" not in line
-    assert len(line) <= 100
-    assert "rare words" in line

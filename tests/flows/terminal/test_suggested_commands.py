@@ -125,15 +125,3 @@ def test_a_run_that_kept_nothing_leads_to_its_samples(folder: Path, home: Path) 
     ended = follow(folder, home, "generate", "a recipe", *SETTINGS, "--set", refusing, "--runs-dir", "my runs")
     assert verbs_of(ended) == [("generate", 1), ("show", 0), ("show", 0)], ended[0].text
     assert "none of 12 candidates is kept" in " ".join(ended[0].text.split())
-
-
-def test_from_a_new_folder_the_hints_lead_to_a_sample_of_its_run(folder: Path, home: Path) -> None:
-    ended = follow(folder, home, "new", "fresh", "--from", "smoke", "--out", "a new recipe")
-    steps = [("new", 0), ("validate", 0), ("preview", 0), ("run", 0), ("show", 0), ("show", 0)]
-    while verbs_of(ended)[3] == ("preview", 0):  # of more samples, where none of the first was kept
-        del ended[3]
-    assert verbs_of(ended) == steps, ended[-1].text
-    assert ended[3].words == ("run", "a new recipe")
-    assert len([*(folder / "data/runs").glob("fresh-*")]) == 1
-    system = (PROJECT / "prompts/constrained_instructions/generator.md").read_text().partition("## system\n")[2]
-    assert " ".join(system.partition("\n\n## ")[0].split()) in " ".join(ended[-1].text.replace("|", " ").split())
