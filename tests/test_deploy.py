@@ -90,21 +90,6 @@ def test_compose_files_keep_to_the_compose_specification(file: Path) -> None:
     assert [f"{fault.json_path}: {fault.message}" for fault in faults] == []
 
 
-def test_compose_starts_the_pool_that_prefect_yaml_deploys_to() -> None:
-    deployed = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-    assert {one["work_pool"]["name"] for one in deployed} == {POOL}
-    worker = SERVICES["worker"]
-    assert worker["entrypoint"][worker["entrypoint"].index("--pool") + 1] == POOL
-    assert worker["depends_on"]["deploy"] == {"condition": "service_completed_successfully"}
-
-
-def test_compose_keeps_all_that_runs_leave_on_a_volume() -> None:
-    (mounted,) = SERVICES["worker"]["volumes"]
-    name, _, place = mounted.partition(":")
-    assert name in COMPOSE["volumes"]
-    assert PurePosixPath(environment_of_the_image()["STILLHOUSE_RUNS"]).parent == PurePosixPath(place)
-
-
 REQUIRED = re.compile(r"\$\{(PREFECT_API_AUTH_STRING):\?[^}]+\}")
 
 

@@ -1,27 +1,15 @@
 """A model's speed, KV cache and energy on this machine, in llama.cpp; the machine's files by stand-ins of their layout."""
 
 import asyncio
-import os
 import threading
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 
 from benchmarks.decoding_speed import (
-    INPUT_TOKENS,
-    CacheMemory,
     measure_decoding_speed,
-    measure_input_speed,
-    read_cache_memory,
 )
 from benchmarks.energy_counters import count_joules, find_energy_counters, read_energy
-from benchmarks.read_bandwidth import find_last_level_cache, measure_read_bandwidth, measure_read_rate
-from benchmarks.token_reads import count_weight_reads
-from core.errors import ProviderError
-from students.output.gguf_export import export_gguf
-from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.exported_students import export_student
 
 
@@ -60,71 +48,6 @@ def test_energy_is_that_of_packages_and_memory_also_when_a_counter_begins_again(
     assert read_energy(counters) is None
     assert count_joules(counters, before, None) is None
     assert find_energy_counters(tmp_path) == [], "a sum without one of the packages would be too small"
-
-
-def test_a_cache_that_processors_share_counts_once(tmp_path: Path) -> None:
-    assert find_last_level_cache(tmp_path) is None
-    for number in os.sched_getaffinity(0):
-        for index, (level, shared, size) in enumerate(
-            [(1, number, "48K"), (2, number, "1024K"), (3, "0-255", "32768K")]
-        ):
-            folder = tmp_path / f"cpu{number}" / "cache" / f"index{index}"
-            folder.mkdir(parents=True)
-            for name, value in {"level": level, "shared_cpu_list": shared, "size": size}.items():
-                (folder / name).write_text(f"{value}\n")
-    assert find_last_level_cache(tmp_path) == 32 * 2**20
-    assert measure_read_rate(2**20 + 3, 3) > 0
-    found = measure_read_bandwidth(3, free=2**20, processors=tmp_path)
-    assert found == (3, None, 32 * 2**20), "the buffer would take more than half of the memory"
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_token_reads_all_weights_but_the_rows_of_other_tokens(tied: bool, tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    file = export_gguf(saved(tiny_llama(len(tokenizer), tied=tied), tokenizer, tmp_path), "f32").path
-    parameters = tiny_llama(len(tokenizer), tied=tied).num_parameters()
-    other_rows = 0 if tied else (len(tokenizer) - 1) * 64
-    assert count_weight_reads(file) == 4 * (parameters - other_rows)
-
-
-def test_a_token_reads_its_experts_only_and_no_drafting_layer(tmp_path: Path) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "experts.gguf", "qwen35moe")
-    writer.add_block_count(2)
-    writer.add_uint32("qwen35moe.nextn_predict_layers", 1)
-    writer.add_expert_count(8)
-    writer.add_expert_used_count(2)
-    for name, shape in {
-        "token_embd.weight": (100, 4), "output.weight": (100, 4), "blk.0.attn_q.weight": (4, 4),
-        "blk.0.ffn_up_exps.weight": (8, 6, 4), "blk.1.nextn.eh_proj.weight": (4, 8),
-    }.items():  # fmt: skip
-        writer.add_tensor(name, np.zeros(shape, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    assert count_weight_reads(tmp_path / "experts.gguf") == 4 * (4 + 400 + 16 + 2 * 6 * 4)
-
-
-LOG = """0.00.1 I llama_context: constructing llama_context
-0.00.1 I llama_kv_cache:        CPU KV buffer size =     0.00 MiB
-0.00.1 I llama_kv_cache: size =    9.00 MiB (  2048 cells,   3 layers,  1/1 seqs), K (f16):    4.50 MiB, V (f16):    4.50 MiB
-0.00.2 I llama_context: constructing llama_context
-0.00.2 I llama_kv_cache:      CUDA0 KV buffer size =    10.00 MiB
-0.00.2 I llama_kv_cache: size =   10.00 MiB (  1000 cells,   1 layers,  1/1 seqs), K (f16):    5.00 MiB, V (f16):    5.00 MiB
-0.00.2 I llama_kv_cache:        CPU KV buffer size =     2.00 MiB
-0.00.2 I llama_kv_cache: size =    2.00 MiB (   200 cells,   2 layers,  1/1 seqs), K (f16):    1.00 MiB, V (f16):    1.00 MiB
-0.00.2 I llama_memory_recurrent:        CPU RS buffer size =     1.00 MiB
-0.00.2 I llama_memory_recurrent: size =    1.00 MiB (     1 cells,   3 layers,  1 seqs), R (f32):    0.25 MiB, S (f32): 0.75 MiB
-"""
-
-
-def test_windows_and_recurrent_states_are_read_as_far_as_they_reach() -> None:
-    cache = read_cache_memory(LOG)
-    assert cache == CacheMemory(((10 * 2**20, 1000), (2 * 2**20, 200), (2**20, 1)), "CUDA0"), "the last context's"
-    assert cache.total == 13 * 2**20
-    assert cache.count_reads(100) == (1 + 1 + 1) * 2**20
-    assert cache.count_reads(500) == (5 + 2 + 1) * 2**20, "the window is full"
-    assert read_cache_memory("nothing that it knows") is None
 
 
 CELL = 2 * 2 * 32
@@ -167,20 +90,3 @@ def test_a_cache_of_8_bits_takes_half_of_one_of_16_and_energy_is_that_of_decodin
     assert full.joules
     assert half.joules is None, "the counter stood still"
     assert 64 < full.position < 1536
-
-
-@pytest.mark.slow
-def test_an_input_has_its_length_and_one_that_is_too_long_is_a_sentence(weights: Path) -> None:
-    short, long = (asyncio.run(measure_input_speed(weights, length)) for length in (100, 900))
-    assert (short.tokens, long.tokens) == (100, 900)
-    assert short.cache
-    assert long.cache
-    assert short.cache.parts[0][1] == 256, "164 tokens, in steps of 256"
-    assert long.cache.total == pytest.approx(4 * short.cache.total, rel=0.1)
-    assert short.decoded > 0 < short.seconds
-    longest = 2048 - INPUT_TOKENS
-    message = (
-        f"an input of {longest + 1:,} tokens and {INPUT_TOKENS} decoded tokens are longer than its context of 2,048"
-    )
-    with pytest.raises(ProviderError, match=message):
-        asyncio.run(measure_input_speed(weights, longest + 1))

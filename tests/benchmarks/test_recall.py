@@ -6,10 +6,8 @@ from benchmarks.recall import (
     FILLER_LENGTH,
     KEYS,
     WINDOW,
-    DeepMemory,
     RecallModel,
     draw_rows,
-    train_arm,
 )
 
 
@@ -35,24 +33,3 @@ def test_no_arm_sees_later_words(name: str) -> None:
     before, after = model(words), model(changed)
     torch.testing.assert_close(before[:, :20], after[:, :20], atol=1e-5, rtol=0)
     assert (before[:, 20:] - after[:, 20:]).abs().max() > 0.01
-
-
-@torch.no_grad()
-def test_a_deep_memory_without_steps_stores_nothing() -> None:
-    """What was read more than a convolution before changes what it returns only if it learns."""
-    x = torch.randn(1, 24, 48, generator=torch.Generator().manual_seed(0))
-    other = x.clone()
-    other[:, :4] *= -1
-    for largest, changes in ((0.1, True), (0.0, False)):
-        torch.manual_seed(0)
-        memory = DeepMemory(largest)
-        kept = memory.keep.weight.zero_()  # the decay depends on what is read too
-        assert not kept.any()
-        difference = float((memory(x) - memory(other))[:, 12:].abs().max())
-        assert (difference > 1e-4) is changes
-
-
-def test_a_few_steps_are_measured() -> None:
-    score = train_arm(ARMS["full attention"], 3)
-    assert score.steps == 3
-    assert all(0 <= share <= 1 for share in score.recall.values())

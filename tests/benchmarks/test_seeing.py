@@ -20,11 +20,9 @@ from benchmarks.seeing import (
     ask,
     check_controls,
     draw_chart,
-    draw_questions,
 )
 from core.runs.student_records import StudentRecord
 from core.storage.fitted_images import decode_image_url
-from core.weights.gguf_header import ImageLimits
 from flows.evaluate.picture_evaluation import PictureEvaluation
 from tests.flows.evaluate.test_picture_evaluation import count
 
@@ -64,13 +62,6 @@ def test_letters_are_read_from_the_pixels_alone() -> None:
     assert set(shapes) == set(LETTERS)
     assert all(len(found) == 1 for found in shapes.values())
     assert len(set.union(*shapes.values())) == len(LETTERS)
-
-
-def test_questions_of_an_evaluation_are_of_all_kinds_and_new_each_time() -> None:
-    found = draw_questions(Random(1), STYLES, 40, ImageLimits(8, 64)).questions
-    assert len({question.text.split()[2] for question in found}) >= 2
-    assert {question.picture.tokens for question in found} == {64}
-    assert len({question.picture.png for question in found}) == 40
 
 
 @pytest.mark.parametrize(("right", "passes"), [(73, True), (45, False)])

@@ -5,14 +5,10 @@ import pytest
 import torch
 
 from benchmarks.ternary import (
-    DEFAULT,
     ROUNDED,
     TERNARY,
     Outcome,
     check_control,
-    choose_equal_width,
-    count_bytes,
-    read_conversations,
     round_to_form,
 )
 from students.init.ternary import round_to_ternary
@@ -31,13 +27,6 @@ def test_rounding_that_is_as_good_as_training_fails_the_benchmark() -> None:
             check_control({TERNARY: outcome(2.0, 2.1), ROUNDED: outcome(2.5, rounded)})
 
 
-def test_the_full_student_of_equal_bytes_is_narrower() -> None:
-    width = choose_equal_width(DEFAULT)
-    assert width < DEFAULT.width
-    goal = count_bytes(DEFAULT, DEFAULT.width, 256, GGUF_FORMS["tq2_0"])
-    assert count_bytes(DEFAULT, width, 32, GGUF_FORMS["q4_0"]) == pytest.approx(goal, rel=0.1)
-
-
 def test_weights_are_rounded_to_what_a_file_holds() -> None:
     model = tiny_llama(64, width=256)
     before = model.model.layers[0].mlp.gate_proj.weight.clone()
@@ -49,9 +38,3 @@ def test_weights_are_rounded_to_what_a_file_holds() -> None:
     settled = model.model.layers[0].mlp.gate_proj.weight.clone()
     stored = gguf.quantize(settled.detach().numpy(), gguf.GGMLQuantizationType.TQ2_0)
     assert torch.from_numpy(gguf.dequantize(stored, gguf.GGMLQuantizationType.TQ2_0)).equal(settled)
-
-
-def test_no_sentence_is_learned_and_held_out() -> None:
-    train, held_out = read_conversations(100)
-    assert (len(train), len(held_out)) == (100, 10)
-    assert not {one[1].content for one in train} & {one[1].content for one in held_out}

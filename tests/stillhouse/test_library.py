@@ -24,9 +24,8 @@ from nbclient import NotebookClient
 import stillhouse
 from core.project_files import PROJECT
 from core.sample import SampleStatus
-from deploy.wheel_layout import PACKAGES
 from flows.prefect_server.local_server import stop_local_server
-from stillhouse.session import format_settings, run_call
+from stillhouse.session import run_call
 
 ROWS = [
     {"text": f"The {name} of the harbour was painted in {year}."}
@@ -43,18 +42,6 @@ def test_importing_it_is_light_and_every_public_name_exists() -> None:
     assert [name for name in stillhouse.__all__ if getattr(stillhouse, name) is None] == []
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
         stillhouse.nothing_of_that_name  # noqa: B018
-
-
-def test_settings_are_toml() -> None:
-    settings = {"samples": 3, "critic": False, "name": 'a "b"', "filters": [{"type": "minhash", "threshold": 0.7}]}
-    assert format_settings(settings) == [
-        "samples=3",
-        "critic=false",
-        'name="a \\"b\\""',
-        'filters=[{ "type" = "minhash", "threshold" = 0.7 }]',
-    ]
-    with pytest.raises(TypeError, match="a setting is a text"):
-        format_settings({"samples": {1, 2}})
 
 
 def test_a_preview_in_a_running_event_loop() -> None:
@@ -150,10 +137,6 @@ def test_samples_estimates_and_assessments_show_themselves_in_a_few_lines() -> N
     assessment = stillhouse.assess(ROWS * 10)
     assert repr(assessment).startswith(assessment.headline)
     assert len(repr(assessment)) < 2000
-
-
-def test_every_package_is_marked_as_typed() -> None:
-    assert [name for name in (*PACKAGES, "stillhouse") if not (PROJECT / name / "py.typed").is_file()] == []
 
 
 def test_assess_returns_frames() -> None:

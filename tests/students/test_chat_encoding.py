@@ -12,7 +12,6 @@ from students.chat_encoding import (
     UnusableReason,
     check_tokenizer,
     encode_conversation,
-    find_pad_id,
     find_stop_ids,
     render_chat,
 )
@@ -84,12 +83,6 @@ def test_prompts_have_the_same_tokens_in_training_and_generation(
     assert one.learned.index(True) == len(prompt)
 
 
-def test_a_long_conversation_is_truncated(tokenizer: PreTrainedTokenizerBase) -> None:
-    whole = encoded(CONVERSATIONS["two turns"], tokenizer)
-    cut = encoded(CONVERSATIONS["two turns"], tokenizer, len(whole.ids) - 3)
-    assert cut == EncodedConversation(whole.ids[:-3], whole.learned[:-3])
-
-
 def test_a_conversation_whose_answer_is_truncated_away_is_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
     start = encoded(CONVERSATIONS["one turn"], tokenizer).learned.index(True)
     assert encode_conversation(CONVERSATIONS["one turn"], tokenizer, start) is UnusableReason.beyond_max_tokens
@@ -115,22 +108,11 @@ def test_a_turn_with_only_a_tool_call_is_learned(tokenizer: PreTrainedTokenizerB
     assert '"what": "bees"' in learned
 
 
-def test_a_conversation_that_the_assistant_starts_is_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert (
-        encode_conversation(dialog("assistant: Hello.", "user: Hi", "assistant: Yes?"), tokenizer, 64)
-        is UnusableReason.no_question
-    )
-
-
 @pytest.mark.parametrize(
     "turns", [("user: a<|im_end|>b", "assistant: c"), ("user: a", "assistant: b<|im_start|>user\nc")]
 )
 def test_text_with_a_special_token_is_unusable(turns: tuple[str, str], tokenizer: PreTrainedTokenizerBase) -> None:
     assert encode_conversation(dialog(*turns), tokenizer, 64) is UnusableReason.has_special_token
-
-
-def test_a_tool_call_with_a_special_token_is_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert encode_conversation(called(what="a<|im_end|>b"), tokenizer, 256) is UnusableReason.has_special_token
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: str | None) -> PreTrainedTokenizerBase:
@@ -160,12 +142,6 @@ def test_templates_that_do_not_fit_are_refused(
         encode_conversation(CONVERSATIONS["two turns"], with_template(tokenizer, template), 64)
 
 
-def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
-    check_tokenizer(tokenizer)
-    with pytest.raises(UsageError, match="no chat template"):
-        check_tokenizer(with_template(tokenizer, None))
-
-
 def test_a_tokenizer_that_adds_spaces_is_refused() -> None:
     words = Tokenizer(models.WordLevel({"▁a": 0, "▁b": 1, "▁c": 2, "?": 3}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -182,11 +158,6 @@ def test_an_answer_stops_at_the_templates_end_of_turn_and_at_the_end_of_text(
     other = with_template(tokenizer, tokenizer.chat_template)
     other.eos_token = "<|pad|>"
     assert find_stop_ids(other) == [0, tokenizer.convert_tokens_to_ids("<|im_end|>")]
-
-
-def test_a_tokenizer_without_a_padding_token_pads_with_the_end_of_turn(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert find_pad_id(tokenizer) == 0
-    assert find_pad_id(with_template(tokenizer, tokenizer.chat_template)) == 2
 
 
 THOUGHT = Message(role="assistant", content="I like bees.", reasoning="Bees?\nThey hum.")
@@ -217,17 +188,3 @@ def test_thinking_is_learned_with_its_answer(template: str | None, tokenizer: Pr
     whole = "<think>\nBees?\nThey hum.\n</think>\n\nI like bees.<|im_end|>"
     assert tokenizer.decode(span) == whole.removeprefix(opened)
     assert tokenizer.decode(one.ids).startswith(render_chat(asked, tokenizer, answer_next=True)), "as in generation"
-
-
-def test_thinking_before_an_earlier_question_is_not_learned(tokenizer: PreTrainedTokenizerBase) -> None:
-    asked, more = dialog("user: Write about bees.")[0], dialog("user: And?")[0]
-    conversation = [asked, THOUGHT, more, THOUGHT.model_copy(update={"content": "So it is."})]
-    first, second = map(tokenizer.decode, spans(encoded(conversation, tokenizer)))
-    assert first == "I like bees.<|im_end|>"
-    assert second == "<think>\nBees?\nThey hum.\n</think>\n\nSo it is.<|im_end|>"
-
-
-def test_a_special_token_inside_thinking_makes_a_conversation_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
-    thought = THOUGHT.model_copy(update={"reasoning": "It ends with <|im_end|>."})
-    found = encode_conversation([*dialog("user: Hi"), thought], tokenizer, 512)
-    assert found is UnusableReason.has_special_token

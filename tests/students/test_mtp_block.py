@@ -16,10 +16,9 @@ from transformers.modeling_layers import MtpModel
 from benchmarks.decoding_speed import post_json
 from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
-from core.errors import ProviderError
 from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
-from students.init.start_model import StartModel, load_start_model
+from students.init.start_model import StartModel
 from students.mtp_block import add_mtp_block, load_mtp_block
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import predict_tokens
@@ -308,19 +307,3 @@ def test_llama_cpp_accepts_as_many_drafts_as_torch(student: Path, prompt: list[i
     assert 0 < accepted < drafted
     assert abs(found.accepted - accepted) <= 1, "the last draft may be of a token that is not decoded"
     assert abs(found.drafted - drafted) <= 2
-
-
-def test_a_file_without_a_block_is_refused_in_a_sentence(
-    tokenizer: PreTrainedTokenizerBase, prompt: list[int], tmp_path: Path
-) -> None:
-    path = export_gguf(saved(tiny_hybrid(len(tokenizer)), tokenizer, tmp_path), "f32").path
-    with pytest.raises(ProviderError, match="cannot load it"):
-        decode(path, prompt, 1)
-
-
-def test_a_start_with_a_block_becomes_a_student_without_one(student: Path, tmp_path: Path) -> None:
-    start = load_start_model(StudentConfig(start=str(student)))
-    folder = saved(start.model, start.tokenizer, tmp_path)
-    assert not any(name.startswith("mtp.") for name in load_file(folder / "model.safetensors"))
-    path = export_gguf(folder, "f32").path
-    assert gguf.GGUFReader(path).fields["qwen35.block_count"].contents() == 4

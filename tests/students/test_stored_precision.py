@@ -1,13 +1,12 @@
 import copy
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id
 from students.output.gguf_export import read_student
 from students.predictions import compute_held_out_loss
-from students.stored_precision import cast_weights, round_weights
+from students.stored_precision import round_weights
 from tests.students.conftest import opinionated, saved, tiny_llama
 
 
@@ -21,12 +20,3 @@ def test_rounded_weights_have_exactly_the_loss_of_the_stored_ones(
     round_weights(model)
     losses = [compute_held_out_loss(one, used, find_pad_id(tokenizer)) for one in (model, stored)]
     assert losses[0] == losses[1]
-
-
-def test_only_parameters_are_cast(tokenizer: PreTrainedTokenizerBase) -> None:
-    model = tiny_llama(len(tokenizer))
-    frequencies = model.model.rotary_emb.inv_freq.clone()
-    assert cast_weights(model, torch.bfloat16) is model
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert model.model.rotary_emb.inv_freq.equal(frequencies)
-    assert model.lm_head.weight is model.model.embed_tokens.weight

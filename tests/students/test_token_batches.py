@@ -31,10 +31,6 @@ def test_packing_respects_the_capacity_and_needs_few_rows(sizes: list[int], capa
     assert all(one + other > capacity for one, other in combinations(filled, 2)), "two rows could be one"
 
 
-def test_packing_chooses_the_row_with_the_least_remaining_room() -> None:
-    assert pack_rows([12, 10, 9, 1], 20) == [[0], [1, 2, 3]]
-
-
 def test_positions_restart_for_each_conversation_of_a_packed_row(tokenizer: PreTrainedTokenizerBase) -> None:
     ones = [encoded(CONVERSATIONS[name], tokenizer) for name in ("one turn", "two turns")]
     sizes = [len(one.ids) for one in ones]

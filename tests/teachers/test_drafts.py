@@ -16,9 +16,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeError
 from core.sample import Message
 from core.weights.gguf_header import read_gguf_tokens
-from core.weights.packaged_weights import find_embedded_teacher
 from flows.recipes.recipe_catalog import load_recipe_plan
-from students.init.start_model import start_from_layers, start_from_random
 from students.output.gguf_export import export_gguf
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.drafts.draft_counts import DraftCounts, find_draft_failure, read_draft_counts
@@ -157,51 +155,6 @@ def test_llama_cpp_returns_no_probability_of_an_accepted_token(students: tuple[P
     unknown = [token for token in drafted["completion_probabilities"] if not token["top_logprobs"]]
     assert len(unknown) >= drafted["timings"]["draft_n_accepted"] > 10
     assert all(token["logprob"] == 0 for token in unknown), "a probability of 1, which would be trusted"
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("embedded")
-@pytest.mark.skipif(find_embedded_teacher() is None, reason="the weights of the embedded teacher are not installed")
-def test_the_embedded_teacher_says_the_same_with_part_of_itself_random_weights_and_n_grams(tmp_path: Path) -> None:
-    """`benchmarks/drafts.py` has more requests."""
-    weights = find_embedded_teacher()
-    assert weights
-    drafts: dict[str, Path | str] = {"itself": weights, "n-grams": "ngram"}
-    for name, start in {"layers": start_from_layers(24), "random": start_from_random(96, 2)}.items():
-        start.model.save_pretrained(tmp_path / name)
-        start.tokenizer.save_pretrained(tmp_path / name)
-        drafts[name] = export_gguf(tmp_path / name, "q8_0").path
-        assert find_problem(weights, tmp_path / name) == ""
-    message = {"role": "user", "content": "Name two animals that can fly, and two that can swim."}
-    schema = {
-        "type": "object",
-        "properties": {"fly": {"type": "string"}, "swim": {"type": "string"}},
-        "required": ["fly", "swim"],
-    }
-    form = {"type": "json_schema", "json_schema": {"name": "Animals", "schema": schema}}
-    bodies = [
-        {"messages": [message], "max_tokens": 16, "temperature": temperature, "seed": 3, **more}
-        for temperature, more in ((0, {}), (0.8, {}), (0, {"response_format": form}))
-    ]
-
-    async def reply(settings: dict[str, Any]) -> tuple[list[str], DraftCounts | None]:
-        async with run_llama_server("x", settings, print, 600) as server:
-            replies = [await post_json(server.server, "v1/chat/completions", body) for body in bodies]
-            counts = await read_draft_counts(server.server) if "speculative.types" in settings else None
-            return [one["choices"][0]["message"]["content"] for one in replies], counts
-
-    plain = llama_settings(str(weights), 1, 512)
-    before, _ = asyncio.run(reply(plain))
-    assert len(set(before)) == 3
-    accepted = {}
-    for name, draft in drafts.items():
-        texts, counts = asyncio.run(reply(plain | draft_settings(draft, 3)))
-        assert texts == before, name
-        assert counts
-        accepted[name] = counts.acceptance
-    assert accepted["itself"] > 0.5, "a sampled token need not be the most likely one"
-    assert 0 < accepted["layers"] < accepted["itself"]
-    assert accepted["random"] < 0.1
 
 
 def write_tokens(path: Path, tokens: Sequence[str]) -> Path:

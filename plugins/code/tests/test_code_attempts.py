@@ -92,13 +92,6 @@ def test_each_check_judges_an_attempt_as_its_candidate(check: Check, right: str,
     assert judged == [True, False]
 
 
-def test_the_recipe_accepts_the_table_of_difficulty() -> None:
-    plan = load_recipe_plan("code", ["difficulty={teacher='main'}"])
-    assert plan.attempt_judge is not None
-    assert "verifier" in plan.roles
-    assert plan.agents["solver"].max_tokens == plan.recipe.agents.generator.max_tokens
-
-
 TESTS_OF_DOUBLE = "assert double(2) == 4\nassert double(0) == 0\nassert double(-3) == -6\n"
 
 

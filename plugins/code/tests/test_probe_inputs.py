@@ -1,7 +1,6 @@
 import ast
 from typing import Any
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -66,8 +65,3 @@ def test_tables_stay_rectangular_and_sorted_lists_sorted() -> None:
     assert set("".join(row for table in tables for row in table)) <= set("#.")
     assert len(lists := probes_of([[1, 4, 6], [2, 5, 9, 11], [3]])) > 20
     assert all(items == sorted(items) for items in lists)
-
-
-@pytest.mark.parametrize("arguments", [[], [()], [None], [True, False]])
-def test_there_are_few_probes_where_there_is_little_to_change(arguments: list[Any]) -> None:
-    assert len(probes_of(arguments)) <= 1

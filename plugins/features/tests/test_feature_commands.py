@@ -1,14 +1,11 @@
 """`features`, `feature-gaps` and `select`, from the command line."""
 
 import json
-import random
 import re
 from pathlib import Path
 
 import pytest
 
-from core.config.recipe import ENGLISH_REFERENCE
-from core.project_files import PROJECT
 from plugins.features.tests.conftest import write_rows, write_texts
 from tests.flows.commands.test_commands import called
 
@@ -98,32 +95,3 @@ def test_each_mistake_is_one_sentence(
     assert (code, out) == (2, "")
     assert sentence in err
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_lost_semicolons_of_real_text_are_found_by_the_embedded_teacher_and_not_by_chance(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A third of these passages have a semicolon. The dataset is as many other passages without one."""
-    texts = [
-        json.loads(line)["text"] for line in (PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()
-    ]
-    random.Random(0).shuffle(texts)
-    real, own = texts[:160], [text for text in texts[240:720] if ";" not in text][:160]
-    names = [write_rows(tmp_path / name, part) for name, part in (("real.jsonl", real), ("own.jsonl", own))]
-    trained = write_rows(tmp_path / "trained.jsonl", texts[720:])
-    settings = [word for key in ("tokens=10000", "latents=1152", "epochs=12", "context=48") for word in ("--set", key)]
-    dictionary = str(tmp_path / "dictionary")
-    code, _, err = called(capsys, "features", trained, "--out", dictionary, *settings, "--quiet")
-    assert code == 0, err
-    words = [names[1], "--reference", names[0]]
-    code, out, err = called(capsys, "feature-gaps", *words, "--features", dictionary, "--json", "--quiet")
-    assert code == 0, err
-    report = json.loads(out)
-    first = report["gaps"][0]
-    marked = ["".join(p["text"][a:b] for a, b in p["marks"]) for p in first["passages"]]
-    assert sum(";" in text for text in marked) > len(marked) / 2  # a hundredth of all tokens are semicolons
-    assert report["explained_variance"] > 0.6
-    assert report["random"]["gaps"] < len(report["gaps"])
-    code, out, _ = called(capsys, "gaps", *words, "--json")
-    assert (code, json.loads(out)["words"]) == (0, [])

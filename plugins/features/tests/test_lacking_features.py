@@ -13,7 +13,6 @@ from plugins.features.coverage_gaps import select_by_holm
 from plugins.features.lacking_features import (
     choose_examples,
     choose_gap_documents,
-    compute_matched_thresholds,
     compute_thresholds,
     find_feature_gaps,
     find_strongest_documents,
@@ -137,16 +136,3 @@ def test_holm_rejects_what_bonferroni_does_and_more() -> None:
     logs = np.log([0.0011, 0.02, 0.0009, 0.00124])
     assert sorted(select_by_holm(logs, 10).tolist()) == [0, 2, 3]
     assert select_by_holm(np.log([0.002, 0.0011]), 10).size == 0
-
-
-def test_features_of_the_control_are_as_frequent_as_the_learned_ones() -> None:
-    """Dense activations, as those of a random dictionary: by the thresholds of sparse ones, nearly all are in every document."""
-    random, learned = np.random.default_rng(6), draw_features(300, 5)
-    every = np.arange(LATENTS, dtype=np.int64)
-    dense = PooledFeatures.from_documents(
-        [(every, random.uniform(1, 2, LATENTS).astype(np.float32)) for _ in range(300)], LATENTS
-    )
-    present = learned.keep_present(compute_thresholds(learned))
-    assert dense.keep_present(compute_thresholds(dense)).count_documents().min() == 300
-    matched = dense.keep_present(compute_matched_thresholds(dense, present))
-    assert sorted(matched.count_documents()) == sorted(present.count_documents())

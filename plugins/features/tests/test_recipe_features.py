@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -12,7 +11,7 @@ from core.plugins import locate_data
 from core.runs.run_dir import RunDir
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from flows.recipes.recipe_catalog import load_recipe_plan, validate_recipe
+from flows.recipes.recipe_catalog import validate_recipe
 from flows.report.page_templates import create_page_environment
 from flows.run.run_preparation import prepare_run
 from plugins.features.dictionary_opening import open_dictionary
@@ -21,12 +20,11 @@ from plugins.features.hooks import TEMPLATES, FeatureHooks, read_earlier_coverag
 from plugins.features.run_coverage import (
     NAME,
     SEEDS_FILE,
-    SPLIT_SEED,
     FeatureCoverageRecord,
     measure_run_features,
     read_run_gaps,
 )
-from plugins.features.tests.conftest import WORDS, write_texts
+from plugins.features.tests.conftest import write_texts
 from tests.support.lineages import OFF, make_release, make_run
 
 
@@ -94,24 +92,6 @@ def test_runs_record_their_coverage_and_the_report_has_the_earlier_generations(
     assert read_run_gaps(run) is None
 
 
-def test_longer_samples_cover_as_much_as_the_real_text_that_they_begin_with(dictionary: str, tmp_path: Path) -> None:
-    """Coverage is compared at equal lengths, so what follows in the samples covers nothing."""
-    run = RunDir(tmp_path / "run")
-    run.path.mkdir()
-    rich = write_texts(160, 7, brackets=True)
-    few_words = [" ".join(["tea"] * (4 + number % 4)) + "." for number in range(160)]
-    drawn = set(np.random.default_rng(SPLIT_SEED).permutation(160)[80:].tolist())
-    reference = [few_words[row] if row in drawn else rich[row] for row in range(160)]
-    # The rest has the same words in all, so that the longest sample begins with the longest of these texts.
-    rest = [" ".join(WORDS[number % len(WORDS) :] + WORDS[: number % len(WORDS)]) for number in range(160)]
-    samples = [f"{few_words[row]} {rest[row]}" for row in sorted(drawn)]
-    record = measure_run_features(run, samples, reference, "real.jsonl", Path(dictionary), lambda _message: None)
-    assert record
-    assert record.coverage == pytest.approx(record.reference, abs=0.02)
-    assert record.random == pytest.approx(record.random_reference, abs=0.02)
-    assert record.reference < 1
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -152,13 +132,3 @@ def test_seeds_that_ask_for_no_feature_of_the_dictionary_are_refused_before_a_ru
     write_seeds(feature)
     assert len(validate_recipe("smoke", settings).seeds.rows) == 3
     assert prepare_run("smoke", settings, str(runs), resume=False).run.path.is_dir()
-
-
-def test_features_need_a_reference() -> None:
-    with pytest.raises(RecipeError, match="features: compares the samples with real text; name it by `collapse"):
-        load_recipe_plan("smoke", ['features={dictionary="features"}'])
-
-
-def test_a_filter_whose_dictionary_is_missing_is_refused_by_validate() -> None:
-    with pytest.raises(RecipeError, match=r"filters\.0: .*nowhere/sae\.safetensors: is no file that can be read"):
-        validate_recipe("smoke", ["filters=[{type='features', dictionary='nowhere'}]"])

@@ -9,7 +9,6 @@ import pytest
 
 from core.config.agents import ReasoningEffort
 from core.config.teachers import TeacherConfig
-from core.errors import ProviderError
 from core.sample import Message, TokenUsage, ToolCall
 from plugins.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
 from plugins.hosted.tests.support.anthropic_server import AnthropicServer
@@ -18,7 +17,7 @@ from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
 from teachers.thinking.schema_thinking import build_answer_question
 from tests.support.http_serving import serve
-from tests.support.strict_server import ServedFault, ServedReply
+from tests.support.strict_server import ServedReply
 
 KEY = "sk-ant-test-canary-1"
 SCHEMA = {
@@ -287,20 +286,6 @@ def test_unknown_keys_go_through_and_the_servers_reason_comes_back(monkeypatch: 
         assert server.requests[-1].body["output_config"]["effort"] == "max"
 
 
-def test_a_wrong_key_ends_the_run_without_being_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-wrong-canary")
-    with serve(AnthropicServer(KEY)) as server:
-        server.fault = lambda number: ServedFault(401, "bad key sk-ant-wrong-canary") if number else None
-        for _ in range(2):
-            (error,) = ask(server, build_question())
-            assert isinstance(error, ProviderError)
-            assert "it refuses the key; is the environment variable ANTHROPIC_API_KEY right?" in str(error)
-            assert "canary" not in str(error)
-    monkeypatch.delenv("ANTHROPIC_API_KEY")
-    with pytest.raises(ProviderError, match="the environment variable ANTHROPIC_API_KEY is not set"):
-        ask(server, build_question(), base_url=None)
-
-
 def test_the_environment_adds_no_header_and_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "ANTHROPIC_API_KEY": KEY,
@@ -317,11 +302,3 @@ def test_the_environment_adds_no_header_and_no_address(monkeypatch: pytest.Monke
     assert not {"x-corp-secret", "anthropic-beta"} & request.headers.keys()
     assert "token-canary" not in str(request.headers)
     assert "corp-canary-77" in os.environ["ANTHROPIC_CUSTOM_HEADERS"], "other programs need it"
-
-
-def test_an_unknown_model_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    with serve(AnthropicServer(KEY)) as server:
-        (error,) = ask(server, build_question(), model="anthropic/claude-nobody-9")
-    assert isinstance(error, ProviderError)
-    assert "it does not know the model 'claude-nobody-9', or the base_url is wrong (status 404" in str(error)

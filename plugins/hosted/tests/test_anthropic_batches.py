@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.errors import ProviderError
 from plugins.hosted.tests.support.anthropic_batch_server import KEY, AnthropicBatchServer
 from plugins.hosted.tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
-from teachers.base import CallFailed, TeacherReply
+from teachers.base import TeacherReply
 from tests.support.http_serving import serve
 
 
@@ -41,22 +40,6 @@ def test_a_request_without_a_message_is_sent_again(server: AnthropicBatchServer,
     server.fate = lambda request, number: fate if number == 3 and len(server.batches) == 1 else "succeeded"
     assert count_replies(ask(server, tmp_path)) == len(QUESTIONS)
     assert [len(batch.requests) for batch in server.batches.values()] == [len(QUESTIONS), 1]
-
-
-def test_a_batch_that_expired_as_a_whole_is_sent_again(server: AnthropicBatchServer, tmp_path: Path) -> None:
-    server.fate = lambda request, number: "expired" if len(server.batches) == 1 else "succeeded"
-    assert count_replies(ask(server, tmp_path)) == len(QUESTIONS)
-    assert len(server.batches) == 2
-
-
-def test_an_invalid_request_fails_its_call_alone(server: AnthropicBatchServer, tmp_path: Path) -> None:
-    server.fate = lambda request, number: "invalid_request_error" if number == 3 else "succeeded"
-    outcomes = ask(server, tmp_path)
-    assert count_replies(outcomes) == len(QUESTIONS) - 1
-    (failed,) = [outcome for outcome in outcomes if not isinstance(outcome, TeacherReply)]
-    assert isinstance(failed, CallFailed)
-    assert "status 400" in str(failed)
-    assert len(server.batches) == 1
 
 
 def test_a_cancelled_batch_stops_the_run_and_its_results_are_kept(server: AnthropicBatchServer, tmp_path: Path) -> None:
@@ -138,9 +121,3 @@ def test_an_answer_that_is_cut_off_is_requested_again(server: AnthropicBatchServ
     assert cut
     assert len(server.batches) == 1
     assert set(server.billed.values()) == {1}
-
-
-def test_an_unknown_model_stops_the_run(server: AnthropicBatchServer, tmp_path: Path) -> None:
-    outcomes = ask(server, tmp_path, model="anthropic/claude-unknown-9")
-    assert all(isinstance(outcome, ProviderError) for outcome in outcomes)
-    assert "it does not know the model" in str(outcomes[0])

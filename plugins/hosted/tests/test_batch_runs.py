@@ -222,19 +222,6 @@ def test_a_run_resumed_without_batches_gets_the_results_that_it_paid_for(server:
     assert not set(server.billed) & set(server.direct), "no request is paid twice"
 
 
-def test_only_the_generator_may_be_batched(server: BatchServer, tmp_path: Path) -> None:
-    critic = f"teachers.other={{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY'}}"
-    for batch in (True, False):
-        server.reset()
-        ended(produce(server, tmp_path / str(batch), critic, "agents.critic.teacher='other'", batch=batch), 0)
-        assert server.direct
-        assert bool(server.batches) is batch
-        if batch:
-            assert len(next(iter(server.batches.values())).requests) == SAMPLES
-            assert not set(server.billed) & set(server.direct)
-    assert kept_hashes(tmp_path / "True") == kept_hashes(tmp_path / "False")
-
-
 def test_a_budget_is_never_exceeded_by_a_batch(server: BatchServer, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     out = ended(produce(server, runs, "budget.calls=25"), 1)

@@ -135,16 +135,6 @@ def test_a_batch_that_fails_its_validation_stops_the_run_with_one_sentence(serve
     }
 
 
-def test_a_batch_without_any_success_stops_the_run(server: BatchServer, tmp_path: Path) -> None:
-    server.fate = lambda _request, _before: "400"
-    outcomes, _ = ask(server, tmp_path)
-    assert all(isinstance(outcome, ProviderError) for outcome in outcomes)
-    assert "all 10 requests of batch batch_000002 failed, the first: status 400" in str(outcomes[0])
-    server.fate = lambda _request, _before: "404"
-    outcomes, _ = ask(server, tmp_path / "other")
-    assert "it does not know the model 'm'" in str(outcomes[0])
-
-
 @pytest.mark.parametrize("status", [-1, 0, 500, 429])
 @pytest.mark.parametrize("path", ["/files", "/batches", "/batches/batch_000002", "/files/file_000003/content"])
 def test_an_answer_that_is_lost_makes_no_second_batch(
@@ -184,13 +174,6 @@ def test_a_batch_of_which_the_id_was_never_learned_is_found_by_its_tag(
     outcomes, _ = ask(server, tmp_path / "main")
     assert count_replies(outcomes) == len(QUESTIONS)
     assert set(server.billed.values()) == {1}
-
-
-def test_equal_questions_of_two_runs_make_two_batches(server: BatchServer, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        outcomes, _ = ask(server, tmp_path / name)
-        assert count_replies(outcomes) == len(QUESTIONS)
-    assert len(server.batches) == 2
 
 
 def test_batches_hold_no_more_requests_or_bytes_than_the_provider_takes(

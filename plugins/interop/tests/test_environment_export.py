@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from agents.checks.plain_answers import read_code_answer, read_final_answer
 from agents.studies.answer_scoring import AnswerScore, AnswerScorer, AnswerTask, ScoringChecks
 from core.config.agents import VerifierConfig
 from core.errors import UsageError
@@ -78,12 +77,6 @@ def test_an_answer_is_compared_with_what_a_sample_has(
     task = AnswerTask(id=seed.id, seed=seed, messages=[asked], candidate=candidate)
     scorer = AnswerScorer(scoring, tmp_path)
     assert {answer: asyncio.run(scorer.score(task, answer)).passed for answer in answers} == answers
-
-
-def test_answers_are_read_from_the_end_of_a_reply() -> None:
-    assert read_final_answer("The answer: is hard.\nAnswer: 12 apples.")["answer"] == "12 apples"
-    assert read_final_answer("forty-two")["answer"] == "forty-two"
-    assert read_code_answer("First\n```python\na = 1\n```\nthen\n```\nb = 2\n```\n")["solution"] == "b = 2\n"
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,8 @@ from agents.checks.text.second_reader import read_again_check
 from agents.families.extraction import complete_check
 from agents.planning.run_plan import RunPlan
 from core.config.difficulty import DifficultyConfig
-from core.config.recipe import Recipe, build_recipe_identity
+from core.config.recipe import Recipe
 from core.errors import RecipeError
-from core.project_files import PROJECT
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.math.checks.known_answer import answer_check
@@ -113,18 +112,6 @@ def test_attempts_end_when_the_rate_is_certain_to_be_unwanted(
     assert len(teacher.asked) == 10 * (1 + 9)
 
 
-def test_without_the_table_nothing_is_asked(tmp_path: Path, seeds: Path) -> None:
-    plan = plan_of(seeds, "samples=10")
-    samples, teacher = make(plan, tmp_path, lambda _n: 0.0)
-    assert {sample.state for sample in samples} == {SampleStatus.kept}
-    assert len(teacher.asked) == 10
-    assert {sample.pass_rate for sample in samples} == {None}
-    assert build_recipe_identity(plan.recipe, {})["recipe"]["difficulty"] is None
-    measured = plan_of(seeds, "samples=10", MEASURED)
-    assert build_recipe_identity(measured.recipe, {})["recipe"]["difficulty"]["attempts"] == 5
-    assert measured.max_calls_per_sample() == plan.max_calls_per_sample() + 5 * 2
-
-
 def test_a_resumed_run_asks_no_attempt_twice(tmp_path: Path, seeds: Path) -> None:
     """All replies are in the ledger after the first pass, so that the second one asks nothing and measures the same."""
     plan = plan_of(seeds, MEASURED, "samples=20")
@@ -172,13 +159,6 @@ def test_a_recipe_that_cannot_measure_is_refused(seeds: Path, settings: list[str
     with pytest.raises(RecipeError) as refused:
         plan_of(seeds, *settings)
     assert problem in str(refused.value)
-
-
-@pytest.mark.parametrize("recipe", ["instructions", "smoke"])
-def test_a_family_without_a_known_answer_refuses_the_table(recipe: str) -> None:
-    with pytest.raises(RecipeError) as refused:
-        load_recipe_plan(recipe, ["teachers.main={model='fake/writer'}", MEASURED])
-    assert "difficulty: no check of this recipe knows the right answer" in str(refused.value)
 
 
 @pytest.mark.parametrize("recipe", ["arithmetic", "extraction", "grounded-qa", "reasoning"])
@@ -269,14 +249,3 @@ def test_a_recipe_groups_samples_by_bands_of_the_pass_rate() -> None:
     assert recipe.find_group({"pass_rate": "0.2-0.4"}) == ""
     without = recipe.model_copy(update={"difficulty": None})
     assert without.find_sample_group({"pass_rate": "0.2-0.4"}, ()) == "0.2-0.4", "a column of the seeds"
-
-
-def test_the_pages_example_is_a_recipes(tmp_path: Path) -> None:
-    page = (PROJECT / "docs" / "difficulty.md").read_text(encoding="utf-8")
-    example = page.split("```toml\n")[1].split("```")[0]
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(f'name = "mine"\nextends = "arithmetic"\n{example}', encoding="utf-8")
-    plan = load_recipe_plan(str(recipe), [])
-    assert plan.recipe.groups_by_pass_rate
-    assert plan.recipe.difficulty == DifficultyConfig(teacher="weak")
-    assert plan.teachers == {"main", "weak"}

@@ -46,13 +46,6 @@ def test_quotas_keep_the_first_samples_of_each_band(tmp_path: Path) -> None:
     assert len(samples) < 120, "it ends once every band is full"
 
 
-def test_the_run_stops_when_a_band_cannot_be_filled(tmp_path: Path) -> None:
-    """The solver passes 1 of 5 attempts once in 156 samples; the control above fills its bands."""
-    bands = "quotas={by='pass_rate', keep={'0.2-0.3'=40, '0.7-0.8'=1}}"
-    _, missing = produce_run(str(tmp_path), "reasoning", [*SETTINGS, "samples=100", bands])
-    assert "of '0.2-0.3'" in missing.sentences[0]
-
-
 def test_the_dataset_its_card_and_the_report_have_the_pass_rates(tmp_path: Path) -> None:
     run = make_whole_run(tmp_path, *SETTINGS, "samples=60", "collapse={reference=false}", recipe="reasoning")
     samples = list(read_finished_samples(run))
@@ -90,16 +83,6 @@ def test_the_dataset_its_card_and_the_report_have_the_pass_rates(tmp_path: Path)
     spent = read_journal(run.spend_file).spent
     assert spent.calls == len(samples) + len(solver), "one draft each, and the attempts"
     assert spent.cost == pytest.approx(sum(u.prompt_tokens + 2 * u.completion_tokens for u in solver) / 1e6)
-
-
-def test_without_the_table_no_file_names_it(tmp_path: Path) -> None:
-    settings = [setting for setting in SETTINGS if not setting.startswith("difficulty")]
-    run = make_whole_run(tmp_path, *settings, "samples=20", "collapse={reference=false}", recipe="reasoning")
-    assert run.read_manifest().difficulty is None
-    for file in run.path.rglob("*.parquet"):
-        assert not {"attempts", "pass_rate"} & set(pl.read_parquet_schema(file)), file
-    assert "pass rate" not in (run.dataset / "README.md").read_text(encoding="utf-8")
-    assert [step for step, _ in run.read_manifest().funnel] == ["seeds", "candidates", "verified", "kept"]
 
 
 def test_a_preview_estimates_the_attempts_with_the_price_of_their_teacher() -> None:

@@ -6,15 +6,12 @@ from itertools import product
 import pytest
 from reasoning_gym import create_dataset
 
-from core.errors import UsageError
 from plugins.math.checks.number_sequences import find_continuation_fault
 from plugins.math.families.question_filters import (
     QUESTION_FILTERS,
-    correct_plurals,
     correct_question,
     find_question_fault,
     syllogism_answers,
-    whole_sentences,
 )
 from plugins.math.families.reasoning import ProceduralQuestion, draw_fair_questions, task_settings
 
@@ -124,12 +121,6 @@ def test_an_unfair_question_is_refused_for_its_reason(made: dict[str, dict[str, 
     assert find_question_fault(made["metadata"]["source_dataset"], None, made) == fault
 
 
-def test_plurals_are_english() -> None:
-    question = "7 butterflys, 12 starfishs, 5 praying mantiss, 4 cockroachs, 3 crabs, 12 sheeps, 1 leech, 2 leechs?\n"
-    expected = "7 butterflies, 12 starfish, 5 praying mantises, 4 cockroaches, 3 crabs, 12 sheep, 1 leech, 2 leeches?"
-    assert correct_plurals(question, {}) == expected
-
-
 WOMEN = re.compile(r"\w+ has (\d+) male colleagues? and she also has (\d+) .*?(\d+) male colleagues? and (\d+) female")
 
 
@@ -159,12 +150,6 @@ def test_siblings_and_friends_are_those_of_a_counted_family() -> None:
             assert "'s brother" not in question or f"{woman}'s brother" in question
 
 
-def test_the_people_of_a_puzzle_are_written_as_in_its_clues() -> None:
-    text = "Puzzle:\n - Each person has a unique name: bob, alice\n - A favorite smoothie: lime, dusk\n\n1. It is Bob."
-    expected = text.replace("bob, alice", "Bob, Alice")
-    assert correct_question("zebra_puzzles", entry("zebra_puzzles", text, "bob")) == expected
-
-
 @pytest.mark.parametrize("task", QUESTION_FILTERS)
 def test_a_fair_question_is_drawn_again_from_its_place(task: str) -> None:
     first = ProceduralQuestion(task, task_settings(task, {}), 7, 400, 0)
@@ -173,18 +158,3 @@ def test_a_fair_question_is_drawn_again_from_its_place(task: str) -> None:
     dataset = create_dataset(task, seed=7, size=400, **task_settings(task, {}))
     for row in rows:
         assert find_question_fault(task, dataset, dataset[row["made"]["place"]]) is None
-
-
-def test_a_task_without_a_fair_question_is_reported() -> None:
-    settings = {"min_terms": 4, "max_terms": 4, "min_value": -1, "max_value": 1, "max_complexity": 1}
-    seed = next(
-        s for s in range(50)
-        if find_question_fault("number_sequence", d := create_dataset("number_sequence", seed=s, size=1, **settings), d[0])
-    )  # fmt: skip
-    with pytest.raises(UsageError, match=r"task.settings.number_sequence: none of 1 questions is fair \(\w+ 1\)"):
-        list(draw_fair_questions(ProceduralQuestion("number_sequence", settings, seed, 1, 0)))
-
-
-def test_sentences_are_whole() -> None:
-    assert len(whole_sentences()) > 40
-    assert not any(sentence.split()[-1] in ("MR", "MRS", "U", "S", "WWW") for sentence in whole_sentences())

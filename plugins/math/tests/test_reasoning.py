@@ -51,14 +51,6 @@ def test_questions_are_of_every_task_by_its_weight_and_the_same_each_time() -> N
     assert {seed.data["question"] for seed in other} != {seed.data["question"] for seed in seeds}
 
 
-def test_no_task_of_the_recipe_has_more_than_a_fifteenth_and_one_form_tasks_less() -> None:
-    weights = load_recipe_plan("reasoning", []).recipe.task["tasks"]
-    assert max(weights.values()) <= sum(weights.values()) / 15
-    assert all(
-        weights[task] <= sum(weights.values()) / 20 for task in ("calendar_arithmetic", "simple_equations", "aiw")
-    )
-
-
 def test_a_revision_asks_for_a_new_solution_and_does_not_say_that_the_answer_must_change() -> None:
     asked = prompts.load_prompt("reasoning", "revise", installed=ReasoningFamily.prompts).messages[-1].content
     assert "anew" in asked
@@ -184,13 +176,6 @@ def test_a_seed_of_a_file_is_made_within_limits(made: Any) -> None:
         ReasoningFamily().condition({"question": "q", "made": made}, ReasoningFamily.options(), Random(0))
 
 
-def test_a_seed_that_a_run_made_can_be_a_seed_of_a_file(tmp_path: Path) -> None:
-    own = build_test_seeds(plan_of())[0].data
-    (tmp_path / "mine.jsonl").write_text(json.dumps(own))
-    (again,) = build_test_seeds(plan_of("task={}", f"seeds.path={tmp_path}/mine.jsonl", "samples=1"))
-    assert again.data == own
-
-
 def test_a_users_questions_are_compared_with_their_answers(tmp_path: Path) -> None:
     rows = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -260,8 +245,3 @@ def test_a_wrong_number_and_a_seed_without_a_number_give_different_faults() -> N
 def test_impossible_tasks_are_reported(settings: list[str], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         plan_of(*settings)
-
-
-def test_neither_tasks_nor_a_file_is_reported() -> None:
-    with pytest.raises(UsageError, match="reasoning: has no seeds"):
-        build_test_seeds(load_recipe_plan("reasoning", [FAKE, "task={}"]))

@@ -13,7 +13,7 @@ from plugins.pictures.drawing.legibility import find_layout_fault, find_mark_fau
 from plugins.pictures.drawing.procedural_drafts import draw_draft
 from plugins.pictures.drawing.queries import Query
 from plugins.pictures.drawing.styles import PictureStyle
-from plugins.pictures.drawing.svg_texts import TextBox, find_text_boxes
+from plugins.pictures.drawing.svg_texts import TextBox
 from plugins.pictures.drawing.vega_charts import build_chart_spec
 from plugins.pictures.drawing.word_leaks import AskedQuestion, measure_word_leak
 
@@ -66,12 +66,6 @@ def test_a_draft_that_cannot_be_drawn_is_refused_with_its_reason(path: str, valu
     assert (fault is None) if reason is None else (fault is not None and reason in fault)
 
 
-def test_a_negative_share_of_a_pie_is_refused() -> None:
-    draft = change("chart.mark", "pie")
-    draft["rows"][0][1] = -4
-    assert "values above 0" in str(find_spec_fault(PictureDraft.model_validate(draft), "charts"))
-
-
 @pytest.mark.parametrize(
     "extra",
     [
@@ -105,16 +99,6 @@ def test_labels_that_overlap_run_together_or_are_cut_off_are_found() -> None:
     steep = ((0.0, 40.0), (40.0, 0.0), (48.0, 8.0), (8.0, 48.0))
     beside = tuple((x + 30, y) for x, y in steep)
     assert find_layout_fault([TextBox("a", 11, steep), TextBox("b", 11, beside)], 200, 100) is None
-
-
-def test_boxes_of_texts_follow_their_transforms() -> None:
-    svg = """<svg xmlns="http://www.w3.org/2000/svg"><g transform="translate(10,20)"><text text-anchor="end"
-    transform="translate(5,0) rotate(-90)" font-size="10px">abcd</text><text stroke="white">abcd</text></g></svg>"""
-    (box,) = find_text_boxes(svg, lambda text, size, _bold: len(text) * size / 2)
-    xs, ys = [x for x, _ in box.corners], [y for _, y in box.corners]
-    # 20 pixels long, ending at (15, 20), turned to the left: it goes down from there.
-    assert (min(ys), max(ys)) == (20.0, 40.0)
-    assert (min(xs), max(xs)) == (pytest.approx(7.6), pytest.approx(17.2))
 
 
 def test_an_answer_that_two_values_decide_needs_pixels_between_them() -> None:

@@ -1,7 +1,6 @@
 """Near-duplicate images: what was saved again, resized or darkened is found, what shows other data is not."""
 
 import io
-from itertools import combinations
 from pathlib import Path
 from random import Random
 
@@ -12,11 +11,10 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image, ImageDraw, ImageEnhance
 
-from core.config.filters import parse_filter_table
 from filters.base import Document, FilterResult
 from filters.chain.filter_chain import apply_filters
 from filters.ragged_arrays import RaggedArray
-from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_WORDS, compute_image_hash, decode_grey
+from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_WORDS
 from plugins.pictures.filters.image_duplicates import ImageDuplicatesFilter
 from plugins.pictures.tests.test_image_quality import encode
 
@@ -62,12 +60,6 @@ def test_a_chart_saved_again_resized_darkened_or_grey_repeats_the_first() -> Non
     assert result.dropped[0].detail.endswith("of 256 bits of the hash are equal, at least 0.95")
 
 
-def test_charts_of_one_style_with_other_data_are_no_duplicates() -> None:
-    hashes = [compute_image_hash(decode_grey(draw_chart(seed))) for seed in range(60)]
-    distances = [int(np.bitwise_count(one ^ other).sum()) for one, other in combinations(hashes, 2)]
-    assert min(distances) > HASH_BITS * (1 - 0.94)
-
-
 def test_every_pair_within_the_threshold_is_found() -> None:
     rng = np.random.default_rng(5)
     hashes = rng.integers(0, 2**64, (400, HASH_WORDS), dtype=np.uint64)
@@ -96,14 +88,3 @@ def test_several_questions_about_one_image_stay_if_only_the_same_question_counts
     assert [document.id for document in result.kept] == ["0", "1"]
     assert [drop.duplicate_of for drop in result.dropped] == ["0", "1"]
     assert "shows nearly what 0 shows and asks the same" in result.dropped[0].detail
-
-
-def test_a_row_with_an_image_that_cannot_be_decoded_repeats_none() -> None:
-    assert not IMAGES.sketch([Document("x", "", images=(b"no image",))]).values.size
-    assert len(run((b"no image",), (b"no image",)).kept) == 2
-
-
-@pytest.mark.parametrize("threshold", [0.9, 1.1])
-def test_a_threshold_that_the_hash_cannot_hold_is_refused(threshold: float) -> None:
-    with pytest.raises(ValueError, match="threshold"):
-        parse_filter_table({"type": "image_duplicates", "threshold": threshold})

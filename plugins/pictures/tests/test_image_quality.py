@@ -58,11 +58,6 @@ def build_text_bomb() -> bytes:
 PAGE = encode(draw_line())
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_an_image_with_a_single_line_is_no_blank_in_any_format(form: str) -> None:
-    assert find_image_fault(encode(draw_line(), form), IMAGES) is None
-
-
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I;16"])
 @pytest.mark.parametrize("level", [0, 1])
 def test_an_image_of_one_colour_is_blank(mode: str, level: int) -> None:

@@ -106,25 +106,6 @@ def draw_seeds(folder: Path, samples: int, *settings: str) -> list[Seed]:
     return seeds
 
 
-def test_an_image_that_is_drawn_again_gets_another_prompt(tmp_path: Path) -> None:
-    """14 images six times over have each kind once, and twelve times over still no two equal prompts."""
-    seeds = draw_seeds(tmp_path, 168)
-    kinds = {(*seed.data["images"], seed.data["kind"]) for seed in seeds[:84]}
-    prompts = {(*seed.data["images"], seed.data["about"], seed.data["earlier"]) for seed in seeds}
-    assert (len(kinds), len(prompts)) == (84, 168)
-    assert [bool(seed.data["earlier"]) for seed in seeds] == [False] * 14 + [True] * 154
-    assert len({seed.data["kind"] for seed in seeds[:14]}) > 2, "images begin with different kinds"
-    assert "leave out the 1 most obvious" in seeds[-1].data["earlier"]
-
-
-def test_kinds_have_their_weights_however_often_an_image_is_drawn(tmp_path: Path) -> None:
-    seeds = draw_seeds(tmp_path, 280, "task.kinds={reading=3,place=1,counting=0}")
-    for part in (seeds, seeds[:140]):
-        share = Counter(seed.data["kind"] for seed in part)
-        assert share.keys() == {"reading", "place"}
-        assert 0.65 <= share["reading"] / len(part) <= 0.85
-
-
 def make(folder: Path, answer: Callable[[TeacherQuestion], dict[str, Any]]) -> tuple[list[Sample], ScriptedTeacher]:
     plan = load_recipe_plan(
         "image-questions",
@@ -287,16 +268,6 @@ def test_a_recipe_that_cannot_work_is_refused_at_once(settings: list[str], words
     assert words in str(refused.value)
 
 
-def test_the_source_needs_its_table(tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
-        'name = "x"\nfamily = "image_questions"\nsamples = 1\n[seeds]\nsource = "images"\n'
-        '[teachers.main]\nmodel = "fake/image_questions"\n'
-    )
-    with pytest.raises(RecipeError, match=r'seeds.source: seeds.source = "images" needs the table \[images\]'):
-        load_recipe_plan(str(recipe))
-
-
 def test_a_recipe_that_extends_another_uses_its_folder_of_images(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     write_squares(tmp_path / "base" / "mine", 2)
@@ -306,12 +277,6 @@ def test_a_recipe_that_extends_another_uses_its_folder_of_images(tmp_path: Path)
     plan = load_recipe_plan(str(own), ["teachers.main={model='fake/image_questions'}"])
     assert plan.seed_source
     assert len(plan.seed_source.read_rows()) == 2
-
-
-def test_no_other_family_takes_images(tmp_path: Path) -> None:
-    images = f"images={{folder='{write_squares(tmp_path / 'images', 1)}'}}"
-    with pytest.raises(RecipeError, match=r"seeds.source: instructions does not take it; it needs seeds.path"):
-        load_recipe_plan("instructions", ["seeds={source='images'}", images])
 
 
 # A verifier that sees

@@ -18,11 +18,11 @@ from PIL import Image
 
 from agents.checks import Subject
 from core.errors import RecipeError
-from core.sample import Candidate, Sample, SampleStatus, Seed
+from core.sample import Candidate, SampleStatus, Seed
 from core.storage.image_files import is_stored_image, read_image, store_sample_images
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.pictures.drawing.drafts import PictureDraft
-from plugins.pictures.drawing.renderer import RENDER_SECONDS, Drawing, Renderer, RenderFailed
+from plugins.pictures.drawing.renderer import RENDER_SECONDS, Renderer, RenderFailed
 from plugins.pictures.drawing.styles import PictureStyle
 from plugins.pictures.families.pictures import PicturesFamily
 from plugins.pictures.statistics import measure_pictures
@@ -186,18 +186,6 @@ def test_a_second_teacher_who_reads_a_question_in_another_way_refuses_it(tmp_pat
     assert "gives 'Hinges' and not 'Nuts'" in sample.verdicts[-1].evidence
 
 
-def test_a_recipe_that_no_teacher_writes_asks_none(tmp_path: Path) -> None:
-    plan = load_recipe_plan("tables", ["samples=3"])
-    assert (plan.teachers, plan.max_calls_per_sample()) == (set(), 0)
-
-    def refuse(_question: TeacherQuestion) -> str:
-        raise AssertionError("no teacher is asked")
-
-    samples: list[Sample] = produce_scripted(plan, ScriptedTeacher(refuse), tmp_path)
-    assert [sample.state for sample in samples] == [SampleStatus.kept] * 3
-    assert all(not sample.turns for sample in samples)
-
-
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
@@ -211,15 +199,3 @@ def test_a_recipe_with_a_wrong_key_is_refused(setting: str, problem: str) -> Non
     with pytest.raises(RecipeError) as refused:
         load_recipe_plan("charts", [setting])
     assert problem in str(refused.value)
-
-
-def test_only_a_student_that_sees_is_trained_on_pictures() -> None:
-    plan = load_recipe_plan("charts", ["student={max_tokens=384, images={}}"])
-    assert plan.recipe.student
-    assert plan.recipe.student.images
-    with pytest.raises(RecipeError, match="conversations of extraction have no images; leave it out"):
-        load_recipe_plan("extraction", ["student={max_tokens=384, images={}}"])
-
-
-def test_a_drawing_is_named_by_its_content() -> None:
-    assert Drawing(b"", 1, 1, [], None).sha256.startswith("e3b0c442")

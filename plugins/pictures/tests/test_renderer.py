@@ -1,6 +1,5 @@
 """The rendering process: what it may not reach, and that a picture which ends it fails alone."""
 
-import io
 import json
 import os
 import signal
@@ -14,7 +13,6 @@ import pytest
 pytest.importorskip("vl_convert", reason="needs the extra `pictures`")
 pytest.importorskip("typst", reason="needs the extra `pictures`")
 
-from PIL import Image
 
 from plugins.pictures.drawing.drafts import MAX_NAME, PictureDraft
 from plugins.pictures.drawing.renderer import MAX_SIDE, Renderer, RenderFailed
@@ -89,29 +87,3 @@ def test_a_specification_that_reaches_for_data_gets_none(renderer: Renderer, tmp
             assert ("SECRETLABEL" in json.dumps(facts)) == ("values" in source), "the control shows its own values"
         with pytest.raises(TimeoutError):
             server.accept()
-
-
-@pytest.mark.slow
-def test_negative_bars_are_drawn_on_both_sides_of_zero_in_colours_of_the_theme(renderer: Renderer) -> None:
-    draft = PictureDraft.model_validate({**TABLE, "chart": {"mark": "bar", "sort": "none"}})
-    style = PictureStyle(theme="powerbi", font_size=11, values=True)
-    drawing = renderer.draw(draft, "charts", style)
-    tops = {box.text.replace("\u2212", "-"): box.corners[0][1] for box in drawing.texts}
-    assert max(tops["34"], tops["41"]) < tops["0"] < tops["-29"]
-    with Image.open(io.BytesIO(drawing.png)) as image:
-        colours = {colour for count, colour in image.getcolors(1 << 20) or () if count > 200}
-    assert (255, 255, 255) in colours, "the background is opaque"
-    assert (0x11, 0x8D, 0xFF) in colours, "the first colour of powerbi"
-
-
-@pytest.mark.slow
-def test_seven_slices_have_seven_colours_in_every_theme(renderer: Renderer) -> None:
-    names = ["Oak", "Elm", "Ash", "Yew", "Fir", "Box", "Lime"]
-    draft = PictureDraft.model_validate(
-        {**TABLE, "rows": [[name, 10 + place] for place, name in enumerate(names)], "chart": {"mark": "pie"}}
-    )
-    for theme in ("latimes", "urbaninstitute", "ggplot2", "dark"):
-        drawing = renderer.draw(draft, "charts", PictureStyle(theme=theme, font_size=11))
-        with Image.open(io.BytesIO(drawing.png)) as image:
-            large = {colour for count, colour in image.getcolors(1 << 20) or () if count > 500}
-        assert len(large) == len(names) + 1, "seven slices and the background"

@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.ExifTags import GPS, Base
 
 from core.errors import UsageError
-from core.storage.fitted_images import UnreadableImage, decode_image_url, fit_image
+from core.storage.fitted_images import UnreadableImage, decode_image_url
 from plugins.pictures import seed_images
 from plugins.pictures.seed_images import fit_seed_image, read_seed_images
 
@@ -114,21 +114,6 @@ def test_what_cannot_be_read_is_one_sentence(name: str, content: bytes | None, w
     with pytest.raises(UsageError) as refused:
         read_seed_images(tmp_path / name)
     assert words in str(refused.value)
-
-
-def test_a_column_without_a_form_in_python_is_one_sentence(tmp_path: Path) -> None:
-    far = pa.array([2**53], pa.timestamp("ms"))  # some 285,000 years from now
-    pq.write_table(pa.table({"image": pa.array([encode("red")], pa.binary()), "when": far}), tmp_path / "far.parquet")
-    with pytest.raises(UsageError, match=r"far.parquet: the images cannot be read: .*; give a folder of image files"):
-        read_seed_images(tmp_path / "far.parquet")
-
-
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
-def test_damaged_exif_data_cost_nothing_but_the_turn(form: str) -> None:
-    written = io.BytesIO()
-    Image.new("RGB", (40, 30), "red").save(written, form, exif=b"Exif\0\0garbage" * 3)
-    fitted = fit_image(written.getvalue(), 1, 40)
-    assert (fitted.columns, fitted.rows) == (40, 30)
 
 
 def test_a_photo_is_shown_upright_small_and_without_its_place(tmp_path: Path) -> None:

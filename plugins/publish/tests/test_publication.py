@@ -299,34 +299,6 @@ def test_a_student_replaces_none_of_another_recipe_and_no_later_one(
     assert {key: hosted.head for key, hosted in hub.repos.items()} == heads
 
 
-def test_a_student_replaces_no_model_that_no_release_recorded(
-    hub: LocalHub, release: Release, capsys: pytest.CaptureFixture[str]
-) -> None:
-    release = add_student(release, STUDENT)
-    foreign = hub.repos["model", "me/smoke-student"] = HostedRepo(private=True)
-    foreign.commit({"model.safetensors": b"another model"})
-    code, _, errors = publish(capsys, release, "--student")
-    assert code == 2
-    assert "has a model that no release recorded (model.safetensors)" in errors
-    assert ("dataset", "me/smoke") not in hub.repos, "the dataset is not sent either"
-    assert publish(capsys, release, "--student-to", "hf:me/new")[0] == 0
-
-
-def test_a_later_student_replaces_the_files_of_the_earlier_one_and_no_others(
-    hub: LocalHub, release: Release, capsys: pytest.CaptureFixture[str]
-) -> None:
-    release = add_student(release, STUDENT)
-    publish(capsys, release, "--student")
-    repo, files = hub.repos["model", "me/smoke-student"], hub.files("model", "me/smoke-student")
-    manifest = json.loads(files["manifest.json"])
-    manifest["run"]["files"]["student/old.gguf"] = "0" * 64
-    repo.commit({**files, "manifest.json": json.dumps(manifest).encode(), "old.gguf": b"old", "mine.gguf": b"mine"})
-    code, sent, errors = publish(capsys, release, "--student")
-    assert code == 0, errors
-    assert (sent["repos"][1]["removed"], sent["repos"][1]["sent"]) == (["old.gguf"], ["manifest.json"])
-    assert hub.files("model", "me/smoke-student")["mine.gguf"] == b"mine"
-
-
 def test_a_public_repository_is_refused_before_anything_is_searched_or_sent(
     hub: LocalHub, release: Release, capsys: pytest.CaptureFixture[str]
 ) -> None:

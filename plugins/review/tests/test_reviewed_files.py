@@ -88,15 +88,6 @@ def test_a_persons_word_beats_a_filters_and_corrections_are_written(ending: str,
         filter_dataset(file, tmp_path / "out", FILTERS)
 
 
-def test_a_corrected_text_is_what_filters_compare(tmp_path: Path) -> None:
-    file = write_file(tmp_path, "jsonl")
-    review_file(file, {1: ("fix", ANSWERS[4])})
-    report = filter_dataset(file, tmp_path / "out", FILTERS)
-    assert [row["id"] for row in read_written(report.kept)] == ["r0", "r1", "r2"], (
-        "4 and 5 now repeat 1, and 2 does not"
-    )
-
-
 def test_half_a_surrogate_pair_elsewhere_in_a_corrected_row_is_no_obstacle(tmp_path: Path) -> None:
     file = write_file(tmp_path, "jsonl")
     file.write_text(

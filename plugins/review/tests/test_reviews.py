@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from agents.checks.judge import read_labelled_answers
 from core.config.recipe import Recipe
-from core.errors import StoreError, UsageError
+from core.errors import UsageError
 from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
 from core.sample import AgentTurn, Candidate, Critique, Message, RejectionReason, Sample, SampleStatus, Seed, TokenUsage
@@ -221,22 +221,6 @@ def test_a_person_sees_the_pictures_of_a_sample_and_a_correction_keeps_them(tmp_
     assert review.open_sample(sample.id, SampleQuery())["pictures"] == {}, "what is damaged is not shown"
 
 
-def test_a_decision_about_an_opened_sample_reads_no_file_again_unless_it_changed(tmp_path: Path) -> None:
-    run, _ = make_run(tmp_path)
-    review = ReviewSession(index_run(run), "anna")
-    review.open_sample("x-000000", SampleQuery())
-    file = run.kept_file(0)
-    before = file.stat()
-    with file.open("r+b") as opened:
-        opened.write(b"\0" * before.st_size)
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    decide(review, "x-000000", "keep")
-    decide(review, "x-000001", "keep")
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    with pytest.raises(StoreError, match="is not a readable samples file"):
-        decide(review, "x-000002", "keep")
-
-
 def test_the_lines_of_finished_samples_are_those_of_the_whole_ones(tmp_path: Path) -> None:
     run, recipe = make_run(tmp_path)
     decide(ReviewSession(index_run(run), "anna"), "x-000000", "drop", note="about nothing")
@@ -365,11 +349,3 @@ def test_no_acknowledged_decision_is_lost_when_the_server_is_killed(tmp_path: Pa
     assert len(acknowledged) >= 30
     assert set(acknowledged) <= kept
     assert pl.read_ndjson(log)["sample"].n_unique() == len(kept), "every line is whole"
-
-
-def test_a_random_queue_of_other_samples_is_not_continued(tmp_path: Path) -> None:
-    ReviewSession(index_file(write_rows(tmp_path)), "anna", blind=True).draw_queue(5, 1)
-    more = ReviewSession(index_file(write_rows(tmp_path, 40)), "anna", blind=True)
-    with pytest.raises(UsageError, match=r"was drawn from 30 samples of rows\.jsonl.*take another --seed"):
-        more.draw_queue(5, 1)
-    more.draw_queue(5, 2)

@@ -24,7 +24,6 @@ from filters.duplicates.similarity_join import find_near_duplicates
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
-from plugins.scale import dask_near_duplicates as cluster_module
 from plugins.scale.dask_near_duplicates import find_near_duplicates_on_cluster
 from plugins.scale.dask_workers import PATIENT_RESTARTS
 from tests.support.waiting import HANG_SECONDS, wait_until
@@ -83,14 +82,6 @@ def test_dropped_documents_and_their_originals_are_those_of_one_machine(
     assert client.gathered - before < 0.05 * sets.values.nbytes, "shingles or signatures came to the driver"
 
 
-def test_copies_have_the_original_of_their_first_document(client: CountingClient) -> None:
-    text = " ".join(f"w{i}" for i in range(100))
-    texts = [text, f"{text} more", f"{text} more", "another text of more words than five", f"{text} more", text]
-    found = find_near_duplicates_on_cluster(client, parted(client, texts, parts=3), 0.8)
-    assert columns(found)[:2] == [[1, 2, 4, 5], [0, 0, 0, 0]]
-    assert columns(found) == columns(find_near_duplicates(build_shingle_sets(texts, 5), 0.8))
-
-
 def variants(name: str, words: Sequence[str], replaced: Sequence[Sequence[int]]) -> list[str]:
     """The words, each time with those at some places replaced by new ones."""
     return [
@@ -121,29 +112,6 @@ def test_the_original_is_the_most_similar_kept_document(client: CountingClient) 
     found = find_near_duplicates_on_cluster(client, parted(client, texts, ngram=1), 0.8)
     assert columns(found)[:2] == [list(range(9, 200, 10)), list(range(8, 200, 10))]
     assert columns(found) == columns(find_near_duplicates(build_shingle_sets(texts, 1), 0.8))
-
-
-@pytest.mark.parametrize("texts", [[], ["", "", "word"]])
-def test_fewer_documents_than_parts(client: CountingClient, texts: list[str]) -> None:
-    found = find_near_duplicates_on_cluster(client, parted(client, texts), 0.8)
-    assert columns(found) == columns(find_near_duplicates(build_shingle_sets(texts, 5), 0.8))
-
-
-def test_no_parts(client: CountingClient) -> None:
-    assert columns(find_near_duplicates_on_cluster(client, [], 0.8)) == [[], [], []]
-
-
-def test_pairs_are_checked_in_several_batches(client: CountingClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = corpus(1500, templated=True)
-    monkeypatch.setattr(cluster_module, "PAIRS_PER_TASK", 6_000)
-    found = find_near_duplicates_on_cluster(client, parted(client, texts), 0.8)
-    assert columns(found) == columns(find_near_duplicates(build_shingle_sets(texts, 5), 0.8))
-
-
-def test_too_many_documents_are_rejected(client: CountingClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "MOST_DOCUMENTS", 3)
-    with pytest.raises(UsageError, match="3 documents cannot be compared at once, only 2: compare fewer"):
-        find_near_duplicates_on_cluster(client, parted(client, ["a", "b", "c"]), 0.8)
 
 
 def keys(client: Client) -> set[str]:

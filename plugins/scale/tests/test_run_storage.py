@@ -88,12 +88,6 @@ def test_a_release_is_complete_on_every_machine_and_the_next_run_builds_on_it(
     )
 
 
-@pytest.mark.parametrize("name", ["s3://bucket", "s3://bucket/../runs", "s3://"])
-def test_a_depot_without_a_folder_is_rejected(name: str) -> None:
-    with pytest.raises(UsageError, match="runs are kept in a folder of a bucket, as in s3://BUCKET/runs"):
-        open_run_storage(name)
-
-
 def test_what_comes_from_an_object_store_is_no_run_of_the_users(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,13 +8,11 @@ import pytest
 from plugins.serving.decision_students.agreement_bound import (
     AgreementTarget,
     ScoredCases,
-    binomial_p_value,
     certify_threshold,
     choose_cross_threshold,
     coverage_and_risk,
     measure_drift,
     refute_agreement,
-    upper_risk_bound,
 )
 from plugins.serving.decision_students.selective_curve import build_selective_curve, oracle_coverage
 
@@ -93,14 +91,6 @@ def test_a_perfect_student_answers_everything_and_a_short_calibration_nothing() 
     everything = certify_threshold(perfect(59), perfect(59), TARGET).threshold
     assert everything == -np.inf
     assert certify_threshold(perfect(58), perfect(58), TARGET).threshold is None
-
-
-def test_bounds_are_exact() -> None:
-    # Clopper-Pearson in closed form without disagreements, and its defining equation with some.
-    assert upper_risk_bound(0, 59, 0.05) == pytest.approx(1 - 0.05 ** (1 / 59))
-    assert binomial_p_value(3, 200, upper_risk_bound(3, 200, 0.05)) == pytest.approx(0.05)
-    assert upper_risk_bound(4, 4, 0.05) == 1
-    assert upper_risk_bound(0, 0, 0.05) == 1
 
 
 def test_drift_is_found_and_sampling_error_is_not() -> None:

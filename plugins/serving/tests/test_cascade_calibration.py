@@ -24,13 +24,11 @@ from core.storage.atomic_files import hash_file
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.report.run_report import write_run_report
 from flows.terminal.console import SESSION, CommandSession
-from flows.terminal.text_format import format_number
 from plugins.serving.cascade.cascade_calibration import (
     calibrate_cascade,
     format_routing_result,
     prepare_cascade_calibration,
 )
-from plugins.serving.cascade.cascade_plot import CASCADE_PLOT_HEIGHT, CASCADE_PLOT_WIDTH, build_cascade_plots
 from plugins.serving.cascade.question_router import QUESTION_SIGNAL
 from plugins.serving.cascade.routing_curves import area_over_random, split_halves
 from plugins.serving.cascade.routing_result import (
@@ -185,27 +183,6 @@ def test_the_question_alone_tells_where_the_student_fails() -> None:
     assert control.find_curve(QUESTION_SIGNAL).area.low <= 0
 
 
-def test_random_signals_and_models_that_pass_nothing_have_their_own_verdicts() -> None:
-    found = estimate_cascade_value(answers_of(passing(0.4, 3), passing(0.6, 4), spread=50.0), FREE, 7)
-    assert found.verdict == "chance"
-    assert found.answer.startswith("No signal is significantly better than chance")
-    nothing = estimate_cascade_value(answers_of([False] * SEEDS, [False] * SEEDS), FREE, 7)
-    assert nothing.verdict == "nothing"
-    assert all(curve.at_share.retention is None for curve in nothing.curves)
-
-
-def test_costs_are_prices_if_known_and_tokens_otherwise() -> None:
-    answers = answers_of(passing(0.5, 1), passing(0.9, 2), draws=2)
-    free, priced = estimate_cascade_value(answers, FREE, 7), estimate_cascade_value(answers, PRICED, 7)
-    assert (free.cost_unit, free.teacher_cost) == ("tokens", 100)
-    assert (priced.cost_unit, priced.teacher_cost) == ("price", pytest.approx((10 * 1.0 + 90 * 4.0) / 1000))
-    batched = PRICED.model_copy(update={"batch": True})
-    assert estimate_cascade_value(answers, batched, 7).teacher_cost == priced.teacher_cost, "serving calls it directly"
-    assert (free.student_tokens, free.draw_tokens) == (40, 80)
-    for point in free.find_curve("log_probability").points:
-        assert point.cost.value == pytest.approx(100 * point.share.value)
-
-
 def test_untrusted_answers_go_to_the_teacher_first() -> None:
     answers = answers_of(passing(0.5, 1), passing(0.9, 2), draws=0)
     cut = [one._replace(fault="cut off") if i % 10 == 0 else one for i, one in enumerate(answers.student)]
@@ -234,27 +211,6 @@ def routing_of(student: float, teacher: float, weights: str = "00", config: Teac
         student="s", weights=weights, type=None, teacher=config, recipe="smoke", seed=7, first_seed=60, draws=1,
         sampling=CalibrationSampling(temperature=0.3, top_p=1, max_tokens=90), **dict(worth),
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("config", [FREE, PRICED])
-def test_plots_are_the_curves(config: TeacherConfig) -> None:
-    found = routing_of(0.5, 0.9, config=config)
-    by_share, by_cost = build_cascade_plots(found)
-    best = found.find_curve(found.best)
-    assert [line.kind for line in by_share.lines] == ["random", "oracle", *["other"] * 5, "best"]
-    assert [line.kind for line in by_cost.lines] == ["random", *["other"] * 5, "best"]
-    for plot in (by_share, by_cost):
-        corners = [[float(value) for value in corner.split(",")] for corner in plot.lines[-1].points.split()]
-        assert len(corners) == len(best.points)
-        assert corners[0][0] == plot.across[0].at
-        assert corners[-1][0] == plot.across[-1].at
-        heights = [height for _, height in corners]
-        quality = [point.quality.value for point in best.points]
-        assert np.corrcoef(heights, quality)[0, 1] == pytest.approx(-1, abs=1e-3)
-        assert all(0 <= x <= CASCADE_PLOT_WIDTH and 0 <= y <= CASCADE_PLOT_HEIGHT for x, y in corners)
-        assert plot.wanted
-    assert f"{round(100 * best.points[-1].quality.value)} % at 100 %" in by_share.lines[-1].words
-    assert by_cost.across[-1].text == format_number(best.points[-1].cost.value)
 
 
 def test_the_runs_report_shows_the_cascade(

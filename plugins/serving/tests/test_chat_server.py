@@ -249,18 +249,6 @@ def test_a_students_thinking_is_neither_scored_nor_returned_unless_requested(alo
     asyncio.run(go())
 
 
-def test_a_score_at_the_threshold_is_trusted_and_a_truncated_answer_has_none() -> None:
-    async def go() -> None:
-        async with housed(RoutingRule("log_probability", -2.0, None, 0)) as house:
-            _, _, headers = await house.ask(UNSURE)
-            assert (headers["X-Stillhouse-Answered-By"], headers["X-Stillhouse-Score"]) == ("student", "-2")
-            house.student.finish = "length"
-            _, reply, headers = await house.ask(SURE)
-            assert (headers["X-Stillhouse-Answered-By"], reply["stillhouse"]["score"]) == ("teacher", None)
-
-    asyncio.run(go())
-
-
 def test_the_named_model_answers_and_tool_requests_go_to_the_teacher() -> None:
     async def go() -> None:
         async with housed() as house:
@@ -340,34 +328,6 @@ def test_a_failing_teacher_is_an_error_only_if_requested(stream: bool) -> None:
             house.teacher.status = 503
             status, reply, _ = await house.ask(UNSURE, stream=stream)
             assert (status, reply["error"]["type"], reply["error"]["code"]) == (502, "api_error", "model_unavailable")
-
-    asyncio.run(go())
-
-
-def test_agreement_asks_the_student_again_and_counts_it() -> None:
-    async def go() -> None:
-        async with housed(RoutingRule("agreement", 0.5, None, 2)) as house:
-            _, reply, headers = await house.ask(UNSURE, seed=5)
-            assert (reply["model"], headers["X-Stillhouse-Score"]) == ("stillhouse/student", "1")
-            assert [(one["temperature"], one["seed"]) for one in house.student.asked] == [(0.35, 5), (0.7, 6), (0.7, 7)]
-            assert reply["usage"]["total_tokens"] == reply["stillhouse"]["usage"]["student"]["total_tokens"] == 30
-
-    asyncio.run(go())
-
-
-def test_a_student_without_a_teacher_is_served() -> None:
-    async def go() -> None:
-        async with housed(alone=True) as house:
-            _, reply, _ = await house.ask(UNSURE, logprobs=True, top_logprobs=1)
-            assert (reply["model"], reply["stillhouse"]["threshold"]) == ("stillhouse/student", None)
-            assert len(reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 1
-            _, text, _ = await house.ask(UNSURE, stream=True)
-            assert len(events(text)) == 3, "a chunk a word, as they come"
-            status, reply, _ = await house.ask(UNSURE, tools=[{"type": "function"}])
-            assert (status, reply["error"]["param"]) == (400, "tools")
-            house.student.status = 400
-            status, reply, _ = await house.ask(UNSURE)
-            assert (status, reply["error"]["message"]) == (400, "too long for me")
 
     asyncio.run(go())
 

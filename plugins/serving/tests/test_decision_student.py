@@ -17,9 +17,8 @@ from core.project_files import PROJECT
 from core.weights.embeddings import load_tokenizer
 from plugins.serving.cascade.serving_setup import ServingOptions
 from plugins.serving.decision_students.agreement_bound import AgreementTarget
-from plugins.serving.decision_students.decision_student import DecisionStudent, read_decision_student
+from plugins.serving.decision_students.decision_student import read_decision_student
 from plugins.serving.decision_students.ngram_vectors import hash_character_ngrams
-from plugins.serving.decision_students.onnx_export import export_decisions
 from plugins.serving.decision_students.text_encoders import ENCODERS
 from plugins.serving.decisions.decision_serving import serve_decision_student
 from plugins.serving.decisions.labeled_texts import estimate_label_noise, read_labeled_texts
@@ -27,7 +26,6 @@ from plugins.serving.decisions.student_creation import DecisionReport, DecisionS
 from plugins.serving.decisions.student_report import format_decision_report, write_decision_page
 from plugins.serving.tests.decision_serving import post, served
 from teachers.relay import open_relay
-from tests.flows.commands.test_commands import called
 from tests.support.http_serving import serve_handler
 from tests.support.lineages import make_run
 
@@ -199,15 +197,6 @@ def test_a_student_whose_heads_do_not_fit_its_encoder_is_not_served(
         )
 
 
-def test_labels_may_be_numbers_and_equal_texts_are_one_text(tmp_path: Path) -> None:
-    rows = [{"text": f"Text {number // 3}", "label": number % 3 % 2} for number in range(12)]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    labeled = read_labeled_texts(file)
-    assert labeled.texts == ["Text 0", "Text 1", "Text 2", "Text 3"]
-    assert labeled.votes == {"label": [["0", "1", "0"]] * 4}
-
-
 @pytest.mark.parametrize(
     ("place", "value", "fault"),
     [
@@ -248,11 +237,6 @@ def test_a_run_with_revisions_gives_labels_with_votes(given: bool, tmp_path: Pat
     labeled = read_labeled_texts(run.path)
     assert len(labeled.texts) > 6
     assert {len(votes) for votes in labeled.votes["subject"]} == {5 if given else 4}
-
-
-def test_students_of_other_encoders_are_not_exported() -> None:
-    with pytest.raises(UsageError, match="some/encoder: was not exported to ONNX, so its student cannot be"):
-        export_decisions(DecisionStudent(encoder="some/encoder", questions=[], heads=[]))
 
 
 def test_decisions_are_served_in_both_protocols_and_bad_requests_are_refused(made: tuple[Path, DecisionReport]) -> None:
@@ -392,13 +376,3 @@ def test_probabilities_of_a_file_are_the_targets_and_tell_how_often_two_votes_ag
     assert (noise.agreement, noise.disputed, noise.drawn) == (pytest.approx(0.76), pytest.approx(0.24), True)
     assert "drawn by the teacher's probabilities agree in 76 % of texts" in noise.words
     assert labeled.take([1, 2]).label(question).shares == [{"y": 1.0}, {"y": 1.0}]
-
-
-def test_names_of_columns_reach_the_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"asked": "Where is it?", "said": "yes"}\n')
-    code, _, err = called(
-        capsys, "decisions", str(rows), "--out", str(tmp_path / "out"), "--columns", "user=asked,assistant=sad"
-    )
-    assert code == 2
-    assert "has no `sad`, which --columns names" in err

@@ -186,26 +186,6 @@ def test_a_question_that_cannot_be_is_refused(question: dict[str, object], fault
         parse_questions([question])
 
 
-def test_a_recipe_with_a_question_that_cannot_be_is_refused() -> None:
-    with pytest.raises(RecipeError, match="two or more different labels"):
-        load_recipe_plan("decisions", ["task.questions=[{name='a', ask='?', labels=['x']}]"])
-
-
-def test_answers_keep_their_meaning_as_classes() -> None:
-    shapes = [
-        {"name": "yes", "ask": "?", "type": "yes_no"},
-        {"name": "some", "ask": "?", "type": "several_of", "labels": ["x", "y", "z"]},
-        {"name": "score", "ask": "?", "type": "score"},
-    ]
-    yes, some, score = parse_questions(shapes)
-    for question, answer in ((yes, True), (yes, False), (some, ["x", "z"]), (some, []), (score, 3)):
-        assert question.from_class(question.to_class(answer)) == answer
-    assert some.parse_answer(["z", "x"]) == ["x", "z"]
-    for question, wrong in ((yes, "yes"), (yes, 1), (some, ["q"]), (score, True), (score, 6)):
-        with pytest.raises(ValueError, match="is no answer"):
-            question.parse_answer(wrong)
-
-
 @pytest.mark.parametrize("by", ["probabilities", "votes"])
 def test_a_check_that_reads_probabilities_is_a_fault_of_a_gateway_without_them(by: str) -> None:
     async def answer(request: web.Request) -> web.Response:

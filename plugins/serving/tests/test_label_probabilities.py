@@ -128,9 +128,3 @@ def test_a_token_that_may_become_an_answer_leaves_the_probabilities_unknown(unfi
 def test_a_hostile_reply_has_no_values() -> None:
     for text in ('{"a":1' + ',"a":1' * 400_000, '{"a":' + "[" * 100_000, '{"a"' + " " * 200_000):
         assert find_values(text) == {}
-
-
-def test_tokens_without_alternatives_have_no_probabilities() -> None:
-    question = DecisionQuestion(name="a", ask="?", type="yes_no")
-    tokens = [ReplyToken(text=text, logprob=-0.1, likeliest={}) for text in ('{"a": ', "true", "}")]
-    assert read_label_probabilities(question, tokens) is None

@@ -12,7 +12,6 @@ from plugins.serving.cascade.routing_curves import (
     choose_share_for_quality,
     choose_threshold,
     compute_pass_rates,
-    compute_random_share,
     draw_resamples,
     oracle_area,
     oracle_quality,
@@ -128,12 +127,6 @@ def test_the_ends_are_the_student_alone_and_the_teacher_alone() -> None:
     assert random[-1].value == pytest.approx(last.quality.value)
 
 
-def test_a_threshold_sends_its_share_to_the_teacher_and_no_score_equal_to_it() -> None:
-    scores = [1.0, 2.0, 3.0, 4.0]
-    assert [choose_threshold(scores, share) for share in (0, 0.25, 0.5, 1)] == [-np.inf, 1.5, 2.5, np.inf]
-    assert choose_threshold([0.0, 1.0, 1.0, 1.0], 0.5) == 1.0
-
-
 def test_the_evaluation_half_changes_no_threshold() -> None:
     """The other half's outcomes turned round, its scores replaced: all that was chosen stays."""
     outcomes, scores = outcomes_of()
@@ -158,23 +151,6 @@ def test_a_threshold_that_is_good_by_chance_is_worse_on_the_evaluation_half() ->
         quality = np.where(called, evaluation.outcomes.teacher, evaluation.outcomes.student).mean()
         short.append(quality - 0.95 * evaluation.outcomes.teacher.mean())
     assert np.mean(short) < -0.02
-
-
-def test_a_student_as_good_as_its_teacher_needs_no_call() -> None:
-    outcomes, scores = outcomes_of()
-    swapped = RoutingOutcomes(outcomes.teacher, outcomes.student, outcomes.cost)
-    assert choose_share_for_quality(swapped, scores) == compute_random_share(swapped) == 0
-    point = build_routing_curve("x", "", *halved(swapped, scores)).at_share
-    assert point.recovered is None, "there is no gap to close"
-    nobody = RoutingOutcomes(outcomes.student & False, outcomes.teacher & False, outcomes.cost)
-    assert build_routing_curve("x", "", *halved(nobody, scores)).at_share.retention is None
-
-
-def test_a_random_router_at_its_share_has_the_requested_quality() -> None:
-    outcomes, _ = outcomes_of()
-    share = compute_random_share(outcomes, 0.9)
-    assert 0 < share < 1
-    assert random_quality(compute_pass_rates(outcomes), share) == pytest.approx(0.9 * outcomes.teacher.mean())
 
 
 def test_intervals_cover_the_true_quality() -> None:

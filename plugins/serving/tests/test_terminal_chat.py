@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,8 +18,6 @@ from core.storage.atomic_files import write_json
 from core.thinking import find_thinking_tag, split_thinking
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from plugins.serving.cascade.terminal_chat import (
-    ChatConversation,
-    ChatFailure,
     ChatSettings,
     choose_chat_settings,
     find_chat_student,
@@ -136,24 +133,6 @@ def test_ctrl_c_while_the_event_loop_is_made_ends_it_without_a_traceback(student
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
-def test_a_conversation_longer_than_the_context_gets_no_reply_and_the_next_line_does(student: Path) -> None:
-    code, out, err = talk(student, "--max-tokens", "4", "--json", lines="bees " * 9000 + f"\n{ASKED}\n")
-    assert code == 1, err
-    assert "no reply: the conversation is longer than the student can read" in err
-    printed = json.loads(out)
-    assert (printed["state"], len(printed["failures"])) == ("partial", 1)
-    assert [turn["role"] for turn in printed["turns"]] == ["user", "assistant"], "the line that got a reply"
-
-
-@pytest.mark.slow
-def test_torch_says_what_llama_cpp_says(student: Path) -> None:
-    asked = [{"role": "user", "content": ASKED}]
-    reply = StudentTextGenerator(student).generate_reply(asked, 0, 1.0, 12)
-    _, out, _ = talk(student, "--temperature", "0", "--max-tokens", "12", "-q", lines=ASKED)
-    assert reply.split()[:2] == out.split()[:2] == ["I", "like"]
-
-
 @pytest.fixture(scope="module")
 def thinking_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One that has learned to think of its topic before it says what it likes."""
@@ -208,20 +187,3 @@ def test_a_runs_student_is_asked_as_in_its_evaluation(tmp_path: Path) -> None:
     assert found.folder == run.student
     assert choose_chat_settings(found, None, None, None) == ChatSettings(None, 0.25, 77)
     assert choose_chat_settings(found, "Be kind.", 0.0, 9) == ChatSettings("Be kind.", 0.0, 9)
-
-
-def test_a_failed_turn_is_forgotten() -> None:
-    asked: list[Any] = []
-
-    def ask(turns: Any, _write: Any) -> str:
-        asked.append([turn["content"] for turn in turns])
-        if turns[-1]["content"] == "bad":
-            raise ChatFailure("not now")
-        return "yes"
-
-    conversation = ChatConversation(ChatSettings("Be kind.", 0.5, 9), ask)
-    assert conversation.send("one", lambda _: None) == "yes"
-    with pytest.raises(ChatFailure, match="not now"):
-        conversation.send("bad", lambda _: None)
-    conversation.send("two", lambda _: None)
-    assert asked == [["Be kind.", "one"], ["Be kind.", "one", "yes", "bad"], ["Be kind.", "one", "yes", "two"]]

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
-from transformers import AutoModel, ByT5Tokenizer
+from transformers import ByT5Tokenizer
 
 from core.errors import UsageError
 from plugins.serving.decision_students.exported_encoder import read_exported_encoder
@@ -39,20 +38,6 @@ def test_exported_vectors_resemble_those_of_torch(name: str, products: int, tmp_
         np.prod(tensor.dims) < 1000 for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT
     )
     assert str(tmp_path).encode() not in exported.model
-
-
-def test_weights_in_half_precision_are_read_as_floats(tmp_path: Path) -> None:
-    folder = save_tiny_encoder(tmp_path, "bert", TEXTS)
-    AutoModel.from_pretrained(folder).to(torch.bfloat16).save_pretrained(folder)
-    rounded, plain = export_encoder(str(folder), TEXTS).encode_texts(TEXTS), encode_by_transformers(str(folder), TEXTS)
-    assert (rounded * plain).sum(axis=1).min() > 0.99
-
-
-def test_a_graph_for_one_length_is_refused(tmp_path: Path) -> None:
-    # Longformer splits a text into windows, and the trace keeps their number.
-    folder = save_tiny_encoder(tmp_path, "longformer", TEXTS)
-    with pytest.raises(ExportError, match=r"cannot be exported to ONNX: .*Reshape"):
-        export_encoder(str(folder), TEXTS)
 
 
 def test_a_tokenizer_in_python_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from agents.planning.rubrics import build_review_schema
 from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS
 from core.config.teachers import TeacherFaults
-from core.errors import RecipeError, UsageError
+from core.errors import UsageError
 from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
 from core.sample import Candidate, Message, SampleStatus, Seed, Spending
 from flows.commands.app import app
@@ -28,7 +28,6 @@ from plugins.study.topology_study import (
     TopologyStudy,
     TopologyTrial,
     build_study,
-    parse_topologies,
     run_trial,
 )
 from teachers.base import TeacherQuestion
@@ -113,27 +112,12 @@ def test_the_ground_truth_finds_every_planted_fault(fault: str) -> None:
 # The faulty teacher
 
 
-def test_a_draft_without_a_fault_is_right_and_as_asked() -> None:
-    assert faulty_script.draft_from_problem(faulty_script.StoryProblem("a zoo", "eggs", (6, 8, 19), "*-")) == RIGHT
-    assert faulty_script.parse_story(str(RIGHT["problem"])) == faulty_script.StoryProblem(
-        "a zoo", "eggs", (6, 8, 19), "*-"
-    )
-    for seed in range(50):
-        made = replied(asked(("user", REQUEST)), seed)
-        assert find_problem_fault(SEED, Candidate(messages=[], fields=made)) is None
-
-
 @pytest.mark.parametrize("fault", [None, *faulty_script.FAULT_CLASSES])
 def test_each_class_of_fault_comes_at_its_rate(fault: str | None) -> None:
     rates = TeacherFaults(contradiction=0.1, drift=0.2, omission=0.05, miscoordination=0.15)
     drawn = Counter(faulty_script.draw_fault(Random(seed), rates) for seed in range(4000))
     expected = getattr(rates, fault) if fault else 0.5
     assert drawn[fault] / 4000 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 4000) ** 0.5)
-
-
-def test_rates_of_more_than_every_reply_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"add up to 1\.2; a reply has one of them at most"):
-        load_recipe_plan("topology-study", ["teachers.main.faults={drift=0.6,omission=0.6}"])
 
 
 @pytest.mark.parametrize(
@@ -161,57 +145,12 @@ def test_a_critic_without_faults_is_right_about_the_text_that_it_sees(
     assert review["scores"] == dict.fromkeys(RUBRICS, 5 if good else 1)
 
 
-def test_a_critic_that_sees_the_request_detects_deviations_from_it() -> None:
-    other = str(RIGHT["problem"]).replace("a zoo", "a circus")
-    shown = f"{REQUEST}\nProblem: {other}\nSolution: {RIGHT['solution']}"
-    review = replied(asked(("system", CRITIC), ("user", shown), contract="Review"))
-    assert review["scores"] == {"clarity": 1, "realism": 1}
-
-
 @pytest.mark.parametrize(("fault", "right"), [(None, 60), *((name, 3) for name in faulty_script.FAULT_CLASSES)])
 def test_a_solver_without_faults_is_right(fault: str | None, right: int) -> None:
     question = asked(("user", str(RIGHT["problem"])), contract="Solution")
     answers = [replied(question, seed, fault=fault)["answer"] for seed in range(60)]
     found = sum(answer == 29 for answer in answers)
     assert found == right if fault is None else found <= right, "by chance, now and then"
-
-
-def test_a_story_without_a_number_has_no_answer_and_a_faulty_solver_guesses() -> None:
-    gap = asked(("user", str(RIGHT["problem"]).replace("19 are", "some are")), contract="Solution")
-    assert replied(gap)["answer"] == "unknown"
-    assert len({replied(gap, seed, fault="drift")["answer"] for seed in range(20)}) > 5
-
-
-@pytest.mark.parametrize("contract", ["Review", "Solution"])
-@pytest.mark.parametrize("fault", [None, *faulty_script.FAULT_CLASSES])
-def test_a_story_that_lost_its_only_step_can_still_be_read(fault: str | None, contract: str) -> None:
-    story = "This is about a zoo. There are 6 eggs. How many eggs are there in the end?"
-    text = story if contract == "Solution" else f"Problem: {story}\nSolution: Start with 6. So there are 6."
-    reply = replied(asked(("system", CRITIC), ("user", text), contract=contract), fault=fault)
-    if contract == "Solution":
-        assert (reply["answer"] == 6) == (fault is None)
-
-
-def test_solvers_make_independent_errors() -> None:
-    [trial] = trials(study("drift=0.3", 200, None, "agents.critic=false", "topology.max_revisions=0"), "centralized")
-    kept = sum(one.state == SampleStatus.kept for one in trial.outcomes)
-    expected = 0.7 * (0.7**3 + 3 * 0.7**2 * 0.3)  # a right draft, and two of three right
-    assert kept / 200 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 200) ** 0.5)
-
-
-def test_a_revision_that_ignores_the_advice_repeats_the_draft() -> None:
-    revise = f"Not right: mend it. {REQUEST.replace('a problem', 'another problem')}"
-    question = asked(("user", REQUEST), ("assistant", json.dumps(RIGHT)), ("user", revise))
-    assert replied(question, fault="miscoordination") == RIGHT
-    assert replied(question)["problem"] != RIGHT["problem"]
-
-
-def test_debaters_without_a_fault_settle_on_the_first_right_draft() -> None:
-    wrong, own = {**RIGHT, "answer": 30.0}, json.dumps(replied(asked(("user", REQUEST)), 5))
-    heard = f"You are writer 3. Read.\n\nWriter 1:\n{json.dumps(wrong)}\n\nWriter 2:\n{json.dumps(RIGHT)}\n\nChoose."
-    debate = asked(("user", REQUEST), ("assistant", own), ("user", heard))
-    assert [replied(debate, seed) for seed in range(3)] == [RIGHT] * 3
-    assert replied(debate, fault="miscoordination") == json.loads(own), "as if it had heard nothing"
 
 
 # The study
@@ -249,23 +188,6 @@ def test_where_every_reply_is_faulty(fault: str, kind: str, kept: int, wrong: in
     assert row.failed == (30 if fault == "malformed" else 0)
 
 
-def test_voters_who_all_misread_a_number_pass_a_draft_only_by_coincidence() -> None:
-    """Critic and solvers misread the writer's wrong number: sometimes they read the original number again."""
-    made = study("drift=1.0", 60)
-    [row] = build_study_report(made, trials(made, "independent")).rows
-    assert row.kept <= 15, "at most a quarter: one of four or more numbers, and one other value"
-    assert row.wrong == row.kept
-
-
-def test_the_same_drafts_begin_under_single_and_independent() -> None:
-    """One seed gives one first draft: an error kept by the independent topology is also kept by the single topology."""
-    single, independent = trials(study("drift=0.1,miscoordination=0.1", 80), "single", "independent")
-    faults = {one.number: one.fault for one in single.outcomes}
-    kept = [one for one in independent.outcomes if one.state == SampleStatus.kept]
-    assert kept
-    assert all(one.fault == faults[one.number] for one in kept)
-
-
 @pytest.mark.parametrize("kind", TOPOLOGY_KINDS)
 def test_no_topology_spends_more_than_its_budget_and_each_begins_at_the_first_seed(kind: str) -> None:
     [trial] = trials(study("drift=0.1,omission=0.1", 500, 30_000), kind)
@@ -284,13 +206,6 @@ def test_held_out_checks_are_not_used_by_the_agents() -> None:
     assert (both.agent_criteria, both.truth_criteria) == (["critic (teacher)"], ["on_topic", "constraints"])
 
 
-def test_a_sample_that_fails_a_held_out_check_is_wrong() -> None:
-    made = build_study(load_recipe_plan("smoke", ["agents.critic.min_score=1"]), 40, held_out=["constraints"])
-    [trial] = trials(made, "single")
-    faults = Counter(one.fault for one in trial.outcomes if one.state == SampleStatus.kept)
-    assert set(faults) == {None, "constraints"}
-
-
 @pytest.mark.parametrize(
     ("settings", "held_out", "problem"),
     [
@@ -302,17 +217,6 @@ def test_a_sample_that_fails_a_held_out_check_is_wrong() -> None:
 def test_a_study_without_a_criterion_is_refused(settings: list[str], held_out: list[str], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         build_study(load_recipe_plan("topology-study", [SOLVERS, *settings]), held_out=held_out)
-
-
-@pytest.mark.parametrize("names", ["ring", "single,ring", "", " , "])
-def test_an_unknown_topology_is_refused(names: str) -> None:
-    with pytest.raises(UsageError, match="no such topology; there are single, independent"):
-        parse_topologies(names)
-
-
-def test_an_independent_topology_without_a_critic_is_refused() -> None:
-    with pytest.raises(UsageError, match="needs a critic; leave it out with --topologies"):
-        study("", 5, None, "agents.critic=false").plan_for("independent")
 
 
 # The numbers
@@ -345,13 +249,6 @@ def test_amplification_is_one_for_a_single_agent_and_a_ratio_of_error_rates_for_
         "| centralized | 100 | 80 | 80.0 % (71.1 % to 86.7 %) | 5.0 % (2.0 % to 12.2 %) | 0.25 "
         in format_study_report(report)
     )
-
-
-def test_nothing_kept_has_no_rates() -> None:
-    report = build_study_report(study(), [trial(BASELINE_TOPOLOGY, 0, 0, 10)])
-    row = report.rows[0]
-    assert (row.error_rate, row.amplification, row.calls_per_kept) == (None, None, None)
-    assert "| single | 10 | 0 | 0.0 % (0.0 % to 27.8 %) | - |" in format_study_report(report)
 
 
 @pytest.mark.parametrize(

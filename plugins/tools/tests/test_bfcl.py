@@ -13,8 +13,6 @@ from benchmarks.external_truth.bfcl import (
     BfclRow,
     CategoryResult,
     convert_row,
-    find_contradiction,
-    find_data_folder,
     find_fault,
     list_right_answers,
     list_wrong_answers,
@@ -52,20 +50,3 @@ def test_each_planted_fault_is_the_only_difference(row: BfclRow) -> None:
     for wrong in list_wrong_answers(row):
         assert find_fault(row, wrong.calls), wrong
         assert sum(repr(one) != repr(other) for one, other in zip(good[0], wrong.calls, strict=True)) == 1
-
-
-def test_a_contradiction_is_found_without_our_check() -> None:
-    schema = {
-        "type": "dict",
-        "properties": {"unit": {"type": "string", "enum": ["ft"], "default": None}, "n": {"type": "float"}},
-        "required": ["n"],
-    }
-    for value in ({"n": 1}, {"n": 1.5, "unit": "ft"}, {"n": 1, "unit": None}):
-        assert find_contradiction(value, schema) is None
-    for value in ({}, {"n": True}, {"n": "1"}, {"n": 1, "unit": "m"}, {"n": 1, "x": 1}):
-        assert find_contradiction(value, schema)
-
-
-def test_a_folder_without_the_data_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="name the unpacked wheel"):
-        find_data_folder(str(tmp_path))

@@ -16,14 +16,11 @@ from agents.planning.run_plan import RunPlan
 from core.errors import RecipeError, UsageError
 from core.sample import Message, Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
+from plugins.tools.checks.conversation_checks import tool_result_check
 from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
-from plugins.tools.scripts.tool_calls import write_conversation
-from plugins.tools.simulation import SIMULATED_TOOLS, TOOL_CHAINS
-from plugins.tools.simulation.scenario_domains import CATALOGUE
+from plugins.tools.simulation import SIMULATED_TOOLS
 from plugins.tools.simulation.simulated_tool import run_tool
-from plugins.tools.simulation.simulated_world import TITLES, WORLD_SECTIONS, draw_world
-from plugins.tools.simulation.town_map import TOWNS
+from plugins.tools.simulation.simulated_world import WORLD_SECTIONS, draw_world
 from plugins.tools.tests.test_tool_conversations import fault
 from plugins.tools.tests.tool_conversations import TURNS, WORLD, subject_of
 from teachers.fake.fake_teacher import FakeTeacher
@@ -125,30 +122,6 @@ def test_kept_conversations_pass_an_independent_verification(tmp_path: Path) -> 
             assert (turn[-1].role, turn[-1].tool_calls) == ("assistant", ())
 
 
-def test_each_check_has_something_to_find_and_says_what(tmp_path: Path) -> None:
-    samples = made(tmp_path, "samples=200")
-    details = Counter(sample.detail for sample in samples if sample.state == SampleStatus.dropped)
-    assert set(details) == {"tool_schema", "tool_use", "tool_arguments", "tool_result"}
-    assert all(count >= 3 for count in details.values())
-
-
-def test_without_mistakes_all_is_kept(tmp_path: Path) -> None:
-    teacher = ScriptedTeacher(lambda question: json.dumps(write_conversation(Random(question.seed), question, right=1)))
-    samples = produce_scripted(plan_of("samples=200", "task.turns=[1,2,3]"), teacher, tmp_path)
-    assert {sample.state for sample in samples} == {SampleStatus.kept}
-
-
-def test_dependent_calls_are_made_one_after_the_other(tmp_path: Path) -> None:
-    shapes = set()
-    for sample in made(tmp_path, "samples=80", "task={turns=[1], chains=0.5, parallel=0.5, none=0, errors=0}"):
-        if sample.state == SampleStatus.kept:
-            roles = tuple((m.role, len(m.tool_calls)) for m in sample.candidate.messages[1:])
-            shapes.add((sample.seed.data["category"], roles))
-    user, said = ("user", 0), ("assistant", 0)
-    assert ("chain", (user, ("assistant", 1), ("tool", 0), ("assistant", 1), ("tool", 0), said)) in shapes
-    assert ("parallel", (user, ("assistant", 2), ("tool", 0), ("tool", 0), said)) in shapes
-
-
 def test_a_turn_sees_the_changes_of_the_turn_before() -> None:
     event = {"title": "eye test", "when": {"day": "2025-11-06", "start": "11:00"}, "minutes": 60}
     result, later = run_tool(WORLD, SIMULATED_TOOLS, "add_event", event)
@@ -186,11 +159,6 @@ KNOWN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "arguments", "result"), KNOWN, ids=[f"{name} {args}" for name, args, _ in KNOWN])
-def test_a_tool_gives_what_is_right(name: str, arguments: dict[str, Any], result: dict[str, Any]) -> None:
-    assert run_tool(WORLD, SIMULATED_TOOLS, name, arguments).result == result
-
-
 @pytest.mark.parametrize("name", SIMULATED_TOOLS)
 def test_what_a_tool_draws_it_can_do_and_its_failures_fail(name: str) -> None:
     tool = SIMULATED_TOOLS[name]
@@ -221,12 +189,6 @@ def test_a_drawn_world_holds_together() -> None:
         assert date.fromisoformat(world["today"]).isoformat() in world["calendar"]
 
 
-def test_chains_link_tools_that_there_are() -> None:
-    assert {name for pair in TOOL_CHAINS for name in pair} <= set(SIMULATED_TOOLS)
-    assert len(SIMULATED_TOOLS) >= 8
-    assert len({*TOWNS, *CATALOGUE, *TITLES}) == len(TOWNS) + len(CATALOGUE) + len(TITLES)
-
-
 def test_the_prompts_own_examples_pass_every_check() -> None:
     """The calls run in another world, whose results are in the prompt."""
     prompt = prompts.load_prompt("tool_calls", "generator", None, ToolCallsFamily.prompts)
@@ -240,12 +202,6 @@ def test_the_prompts_own_examples_pass_every_check() -> None:
         jsonschema.validate(call["arguments"], SIMULATED_TOOLS[call["name"]].parameters)
     for tool in re.findall(r"^- (\w+): (.*)$", asked, re.MULTILINE):
         assert SIMULATED_TOOLS[tool[0]].description == tool[1]
-
-
-def test_tools_can_be_left_to_the_chat_template(tmp_path: Path) -> None:
-    for sample in made(tmp_path, "samples=10", "task.written_out=false"):
-        assert "<tools>" not in sample.candidate.messages[0].content
-        assert sample.candidate.fields["tools"]
 
 
 def test_the_schema_sent_to_the_teacher_accepts_only_the_right_calls() -> None:
@@ -308,22 +264,6 @@ def test_a_draft_that_does_not_fit_its_plan_is_a_contract_fault(reply: str, tmp_
     assert {(sample.state, sample.reason) for sample in samples} == {(SampleStatus.failed, "contract")}
 
 
-def test_advice_has_the_real_result() -> None:
-    found = fault(
-        tool_result_check, subject_of({"base": "product", "reply": "The desk lamp costs 30 EUR, and 5 are in stock."})
-    )
-    assert found
-    assert '{"product": "desk lamp", "price_eur": 24.9, "in_stock": 5}' in found
-
-
-@check_each(TURNS)
-def test_faults_name_their_turn(base: str) -> None:
-    subject = subject_of({"base": ["bill", base]})
-    assert all(fault(check, subject) is None for check in (tool_use_check, tool_arguments_check, tool_result_check))
-    wrong = subject_of({"base": ["bill", base], "reply": "Sing 17 songs of the 3rd of March."})
-    assert str(fault(tool_result_check, wrong)).startswith("turn 2: ")
-
-
 def changed(reply: str) -> Iterator[str]:
     """The reply with one number made another, two numbers exchanged, or a word of its facts replaced."""
     numbers = [*re.finditer(r"\d+", reply)]
@@ -352,40 +292,3 @@ def test_no_change_of_a_fact_passes(base: str) -> None:
     """Replies may state free times in any order, so they are left out."""
     for reply in changed(TURNS[base][3]):
         assert fault(tool_result_check, subject_of({"base": base, "reply": reply})), reply
-
-
-NATURAL = [
-    (
-        "weather",
-        "hey, will i need a raincoat in Bergen on thursday?",
-        "Yes, expect rain in Bergen on Thursday, around 7 °C.",
-    ),
-    ("weather", "Bergen this Thursday?", "On Thursday, November 6th, Bergen will have rain, 7°C and 88% humidity."),
-    ("weather", "What about Bergen the day after tomorrow?", "The day after tomorrow, Bergen will see rain at 7 °C."),
-    ("product", "how much is the desk lamp?", "It's 24.90 EUR and we currently have 5 units in stock."),
-    (
-        "order",
-        "Two of the desk lamp, express delivery to Ghent.",
-        "Your order A-417 is confirmed: 59.70 EUR, here on Wednesday.",
-    ),
-    (
-        "too many",
-        "Three of the tea kettle to Ghent, express.",
-        "I'm sorry, I couldn't order them because there are only 2.",
-    ),
-    (
-        "event",
-        "My eye test, Thursday at 11 am, 30 minutes.",
-        "Done! I've added your eye test for Thursday at 11:00 am.",
-    ),
-    ("busy", "A vet visit on Thursday, 13:30, 30 minutes.", "I couldn't: choir rehearsal is from 13:00 to 14:00."),
-    ("route", "How far is Turku from Bergen by train?", "The train covers 100 km and takes 1 hour and 5 minutes."),
-    ("bill", "90 euros, four of us, a 10% tip.", "With a 10% tip, each of the four of you pays 24.75 EUR."),
-    ("outside", "Can you get me a table?", "I'm afraid booking a table isn't something I can do."),
-]
-
-
-@pytest.mark.parametrize(("base", "request_", "reply"), NATURAL, ids=[reply for *_, reply in NATURAL])
-def test_people_may_speak_as_they_do(base: str, request_: str, reply: str) -> None:
-    subject = subject_of({"base": base, "request": request_, "reply": reply})
-    assert [fault(check, subject) for check in (tool_use_check, tool_arguments_check, tool_result_check)] == [None] * 3

@@ -80,19 +80,6 @@ def test_a_conversation_that_is_right_passes_every_check(base: str) -> None:
         assert fault(check, subject_of({"base": base})) is None
 
 
-@check_each(golden("tool_result"))
-def test_a_reply_states_the_result_or_fails(case: Mapping[str, Any]) -> None:
-    found = fault(tool_result_check, subject_of(dict(case)))
-    assert (found is None) == case["passes"], found
-    assert found is None or (len(found) < 500 and "the reply " in found)
-
-
-@check_each(golden("tool_use"))
-def test_the_calls_are_those_that_are_wanted_or_not(case: Mapping[str, Any]) -> None:
-    found = fault(tool_use_check, subject_of(dict(case)))
-    assert (found is None) == case["passes"], found
-
-
 @check_each(golden("tool_arguments"))
 def test_an_argument_occurs_in_the_conversation_or_fails(case: Mapping[str, Any]) -> None:
     said = [append_dates(text, date.fromisoformat(TODAY)) for text in (*case["before"], case["request"])]

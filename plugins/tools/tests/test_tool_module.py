@@ -11,7 +11,7 @@ from core.sample import ToolCall
 from plugins.tools.config import ToolSourceConfig
 from plugins.tools.toolbox.tool_module import MadeCall, ToolModule
 from plugins.tools.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
-from plugins.tools.toolbox.toolbox import Toolbox, ToolStep, list_tool_problems
+from plugins.tools.toolbox.toolbox import Toolbox, ToolStep
 
 COUNTER = '''
 import random, sys, time
@@ -149,17 +149,6 @@ def test_a_module_that_cannot_be_used_is_a_sentence(source: str, fault: str, tmp
     assert "\n" not in str(caught.value)
 
 
-def test_a_world_lives_as_long_as_its_conversation(tmp_path: Path) -> None:
-    module = open_module(tmp_path)
-    calls = [call("add", by=2), call("add", by=1, how="down")]
-    results = call_tools(module, [], *calls)
-    assert [result.text for result in results] == ['{"count": 7}', '{"count": 6}']
-    made = [MadeCall(*pair) for pair in zip(calls, results, strict=True)]
-    assert [r.text for r in call_tools(module, made, call("add", by=10))] == ['{"count": 16}']
-    assert [r.text for r in call_tools(module, [], call("add", by=10), seed=1)] == ['{"count": 11}'], "another sample"
-    assert call_tools(module, [], call("draw", tags=[])) == call_tools(module, [], call("draw", tags=[]))
-
-
 def test_errors_are_results_and_a_stopped_call_has_no_effect(tmp_path: Path) -> None:
     module = open_module(tmp_path, seconds=1)
     hows = ("value", "bug", "exit", "kill", "memory", "odd")
@@ -240,18 +229,6 @@ def test_a_forged_report_costs_its_call_and_ends_no_run(line: str, tmp_path: Pat
 def test_a_forged_report_has_no_results_of_calls_that_were_not_made(tmp_path: Path) -> None:
     forged = ['{"text": "a", "failed": false}'] * 3
     assert [r.text for r in call_tools(open_module(tmp_path, FORGER), [], call("forge", lines=forged))] == ["a"]
-
-
-def test_two_sources_cannot_have_one_name(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("def f(): 'Do.'")
-    (tmp_path / "b.py").write_text("def f(): 'Do.'\ndef g(): 'Do.'")
-    sources = [ToolSourceConfig(module="a.py"), ToolSourceConfig(module="b.py")]
-    [problem] = list_tool_problems(sources, tmp_path)
-    assert "two sources have a tool 'f'; leave one out with `only`" in str(problem)
-    assert not list_tool_problems([sources[0], ToolSourceConfig(module="b.py", only=("g",))], tmp_path)
-    [missing] = list_tool_problems([ToolSourceConfig(module="none.py")], tmp_path)
-    assert "tools.0: " in str(missing)
-    assert "cannot be read: No such file" in str(missing)
 
 
 class NoteBook(dict[str, str]):

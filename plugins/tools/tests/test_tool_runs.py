@@ -200,16 +200,6 @@ def test_a_recipe_whose_tools_cannot_be_used_says_why(settings: list[str], probl
     assert "secret" not in str(caught.value)
 
 
-def test_seeds_name_tasks_and_tools(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [{"task": "a student", "tools": ["find_book", "list_loans"]}]
-    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = [*FAKE, "samples=4", f"seeds.path='{tmp_path / 'seeds.jsonl'}'", "task.tools=[2]"]
-    plan = load_recipe_plan("library-tools", settings)
-    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
-    for sample in samples:
-        assert {tool["function"]["name"] for tool in sample.candidate.fields["tools"]} == {"find_book", "list_loans"}
-
-
 class ThinkingTeacher(FakeTeacher):
     """Thinks before each reply; what it thinks of a request names the plan."""
 
@@ -218,16 +208,6 @@ class ThinkingTeacher(FakeTeacher):
         return reply.model_copy(
             update={"reasoning": f"thoughts on {question.contract} {len(question.messages[-1].content)}"}
         )
-
-
-def test_each_step_has_its_own_thinking_and_no_request_has_any(tmp_path: Path) -> None:
-    plan = load_recipe_plan("library-tools", [*FAKE, "samples=3"])
-    samples = produce_scripted(plan, ThinkingTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
-    for sample in samples:
-        thoughts = [message.reasoning for message in sample.candidate.messages if message.role == "assistant"]
-        assert all(str(thought).startswith("thoughts on AssistantStep ") for thought in thoughts)
-        assert len(set(thoughts)) == len(thoughts)
-        assert not any(message.reasoning for message in sample.candidate.messages if message.role != "assistant")
 
 
 OWN_CHECK = """
@@ -241,15 +221,6 @@ def short(subject, options):
     assert all(call["name"] in names for call in called)
     return "be brief" if called and "convert_fee" in names else None
 """
-
-
-def test_a_check_of_the_users_own_reads_tools_and_calls(tmp_path: Path) -> None:
-    (tmp_path / "short.py").write_text(OWN_CHECK)
-    checks = f"verifiers=[{{type='tool_use'}}, {{type='short', path='{tmp_path / 'short.py'}'}}]"
-    plan = load_recipe_plan("library-tools", [*FAKE, "samples=12", checks])
-    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
-    found = Counter(sample.detail for sample in samples if "tool_use" not in sample.detail)
-    assert found.keys() == {"short", ""}
 
 
 SHELVES = '''

@@ -3,14 +3,13 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from random import Random
 from typing import Any, cast
 
 import pytest
 
 from agents.checks import Check, Subject
-from core.sample import Message, Seed
-from plugins.tools.checks.conversation_checks import ConversationTurn, parse_json_or_text
+from core.sample import Seed
+from plugins.tools.checks.conversation_checks import ConversationTurn
 from plugins.tools.checks.tool_schema import tool_schema_check
 from plugins.tools.checks.user_tool_checks import (
     find_reply_fault,
@@ -19,9 +18,7 @@ from plugins.tools.checks.user_tool_checks import (
     user_tool_use_check,
 )
 from plugins.tools.families.user_tools import ToolTranscript, UserToolsFamily
-from plugins.tools.scripts.user_tools import write_step
 from plugins.tools.simulation.conversation_plan import PlannedCall
-from teachers.base import TeacherQuestion
 
 CHECKS: Mapping[str, Check] = {
     "schema": tool_schema_check,
@@ -136,17 +133,6 @@ def test_each_fault_is_detected(
 ) -> None:
     found = faults(subject(request_, calls, reply, kind))
     assert evidence in found[check]
-
-
-def test_a_result_nested_too_deep_is_a_text() -> None:
-    deep = "[" * 3000 + "]" * 3000
-    assert parse_json_or_text(deep) == deep
-    lines = [{"user": "Find it."}, {"calls": []}, {"tool": "find", "result": deep}]
-    question = TeacherQuestion(
-        messages=[Message(role="user", content="\n".join(map(json.dumps, lines)))],
-        contract="step", json_schema=None, temperature=0, top_p=1, max_tokens=100, seed=0,
-    )  # fmt: skip
-    assert deep in str([write_step(Random(n), question) for n in range(9)])
 
 
 def test_results_of_another_sample_do_not_support_a_reply() -> None:

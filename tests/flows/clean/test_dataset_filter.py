@@ -28,15 +28,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.corpus import PlantedCorpus
-from core.errors import RecipeError, StoreError, UsageError
+from core.errors import StoreError, UsageError
 from core.project_files import PROJECT
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from flows.clean import dataset_filter, filter_workers
+from flows.clean import dataset_filter
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import apply_duplicate_index, parse_filter_settings
 from flows.clean.index_building import add_to_duplicate_index
-from flows.report.filter_report import FilterReport, format_filter_card
+from flows.report.filter_report import FilterReport
 from flows.rows import dataset_rows
 from flows.terminal.console import SESSION
 from tests.flows.commands.test_commands import called
@@ -140,16 +140,6 @@ def test_a_folder_is_one_dataset_in_the_order_of_its_files(tmp_path: Path) -> No
         assert place_of(original) < place_of(row)
 
 
-def test_a_dataset_written_in_two_forms_is_read_once(tmp_path: Path) -> None:
-    texts = corpus(20)
-    written(tmp_path / "in" / "train.jsonl", texts)
-    pl.DataFrame({"text": texts}).write_parquet(tmp_path / "in" / "train.parquet")
-    assert filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES).counts.candidates == 20
-    written(tmp_path / "in" / "more.jsonl", texts)
-    with pytest.raises(UsageError, match=r"has both \.jsonl and \.parquet files"):
-        filter_dataset(tmp_path / "in", tmp_path / "more", DUPLICATES)
-
-
 def place_of(row: str) -> int:
     name, _, number = row.rpartition(":")
     return int(number) + (300 if name == "b.jsonl" else 0)
@@ -209,15 +199,6 @@ def test_one_file_may_mix_rows_of_every_form(tmp_path: Path) -> None:
     assert [(row["row"], row["duplicate_row"], row["meta"] and json.loads(row["meta"])) for row in gone] == [
         ("2", "1", "words"), ("3", "1", [1]), ("5", "1", 3), ("6", "1", None),
     ]  # fmt: skip
-
-
-def test_files_of_the_same_name_are_named_with_their_folders(tmp_path: Path) -> None:
-    for folder in ("x", "y"):
-        (tmp_path / "in" / folder).mkdir(parents=True)
-        (tmp_path / "in" / folder / "rows.jsonl").write_text('{"text": "The very same text."}\n')
-    filter_dataset(tmp_path / "in", tmp_path / "out", DUPLICATES)
-    (gone,) = pl.read_parquet(tmp_path / "out" / "dropped.parquet").to_dicts()
-    assert (gone["row"], gone["duplicate_row"]) == ("y/rows.jsonl:1", "x/rows.jsonl:1")
 
 
 HALF = "\ud83d"
@@ -304,29 +285,6 @@ def test_a_damaged_file_is_named_and_leaves_no_finished_output(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cluster_with_an_index_is_rejected_before_connecting(tmp_path: Path) -> None:
-    file = written(tmp_path / "rows.jsonl", corpus(20))
-    add_to_duplicate_index(tmp_path / "index", file, "a", 5, print)
-    configs = apply_duplicate_index(DUPLICATES, tmp_path / "index")
-    with pytest.raises(UsageError, match="--cluster: cannot check against an index"):
-        filter_dataset(file, tmp_path / "out", configs, workers="tcp://127.0.0.1:1")
-    assert not (tmp_path / "out").exists()
-
-
-def test_one_row_is_filtered_and_no_row_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "one.jsonl").write_text('\n{"text": ""}\n')
-    report = filter_dataset(tmp_path / "one.jsonl", tmp_path / "one", parse_filter_settings([], "length"))
-    assert (report.counts.candidates, report.counts.kept) == (1, 0)
-    assert (tmp_path / "one" / "kept.jsonl").read_bytes() == b""
-    assert pl.read_parquet(tmp_path / "one" / "dropped.parquet").height == 1
-    (tmp_path / "none.jsonl").write_text("\n\n")
-    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "none.parquet")
-    for file in ("none.jsonl", "none.parquet"):
-        with pytest.raises(UsageError, match="has no rows"):
-            filter_dataset(tmp_path / file, tmp_path / "out", DUPLICATES)
-    assert not (tmp_path / "out").exists()
-
-
 ODD = st.text(st.characters(codec="utf-8"), max_size=40)
 ROWS = st.lists(
     st.one_of(ODD, st.sampled_from(["a b c d e f g", "a b c d e f g!", "", "one", "\ufeff", "中文 文本"])), min_size=1
@@ -351,6 +309,9 @@ def test_batches_of_any_size_give_the_same_result(
     assert again.counts.dropped == 0
 
 
+COMMAND = [sys.executable, "-m", "stillhouse", "filter"]
+
+
 def test_several_processes_give_the_result_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "rows.jsonl", corpus(2000))
     monkeypatch.setattr(dataset_rows, "BATCH_ROWS", 150)
@@ -359,23 +320,6 @@ def test_several_processes_give_the_result_of_one(tmp_path: Path, monkeypatch: p
     filter_dataset(file, tmp_path / "two", DUPLICATES, workers=2)
     for name in ("kept.jsonl", "dropped.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-
-
-def test_another_threshold_filters_no_single_row_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = corpus(800)
-    file = written(tmp_path / "rows.jsonl", texts)
-    filter_dataset(file, tmp_path / "out", DUPLICATES)
-    monkeypatch.setattr(filter_workers, "filter_row_batch", None)
-    for threshold in (0.6, 0.93):
-        configs = parse_filter_settings([f'filters=[{{type="exact"}}, {{type="minhash", threshold={threshold}}}]'])
-        filter_dataset(file, tmp_path / "out", configs)
-        result = apply_filters([Document(f"r{i}", text) for i, text in enumerate(texts)], configs)
-        assert dropped(tmp_path / "out") == {drop.id: drop.duplicate_of for drop in result.dropped}
-    with pytest.raises(UsageError, match="contains the result of another input, other filters or other reviews"):
-        filter_dataset(file, tmp_path / "out", parse_filter_settings([], "exact"))
-
-
-COMMAND = [sys.executable, "-m", "stillhouse", "filter"]
 
 
 def command(file: Path, out: Path, *more: str) -> list[str]:
@@ -624,19 +568,6 @@ def chat(question: str, answer: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-CHAT = [
-    chat("Is the bridge over the river open today?", "Yes, it is."),
-    chat("Can I take my dog on the ferry to the island?", "Yes, it is."),
-    chat("Is the bridge over the river open today?", "Yes, it is."),
-    chat("Is the bridge over the river open today?", "No, it is closed for repairs."),
-]
-
-
-def in_lines(file: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
 def test_rows_in_chinese_are_kept_and_the_filter_that_knows_no_chinese_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -665,41 +596,3 @@ def test_fewer_kept_rows_than_min_kept_are_no_success(
     assert (tmp_path / "out" / "report.json").exists()
     least = options[1] if options else "1"
     assert (f"fewer than --min-kept {least}" in stderr) == bool(code)
-
-
-def test_rows_with_different_questions_and_the_same_answer_are_kept(tmp_path: Path) -> None:
-    file = in_lines(tmp_path / "chat.jsonl", CHAT)
-    usual = filter_dataset(file, tmp_path / "usual", parse_filter_settings([]))
-    assert pl.read_parquet(tmp_path / "usual" / "dropped.parquet")["row"].to_list() == ["3"]
-    compared = {step.filter: step.compared for step in usual.steps}
-    assert compared["exact"] == compared["minhash"] == "questions and answers together, or the whole of a plain text"
-    assert compared["length"] is None
-    assert "  compared  exact, minhash: questions and answers together, or" in format_filter_card(usual)
-    assert "Compared of each row: questions and answers together" in (tmp_path / "usual" / "report.html").read_text()
-    answers = parse_filter_settings(['filters=[{type="exact", of="answer"}]'])
-    filter_dataset(file, tmp_path / "answers", answers)
-    assert pl.read_parquet(tmp_path / "answers" / "dropped.parquet")["row"].to_list() == ["2", "3"]
-
-
-def test_an_index_sets_what_its_rows_are_compared_by(tmp_path: Path) -> None:
-    first, later = in_lines(tmp_path / "1.jsonl", CHAT[:1]), in_lines(tmp_path / "2.jsonl", CHAT[1:])
-    minhash = parse_filter_settings([], "minhash")
-    for of, dropped_rows in (("conversation", ["2"]), ("answer", ["1", "2"])):
-        index = tmp_path / of
-        add_to_duplicate_index(index, first, "week 1", 5, print, of)
-        report = filter_dataset(later, tmp_path / f"out-{of}", apply_duplicate_index(minhash, index))
-        assert pl.read_parquet(tmp_path / f"out-{of}" / "dropped.parquet")["row"].to_list() == dropped_rows
-        assert report.steps[0].options["of"] == of
-    add_to_duplicate_index(tmp_path / "new", first, "week 1", 5, print)
-    explicit = parse_filter_settings(['filters=[{type="minhash", of="answer"}]'])
-    with pytest.raises(RecipeError, match="the index was made with of 'conversation', not 'answer'"):
-        filter_dataset(later, tmp_path / "out", apply_duplicate_index(explicit, tmp_path / "new"))
-
-
-def test_an_index_of_an_older_version_has_answers(tmp_path: Path) -> None:
-    add_to_duplicate_index(tmp_path / "old", in_lines(tmp_path / "1.jsonl", CHAT[:1]), "week 1", 5, print, "answer")
-    header = json.loads((tmp_path / "old" / "index.json").read_text())
-    del header["of"]
-    (tmp_path / "old" / "index.json").write_text(json.dumps(header))
-    (config,) = apply_duplicate_index(parse_filter_settings([], "minhash"), tmp_path / "old")
-    assert config.model_dump()["of"] == "answer"

@@ -10,14 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.config.recipe import Recipe
-from core.errors import RecipeError, UsageError
+from core.errors import RecipeError
 from core.runs.run_dir import RunDir
 from core.sample import AgentTurn, Candidate, Critique, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
 from core.storage.atomic_files import read_json
 from core.storage.sample_files import read_samples, write_samples
 from flows.clean import filter_workers
 from flows.clean.dataset_filter import HIDDEN_TEXT, filter_dataset
-from flows.clean.filter_engine import DROP_COLUMNS
 from flows.clean.filter_settings import parse_filter_settings
 from flows.clean.run_curation import curate_run
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
@@ -90,12 +89,6 @@ def test_a_run_drops_and_counts_contamination_by_set_from_the_recipes_folder(tmp
     assert "with sets/maths.jsonl row 1" in dropped.detail
     found = {"sets/maths.jsonl": {"rows": 1, "short": 0, "found": 1, "documents": 1}}
     assert read_json(run.path / "contamination.json") == found
-
-
-def test_a_run_keeps_the_best_of_several_by_the_critics_scores(tmp_path: Path) -> None:
-    samples = [sample(f"x-{i}", turns("Hi?", "Hello there."), score) for i, score in enumerate((2, 5, 4))]
-    run = curated_run(tmp_path, samples, [{"type": "exact", "keep": "best"}])
-    assert [one.id for one in read_samples(run.kept_file(0))] == ["x-1"]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -196,15 +189,6 @@ def test_questions_of_a_dataset_are_filtered_too_and_each_set_is_reported(tmp_pa
     assert read_json(tmp_path / "out" / "report.json")["contamination"] == report.contamination
 
 
-@pytest.mark.parametrize(("worse", "best"), [(0.1, 0.9), (0.1, 10**400), (-(10**400), 0.1)])
-def test_the_best_row_has_the_highest_score_column(worse: float, best: float, tmp_path: Path) -> None:
-    rows = [{"text": "The bees fly home.", "score": worse}, {"text": "The bees fly home!", "score": best}]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    filter_dataset(file, tmp_path / "out", parse_filter_settings(['filters=[{type = "exact", keep = "best"}]']))
-    assert json.loads((tmp_path / "out" / "kept.jsonl").read_text())["score"] == best
-
-
 RECIPE = """
 name = "x"
 family = "constrained_instructions"
@@ -257,20 +241,6 @@ def test_missing_files_of_filters_are_reported_before_a_run(
         load_recipe_plan(str(written(tmp_path, table, more)))
 
 
-def test_a_missing_package_is_reported_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("filters.chain.requirements.find_spec", lambda name: None if name == "stdnum" else object())
-    with pytest.raises(RecipeError, match=r"filters.0.type: needs the extra `pii` \(stdnum is missing\)"):
-        load_recipe_plan(str(written(tmp_path, 'type = "pii"')))
-
-
-def test_a_dataset_is_not_filtered_without_its_evaluation_set(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"text": "Hi."}\n')
-    settings = parse_filter_settings(['filters=[{type = "contamination", sets = ["none.jsonl"]}]'])
-    with pytest.raises((RecipeError, UsageError), match=r"none\.jsonl"):
-        filter_dataset(tmp_path / "rows.jsonl", tmp_path / "out", settings)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_run_filters_only_shards_that_are_new_or_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,14 +270,3 @@ def test_a_run_filters_only_shards_that_are_new_or_have_changed(
     write(2, "one", "five", "six", "seven")
     assert curate() == ["x-0", "x-1", "x-10", "x-22", "x-23"]
     assert rows == [2, 3, 1, 4]
-
-
-def test_dropped_rows_have_the_same_columns_in_a_run_and_in_a_dataset(tmp_path: Path) -> None:
-    samples = [sample(f"x-{i}", turns("Hi?", "Hello there.")) for i in range(2)]
-    run = curated_run(tmp_path, samples, [{"type": "exact"}])
-    text = {"id": ["x-0", "x-1"], "text": ["Hello there."] * 2}
-    pl.DataFrame(text).write_parquet(tmp_path / "rows.parquet")
-    filter_dataset(tmp_path / "rows.parquet", tmp_path / "out", parse_filter_settings([], "exact"))
-    tables = [pl.read_parquet(file) for file in (run.dropped_file(0), tmp_path / "out" / "dropped.parquet")]
-    assert tables[0].select(DROP_COLUMNS).equals(tables[1].select(DROP_COLUMNS))
-    assert tables[0].select("row", "duplicate_of", "duplicate_row").rows() == [("2", "x-0", "1")]

@@ -38,13 +38,6 @@ def test_named_columns_are_read_and_kept_rows_keep_their_own(name: str, tmp_path
     assert stillhouse.filter(pl.DataFrame(ROWS), filters=["exact"], columns=NAMES).kept.height == 3
 
 
-def test_a_result_of_other_columns_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    file, out = write(tmp_path / "rows.jsonl"), tmp_path / "out"
-    stillhouse.filter(file, out, filters=["exact"], columns=NAMES)
-    with pytest.raises(UsageError, match="result of another input"):
-        stillhouse.filter(file, out, filters=["exact"], columns="text=said")
-
-
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [

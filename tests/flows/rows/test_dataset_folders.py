@@ -58,13 +58,6 @@ def test_files_at_the_top_or_else_those_below_and_one_line_of_what_is_left_out(
     assert left_out is None or left_out in said[0]
 
 
-def test_files_of_two_kinds_are_refused(tmp_path: Path) -> None:
-    write(tmp_path, "a.jsonl")
-    (tmp_path / "b.csv").write_text("text\nb\n")
-    with pytest.raises(UsageError, match=r"has both \.csv and \.jsonl files; name one of them"):
-        read(tmp_path)
-
-
 def write_wide_line(path: Path, keys: int, *, nested: bool) -> Path:
     wide = {f"k{i}": i for i in range(keys)}
     path.write_text(

@@ -33,9 +33,9 @@ from tests.support.waiting import HANG_SECONDS, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("faults")]  # they share a process and a run
 
-SAMPLES = 60
+SAMPLES = 32
 IN_FLIGHT = 8
-SETTINGS = [f"samples={SAMPLES}", "shard_size=16", "agents.generator.max_tokens=200"]
+SETTINGS = [f"samples={SAMPLES}", "shard_size=8", "agents.generator.max_tokens=200"]
 
 
 with socket.socket() as probe:
@@ -121,7 +121,7 @@ def run_undisturbed(tmp_path_factory: pytest.TempPathFactory, protocol: str) -> 
 MIXED = Behaviour(
     seed=3, latency_seconds=0.005,
     requests={"rate_limited": 0.06, "unavailable": 0.06, "hang": 0.02, "cut": 0.04, "garbage": 0.04, "too_long": 0.01},
-    prompts={"malformed": 0.01, "truncated": 0.01, "empty": 0.01, "refusal": 0.01, "wrong_schema": 0.01, "invalid_unicode": 0.01},
+    prompts={"malformed": 0.02, "truncated": 0.02, "empty": 0.02, "refusal": 0.02, "wrong_schema": 0.02, "invalid_unicode": 0.02},
     heals_after=1,
 )  # fmt: skip
 
@@ -143,7 +143,7 @@ def test_a_teacher_that_misbehaves_in_every_way_costs_no_more_than_its_samples(
 
 
 def test_temporary_faults_do_not_change_the_kept_samples(undisturbed: RunDir, log: Path, tmp_path: Path) -> None:
-    """Which call meets which fault depends on their order: with 21 tries, none of some 300 meets faults alone."""
+    """Which call meets which fault depends on their order: with 21 tries, none of some 160 meets faults alone."""
     passing = Behaviour(seed=1, requests={"rate_limited": 0.1, "unavailable": 0.1, "cut": 0.1, "garbage": 0.1})
     many = ("teachers.main.max_concurrent=16", "teachers.main.max_retries=20")
     with served(passing, log) as url:
@@ -327,12 +327,6 @@ def test_resuming_an_interrupted_goal_does_not_overshoot_it(log: Path, tmp_path:
     assert len(made) < 150
 
 
-def test_lost_samples_are_no_shortfall_if_enough_are_kept(tmp_path: Path) -> None:
-    faulty = "teachers.main={model='fake/writer',faults={unavailable=0.1}}"
-    ended(produce(tmp_path / "runs", ["keep=10", "samples=200", "max_failed=0.9", faulty]), 0)
-    assert sum(sample.state == SampleStatus.kept for sample in read_finished_samples(the_run(tmp_path / "runs"))) == 10
-
-
 def test_a_goal_beyond_the_yield_stops_the_run_early(tmp_path: Path) -> None:
     out = ended(produce(tmp_path / "runs", ["keep=300", "samples=350", "shard_size=10"]), 1)
     assert "keeping 300 would take some" in out
@@ -355,9 +349,3 @@ def test_quotas_are_met_by_category_and_are_the_same_at_any_concurrency(tmp_path
         assert any(sample.reason == "near_duplicate" for sample in made)
     assert Counter(json.loads(one)["seed"]["data"]["category"] for one in kept[0]) == quotas
     assert kept[0] == kept[1]
-
-
-def test_a_quota_that_cannot_be_met_is_given_up_and_named(tmp_path: Path) -> None:
-    quotas = "quotas={by='category',keep={food=2,animals=30}}"
-    out = ended(produce(tmp_path / "runs", [quotas, "samples=400", "shard_size=50"]), 1)
-    assert "of 30 samples of 'animals' are kept" in out

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import RecipeError, RunFailed, UsageError
+from core.errors import RecipeError, UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus
 from core.storage.recording import read_recording, write_recording
 from flows import cli
 from flows.data.curated_run import read_finished_samples
-from flows.recipes.recipe_catalog import load_recipe_plan, validate_recipe
+from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.support.produce_run import produce_run
 from tests.support.scripted_endpoint import serve_scripted_endpoint
 
@@ -67,17 +67,6 @@ def test_replies_are_found_by_seed_and_call_if_the_prompts_changed(
     assert any(text.startswith("Please: ") for text in asked)
 
 
-def test_recorded_seeds_are_used_as_they_were(recorded: tuple[Path, RunDir], tmp_path: Path) -> None:
-    path, run = recorded
-    other = ["seed=99", f"seeds={{recording='{path}'}}", replay(path)]
-    again, _ = produce_run(str(tmp_path / "runs"), "smoke", [*SMALL, *other])
-    assert describe(again) == describe(run)
-    with pytest.raises(RunFailed, match="most often provider"):  # without the recorded seeds, no reply is found
-        produce_run(str(tmp_path / "runs"), "smoke", [*SMALL, "seed=99", replay(path)])
-    failed = next(sample for sample in read_all(tmp_path / "runs") if sample.state is SampleStatus.failed)
-    assert failed.detail == f"smoke.jsonl has no reply for sample {failed.seed.index}: generator, revision 0, attempt 0"
-
-
 def read_all(runs: Path) -> Iterator[Sample]:
     for folder in runs.iterdir():
         if folder.is_dir() and (folder / "recipe.json").exists():
@@ -103,15 +92,6 @@ def test_a_file_that_is_no_recording_is_refused(content: str | None, problem: st
     with pytest.raises(UsageError) as unread:
         read_recording(path)
     assert problem in str(unread.value)
-
-
-def test_recorded_seeds_fit_their_family_alone(recorded: tuple[Path, RunDir]) -> None:
-    path, _ = recorded
-    with pytest.raises(RecipeError, match="is a recording of the family constrained_instructions"):
-        validate_recipe("extraction", [f"seeds={{recording='{path}'}}"])
-    with pytest.raises(RecipeError, match="leave `draw` and `bootstrap` out"):
-        validate_recipe("smoke", [f"seeds={{recording='{path}',draw={{x=['a']}}}}"])
-    assert json.loads(path.read_text().splitlines()[0])["seed"] == read_recording(path)[0].seed
 
 
 def test_samples_of_one_seed_get_their_own_replies(tmp_path: Path) -> None:
@@ -147,14 +127,6 @@ def test_impossible_counts_are_refused(
         read_recording(path)
 
 
-@pytest.mark.parametrize("seed", [{}, {"instruction": None, "requests": None, "constraints": 3}])
-def test_a_seed_of_another_version_is_named(seed: dict[str, object], tmp_path: Path) -> None:
-    path = tmp_path / "old.jsonl"
-    path.write_text(json.dumps({"family": "constrained_instructions", "seed": seed, "replies": []}) + "\n")
-    with pytest.raises(RecipeError, match=r"old\.jsonl:1: the seed is not one of this version"):
-        validate_recipe("smoke", [f"seeds={{recording='{path}'}}"])
-
-
 def test_a_recording_is_never_written_over_another_file(
     recorded: tuple[Path, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,14 +147,3 @@ def test_a_recording_is_never_written_over_another_file(
     assert (tmp_path / "folder").is_dir()
     assert write_recording(kept, "constrained_instructions", []) == 0
     assert kept.read_text() == "mine"
-
-
-def test_the_command_that_resumes_records_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    produce_run(str(tmp_path / "runs"), "smoke", SMALL)
-    words = ["run", "smoke", *(word for key in SMALL for word in ("--set", key)), "--runs-dir", str(tmp_path / "runs")]
-    monkeypatch.setattr(sys, "argv", ["stillhouse", *words, "--record", str(tmp_path / "two words.jsonl")])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert capsys.readouterr().err.rstrip().endswith(f"--resume --record '{tmp_path}/two words.jsonl'")

@@ -33,14 +33,6 @@ def answered(passes: list[bool]) -> list[HeldOutResult]:
     return [HeldOutResult(i, "?", "!", None if passed else "on_topic", "", ()) for i, passed in enumerate(passes)]
 
 
-def test_the_pairs_of_two_models_are_counted_request_by_request() -> None:
-    student, other = [True] * 15 + [False] * 2 + [True] + [False] * 22, [False] * 15 + [True] * 3 + [False] * 22
-    found = compare_paired_results("teacher", answered(student), answered(other))
-    assert (found.both, found.student_only, found.other_only, found.neither) == (1, 15, 2, 22)
-    assert found.conclusion == "better"
-    assert compare_paired_results("teacher", answered(other), answered(student)).conclusion == "worse"
-
-
 def test_a_model_is_no_better_than_itself_or_than_its_shuffled_replies() -> None:
     """The controls: the interval contains zero."""
     passes = [True] * 16 + [False] * 24
@@ -89,21 +81,6 @@ def test_the_evaluation_of_an_earlier_student_is_forgotten(digest: str, kept: bo
     write_json(run.student / "student.json", {"digest": digest})
     forget_stale_evaluation(run, manifest)
     assert (manifest.evaluation is not None) == kept
-
-
-def test_a_dataset_has_no_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n' * 2)
-    words = [
-        "distill",
-        str(tmp_path / "rows.jsonl"),
-        "--out",
-        str(tmp_path / "out"),
-        "--set",
-        "evaluation={requests=5}",
-    ]
-    code, _, err = called(capsys, *words)
-    assert code == 2
-    assert err.startswith("error: --set evaluation: a dataset has no requests of a recipe")
 
 
 class StartedRuns(NamedTuple):

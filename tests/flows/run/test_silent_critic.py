@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import pytest
-
-from core.runs.records import CriticRecord, RunManifest, summarize_manifest
+from core.runs.records import RunManifest, summarize_manifest
 from core.runs.run_dir import RunDir
 from core.storage.recording import RecordedSample, read_recording, write_recording
 from flows.data.curated_run import read_finished_samples, read_kept_rows, read_kept_samples, split_rows
@@ -50,8 +48,3 @@ def test_a_critic_that_never_finds_a_fault_is_reported(tmp_path: Path) -> None:
         assert f"critic    {sentence}" in text
     write_run_report(silent, manifest, silent.read_recipe(), read_kept_samples(silent), [])
     assert f"The critic: {sentence}." in silent.report_file.read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(("reviews", "faulted", "is_silent"), [(20, 0, True), (19, 0, False), (500, 1, False)])
-def test_few_reviews_say_nothing_about_a_critic(reviews: int, faulted: int, is_silent: bool) -> None:
-    assert CriticRecord(reviews=reviews, faulted=faulted).is_silent is is_silent

@@ -127,13 +127,6 @@ def test_by_default_thinking_is_in_the_samples_and_not_in_the_dataset(tmp_path: 
     assert "It is not in this dataset" in (run.dataset / "README.md").read_text()
 
 
-def test_a_dataset_that_asks_for_thinking_and_has_none_says_so(tmp_path: Path) -> None:
-    run = make_run(tmp_path, 'dataset.thinking="tags"')
-    parts = split_rows(read_kept_rows(run), 0.25, seed=7)
-    (sentence,) = stages.write_dataset(run, run.read_manifest(), run.read_recipe(), parts)
-    assert sentence.startswith('dataset.thinking = "tags", and no reply had thinking: set agents.generator.reasoning')
-
-
 def test_an_agent_that_gets_no_thinking_although_it_asks_is_named(tmp_path: Path) -> None:
     deep = 'teachers.deep={model="fake/writer", faults={thinking=1.0}}'
     asking = [f'agents.{name}.reasoning="low"' for name in ("generator", "critic")]

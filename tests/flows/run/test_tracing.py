@@ -221,24 +221,3 @@ def test_a_bad_collector_costs_a_sentence(
         pass
     assert messages == ["tracing: 2 of 2 spans did not reach 127.0.0.1"]
     assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize(("queue", "sentences"), [("100", 0), ("many", 1)])
-def test_a_queue_of_any_length_starts_a_run(
-    queue: str, sentences: int, collector: OtlpCollector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", queue)
-    messages: list[str] = []
-    with open_trace("invoke_workflow x", "x-1", {}, messages.append):
-        pass
-    assert len(messages) == sentences
-    assert all("not traced" in message for message in messages)
-    assert bool(collector.raw) is not bool(sentences)
-
-
-def test_nothing_is_traced_without_a_collector(collector: OtlpCollector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    with open_trace("invoke_workflow x", "x-1", {}, print) as span:
-        assert span is None
-        assert trace_call(TeacherConfig(model="fake/writer"), KEY) is None
-    assert collector.raw == []

@@ -274,20 +274,6 @@ def test_too_many_failures_fail_the_run_and_keep_what_was_made(start: Any, tmp_p
     assert manifest.error is not None
 
 
-def test_an_endpoint_that_is_down_is_one_sentence(start: Any, tmp_path: Path) -> None:
-    down = ["--set", "teachers.main.base_url=http://127.0.0.1:9/v1", "--set", "teachers.main.outage_seconds=3"]
-    _, err = ended(start("run", "extraction", *down, "--set", "samples=20"), code=1)
-    sentence, hint = err.strip().splitlines()[-2:]
-    assert hint.endswith(f" --set samples=20 --runs-dir {tmp_path}/runs --resume")
-    assert sentence.startswith(
-        "error: openai/Qwen3-8B at http://127.0.0.1:9/v1: no answer for 3 s: cannot connect to 127.0.0.1:9: Connection "
-        "refused"
-    )
-    assert "openai/Qwen3-8B does not answer" in err, "an outage is reported while the run waits"
-    assert "Traceback" not in err
-    assert the_run(tmp_path / "runs").read_manifest().state == "failed"
-
-
 def test_two_generations_and_a_student_that_learns_from_both(start: Any, tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     start_model = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")

@@ -12,14 +12,10 @@ from transformers import LlamaConfig, PreTrainedTokenizerBase
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
 from core.config.students import StudentConfig
-from core.errors import UsageError
-from students.architectures.gated_delta import split_rotary_channels
-from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
+from students.chat_encoding import Conversation, find_pad_id, find_stop_ids
 from students.init.hybrid_start import build_random_hybrid
 from students.output.gguf_export import export_gguf
-from students.predictions import predict_tokens
 from students.signals.own_answers import sample_texts
-from students.token_batches import build_batch
 from students.training.student_training import train_student
 from tests.students.conftest import quiet, saved
 from tests.students.output.test_gguf_export import many_ids
@@ -109,15 +105,6 @@ def test_llama_cpp_computes_what_torch_does(
     assert np.abs(control - theirs).max() > 0.1, "the memories are read"
 
 
-def test_llama_cpp_writes_the_same_tokens(hybrid: Qwen3_5ForCausalLM, loaded: LlamaCpp, ids: list[int]) -> None:
-    """Decoding carries the state from token to token in both, where reading a prompt computes chunks."""
-    answer = loaded.greedy(ids[:20], 100)
-    expected = compute_logits(hybrid, ids[:20] + answer)[19:-1]
-    expected[:, [2]] = -torch.inf  # the end of a text is ignored
-    assert len(set(answer)) > 20, "a model that repeats itself shows nothing"
-    assert answer == expected.argmax(1).tolist()
-
-
 def test_a_cached_prompt_answers_as_a_new_one(folder: Path, loaded: LlamaCpp, ids: list[int]) -> None:
     """A state cannot be cut back to a shared beginning, as a KV cache can."""
     first = loaded.greedy(ids[:50], 8)
@@ -139,20 +126,6 @@ def test_coarser_forms_stay_near(
     with llama_cpp(path) as server:
         theirs = server.logprobs(ids, hybrid.config.vocab_size)
     assert np.corrcoef(compute_logits(hybrid, ids)[-1].numpy(), theirs)[0, 1] > least
-
-
-def test_only_attention_has_a_cache_that_grows(folder: Path) -> None:
-    names = {tensor.name for tensor in gguf.GGUFReader(export_gguf(folder, "f32").path).tensors}
-    assert [layer for layer in range(4) if f"blk.{layer}.attn_k.weight" in names] == [3]
-    assert [layer for layer in range(4) if f"blk.{layer}.ssm_a" in names] == [0, 1, 2]
-
-
-@pytest.mark.parametrize(("head", "sections"), [(64, [3, 3, 2]), (32, [2, 1, 1]), (256, [11, 11, 10])])
-def test_every_rotated_pair_has_a_section(head: int, sections: list[int]) -> None:
-    """llama.cpp takes position 0 for a pair without one; the last is Qwen3.5's own."""
-    config = tiny_hybrid(10).config
-    config.head_dim = head
-    assert split_rotary_channels(config) == sections
 
 
 # The state of a memory
@@ -192,15 +165,6 @@ def test_a_new_memory_keeps_what_it_reads_for_many_tokens(tokenizer: PreTrainedT
 # Padding
 
 
-def test_padding_on_the_right_changes_no_prediction(
-    hybrid: Qwen3_5ForCausalLM, encoded: list[EncodedConversation]
-) -> None:
-    together = predict_tokens(hybrid, build_batch(encoded, 0))
-    for row, one in enumerate(encoded):
-        alone = predict_tokens(hybrid, build_batch([one], 0))
-        torch.testing.assert_close(together.logits[together.rows == row], alone.logits, atol=2e-4, rtol=0)
-
-
 @torch.no_grad()
 def test_padding_on_the_left_changes_no_prediction(hybrid: Qwen3_5ForCausalLM, ids: list[int]) -> None:
     """A memory reads every token, so it must be kept from reading padding."""
@@ -234,14 +198,6 @@ def test_answers_sampled_in_a_batch_are_those_sampled_alone(
 
 
 # Training
-
-
-def test_a_packed_row_is_refused(folder: Path, talk: list[Conversation], tmp_path: Path) -> None:
-    config = StudentConfig(start=str(folder), packing=True)
-    with pytest.raises(
-        UsageError, match="has memories, which would carry over from one conversation of a row to the next"
-    ):
-        train_student(talk, config, tmp_path / "student", seed=1, progress=quiet)
 
 
 class Interrupted(Exception):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import gguf
-import numpy as np
 import pytest
 import torch
 from gguf.scripts.gguf_new_metadata import copy_with_new_metadata
@@ -14,7 +13,7 @@ from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_stop_ids
 from students.comparison.text_losses import write_untrained_student
 from students.init.embedded_teacher import build_teacher_tokenizer, find_teacher_file, open_teacher_file
-from students.init.start_model import StartModel, load_start_model, select_best_layers
+from students.init.start_model import StartModel, load_start_model
 from students.init.vocabulary_trimming import trim_vocabulary
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import compute_held_out_loss
@@ -70,51 +69,10 @@ def test_thirty_layers_are_the_teacher_as_transformers_reads_it(
     assert torch.allclose(whole.model(ids).logits, read_by_transformers(ids).logits, atol=1e-4)
 
 
-def test_fewer_layers_are_the_teachers_own(read_by_transformers: torch.nn.Module) -> None:
-    start = load_start_model(StudentConfig(layers=4))
-    theirs = read_by_transformers.state_dict()
-    for name, weight in start.model.state_dict().items():
-        parts = name.split(".")
-        if parts[1] == "layers":
-            parts[2] = str(select_best_layers(4)[int(parts[2])])
-        assert weight.equal(theirs[".".join(parts)]), name
-    assert start.model.get_output_embeddings().weight is start.model.get_input_embeddings().weight
-
-
-def test_a_random_student_has_the_requested_size_and_the_teachers_vocabulary() -> None:
-    torch.manual_seed(0)
-    start = load_start_model(StudentConfig(start="random", layers=4, hidden_size=192))
-    assert start.model.num_parameters() == 49152 * 192 + 4 * (4 * 192**2 + 3 * 192 * 512 + 2 * 192) + 192
-    assert start.base is None
-    ids = torch.tensor([start.tokenizer(SENTENCE)["input_ids"]])
-    assert start.model(ids).logits.shape == (1, ids.shape[1], 49152)
-
-
-@pytest.mark.parametrize("hidden_size", [16, 48, 80, 1024])
-def test_every_allowed_width_makes_a_model(hidden_size: int) -> None:
-    start = load_start_model(StudentConfig(start="random", layers=1, hidden_size=hidden_size))
-    assert start.model(torch.tensor([[5, 6]])).logits.isfinite().all()
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_the_tokenizer_round_trips_text(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-
-
 def test_the_tokenizer_splits_text_as_llama_cpp_does(tokenizer: PreTrainedTokenizerBase) -> None:
     """Golden rows from `/tokenize` of xllamacpp 2026.10 with the same GGUF."""
     golden = [2705, 42, 1116, 33, 30, 827, 256, 34, 34, 1792, 216, 34, 32, 34, 36, 29, 32, 37, 198]
     assert tokenizer("One:\n\n1. two  22 x 2024-05\n")["input_ids"] == golden
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_stored_tokenizer_is_the_same(text: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    tokenizer.save_pretrained(tmp_path)
-    stored = AutoTokenizer.from_pretrained(tmp_path)
-    assert stored(text)["input_ids"] == tokenizer(text)["input_ids"]
-    assert stored.chat_template == tokenizer.chat_template
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "all_special_ids"):
-        assert getattr(stored, name) == getattr(tokenizer, name)
 
 
 def test_a_student_of_8192_tokens_exports_to_a_small_file_with_the_same_tokenization(
@@ -265,13 +223,3 @@ def test_each_embedded_start_gets_windows(start: str, width: int, tmp_path: Path
     ids = tokenizer(" ".join([SENTENCE] * 6), add_special_tokens=False)["input_ids"]
     with llama_cpp(export_gguf(tmp_path / "student", "f32").path) as loaded:
         assert lowest_correlation(model, loaded, ids) > 0.99999  # type: ignore[arg-type]
-
-
-def test_the_file_is_read_as_the_library_reads_it(read_by_library: gguf.GGUFReader) -> None:
-    theirs, ours = read_by_library, open_teacher_file(find_teacher_file())
-    assert {name: field.contents() for name, field in ours.fields.items()} == {
-        name: field.contents() for name, field in theirs.fields.items()
-    }
-    for one, other in zip(ours.tensors, theirs.tensors, strict=True):
-        assert (one.name, one.tensor_type, list(one.shape)) == (other.name, other.tensor_type, list(other.shape))
-        assert np.array_equal(one.data, other.data)

@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +53,6 @@ def test_as_many_weights_are_zero_and_the_model_changes_less(
         lines[-1]
         == f"student: weights of layer {len(find_layers(model))} of {len(find_layers(model))} are pruned and fitted"
     )
-
-
-def test_padding_and_other_rows_of_padding_change_nothing(
-    model: LlamaForCausalLM, encoded: Sequence[EncodedConversation]
-) -> None:
-    other = opinionated(LlamaForCausalLM(model.config), 3)
-    opinionated(model, 3)
-    batch = build_batch(encoded, 0)
-    assert batch.attention is not None
-    wider = TokenBatch(
-        torch.nn.functional.pad(batch.ids, (0, 3), value=5), torch.nn.functional.pad(batch.labels, (0, 3), value=-100),
-        torch.nn.functional.pad(batch.owner, (0, 3), value=-1), torch.nn.functional.pad(batch.attention, (0, 3)), None,
-    )  # fmt: skip
-    prune_and_reconstruct(model, batch, SparsityConfig(share=0.5), quiet)
-    prune_and_reconstruct(other, wider, SparsityConfig(share=0.5), quiet)
-    for weight, expected in zip(other.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(weight, expected, atol=1e-3, rtol=1e-2)
 
 
 def test_a_training_that_resumes_begins_with_the_weights_that_were_fitted(

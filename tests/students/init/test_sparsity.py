@@ -1,6 +1,4 @@
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,9 @@ from transformers import LlamaForCausalLM
 
 from core.config.students import SparsityConfig, StudentConfig
 from students.chat_encoding import Conversation, EncodedConversation
-from students.init.reconstruction import prune_and_reconstruct
 from students.init.sparsity import (
     compute_zero_share,
-    find_layers,
     freeze_zeros,
-    iterate_matrices,
     prune_weights,
     select_kept_weights,
 )
@@ -103,20 +98,6 @@ def test_zeros_stay_zero_and_the_record_has_their_loss(
     assert all(not after[name].equal(before[name]) for name in after), "all that is left learns"
     if sparsity.get("pattern"):
         assert all(((after[name].reshape(-1, 4) != 0).sum(1) <= 2).all() for name in matrices)
-
-
-@pytest.mark.parametrize("prune", [prune_weights, partial(prune_and_reconstruct, progress=quiet)])
-def test_pruning_leaves_no_hook_on_the_model(
-    prune: Callable[..., None], model: LlamaForCausalLM, encoded: list[EncodedConversation]
-) -> None:
-    """No hook is left that prunes again."""
-    prune(model, build_batch(encoded, 0), SparsityConfig(share=0.5))
-    with torch.no_grad():
-        for layer in find_layers(model):
-            for _, matrix in iterate_matrices(layer):
-                matrix.weight.fill_(1.0)
-    model(input_ids=torch.tensor([encoded[0].ids]))
-    assert compute_zero_share(model) == 0
 
 
 def test_a_resumed_training_keeps_the_zeros_of_its_checkpoint(model: LlamaForCausalLM) -> None:

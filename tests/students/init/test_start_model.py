@@ -17,18 +17,6 @@ def test_each_layer_is_removed_once_and_the_first_stays() -> None:
         assert (len(layers), layers[0]) == (count, 0)
 
 
-def test_a_folder_is_a_start(tiny_folder: Path) -> None:
-    start = load_start_model(StudentConfig(start=str(tiny_folder)))
-    assert start.model.config.num_hidden_layers == 2
-    assert start.base == str(tiny_folder)
-    assert start.licence == "other"
-
-
-def test_a_missing_start_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot load"):
-        load_start_model(StudentConfig(start=str(tmp_path / "nobody")))
-
-
 @pytest.mark.parametrize(("answers", "why"), [(False, "cannot be reached"), (True, "does not answer within 0.2 s")])
 def test_an_unreachable_hub_is_named_within_seconds(
     answers: bool, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

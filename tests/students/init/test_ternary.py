@@ -17,7 +17,6 @@ from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.runs.student_records import StudentRecord
 from students.chat_encoding import Conversation, EncodedConversation
-from students.comparison.text_losses import write_untrained_student
 from students.init.start_model import load_start_model
 from students.init.ternary import (
     ActivationRounding,
@@ -29,16 +28,14 @@ from students.init.ternary import (
     compute_ternary,
     find_ternary_weights_fault,
     insert_ternary,
-    is_ternary,
     round_to_ternary,
     settle_ternary,
 )
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import compute_held_out_loss
-from students.signals.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
-from students.training.training_setup import TERNARY_WARNING, prepare_start
+from students.training.training_setup import TERNARY_WARNING
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import conversations, quiet, saved
 from tests.students.output.test_gguf_export import lowest_correlation, many_ids
@@ -118,18 +115,6 @@ def test_codes_and_scale_are_those_computed_by_hand() -> None:
     assert TernaryRounding.apply(uneven).unique().tolist() == [-0.3671875, 0, 0.3671875], "of 0.3668"
 
 
-def test_activations_have_eight_bits_per_token() -> None:
-    torch.manual_seed(0)
-    values = torch.randn(3, 4096) * torch.tensor([[1e-3], [1.0], [1e3]])
-    rounded = ActivationRounding.apply(values)
-    steps = values.abs().amax(1, keepdim=True) / 127
-    codes = rounded / steps
-    torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
-    assert all(100 < len(row.round().unique()) <= 255 for row in codes)
-    assert ((rounded - values).abs() <= steps * 0.5001).all()
-    assert ActivationRounding.apply(torch.zeros(1, 8)).eq(0).all()
-
-
 def test_the_gradient_reaches_latent_weights_whose_stored_value_is_zero() -> None:
     torch.manual_seed(0)
     matrix = TernaryLinear(WIDTH, 8, bias=False)
@@ -145,14 +130,6 @@ def test_the_gradient_reaches_latent_weights_whose_stored_value_is_zero() -> Non
     nn.functional.linear(read, stored).square().sum().backward()
     assert matrix.weight.grad.equal(stored.grad), "the gradient of the ternary weights, straight through"
     assert inputs.grad.equal(read.grad)
-
-
-def test_ternary_is_what_has_one_size_besides_zero() -> None:
-    weight = torch.tensor([[0.3, 0.0], [-0.3, 0.3]])
-    assert is_ternary(weight)
-    assert is_ternary(torch.zeros(2, 2))
-    assert is_ternary(weight + 1e-7 * torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
-    assert not is_ternary(torch.tensor([[0.3, 0.0], [-0.3, 0.2999]]))
 
 
 # A model's layers
@@ -321,20 +298,6 @@ def test_a_killed_ternary_training_resumes_to_the_same_weights(
     assert_same_student(out, tmp_path / "undisturbed")
 
 
-def test_a_rate_too_low_to_change_a_value_is_named(
-    ternary: StudentConfig, talk: list[Conversation], tmp_path: Path
-) -> None:
-    lines: list[str] = []
-    config = with_settings(ternary, learning_rate=1e-12, epochs=2)
-    record = train_student(talk, config, tmp_path / "student", seed=7, progress=lines.append)
-    assert record.ternary
-    assert (record.ternary.flips, record.ternary.last_flips) == (0, 0)
-    assert (
-        "none changed its value in training: only scales, norms and embeddings learned; raise learning_rate"
-        in lines[-1]
-    )
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -360,25 +323,6 @@ def test_it_combines_with_what_leaves_the_weights_ternary(
     assert find_ternary_weights_fault(model) is None
     if record.replay:
         assert record.replay.divergence_before > 0.02, "from the full start; the ternary start's own would be 0"
-
-
-def test_what_the_start_could_do_is_that_of_its_full_weights(
-    ternary: StudentConfig, talk: list[Conversation], wide_folder: Path
-) -> None:
-    start, _, _ = prepare_start(talk, None, (), ternary, 7, quiet)
-    original = load_original(start.model, start.tokenizer, ternary)
-    full = LlamaForCausalLM.from_pretrained(wide_folder)
-    assert all(weight.equal(full.state_dict()[name]) for name, weight in original.state_dict().items())
-
-
-def test_a_ternary_student_learns_on_from_its_own_values(
-    trained: TrainedTernary, ternary: StudentConfig, talk: list[Conversation], tmp_path: Path
-) -> None:
-    lines: list[str] = []
-    config = with_settings(ternary, start=str(trained.folder), epochs=1, learning_rate=1e-4)
-    record = train_student(talk, config, tmp_path / "student", seed=7, progress=lines.append, held_out=talk)
-    assert record.loss_before == pytest.approx(trained.record.loss_after, abs=0.02)
-    assert not any(TERNARY_WARNING in line for line in lines)
 
 
 # Files
@@ -431,32 +375,6 @@ def greedy(model: PreTrainedModel, prompt: list[int], count: int) -> list[int]:
         logits[2] = -torch.inf
         ids.append(int(logits.argmax()))
     return ids[len(prompt) :]
-
-
-def test_a_half_settled_student_and_other_rows_are_not_exported(
-    trained: TrainedTernary, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    model, _ = read_student(trained.folder)
-    with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[0, 0] *= 1.25
-    saved(model, tokenizer, tmp_path / "half")
-    with pytest.raises(UsageError, match=r"mlp\.up_proj of layer 1 has others"):
-        export_gguf(tmp_path / "half", "tq2_0")
-    narrow = wide_llama(len(tokenizer), hidden_size=64)
-    round_to_ternary(narrow)
-    saved(narrow, tokenizer, tmp_path / "narrow")
-    with pytest.raises(UsageError, match=r"q_proj of layer 0 has rows of 64, no multiple of 256"):
-        export_gguf(tmp_path / "narrow", "tq2_0")
-
-
-def test_the_untrained_form_that_an_evaluation_compares_is_ternary(trained: TrainedTernary, tmp_path: Path) -> None:
-    assert write_untrained_student(trained.folder, tmp_path / "start")
-    model, _ = read_student(tmp_path / "start")
-    assert find_ternary_weights_fault(model) is None
-    assert not model.state_dict()["model.layers.0.mlp.up_proj.weight"].equal(
-        trained.matrices["model.layers.0.mlp.up_proj.weight"]
-    )
-    assert export_gguf(tmp_path / "start", "tq2_0").bytes > 0
 
 
 def test_a_random_ternary_student_by_command(

@@ -3,8 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -13,7 +11,7 @@ from core.errors import UsageError
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.comparison.text_losses import write_untrained_student
 from students.init.start_model import StartModel, load_start_model
-from students.init.vocabulary_trimming import choose_tokens, find_merge_parts, is_trimmed_from, trim_vocabulary
+from students.init.vocabulary_trimming import choose_tokens, is_trimmed_from, trim_vocabulary
 from students.signals.torch_teacher import load_teacher
 from students.training.student_training import train_student
 from tests.students.conftest import quiet, tiny_llama
@@ -29,14 +27,6 @@ def start(tokenizer: PreTrainedTokenizerBase) -> StartModel:
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {token: row for token, row in tokenizer.get_vocab().items() if row not in tokenizer.added_tokens_decoder}
-
-
-def test_merging_makes_intermediate_tokens() -> None:
-    ranks = {("t", "h"): 0, ("th", "e"): 1, ("h", "e"): 2, ("e", "n"): 3}
-    assert find_merge_parts("the", ranks) == {"th", "the"}
-    assert find_merge_parts("hen", ranks) == {"he"}, "no text becomes the token `hen`"
-    assert find_merge_parts("tthe", ranks) == {"th", "the"}
-    assert find_merge_parts("x", ranks) == set()
 
 
 @pytest.mark.parametrize("size", [260, SMALL, 320, 332])
@@ -74,11 +64,6 @@ def test_texts_of_kept_tokens_are_tokenized_as_before(
     assert same > 5
 
 
-@given(text=st.text(max_size=40))
-def test_any_text_can_still_be_encoded(text: str, small_tokenizer: PreTrainedTokenizerBase) -> None:
-    assert small_tokenizer.decode(small_tokenizer(text)["input_ids"]) == text
-
-
 @pytest.fixture(scope="module")
 def small_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return trim_vocabulary(StartModel(tiny_llama(len(tokenizer)), tokenizer, "", None, ""), [], SMALL).tokenizer
@@ -97,15 +82,6 @@ def test_a_trimmed_model_has_the_same_logits_for_kept_tokens(
     after = small.model(torch.tensor([[kept.index(row) for row in ids]])).logits
     assert torch.equal(before, after)
     assert (small.model.get_output_embeddings().weight is small.model.get_input_embeddings().weight) is tied
-
-
-def test_special_tokens_keep_their_function(start: StartModel) -> None:
-    before = start.tokenizer
-    small = trim_vocabulary(start, [], SMALL)
-    assert small.tokenizer.chat_template == before.chat_template
-    assert small.tokenizer.special_tokens_map == before.special_tokens_map
-    assert small.tokenizer("<|im_start|>a<|im_end|>")["input_ids"][0] == small.model.config.bos_token_id
-    assert small.tokenizer.eos_token_id == small.model.config.eos_token_id
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from core.errors import UsageError
 from students.chat_encoding import EncodedConversation
-from students.init.width_pruning import KeptParts, choose_most_active, measure_activity, narrow_model
+from students.init.width_pruning import KeptParts, choose_most_active, narrow_model
 from students.predictions import compute_held_out_loss, predict_tokens
 from students.token_batches import build_batch
 from tests.students.conftest import opinionated, tiny_llama
@@ -64,16 +63,6 @@ def silence(model: LlamaForCausalLM, kept: KeptParts) -> None:
             layer.self_attn.v_proj.weight[group * 16 : (group + 1) * 16] = 0
 
 
-def test_padding_is_not_active(wide: LlamaForCausalLM, encoded: list[EncodedConversation]) -> None:
-    together, alone = (
-        measure_activity(wide, build_batch(encoded, 0)),
-        [measure_activity(wide, build_batch([one], 0)) for one in encoded],
-    )
-    sizes = torch.tensor([len(one.ids) for one in encoded])
-    mean = (torch.stack([one.neurons[1] for one in alone]) * sizes[:, None]).sum(0) / sizes.sum()
-    torch.testing.assert_close(together.neurons[1], mean)
-
-
 def test_a_narrowed_model_starts_better_than_a_random_one(
     encoded: list[EncodedConversation], tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -88,10 +77,3 @@ def test_a_narrowed_model_starts_better_than_a_random_one(
     narrow = narrow_model(model, choose_most_active(model, batch, 48))
     random = LlamaForCausalLM(narrow.config)
     assert compute_held_out_loss(narrow, encoded, 0) < compute_held_out_loss(random, encoded, 0) - 0.5
-
-
-def test_a_width_that_is_not_smaller_is_refused(wide: LlamaForCausalLM, encoded: list[EncodedConversation]) -> None:
-    with pytest.raises(UsageError, match=r"student\.hidden_size = 64: start = 'width' makes the teacher narrower"):
-        choose_most_active(wide, build_batch(encoded, 0), 64)
-    with pytest.raises(UsageError, match=r"hidden_size = 47: heads come from the teacher in groups of 2"):
-        choose_most_active(wide, build_batch(encoded, 0), 47)

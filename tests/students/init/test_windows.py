@@ -12,19 +12,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from core.config.students import AttentionConfig, SparsityConfig, StudentConfig
-from core.errors import RunFailed, UsageError
+from core.config.students import AttentionConfig, StudentConfig
+from core.errors import RunFailed
 from core.sample import Message
 from students.architectures.architecture import list_layer_types
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.comparison.text_losses import measure_folder_loss, write_untrained_student
-from students.init.start_model import load_start_model
 from students.init.windows import FIRST_SCORE, NO_SINK, add_windows
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import separates_packed_rows
 from students.training.student_training import train_student
-from tests.students.architectures.test_known_architectures import LLAMA3_POSITIONS
-from tests.students.conftest import opinionated, quiet, saved, tiny_llama, tiny_qwen3
+from tests.students.conftest import opinionated, quiet, tiny_llama
 from tests.students.output.test_gguf_export import PREFIXES, lowest_correlation, many_ids
 from tests.support.llama_cpp import llama_cpp
 
@@ -243,33 +241,6 @@ def test_packing_gives_the_same_student(windows_config: StudentConfig, tmp_path:
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)
 
 
-def test_pruned_weights_stay_zero(windows_config: StudentConfig, tmp_path: Path) -> None:
-    config = windows_config.model_copy(update={"sparsity": SparsityConfig(share=0.5), "epochs": 2})
-    record = train_student(long_conversations(), config, tmp_path / "student", seed=3, progress=quiet)
-    assert record.sparsity
-    assert record.sparsity.zeros == pytest.approx(0.5, abs=0.01)
-    assert record.loss_after < record.loss_before
-
-
-def test_it_keeps_to_its_start_with_full_attention(windows_config: StudentConfig, tmp_path: Path) -> None:
-    """`start_kl` and the average are allowed; a share of 0 is the start with windows."""
-    config = windows_config.model_copy(update={"start_kl": 0.5, "average": 0.0, "epochs": 1})
-    record = train_student(long_conversations(), config, tmp_path / "student", seed=3, progress=quiet)
-    assert record.loss_after == pytest.approx(record.loss_before, abs=0.02)
-
-
-def test_a_student_with_windows_is_a_start(windows_config: StudentConfig, tmp_path: Path) -> None:
-    first = tmp_path / "first"
-    train_student(long_conversations(), windows_config.model_copy(update={"epochs": 1}), first, seed=3, progress=quiet)
-    again = windows_config.model_copy(update={"start": str(first), "attention": None, "epochs": 2})
-    record = train_student(long_conversations(), again, tmp_path / "second", seed=3, progress=quiet)
-    assert record.loss_after < record.loss_before
-    model, _ = read_student(tmp_path / "second")
-    assert model.config.sliding_window == WINDOW
-    with pytest.raises(UsageError, match="has sliding windows already; leave attention out to keep them"):
-        load_start_model(again.model_copy(update={"attention": AttentionConfig(window=8)}))
-
-
 @pytest.mark.parametrize(
     ("attention", "words"),
     [
@@ -312,21 +283,3 @@ def test_windows_that_change_nothing_or_hide_all_are_named(
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         StudentConfig.model_validate({"attention": {}, **changes})
-
-
-def test_positions_that_were_not_tried_with_windows_are_refused(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    folder = saved(llama(2, rope_parameters=LLAMA3_POSITIONS), tokenizer, tmp_path / "scaled")
-    with pytest.raises(UsageError) as caught:
-        load_start_model(StudentConfig(start=str(folder), attention=AttentionConfig(window=16)))
-    words = "has positions of the type 'llama3', which cannot be exported with windows; leave attention out"
-    assert str(caught.value) == f"student.start: '{folder}' {words}"
-
-
-def test_only_a_llama_gets_windows(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    folder = saved(tiny_qwen3(len(tokenizer)), tokenizer, tmp_path / "qwen")
-    with pytest.raises(UsageError) as caught:
-        load_start_model(StudentConfig(start=str(folder), attention=AttentionConfig(window=16)))
-    words = "is a 'qwen3'; attention needs a llama as start, such as layers, or leave it out"
-    assert str(caught.value) == f"student.start: '{folder}' {words}"

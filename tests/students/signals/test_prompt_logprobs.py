@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.config.students import DistillationConfig, StudentConfig
@@ -174,19 +173,3 @@ def test_a_failing_endpoint_is_one_sentence(
     assert KEY not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_endpoint_without_a_server_is_an_error(
-    talk: list[Conversation], config: StudentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fail_soon(monkeypatch)
-    with pytest.raises(ProviderError, match=r"student\.distillation\.teacher: .* cannot connect to 127\.0\.0\.1:9"):
-        train_student(
-            talk, learning_from("http://127.0.0.1:9/v1", config), tmp_path / "student", seed=7, progress=quiet
-        )
-
-
-@pytest.mark.parametrize("more", [{}, {"signals": "sampled"}, {"signals": "top_k", "temperature": 2.0}])
-def test_an_endpoint_supports_top_k_at_temperature_1_only(more: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="an endpoint returns its most likely tokens only, at temperature 1"):
-        DistillationConfig.model_validate({"teacher": "http://somewhere/v1", **more})

@@ -7,7 +7,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from students.chat_encoding import Conversation
-from students.training.experiment_tracking import track_training
 from students.training.student_training import train_student
 from tests.students.conftest import quiet
 
@@ -31,17 +30,6 @@ def test_tensorboard_has_every_line_of_the_log(talk: list[Conversation], config:
     unheard = config.model_copy(update={"track": ()})
     train_student(talk, unheard, tmp_path / "student", seed=7, progress=lambda line: lines.append(line))
     assert "is trained already" in lines[-1], "who hears of a training is no part of it"
-
-
-def test_a_repeated_step_is_tracked_once(config: StudentConfig, tmp_path: Path) -> None:
-    config = config.model_copy(update={"track": ("tensorboard",)})
-    for done, steps in ((0, range(1, 9)), (5, range(6, 11))):
-        with track_training(config, tmp_path / "student", "", done) as tell:
-            for step in steps:
-                tell({"step": step, "loss": float(10 * done + step)})
-    assert read_scalars(tmp_path / "student.tensorboard")["loss"] == [
-        *((step, float(step)) for step in range(1, 6)), *((step, float(50 + step)) for step in range(6, 11))
-    ]  # fmt: skip
 
 
 def test_a_tracker_that_is_not_installed_is_refused_at_once(

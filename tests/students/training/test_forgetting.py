@@ -21,7 +21,6 @@ from students.signals.own_answers import sample_texts
 from students.signals.replay import (
     OPENINGS,
     PACKAGED_REPLAY,
-    add_request,
     find_user_turn,
     is_packaged,
     load_replay,
@@ -142,12 +141,6 @@ def test_replay_conversations_are_the_starts_own_and_new(
     assert turn.before.endswith("<|im_start|>user\n")
 
 
-def test_requests_without_words_or_repeated_are_dropped() -> None:
-    known: set[str] = set()
-    asked = ["Why?", " why? ", "", "?!", "How so?", "WHY?"]
-    assert [add_request(request, known) for request in asked] == [True, False, False, False, True, False]
-
-
 def test_a_cache_serves_any_seed_and_no_other_start_or_settings(
     talk: list[Conversation], chatty: Path, replay_file: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -197,16 +190,6 @@ def test_a_student_with_replay_stays_nearer_to_its_start(
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 8}])
-def test_replay_without_weight_changes_nothing(
-    lora: dict[str, int] | None, talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
-) -> None:
-    weightless = configure(chatty, replay_file, replay={"weight": 1e-30}, lora=lora, epochs=2)
-    train_student(talk, weightless, tmp_path / "replay", seed=7, progress=quiet)
-    train_student(talk, weightless.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
-    assert distance(read_weights(tmp_path / "replay"), read_weights(tmp_path / "plain")) == 0
-
-
-@pytest.mark.parametrize("lora", [None, {"rank": 8}])
 def test_start_kl_holds_the_student_on_the_data(
     lora: dict[str, int] | None, talk: list[Conversation], chatty: Path, tmp_path: Path
 ) -> None:
@@ -246,12 +229,6 @@ def test_averaged_weights_lie_between_the_start_and_the_trained(
             if "layers" in name and weight.ndim == 2:
                 assert torch.equal(found[0.25][name] == 0, weight == 0)
                 assert torch.equal(found[0.0][name] == 0, weight == 0)
-
-
-def test_a_random_start_has_nothing_to_forget() -> None:
-    for key, value in (("replay", {}), ("start_kl", 0.1), ("average", 0.5)):
-        with pytest.raises(ValidationError, match=f"{key}: the weights of start = 'random' are untrained"):
-            StudentConfig.model_validate({"start": "random", key: value})
 
 
 def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(

@@ -143,15 +143,6 @@ def test_the_code_of_the_card_runs(
     assert capsys.readouterr().out.strip()
 
 
-def test_the_model_card_has_numbers_and_limits(undisturbed: Path) -> None:
-    card = (undisturbed / "README.md").read_text()
-    record = json.loads((undisturbed / "student.json").read_text())["record"]
-    assert card.startswith("---\nlicense: other\nbase_model: ")
-    assert f"| held-out loss after | {record['loss_after']:.3f} |" in card
-    assert "## Limits" in card
-    assert "$" not in card
-
-
 def test_the_model_cards_tags_and_example_come_from_its_data(
     talk: list[Conversation], config: StudentConfig, tmp_path: Path
 ) -> None:
@@ -223,17 +214,6 @@ def test_weights_are_the_same_for_the_same_seed_only(
     assert_same_student(tmp_path / "again", undisturbed)
     with pytest.raises(AssertionError):
         assert_same_student(tmp_path / "other", undisturbed)
-
-
-def test_a_finished_student_is_not_trained_again(
-    talk: list[Conversation], config: StudentConfig, undisturbed: Path
-) -> None:
-    before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
-    lines: list[str] = []
-    record = train_student(talk, config, undisturbed, seed=7, progress=lines.append)
-    assert record.model_dump() == json.loads((undisturbed / "student.json").read_text())["record"]
-    assert "trained already" in lines[0]
-    assert before == {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
 
 
 def test_a_start_that_has_changed_under_its_name_is_another_training(
@@ -339,17 +319,6 @@ def test_a_damaged_checkpoint_is_not_used(
     assert_same_student(tmp_path / "student", undisturbed)
 
 
-def test_saving_more_often_changes_nothing_and_still_resumes(
-    talk: list[Conversation], config: StudentConfig, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    often = config.model_copy(update={"checkpoint_steps": 2})
-    interrupt(talk, often, tmp_path / "student", monkeypatch)
-    lines: list[str] = []
-    train_student(talk, config, tmp_path / "student", seed=7, progress=lines.append)
-    assert any("resumes after step" in line for line in lines)
-    assert_same_student(tmp_path / "student", undisturbed)
-
-
 def test_a_loss_that_is_not_finite_fails_the_run(
     talk: list[Conversation], config: StudentConfig, tmp_path: Path
 ) -> None:
@@ -390,15 +359,6 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_tenth(schedule: str,
 def rates_of(steps: int, **settings: Any) -> list[float]:
     config = StudentConfig(learning_rate=1.0, **settings)
     return [learning_rate(step, steps, config) for step in range(steps)]
-
-
-def test_a_stable_rate_is_the_same_in_a_longer_training_and_falls_in_its_share_only() -> None:
-    rates = rates_of(100, schedule="wsd", decay=0.2)
-    assert rates[10:80] == [1.0] * 70
-    assert rates[80] < 1
-    # By a square root: after a quarter of the decay, half of the way.
-    assert rates[84] == pytest.approx(1 - 0.9 * 0.5)
-    assert rates_of(100, schedule="constant")[10:] == [1.0] * 90
 
 
 WORSE = [
