@@ -271,3 +271,7 @@ class EvaluationRecord(BaseModel):
 
     def find_model(self, role: str) -> ModelPassRecord | None:
         return next((model for model in self.models if model.role == role), None)
+
+    def find_comparison(self, role: str) -> PairedComparison | None:
+        """The student compared with the model of this role."""
+        return next((comparison for comparison in self.comparisons if comparison.role == role), None)

@@ -32,7 +32,7 @@ def curate_command(
     from core.runs.records import summarize_manifest
     from flows.data.run_storage import open_run_storage
     from flows.run.repeated_curation import curate_again
-    from flows.terminal.run_summary import format_run_details
+    from flows.terminal.run_summary import format_run_card
     from flows.terminal.suggested_commands import build_resume_command, suggest_next_command
 
     SESSION.quiet = quiet
@@ -48,7 +48,7 @@ def curate_command(
     if as_json:
         print_json({**summarize_manifest(manifest), "stale_student": curated.stale_student})
         return
-    print_text(format_run_details(manifest, run))
+    print_text(format_run_card(manifest, run, suggests=False))
     if curated.stale_student and manifest.invocation:
         SESSION.print_message(
             "the student was trained before this curation and is no longer the run's; to train it again, resume the run"

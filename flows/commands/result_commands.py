@@ -53,7 +53,7 @@ def show_command(
     from core.sample import parse_sample_index
     from flows.data.curated_run import find_sample, read_finished_lines, read_finished_samples
     from flows.data.run_storage import open_run_storage
-    from flows.terminal.run_summary import format_run_details
+    from flows.terminal.run_summary import format_run_card
     from flows.terminal.sample_history import format_sample_history, format_sample_line
     from flows.terminal.suggested_commands import build_runs_dir_arguments, format_next_line
 
@@ -63,7 +63,7 @@ def show_command(
         if as_json:
             print_json([line._asdict() for line in read_finished_lines(run)])
             return
-        print_text(format_run_details(storage.read_manifest(run), run))
+        print_text(format_run_card(storage.read_manifest(run), run, suggests=False))
         first = None
         for finished in read_finished_samples(run):
             first = first or finished

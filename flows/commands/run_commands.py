@@ -179,7 +179,7 @@ def _print_result(
     from itertools import islice
 
     from flows.data.curated_run import read_kept_samples
-    from flows.terminal.closing_card import CARD_CHOICE, format_closing_card
+    from flows.terminal.run_summary import CARD_CHOICE, format_closing_card
 
     run = prepared.run
     if as_json:

@@ -5,7 +5,7 @@ from pathlib import Path
 from core.runs.student_records import PairedComparison
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.evaluate.student_results import StudentEvaluation
-from flows.terminal.panel_text import list_panel_lines
+from flows.terminal.run_summary import list_panel_lines
 from flows.terminal.text_format import format_one_line, format_percent, format_table
 
 

@@ -13,11 +13,10 @@ from core.runs.releases import Release, locate_releases, read_release
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.runs.student_records import EvaluationRecord
 from filters.collapse.tail_trend import TailTrend, find_lineage_trend
-from flows.release.promotion_decision import find_teacher_comparison, format_promotion
+from flows.release.promotion_decision import format_promotion
 from flows.release.release_gate import is_marked_inconclusive
-from flows.terminal.closing_card import format_gain
-from flows.terminal.run_summary import format_mixture
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
+from flows.terminal.template_environment import say
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
     describe_generator,
@@ -158,7 +157,7 @@ def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
     lines = [
         f"  {arrow} {generation.number}  {'  '.join(parts)}",
         f"         {headline}",
-        f"         rows {format_mixture(release.lineage.mix)}",
+        f"         rows {say('mixture', release.lineage.mix)}",
     ]
     if run.generator:
         lines.append(f"         generator {format_one_line(describe_generator(run.generator), LINE_WIDTH)}")
@@ -174,8 +173,8 @@ def _format_student(evaluation: EvaluationRecord) -> list[str]:
     passes = (
         [f"student passes {format_percent(rates['student'])} of {evaluation.requests}"] if "student" in rates else []
     )
-    if comparison := find_teacher_comparison(evaluation):
-        passes.append(f"its teacher {format_percent(rates['teacher'])}: {format_gain(comparison)}")
+    if comparison := evaluation.find_comparison("teacher"):
+        passes.append(f"its teacher {format_percent(rates['teacher'])}: {say('points', comparison)}")
     panel = evaluation.panel and evaluation.panel.comparison
     general = [f"general panel: student minus start {100 * panel.difference.value:+.0f} points"] if panel else []
     return [", ".join(passes), *general]

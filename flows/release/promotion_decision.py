@@ -6,7 +6,7 @@ from core.config.recipe import Recipe
 from core.runs.promotion import PromotionRecord, describe_verification, identify_model
 from core.runs.records import CollapseVerdict, RunManifest
 from core.runs.run_dir import RunDir
-from core.runs.student_records import EvaluationRecord, PairedComparison
+from core.runs.student_records import EvaluationRecord
 from core.shared_options import name_student_file
 from core.storage.atomic_files import read_json
 from flows.data.promoted_generator import list_writing_prompts
@@ -33,7 +33,7 @@ def decide_promotion(run: RunDir, manifest: RunManifest, recipe: Recipe) -> Prom
         weights=None if reasons else manifest.files[STUDENT_WEIGHTS],
         generator=manifest.generator or recipe.generator_teacher.model,
         replaces=identify_model(recipe.generator_teacher),
-        comparison=find_teacher_comparison(evaluation),
+        comparison=evaluation.find_comparison("teacher") if evaluation else None,
         general=evaluation.panel.comparison if evaluation and evaluation.panel else None,
         max_general_loss=recipe.lineage.max_general_loss,
         verification=describe_verification(
@@ -61,7 +61,7 @@ def find_promotion_refusals(manifest: RunManifest, recipe: Recipe) -> list[str]:
 
 
 def _find_pass_rate_refusals(evaluation: EvaluationRecord) -> list[str]:
-    comparison = find_teacher_comparison(evaluation)
+    comparison = evaluation.find_comparison("teacher")
     if comparison is None:
         return ["the student was not compared with its teacher"]
     if comparison.conclusion == "better":
@@ -103,11 +103,6 @@ def _find_weights_fault(run: RunDir, manifest: RunManifest) -> str | None:
     if evaluation.weights != recorded:
         return f"{STUDENT_WEIGHTS} is not the file that was evaluated: remove the student's folder, and continue with --resume"
     return None
-
-
-def find_teacher_comparison(evaluation: EvaluationRecord | None) -> PairedComparison | None:
-    comparisons = evaluation.comparisons if evaluation else []
-    return next((comparison for comparison in comparisons if comparison.role == "teacher"), None)
 
 
 def format_promotion(release: "Release") -> list[str]:

@@ -34,7 +34,7 @@ from flows.release.promotion_decision import STUDENT_WEIGHTS, decide_promotion, 
 from flows.release.release_documents import write_release_documents
 from flows.release.release_gate import find_release_refusals, is_marked_inconclusive
 from flows.terminal.console import SESSION
-from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines, format_mixture
+from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines
 from flows.terminal.suggested_commands import (
     build_runs_dir_arguments,
     find_runs_dir,
@@ -42,6 +42,7 @@ from flows.terminal.suggested_commands import (
     format_next_line,
     format_resume_hint,
 )
+from flows.terminal.template_environment import say
 from flows.terminal.text_format import TERMINAL_WIDTH, format_one_line, replace_unsafe_characters
 
 
@@ -170,7 +171,7 @@ def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER)
 def describe_created_release(created: CreatedRelease) -> str:
     release, run = created.release, created.release.manifest.run
     lines = [f"release {release.name}{'  was already released' if created.already_released else ''}  {release.path}"]
-    lines.append(f"  rows      {format_mixture(release.lineage.mix)}")
+    lines.append(f"  rows      {say('mixture', release.lineage.mix)}")
     if run.collapse:
         lines.append(f"  verdict   {format_one_line(run.collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)}")
         if is_marked_inconclusive(run):

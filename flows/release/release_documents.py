@@ -1,30 +1,20 @@
 """The documents of a release: card and training-data summary. Writes files; decides nothing."""
 
-import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment
 
 from core.config.recipe import Recipe
 from core.runs.records import RunManifest
 from core.runs.releases import LineageRecord
 from core.storage.atomic_files import hash_file, write_text
 from core.storage.sample_files import read_sample_columns
-from flows.data.dataset_card import (
-    build_dataset_card,
-    build_license_fields,
-    create_markdown_environment,
-    escape_cell,
-    find_size_category,
-    hide_folder,
-)
+from flows.data.dataset_card import build_dataset_card, build_license_fields, find_size_category
 from flows.release.release_facts import ReleaseFacts, gather_release_facts
 from flows.report.filter_report import FilterReport
-from flows.terminal.text_format import format_count
+from flows.terminal.template_environment import create_environment
 
 CARD = "README.md"
+TEMPLATES = Path(__file__).with_name("templates")
 TRAINING_SUMMARY = "training-data-summary.md"
 
 
@@ -52,7 +42,7 @@ def write_rows_documents(
     """As `write_release_documents`, of rows that a user gave, all in `data_file`. Nothing is known of their training content, so
     that summary is left out.
     """
-    card = _create_document_environment().get_template("rows_card.md")
+    card = create_environment(TEMPLATES).get_template("rows_card.md")
     license_fields, size = build_license_fields(manifest.license), find_size_category(filtered.counts.kept)
     text = card.render(
         lineage=lineage, m=manifest, report=filtered, license_fields=license_fields, size=size, data_file=data_file
@@ -77,16 +67,5 @@ def _count_conversations(folder: Path, manifest: RunManifest) -> tuple[int, int]
 
 def build_training_summary(facts: ReleaseFacts) -> str:
     """The draft of the public summary of training content."""
-    template = _create_document_environment().get_template("training_summary.md")
+    template = create_environment(TEMPLATES).get_template("training_summary.md")
     return template.render(facts=facts, m=facts.manifest, mix=facts.lineage.mix, recipe=facts.recipe) + "\n"
-
-
-@cache
-def _create_document_environment() -> Environment:
-    return create_markdown_environment(
-        Path(__file__).with_name("templates"), escape_cell, format_count, format_day, hide_folder
-    )
-
-
-def format_day(iso: str) -> str:
-    return re.sub(r"T.*", "", iso)

@@ -12,8 +12,8 @@ from core.config.recipe import Recipe
 from core.plugins import load_hooks
 from core.runs.records import RunManifest
 from core.runs.releases import LineageRecord
-from flows.data.dataset_card import list_active_teachers
 from flows.data.teacher_terms import TeacherTerms, describe_teacher_terms
+from flows.terminal.run_summary import summarize_run
 
 
 class UsedTeacher(NamedTuple):
@@ -75,7 +75,7 @@ def gather_release_facts(
     """`sources` are the hashes of the recipe's files by name, as in the run's identity; the others as in `ReleaseFacts`."""
     teachers = [
         UsedTeacher(describe_teacher_terms(model), roles)
-        for model, roles in list_active_teachers(manifest, recipe).items()
+        for model, roles in summarize_run(manifest, recipe).teachers.items()
     ]
     used = _list_sources(recipe, sources)
     filters = {config.type: config.about for config in recipe.filters}

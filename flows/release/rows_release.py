@@ -28,12 +28,12 @@ from core.runs.releases import (
 )
 from core.runs.run_dir import collect_versions, format_current_time
 from core.storage.atomic_files import hash_file, read_json, write_atomically, write_json
-from flows.data.dataset_card import hide_folder
 from flows.data.run_storage import RunStorage
 from flows.release.release_creation import CreatedRelease
 from flows.release.release_documents import write_rows_documents
 from flows.release.release_gate import find_release_refusals
 from flows.report.filter_report import FilterReport
+from flows.terminal.text_format import hide_folder
 
 DATASET_FOLDER = "dataset/"
 FILTERS_FILE = "filters.json"

@@ -20,7 +20,7 @@ from core.storage.atomic_files import write_json, write_text
 from filters.text_normalization import SPACELESS
 from flows.data.similarity_histogram import name_filter_step
 from flows.report.page_templates import create_page_environment
-from flows.report.similarity_plot import HISTOGRAM_HEIGHT, HistogramPlot, build_histogram_plots
+from flows.report.plots import HistogramPlot, build_histogram_plots
 from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines, wrap_items
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import (
@@ -191,7 +191,6 @@ def write_filter_report(out: Path, report: FilterReport) -> None:
         conclusion=summarize_filter_report(report),
         reasons=rank_reasons(report),
         sections=build_filter_sections(report),
-        height=HISTOGRAM_HEIGHT,
         most_words=EXCERPT_WORDS,
     )
     write_text(out / "report.html", html)

@@ -6,35 +6,27 @@ no script but its own.
 
 import base64
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
 from core.config.recipe import Recipe, list_recipe_plugins
 from core.plugins import load_hooks
-from core.runs.records import RunManifest, RunState
+from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus, TokenUsage
 from core.storage.atomic_files import count_values, read_record, write_json, write_text
-from flows.data.dataset_card import list_active_teachers
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.release.lineage_view import read_earlier_comparisons
 from flows.release.release_gate import describe_release_gate
 from flows.report.collapse_page import build_comparison_view
 from flows.report.page_templates import TEMPLATE_FOLDER, create_page_environment
-from flows.report.panel_plot import build_panel_view
-from flows.report.plots import PLOT_HEIGHT, PLOT_WIDTH
-from flows.report.similarity_plot import HISTOGRAM_HEIGHT, build_histogram_plots
-from flows.report.training_plots import build_loss_curves
-from flows.terminal.cost_text import list_bill_rows
-from flows.terminal.panel_text import describe_general_loss
-from flows.terminal.run_summary import format_run_costs
-from flows.terminal.text_format import advise_on_truncation, format_count
+from flows.report.plots import build_histogram_plots, build_loss_curves, build_panel_plot
+from flows.terminal.run_summary import RunSummary, summarize_run
 
 if TYPE_CHECKING:
     from flows.evaluate.student_results import StudentEvaluation
@@ -55,14 +47,6 @@ class CheckPassRate(NamedTuple):
         return self.passed / self.verdicts
 
 
-class DropReasonGroup(NamedTuple):
-    """The samples not kept for one reason, by detail, most frequent first."""
-
-    reason: str
-    samples: int
-    details: list[tuple[str, int]]
-
-
 class SamplesOverview(NamedTuple):
     """Counts over all samples, computed in one pass, and the first samples for the page."""
 
@@ -71,6 +55,14 @@ class SamplesOverview(NamedTuple):
     checks: list[CheckPassRate]
     agents: dict[str, TokenUsage]
     kept_by_revisions: dict[str, int]
+
+    @property
+    def states(self) -> dict[str, int]:
+        return count_values([sample.state for sample in self.shown])
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        return count_values([sample.reason for sample in self.shown if sample.reason])
 
 
 def summarize_samples(kept: Iterable[Sample], dropped: Iterable[Sample]) -> SamplesOverview:
@@ -104,14 +96,19 @@ def write_run_report(
 
     `dropped` includes the failed samples, as `dropped/` does.
     """
-    overview = summarize_samples(kept, dropped)
+    summary, overview = summarize_run(manifest, recipe), summarize_samples(kept, dropped)
     evaluation = read_student_evaluation(run.student)
-    numbers = {
-        **build_report_record(manifest, overview),
-        "evaluation": evaluation and evaluation.model_dump(mode="json", exclude=EXAMPLE_FIELDS),
+    record = {
+        **manifest.model_dump(mode="json", exclude={"files"}),
+        "conclusion": summary.conclusion,
+        "checks": [{**rate._asdict(), "share": rate.share} for rate in overview.checks],
+        "agents": [{"agent": agent, **usage.model_dump()} for agent, usage in overview.agents.items()],
+        "kept_by_revisions": overview.kept_by_revisions,
+        "evaluation": evaluation and evaluation.model_dump(mode="json", exclude={"examples", "panel_examples"}),
+        "recipe": recipe.model_dump(mode="json"),
     }
-    write_json(run.report_file.with_suffix(".json"), {**numbers, "recipe": recipe.model_dump(mode="json")})
-    write_text(run.report_file, _render_run_page(run, manifest, recipe, numbers, overview, evaluation))
+    write_json(run.report_file.with_suffix(".json"), record)
+    write_text(run.report_file, _render_run_page(run, manifest, recipe, summary, overview, evaluation))
 
 
 def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
@@ -124,119 +121,33 @@ def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
     return read_record(file, StudentEvaluation)
 
 
-EXAMPLE_FIELDS = {"examples", "panel_examples"}
-
-
-def build_report_record(manifest: RunManifest, overview: SamplesOverview) -> dict[str, Any]:
-    """The manifest, with counts over the samples."""
-    return {
-        **manifest.model_dump(mode="json", exclude={"files"}),
-        "conclusion": summarize_run(manifest),
-        "checks": [{**rate._asdict(), "share": rate.share} for rate in overview.checks],
-        "agents": [{"agent": agent, **usage.model_dump()} for agent, usage in overview.agents.items()],
-        "kept_by_revisions": overview.kept_by_revisions,
-    }
-
-
-def summarize_run(manifest: RunManifest) -> str:
-    """The run in a sentence: kept samples, the student's evaluation, the collapse headline, and without an evaluation the
-    student's loss.
-    """
-    counts = manifest.counts
-    kept = f"{counts.kept:,} of {format_count(counts.candidates, 'candidate')} kept"
-    if manifest.state is RunState.done:
-        parts = [kept if counts.candidates else "No candidate was made"]
-    else:
-        parts = [f"{STATE_DESCRIPTIONS[manifest.state]}: {kept if counts.candidates else 'no candidate made'} so far"]
-    if evaluation := manifest.evaluation:
-        passed = {model.role: model.passed for model in evaluation.models}
-        parts.append(
-            f"the student passes {passed['student']} of {evaluation.requests} held-out requests, its teacher {passed['teacher']}"
-        )
-        if evaluation.panel and evaluation.panel.comparison:
-            parts.append(f"on tasks that it did not train: {describe_general_loss(evaluation.panel.comparison)}")
-    if manifest.collapse:
-        parts.append(manifest.collapse.line)
-    if (student := manifest.student) and not manifest.evaluation:
-        change = "fell" if student.loss_after < student.loss_before else "did not fall"
-        parts.append(f"the student’s held-out loss {change}, {student.loss_before:.2f} to {student.loss_after:.2f}")
-    return "; ".join(parts) + "."
-
-
-STATE_DESCRIPTIONS = {
-    RunState.running: "Still running",
-    RunState.interrupted: "Interrupted",
-    RunState.partial: "Less than was asked for",
-    RunState.failed: "The run failed",
-}
-
-
-def group_drop_reasons(reasons: Mapping[str, int], most: int = 8) -> list[DropReasonGroup]:
-    """Counts of `reason:detail` by reason, each with at most `most` details, of which the last sums the rest."""
-    by_reason: dict[str, list[tuple[str, int]]] = {}
-    for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
-        reason, _, detail = name.partition(":")
-        by_reason.setdefault(reason, []).append((detail, count))
-    groups = []
-    for reason, details in by_reason.items():
-        shown = details
-        if len(details) > most:
-            rest = details[most - 1 :]
-            shown = [*details[: most - 1], (f"{len(rest)} more", sum(count for _, count in rest))]
-        groups.append(DropReasonGroup(reason, sum(count for _, count in details), shown))
-    return sorted(groups, key=lambda group: -group.samples)
-
-
 def _render_run_page(
     run: RunDir,
     manifest: RunManifest,
     recipe: Recipe,
-    numbers: Mapping[str, Any],
+    summary: RunSummary,
     overview: SamplesOverview,
     evaluation: "StudentEvaluation | None",
 ) -> str:
     script = (TEMPLATE_FOLDER / "report.js").read_text(encoding="utf-8")
-    sections = [
-        section
-        for hooks in load_hooks([*list_recipe_plugins(recipe), *manifest.plugins], run.path)
-        for section in hooks.render_report(run, manifest, overview.shown)
-    ]
-    return (
-        create_page_environment()
-        .get_template("report.html")
-        .render(
-            m=manifest,
-            numbers=numbers,
-            groups=group_drop_reasons(manifest.reasons),
-            collapse=build_comparison_view(manifest.collapse, read_earlier_comparisons(run, recipe))
-            if manifest.collapse
-            else None,
-            parent=build_comparison_view(manifest.collapse_parent) if manifest.collapse_parent else None,
-            gate=describe_release_gate(
-                manifest.gated, has_reference=manifest.has_reference, judges_structures=manifest.judges_structures
-            ),
-            plots=build_histogram_plots(manifest.similarities),
-            curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
-            truncation=manifest.student and advise_on_truncation(manifest.student.truncation, "student.max_tokens"),
-            examples=evaluation.examples if evaluation else [],
-            panel=build_panel_view(evaluation) if evaluation else None,
-            panel_examples=evaluation.panel_examples if evaluation else [],
-            sections=[section._replace(body=Markup(section.body)) for section in sections],
-            plot_width=PLOT_WIDTH,
-            plot_height=PLOT_HEIGHT,
-            bars_height=HISTOGRAM_HEIGHT,
-            checks=overview.checks,
-            agents=overview.agents,
-            paid=format_run_costs(manifest),
-            bill=list_bill_rows(manifest),
-            samples=overview.shown,
-            total=overview.total,
-            states=count_values([s.state for s in overview.shown]),
-            reasons=count_values([s.reason for s in overview.shown if s.reason]),
-            recipe=recipe,
-            asks_teachers=bool(list_active_teachers(manifest, recipe)),
-            recipe_text=json.dumps(recipe.model_dump(mode="json"), indent=2, ensure_ascii=False),
-            script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
-    )
+    plugins = load_hooks([*list_recipe_plugins(recipe), *manifest.plugins], run.path)
+    sections = [section for hooks in plugins for section in hooks.render_report(run, manifest, overview.shown)]
+    collapse, parent = manifest.collapse, manifest.collapse_parent
+    return create_page_environment().get_template("report.html").render(
+        s=summary,
+        m=manifest,
+        recipe=recipe,
+        overview=overview,
+        evaluation=evaluation,
+        panel=evaluation and build_panel_plot(evaluation),
+        curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
+        collapse=build_comparison_view(collapse, read_earlier_comparisons(run, recipe)) if collapse else None,
+        parent=build_comparison_view(parent) if parent else None,
+        gate=describe_release_gate(
+            manifest.gated, has_reference=manifest.has_reference, judges_structures=manifest.judges_structures
+        ),
+        histograms=build_histogram_plots(manifest.similarities),
+        sections=[section._replace(body=Markup(section.body)) for section in sections],
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip

@@ -52,7 +52,7 @@ from flows.run.run_preparation import PreparedRun
 from flows.run.run_shortfalls import UNEVALUATED_STUDENT
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
-from flows.terminal.run_summary import format_judge_record
+from flows.terminal.template_environment import say
 from flows.terminal.text_format import describe_generator
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ async def check_run_judges(context: RunContext) -> None:
         context.run.write_manifest(manifest)
         context.run.calibration_ledger.unlink(missing_ok=True)
     for record in manifest.judges:
-        SESSION.print_unless_stopped(f"judges: {format_judge_record(record)}")
+        SESSION.print_unless_stopped(f"judges: {say('judge', record)}")
     if reason := judge_refusal(manifest.judges):
         raise LimitReached(reason)
 

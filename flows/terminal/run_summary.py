@@ -1,25 +1,29 @@
-"""The run card that `report` prints, and its parts. Text from teachers is untrusted: it loses its control characters."""
+"""A run in numbers and words, for its cards, its documents and its page; and its cards for the terminal.
+
+The sentences are in `templates/words.txt`. Text from teachers is untrusted: it loses its control characters.
+"""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from core.config.agents import AgentConfig
+from core.config.recipe import Recipe
 from core.config.teachers import find_student_release
-from core.plugins import load_hooks
+from core.intervals import IntervalEstimate
+from core.plugins import find_part, load_hooks
 from core.runs.batch_records import read_open_batches
-from core.runs.records import (
-    CollapseRecord,
-    DifficultyRecord,
-    JudgeRecord,
-    MetricRecord,
-    MixRecord,
-    RunManifest,
-    SamenessRecord,
-)
+from core.runs.records import DRAWN_BY_SEED, CollapseRecord, RunManifest, RunState
+from core.runs.releases import Release
 from core.runs.run_dir import RunDir
-from core.runs.student_records import EvaluationRecord
-from flows.terminal.cost_text import list_estimated
-from flows.terminal.panel_text import list_panel_card_lines
-from flows.terminal.suggested_commands import suggest_next_command
+from core.runs.run_estimate import RunEstimate
+from core.runs.student_records import GeneralPanelRecord
+from core.sample import Sample
+from core.shared_options import EMBEDDER_FILE
+from flows.release.promotion_decision import format_promotion
+from flows.terminal.sample_history import format_answer, format_request
+from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
+from flows.terminal.template_environment import create_environment, say
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
     advise_on_truncation,
@@ -27,87 +31,263 @@ from flows.terminal.text_format import (
     format_count,
     format_duration,
     format_money,
-    format_number,
     format_one_line,
-    format_percent,
+    format_table,
     format_token_usage,
-    locate_metric,
     replace_unsafe_characters,
 )
 
 LABEL_WIDTH = 12
 """Columns before the values of a card row."""
+VALUE_WIDTH = TERMINAL_WIDTH - LABEL_WIDTH
 MOST_CARD_REASONS = 12
 """Reasons on the card; the rest are summed. The page lists all."""
+CARD_ROWS = 2
+"""Rows of the dataset on the closing card."""
+CARD_CHOICE = 50
+"""Kept samples among which the closing card takes the shortest, which fit best on a line."""
+CRITIC_TOPOLOGIES = ("centralized", "independent")
+"""Topologies with a critic."""
 
 
-def format_run_card(manifest: RunManifest, run: RunDir, named: str | None = None, runs_dir: str | None = None) -> str:
-    """The whole card of a run. `named` and `runs_dir` are as in `suggest_next_command`."""
-    return "\n".join([format_run_details(manifest, run), suggest_next_command(manifest, run, named, runs_dir)])
+class BillRow(NamedTuple):
+    """One quantity of producing a run: what was estimated, and what was spent."""
+
+    label: str
+    estimated: str
+    spent: str
 
 
-def format_run_details(manifest: RunManifest, run: RunDir) -> str:
-    """The card without a suggested command."""
-    lines = [f"run {manifest.run}  {manifest.state}  {run.path}"]
-    batches = [f"{batch.name} at {batch.model}: {batch.describe()}" for batch in read_open_batches(run.batches)]
-    errors = [manifest.error] if manifest.error else []
-    for label, texts in (("error", errors), ("batch", batches), ("missing", manifest.shortfalls)):
-        for text in texts:
-            wrapped = textwrap.wrap(replace_unsafe_characters(text), TERMINAL_WIDTH - LABEL_WIDTH)
-            lines += format_labelled_lines(label, wrapped)
-    steps = wrap_items([f"{name} {left:,}" for name, left in manifest.funnel], " -> ", TERMINAL_WIDTH - 2)
-    lines += [f"  {line}" for line in steps]
-    if manifest.counts.dropped + manifest.counts.failed:
-        ranked = sorted(manifest.reasons.items(), key=lambda item: -item[1])
-        items = [f"{format_one_line(name, 40).rstrip(':')} {count:,}" for name, count in ranked[:MOST_CARD_REASONS]]
-        if rest := ranked[MOST_CARD_REASONS:]:
-            items.append(f"{format_count(len(rest), 'more reason')}: {sum(count for _, count in rest):,}")
-        not_kept = wrap_items([format_not_kept_counts(manifest), *items], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
-        lines += format_labelled_lines("not kept", not_kept)
-    for label, text in _list_measured(manifest):
-        lines += format_labelled_lines(label, textwrap.wrap(text, TERMINAL_WIDTH - LABEL_WIDTH))
-    thinking = [manifest.thinking.summary] if manifest.thinking else []
-    if thinking or manifest.missing_thinking:
-        lines += format_labelled_lines("thinking", [*thinking, *manifest.missing_thinking])
-    if manifest.critic:
-        lines += format_labelled_lines("critic", [manifest.critic.summary])
-    if collapse := manifest.collapse:
-        lines += format_labelled_lines("verdict", [format_one_line(collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)])
-        if collapse.spread:
-            summary = replace_unsafe_characters(collapse.spread.summary)
-            lines += format_labelled_lines("spread", textwrap.wrap(summary, TERMINAL_WIDTH - LABEL_WIDTH))
-    lines += _format_usage(manifest)
-    lines += format_labelled_lines("generator", list_student_generator(manifest))
-    return "\n".join([*lines, *_format_artifacts(manifest, run)])
+class DropReasonGroup(NamedTuple):
+    """The samples not kept for one reason, by detail, most frequent first."""
+
+    reason: str
+    samples: int
+    details: list[tuple[str, int]]
+
+
+class RunSummary(NamedTuple):
+    """A run for people to read. Lists have one item for each part of a line."""
+
+    manifest: RunManifest
+    conclusion: str
+    """One sentence."""
+    funnel: list[str]
+    not_kept: list[str]
+    reasons: list[DropReasonGroup]
+    measured: list[tuple[str, str]]
+    """What judges, the difficulty and plugins say, by label."""
+    thinking: list[str]
+    usage: list[str]
+    """Of the answers in the samples, and the time."""
+    paid: list[str]
+    """Cost, calls and tokens that the run paid for, its evaluation included, if they differ from those of its samples."""
+    estimated: list[str]
+    bill: list[BillRow]
+    """Empty without an estimate."""
+    promoted: list[str]
+    """The generator, if it is a promoted student."""
+    forms: list[str]
+    """The formats of the dataset with their rows, if it has others than `messages`."""
+    pairs: list[str]
+    losses: str
+    truncation: str | None
+    panel: list[str]
+    """Two lines on the general panel."""
+    teachers: dict[str, list[str]]
+    """The models that wrote or judged something, each with its roles; empty without a recipe."""
+
+
+def summarize_run(manifest: RunManifest, recipe: Recipe | None = None) -> RunSummary:
+    student, panel = manifest.student, manifest.evaluation and manifest.evaluation.panel
+    model, pairs, names = manifest.generator, manifest.pairs, [form.name for form in manifest.formats]
+    kinds = [f"{format_one_line(kind, 40)} {count:,}" for kind, count in pairs.differences.items()] if pairs else []
+    heads = [f"{format_count(pairs.total, 'pair')} of {format_count(pairs.prompts, 'prompt')}"] if pairs else []
+    return RunSummary(
+        manifest=manifest,
+        conclusion=f"{say('conclusion', manifest)}.",
+        funnel=[f"{name} {left:,}" for name, left in manifest.funnel],
+        not_kept=_list_not_kept(manifest),
+        reasons=group_drop_reasons(manifest.reasons),
+        measured=_list_measured(manifest),
+        thinking=[*([manifest.thinking.summary] if manifest.thinking else []), *manifest.missing_thinking],
+        usage=[*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))],
+        paid=_list_paid(manifest),
+        estimated=[" ".join(row) for row in list_estimated(manifest.estimate)],
+        bill=_list_bill_rows(manifest),
+        promoted=[describe_generator(model)] if model and find_student_release(model) else [],
+        forms=[say("form", form) for form in manifest.formats] if names != ["messages"] else [],
+        pairs=[*heads, *kinds[:MOST_CARD_REASONS]],
+        losses=f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}" if student else "",
+        truncation=advise_on_truncation(student.truncation, "student.max_tokens") if student else None,
+        panel=[say("panel_card", panel), say("panel_notes", panel)] if panel else [],
+        teachers=_list_active_teachers(manifest, recipe) if recipe else {},
+    )
+
+
+def _list_not_kept(manifest: RunManifest) -> list[str]:
+    ranked = sorted(manifest.reasons.items(), key=lambda item: -item[1])
+    items = [f"{format_one_line(name, 40).rstrip(':')} {count:,}" for name, count in ranked[:MOST_CARD_REASONS]]
+    if rest := ranked[MOST_CARD_REASONS:]:
+        items.append(f"{format_count(len(rest), 'more reason')}: {sum(count for _, count in rest):,}")
+    counts = say("not_kept", manifest.counts)
+    return [counts, *items] if counts else []
+
+
+def group_drop_reasons(reasons: Mapping[str, int], most: int = 8) -> list[DropReasonGroup]:
+    """Counts of `reason:detail` by reason, each with at most `most` details, of which the last sums the rest."""
+    by_reason: dict[str, list[tuple[str, int]]] = {}
+    for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        reason, _, detail = name.partition(":")
+        by_reason.setdefault(reason, []).append((detail, count))
+    groups = []
+    for reason, details in by_reason.items():
+        total, rest = sum(count for _, count in details), details[most - 1 :]
+        if len(rest) > 1:
+            details = [*details[: most - 1], (f"{len(rest)} more", sum(count for _, count in rest))]
+        groups.append(DropReasonGroup(reason, total, details))
+    return sorted(groups, key=lambda group: -group.samples)
 
 
 def _list_measured(manifest: RunManifest) -> list[tuple[str, str]]:
-    """What judges, the difficulty and plugins say, by label."""
-    measured = [("judge", format_judge_record(judge)) for judge in manifest.judges]
-    measured += [("pass rate", format_difficulty_record(manifest.difficulty))] if manifest.difficulty else []
-    for hooks in load_hooks(manifest.plugins):
-        measured += [(label, replace_unsafe_characters(text)) for label, text in hooks.list_summary_lines(manifest)]
-    return measured
+    measured = [("judge", say("judge", judge)) for judge in manifest.judges]
+    measured += [("pass rate", say("pass_rates", manifest.difficulty))] if manifest.difficulty else []
+    return measured + [row for hooks in load_hooks(manifest.plugins) for row in hooks.list_summary_lines(manifest)]
 
 
-def list_student_generator(manifest: RunManifest) -> list[str]:
-    """The generator, if it is a promoted student."""
-    model = manifest.generator
-    return [describe_generator(model)] if model and find_student_release(model) else []
+def _list_paid(manifest: RunManifest) -> list[str]:
+    paid, usage = manifest.paid, manifest.usage
+    if not paid.cost and (paid.calls, paid.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
+        return []
+    currency, limit = manifest.currency, "at most " if paid.uncounted else ""
+    cost = [f"cost {limit}{format_money(paid.cost, currency)}"] if paid.cost else []
+    saved = [f"{format_money(paid.saved, currency)} saved by prompt caches"] if paid.saved > 0 else []
+    calls, *tokens = format_token_usage(paid)
+    uncounted = [f"{format_count(paid.uncounted, 'call')} without a token count"] if paid.uncounted else []
+    return [*cost, calls, *(f"{limit}{text}" for text in tokens), *uncounted, *saved]
 
 
-def _format_usage(manifest: RunManifest) -> list[str]:
-    """What the answers in the samples took, what was paid, and what a preview estimated."""
-    rows = [("usage", [*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))])]
-    rows.append(("paid", format_run_costs(manifest)))
-    if manifest.estimate:
-        rows.append(("estimated", [f"{label} {text}" for label, text in list_estimated(manifest.estimate)]))
-    return [
-        line
-        for label, items in rows
-        if items
-        for line in format_labelled_lines(label, wrap_items(items, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
+def _list_bill_rows(manifest: RunManifest) -> list[BillRow]:
+    spent, estimated = manifest.spent, dict(list_estimated(manifest.estimate))
+    limit = "at most " if spent.uncounted else ""
+    took = {
+        "calls": f"{spent.calls:,}",
+        "tokens in": f"{limit}{spent.prompt_tokens:,}",
+        "of them cached": f"{spent.cached_tokens:,}" if spent.cached_tokens else "",
+        "tokens out": f"{limit}{spent.completion_tokens:,}",
+        "of them thinking": f"{spent.reasoning_tokens:,}" if spent.reasoning_tokens else "",
+        "cost": limit + format_money(spent.cost, manifest.currency) if spent.cost else "",
+        "time": format_duration(spent.seconds),
+        "saved by prompt caches": format_money(spent.saved, manifest.currency) if spent.saved > 0 else "",
+    }
+    rows = [BillRow(label, estimated.get(label, ""), amount) for label, amount in took.items()]
+    return [row for row in rows if row.estimated or row.spent] if manifest.estimate else []
+
+
+def _list_active_teachers(manifest: RunManifest, recipe: Recipe) -> dict[str, list[str]]:
+    agents = recipe.agents
+    judged = agents.critic and agents.critic.type == "teacher" and recipe.topology.kind in CRITIC_TOPOLOGIES
+    active: dict[str, AgentConfig | None] = {
+        "generator": agents.generator if manifest.generator != DRAWN_BY_SEED else None,
+        "critic": agents.critic if judged else None,
+        "verifier": agents.verifier if any(check.asks for check in manifest.checks) else None,
+        "solver": recipe.difficulty.build_agent(agents.generator) if recipe.difficulty else None,
+    }
+    teachers: dict[str, list[str]] = {}
+    for role, agent in active.items():
+        if agent:
+            teachers.setdefault(recipe.teachers[agent.teacher].model, []).append(role)
+    return teachers
+
+
+# Estimates
+
+
+def format_estimate(estimate: RunEstimate, named: str) -> list[str]:
+    """The estimate in lines; `named` is the recipe."""
+    goal = f"{format_count(estimate.goal, 'kept sample')}" if estimate.goal else "all candidates"
+    head = f"estimate of {named}, {goal}: from {format_count(estimate.previewed, 'sample')}, {estimate.kept} kept; 95 % range"
+    rows = [("candidates", _format_range(estimate.candidates, "{:,.0f}".format))] if estimate.goal else []
+    rows += [("pass checks", _format_range(estimate.kept_samples, "{:,.0f}".format)), *list_estimated(estimate)]
+    for agent, usage in estimate.agents.items():
+        each = f"{usage.calls / estimate.previewed:.1f} calls a sample, {usage.prompt_tokens / usage.calls:,.0f} tokens in, "
+        rows.append(
+            (replace_unsafe_characters(agent), f"{each}{usage.completion_tokens / usage.calls:,.0f} out a call")
+        )
+    return [head, *format_table(rows), *(f"  note: {note}" for note in estimate.notes)]
+
+
+def list_estimated(estimate: RunEstimate | None) -> list[tuple[str, str]]:
+    """Label and range of each quantity that is not zero."""
+    if estimate is None:
+        return []
+    whole = "{:,.0f}".format
+    amounts: list[tuple[str, IntervalEstimate | None, Callable[[float], str]]] = [
+        ("calls", estimate.calls, whole),
+        ("tokens in", estimate.prompt_tokens, whole),
+        ("of them cached", estimate.cached_tokens, whole),
+        ("tokens out", estimate.completion_tokens, whole),
+        ("of them thinking", estimate.reasoning_tokens, whole),
+        ("cost", estimate.cost, lambda amount: format_money(amount, estimate.currency)),
+        ("time", estimate.seconds, format_duration),
     ]
+    return [(label, _format_range(amount, form)) for label, amount, form in amounts if amount and amount.high]
+
+
+def _format_range(amount: IntervalEstimate, form: Callable[[float], str]) -> str:
+    return form(amount.value) if amount.low == amount.high else amount.format(form)
+
+
+# Cards
+
+
+def format_run_card(
+    manifest: RunManifest, run: RunDir, named: str | None = None, runs_dir: str | None = None, *, suggests: bool = True
+) -> str:
+    """The whole card of a run, with a suggested command. `named` and `runs_dir` are as in `suggest_next_command`."""
+    card = _render_card("run_card.txt", manifest, run, batches=list(read_open_batches(run.batches)))
+    return f"{card}\n{suggest_next_command(manifest, run, named, runs_dir)}" if suggests else card
+
+
+def format_closing_card(
+    manifest: RunManifest,
+    run: RunDir,
+    samples: Sequence[Sample],
+    named: str,
+    runs_dir: str,
+    released: Release | None = None,
+) -> str:
+    """The card at the end of `run`: at most 17 lines for a finished run. `samples` are the first `CARD_CHOICE` kept ones; `named`
+    and `runs_dir` are as in `suggest_next_command`.
+    """
+    rows = sorted(((format_request(one), format_answer(one)) for one in samples), key=lambda row: sum(map(len, row)))
+    arguments = (named, *build_runs_dir_arguments(runs_dir))
+    card = _render_card(
+        "closing_card.txt", manifest, run, samples=rows[:CARD_ROWS], released=released,
+        promotion=format_promotion(released) if released else [], more=format_command("show", *arguments),
+    )  # fmt: skip
+    if manifest.state is not RunState.done or not manifest.student:
+        return f"{card}\n{suggest_next_command(manifest, run, named, runs_dir)}"
+    if (run.student / EMBEDDER_FILE).is_file():
+        return f"{card}\nnext: {format_command('evaluate', str(run.path))}"
+    return f"{card}\nnext: {format_command('chat' if find_part('command', 'chat') else 'show', *arguments)}"
+
+
+def _render_card(template: str, manifest: RunManifest, run: RunDir, **values: Any) -> str:
+    text = create_environment().get_template(template).render(
+        m=manifest, s=summarize_run(manifest), run=run, row=format_row, width=VALUE_WIDTH, **values
+    )  # fmt: skip
+    return "\n".join(line for line in text.splitlines() if line)
+
+
+def format_row(label: str, value: str | Iterable[object] | None, joint: str = "   ") -> str:
+    """Labelled lines of a card: a text wrapped; or items, which stay whole. Empty for nothing."""
+    if isinstance(value, str):
+        return "\n".join(format_labelled_lines(label, textwrap.wrap(replace_unsafe_characters(value), VALUE_WIDTH)))
+    items = map(str, value or ())
+    return "\n".join(
+        format_labelled_lines(label, list(items) if joint == "\n" else wrap_items(items, joint, VALUE_WIDTH))
+    )
 
 
 def format_labelled_lines(label: str, values: Sequence[str]) -> list[str]:
@@ -126,10 +306,10 @@ def wrap_items(items: Iterable[str], joint: str, width: int) -> list[str]:
     return lines
 
 
-def format_not_kept_counts(manifest: RunManifest) -> str:
-    counts = manifest.counts
-    parts = [f"{counts.dropped:,} dropped"] * bool(counts.dropped) + [f"{counts.failed:,} failed"] * bool(counts.failed)
-    return ", ".join(parts)
+def list_panel_lines(panel: GeneralPanelRecord) -> list[str]:
+    """Pass rates in a line, then the loss, then lengths and divergence."""
+    notes = say("panel_notes", panel) + " nats per token from the start" * bool(panel.divergence)
+    return [line for line in (say("panel_rates", panel), say("panel_loss", panel), notes) if line]
 
 
 def format_headline(collapse: CollapseRecord) -> str:
@@ -137,125 +317,7 @@ def format_headline(collapse: CollapseRecord) -> str:
     return format_one_line(collapse.line, TERMINAL_WIDTH)
 
 
-def _format_interval(metric: MetricRecord) -> str:
-    return f" ({' to '.join(map(format_number, metric.interval))})" if metric.interval else ""
-
-
-def _format_outside_metric(metric: MetricRecord) -> str:
-    position = locate_metric(metric)
-    return "" if position == "inside" else f", {position}"
-
-
-def format_judge_record(judge: JudgeRecord) -> str:
-    """A judge's accuracy, in a line, with a warning if it is not shown to be better than chance."""
-    m = judge.measured
-    if m is None:
-        return f"{replace_unsafe_characters(judge.teacher)}: its accuracy was not measured"
-    parts = [
-        f"{replace_unsafe_characters(judge.teacher)}: right on {m.right} of {m.answers} labelled answers, "
-        f"{format_percent(m.accuracy)} ({format_percent(m.accuracy_low)} to {format_percent(m.accuracy_high)})",
-        f"passes {format_percent(m.sensitivity)} of the good and {format_percent(1 - m.specificity)} of the poor",
-    ]
-    parts += [f"{format_percent(m.inconsistent)} depend on the order of the choices"] if m.inconsistent else []
-    parts += [f"{format_percent(m.undecided)} got no clear verdict"] if m.undecided else []
-    if not m.beyond_chance:
-        parts.append("NOT SHOWN TO BE BETTER THAN CHANCE")
-    return "; ".join(parts)
-
-
-def format_difficulty_record(record: DifficultyRecord) -> str:
-    """The measured pass rates, in a line: samples by pass rate."""
-    low, high = record.wanted
-    rates = ", ".join(f"{rate:.2g}: {number:,}" for rate, number, _ in record.rows)
-    return (
-        f"of {replace_unsafe_characters(record.teacher)} in {format_count(record.attempts, 'attempt')}, with verified samples: "
-        f"{rates}; wanted {low:g} to {high:g}"
-    )
-
-
-def format_run_costs(manifest: RunManifest) -> list[str]:
-    """The calls, tokens and money that the run paid for, its evaluation included, if they differ from those of the answers in its
-    samples.
-    """
-    paid, usage = manifest.paid, manifest.usage
-    if not paid.cost and (paid.calls, paid.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
-        return []
-    currency, limit = manifest.currency, "at most " if paid.uncounted else ""
-    cost = [f"cost {limit}{format_money(paid.cost, currency)}"] if paid.cost else []
-    saved = [f"{format_money(paid.saved, currency)} saved by prompt caches"] if paid.saved > 0 else []
-    calls, *tokens = format_token_usage(paid)
-    uncounted = [f"{format_count(paid.uncounted, 'call')} without a token count"] if paid.uncounted else []
-    return [*cost, calls, *(f"{limit}{text}" for text in tokens), *uncounted, *saved]
-
-
-def _format_artifacts(manifest: RunManifest, run: RunDir) -> list[str]:
-    lines = []
-    if run.dataset.exists():
-        items = [str(run.dataset)]
-        if [form.name for form in manifest.formats] != ["messages"]:
-            for form in manifest.formats:
-                left_out = f" ({form.left_out:,} left out)" if form.left_out else ""
-                items.append(f"{form.name} {form.train + form.validation:,}{left_out}")
-        lines += format_labelled_lines("dataset", wrap_items(items, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
-    if manifest.mix and manifest.mix.rows > manifest.mix.own:
-        lines += format_labelled_lines(
-            "rows", textwrap.wrap(format_mixture(manifest.mix), TERMINAL_WIDTH - LABEL_WIDTH)
-        )
-    if pairs := manifest.pairs:
-        head = f"{format_count(pairs.total, 'pair')} of {format_count(pairs.prompts, 'prompt')}"
-        kinds = [f"{format_one_line(kind, 40)} {count:,}" for kind, count in pairs.differences.items()]
-        lines += format_labelled_lines(
-            "pairs", wrap_items([head, *kinds[:MOST_CARD_REASONS]], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
-        )
-    if run.report_file.exists():
-        lines += format_labelled_lines("report", [str(run.report_file)])
-    if student := manifest.student:
-        losses = f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}"
-        lines += format_labelled_lines(
-            "student", wrap_items([str(run.student), losses, *student.start_notes], "   ", TERMINAL_WIDTH - LABEL_WIDTH)
-        )
-        if advice := advise_on_truncation(student.truncation, "student.max_tokens"):
-            lines += format_labelled_lines("", textwrap.wrap(advice, TERMINAL_WIDTH - LABEL_WIDTH))
-    return [*lines, *(_format_evaluation(manifest.evaluation) if manifest.evaluation else [])]
-
-
-def _format_evaluation(evaluation: EvaluationRecord) -> list[str]:
-    passed = ", ".join(f"{model.role} {model.passed}" for model in evaluation.models)
-    lines = format_labelled_lines("passed", [f"{passed} of {evaluation.requests} held-out requests"])
-    return [
-        *lines,
-        *(format_labelled_lines("general", list_panel_card_lines(evaluation.panel)) if evaluation.panel else []),
-    ]
-
-
-def format_mixture(mix: MixRecord) -> str:
-    """The sources of a dataset's rows, in a line."""
-    parts = [f"{mix.own:,} own", *(f"{rows:,} of {name}" for name, rows in mix.earlier.items())]
-    short = f", less than min_real_share = {mix.min_real_share:g}" if mix.real_share < mix.min_real_share else ""
-    parts += [f"{mix.real:,} real ({format_percent(mix.real_share)}{short})"] if mix.real else []
-    parts += [f"{mix.withheld:,} own left out (held-out requests)"] if mix.withheld else []
-    return f"{mix.rows:,}: {', '.join(parts)}"
-
-
 def format_metrics(collapse: CollapseRecord) -> list[str]:
     """Collapse metrics, one per line with its 95 % interval, each with its meaning; then how alike the texts are."""
-    lines = []
-    for metric in collapse.metrics:
-        real = f"{format_number(metric.low)} to {format_number(metric.high)}{_format_outside_metric(metric)}"
-        real = f"real {real}" if collapse.reference else f"limits {real}"
-        z = "" if metric.z is None else f"   z {metric.z:+.1f}"
-        lines.append(f"{metric.name:<22}{format_number(metric.candidate):>9}{_format_interval(metric)}   {real}{z}")
-        lines += textwrap.wrap(
-            replace_unsafe_characters(metric.meaning), TERMINAL_WIDTH, initial_indent="    ", subsequent_indent="    "
-        )
-    return [*lines, *(line for sameness in collapse.sameness for line in _format_sameness(sameness))]
-
-
-def _format_sameness(sameness: SamenessRecord) -> list[str]:
-    """How alike the texts are, in a sentence."""
-    bleu = "" if sameness.self_bleu is None else f", self-BLEU {sameness.self_bleu:.2f}"
-    words = (
-        f"{sameness.of}: {sameness.opening_share:.0%} begin with “{sameness.opening}”, "
-        f"{sameness.template_share:.0%} with the pattern “{sameness.template}”{bleu}"
-    )
-    return textwrap.wrap(replace_unsafe_characters(words), TERMINAL_WIDTH, subsequent_indent="    ")
+    lines = create_environment().get_template("metrics.txt").render(c=collapse).splitlines()
+    return [part for line in lines for part in textwrap.wrap(line, TERMINAL_WIDTH, subsequent_indent="    ")]

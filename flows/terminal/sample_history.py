@@ -31,10 +31,20 @@ class RevisionHistory(NamedTuple):
     """Of the solver, which measures the difficulty."""
 
 
+def format_request(sample: Sample) -> str:
+    """The user's first message."""
+    return next((message.content for message in sample.candidate.messages if message.role == "user"), "")
+
+
+def format_answer(sample: Sample) -> str:
+    """The assistant's turns for one line, with a sign between them."""
+    return " ↵ ".join(message.text for message in sample.candidate.messages if message.role == "assistant")
+
+
 def format_sample_line(sample: Sample) -> str:
     """One sample in one line: id, state, reason, and the beginning of its answer."""
     why = f"{sample.reason}:{sample.detail}" if sample.reason else ""
-    return f"{sample.id}  {sample.state:<8}{format_one_line(why, 30):<32}{format_one_line(sample.answer, 60)}"
+    return f"{sample.id}  {sample.state:<8}{format_one_line(why, 30):<32}{format_one_line(format_answer(sample), 60)}"
 
 
 def format_sample_history(sample: Sample) -> str:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from core.config.teachers import find_student_release
 from core.runs.noun_counts import format_count as format_count
@@ -103,6 +104,20 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = math.floor(seconds / 60 + 0.5)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def hide_folder(text: str) -> str:
+    """The file's name of an absolute path, whose folders are those of a private machine; any other text unchanged."""
+    return Path(text).name if Path(text).is_absolute() else text
+
+
+def escape_cell(text: str) -> str:
+    """`text` inside a Markdown table or list: one line, no markup, no table borders."""
+    return re.sub(r"([\\|<>`*_\[\]])", r"\\\1", format_one_line(text, 400))
+
+
+def format_day(iso: str) -> str:
+    return re.sub(r"T.*", "", iso)
 
 
 def format_time(iso: str) -> str:

@@ -8,9 +8,8 @@ from core.overrides import Override, Overrides
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample
-from flows.data.dataset_card import escape_cell
 from flows.report.page_templates import create_page_environment
-from flows.terminal.text_format import format_count
+from flows.terminal.text_format import escape_cell, format_count
 from plugins.review.log import ReviewLog, hash_decisions, locate_reviews, read_reviews
 from plugins.review.summary import ReviewSummary, summarize_reviews
 

@@ -52,7 +52,7 @@ PRODUCTION = (
     "flows.report.run_report",
     "flows.run.local_run",
     "flows.run.pipeline",
-    "flows.terminal.closing_card",
+    "flows.terminal.run_summary",
     "graphviz",
     "langchain_core.tracers.run_collector",
     "langchain_core.tracers.stdout",
@@ -213,10 +213,11 @@ def load_what_programs_share(imported: Sequence[str]) -> None:
     for name in imported:
         import_module(name)
     list_plugins()
-    from flows.data.dataset_card import create_card_environment
+    from flows.data.dataset_card import TEMPLATES
     from flows.report.page_templates import create_page_environment
+    from flows.terminal.template_environment import create_environment
 
-    for templates in (create_card_environment(), create_page_environment()):
+    for templates in (create_environment(), create_environment(TEMPLATES), create_page_environment()):
         for template in templates.list_templates():
             templates.get_template(template)
 

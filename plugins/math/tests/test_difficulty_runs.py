@@ -17,7 +17,7 @@ from core.sample import RejectionReason, SampleStatus
 from core.storage.atomic_files import hash_file
 from flows.data.curated_run import read_finished_samples, read_kept_samples
 from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.terminal.run_summary import format_run_details
+from flows.terminal.run_summary import format_run_card
 from flows.terminal.sample_history import format_sample_history
 from tests.support.forked import FORKS
 from tests.support.lineages import make_run as make_whole_run
@@ -74,7 +74,7 @@ def test_the_dataset_its_card_and_the_report_have_the_pass_rates(tmp_path: Path)
     assert "**Teacher** `fake/reasoning`, as generator and solver." in card
     page = run.report_file.read_text(encoding="utf-8")
     assert "Verified samples by the pass rate of <code>fake/reasoning</code> in 5 attempts" in page
-    assert f"1: {record.samples[5]}" in format_run_details(manifest, run)
+    assert f"1: {record.samples[5]}" in format_run_card(manifest, run)
     shown = format_sample_history(dropped[0])
     assert shown.count("\n  solver") == 5
     assert "difficulty  5 of 5 attempts passed: pass pass" in shown

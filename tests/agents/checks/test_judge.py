@@ -45,7 +45,7 @@ from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, Seed
 from core.stop_signal import StopSignal
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
-from flows.terminal.run_summary import format_judge_record
+from flows.terminal.template_environment import say
 from teachers.base import CallFailed, TeacherQuestion
 from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import Answer, ScriptedTeacher, open_scripted_dispatcher, produce_scripted
@@ -428,7 +428,7 @@ def test_an_inaccurate_judge_is_refused_and_a_random_one_gives_a_warning(
     plan = planned(calibration=LABELLED, options=f", min_accuracy={min_accuracy}")
     found = record(plan, judged_rows(*rows))
     assert (judge_refusal([found]) is not None) == refused
-    assert ("NOT SHOWN TO BE BETTER THAN CHANCE" in format_judge_record(found)) == warned
+    assert ("NOT SHOWN TO BE BETTER THAN CHANCE" in say("judge", found)) == warned
 
 
 def test_a_refusal_names_the_numbers_and_what_to_do() -> None:

@@ -103,7 +103,7 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     (run.student / STUDENT_EVALUATION_FILE).write_text(with_panel.model_dump_json())
     write_run_report(run, manifest, plan.recipe, [], [])
     page = run.report_file.read_text()
-    assert "student: 30 % (22 % to 40 %) of the recipe&#39;s requests, 30 % (20 % to 42 %) of the panel" in page
+    assert "student: 30 % (22 % to 40 %) of the recipe's requests, 30 % (20 % to 42 %) of the panel" in page
     assert page.count('<g class="model ') == 2, "the start has no pass rate on the requests"
     assert "Student loses 6 to 30 points against its start" in page
     assert "Answers to open questions: 24 words, start 96" in page

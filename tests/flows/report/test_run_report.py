@@ -42,8 +42,8 @@ from core.storage.atomic_files import read_json
 from flows.data.dataset_card import build_dataset_card, find_size_category
 from flows.report import run_report
 from flows.report.collapse_page import write_assessment_page
+from flows.report.plots import build_loss_curves
 from flows.report.run_report import write_run_report
-from flows.report.training_plots import build_loss_curves
 from flows.terminal.run_summary import format_run_card
 from flows.terminal.sample_history import format_sample_history
 from tests.support.browser import collect_browser_complaints

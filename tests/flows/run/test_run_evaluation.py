@@ -16,7 +16,7 @@ from core.storage.atomic_files import read_json, write_json
 from flows.evaluate.paired_results import compare_paired_results
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.run.stages import forget_stale_evaluation
-from flows.terminal.run_summary import format_run_costs
+from flows.terminal.run_summary import summarize_run
 from students.training.checkpoint import training_digest
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
@@ -196,7 +196,7 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
         short = started.manifest
         assert (short.state, short.resumable, short.evaluation) == (RunState.partial, True, None)
         assert short.paid.calls == most, "a resumed evaluation does not spend the rest of the budget again"
-        assert f"{most} calls" in " ".join(format_run_costs(short))
+        assert f"{most} calls" in " ".join(summarize_run(short).paid)
         said = " ".join(poor.stdout.split())
         assert (
             f"the student is not evaluated: budget.calls = {most} is reached: {most} spent; continue with --resume"

@@ -9,8 +9,7 @@ from core.storage.recording import RecordedSample, read_recording, write_recordi
 from flows.data.curated_run import read_finished_samples, read_kept_rows, read_kept_samples, split_rows
 from flows.report.run_report import write_run_report
 from flows.run import stages
-from flows.terminal.closing_card import format_closing_card
-from flows.terminal.run_summary import format_run_details
+from flows.terminal.run_summary import format_closing_card, format_run_card
 from tests.support.produce_run import produce_run
 
 SETTINGS = ["samples=24", "keep=0", "cache.enabled=false", "verifiers=[]"]
@@ -44,7 +43,7 @@ def test_a_critic_that_never_finds_a_fault_is_reported(tmp_path: Path) -> None:
     sentence = "no fault in 24 reviews: take a more capable model, or critic = false"
     assert summarize_manifest(manifest)["critic"] == {"reviews": 24, "faulted": 0, "by_confidence": False}
     card = format_closing_card(manifest, silent, [], silent.name, str(tmp_path))
-    for text in (format_run_details(manifest, silent), card):
+    for text in (format_run_card(manifest, silent), card):
         assert f"critic    {sentence}" in text
     write_run_report(silent, manifest, silent.read_recipe(), read_kept_samples(silent), [])
     assert f"The critic: {sentence}." in silent.report_file.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from flows.data.dataset_origin import trains_on_thinking
 from flows.report.run_report import write_run_report
 from flows.rows.dataset_rows import read_dataset_conversations
 from flows.run import stages
-from flows.terminal.run_summary import format_run_details
+from flows.terminal.run_summary import format_run_card
 from tests.support.forked import FORKS
 from tests.support.lineages import OFF, make_release
 from tests.support.lineages import make_run as make_whole_run
@@ -135,7 +135,7 @@ def test_an_agent_that_gets_no_thinking_although_it_asks_is_named(tmp_path: Path
     drafts = sum(turn.agent == "generator" for sample in read_finished_samples(run) for turn in sample.turns)
     sentence = f"generator: no thinking returned in {drafts} replies; see docs/thinking.md"
     assert summarize_manifest(manifest)["missing_thinking"] == [sentence]
-    assert f"thinking  {sentence}" in format_run_details(manifest, run)
+    assert f"thinking  {sentence}" in format_run_card(manifest, run)
     write_run_report(run, manifest, run.read_recipe(), read_kept_samples(run), [])
     assert f"{sentence}." in run.report_file.read_text(encoding="utf-8")
     assert "critic" in {turn.agent for sample in read_finished_samples(run) for turn in sample.turns if turn.reasoning}

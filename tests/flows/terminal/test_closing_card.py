@@ -15,9 +15,9 @@ from core.runs.student_records import (
     PairedComparison,
     PanelModelRecord,
 )
-from flows.terminal import closing_card
-from flows.terminal.closing_card import format_closing_card
-from flows.terminal.panel_text import describe_general_loss
+from flows.terminal import run_summary
+from flows.terminal.run_summary import format_closing_card
+from flows.terminal.template_environment import say
 from tests.flows.report.test_run_report import HOSTILE, manifest, sample
 
 REQUESTS = 40
@@ -82,7 +82,7 @@ def card_of(tmp_path: Path, m: RunManifest, **more: Any) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def has_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closing_card, "find_part", lambda kind, name: (kind, name) == ("command", "chat"))
+    monkeypatch.setattr(run_summary, "find_part", lambda kind, name: (kind, name) == ("command", "chat"))
 
 
 def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_finished_run_fits_in_15_lines_of_100_columns(tmp_path: Path) -> None:
 def test_a_loss_is_stated_by_its_interval(low: float, high: float, words: str) -> None:
     assert PANEL.comparison
     found = IntervalEstimate(value=(low + high) / 2, low=low, high=high)
-    assert describe_general_loss(PANEL.comparison.model_copy(update={"difference": found})) == words
+    assert say("general_loss", PANEL.comparison.model_copy(update={"difference": found})) == words
 
 
 def test_the_models_are_compared_with_their_intervals(tmp_path: Path) -> None:
