@@ -29,17 +29,16 @@ from core.shared_options import DEFAULT_GGUF_TYPE
 from core.storage.fitted_images import decode_image_url, fit_image
 from core.storage.image_files import format_png_url
 from core.weights.gguf_header import ImageLimits, read_image_limits
-from flows.evaluate.picture_evaluation import (
+from flows.terminal.console import SESSION
+from plugins.pictures.seeing.evaluation import (
     ARMS,
     BLIND,
     SEEING,
     SHUFFLED,
     PictureEvaluation,
-    PictureEvaluationTask,
     measure_arms,
 )
-from flows.evaluate.picture_questions import PictureQuestion, QuestionSet
-from flows.terminal.console import SESSION
+from plugins.pictures.seeing.questions import PictureQuestion, QuestionSet
 from students.chat_encoding import Conversation
 from students.output.gguf_export import export_gguf
 from students.training.student_training import train_student
@@ -216,11 +215,11 @@ def measure(setting: Setting, jitter: float, folder: Path, seed: int = 0) -> Out
     exported = export_gguf(student, DEFAULT_GGUF_TYPE)
     assert exported.projector
     limits = read_image_limits(exported.projector)
-    task = PictureEvaluationTask(student, None, None, setting.asked, DEFAULT_GGUF_TYPE)
     found = [
         asyncio.run(
             measure_arms(
-                task,
+                student,
+                DEFAULT_GGUF_TYPE,
                 name,
                 exported.path,
                 limits,

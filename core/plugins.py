@@ -18,7 +18,7 @@ from core.project_files import PROJECT
 
 PartKind = Literal[
     "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "filter_workers",
-    "depot", "function", "hooks",
+    "depot", "evaluation", "function", "hooks",
 ]  # fmt: skip
 GROUP = "stillhouse.plugins"
 FOLDER = PROJECT / "plugins"

@@ -18,10 +18,10 @@ from stillhouse.session import ProgressCallback, format_settings, run_call
 
 if TYPE_CHECKING:
     import polars as pl
+    from pydantic import BaseModel
 
     from core.config.filters import FilterConfig
     from flows.evaluate.dataset_evaluation import DatasetEvaluation
-    from flows.evaluate.picture_evaluation import PictureEvaluation
     from flows.evaluate.student_results import StudentEvaluation
     from flows.report.filter_report import FilterReport
 
@@ -240,7 +240,7 @@ def evaluate(
     number: int = 100, panel: int = DEFAULT_PANEL, kind: str = DEFAULT_GGUF_TYPE,
     columns: Columns | None = None,
     runs_dir: Name = RUNS_FOLDER, progress: ProgressCallback | None = None,
-) -> "StudentEvaluation | DatasetEvaluation | PictureEvaluation":  # fmt: skip
+) -> "StudentEvaluation | DatasetEvaluation | Any":  # fmt: skip
     """Run a recipe's checks on a student, its teacher and its start; or, with `data`, compare student and start on rows.
     A student that sees is asked with the picture, blind and with another picture.
 
@@ -259,23 +259,18 @@ def evaluate(
     Raises:
         UsageError: where the student, the recipe or the check does not exist.
     """
-    from flows.evaluate.evaluation_options import (
-        EvaluationOptions,
-        prepare_evaluation,
-        run_evaluation,
-    )
-    from flows.recipes.recipe_catalog import load_recipe_plan
+    from flows.evaluate.evaluation import choose_evaluation
+    from flows.evaluate.evaluation_options import EvaluationOptions
+    from flows.rows.column_names import name_columns
     from flows.terminal.console import SESSION
 
-    def work() -> "StudentEvaluation | DatasetEvaluation | PictureEvaluation":
-        from flows.rows.column_names import name_columns
-
-        name, rows = str(recipe) if recipe else None, name_columns(Path(data), columns) if data else None
-        options = EvaluationOptions(number, kind, name, "", None, rows, check, [], str(runs_dir), panel)
-        options.validate()
+    def work() -> "BaseModel":
+        rows = name_columns(Path(data), columns) if data else None
+        options = EvaluationOptions(
+            number, kind, str(recipe) if recipe else None, data=rows, check=check, runs_dir=str(runs_dir), panel=panel
+        )
         folder = student.path if isinstance(student, Student | Run) else Path(student)
-        task = prepare_evaluation(folder, load_recipe_plan(name, []) if name else None, options)
-        return asyncio.run(run_evaluation(task, SESSION))
+        return asyncio.run(choose_evaluation(folder, options).measure(folder, options, SESSION))
 
     return run_call(work, progress)
 

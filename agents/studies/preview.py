@@ -11,7 +11,6 @@ from agents.planning.run_plan import NO_PROBABILITIES, RunPlan, find_agent_table
 from agents.planning.seeds import RunSeeds
 from agents.studies.probe_question import DIGITS_WORDS, build_probe_question, matches_probe
 from agents.studies.run_estimation import PreviewedSamples
-from agents.studies.sight_probe import find_sight_fault
 from agents.studies.thinking_probe import ThinkingAbility, probe_thinking
 from agents.topologies.sample_production import produce_samples
 from core.config.agents import reasoning_tokens
@@ -97,27 +96,18 @@ async def probe_teachers(plan: RunPlan) -> dict[str, str]:
                 ability = await _probe_teacher(teacher, question, digits)
                 most = max(settings.values(), key=reasoning_tokens, default=None)
                 thinking = await probe_thinking(teacher, config, most, plan.recipe.seed) if settings else None
-                shown = name in plan.seeing_teachers and not config.model.startswith("fake/")  # a script sees nothing
-                blind = (
-                    await find_sight_fault(teacher, config, plan.recipe.seed, plain, may_think=bool(settings))
-                    if shown
-                    else None
-                )
             if config.batch:
                 await load_batches(no_retry).check(no_retry)
         except (CallFailed, ProviderError) as error:
             faults.append(f"teacher {name}: {error}")
             continue
         descriptions[name] = f"{config.model} answers: {ability.describe()}"
-        if shown:
-            descriptions[name] += f", {'NOT: ' if blind else ''}sees"
         if thinking:
             descriptions[name] += f", {thinking.describe()}"
         if config.batch:
             descriptions[name] += ", has a batch API"
         lacks = [
             *_find_lacks(plan, name, ability),
-            *([blind] if blind else ()),
             *(_find_thinking_lacks(name, settings, thinking) if thinking else ()),
         ]
         faults += [f"teacher {name}: {lack}" for lack in lacks]

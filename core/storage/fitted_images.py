@@ -144,23 +144,3 @@ def _reduce_to_8_bits(image: "Image") -> "Image":
     if image.mode in ("I", "F"):
         raise UnreadableImage(f"has {image.mode} pixels, whose white is not known; save it with 8 bits a color")
     return image
-
-
-def render_digits(number: str) -> bytes:
-    """A PNG of a number in large digits, to ask whether a model sees."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    image = Image.new("RGB", (100 + 80 * len(number), 192), "white")
-    ImageDraw.Draw(image).text((50, 96), number, fill="black", font=ImageFont.load_default(size=128), anchor="lm")
-    written = io.BytesIO()
-    image.save(written, "PNG")
-    return written.getvalue()
-
-
-def draw_blank(image: FittedImage, patch: int) -> FittedImage:
-    """A white image of the same size."""
-    from PIL import Image
-
-    written = io.BytesIO()
-    Image.new("RGB", (image.columns * patch, image.rows * patch), "white").save(written, "PNG")
-    return image._replace(png=written.getvalue())

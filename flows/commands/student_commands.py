@@ -25,7 +25,6 @@ from flows.commands.command_options import (
     SetOption,
     StudentArgument,
     TypeOption,
-    load_command_plan,
     print_json,
     print_text,
 )
@@ -162,24 +161,18 @@ def evaluate(
     import asyncio
 
     from core.stop_signal import RunStopped
-    from flows.evaluate.evaluation_options import (
-        EvaluationOptions,
-        format_evaluation,
-        prepare_evaluation,
-        run_evaluation,
-    )
+    from flows.evaluate.evaluation import choose_evaluation
+    from flows.evaluate.evaluation_options import EvaluationOptions
 
     SESSION.quiet = quiet
     if columns and data is None:
         raise UsageError("--columns: names columns of --data; give both")
     data = data and name_columns(data, columns)
     options = EvaluationOptions(number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel)
-    options.validate()
-    plan = load_command_plan(recipe, None) if recipe else None
+    evaluation = choose_evaluation(student, options)
     with SESSION.handle_interrupts():
-        task = prepare_evaluation(student, plan, options)
         try:
-            evaluation = asyncio.run(run_evaluation(task, SESSION))
+            found = asyncio.run(evaluation.measure(student, options, SESSION))
         except RunStopped:
             raise UserInterrupt from None
-    print_text(evaluation.model_dump_json() if as_json else format_evaluation(evaluation))
+    print_text(found.model_dump_json() if as_json else evaluation.format(found))

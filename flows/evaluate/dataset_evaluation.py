@@ -23,6 +23,7 @@ from core.storage.atomic_files import write_text
 from core.storage.sample_files import read_sample_columns
 from flows.data.promoted_generator import STUDENT_SLOTS
 from flows.data.student_files import find_student_folder, find_student_run, import_student_module
+from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import loss_notes, student_max_tokens
 from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample
 from flows.rows.column_names import CONVERSATION_COLUMNS, PAIR_COLUMNS
@@ -113,29 +114,17 @@ class DatasetEvaluation(BaseModel):
     examples: list[EvaluationExample]
 
 
-class DatasetEvaluationTask(NamedTuple):
-    student: Path
-    data: Path
-    number: int
-    kind: str
-    check: str | None
-    bound_check: "BoundCheck | None"
-    """None for `exact`, and without a check."""
-
-
-def prepare_dataset_evaluation(
-    name: Path, data: Path, number: int, kind: str, check: str | None, settings: Sequence[str]
-) -> DatasetEvaluationTask:
-    """The student in the folder or run `name`, on rows of `data`; `settings` are options of the check as `key=value`.
+def _bind_check(options: EvaluationOptions) -> "BoundCheck | None":
+    """The named check; None for `exact`, and without a check.
 
     Raises:
-        UsageError: if the student or the check does not exist, or the check asks a teacher.
+        UsageError: if it does not exist, or asks a teacher.
     """
-    student = find_student_folder(name)
+    check, settings = options.check, options.settings
     if settings and check in (None, EXACT_CHECK):
         raise UsageError(f"--set {settings[0]}: sets an option of a check; name a check with options: --check NAME")
     if not check or check == EXACT_CHECK:
-        return DatasetEvaluationTask(student, data, number, kind, check, None)
+        return None
     from agents.checks.registry import bind_checks
     from core.config.loading import parse_settings
 
@@ -152,31 +141,35 @@ def prepare_dataset_evaluation(
         ]
         hint = [] if bound else [RecipeProblem("", f"`{EXACT_CHECK}` compares the answer with the row's own")]
         raise RecipeError(f"--check {check}", [*renamed, *hint])
-    [only] = bound
+    only: BoundCheck = bound[0]
     if only.check.calls(only.options):
         raise UsageError(f"--check {check}: asks a teacher, and there is none without a recipe; use --recipe")
-    return DatasetEvaluationTask(student, data, number, kind, check, only)
+    return only
 
 
-async def evaluate_on_dataset(task: DatasetEvaluationTask, session: CommandSession) -> DatasetEvaluation:
-    """Measure losses, run the check on answers, and write `evaluation-data.json` in the student's folder.
+async def evaluate_on_dataset(name: Path, options: EvaluationOptions, session: CommandSession) -> DatasetEvaluation:
+    """The student in the folder or run `name` on rows of `options.data`: measure losses, run the check on answers, and write
+    `evaluation-data.json` in the student's folder.
 
     Raises:
         RunStopped: on the stop signal.
-        UsageError: if the data cannot be read, or the student was trained on all of its rows.
+        UsageError: if the student or the check does not exist, the data cannot be read, or the student was trained on all of its
+            rows.
         StillhouseError: if the student cannot be exported or started.
     """
-    held_out = select_held_out_rows(task.student, task.data, task.number, read_row_conversation)
+    student, data, check = find_student_folder(name), options.data, _bind_check(options)
+    assert data, "the caller looked"
+    held_out = select_held_out_rows(student, data, options.number, read_row_conversation)
     session.print_unless_stopped(
         f"evaluate: {_format_row_counts(len(held_out.rows), held_out.total, held_out.trained_on)}"
     )
     rows, notes = held_out.rows, held_out.notes
     text_losses = import_student_module("comparison.text_losses")
-    longest = student_max_tokens(task.student)
-    with tempfile.TemporaryDirectory() as name:
-        folders = {"student": task.student}
-        if text_losses.write_untrained_student(task.student, Path(name) / "start"):
-            folders["start"] = Path(name) / "start"
+    longest = student_max_tokens(student)
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {"student": student}
+        if text_losses.write_untrained_student(student, Path(scratch) / "start"):
+            folders["start"] = Path(scratch) / "start"
         else:
             notes.append("Nothing on the untrained student: its start is unknown or missing.")
         losses: dict[str, TextLoss] = {}
@@ -184,17 +177,17 @@ async def evaluate_on_dataset(task: DatasetEvaluationTask, session: CommandSessi
             session.print_unless_stopped(f"evaluate: loss of the {role}")
             losses[role] = text_losses.measure_folder_loss(folder, [row.conversation for row in rows], longest)
         answers = {}
-        asked = [row for row in rows if row.reference is not None] if task.check else []
+        asked = [row for row in rows if row.reference is not None] if options.check else []
         for role, folder in folders.items() if asked else ():
-            weights = import_student_module("output.gguf_export").export_gguf(folder, task.kind).path
-            answers[role] = await _collect_answers(task, role, weights, asked, longest, session)
+            weights = import_student_module("output.gguf_export").export_gguf(folder, options.kind).path
+            answers[role] = await _collect_answers(check, role, weights, asked, longest, session)
     notes += loss_notes(losses["student"], "row", longest)
-    if task.check and (left_out := len(rows) - len(asked)):
+    if options.check and (left_out := len(rows) - len(asked)):
         notes.append(f"{format_count(left_out, 'row')} not asked: they do not end with a question and a text answer.")
-    if task.check is None:
+    if options.check is None:
         notes.append(f"No pass rates: name a check, as in --check {EXACT_CHECK}.")
-    evaluation = _build_dataset_evaluation(task, held_out, asked, losses, answers)
-    write_text(task.student / DATASET_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
+    evaluation = _build_dataset_evaluation(student, options, held_out, asked, losses, answers)
+    write_text(student / DATASET_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
     return evaluation
 
 
@@ -256,7 +249,7 @@ def _read_row(read: ReadConversation, row: Mapping[str, Any]) -> tuple[list[Mess
 
 
 async def _collect_answers(
-    task: DatasetEvaluationTask,
+    check: "BoundCheck | None",
     role: str,
     weights: Path,
     rows: Sequence[HeldOutDatasetRow],
@@ -278,7 +271,7 @@ async def _collect_answers(
             for place, row in pending:
                 if session.stop.is_set():
                     return
-                answers[place] = await _ask_row(task, teacher, row, longest)
+                answers[place] = await _ask_row(check, teacher, row, longest)
                 session.show_progress(lambda: f"{role}: {len(answers):,} of {format_count(len(rows), 'row')}")
 
         await run_concurrently(work() for _ in range(min(STUDENT_SLOTS, len(rows))))
@@ -290,7 +283,7 @@ async def _collect_answers(
 
 
 async def _ask_row(
-    task: DatasetEvaluationTask, teacher: "Teacher", row: HeldOutDatasetRow, longest: int
+    check: "BoundCheck | None", teacher: "Teacher", row: HeldOutDatasetRow, longest: int
 ) -> EvaluatedAnswer:
     """The answer, and why it fails."""
     from agents.checks.base import CheckBroken, Subject
@@ -309,7 +302,7 @@ async def _ask_row(
     text = reply.text.strip()
     if not reply.finished:
         return EvaluatedAnswer(text=text, fault=f"cut off after {longest} tokens")
-    if task.bound_check is None:
+    if check is None:
         equal = text.split() == row.reference.split()
         return EvaluatedAnswer(text=text, fault=None if equal else f"expected {format_one_line(row.reference)!r}")
 
@@ -320,9 +313,7 @@ async def _ask_row(
     fields = {"answer": text, "question": prompt[-1].content, "values": values}
     candidate = Candidate(messages=[*prompt, Message(role="assistant", content=text)], fields=fields)
     try:
-        findings = await task.bound_check.check.findings(
-            Subject(seed, candidate, _refuse_teacher_calls), task.bound_check.options
-        )
+        findings = await check.check.findings(Subject(seed, candidate, _refuse_teacher_calls), check.options)
     except CheckBroken as error:  # as in a run, only this row fails
         return EvaluatedAnswer(text=text, fault=str(error))
     failed = next((finding for finding in findings if not finding.passed), None)
@@ -334,22 +325,22 @@ async def _refuse_teacher_calls(*_args: object, **_options: object) -> Any:
 
 
 def _build_dataset_evaluation(
-    task: DatasetEvaluationTask, held_out: HeldOutRows, asked: Sequence[HeldOutDatasetRow], losses: "Mapping[str, TextLoss]",
-    answers: Mapping[str, Sequence[EvaluatedAnswer]],
+    student: Path, options: EvaluationOptions, held_out: HeldOutRows, asked: Sequence[HeldOutDatasetRow],
+    losses: "Mapping[str, TextLoss]", answers: Mapping[str, Sequence[EvaluatedAnswer]],
 ) -> DatasetEvaluation:  # fmt: skip
     measured = losses["student"]
     passed = {role: sum(answer.fault is None for answer in given) for role, given in answers.items()}
     return DatasetEvaluation(
-        student=str(task.student),
-        data=str(task.data),
-        type=task.kind,
+        student=str(student),
+        data=str(options.data),
+        type=options.kind,
         total=held_out.total,
         trained_on=held_out.trained_on,
         evaluated=len(held_out.rows),
         conversations=measured.conversations,
         tokens=measured.tokens,
         truncated=measured.truncated,
-        check=task.check,
+        check=options.check,
         asked=len(asked),
         rows=[
             DatasetModelResult(

@@ -15,7 +15,7 @@ from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
 from core.runs.student_records import GeneralPanelRecord, PanelModelRecord
 from core.sample import Message, Spending
 from flows.data.student_files import import_student_module
-from flows.evaluate.paired_results import compare_paired_results
+from flows.evaluate.student_results import compare_paired_results
 from flows.terminal.console import CommandSession
 
 if TYPE_CHECKING:

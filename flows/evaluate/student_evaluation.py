@@ -30,7 +30,7 @@ from flows.data.student_files import (
     import_student_module,
     load_student_plan,
 )
-from flows.evaluate.paired_results import compare_paired_results
+from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
 from flows.evaluate.student_results import (
     EvaluatedAnswer,
@@ -38,6 +38,7 @@ from flows.evaluate.student_results import (
     HarnessTaskResult,
     ModelResult,
     StudentEvaluation,
+    compare_paired_results,
 )
 from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import CommandSession
@@ -101,27 +102,26 @@ class PanelAnswers:
     spent: Spending
 
 
-def prepare_student_evaluation(
-    name: Path,
-    plan: "RunPlan | None",
-    number: int,
-    kind: str,
-    tasks: Sequence[str] = (),
-    rows: int | None = None,
-    runs: Path | None = None,
-    panel: int = 0,
-) -> StudentEvaluationTask:
-    """The student in the folder or run `name`, on the seeds of `plan` or, if it is None, of the student's run.
+def prepare_student_evaluation(name: Path, options: EvaluationOptions) -> StudentEvaluationTask:
+    """The student in the folder or run `name`, on the seeds of the named recipe or else of the student's run.
 
     Raises:
         UsageError: if the student, a recipe or a task of the harness does not exist.
     """
-    student = find_student_folder(name)
+    student, runs, plan = find_student_folder(name), options.runs, options.load_plan()
     run = find_student_run(student)
     plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
+    tasks = [task.strip() for task in options.tasks.split(",") if task.strip()]
     harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
-    cache = run.cache if run else RunDir(runs / student.name).cache if runs else None
-    return StudentEvaluationTask(student, plan, run, number, kind, harness, rows, panel, cache=cache)
+    cache = run.cache if run else RunDir(runs / student.name).cache
+    return StudentEvaluationTask(
+        student, plan, run, options.number, options.kind, harness, options.task_rows, options.panel, cache=cache
+    )
+
+
+async def evaluate_by_recipe(name: Path, options: EvaluationOptions, session: CommandSession) -> StudentEvaluation:
+    """As `prepare_student_evaluation` and `evaluate_student`."""
+    return await evaluate_student(prepare_student_evaluation(name, options), session)
 
 
 @dataclass(frozen=True)

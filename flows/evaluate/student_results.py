@@ -1,10 +1,21 @@
-"""The result of `stillhouse evaluate` by a recipe, as it is saved next to the student. Measures nothing."""
+"""The result of `stillhouse evaluate` by a recipe: as it is saved next to the student, and as it is printed. Measures nothing."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from core.intervals import IntervalEstimate
+from core.intervals import IntervalEstimate, estimate_paired_difference
 from core.runs.student_records import GeneralPanelRecord, PairedComparison
 from core.sample import Spending
+from flows.data.student_files import STUDENT_EVALUATION_FILE
+from flows.terminal.run_summary import list_panel_lines
+from flows.terminal.text_format import format_one_line, format_percent, format_table
+
+if TYPE_CHECKING:
+    from agents.studies.held_out_evaluation import HeldOutResult
 
 
 class EvaluatedAnswer(BaseModel):
@@ -94,3 +105,85 @@ class StudentEvaluation(BaseModel):
 
     def find_row(self, role: str) -> ModelResult | None:
         return next((row for row in self.rows if row.role == role), None)
+
+
+def compare_paired_results(
+    role: str, student: "Sequence[HeldOutResult]", other: "Sequence[HeldOutResult]"
+) -> PairedComparison:
+    """The student and another model on the same seeds, in the same order."""
+    return compare_outcomes(role, [one.fault is None for one in student], [one.fault is None for one in other])
+
+
+def compare_outcomes(role: str, student: Sequence[bool], other: Sequence[bool]) -> PairedComparison:
+    """Which tasks the student passes and another model or arm, in the same order."""
+    pairs = Counter(zip(student, other, strict=True))
+    return build_paired_comparison(role, pairs[True, True], pairs[True, False], pairs[False, True], pairs[False, False])
+
+
+def build_paired_comparison(role: str, both: int, student_only: int, other_only: int, neither: int) -> PairedComparison:
+    """The comparison from its four counts, which add up to at least one."""
+    difference = estimate_paired_difference(both, student_only, other_only, neither)
+    assert difference is not None, "there is a task"
+    return PairedComparison(
+        role=role,
+        both=both,
+        student_only=student_only,
+        other_only=other_only,
+        neither=neither,
+        difference=difference,
+    )
+
+
+def format_student_evaluation(evaluation: StudentEvaluation) -> str:
+    """The output of `stillhouse evaluate`."""
+    lines = [f"student {evaluation.student}  {evaluation.type}"]
+    if evaluation.seeds:
+        seeds = f"{evaluation.seeds} held-out seeds, from number {evaluation.first_seed}"
+        lines.append(f"  {evaluation.recipe}: {seeds}; one attempt each, no examples")
+    heads = ("", "passed", "95 %", "nats/token", "bits/byte", "MB")
+    table = [heads]
+    for row in evaluation.rows:
+        rate = row.pass_rate
+        table.append(
+            (
+                row.role,
+                f"{row.passed} of {evaluation.seeds}, {format_percent(rate.value)}" if rate else "-",
+                f"{format_percent(rate.low)} to {format_percent(rate.high)}" if rate else "-",
+                _format_optional(row.nats_per_token, ".3f"),
+                _format_optional(row.bits_per_byte, ".3f"),
+                _format_optional(row.bytes and row.bytes / 1e6, ",.1f"),
+            )
+        )
+    lines += format_table(table)
+    if evaluation.retention:
+        lines.append(
+            f"  retention {evaluation.retention.format(lambda value: f'{value:.2f}')} of the teacher's pass rate"
+        )
+    for comparison in evaluation.comparisons:
+        lines.append(f"  {format_paired_comparison(comparison)}")
+    if evaluation.panel:
+        first, *rest = list_panel_lines(evaluation.panel)
+        lines += [f"  general panel: {first}", *(f"    {line}" for line in rest)]
+    for task in evaluation.tasks:
+        scores = "   ".join(
+            f"{role} {score.value:.3f} ({score.low:.3f} to {score.high:.3f})" for role, score in task.scores.items()
+        )
+        lines.append(f"  {task.task}, {task.metric}, {task.rows} rows: {scores}")
+    for row in evaluation.rows:
+        if row.faults:
+            faults = "   ".join(f"{format_one_line(name, 40)} {count}" for name, count in list(row.faults.items())[:6])
+            lines.append(f"  {row.role} not passed: {faults}")
+    lines += [f"  {note}" for note in evaluation.notes]
+    return "\n".join([*lines, f"  {Path(evaluation.student) / STUDENT_EVALUATION_FILE}"])
+
+
+def format_paired_comparison(comparison: PairedComparison) -> str:
+    """The difference of two pass rates on the same requests, in percentage points, in a line."""
+    value, low, high = (
+        f"{100 * x:+.0f}" for x in (comparison.difference.value, comparison.difference.low, comparison.difference.high)
+    )
+    return f"student minus {comparison.role}: {value} points ({low} to {high}), {comparison.conclusion}"
+
+
+def _format_optional(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

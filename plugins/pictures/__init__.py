@@ -1,4 +1,4 @@
-"""Conversations about pictures: drawn charts, tables and documents, and the user's own images."""
+"""Conversations about pictures: drawn charts, tables and documents, and the user's own images; and students that see."""
 
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ def _load_image_source() -> Any:
     return ImageSource
 
 
+def _load_evaluation() -> Any:
+    from plugins.pictures.seeing.evaluation import PICTURE_EVALUATION
+
+    return PICTURE_EVALUATION
+
+
 def _load_hooks() -> Any:
     from plugins.pictures.hooks import PictureHooks
 
@@ -62,7 +68,7 @@ def _load_hooks() -> Any:
 
 PLUGIN = Plugin(
     name="pictures",
-    about="Conversations about drawn charts, tables and documents, and about the user's images",
+    about="Conversations about drawn charts, tables and documents, and about the user's images; students that see",
     extra="pictures",
     folder=Path(__file__).parent,
     parts=(
@@ -74,6 +80,7 @@ PLUGIN = Plugin(
         Part("filter", "image_duplicates", _load_image_duplicates),
         Part("section", "images", _load_seed_images_config),
         Part("source", "images", _load_image_source),
+        Part("evaluation", "sight", _load_evaluation),
         Part("hooks", "pictures", _load_hooks),
     ),
 )

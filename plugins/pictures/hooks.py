@@ -1,7 +1,8 @@
 """What pictures do in a run: their statistics in the manifest, and a gallery in the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.hooks import PageSection, RunHooks
 from core.runs.records import RunManifest
@@ -17,6 +18,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 class PictureHooks(RunHooks):
+    async def find_recipe_facts(self, plan: Any, *, live: bool) -> Mapping[str, Sequence[str]]:
+        if not live:
+            return {}
+        from plugins.pictures.sight_probe import probe_sight
+
+        return await probe_sight(plan)
+
     def finish_package(self, run: RunDir, manifest: RunManifest) -> None:
         manifest.put(NAME, measure_pictures(read_finished_samples(run)) if run.images.is_dir() else None)
 

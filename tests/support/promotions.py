@@ -14,7 +14,7 @@ from core.runs.student_records import (
     StudentRecord,
 )
 from core.storage.atomic_files import hash_file, write_json
-from flows.evaluate.paired_results import build_paired_comparison
+from flows.evaluate.student_results import build_paired_comparison
 from flows.release.promotion_decision import STUDENT_WEIGHTS
 
 

@@ -18,7 +18,7 @@ from core.sample import conversation_digest
 from core.storage.atomic_files import write_parquet
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.evaluate.dataset_evaluation import DatasetEvaluation
-from flows.evaluate.evaluation_card import format_student_evaluation
+from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import evaluate_student, prepare_student_evaluation
 from flows.evaluate.student_results import (
     EvaluatedAnswer,
@@ -26,6 +26,7 @@ from flows.evaluate.student_results import (
     HarnessTaskResult,
     ModelResult,
     StudentEvaluation,
+    format_student_evaluation,
 )
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.report.run_report import write_run_report
@@ -252,8 +253,9 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
         "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{text}}'\ndoc_to_choice: '{{ends}}'\n"
         "doc_to_target: 0\nmetric_list: [{metric: acc, higher_is_better: true}]\n"
     )
-    tasks = [str(tmp_path / "ends.yaml")]
-    task = prepare_student_evaluation(run.path, None, 12, "q8_0", tasks, 2, panel=6)
+    tasks = str(tmp_path / "ends.yaml")
+    options = EvaluationOptions(12, tasks=tasks, task_rows=2, runs_dir=str(run.path.parent), panel=6)
+    task = prepare_student_evaluation(run.path, options)
     found = asyncio.run(evaluate_student(task, session))
     assert StudentEvaluation.model_validate_json((run.student / STUDENT_EVALUATION_FILE).read_text()) == found
     assert (found.seeds, found.first_seed, found.held_out, found.notes) == (12, 40, 3, [])

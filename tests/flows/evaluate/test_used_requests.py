@@ -6,6 +6,7 @@ from agents.planning.seeds import RunSeeds
 from agents.studies.held_out_evaluation import held_out_seeds, join_requests
 from core.runs.run_dir import RunDir
 from flows.data.student_files import load_student_plan
+from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import prepare_student_evaluation
 from flows.evaluate.used_requests import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -42,7 +43,7 @@ def test_a_named_recipe_starts_after_the_releases_too_and_another_recipe_at_its_
 ) -> None:
     run = generations[1]
     for name, first in (("smoke", 24), ("constrained-instructions", 0)):
-        task = prepare_student_evaluation(run.path, load_recipe_plan(name), 5, "q8_0", runs=run.path.parent)
+        task = prepare_student_evaluation(run.path, EvaluationOptions(5, recipe=name, runs_dir=str(run.path.parent)))
         assert task.plan.first_seed == first
 
 

@@ -23,8 +23,9 @@ from core.weights.packaged_weights import find_embedded_teacher
 from flows.data.curated_run import read_finished_samples
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
 from flows.data.promoted_generator import describe_plan_verification
-from flows.evaluate.paired_results import build_paired_comparison
+from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import prepare_student_evaluation
+from flows.evaluate.student_results import build_paired_comparison
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_refusals
 from flows.release.release_creation import create_release, format_created_release
@@ -194,7 +195,7 @@ def test_a_promotion_is_part_of_its_release_and_the_next_run_asks_the_student(
     digests = {read_json(run.run.recipe_file)["digest"] for run in (first, following)}
     assert len(digests) == 2
     assert hash_recipe_sources(following.plan)["local/student:smoke/0"] == hash_file(gguf)[:16], "as replies are cached"
-    task = prepare_student_evaluation(finished.path, None, 3, "q8_0", runs=runs)
+    task = prepare_student_evaluation(finished.path, EvaluationOptions(3, runs_dir=str(runs)))
     assert task.plan.recipe.generator_teacher.model == "fake/writer"
 
     code, out, _ = called(capsys, "lineage", "smoke", *where)
@@ -294,15 +295,15 @@ def test_a_run_of_another_place_does_not_start_the_student_of_a_release_unasked(
     create_release(finished)
     following = prepare(finished.path.parent).run
     shutil.copytree(finished.student, following.student)
-    task = prepare_student_evaluation(following.path, None, 3, "q8_0", runs=finished.path.parent)
+    task = prepare_student_evaluation(following.path, EvaluationOptions(3, runs_dir=str(finished.path.parent)))
     assert task.plan.recipe.generator_teacher.student_of == "smoke/0"
     lineage(finished.path.parent).roll_back()
-    task = prepare_student_evaluation(following.path, None, 3, "q8_0", runs=finished.path.parent)
+    task = prepare_student_evaluation(following.path, EvaluationOptions(3, runs_dir=str(finished.path.parent)))
     assert task.plan.recipe.generator_teacher.weights_file.is_file(), (
         "its release was set aside, and is still its teacher's"
     )
     with pytest.raises(UsageError, match=r"start the student of a release next to it \(lineage.promote\)"):
-        prepare_student_evaluation(following.path, None, 3, "q8_0", runs=tmp_path / "mine")
+        prepare_student_evaluation(following.path, EvaluationOptions(3, runs_dir=str(tmp_path / "mine")))
 
 
 # Verification

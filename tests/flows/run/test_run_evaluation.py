@@ -13,7 +13,7 @@ from core.runs.records import RunManifest, RunState
 from core.runs.run_dir import RunDir, open_run
 from core.runs.student_records import EvaluationRecord
 from core.storage.atomic_files import read_json, write_json
-from flows.evaluate.paired_results import compare_paired_results
+from flows.evaluate.student_results import compare_paired_results
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.run.stages import forget_stale_evaluation
 from flows.terminal.run_summary import summarize_run

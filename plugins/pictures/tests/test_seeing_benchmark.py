@@ -23,8 +23,8 @@ from benchmarks.seeing import (
 )
 from core.runs.student_records import StudentRecord
 from core.storage.fitted_images import decode_image_url
-from flows.evaluate.picture_evaluation import PictureEvaluation
-from tests.flows.evaluate.test_picture_evaluation import count
+from plugins.pictures.seeing.evaluation import PictureEvaluation
+from plugins.pictures.tests.test_picture_evaluation import count
 
 
 def measure_bars(url: str) -> dict[str, int]:

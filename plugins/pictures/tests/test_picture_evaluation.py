@@ -18,15 +18,17 @@ from core.sample import Message, TokenUsage, conversation_digest
 from core.storage.fitted_images import decode_image_url
 from core.weights.gguf_header import ImageLimits
 from flows.evaluate.dataset_evaluation import select_held_out_rows
-from flows.evaluate.picture_evaluation import (
+from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.rows.row_images import embed_stored_images, read_seen_conversation
+from flows.terminal.console import CommandSession
+from plugins.pictures.seeing.evaluation import (
     ArmResult,
     PictureEvaluation,
-    PictureEvaluationTask,
     ask_arms,
     build_picture_evaluation,
     format_picture_evaluation,
 )
-from flows.evaluate.picture_questions import (
+from plugins.pictures.seeing.questions import (
     PictureQuestion,
     QuestionSet,
     draw_blanks,
@@ -34,9 +36,6 @@ from flows.evaluate.picture_questions import (
     read_picture_questions,
     shuffle_pictures,
 )
-from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.rows.row_images import embed_stored_images, read_seen_conversation
-from flows.terminal.console import CommandSession
 from students.output.student_folder import (
     TRAINED_IMAGES_FILE,
     TRAINED_ROWS_FILE,
@@ -112,7 +111,6 @@ def test_a_question_without_a_reply_is_left_out_of_all_arms() -> None:
         "blind": draw_blanks(questions, LIMITS.patch),
         "shuffled": shuffle_pictures(questions, "seed"),
     }
-    task = PictureEvaluationTask(Path("student"), None, Path("rows.jsonl"), 20, "q8_0")
 
     def ask(unavailable: float) -> dict[str, list[TeacherReply | None]]:
         model = TeacherConfig.model_validate({"model": "fake/writer", "faults": {"unavailable": unavailable}})
@@ -123,7 +121,7 @@ def test_a_question_without_a_reply_is_left_out_of_all_arms() -> None:
     assert 0 < len(complete) < 20
     right = TeacherReply(text=questions[complete[0]].answer.upper(), finished=False, usage=TokenUsage())
     replies["picture"][complete[0]] = right
-    measured = build_picture_evaluation(task, "rows.jsonl", found, replies)
+    measured = build_picture_evaluation(Path("student"), "q8_0", "rows.jsonl", found, replies)
     assert measured.questions == len(complete)
     assert [example.expected for example in measured.examples] == [questions[place].answer for place in complete[:10]]
     assert [arm.passed for arm in measured.arms.values()] == [1, 0, 0]
@@ -133,7 +131,7 @@ def test_a_question_without_a_reply_is_left_out_of_all_arms() -> None:
         "1 answer cut off after 64 tokens.",
     ]
     with pytest.raises(ProviderError, match="student: 20 questions asked, and none received a reply in all arms"):
-        build_picture_evaluation(task, "rows.jsonl", found, ask(1.0))
+        build_picture_evaluation(Path("student"), "q8_0", "rows.jsonl", found, ask(1.0))
 
 
 @pytest.mark.slow

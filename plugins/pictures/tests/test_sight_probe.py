@@ -11,7 +11,8 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image, ImageChops
 
-from core.storage.fitted_images import decode_image_url, render_digits
+from core.storage.fitted_images import decode_image_url
+from plugins.pictures.sight_probe import render_digits
 from teachers.base import TeacherQuestion
 from tests.flows.commands.test_commands import called
 from tests.support.http_serving import serve
@@ -68,6 +69,6 @@ def test_a_teacher_that_is_shown_images_must_read_a_number_in_one(
         text_code, _, _ = called(capsys, "validate", "smoke", "--live", "--set", teacher)
     assert (code, text_code) == (0 if sees else 1, 0), err
     if sees:
-        assert "repeats itself under a seed, sees" in " ".join(out.split())
+        assert "pictures of the recipe: seen by main" in " ".join(out.split())
     else:
         assert re.search(r"teacher main: does not see: of a picture of the number \d{4} it says '.*512", err)

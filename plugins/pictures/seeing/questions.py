@@ -1,12 +1,13 @@
 """Held-out questions about pictures: drawn by the recipe of a run, or rows of a dataset. Asks no model."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import UsageError
 from core.sample import Message, Sample, SampleStatus, Seed
-from core.storage.fitted_images import FittedImage, UnreadableImage, decode_image_url, draw_blank, fit_image
+from core.storage.fitted_images import FittedImage, UnreadableImage, decode_image_url, fit_image
 from core.storage.image_files import format_png_url
 from core.weights.gguf_header import ImageLimits
 from flows.data.student_files import import_student_module
@@ -146,7 +147,16 @@ def read_held_out_pictures(student: Path, data: Path, number: int, limits: Image
 
 def draw_blanks(questions: Sequence[PictureQuestion], patch: int) -> list[FittedImage]:
     """For each question a white image of its picture's size."""
-    return [draw_blank(question.picture, patch) for question in questions]
+    return [_draw_blank(question.picture, patch) for question in questions]
+
+
+def _draw_blank(image: FittedImage, patch: int) -> FittedImage:
+    """A white image of the same size."""
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.new("RGB", (image.columns * patch, image.rows * patch), "white").save(written, "PNG")
+    return image._replace(png=written.getvalue())
 
 
 def shuffle_pictures(questions: Sequence[PictureQuestion], seed: str) -> list[FittedImage]:

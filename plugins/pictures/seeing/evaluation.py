@@ -4,7 +4,7 @@ question's picture. A pass rate means nothing without the second: what a student
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -14,12 +14,22 @@ from core.intervals import IntervalEstimate, estimate_share
 from core.runs.student_records import PairedComparison
 from core.sample import text_digest
 from core.storage.atomic_files import write_text
-from core.storage.fitted_images import FittedImage
+from core.storage.fitted_images import FittedImage, find_images_problem
 from core.weights.gguf_header import ImageLimits, read_image_limits
 from flows.data.promoted_generator import STUDENT_SLOTS
-from flows.data.student_files import continue_lineage, find_student_run, import_student_module, load_student_plan
-from flows.evaluate.paired_results import compare_outcomes
-from flows.evaluate.picture_questions import (
+from flows.data.student_files import (
+    continue_lineage,
+    find_student_folder,
+    find_student_run,
+    import_student_module,
+    load_student_plan,
+)
+from flows.evaluate.evaluation_options import Evaluation, EvaluationOptions
+from flows.evaluate.student_evaluation import student_max_tokens
+from flows.evaluate.student_results import compare_outcomes
+from flows.terminal.console import CommandSession
+from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
+from plugins.pictures.seeing.questions import (
     PictureQuestion,
     QuestionSet,
     draw_blanks,
@@ -27,9 +37,6 @@ from flows.evaluate.picture_questions import (
     read_held_out_pictures,
     shuffle_pictures,
 )
-from flows.evaluate.student_evaluation import student_max_tokens
-from flows.terminal.console import CommandSession
-from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
@@ -90,57 +97,51 @@ class PictureEvaluation(BaseModel):
         return self
 
 
-class PictureEvaluationTask(NamedTuple):
-    student: Path
-    plan: "RunPlan | None"
-    """None with `data`."""
-    data: Path | None
-    number: int
-    """Of pictures, or of rows of `data`."""
-    kind: str
-
-
-def prepare_picture_evaluation(
-    student: Path, plan: "RunPlan | None", data: Path | None, number: int, kind: str, runs: Path | None
-) -> PictureEvaluationTask:
-    """The student in this folder, on questions of `data`, or of the plan or the student's run.
+def load_picture_plan(student: Path, options: EvaluationOptions) -> "RunPlan":
+    """The plan whose seeds are asked: of the named recipe, or of the student's run.
 
     Raises:
-        UsageError: if the student belongs to no run and neither a recipe nor data are named.
+        UsageError: if the student belongs to no run and no recipe is named.
     """
-    if data is None:
-        run = find_student_run(student)
-        plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
-        if run:  # the run may have used more seeds than the named recipe would
-            seeds = max(-(-recipe.samples // recipe.answers_per_seed) for recipe in (run.read_recipe(), plan.recipe))
-            plan = plan.with_recipe(samples=seeds * plan.recipe.answers_per_seed)
-    return PictureEvaluationTask(student, plan, data, number, kind)
+    run, named = find_student_run(student), options.load_plan()
+    plan = continue_lineage(named, run) if named else load_student_plan(student, run, options.runs)
+    if run is None:
+        return plan
+    # The run may have used more seeds than the named recipe would.
+    seeds = max(-(-recipe.samples // recipe.answers_per_seed) for recipe in (run.read_recipe(), plan.recipe))
+    return plan.with_recipe(samples=seeds * plan.recipe.answers_per_seed)
 
 
-async def evaluate_pictures(task: PictureEvaluationTask, session: CommandSession) -> PictureEvaluation:
-    """Ask all arms, and write `evaluation-pictures.json` next to the student.
+async def evaluate_pictures(name: Path, options: EvaluationOptions, session: CommandSession) -> PictureEvaluation:
+    """Ask the student in the folder or run `name` in all arms, and write `evaluation-pictures.json` in its folder.
 
     Raises:
         RunStopped: on the stop signal.
-        UsageError: if there are no questions about at least two pictures.
+        UsageError: if there are no questions about at least two pictures, or an option measures nothing here.
         StillhouseError: if the student cannot be exported or started.
     """
-    session.print_unless_stopped(f"evaluate: {task.student} as GGUF, {task.kind}")
-    exported = import_student_module("output.gguf_export").export_gguf(task.student, task.kind)
+    if problem := find_images_problem():
+        raise UsageError(f"a student that sees {problem}")
+    options.refuse(("tasks", "check"), "a student that sees is asked about pictures only; leave it out")
+    student = find_student_folder(name)
+    plan = None if options.data else load_picture_plan(student, options)
+    session.print_unless_stopped(f"evaluate: {student} as GGUF, {options.kind}")
+    exported = import_student_module("output.gguf_export").export_gguf(student, options.kind)
     limits = read_image_limits(exported.projector)
-    if task.data:
-        found, source = read_held_out_pictures(task.student, task.data, task.number, limits), str(task.data)
+    if options.data:
+        found, source = read_held_out_pictures(student, options.data, options.number, limits), str(options.data)
     else:
-        assert task.plan
-        found = await draw_picture_questions(task.student, task.plan, task.number, limits, session)
-        source = task.plan.recipe.name
-    evaluation = await measure_arms(task, source, exported.path, limits, found, session)
-    write_text(task.student / PICTURE_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
+        assert plan
+        found = await draw_picture_questions(student, plan, options.number, limits, session)
+        source = plan.recipe.name
+    evaluation = await measure_arms(student, options.kind, source, exported.path, limits, found, session)
+    write_text(student / PICTURE_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
     return evaluation
 
 
 async def measure_arms(
-    task: PictureEvaluationTask,
+    student: Path,
+    kind: str,
     source: str,
     weights: Path,
     limits: ImageLimits,
@@ -162,14 +163,14 @@ async def measure_arms(
         BLIND: draw_blanks(questions, limits.patch),
         SHUFFLED: shuffle_pictures(questions, source),
     }
-    slots = max(512, limits.max_tokens + student_max_tokens(task.student))
+    slots = max(512, limits.max_tokens + student_max_tokens(student))
     model = TeacherConfig(model=f"local/{weights}", max_concurrent=STUDENT_SLOTS, slot_tokens=slots)
     replies = await ask_arms(model, questions, pictures, session)
-    return build_picture_evaluation(task, source, found, replies)
+    return build_picture_evaluation(student, kind, source, found, replies)
 
 
 def build_picture_evaluation(
-    task: PictureEvaluationTask, source: str, found: QuestionSet, replies: "Mapping[str, Sequence[TeacherReply | None]]"
+    student: Path, kind: str, source: str, found: QuestionSet, replies: "Mapping[str, Sequence[TeacherReply | None]]"
 ) -> PictureEvaluation:
     """The result of the replies by arm. A question without a reply in one arm is left out of all.
 
@@ -180,7 +181,7 @@ def build_picture_evaluation(
     questions = [found.questions[place] for place in complete]
     if not questions:
         asked = format_count(len(found.questions), "question")
-        raise ProviderError(f"{task.student}: {asked} asked, and none received a reply in all arms; evaluate again")
+        raise ProviderError(f"{student}: {asked} asked, and none received a reply in all arms; evaluate again")
     kept = {name: [reply for place in complete if (reply := given[place])] for name, given in replies.items()}
     answers = {name: [reply.text.strip() for reply in given] for name, given in kept.items()}
     right = {
@@ -193,9 +194,9 @@ def build_picture_evaluation(
     if cut := sum(not reply.finished for given in kept.values() for reply in given):
         notes.append(f"{format_count(cut, 'answer')} cut off after {MOST_ANSWER_TOKENS} tokens.")
     return PictureEvaluation(
-        student=str(task.student),
+        student=str(student),
         source=source,
-        type=task.kind,
+        type=kind,
         pictures=len({question.picture for question in questions}),
         questions=len(questions),
         arms={name: _count_arm(passed) for name, passed in right.items()},
@@ -299,3 +300,6 @@ def format_picture_evaluation(evaluation: PictureEvaluation) -> str:
         )
     lines += [f"  {note}" for note in evaluation.notes]
     return "\n".join([*lines, f"  {Path(evaluation.student) / PICTURE_EVALUATION_FILE}"])
+
+
+PICTURE_EVALUATION = Evaluation(evaluate_pictures, format_picture_evaluation)

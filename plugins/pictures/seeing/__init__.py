@@ -1,0 +1,1 @@
+"""Students that see: how they are asked."""
