@@ -6,12 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.runs.collapse_assessment import CollapseAssessment
-from core.runs.records import CollapseVerdict, RunManifest, RunState
+from core.runs.records import CollapseVerdict, RunEstimate, RunManifest, RunState
 from core.runs.releases import ReleaseManifest
 from core.runs.run_dir import RunDir
-from core.runs.run_estimate import RunEstimate
 from core.runs.student_records import StudentRecord
+from core.runs.verdict_words import CollapseAssessment
 from core.sample import Sample
 from core.shared_options import DEFAULT_GGUF_TYPE
 

@@ -7,7 +7,7 @@ from agents.planning.run_plan import RunPlan
 from agents.studies.predicted_totals import predict_candidates, predict_kept, predict_sum, predict_sum_until
 from core.config.teachers import OWN_PROVIDERS
 from core.intervals import IntervalEstimate
-from core.runs.run_estimate import RunEstimate
+from core.runs.records import RunEstimate
 from core.sample import AgentTurn, Sample, SampleStatus, TokenUsage
 
 

@@ -13,7 +13,7 @@ from benchmarks.collapse.tables import FOLDER, UPPER, format_table
 from benchmarks.machine import describe_measurement
 from core.intervals import wilson_bound
 from core.runs.collapse_facts import Z_LIMIT, CollapseVerdict
-from core.runs.collapse_findings import has_collapse
+from core.runs.verdict_words import has_collapse
 from filters.collapse.collapse_metrics import METRIC_NAMES
 from filters.collapse.collapse_verdict import (
     CollapseDecision,

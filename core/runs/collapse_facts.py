@@ -187,7 +187,7 @@ class CollapseFacts(BaseModel):
     sameness: list[SamenessRecord] = []
     """Of questions and answers, however many there are."""
     findings: dict[str, list[str]] = {}
-    """What was found, by name (`core.runs.collapse_findings`), each with its metrics."""
+    """What was found, by name (`core.runs.verdict_words`), each with its metrics."""
     examples: list[ExampleRecord] = []
     """Of repeated text."""
     needed: int | None = None

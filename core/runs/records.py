@@ -4,21 +4,20 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, computed_field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from core.config.recipe import DatasetThinking, ReleaseGate
 from core.config.teacher_prices import PriceRecord
+from core.intervals import IntervalEstimate
 from core.runs.collapse_facts import AttributeSpread as AttributeSpread
-from core.runs.collapse_facts import CollapseFacts
 from core.runs.collapse_facts import CollapseVerdict as CollapseVerdict
 from core.runs.collapse_facts import ExampleRecord as ExampleRecord
 from core.runs.collapse_facts import MetricRecord as MetricRecord
 from core.runs.collapse_facts import PhraseRecord as PhraseRecord
 from core.runs.collapse_facts import SamenessRecord as SamenessRecord
 from core.runs.collapse_facts import SpreadRecord as SpreadRecord
-from core.runs.run_estimate import RunEstimate
 from core.runs.student_records import EvaluationRecord, StudentRecord
-from core.runs.verdict_words import Advice, list_advice, write_headline, write_paragraph
+from core.runs.verdict_words import CollapseRecord as CollapseRecord
 from core.sample import Spending, TokenUsage
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -50,33 +49,6 @@ class SampleCounts(BaseModel):
                 f"{self.kept} kept + {self.dropped} dropped + {self.failed} failed do not add up to {self.candidates}"
             )
         return self
-
-
-class CollapseRecord(CollapseFacts):
-    """The facts with their words, which are computed from them in files of all versions."""
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def headline(self) -> str:
-        """The verdict, what was compared and the main finding: one line without a full stop."""
-        return write_headline(self)
-
-    @property
-    def line(self) -> str:
-        """The headline after its subject, for a line that has no label: "collapse: inconclusive, …"; "collapse: found, …"."""
-        return f"collapse: {'found' if self.verdict == 'collapse' else self.verdict}{self.headline.removeprefix(self.verdict)}"
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def paragraph(self) -> str:
-        """What the verdict means, without names of metrics."""
-        return write_paragraph(self)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def advice(self) -> list[Advice]:
-        """What may help, by cause."""
-        return list_advice(self)
 
 
 class SimilarityBin(BaseModel):
@@ -252,6 +224,50 @@ class JudgeRecord(BaseModel):
     rubric: str
     min_accuracy: float
     measured: JudgeAccuracy | None = None
+
+
+class RunEstimate(BaseModel):
+    """Totals of producing a run's samples, each with its 95 % prediction interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    previewed: int
+    """Samples that it is computed from."""
+    kept: int
+    """Of these, the samples that passed all checks."""
+    goal: int
+    """Samples to keep; 0 if all candidates of the recipe are made."""
+    candidates: IntervalEstimate
+    kept_samples: IntervalEstimate
+    """Samples that pass all checks, before filters."""
+    calls: IntervalEstimate
+    tokens: IntervalEstimate
+    """Of prompts and replies."""
+    prompt_tokens: IntervalEstimate
+    cached_tokens: IntervalEstimate
+    """Of the prompt tokens."""
+    completion_tokens: IntervalEstimate
+    reasoning_tokens: IntervalEstimate
+    """Of the completion tokens."""
+    cost: IntervalEstimate | None
+    """None if a price is unknown."""
+    currency: str | None
+    seconds: IntervalEstimate
+    """Of producing. Low: with every slot of the teachers in use, at the measured seconds per call. High: at the throughput of the
+    preview."""
+    agents: dict[str, TokenUsage]
+    """Usage of the previewed samples by agent."""
+    notes: list[str]
+    """What it does not include, and which limits of the budget it exceeds, a sentence each."""
+
+    def __repr__(self) -> str:
+        """In a line: calls, tokens, cost and time."""
+
+        def show(amount: IntervalEstimate) -> str:
+            return amount.format(lambda number: f"{number:,.6g}")
+
+        cost = f", {show(self.cost)} {self.currency}" if self.cost else ""
+        return f"RunEstimate: {show(self.calls)} calls, {show(self.tokens)} tokens{cost}, {show(self.seconds)} seconds"
 
 
 class RunInvocation(BaseModel):

@@ -1,35 +1,40 @@
-"""A collapse verdict in words: one line, one paragraph, and advice by cause. Knows the record only; decides nothing."""
+"""A collapse verdict in words: one line, one paragraph, and advice by cause; and the records that have them. Decides nothing."""
 
 import math
 import re
-from collections.abc import Sequence
-from pathlib import PurePath
+import tomllib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from core.runs.collapse_facts import (
     MIN_CONCLUSIVE_DOCUMENTS,
     MIN_REPETITION_DOCUMENTS,
     Z_LIMIT,
     CollapseFacts,
+    CollapseVerdict,
 )
-from core.runs.collapse_findings import COLLAPSE_FINDINGS, has_collapse
-from core.runs.noun_counts import format_count
 
+TEMPLATES = Path(__file__).with_name("templates")
 COPY_METRICS = ("exact_duplicates", "repeated_answers", "copied_documents", "duplicate_8grams")
 """The metrics of repetition that dropping repeated rows lowers."""
-REPETITION_WORDS = {
-    "exact_duplicates": "{share} of the documents repeat another",
-    "repeated_answers": "{share} of the answers repeat another",
-    "copied_documents": "{share} of the documents are near copies",
-    "duplicate_8grams": "{share} of the text is copied from other documents",
-    "looping_documents": "{share} of the documents repeat themselves",
-    "openers": "documents begin alike",
-    "templates": "documents begin alike",
-    "repeated_4grams": "{share} of the text is set phrases",
-    "distinct_4": "the same phrases return",
-}
-"""Of repetition by metric, the plainest first."""
+WORDS = tomllib.loads((TEMPLATES / "verdict_words.toml").read_text(encoding="utf-8"))
+ADVICE: dict[str, str] = WORDS["advice"]
+REPETITION_WORDS: dict[str, str] = WORDS["repetition"]
+
+
+class CollapseFinding(NamedTuple):
+    """Words for a finding, and whether it is a collapse."""
+
+    sentence: str
+    words: str
+    is_collapse: bool = False
+
+
+COLLAPSE_FINDINGS = {name: CollapseFinding(**words) for name, words in WORDS["findings"].items()}
 BEGINNING_METRICS = ("openers", "templates")
 HEADLINE_WIDTH = 88
 """Columns of a headline on a card of 100 columns: longer names of references are shortened."""
@@ -53,29 +58,14 @@ class Advice(BaseModel):
     text: str
 
 
-ADVICE = {
-    "few_samples": "the dataset has {dataset} with a {unit} in them: assess at least {needed}{better}",
-    "small_reference": "the reference {reference} has {real} with a {unit} in them{shared}: to compare {needed} on the "
-    "same topics, it needs about {wanted} that are not in the dataset",
-    "reference_of_other_kind": "compare with a reference of the kind {kind} too, or name the kind of both (`--kind`, "
-    "`collapse.kind`)",
-    "other_genre": "the reference may differ from the rows in genre, topics or length, which can look like collapse: compare "
-    "with real text of the same kind (`--reference`)",
-    "no_reference": "compare with real text of the same kind (`collapse.reference` in a recipe, `--reference` of `assess`) to "
-    "measure a loss of rare words too",
-    "copies": "drop repeated documents with the filters `exact` and `minhash` (`stillhouse filter`). Only the assistant's text "
-    "is compared here: different questions may have the same short answer",
-    "lost_words": "train on more real text (`lineage.real`): in the benchmark a tenth did not stop the loss of rare words, three "
-    "tenths slowed it; keep what earlier generations were trained on instead of replacing it",
-    "cautious_decoding": "sample at a higher temperature without truncation, and do not filter by likelihood",
-    "few_seeds": "use more and different seeds, with quotas for what is missing; `stillhouse gaps` creates seeds for it",
-    "wanted_structures": "if few structures are wanted, as to fill one template, set `collapse.structures = false` in the recipe",
-    "invented_words": "sample at a lower temperature, and read the samples with words of no language",
-    "unknown_writer": "if a model wrote the rows: sample at a higher temperature; use more and other seeds (`stillhouse gaps`)",
-    "other_topics": "compare with real text on the same topics, or with an earlier release",
-    "uneven_spread": "find out why samples with {uneven} are dropped (`stillhouse show`), or fill quotas by it (`[quotas]`)",
-}
-"""What may help, by cause."""
+def format_count(count: int, noun: str) -> str:
+    """A number with its noun, which has an s unless the number is 1."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def has_collapse(findings: Iterable[str]) -> bool:
+    """Whether one of these findings is a collapse. One that only a later version knows is none."""
+    return any(COLLAPSE_FINDINGS[name].is_collapse for name in findings if name in COLLAPSE_FINDINGS)
 
 
 # One line
@@ -190,78 +180,32 @@ def _format_share(share: float) -> str:
 # One paragraph
 
 
+@cache
+def _load_template() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("verdict.txt").module
+
+
 def write_paragraph(record: CollapseFacts) -> str:
     """What was compared, what the verdict means for the user, and what it leaves open, without names of metrics."""
-    if not _is_measured(record):
-        why = f" ({record.evidence[0]})" if record.evidence else ""
-        return f"Nothing was {'compared' if record.reference else 'measured'}, so nothing is known about collapse{why}."
-    sentences = [_describe_comparison(record), *_explain_verdict(record), *_bound_losses(record)]
-    if record.roles:
-        verdicts = ", ".join(f"{role} {verdict}" for role, verdict in record.roles.items())
-        sentences.append(f"The numbers are of the {record.turns} turns. The verdicts by role: {verdicts}.")
-    if record.spread and record.spread.uneven:
-        sentences.append(f"The kept samples do not cover their seeds evenly: {record.spread.summary}.")
-    return " ".join(sentences)
-
-
-def _describe_comparison(record: CollapseFacts) -> str:
-    whole = _find_dataset_size(record)
-    sampled = whole > record.documents
-    compared = format_count(record.documents, _name_document(record)) + f" of the dataset’s {whole:,}" * sampled
-    if record.reference:
-        return f"{compared} were compared with two samples of real text of the same topics and lengths ({record.reference})."
-    also = f" and with the earlier releases up to {record.parent}" if record.parent else ""
-    return (
-        f"There is no reference, so {compared} were compared with each other{also}"
-        + "; equal texts were counted among all" * sampled
-        + ". Text from a document’s own prompt does not count."
-    )
-
-
-def _explain_verdict(record: CollapseFacts) -> list[str]:
-    found, needed = "; ".join(_list_finding_words(record)), _find_needed(record)
-    if record.verdict == "collapse":
-        poorer = (
-            "poorer than real text, by more than real text varies"
-            if record.reference
-            else "more repetitive than human text"
-        )
-        return [
-            f"They are {poorer}: {found or 'see the evidence'}.",
-            "A model that is trained on them learns a narrower language, and its own text will be narrower still.",
-        ]
-    if record.verdict == "shift":
-        return [
-            f"They differ: {found or 'see the evidence'}.",
-            "That is no sign of poverty, but whether they are also poorer cannot be said from this comparison.",
-        ]
-    if record.verdict == "pass":
-        return ["No difference is larger than that between two samples of real text."]
-    if record.verdict == "no repetition":
-        return [
-            "They repeat themselves no more than human text does.",
-            f"Whether they lack rare {record.unit}s is unknown: only a comparison with real text of the same kind shows that.",
-        ]
-    differ = [f"They differ: {found}."] if found else []
-    if record.reference:
-        if "uncertain" in record.findings:
-            return [
-                *differ,
-                "Text of a model that learned from the text of another model lacks as many, and real text seldom does: about "
-                f"{needed:,} compared documents tell them apart.",
-            ]
-        return [
-            *differ,
-            "No repetition and no sign of cautious decoding was found.",
-            f"They are so unlike the reference that it shows no loss of rare {record.unit}s, however many are compared."
-            if _is_foreign(record)
-            else f"Whether they lack a fifth of the rare {record.unit}s can be said from about {needed:,} compared documents on.",
-        ]
-    return [
-        "No repetition was found, and so few show gross repetition only.",
-        f"From about {needed:,} on, copies in a tenth of the documents are found; a loss of rare {record.unit}s only with a "
-        "reference.",
-    ]
+    size = _find_dataset_size(record)
+    facts = {
+        "measured": _is_measured(record),
+        "compared": format_count(record.documents, _name_document(record)),
+        "size": size,
+        "sampled": size > record.documents,
+        "found": "; ".join(_list_finding_words(record)),
+        "needed": f"{_find_needed(record):,}",
+        "foreign": _is_foreign(record),
+        "hides_losses": _is_foreign(record) or not record.findings.keys().isdisjoint(("steady", "uncertain")),
+        "judges_structure": _judges_structure(record),
+        "most": _list_largest_shares(record),
+        "share": _format_share,
+    }
+    return " ".join(str(_load_template().paragraph(record, facts)).split())
 
 
 def _is_foreign(record: CollapseFacts) -> bool:
@@ -272,32 +216,21 @@ def _is_foreign(record: CollapseFacts) -> bool:
     return "other_kind" in findings or "new_words" in findings.get("topics", [])
 
 
-def _bound_losses(record: CollapseFacts) -> list[str]:
-    """The smallest loss that would have been found, and the largest shares that the intervals allow."""
-    if record.verdict == "collapse":
-        return []
-    sentences = []
-    hidden = _is_foreign(record) or not record.findings.keys().isdisjoint(("steady", "uncertain"))
-    if record.smallest_loss is not None and record.smallest_loss < 1 and not hidden:
-        sentences.append(
-            f"A loss of {_format_share(record.smallest_loss)} of the rare {record.unit}s would have been found with a "
-            "probability of 95 %, and was not."
-        )
+def _list_largest_shares(record: CollapseFacts) -> list[tuple[str, str]]:
+    """The largest shares that the intervals allow."""
     highest = {metric.name: metric.interval[1] for metric in record.metrics if metric.interval}
-    if not _judges_structure(record):
-        sentences.append("Their structure was not judged.")
-        highest.pop("templates", None)
-    parts = [
-        f"{_format_share(math.sqrt(highest[name]) if name in BEGINNING_METRICS else highest[name])} {words}"
-        for name, words in (
-            ("exact_duplicates", f"of the {_name_document(record)}s repeat another"),
-            ("copied_documents", "are near copies"),
-            ("openers", "begin alike"),
-            ("templates", "have one structure"),
-        )
-        if name in highest and not (name == "templates" and record.reference)
+    words = {
+        "exact_duplicates": f"of the {_name_document(record)}s repeat another",
+        "copied_documents": "are near copies",
+        "openers": "begin alike",
+    }
+    if not record.reference and _judges_structure(record):
+        words["templates"] = "have one structure"
+    return [
+        (_format_share(math.sqrt(highest[name]) if name in BEGINNING_METRICS else highest[name]), what)
+        for name, what in words.items()
+        if name in highest
     ]
-    return [*sentences, f"With 95 % confidence, at most {', '.join(parts)}."] if parts else sentences
 
 
 def _judges_structure(record: CollapseFacts) -> bool:
@@ -398,3 +331,71 @@ def _is_other_genre(record: CollapseFacts) -> bool:
 def _is_too_typical(record: CollapseFacts) -> bool:
     """Whether more documents than in real text are likely ones."""
     return any(metric.name == "typical" and metric.candidate > metric.high for metric in record.metrics)
+
+
+# The record with its words
+
+
+class CollapseRecord(CollapseFacts):
+    """The facts with their words, which are computed from them in files of all versions."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def headline(self) -> str:
+        """The verdict, what was compared and the main finding: one line without a full stop."""
+        return write_headline(self)
+
+    @property
+    def line(self) -> str:
+        """The headline after its subject, for a line that has no label: "collapse: inconclusive, …"; "collapse: found, …"."""
+        return f"collapse: {'found' if self.verdict == 'collapse' else self.verdict}{self.headline.removeprefix(self.verdict)}"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def paragraph(self) -> str:
+        """What the verdict means, without names of metrics."""
+        return write_paragraph(self)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def advice(self) -> list[Advice]:
+        """What may help, by cause."""
+        return list_advice(self)
+
+
+class CollapseAssessment(BaseModel):
+    """A dataset compared with real text, or assessed for repetition only, and compared with its parent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    collapse: CollapseRecord
+    parent: CollapseRecord | None = None
+
+    @property
+    def verdict(self) -> CollapseVerdict:
+        """The graver of the two verdicts, in the order of `CollapseVerdict`."""
+        verdicts = {record.verdict for record in (self.collapse, self.parent) if record}
+        return next(verdict for verdict in CollapseVerdict if verdict in verdicts)
+
+    @property
+    def worse(self) -> CollapseRecord:
+        """The comparison that has the verdict."""
+        return self.parent if self.parent and self.collapse.verdict is not self.verdict else self.collapse
+
+    @property
+    def advice(self) -> list[Advice]:
+        """What may help, from the comparisons that have the verdict."""
+        records = [record for record in (self.collapse, self.parent) if record and record.verdict is self.verdict]
+        return list(dict.fromkeys(advice for record in records for advice in record.advice))
+
+    @property
+    def collapse_reasons(self) -> list[str]:
+        """The evidence of collapse, a sentence each."""
+        records = [
+            record for record in (self.collapse, self.parent) if record and record.verdict is CollapseVerdict.collapse
+        ]
+        return [
+            f"compared with {record.reference}: {sentence}" if record.reference else sentence
+            for record in records
+            for sentence in record.evidence
+        ]

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS
-from core.runs.noun_counts import format_count
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord
+from core.runs.verdict_words import format_count
 from filters.collapse.collapse_metrics import (
     COLLAPSE_METRICS,
     COPY_WORDS,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.runs.collapse_facts import MIN_CONCLUSIVE_DOCUMENTS, Z_LIMIT, CollapseVerdict
-from core.runs.collapse_findings import has_collapse
+from core.runs.verdict_words import has_collapse
 from filters.collapse.collapse_metrics import COLLAPSE_METRICS, METRIC_NAMES, MetricComparison
 from filters.collapse.null_distribution import NullDistribution
 
@@ -133,7 +133,7 @@ class MetricEvidence(NamedTuple):
 class CollapseDecision(NamedTuple):
     verdict: CollapseVerdict
     reasons: dict[str, tuple[str, ...]]
-    """The metrics of each finding, by its name in `core.runs.collapse_findings`."""
+    """The metrics of each finding, by its name in `core.runs.verdict_words`."""
 
 
 def compute_deviations(null: NullDistribution, tokens: int, documents: int) -> Floats:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.runs.collapse_findings import COLLAPSE_FINDINGS
 from core.runs.records import PhraseRecord
+from core.runs.verdict_words import COLLAPSE_FINDINGS
 from filters.collapse.collapse_metrics import (
     COLLAPSE_METRICS,
     ENDED,

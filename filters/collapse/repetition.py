@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from core.intervals import wilson_bound
 from core.runs.collapse_facts import MIN_REPETITION_DOCUMENTS
-from core.runs.collapse_findings import COLLAPSE_FINDINGS
-from core.runs.noun_counts import format_count
 from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, PhraseRecord
+from core.runs.verdict_words import COLLAPSE_FINDINGS, format_count
 from filters.base import Document
 from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT
 from filters.collapse.diversity import TokenSample

@@ -146,10 +146,14 @@ def preview_command(
     from flows.data.estimate_files import store_estimate
     from flows.recipes.recipe_catalog import hash_recipe_sources
     from flows.run.run_preparation import plan_next_run
-    from flows.terminal.preview_advice import build_unjudged_error, suggest_after_preview
     from flows.terminal.run_summary import format_estimate
     from flows.terminal.sample_history import format_sample_history
-    from flows.terminal.suggested_commands import build_recipe_arguments, build_runs_dir_arguments
+    from flows.terminal.suggested_commands import (
+        build_recipe_arguments,
+        build_runs_dir_arguments,
+        build_unjudged_error,
+        suggest_after_preview,
+    )
 
     written = load_command_plan(recipe, overrides)
     plan = plan_next_run(written, runs_dir)

@@ -15,7 +15,7 @@ from core.runs.releases import LineageRecord
 from flows.data.dataset_formats import COLUMN_MEANINGS
 from flows.data.teacher_terms import describe_teacher_terms
 from flows.terminal.run_summary import summarize_run
-from flows.terminal.template_environment import create_environment
+from flows.terminal.text_format import create_environment
 
 FORM_DESCRIPTIONS = {
     "messages": "conversations, as chat models are trained on",

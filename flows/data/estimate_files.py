@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from core.runs.run_estimate import RunEstimate
+from core.runs.records import RunEstimate
 from core.storage.atomic_files import write_text
 from flows.data.run_storage import find_user_cache
 

@@ -7,8 +7,7 @@ from core.config.recipe import ParentRelease, Recipe
 from core.config.teachers import STUDENT_PREFIX, TeacherConfig
 from core.errors import UsageError
 from core.runs.lineage import Lineage
-from core.runs.promotion import VerificationRecord, describe_verification, identify_model
-from core.runs.releases import Release, locate_releases
+from core.runs.releases import Release, VerificationRecord, describe_verification, identify_model, locate_releases
 
 if TYPE_CHECKING:
     from agents.families.base import RecipeFamily

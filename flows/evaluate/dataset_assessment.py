@@ -8,9 +8,8 @@ from typing import Any
 
 from core.errors import UsageError
 from core.project_files import find_referenced_file
-from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.records import CollapseRecord, CollapseVerdict, ExampleRecord, SamenessRecord
-from core.runs.verdict_words import COPY_METRICS
+from core.runs.verdict_words import COPY_METRICS, CollapseAssessment
 from core.sample import Message
 from core.storage.sample_files import unflatten_message
 from filters.base import Document

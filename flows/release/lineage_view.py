@@ -16,7 +16,6 @@ from filters.collapse.tail_trend import TailTrend, find_lineage_trend
 from flows.release.promotion_decision import format_promotion
 from flows.release.release_gate import is_marked_inconclusive
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
-from flows.terminal.template_environment import say
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
     describe_generator,
@@ -26,6 +25,7 @@ from flows.terminal.text_format import (
     format_percent,
     format_time,
     locate_metric,
+    say,
 )
 
 SPARKLINE_BARS = "▁▂▃▄▅▆▇█"

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from core.config.recipe import Recipe
-from core.runs.promotion import PromotionRecord, describe_verification, identify_model
 from core.runs.records import CollapseVerdict, RunManifest
+from core.runs.releases import PromotionRecord, describe_verification, identify_model
 from core.runs.run_dir import RunDir
 from core.runs.student_records import EvaluationRecord
 from core.shared_options import name_student_file

@@ -42,8 +42,7 @@ from flows.terminal.suggested_commands import (
     format_next_line,
     format_resume_hint,
 )
-from flows.terminal.template_environment import say
-from flows.terminal.text_format import TERMINAL_WIDTH, format_one_line, replace_unsafe_characters
+from flows.terminal.text_format import TERMINAL_WIDTH, format_one_line, replace_unsafe_characters, say
 
 
 class CreatedRelease(NamedTuple):

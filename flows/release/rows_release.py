@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from core.errors import GateNotMet, StoreError, UsageError
-from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.lineage import Lineage
 from core.runs.records import FormatRecord, MixRecord, RunManifest, RunState, SampleCounts
 from core.runs.releases import (
@@ -27,6 +26,7 @@ from core.runs.releases import (
     read_release,
 )
 from core.runs.run_dir import collect_versions, format_current_time
+from core.runs.verdict_words import CollapseAssessment
 from core.storage.atomic_files import hash_file, read_json, write_atomically, write_json
 from flows.data.run_storage import RunStorage
 from flows.release.release_creation import CreatedRelease

@@ -52,8 +52,7 @@ from flows.run.run_preparation import PreparedRun
 from flows.run.run_shortfalls import UNEVALUATED_STUDENT
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
-from flows.terminal.template_environment import say
-from flows.terminal.text_format import describe_generator
+from flows.terminal.text_format import describe_generator, say
 
 if TYPE_CHECKING:
     import polars as pl

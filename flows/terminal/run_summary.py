@@ -13,20 +13,19 @@ from core.config.teachers import find_student_release
 from core.intervals import IntervalEstimate
 from core.plugins import find_part, load_hooks
 from core.runs.batch_records import read_open_batches
-from core.runs.records import DRAWN_BY_SEED, CollapseRecord, RunManifest, RunState
+from core.runs.records import DRAWN_BY_SEED, CollapseRecord, RunEstimate, RunManifest, RunState
 from core.runs.releases import Release
 from core.runs.run_dir import RunDir
-from core.runs.run_estimate import RunEstimate
 from core.runs.student_records import GeneralPanelRecord
 from core.sample import Sample
 from core.shared_options import EMBEDDER_FILE
 from flows.release.promotion_decision import format_promotion
 from flows.terminal.sample_history import format_answer, format_request
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
-from flows.terminal.template_environment import create_environment, say
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
     advise_on_truncation,
+    create_environment,
     describe_generator,
     format_count,
     format_duration,
@@ -35,6 +34,7 @@ from flows.terminal.text_format import (
     format_table,
     format_token_usage,
     replace_unsafe_characters,
+    say,
 )
 
 LABEL_WIDTH = 12

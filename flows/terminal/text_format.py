@@ -1,16 +1,24 @@
-"""Numbers, durations and untrusted text, formatted for the terminal and the report page."""
+"""Numbers, durations and untrusted text for people; and the environment of all templates, with the sentences that they share.
+
+Text from teachers is untrusted: everywhere it loses the characters that control a terminal; a page escapes it.
+"""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from core.config.teachers import find_student_release
-from core.runs.noun_counts import format_count as format_count
 from core.runs.records import MetricRecord
 from core.runs.student_records import TruncationRecord
+from core.runs.verdict_words import format_count as format_count
 from core.sample import Spending, TokenUsage
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TERMINAL_WIDTH = 100
 """Columns of all text for a terminal except paths: a path that is broken cannot be copied."""
@@ -128,3 +136,40 @@ def format_time(iso: str) -> str:
         return iso
     zone = moment.strftime(" %Z") if moment.tzinfo else ""
     return f"{moment.day} {moment:%B %Y, %H:%M}{zone}"
+
+
+# Templates
+
+FORMATS: tuple[Callable[..., Any], ...] = (
+    describe_generator, escape_cell, format_count, format_day, format_duration, format_money, format_number, format_one_line,
+    format_percent, format_time, format_token_usage, hide_folder, locate_metric, truncate_text,
+)  # fmt: skip
+SHARED_TEMPLATES = Path(__file__).with_name("templates")
+
+
+@cache
+def create_environment(
+    *folders: Path, filters: tuple[Callable[..., str], ...] = (), pages: bool = False
+) -> "Environment":
+    """Of the templates in `folders`, before those that all share. `filters` are named as their functions are, next to those of
+    `FORMATS`, and can be called too. `pages` are HTML.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([*folders, SHARED_TEMPLATES]),
+        autoescape=pages,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: replace_unsafe_characters(value) if type(value) is str else value,
+    )
+    named = {one.__name__: one for one in (*FORMATS, *filters)}
+    environment.filters.update(named)
+    environment.globals.update(named, say=say)
+    return environment
+
+
+def say(name: str, *facts: Any) -> str:
+    """The sentence `name` of `words.txt` about these facts, on one line, without a full stop; empty for nothing."""
+    return " ".join(str(getattr(create_environment().get_template("words.txt").module, name)(*facts)).split())

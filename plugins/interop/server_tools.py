@@ -110,9 +110,8 @@ class ServerTools:
         from flows.data.estimate_files import store_estimate
         from flows.recipes.recipe_catalog import hash_recipe_sources
         from flows.run.run_preparation import plan_next_run
-        from flows.terminal.preview_advice import build_unjudged_error
         from flows.terminal.run_summary import format_estimate
-        from flows.terminal.suggested_commands import build_recipe_arguments
+        from flows.terminal.suggested_commands import build_recipe_arguments, build_unjudged_error
 
         overrides = format_overrides(settings)
         with self._spend_alone("preview"):

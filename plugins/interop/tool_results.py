@@ -5,8 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core.runs.collapse_facts import MetricRecord
-from core.runs.records import SampleCounts
-from core.runs.run_estimate import RunEstimate
+from core.runs.records import RunEstimate, SampleCounts
 from core.sample import Message, Verdict
 
 

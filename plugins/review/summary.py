@@ -9,7 +9,7 @@ from itertools import combinations
 from pydantic import BaseModel, ConfigDict
 
 from core.intervals import IntervalEstimate, estimate_finite_share, estimate_share
-from core.runs.noun_counts import format_count
+from core.runs.verdict_words import format_count
 from core.sample import SampleStatus
 from plugins.review.agreement import compute_kappa
 from plugins.review.log import RandomQueue, ReviewLog, hash_decisions

@@ -48,7 +48,7 @@ PRODUCTION = (
     "flows.evaluate.dataset_assessment",
     "flows.prefect_server.flow_progress",
     "flows.prefect_server.local_server",
-    "flows.report.collapse_page",
+    "flows.report.page_templates",
     "flows.report.run_report",
     "flows.run.local_run",
     "flows.run.pipeline",
@@ -215,7 +215,7 @@ def load_what_programs_share(imported: Sequence[str]) -> None:
     list_plugins()
     from flows.data.dataset_card import TEMPLATES
     from flows.report.page_templates import create_page_environment
-    from flows.terminal.template_environment import create_environment
+    from flows.terminal.text_format import create_environment
 
     for templates in (create_environment(), create_environment(TEMPLATES), create_page_environment()):
         for template in templates.list_templates():

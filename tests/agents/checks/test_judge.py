@@ -45,7 +45,7 @@ from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, Seed
 from core.stop_signal import StopSignal
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
-from flows.terminal.template_environment import say
+from flows.terminal.text_format import say
 from teachers.base import CallFailed, TeacherQuestion
 from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import Answer, ScriptedTeacher, open_scripted_dispatcher, produce_scripted

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from core.config.recipe import Recipe
-from core.runs.collapse_assessment import CollapseAssessment
 from core.runs.records import (
     CollapseRecord,
     ComparedSimilarities,
@@ -25,6 +24,7 @@ from core.runs.records import (
 )
 from core.runs.run_dir import RunDir
 from core.runs.student_records import StudentRecord
+from core.runs.verdict_words import CollapseAssessment
 from core.sample import (
     AgentTurn,
     Candidate,
@@ -41,7 +41,7 @@ from core.sample import (
 from core.storage.atomic_files import read_json
 from flows.data.dataset_card import build_dataset_card, find_size_category
 from flows.report import run_report
-from flows.report.collapse_page import write_assessment_page
+from flows.report.page_templates import write_assessment_page
 from flows.report.plots import build_loss_curves
 from flows.report.run_report import write_run_report
 from flows.terminal.run_summary import format_run_card

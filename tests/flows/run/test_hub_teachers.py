@@ -36,7 +36,7 @@ OPEN = """
 import sys
 from core.config.recipe import recipe_digest
 from core.intervals import IntervalEstimate
-from core.runs.run_estimate import RunEstimate
+from core.runs.records import RunEstimate
 from flows.data.estimate_files import store_estimate
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.run.pipeline import open_run_context

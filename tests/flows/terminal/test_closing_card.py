@@ -17,7 +17,7 @@ from core.runs.student_records import (
 )
 from flows.terminal import run_summary
 from flows.terminal.run_summary import format_closing_card
-from flows.terminal.template_environment import say
+from flows.terminal.text_format import say
 from tests.flows.report.test_run_report import HOSTILE, manifest, sample
 
 REQUESTS = 40
