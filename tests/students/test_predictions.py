@@ -1,21 +1,36 @@
+import copy
 import math
+from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
-from students.chat_encoding import EncodedConversation, UnusableReason, encode_conversation, encode_untruncated
+from students.chat_encoding import (
+    Conversation,
+    EncodedConversation,
+    UnusableReason,
+    encode_conversation,
+    encode_untruncated,
+    find_pad_id,
+)
 from students.comparison.text_losses import measure_text_loss
+from students.output.gguf_export import read_student
 from students.predictions import (
     EVALUATION_BATCH,
     compute_held_out_loss,
     compute_token_loss,
     predict_tokens,
 )
-from students.token_batches import build_batch
+from students.stored_precision import round_weights
+from students.token_batches import IGNORED_LABEL, build_batch, pack_rows
 from students.training_data import encode_and_split
-from tests.students.conftest import conversations, opinionated
+from tests.students.conftest import conversations, opinionated, saved, tiny_llama
+from tests.students.test_chat_encoding import CONVERSATIONS, encoded
 
 
 @torch.no_grad()
@@ -104,3 +119,48 @@ def test_packed_conversations_have_the_same_predictions_in_the_same_order(
     torch.testing.assert_close(together.hidden[-1], torch.cat([one.hidden[-1] for one in alone]), atol=1e-4, rtol=1e-5)
     assert together.targets.equal(torch.cat([one.targets for one in alone]))
     assert together.rows.tolist() == [place for place, one in enumerate(alone) for _ in one.targets]
+
+
+def test_rounded_weights_have_exactly_the_loss_of_the_stored_ones(
+    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = opinionated(tiny_llama(len(tokenizer)), 1)
+    stored, _ = read_student(saved(copy.deepcopy(model).bfloat16(), tokenizer, tmp_path))
+    encoded = [encode_conversation(conversation, tokenizer, 256) for conversation in talk]
+    used = [one for one in encoded if isinstance(one, EncodedConversation)]
+    round_weights(model)
+    losses = [compute_held_out_loss(one, used, find_pad_id(tokenizer)) for one in (model, stored)]
+    assert losses[0] == losses[1]
+
+
+def test_padding_is_neither_attended_to_nor_learned(tokenizer: PreTrainedTokenizerBase) -> None:
+    ones = [encoded(CONVERSATIONS[name], tokenizer) for name in ("one turn", "two turns")]
+    batch = build_batch(ones, pad=2)
+    assert batch.ids.shape == (2, max(len(one.ids) for one in ones))
+    for row, one in enumerate(ones):
+        size = len(one.ids)
+        assert batch.ids[row, :size].tolist() == list(one.ids)
+        assert batch.attention[row].tolist() == [1] * size + [0] * (batch.ids.shape[1] - size)
+        labels = [token if learned else IGNORED_LABEL for token, learned in zip(one.ids, one.learned, strict=True)]
+        assert batch.labels[row].tolist() == labels + [IGNORED_LABEL] * (batch.ids.shape[1] - size)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 40))
+def test_packing_respects_the_capacity_and_needs_few_rows(sizes: list[int], capacity: int) -> None:
+    rows = pack_rows(sizes, capacity)
+    assert sorted(place for row in rows for place in row) == list(range(len(sizes)))
+    filled = [sum(sizes[place] for place in row) for row in rows]
+    assert all(total <= capacity or len(row) == 1 for total, row in zip(filled, rows, strict=True))
+    assert all(one + other > capacity for one, other in combinations(filled, 2)), "two rows could be one"
+
+
+def test_positions_restart_for_each_conversation_of_a_packed_row(tokenizer: PreTrainedTokenizerBase) -> None:
+    ones = [encoded(CONVERSATIONS[name], tokenizer) for name in ("one turn", "two turns")]
+    sizes = [len(one.ids) for one in ones]
+    batch = build_batch(ones, pad=2, packed_to=sum(sizes))
+    assert batch.ids.tolist() == [[*ones[1].ids, *ones[0].ids]]
+    assert batch.owner.tolist() == [[1] * sizes[1] + [0] * sizes[0]]
+    assert batch.positions is not None
+    assert batch.positions.tolist() == [[*range(sizes[1]), *range(sizes[0])]]
+    assert (batch.labels != IGNORED_LABEL).sum() == sum(sum(one.learned) for one in ones)
+    assert build_batch(ones, pad=2, packed_to=sum(sizes) - 1).ids.shape == (2, max(sizes))

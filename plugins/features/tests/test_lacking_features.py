@@ -1,14 +1,19 @@
 """Gaps of features: planted ones are found, chance finds none, and thresholds come from the reference alone."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.features.measured_texts import LEARNED, RANDOM
+from benchmarks.features.planted_gaps import check_control
+from benchmarks.features.subset_scores import partial_rank_correlation
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from filters.collapse.matched_samples import split_into_words
+from filters.ragged_arrays import RaggedArray, compute_offsets
 from plugins.features.coverage_gaps import select_by_holm
 from plugins.features.lacking_features import (
     choose_examples,
@@ -18,6 +23,7 @@ from plugins.features.lacking_features import (
     find_strongest_documents,
 )
 from plugins.features.pooled_features import PooledFeatures
+from plugins.features.subset_selection import count_covered, cover_greedily, match_random_lengths
 
 LATENTS = 200
 PLANTED = 7
@@ -136,3 +142,51 @@ def test_holm_rejects_what_bonferroni_does_and_more() -> None:
     logs = np.log([0.0011, 0.02, 0.0009, 0.00124])
     assert sorted(select_by_holm(logs, 10).tolist()) == [0, 2, 3]
     assert select_by_holm(np.log([0.002, 0.0011]), 10).size == 0
+
+
+def build_items(rows: list[list[int]]) -> RaggedArray:
+    return RaggedArray(
+        np.array([item for row in rows for item in row]), compute_offsets(np.array(list(map(len, rows))))
+    )
+
+
+def test_the_greedy_subset_covers_at_least_what_theory_says() -> None:
+    """At least 1 - 1/e of what the best subset covers (Nemhauser et al. 1978)."""
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        items = build_items([sorted(set(random.integers(0, 30, 6).tolist())) for _ in range(9)])
+        chosen = cover_greedily(items, 30, 3)
+        best = max(count_covered(items, np.array(places)) for places in combinations(range(9), 3))
+        assert len(set(chosen.tolist())) == 3
+        assert count_covered(items, chosen) >= 0.632 * best
+
+
+def test_random_rows_of_equal_lengths_have_the_lengths() -> None:
+    random = np.random.default_rng(1)
+    lengths = random.integers(5, 60, 500)
+    chosen = np.argsort(-lengths)[:50]
+    matched = match_random_lengths(lengths, chosen[::2], random)
+    assert len(set(matched.tolist())) == 25
+    assert abs(int(lengths[matched].sum()) - int(lengths[chosen[::2]].sum())) <= 25
+
+
+def found(phi: float) -> dict[str, float]:
+    return {"gaps": 1, "phi": phi}
+
+
+def test_a_random_dictionary_that_finds_as_much_fails_the_benchmark() -> None:
+    rows = {name: {LEARNED: found(0.9), RANDOM: found(0.2)} for name in ("brackets", "digits")}
+    check_control(rows)
+    rows = {name: {LEARNED: found(0.9), RANDOM: found(0.6)} for name in rows}
+    with pytest.raises(RuntimeError, match="the random dictionary finds 2 planted gaps, the autoencoder 2"):
+        check_control(rows)
+
+
+def test_coverage_that_only_follows_its_rival_predicts_nothing_given_it() -> None:
+    generator = np.random.default_rng(0)
+    types, noise = generator.normal(size=500), generator.normal(size=(2, 500))
+    outcome = types + 0.3 * noise[0]
+    follows, own = types + 0.3 * noise[1], types + 0.5 * noise[0]
+    table = np.stack([outcome, follows, own, types], axis=1)
+    assert abs(partial_rank_correlation(table, 1, 3)) < 0.1
+    assert partial_rank_correlation(table, 2, 3) > 0.8

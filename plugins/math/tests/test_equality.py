@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.external_truth.math_verify import build_pairs, has_wrong_pass, judge_pairs
+from benchmarks.external_truth.reasoning_gym import compare_checkers, is_sound
 from core.expression import evaluate_expression
 from plugins.math.checks.answer_equality import NumberTolerance, compare_answers
 from tests.agents.checks.rows import check_each
@@ -164,3 +166,18 @@ def test_noise_is_data_and_takes_no_time() -> None:
 def test_hostile_expressions_are_decided_in_time(text: str) -> None:
     compare_answers("symbolic", text, text)
     assert not compare_answers("symbolic", text, f"{text}+1").equal
+
+
+def test_equal_answers_in_all_forms_are_equal_and_near_ones_are_not() -> None:
+    pairs = build_pairs()
+    found = judge_pairs(pairs)
+    assert len(pairs) > 1_000
+    assert not has_wrong_pass(pairs, found)
+    assert all(verdicts == [pair.equal for pair in pairs] for verdicts in found.values())
+
+
+def test_no_wrong_answer_to_a_question_of_reasoning_gym_passes() -> None:
+    answers, found = compare_checkers()
+    assert len(answers) > 1_000
+    assert is_sound(answers, found)
+    assert found["reasoning-gym"].passed, "the control: the scorer alone accepts 0 for a small probability"

@@ -26,6 +26,7 @@ from core.storage.image_files import format_png_url, store_sample_images
 from core.storage.sample_files import read_samples, write_samples
 from flows.clean.run_curation import curate_run
 from flows.data.curated_run import find_sample, read_finished_lines, read_finished_samples
+from plugins.review.agreement import compute_kappa
 from plugins.review.log import locate_reviews, read_reviews
 from plugins.review.review_samples import ReviewSource, index_file, index_run
 from plugins.review.review_server import build_review_application, load_review_page
@@ -349,3 +350,16 @@ def test_no_acknowledged_decision_is_lost_when_the_server_is_killed(tmp_path: Pa
     assert len(acknowledged) >= 30
     assert set(acknowledged) <= kept
     assert pl.read_ndjson(log)["sample"].n_unique() == len(kept), "every line is whole"
+
+
+def test_kappa_has_published_values() -> None:
+    # Cohen (1960), A coefficient of agreement for nominal scales, Educational and Psychological Measurement 20, 37-46, table 1:
+    # proportions of three categories; kappa is .492.
+    shares = [[0.44, 0.05, 0.01], [0.07, 0.20, 0.03], [0.09, 0.05, 0.06]]
+    pairs = [(a, b) for a, row in enumerate(shares) for b, share in enumerate(row) for _ in range(round(share * 200))]
+    kappa = compute_kappa(pairs)
+    assert kappa
+    assert kappa.value == pytest.approx(0.492, abs=5e-4)
+    assert kappa.low < kappa.value < kappa.high
+    assert compute_kappa([]) is None
+    assert compute_kappa([("keep", "keep")] * 9) is None, "one label says nothing about agreement"

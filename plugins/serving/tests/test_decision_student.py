@@ -10,15 +10,24 @@ import numpy as np
 import pytest
 from aiohttp import web
 from onnx import checker
+from scipy.sparse import csr_array
 
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.project_files import PROJECT
 from core.weights.embeddings import load_tokenizer
+from plugins.serving.cascade.logistic import fit_cross_validated, fit_logistic, log_loss
 from plugins.serving.cascade.serving_setup import ServingOptions
 from plugins.serving.decision_students.agreement_bound import AgreementTarget
+from plugins.serving.decision_students.classification_metrics import expected_calibration_error, macro_f1
 from plugins.serving.decision_students.decision_student import read_decision_student
-from plugins.serving.decision_students.ngram_vectors import hash_character_ngrams
+from plugins.serving.decision_students.label_noise import (
+    estimate_accuracy_from_agreement,
+    pairwise_agreement,
+    summarize_votes,
+)
+from plugins.serving.decision_students.linear_head import _fit_weights, find_row_span, fit_linear_head, softmax
+from plugins.serving.decision_students.ngram_vectors import WIDTH, encode_by_ngrams, hash_character_ngrams
 from plugins.serving.decision_students.text_encoders import ENCODERS
 from plugins.serving.decisions.decision_serving import serve_decision_student
 from plugins.serving.decisions.labeled_texts import estimate_label_noise, read_labeled_texts
@@ -376,3 +385,139 @@ def test_probabilities_of_a_file_are_the_targets_and_tell_how_often_two_votes_ag
     assert (noise.agreement, noise.disputed, noise.drawn) == (pytest.approx(0.76), pytest.approx(0.24), True)
     assert "drawn by the teacher's probabilities agree in 76 % of texts" in noise.words
     assert labeled.take([1, 2]).label(question).shares == [{"y": 1.0}, {"y": 1.0}]
+
+
+TEXTS = [
+    "import numpy as np",
+    "import numpy as np ",
+    "IMPORT NUMPY AS NP",
+    "from numpy import array",
+    "Grüße aus Köln",
+    "  ",
+]
+
+
+def test_rows_are_of_norm_1_and_depend_on_their_text_alone() -> None:
+    rows = encode_by_ngrams(TEXTS)
+    assert rows.shape == (6, WIDTH)
+    np.testing.assert_allclose(np.sqrt((rows.toarray() ** 2).sum(axis=1)), [1, 1, 1, 1, 1, 0])
+    for place, text in enumerate(TEXTS):
+        np.testing.assert_array_equal(encode_by_ngrams([text]).toarray()[0], rows.toarray()[place])
+    cosines = (rows @ rows.T).toarray()
+    assert cosines[0, 1] > 0.999
+    assert cosines[0, 2] > 0.999
+    assert cosines[0, 3] > 0.3 > 0.1 > cosines[0, 4]
+    assert encode_by_ngrams([]).shape == (0, WIDTH)
+
+
+def draw_votes(rng: np.random.Generator, truth: np.ndarray, accuracies: list[float], classes: int) -> np.ndarray:  # type: ignore[type-arg]
+    wrong = (truth[:, None] + rng.integers(1, classes, (len(truth), len(accuracies)))) % classes
+    right = rng.random(wrong.shape) < np.array(accuracies)
+    return np.where(right, truth[:, None], wrong)
+
+
+def test_agreement_of_votes_gives_their_accuracy() -> None:
+    rng = np.random.default_rng(9)
+    votes = draw_votes(rng, rng.integers(0, 5, 4000), [0.9] * 3, 5)
+    agreement = pairwise_agreement(votes.tolist())
+    assert agreement is not None
+    assert estimate_accuracy_from_agreement(agreement, 5) == pytest.approx(0.9, abs=0.01)
+    assert estimate_accuracy_from_agreement(0.1, 5) == pytest.approx(0.2)
+
+
+def test_votes_are_summarized() -> None:
+    summary = summarize_votes(["bug", "question", "bug", "bug"])
+    assert summary.majority == "bug"
+    assert summary.shares == {"bug": 0.75, "question": 0.25}
+    assert summary.disagreement == pytest.approx(0.5)  # 3 of 6 pairs differ
+    assert summarize_votes(["a"]).disagreement == 0
+
+
+def test_metrics_on_rows_by_hand() -> None:
+    confidences = np.array([0.95, 0.95, 0.55, 0.55])
+    assert expected_calibration_error(confidences, np.array([True, True, True, False])) == pytest.approx(0.05)
+    # Classes 0 and 1 have F1 of 2/3 and 0.8; class 2 occurs nowhere.
+    truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    assert macro_f1(truth, predicted, 3) == pytest.approx((2 / 3 + 0.8) / 2)
+
+
+ROWS, COLUMNS, CLASSES, PENALTY = 60, 400, 3, 0.1
+
+
+def make_rows(seed: int) -> tuple[csr_array, np.ndarray]:
+    """Sparse rows of norm 1, four of them equal, one empty; classes that depend on a few columns."""
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, CLASSES, ROWS)
+    rows = rng.random((ROWS, COLUMNS)) * (rng.random((ROWS, COLUMNS)) < 0.1)
+    rows[np.arange(ROWS), classes] += 0.8
+    rows[1:4] = rows[0]
+    classes[1:4] = classes[0]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows[4] = 0
+    return csr_array(rows), np.eye(CLASSES)[classes]
+
+
+def test_a_fit_in_the_span_of_the_rows_is_the_fit_to_all_columns() -> None:
+    rows, targets = make_rows(1)
+    others, _ = make_rows(2)
+    fit = fit_linear_head(rows, targets, 7, (PENALTY,))
+    weights, intercepts = _fit_weights(rows, targets, PENALTY)
+    assert np.array(fit.head.weights).shape == (CLASSES, COLUMNS)
+    for some in (rows, others):
+        expected = softmax(some @ weights.T + intercepts, fit.head.temperature)
+        np.testing.assert_allclose(fit.head.predict_probabilities(some), expected, atol=0.01)
+    assert (fit.head.predict_probabilities(rows).argmax(axis=1) == targets.argmax(axis=1)).mean() > 0.9
+    shuffled = targets[np.random.default_rng(3).permutation(ROWS)]
+    missed = fit_linear_head(rows, shuffled, 7, (PENALTY,)).out_of_fold.argmax(axis=1) == shuffled.argmax(axis=1)
+    assert missed.mean() < 0.6 < (fit.out_of_fold.argmax(axis=1) == targets.argmax(axis=1)).mean()
+
+
+def test_a_span_has_no_dimension_for_repeated_and_empty_rows() -> None:
+    rows, _ = make_rows(1)
+    span = find_row_span(rows)
+    assert span is not None
+    assert span.coordinates.shape == (ROWS, ROWS - 4)
+    np.testing.assert_allclose(span.coordinates @ span.coordinates.T, (rows @ rows.T).toarray(), atol=1e-12)
+    np.testing.assert_allclose(span.coordinates @ (span.combinations @ rows.toarray()), rows.toarray(), atol=1e-12)
+    assert find_row_span(csr_array((3, 9))) is None
+
+
+def test_the_classifier_is_at_its_optimum_and_recovers_planted_weights() -> None:
+    rng = np.random.default_rng(6)
+    rows = rng.normal(size=(600, 4)) * [1, 10, 0.1, 0] + [0, 5, 2, 3]
+    logits = 1.5 * rows[:, 0] - 0.1 * (rows[:, 1] - 5) + 0.4
+    classes = rng.random(600) < 1 / (1 + np.exp(-logits))
+    model = fit_logistic(rows, classes, 2.0)
+    standard = (rows - model.means) / model.scales
+    slope = standard.T @ (model.predict_probability(rows) - classes) + 2.0 * np.array(model.weights)
+    assert np.abs(slope).max() < 1e-6, "the derivative of the penalised loss"
+    assert model.weights[0] == pytest.approx(1.5, abs=0.35)
+    assert model.weights[1] == pytest.approx(-1.0, abs=0.3)
+    assert abs(model.weights[2]) < 0.25
+    assert model.weights[3] == 0, "a column that never changes"
+    assert fit_logistic(rows * 100 - 7, classes, 2.0).predict_probability(rows * 100 - 7) == pytest.approx(
+        model.predict_probability(rows), abs=1e-6
+    )
+    assert fit_logistic(rows, ~classes, 2.0).predict_probability(rows) == pytest.approx(
+        1 - model.predict_probability(rows), abs=1e-6
+    )
+
+
+def test_out_of_fold_predictions_of_noise_are_no_better_than_the_base_rate() -> None:
+    rng = np.random.default_rng(7)
+    seen, unseen = [], []
+    for _ in range(12):
+        rows, classes = rng.normal(size=(60, 8)), rng.random(60) < 0.4
+        guess = log_loss(np.full(60, classes.mean()), classes)
+        seen.append(log_loss(fit_logistic(rows, classes, 0.3).predict_probability(rows), classes) - guess)
+        unseen.append(log_loss(fit_cross_validated(rows, classes, 1).probabilities, classes) - guess)
+    assert np.mean(seen) < -0.05, "rows that were fitted to flatter it"
+    assert np.mean(unseen) > -0.01
+
+
+def test_a_single_class_and_separable_classes_have_finite_fits() -> None:
+    rows = np.linspace(-1, 1, 30)[:, None]
+    assert fit_logistic(rows, np.ones(30, bool), 1.0).predict_probability(rows).min() > 0.9
+    split = fit_logistic(rows, rows[:, 0] > 0, 0.3).predict_probability(rows)
+    assert ((split > 0.5) == (rows[:, 0] > 0)).all()
+    assert np.isfinite(split).all()

@@ -1,8 +1,19 @@
 """Curves, areas and thresholds compared with closed forms."""
 
+import math
+
 import numpy as np
 import pytest
 
+from plugins.serving.cascade.confidence_signals import (
+    CONFIDENCE_SIGNALS,
+    FEATURES,
+    AnswerWithLogprobs,
+    answer_similarity,
+    build_feature_row,
+    compute_features,
+)
+from plugins.serving.cascade.question_router import LONGEST_QUESTION, fit_question_router
 from plugins.serving.cascade.routing_curves import (
     EvaluationHalf,
     RoutingOutcomes,
@@ -164,3 +175,73 @@ def test_intervals_cover_the_true_quality() -> None:
         low, high = np.percentile(quality[draw_resamples(100, int(rng.integers(1 << 30)))].mean(axis=1), [2.5, 97.5])
         inside += low <= true <= high
     assert 0.88 <= inside / 200 <= 0.99
+
+
+WORDS = "bees rivers bread chess rain maps owls tea yoga trains stars soup write about why how".split()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_share_of_unrelated_questions_is_about_that_share(seed: int) -> None:
+    """The classifiers of the folds have other means than the router: without a correction, it was none of them or all."""
+    draw = np.random.default_rng(seed)
+    questions = [f"{' '.join(draw.choice(WORDS, 6))} {n}" for n in range(240)]
+    outcomes = RoutingOutcomes(draw.random(240) < 0.3, draw.random(240) < 0.6, np.ones(240))
+    fitted = fit_question_router(questions, outcomes, np.arange(120), seed)
+    assert fitted
+    threshold = np.quantile(fitted.scores[:120], 0.3)
+    assert 0.1 < (fitted.scores[120:] < threshold).mean() < 0.6
+
+
+def test_long_and_broken_questions_are_read_in_part() -> None:
+    questions = [f"{word} {n}" for n in range(10) for word in ("say", "prove")]
+    says = np.array([question.startswith("say") for question in questions])
+    fitted = fit_question_router(questions, RoutingOutcomes(says, ~says, np.ones(20)), np.arange(20), 1)
+    assert fitted
+    text = "say it. " * (LONGEST_QUESTION // 8)
+    whole, longer, broken, replaced = fitted.router.score([text, text + "prove it. " * 100_000, "say \ud800", "say ?"])
+    assert whole == longer
+    assert broken == replaced
+
+
+ONE = AnswerWithLogprobs(
+    "What is 7 and 12?\nSay it.", "It is 19.", [-0.1, -0.5, -0.9], [0.2, 0.4, 0.6], ["It is 19!", "No."]
+)
+
+
+def test_confidence_signals_have_the_values_computed_by_hand() -> None:
+    assert CONFIDENCE_SIGNALS["log_probability"].compute(ONE) == pytest.approx(-0.5)
+    assert CONFIDENCE_SIGNALS["sequence_log_probability"].compute(ONE) == pytest.approx(-1.5)
+    assert CONFIDENCE_SIGNALS["negative_entropy"].compute(ONE) == pytest.approx(-0.4)
+    assert CONFIDENCE_SIGNALS["agreement"].compute(ONE) == pytest.approx(0.5)
+    assert [name for name, signal in CONFIDENCE_SIGNALS.items() if signal.draws] == ["agreement"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "value"),
+    [
+        ("The sun is hot.", "the SUN, is: hot", 1.0),
+        ("a b c", "b c d", 0.5),
+        ("a", "", 0.0),
+        ("", "", 1.0),
+        ("2 + 2 is 4.\n\nAnswer: 4", "Two twos.\nAnswer: 4.", 1.0),
+        ("2 + 2 is 4.\n\nAnswer: 4", "2 + 2 is 4.\n\nAnswer: 5", 0.0),
+        ("Answer: -5", "Answer: 5", 0.0),
+        ("Answer: 50%", "Answer: 50", 0.0),
+        ("Answer: x+1", "Answer: x-1", 0.0),
+        ("Answer: x+1", "Answer: x + 1 .\n", 1.0),
+        ("Answer: 42", "Answer: 42.", 1.0),
+        ("Answer: 42", "Answer: **$42**!", 1.0),
+        ("Answer: Paris", "So:\n\nANSWER:\nparis", 1.0),
+        ("Is the answer: 5 or 6? Answer: 5", "so Answer: 5", 1.0),
+        ("It costs 3.50", "It costs 3.5", 0.5),
+    ],
+)
+def test_answer_similarity_compares_final_answers_or_words(first: str, second: str, value: float) -> None:
+    assert answer_similarity(first, second) == answer_similarity(second, first) == pytest.approx(value)
+
+
+def test_a_feature_row_has_the_signals_then_the_lengths() -> None:
+    assert [round(math.expm1(value)) for value in compute_features(ONE)] == [7, 2, 1, 3]
+    row = build_feature_row(ONE, ["agreement", "log_probability"])
+    assert row.tolist() == [0.5, pytest.approx(-0.5), *compute_features(ONE)]
+    assert len(row) == 2 + len(FEATURES)

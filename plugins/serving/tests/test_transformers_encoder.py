@@ -8,7 +8,9 @@ import pytest
 from transformers import ByT5Tokenizer
 
 from core.errors import UsageError
+from core.weights.embeddings import embed_texts, find_embeddings_problem
 from plugins.serving.decision_students.exported_encoder import read_exported_encoder
+from plugins.serving.decision_students.int8_encoder import build_int8_encoder, encode_by_minilm
 from plugins.serving.decision_students.transformers_encoder import ExportError, encode_by_transformers, export_encoder
 from tests.support.tiny_encoders import save_tiny_encoder
 
@@ -58,3 +60,20 @@ def test_missing_and_damaged_files_are_named_in_a_sentence(tmp_path: Path) -> No
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UsageError, match=r"cannot be used \(.*INVALID_PROTOBUF"):
         read_exported_encoder(tmp_path)
+
+
+ENCODED = [
+    "Where is my parcel?", "The invoice was paid twice.", "A library for linear algebra in Rust", "word " * 400, "  ", "Ω ≠ ø",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(find_embeddings_problem("onnx") is not None, reason="needs the extra `embeddings`")
+def test_vectors_resemble_those_of_the_packaged_encoder() -> None:
+    rounded, plain = encode_by_minilm(ENCODED), embed_texts(ENCODED)
+    cosines = (rounded * plain).sum(axis=1)
+    assert cosines[ENCODED.index("  ")] == 0
+    assert np.delete(cosines, ENCODED.index("  ")).min() > 0.97
+    assert not np.allclose(rounded, plain, atol=1e-3)  # the products are really rounded
+    np.testing.assert_array_equal(encode_by_minilm(ENCODED[::-1])[::-1], rounded)
+    products = [node for node in build_int8_encoder().graph.node if node.op_type == "DynamicQuantizeMatMul"]
+    assert len(products) == 24, "six layers of four products: query, key and value are one"

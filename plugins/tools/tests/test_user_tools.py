@@ -3,12 +3,25 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from agents.checks import Check, Subject
+from benchmarks.external_truth.bfcl import (
+    BfclRow,
+    CategoryResult,
+    convert_row,
+    find_fault,
+    list_right_answers,
+    list_wrong_answers,
+    measure_category,
+    table,
+)
+from core.errors import UsageError
 from core.sample import Seed
+from flows.data.student_files import load_student_plan
 from plugins.tools.checks.conversation_checks import ConversationTurn
 from plugins.tools.checks.tool_schema import tool_schema_check
 from plugins.tools.checks.user_tool_checks import (
@@ -19,6 +32,7 @@ from plugins.tools.checks.user_tool_checks import (
 )
 from plugins.tools.families.user_tools import ToolTranscript, UserToolsFamily
 from plugins.tools.simulation.conversation_plan import PlannedCall
+from tests.flows.data.test_foreign_runs import run_with_checks
 
 CHECKS: Mapping[str, Check] = {
     "schema": tool_schema_check,
@@ -161,3 +175,52 @@ def test_today_is_given_by_the_description_of_a_called_tool(reply: str, called: 
     call = PlannedCall(called, {"amount": 5})
     turn = ConversationTurn("What is 5 EUR in GBP?", (((call, {"amount": 4.25, "currency": "GBP"}),),), reply)
     assert (find_reply_fault([], turn, descriptions) is None) == right
+
+
+ROWS = [convert_row(json.loads(line)) for line in Path(__file__).with_name("bfcl_rows.jsonl").read_text().splitlines()]
+CONTRADICTORY = {
+    "simple_python_149", "simple_python_307", "simple_python_358", "multiple_76", "parallel_152", "parallel_multiple_12",
+    "parallel_multiple_143", "parallel_multiple_173",
+}  # fmt: skip
+"""Rows in which a possible answer of BFCL breaks BFCL's own schema."""
+
+
+@pytest.fixture(scope="module")
+def result() -> CategoryResult:
+    return measure_category("fixtures", ROWS)
+
+
+def test_right_answers_pass_and_wrong_ones_fail(result: CategoryResult) -> None:
+    assert (len(ROWS), result.refused, result.passed) == (20, [], [])
+    assert {row for row, _ in result.contradictory} == CONTRADICTORY
+    assert result.right > 60
+    assert set(result.wrong) == {
+        "unknown function", "unknown argument", "missing argument", "wrong type", "outside the enum", "wrong type of an item",
+    }  # fmt: skip
+    assert "| fixtures | 20 |" in table([result])
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.id for row in ROWS])
+def test_each_planted_fault_is_the_only_difference(row: BfclRow) -> None:
+    """A wrong answer that failed for another reason would prove nothing."""
+    good = [calls for calls in list_right_answers(row) if find_fault(row, calls) is None]
+    for wrong in list_wrong_answers(row):
+        assert find_fault(row, wrong.calls), wrong
+        assert sum(repr(one) != repr(other) for one, other in zip(good[0], wrong.calls, strict=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "act"),
+    [
+        ({"module": "tools.py"}, r"run the file .*tools.py \(tools.0.module\)"),
+        ({"command": ["python", "server.py"]}, r"start python server.py \(tools.0.command\)"),
+        ({"url": "http://example.org/mcp"}, r"send texts to http://example.org/mcp \(tools.0.url\)"),
+    ],
+)
+def test_the_tools_of_a_strangers_run_are_not_started(source: dict[str, Any], act: str, tmp_path: Path) -> None:
+    run, _ = run_with_checks(tmp_path / "stranger")
+    recipe = json.loads(run.recipe_file.read_text())
+    recipe["recipe"] |= {"verifiers": [], "family": "tool_calls", "task": {}, "tools": [source]}
+    run.recipe_file.write_text(json.dumps(recipe))
+    with pytest.raises(UsageError, match=act):
+        load_student_plan(run.student, run, tmp_path / "mine")

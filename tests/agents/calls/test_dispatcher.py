@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import pickle
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
@@ -198,3 +200,31 @@ def test_open_samples_are_cut_off_soon_after_the_user_stops_the_run(tmp_path: Pa
     assert run_virtually(run()) == 4, "a call that was cut off counts as paid"
     assert made == []
     assert (tmp_path / "calls.jsonl").read_text() == "", "it is asked again when the run is resumed"
+
+
+BEES = TeacherReply(text="x", finished=True, usage=TokenUsage(calls=1, prompt_tokens=1, completion_tokens=1))
+
+
+class Touch:
+    """A malicious cache entry: unpickled, it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_cache_folder_is_unpickled(tmp_path: Path) -> None:
+    with open_reply_cache(CacheConfig(), tmp_path / "cache") as answers:
+        answers.put("request", BEES)
+        assert answers.get("request") == BEES
+    mark = tmp_path / "mark"
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
+        database.execute("UPDATE Cache SET mode = 4, filename = NULL, value = ?", (pickle.dumps(Touch(mark)),))
+    database.close()
+    with open_reply_cache(CacheConfig(), tmp_path / "cache") as answers:
+        assert answers.get("request") is None
+        assert not mark.exists()
+        answers.put("request", BEES)
+        assert answers.get("request") == BEES

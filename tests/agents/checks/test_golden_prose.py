@@ -1,7 +1,14 @@
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from agents.checks.text.prose_faults import word_bases
+from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault, word_bases
+from agents.checks.text.second_reader import is_paraphrase, is_same_reading, meaning_similarity
 from agents.families.constrained_instructions import on_topic_check, sound_prose_check
+from core.expression import evaluate_expression
 from core.sample import Candidate, Message, Seed
 from tests.agents.checks.rows import Case, Subject, check_each, findings_of, nobody, rows_of, subject_of
 
@@ -72,3 +79,84 @@ def test_answers_read_as_prose_or_not(case: Case) -> None:
 def test_a_word_has_the_bases_that_its_spelling_allows(word: str, base: str, no_base: str) -> None:
     assert base in word_bases(word)
     assert no_base not in word_bases(word)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2 + 3 * 4", 14), ("(2 + 3) * 4", 20), ("1 / 3", Fraction(1, 3)), ("-2 - -3", 1), ("0.1 + 0.2", Fraction(3, 10))],
+)
+def test_expressions_are_evaluated_exactly(text: str, value: Fraction) -> None:
+    assert evaluate_expression(text) == value
+
+
+@pytest.mark.parametrize(
+    ("answer", "topic", "on"),
+    [
+        ("Bees make honey.", "honey bees", True),
+        ("A bus ride is slow.", "bus rides", True),
+        ("He was running late.", "running races", True),
+        ("The sun is a star.", "planets", False),
+        ("It can be the most.", "the sun", False),
+    ],
+)
+def test_an_answer_speaks_of_its_topic(answer: str, topic: str, on: bool) -> None:
+    assert (find_topic_fault(answer, topic) is None) == on
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("Bees live in a hive. They store honey for the winter.", None),
+        ("Why do bees dance? They tell where flowers are!", None),
+        ("Bees live in a", "not finished"),
+        ("Bees are good and good.", "twice in a row"),
+        ("Bees can fly to a flower. They can fly to a flower.", "repeats"),
+        ("Honey is sweet. Sweet food is sweet.", "3 times"),
+        ("A bee is a bee.", "twice in one sentence"),
+        ("A hive of bees is a hive.", "says 'hiv' twice in one sentence"),
+        ("Worms turn old leaves and peels into food for bees.", "copies"),
+        ("...", "no words"),
+    ],
+)
+def test_repetitive_prose_is_a_fault(answer: str, fault: str | None) -> None:
+    found = find_prose_fault(
+        answer, "bees", ["Compost is rich because worms turn old leaves and peels into food for plants."]
+    )
+    assert (found is None) if fault is None else (found is not None and fault in found)
+
+
+GOLDEN = Path(__file__).with_name("golden")
+READINGS = [json.loads(line) for line in (GOLDEN / "reading_pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+SIMILARITY = 0.6
+
+
+def accepts(pair: dict[str, Any], kind: str, similarity: float | None) -> bool:
+    answer, other, question = pair["answer"], pair[kind], pair["question"]
+    if is_same_reading(answer, other, question, 0.5):
+        return True
+    near = similarity is not None and is_paraphrase(answer, other, question, "")
+    return near and similarity is not None and meaning_similarity(answer, other, question) >= similarity
+
+
+@pytest.mark.parametrize(("similarity", "fair", "wrong"), [(None, 20, 1), (SIMILARITY, 43, 1)])
+def test_meaning_accepts_more_fair_paraphrases_and_no_more_wrong_answers(
+    similarity: float | None, fair: int, wrong: int
+) -> None:
+    held_out = [pair for pair in READINGS if pair["held_out"]]
+    assert len(held_out) == 56
+    accepted = [sum(accepts(pair, kind, similarity) for pair in held_out) for kind in ("fair", "wrong")]
+    assert accepted == [fair, wrong]
+
+
+@pytest.mark.parametrize(
+    ("answer", "other"),
+    [
+        ("In the museum at Portsorra, next to the chain", "In the Portsorra museum, beside her chain."),
+        ("They either swarm or stop collecting", "They swarm, or else they stop collecting."),
+    ],
+)
+def test_recorded_paraphrases_are_the_same_answer(answer: str, other: str) -> None:
+    pair = {"answer": answer, "fair": other, "question": "What happens, and where is it?"}
+    assert accepts(pair, "fair", SIMILARITY)
+    for changed in (answer.replace("museum", "station").replace("swarm", "sleep"), f"Not {other}"):
+        assert not accepts({**pair, "fair": changed}, "fair", SIMILARITY)

@@ -1,10 +1,12 @@
 from random import Random
+from typing import Any
 
 import pytest
 
+from agents.families.constrained_instructions import constraints_check
 from agents.families.constraint_drawing import TextConstraint, are_contradictory, draw_constraints
 from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic
-from tests.agents.checks.rows import check_each
+from tests.agents.checks.rows import Case, check_each, findings_of, rows_of, subject_of
 
 ROWS = [
     ("max_words", {"n": 3}, "One two three.", "One two three four."),
@@ -112,3 +114,17 @@ def test_weights_decide_what_is_drawn() -> None:
 def test_sentences_are_read_in_time_linear_in_the_text(kind: str, text: str) -> None:
     """200,000 characters took many minutes while each mark read the sentence again from its beginning."""
     TextConstraint(kind=kind, params={"n": 2}, text="").fault(text * (200_000 // len(text)))
+
+
+GOLDEN = rows_of("constraints")
+
+
+def turns_of(case: Case) -> list[list[dict[str, Any]]]:
+    return case.get("turns") or [[{"kind": case["kind"], "params": case["params"], "text": case["rule"]}]]
+
+
+@check_each(GOLDEN)
+def test_a_rule_is_kept_or_broken(case: Case) -> None:
+    answers = case.get("answers") or [case["answer"]]
+    found = findings_of(constraints_check, subject_of({"constraints": turns_of(case)}, answers))
+    assert all(finding.passed for finding in found) == case["passes"], found

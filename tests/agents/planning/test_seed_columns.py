@@ -199,3 +199,21 @@ def test_a_column_that_cannot_be_used_is_reported_before_the_run(
     recipe = small(folder, f'{{{BEES}, "fact": "five eyes"}}', line, prompt="{{instruction}} {{fact}}")
     with pytest.raises(UsageError, match=problem):
         RunSeeds(load_recipe_plan(str(recipe), settings), "0" * 16).check()
+
+
+TOPIC = {"topic": "bees", "words": ["bee", "hive"]}
+
+
+def seeds_in(folder: Path, *lines: str) -> RunSeeds:
+    recipe = folder / "recipe.toml"
+    recipe.write_text('name = "mine"\n[seeds]\npath = "seeds.jsonl"\n[teachers.main]\nmodel = "fake/writer"\n')
+    (folder / "seeds.jsonl").write_text("".join(line + "\n" for line in lines))
+    return RunSeeds(load_recipe_plan(str(recipe)), "0" * 16)
+
+
+def test_half_a_surrogate_pair_in_a_seed_is_named_with_its_line(tmp_path: Path) -> None:
+    broken = json.dumps({**TOPIC, "category": "\ud800"})
+    with pytest.raises(UsageError, match=r"seeds\.jsonl:2: has half a surrogate pair .* take it out"):
+        seeds_in(tmp_path, json.dumps(TOPIC), broken)
+    whole = seeds_in(tmp_path, json.dumps({**TOPIC, "category": "🐝"}))
+    assert whole.rows[0]["category"] == "🐝"

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from core.config.student_starts import find_start_fault
 from core.config.students import StudentConfig
@@ -68,3 +69,38 @@ def test_a_folder_without_a_configuration_is_no_start(text: str, tmp_path: Path)
     (tmp_path / "config.json").write_text(text)
     assert find_start_fault(StudentConfig(start=str(tmp_path))) == "has a config.json that is no JSON object"
     assert find_start_fault(StudentConfig(start=str(tmp_path / "elsewhere"))) is None
+
+
+HYBRID_STUDENT = {"start": "random", "architecture": "hybrid"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"architecture": "hybrid"}, "start = 'layers' has an architecture already"),
+        ({**HYBRID_STUDENT, "start": "width"}, "start = 'width' has an architecture already"),
+        ({**HYBRID_STUDENT, "start": "some/model"}, "start = 'some/model' has an architecture already"),
+        ({**HYBRID_STUDENT, "layers": 3}, "layers = 3: only every 4th layer"),
+        ({**HYBRID_STUDENT, "packing": True}, "packing: the memories of"),
+        ({**HYBRID_STUDENT, "lora": {}}, "lora: the weights of start = 'random' are untrained"),
+        ({**HYBRID_STUDENT, "sparsity": {"share": 0.5}}, "sparsity: the weights of start = 'random' are untrained"),
+        ({**HYBRID_STUDENT, "replay": {}}, "replay: the weights of start = 'random' are untrained"),
+        ({**HYBRID_STUDENT, "start_kl": 0.1}, "start_kl: the weights of start = 'random' are untrained"),
+        ({**HYBRID_STUDENT, "average": 0.5}, "average: the weights of start = 'random' are untrained"),
+        ({**HYBRID_STUDENT, "mtp": {"depth": 2}}, "depth = 2: llama.cpp drafts with one layer; use depth = 1"),
+        ({**HYBRID_STUDENT, "mtp": {"weight": 0}}, "Input should be greater than 0"),
+        (
+            {**HYBRID_STUDENT, "mtp": {}, "objective": "forward_kl", "distillation": {"lmbda": 1}},
+            "mtp: its layer learns from the data's answers, and distillation.lmbda = 1 uses none",
+        ),
+        ({**HYBRID_STUDENT, "weights": "ternary", "hidden_size": 256}, "a BitNet is no hybrid"),
+        ({**HYBRID_STUDENT, "attention": {}, "max_tokens": 512}, "sliding windows need a Llama"),
+        ({"start": "random", "mtp": {}}, "mtp: llama.cpp drafts with such a layer of architecture = "),
+        ({**HYBRID_STUDENT, "architecture": "mamba"}, "Input should be 'llama' or 'hybrid'"),
+    ],
+)
+def test_what_a_hybrid_cannot_have_is_one_sentence(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        StudentConfig(**settings)
+    [error] = caught.value.errors()
+    assert words in error["msg"]

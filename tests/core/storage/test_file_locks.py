@@ -3,16 +3,20 @@
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from agents.calls.call_ledger import CallLedger
-from core.errors import StoreError, UsageError
+from core.errors import RunExists, RunInUse, StillhouseError, StoreError, UsageError
+from core.runs.run_dir import RunDir, open_run
 from core.storage.bounded_reading import check_plain_folder, empty_folder
 from core.storage.file_locks import hold_lock, is_held, lock_file
 from core.storage.line_log import append_json_line
+from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 
 Use = Callable[[Path], object]
 
@@ -129,3 +133,24 @@ def test_a_link_that_replaces_a_folder_while_it_is_emptied_empties_no_other(tmp_
         (folder / name).touch()
     empty_folder(folder, keep=("lock",))
     assert [file.name for file in folder.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_of_commands_that_start_one_run_at_once_one_makes_it(attempt: int, tmp_path: Path) -> None:
+    plan, barrier = load_recipe_plan("smoke"), Barrier(8)
+    sources = hash_recipe_sources(plan)
+
+    def start(_: int) -> RunDir | StillhouseError:
+        barrier.wait()
+        try:
+            return open_run(tmp_path, plan.recipe, sources, folder=plan.folder, resume=False)
+        except StillhouseError as error:
+            return error
+
+    with ThreadPoolExecutor(8) as threads:
+        ended = list(threads.map(start, range(8)))
+    made = [one for one in ended if isinstance(one, RunDir)]
+    assert len(made) == 1
+    assert {type(one) for one in ended} - {RunDir} <= {RunExists, RunInUse}, ended
+    assert made[0].read_recipe() == plan.recipe
+    assert made[0].read_manifest().run == made[0].name

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import errors
 
 from core.hub_reference import HubReference, parse_hub_reference
 from core.project_files import PROJECT
+from core.storage.hub_errors import HubPlace, find_hub_fault
 from tests.support.local_hub import LocalHub, serve_local_hub
 from tests.support.waiting import wait_until
 
@@ -181,3 +183,26 @@ def test_a_commit_or_a_list_that_is_none_is_one_sentence(hub: LocalHub, tmp_path
     assert isinstance(message, str)
     assert message.startswith(f"local/hf:o/page: o/page cannot be downloaded from {hub.url}: ")
     assert "\n" not in message
+
+
+PLACE = HubPlace("https://hub.example", "o/r", "repository", "v9", "x.gguf")
+
+
+def cause(error: Exception, reason: Exception) -> Exception:
+    error.__cause__ = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "temporary"),
+    [
+        (errors.OfflineModeIsEnabled("x"), "offline", True),
+        (errors.HFValidationError("x"), "no_name", False),
+        (errors.EntryNotFoundError("x"), "no_file", False),
+        (cause(errors.LocalEntryNotFoundError("x"), errors.OfflineModeIsEnabled("x")), "unreachable", True),
+    ],
+)
+def test_an_error_is_of_one_kind(error: Exception, kind: str, temporary: bool) -> None:
+    fault = find_hub_fault(error, PLACE)
+    assert fault is not None
+    assert (fault.kind, fault.is_temporary) == (kind, temporary)

@@ -1,10 +1,13 @@
 """The chain of filters, and those that judge one document by itself."""
 
+from importlib.metadata import metadata
+
 import pytest
 from pydantic import TypeAdapter
 
 from core.config.filters import (
     DEFAULT_FILTERS,
+    FILTER_TABLES,
     ExactFilter,
     FilterConfig,
     LengthFilter,
@@ -16,6 +19,7 @@ from core.config.filters import (
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters, apply_row_filters
+from filters.chain.registry import FILTERS
 from filters.rules.refusal import find_refusal_opener
 from filters.text_normalization import normalize_words
 
@@ -245,3 +249,13 @@ def test_repetition_is_measured_within_a_turn() -> None:
     assert repetitive(f"{SENTENCE} {OTHER} {SENTENCE}")
     assert not repetitive(SENTENCE, f"{SENTENCE} {OTHER}", SENTENCE)
     assert repetitive(OTHER, f"{SENTENCE} {SENTENCE} {OTHER}", OTHER), "the turn with the most counts"
+
+
+def test_every_filter_of_a_recipe_has_one_entry() -> None:
+    assert set(FILTERS) == set(FILTER_TABLES)
+
+
+def test_extras_of_filters_exist() -> None:
+    extras = metadata("stillhouse").get_all("Provides-Extra") or []
+    assert {entry.extra for entry in FILTERS.values() if entry.extra} <= set(extras)
+    assert all(bool(entry.extra) == bool(entry.modules) for entry in FILTERS.values())

@@ -5,12 +5,15 @@ import shlex
 import signal
 import subprocess
 import sys
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.project_files import PROJECT
 from flows.prefect_server.local_server import stop_local_server
+from flows.terminal.console import CommandSession
 
 MODULE = ("-m", "stillhouse")
 SCRIPT = ("-c", "import sys; sys.argv[0] = 'stillhouse'; from flows.cli import main; sys.exit(main())")
@@ -71,3 +74,32 @@ def test_ctrl_c_at_the_first_line_of_progress_names_the_command_that_resumes(tmp
     stop_local_server(tmp_path / "prefect")
     assert "Traceback" not in err
     assert err.splitlines()[-1] == f"next: stillhouse run smoke {shlex.join(options)} --resume"
+
+
+class InterruptedFile(FileIO):
+    """Ctrl-C is pressed while the first line is written."""
+
+    pressed = False
+
+    def write(self, line: Any) -> int:
+        if not self.pressed:
+            self.pressed = True
+            signal.raise_signal(signal.SIGINT)
+        return super().write(line)
+
+
+def test_a_signal_in_the_middle_of_a_line_stops_the_command_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, file = CommandSession(), tmp_path / "errors"
+    with (
+        TextIOWrapper(BufferedWriter(InterruptedFile(file, "w")), encoding="utf-8") as errors,
+        monkeypatch.context() as m,
+    ):
+        m.setattr(sys, "stderr", errors)
+        with session.handle_interrupts():
+            session.show_progress(lambda: "produce: 1/24 samples")
+    assert session.stop.is_set()
+    stopping, line = file.read_text().splitlines()
+    assert stopping.startswith("stopping: work in flight gets a few seconds")
+    assert line == "produce: 1/24 samples"

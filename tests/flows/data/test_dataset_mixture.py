@@ -1,11 +1,14 @@
 """Mixtures on random lineages: sides and minimum shares are kept under every policy."""
 
+import ast
 from collections import Counter
 from pathlib import Path
 from random import Random
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.config.recipe import LineageConfig, Recipe
 from core.errors import UsageError
@@ -18,6 +21,7 @@ from flows.data.dataset_mixture import (
     read_real_rows,
     split_own_rows,
 )
+from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
 from tests.agents.checks.rows import check_each
 from tests.support.lineages import write_rows
 
@@ -119,3 +123,55 @@ def test_unusable_real_rows_are_reported(rows: list[object], sentence: str, tmp_
 def test_lineage_keys_that_depend_on_each_other(table: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         LineageConfig.model_validate(table)
+
+
+PARAGRAPHS = "\n\n".join(" ".join(f"Sentence {i}.{k} has six words." for k in range(9)) for i in range(6))
+
+
+def test_passages_are_whole_sentences_and_do_not_cross_a_full_paragraph() -> None:
+    passages = list(split_into_passages(PARAGRAPHS, 20))
+    assert all(10 <= count_passage_words(passage) <= 20 and passage.endswith("words.") for passage in passages)
+    assert " ".join(passages) == " ".join(PARAGRAPHS.split())
+    whole = list(split_into_passages(PARAGRAPHS, 60))
+    assert whole == [" ".join(paragraph.split()) for paragraph in PARAGRAPHS.split("\n\n")]
+
+
+@given(st.text(alphabet=st.sampled_from("ab .!\n。漢字"), max_size=400), st.integers(1, 9))
+def test_no_text_is_lost_and_no_passage_is_too_long(text: str, most: int) -> None:
+    passages = list(split_into_passages(text, most))
+    assert "".join("".join(passages).split()) == "".join(text.split())
+    assert all(count_passage_words(passage) <= most for passage in passages)
+
+
+CODE = '''
+import sys
+
+@decorated(
+    1
+)
+async def first(a):
+    """Docstring.\f"""
+    def inner():
+        return 1
+    return inner
+
+class Outer:
+    class Inner:
+        def second(self):
+            text = """
+not indented
+"""
+            return text
+
+if sys.argv:
+    def third(): return 3
+'''
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_functions_and_methods_are_whole_programs(end: str) -> None:
+    functions = split_into_functions(CODE.replace("\n", end))
+    names = [node.name for code in functions for node in ast.parse(code).body if hasattr(node, "name")]
+    assert names == ["first", "second", "third"]
+    assert functions[0].startswith("@decorated(")
+    assert functions[1].startswith("def second")

@@ -1,11 +1,19 @@
+import socket
+from pathlib import Path
+
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from students.chat_encoding import EncodedConversation
+from core.config.students import StudentConfig
+from core.errors import UsageError
+from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
+from students.init.layer_pruning import find_removal_order
+from students.init.start_model import REMOVAL_ORDER, TEACHER_LAYERS, load_start_model, select_best_layers
 from students.init.width_pruning import KeptParts, choose_most_active, narrow_model
-from students.predictions import compute_held_out_loss, predict_tokens
-from students.token_batches import build_batch
+from students.predictions import compute_held_out_loss, compute_token_loss, predict_tokens
+from students.token_batches import TokenBatch, build_batch
 from tests.students.conftest import opinionated, tiny_llama
 
 
@@ -77,3 +85,74 @@ def test_a_narrowed_model_starts_better_than_a_random_one(
     narrow = narrow_model(model, choose_most_active(model, batch, 48))
     random = LlamaForCausalLM(narrow.config)
     assert compute_held_out_loss(narrow, encoded, 0) < compute_held_out_loss(random, encoded, 0) - 0.5
+
+
+@pytest.fixture
+def batch(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> TokenBatch:
+    encoded = [encode_conversation(one, tokenizer, 64) for one in talk]
+    return build_batch([one for one in encoded if isinstance(one, EncodedConversation)], pad=0)
+
+
+@pytest.fixture
+def five_layers(tokenizer: PreTrainedTokenizerBase, batch: TokenBatch) -> LlamaForCausalLM:
+    """Trained a little, so that every layer has its part, but for layer 3, which only passes on what it is given."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=5,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )
+    for part in (model.model.layers[3].self_attn.o_proj, model.model.layers[3].mlp.down_proj):
+        torch.nn.init.zeros_(part.weight).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        compute_token_loss(model, batch).mean.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def test_a_layer_without_effect_is_removed_first_at_no_cost(five_layers: LlamaForCausalLM, batch: TokenBatch) -> None:
+    whole = compute_token_loss(five_layers, batch).mean.item()
+    first, second, _ = find_removal_order(five_layers, batch)
+    assert first.layer == 3
+    assert first.loss == pytest.approx(whole, abs=0.01)
+    assert second.loss > first.loss
+
+
+def test_first_and_last_layer_stay_and_the_model_is_restored(five_layers: LlamaForCausalLM, batch: TokenBatch) -> None:
+    before = compute_token_loss(five_layers, batch).mean.item()
+    assert sorted(removal.layer for removal in find_removal_order(five_layers, batch)) == [1, 2, 3]
+    assert five_layers.config.num_hidden_layers == 5
+    assert compute_token_loss(five_layers, batch).mean.item() == before
+
+
+def test_each_layer_is_removed_once_and_the_first_stays() -> None:
+    assert sorted([0, *REMOVAL_ORDER]) == list(range(TEACHER_LAYERS))
+    for count in range(1, TEACHER_LAYERS + 1):
+        layers = select_best_layers(count)
+        assert layers == sorted(set(layers))
+        assert (len(layers), layers[0]) == (count, 0)
+
+
+@pytest.mark.parametrize(("answers", "why"), [(False, "cannot be reached"), (True, "does not answer within 0.2 s")])
+def test_an_unreachable_hub_is_named_within_seconds(
+    answers: bool, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`answers`: it takes the connection and is silent from then on. The hub's own client would try for over a minute."""
+    with socket.socket() as hub:
+        hub.bind(("127.0.0.1", 0))
+        if answers:
+            hub.listen()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.2")
+        with pytest.raises(
+            UsageError, match=rf"'some/model' is neither a folder .* {why} .*name the folder .*HF_HUB_OFFLINE=1"
+        ):
+            load_start_model(StudentConfig(start="some/model"))

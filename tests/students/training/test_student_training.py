@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -448,3 +449,33 @@ def test_the_best_weights_survive_an_interruption(
     again = train_student(talk, adjusted, tmp_path / "student", seed=7, progress=quiet, held_out=held_out)
     assert_same_student(tmp_path / "student", tmp_path / "undisturbed")
     assert again.best_step == record.best_step
+
+
+def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by name, as TensorBoard shows them."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_every_line_of_the_log(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
+    config = config.model_copy(update={"track": ("tensorboard",), "epochs": 2})
+    train_student(talk, config, tmp_path / "student", seed=7, progress=quiet)
+    lines = [json.loads(line) for line in (tmp_path / "student" / "training_log.jsonl").read_text().splitlines()]
+    found = read_scalars(tmp_path / "student.tensorboard")
+    for name in ("loss", "lr", "tokens", "held_out"):
+        expected = [(line["step"], line[name]) for line in lines if name in line]
+        assert [step for step, _ in found[name]] == [step for step, _ in expected]
+        assert [value for _, value in found[name]] == pytest.approx([value for _, value in expected])
+    unheard = config.model_copy(update={"track": ()})
+    train_student(talk, unheard, tmp_path / "student", seed=7, progress=lambda line: lines.append(line))
+    assert "is trained already" in lines[-1], "who hears of a training is no part of it"
+
+
+def test_a_tracker_that_is_not_installed_is_refused_at_once(
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("students.training.experiment_tracking.find_spec", lambda name: None)
+    config = config.model_copy(update={"track": ("wandb",)})
+    with pytest.raises(UsageError, match=r"student.track: wandb is not installed: run `pip install wandb`"):
+        train_student(talk, config, tmp_path / "student", seed=7, progress=quiet)
