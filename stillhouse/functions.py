@@ -97,8 +97,7 @@ def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) 
         RecipeError: with all problems of the recipe.
         ProviderError: if a teacher cannot be reached.
     """
-    from agents.studies.preview import preview_samples
-    from agents.studies.run_estimation import estimate_run
+    from agents.studies.preview import estimate_run, preview_samples
     from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.terminal.console import SESSION
 

@@ -4,7 +4,7 @@ checks judge the answers.
 Knows no graph: one attempt, no repair, no revision, no critic. Stores nothing.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,15 +13,16 @@ from agents.calls.agent_context import LocalAgentContext
 from agents.calls.budget import BudgetExhausted
 from agents.calls.call_spans import trace_call
 from agents.calls.scratch_context import open_scratch_context
+from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.reply_schema import Finding
-from agents.studies.answer_judging import AnswerFault, find_unusable_reply, judge_answer
+from agents.reply_schema import Finding, InvalidReply
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.sample import NOTHING_SPENT, Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
+from core.thinking import find_thinking_tag
 from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
 
 EVALUATED_TEACHER = "examined"
@@ -261,3 +262,35 @@ def _build_question(
         seed=int(text_digest(key, length=7), 16),
         reasoning=config.reasoning,
     )
+
+
+# Judging one answer
+
+
+class AnswerFault(NamedTuple):
+    """Why an answer does not pass."""
+
+    check: str
+    """The check that did not pass, or `cut off`, `no answer` or `contract`."""
+    evidence: str
+
+
+def find_unusable_reply(text: str, cut_off: str | None) -> AnswerFault | None:
+    """Why a reply is no answer to judge; `cut_off` says where it was cut off, if it was and may not be."""
+    if cut_off:
+        return AnswerFault("cut off", cut_off)
+    if not text.strip():
+        return AnswerFault("no answer", "the answer is empty")
+    tag = find_thinking_tag(text)
+    return AnswerFault("contract", f"the answer contains {tag}") if tag else None
+
+
+async def judge_answer(find: Callable[[], Awaitable[Sequence[Finding]]]) -> AnswerFault | None:
+    """Why an answer with the findings of `find`, which may raise InvalidReply or CheckBroken, does not pass; None if it does."""
+    try:
+        findings = await find()
+    except InvalidReply as fault:
+        return AnswerFault("contract", valid_text(str(fault)))
+    except CheckBroken as fault:
+        return AnswerFault(fault.check, valid_text(str(fault)))
+    return next((AnswerFault(one.check, one.evidence) for one in findings if not one.passed), None)

@@ -1,28 +1,33 @@
-"""Preview: a few samples before a run, and a probe of each teacher's abilities. Stores nothing."""
+"""Preview: a few samples before a run, and the totals of the run predicted from them, with 95 % intervals. Stores nothing."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import correlation, fmean, stdev
 from time import monotonic
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from agents.calls.budget import BudgetAccount
 from agents.calls.scratch_context import open_scratch_context
-from agents.planning.run_plan import NO_PROBABILITIES, RunPlan, find_agent_table
+from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.studies.probe_question import DIGITS_WORDS, build_probe_question, matches_probe
-from agents.studies.run_estimation import PreviewedSamples
-from agents.studies.thinking_probe import ThinkingAbility, probe_thinking
 from agents.topologies.sample_production import produce_samples
-from core.config.agents import reasoning_tokens
 from core.config.recipe import BudgetConfig
-from core.config.teachers import StructuredOutput
-from core.errors import ProviderError
-from core.sample import Message, Sample
+from core.config.teachers import OWN_PROVIDERS
+from core.intervals import Z_95, IntervalEstimate, wilson_bound
+from core.runs.records import RunEstimate
+from core.sample import AgentTurn, Sample, SampleStatus, TokenUsage
 from core.stop_signal import RunStopped, UserStop
-from teachers.base import CallFailed, Teacher, TeacherQuestion, UnlimitedAccount
-from teachers.protocols import load_batches
-from teachers.providers import open_teacher
-from teachers.thinking.request_keys import Reasoning
+
+
+class PreviewedSamples(NamedTuple):
+    """A run's first samples, and how long they took."""
+
+    samples: list[Sample]
+    seconds: float
+    """From the start of the first to the end of the last."""
+    call_seconds: Mapping[str, float]
+    """Mean seconds of a call by teacher, without the wait for a slot."""
 
 
 async def preview_samples(
@@ -53,108 +58,212 @@ async def preview_samples(
     return PreviewedSamples([samples[seed.id] for seed in first], seconds, call_seconds)
 
 
-class TeacherAbility(NamedTuple):
-    """A teacher's abilities without thinking, measured by a short question."""
-
-    structured: bool
-    logprobs: bool
-    usage: bool
-    repeats: bool
-    """Whether the same question with the same seed gets the same reply."""
-    thinks: bool
-    """Without being asked to."""
-
-    def describe(self) -> str:
-        parts = {
-            "keeps to a JSON schema": self.structured,
-            "returns token probabilities": self.logprobs,
-            "counts tokens": self.usage,
-            "repeats itself under a seed": self.repeats,
-        }
-        return ", ".join(name if able else f"NOT: {name}" for name, able in parts.items())
+def find_turn_teacher(plan: RunPlan, turn: AgentTurn) -> str:
+    """The name of the teacher that was asked in this turn."""
+    agents, solver = plan.recipe.agents, plan.solver
+    if turn.agent == "solver" and solver:
+        return solver.teacher
+    if turn.agent == "critic" and agents.critic:
+        return agents.critic.teacher
+    return agents.verifier.teacher if turn.agent == "verifier" else agents.generator.teacher
 
 
-async def probe_teachers(plan: RunPlan) -> dict[str, str]:
-    """A description of each teacher's abilities, after a few short questions.
+def estimate_run(plan: RunPlan, preview: PreviewedSamples) -> RunEstimate:
+    """The totals of the plan's run, if its other samples are like the previewed ones. There must be at least one of these."""
+    samples, goal, most = preview.samples, sum(plan.recipe.goals.values()), plan.recipe.samples
+    kept = [sample.state is SampleStatus.kept for sample in samples]
+    reachable = bool(goal and any(kept))
 
-    Raises:
-        ProviderError: with all teachers that do not answer or lack an ability that the recipe needs.
-    """
-    descriptions, faults = {}, []
-    for name, config in plan.recipe.teachers.items():
-        agents = [(where, agent.reasoning) for where, agent in plan.agents.items() if agent.teacher == name]
-        settings = {
-            f"{find_agent_table(where)}.reasoning": reasoning for where, reasoning in agents if reasoning is not None
-        }
-        try:
-            no_retry = config.model_copy(update={"max_retries": 0, "outage_seconds": 0.0})
-            async with open_teacher(no_retry) as teacher:
-                plain: Reasoning | None = "off" if "off" in settings.values() else None
-                question = build_probe_question(config, plan.recipe.seed, plain, may_think=bool(settings))
-                words = [Message(role="user", content=DIGITS_WORDS)]
-                digits = question.model_copy(update={"messages": words, "json_schema": None})
-                ability = await _probe_teacher(teacher, question, digits)
-                most = max(settings.values(), key=reasoning_tokens, default=None)
-                thinking = await probe_thinking(teacher, config, most, plan.recipe.seed) if settings else None
-            if config.batch:
-                await load_batches(no_retry).check(no_retry)
-        except (CallFailed, ProviderError) as error:
-            faults.append(f"teacher {name}: {error}")
-            continue
-        descriptions[name] = f"{config.model} answers: {ability.describe()}"
-        if thinking:
-            descriptions[name] += f", {thinking.describe()}"
-        if config.batch:
-            descriptions[name] += ", has a batch API"
-        lacks = [
-            *_find_lacks(plan, name, ability),
-            *(_find_thinking_lacks(name, settings, thinking) if thinking else ()),
-        ]
-        faults += [f"teacher {name}: {lack}" for lack in lacks]
-    if faults:
-        raise ProviderError("; ".join(faults))
-    return descriptions
+    def predict(value: Callable[[Sample], float]) -> IntervalEstimate:
+        values = [value(sample) for sample in samples]
+        return (predict_sum_until(values, kept, goal, most) if reachable else None) or predict_sum(values, most)
 
-
-def _find_lacks(plan: RunPlan, name: str, ability: TeacherAbility) -> Iterator[str]:
-    """What the recipe needs and the teacher cannot do, without thinking."""
-    recipe, agents = plan.recipe, plan.recipe.agents
-    mode = recipe.teachers[name].structured
-    # An agent that thinks is probed with its thinking.
-    plain = [agent for agent in plan.agents.values() if agent.teacher == name and agent.reasoning in (None, "off")]
-    if plain and not ability.structured:
-        others = " or ".join(f'"{other}"' for other in get_args(StructuredOutput) if other != mode)
-        if ability.thinks and plain[0].reasoning is None:
-            yield "thinks by default, and no tokens are set for it; set reasoning in the tables of its agents"
-        else:
-            yield f'does not keep to a JSON schema with structured = "{mode}"; try {others} (teachers.{name}.structured)'
-    by_confidence = agents.critic is not None and agents.critic.type == "confidence"
-    if by_confidence and name == agents.generator.teacher and not ability.logprobs:
-        yield NO_PROBABILITIES
-    reading = (bound.check.name for bound in plan.checks if bound.check.reads_logprobs(bound.options))
-    if name == agents.verifier.teacher and not ability.logprobs and (check := next(reading, None)):
-        yield f"returns no token probabilities, which the check {check} needs with its options"
-    if not ability.usage and (recipe.budget.tokens is not None or recipe.budget.cost is not None):
-        yield "counts no tokens, so a budget of tokens or cost would count each call at the most it can be"
-
-
-def _find_thinking_lacks(name: str, settings: Mapping[str, Reasoning], thinking: ThinkingAbility) -> Iterator[str]:
-    asking = [where for where, reasoning in settings.items() if reasoning != "off"]
-    if problem := thinking.find_problem(name, " and ".join(asking)):
-        yield problem
-    if not thinking.switches_off and (off := [where for where in settings if where not in asking]):
-        yield f'thinks although {" and ".join(off)} = "off"; remove that, or name another model'
-
-
-async def _probe_teacher(teacher: Teacher, question: TeacherQuestion, digits: TeacherQuestion) -> TeacherAbility:
-    """`digits` has too many possible answers to get one twice by chance."""
-    first, second, third, fourth = [
-        await teacher.reply(asked, 0, UnlimitedAccount()) for asked in (question, question, digits, digits)
-    ]
-    return TeacherAbility(
-        structured=matches_probe(first) and matches_probe(second),
-        logprobs=first.confidence is not None,
-        usage=first.usage.completion_tokens > 0,
-        repeats=third.text == fourth.text,
-        thinks=bool(first.reasoning),
+    calls = _limit(predict(lambda sample: sample.usage.calls), most * plan.max_calls_per_sample())
+    wanted = predict_candidates(kept, goal) if reachable else None
+    candidates = _limit(wanted or IntervalEstimate(value=most, low=most, high=most), most)
+    agents: dict[str, TokenUsage] = {}
+    for turn in (turn for sample in samples for turn in sample.turns):
+        agents[turn.agent] = agents.get(turn.agent, TokenUsage()) + turn.usage
+    unpriced = sorted(name for name in plan.teachers if plan.recipe.teachers[name].prices() is None)
+    currencies = {record.currency for record in plan.prices.values()}
+    estimate = RunEstimate(
+        previewed=len(samples),
+        kept=sum(kept),
+        goal=goal,
+        candidates=candidates,
+        kept_samples=_limit(predict_kept(kept, most), goal or most),
+        calls=calls,
+        tokens=predict(lambda sample: sample.usage.prompt_tokens + sample.usage.completion_tokens),
+        prompt_tokens=predict(lambda sample: sample.usage.prompt_tokens),
+        cached_tokens=predict(lambda sample: sample.usage.cached_tokens),
+        completion_tokens=predict(lambda sample: sample.usage.completion_tokens),
+        reasoning_tokens=predict(lambda sample: sample.usage.reasoning_tokens),
+        cost=None if unpriced else predict(lambda sample: _price_sample(plan, sample)),
+        currency=currencies.pop() if len(currencies) == 1 else None,
+        seconds=_predict_seconds(plan, preview, calls, candidates),
+        agents=agents,
+        notes=[],
     )
+    notes = [*_list_gaps(plan, estimate, unpriced), *_list_exceeded_limits(plan, estimate)]
+    return estimate.model_copy(update={"notes": notes})
+
+
+def _limit(estimate: IntervalEstimate, most: float) -> IntervalEstimate:
+    return IntervalEstimate(value=min(estimate.value, most), low=min(estimate.low, most), high=min(estimate.high, most))
+
+
+def _price_sample(plan: RunPlan, sample: Sample) -> float:
+    cost = 0.0
+    for turn in sample.turns:
+        if prices := plan.recipe.teachers[find_turn_teacher(plan, turn)].prices():
+            cost += prices.cost(turn.usage)
+    return cost
+
+
+def _predict_seconds(
+    plan: RunPlan, preview: PreviewedSamples, calls: IntervalEstimate, candidates: IntervalEstimate
+) -> IntervalEstimate:
+    """Seconds of producing: from the seconds per call with every slot in use, to the throughput of the preview. A teacher on this
+    machine hardly gains from more calls at once, so its estimate is the throughput of the preview.
+    """
+    number, usage = len(preview.samples), dict[str, TokenUsage]()
+    for turn in (turn for sample in preview.samples for turn in sample.turns):
+        name = find_turn_teacher(plan, turn)
+        usage[name] = usage.get(name, TokenUsage()) + turn.usage
+    at_best = at_rate = chain = 0.0
+    for name, used in usage.items():
+        teacher = plan.recipe.teachers[name]
+        busy = used.calls * preview.call_seconds.get(name, 0.0) / number
+        chain += busy
+        at_best = max(at_best, busy / teacher.max_concurrent)
+        at_rate = max(
+            at_rate,
+            60 * used.calls / number / teacher.requests_per_minute if teacher.requests_per_minute else 0.0,
+            60 * (used.prompt_tokens + used.completion_tokens) / number / teacher.tokens_per_minute
+            if teacher.tokens_per_minute
+            else 0.0,
+        )
+    fast, slow = max(at_best, at_rate), max(at_best, at_rate, preview.seconds / number)
+    own = any(plan.recipe.teachers[name].model.partition("/")[0] in OWN_PROVIDERS for name in usage)
+    below, above = (calls.low / calls.value, calls.high / calls.value) if calls.value else (1.0, 1.0)
+    low, value, high = (
+        max(chain, each * candidates.value) for each in (fast * below, slow if own else fast, slow * above)
+    )
+    return IntervalEstimate(value=value, low=min(low, value), high=max(high, value))
+
+
+def _list_gaps(plan: RunPlan, estimate: RunEstimate, unpriced: Sequence[str]) -> list[str]:
+    """What the estimate cannot say or does not include."""
+    recipe, notes = plan.recipe, []
+    if estimate.previewed == 1:
+        notes.append("one sample shows no range: preview more with -n")
+    if estimate.goal and not estimate.kept:
+        notes.append(
+            f"none of {estimate.previewed} previewed samples is kept: the numbers are for all {recipe.samples:,} candidates, and "
+            f"whether {estimate.goal:,} of them are kept is unknown"
+        )
+    elif estimate.goal and recipe.filters:
+        notes.append("filters are not run in a preview: each sample that they drop takes further candidates")
+    if unpriced:
+        notes.append(f"no cost is estimated: the price of {', '.join(unpriced)} is unknown")
+    if any(recipe.teachers[name].batch for name in plan.teachers):
+        notes.append("the time is that without batches, which take up to 24 hours each")
+    if recipe.student and recipe.student.evaluation:
+        asked = recipe.student.evaluation
+        panel = f" and {asked.panel} tasks of the general panel" if asked.panel else ""
+        notes.append(f"not included: {asked.requests} held-out requests{panel} to the teacher at the end")
+    return notes
+
+
+def _list_exceeded_limits(plan: RunPlan, estimate: RunEstimate) -> list[str]:
+    """Which limits of the budget the estimate exceeds, in one sentence."""
+    budget, exceeded = plan.recipe.budget, []
+    minutes = (estimate.seconds.low / 60, estimate.seconds.high / 60)
+    for name, limit, (low, high) in (
+        ("calls", budget.calls, (estimate.calls.low, estimate.calls.high)),
+        ("tokens", budget.tokens, (estimate.tokens.low, estimate.tokens.high)),
+        ("cost", budget.cost, (estimate.cost.low, estimate.cost.high) if estimate.cost else (0.0, 0.0)),
+        ("minutes", budget.minutes, minutes),
+    ):
+        if limit is not None and high > limit:
+            exceeded.append(f"budget.{name} = {limit:g} {'is' if low > limit else 'may be'} too small")
+    return [f"the run may end early: {', '.join(exceeded)}"] if exceeded else []
+
+
+# Prediction
+
+
+def predict_sum(values: Sequence[float], number: float) -> IntervalEstimate:
+    """The sum over `number` new samples like those with `values`.
+
+    Student's prediction interval of a mean, on a logarithmic scale by the delta method, so that it stays positive. One value has
+    no interval: both ends are the estimate.
+    """
+    mean = fmean(values)
+    reach = _relative_reach(values, number)
+    total = mean * number
+    return IntervalEstimate(value=total, low=total * math.exp(-reach), high=total * math.exp(reach))
+
+
+def predict_kept(kept: Sequence[bool], number: int) -> IntervalEstimate:
+    """The kept samples of `number` new ones."""
+    share, low, high = _predict_share(kept, number)
+    return IntervalEstimate(value=number * share, low=number * low, high=number * high)
+
+
+def predict_candidates(kept: Sequence[bool], goal: int) -> IntervalEstimate | None:
+    """The samples that it takes to keep `goal`; None if none of the samples was kept."""
+    if not any(kept):
+        return None
+    wanted = goal * len(kept) / sum(kept)
+    share, low, high = _predict_share(kept, wanted)
+    return IntervalEstimate(value=goal / share, low=goal / high, high=goal / low)
+
+
+def _predict_share(kept: Sequence[bool], number: float) -> tuple[float, float, float]:
+    """The share of kept samples among `number` new ones, with its lower and upper end.
+
+    Wilson's interval (1927) at the number of samples that makes it a prediction: 1 / (1/n + 1/m) for n samples and m new ones,
+    whose own chance counts too.
+    """
+    share = sum(kept) / len(kept)
+    tries = len(kept) * number / (len(kept) + number)
+    return share, wilson_bound(share * tries, tries, -Z_95), wilson_bound(share * tries, tries, Z_95)
+
+
+def predict_sum_until(values: Sequence[float], kept: Sequence[bool], goal: int, most: int) -> IntervalEstimate | None:
+    """The sum over new samples until `goal` of them are kept, and at most `most` samples; None if none of the samples was kept.
+
+    It combines the intervals of the mean and of the share by the method of variance estimates recovery (MOVER; Zou and Donner
+    2008) on a logarithmic scale, with the correlation of value and rejection: rejected samples usually cost more.
+    """
+    candidates = predict_candidates(kept, goal)
+    if candidates is None:
+        return None
+    total = fmean(values) * candidates.value
+    all_samples = predict_sum(values, most)
+    if not total:
+        return all_samples
+    mean = _relative_reach(values, candidates.value)
+    varied = len(set(values)) > 1 and len(set(kept)) > 1
+    r = -correlation(values, [float(one) for one in kept]) if varied else 0.0
+
+    def combine(share: float) -> float:
+        return math.sqrt(max(0.0, mean**2 + share**2 + 2 * r * mean * share))
+
+    low = total * math.exp(-combine(math.log(candidates.value / candidates.low)))
+    high = total * math.exp(combine(math.log(candidates.high / candidates.value)))
+    return IntervalEstimate(
+        value=min(total, all_samples.value), low=min(low, all_samples.low), high=min(high, all_samples.high)
+    )
+
+
+def _relative_reach(values: Sequence[float], number: float) -> float:
+    """Half of the prediction interval of a mean of `number` new values, relative to it."""
+    from scipy.special import stdtrit  # the quantile of Student's distribution
+
+    mean = fmean(values)
+    if len(values) < 2 or not mean:
+        return 0.0
+    error = stdev(values) / mean * math.sqrt(1 / len(values) + 1 / number)
+    return float(stdtrit(len(values) - 1, 0.975)) * error

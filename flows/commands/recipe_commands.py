@@ -138,8 +138,7 @@ def preview_command(
     """
     import asyncio
 
-    from agents.studies.preview import preview_samples
-    from agents.studies.run_estimation import estimate_run
+    from agents.studies.preview import estimate_run, preview_samples
     from core.config.recipe import recipe_digest
     from core.sample import SampleStatus
     from core.stop_signal import RunStopped

@@ -47,7 +47,7 @@ async def inspect_recipe(plan: "RunPlan", *, live: bool) -> RecipeFindings:
     recipe, collapse = plan.recipe, plan.recipe.collapse
     abilities: dict[str, str] = {}
     if live:
-        from agents.studies.preview import probe_teachers
+        from agents.studies.teacher_probe import probe_teachers
 
         abilities = await probe_teachers(plan)
     facts = {}

@@ -20,6 +20,24 @@ def _load_exchange_commands() -> Any:
     return app
 
 
+def _load_answer_scorer() -> Any:
+    from plugins.interop.answer_scoring import load_answer_scorer
+
+    return load_answer_scorer
+
+
+def _load_answer_tasks() -> Any:
+    from plugins.interop.answer_scoring import read_answer_tasks
+
+    return read_answer_tasks
+
+
+def _load_answer_task() -> Any:
+    from plugins.interop.answer_scoring import AnswerTask
+
+    return AnswerTask
+
+
 PLUGIN = Plugin(
     name="interop",
     about="For other programs: tools of the Model Context Protocol, a skill, environments for RL, chat logs",
@@ -29,5 +47,8 @@ PLUGIN = Plugin(
         Part("command", "skill", _load_agent_commands),
         Part("command", "export-env", _load_exchange_commands),
         Part("command", "import", _load_exchange_commands),
+        Part("function", "load_answer_scorer", _load_answer_scorer),
+        Part("function", "read_answer_tasks", _load_answer_tasks),
+        Part("function", "AnswerTask", _load_answer_task),
     ),
 )

@@ -13,7 +13,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.studies.answer_scoring import AnswerTask, ScoringChecks, describe_scoring
 from agents.studies.held_out_evaluation import has_fixed_questions, held_out_seeds, join_requests
 from core.config.agents import VerifierConfig
 from core.errors import UsageError
@@ -26,6 +25,7 @@ from flows.data.run_storage import RunStorage
 from flows.data.stranger_files import is_own_run
 from flows.data.student_files import load_run_plan
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.interop.answer_scoring import AnswerTask, ScoringChecks, describe_scoring
 
 CHECKS_FILE, TASKS_FILE, FILES_FOLDER = "checks.json", "tasks.jsonl", "files"
 """In the package's module: what scores, the tasks of both splits, and the files that checks read."""

@@ -46,7 +46,7 @@ from plugins.interop.tool_results import (
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
-    from agents.studies.run_estimation import PreviewedSamples
+    from agents.studies.preview import PreviewedSamples
     from core.config.filters import FilterConfig
 
 CLOSE_SECONDS = 60.0
@@ -105,7 +105,7 @@ class ServerTools:
 
     def preview(self, recipe: str, settings: Mapping[str, Any], number: int) -> PreviewReport:
         """A few samples with their verdicts, and an estimate of the run. Keeps no sample."""
-        from agents.studies.run_estimation import estimate_run
+        from agents.studies.preview import estimate_run
         from core.config.recipe import recipe_digest
         from flows.data.estimate_files import store_estimate
         from flows.recipes.recipe_catalog import hash_recipe_sources

@@ -8,7 +8,7 @@ import re
 import secrets
 
 from agents.planning.run_plan import RunPlan
-from agents.studies.probe_question import build_probe_question
+from agents.studies.teacher_probe import build_probe_question
 from core.errors import ProviderError
 from core.sample import Message
 from core.storage.image_files import format_png_url

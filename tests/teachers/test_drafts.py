@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from agents.studies.probe_question import COLOURS, PROBE_SCHEMA
+from agents.studies.teacher_probe import COLOURS, PROBE_SCHEMA
 from benchmarks.decoding_speed import post_json
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeError

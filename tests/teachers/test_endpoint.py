@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from agents.calls.reply_cache import open_reply_cache
-from agents.studies.preview import probe_teachers
+from agents.studies.teacher_probe import probe_teachers
 from core.config.recipe import CacheConfig, Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError

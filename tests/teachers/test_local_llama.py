@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from agents.studies.held_out_evaluation import evaluate_held_out, held_out_seeds
-from agents.studies.probe_question import COLOURS, PROBE_SCHEMA
+from agents.studies.teacher_probe import COLOURS, PROBE_SCHEMA
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeError
 from core.openmp import LLAMA_SPINS

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents.studies.thinking_probe import ThinkingAbility, probe_thinking
+from agents.studies.teacher_probe import ThinkingAbility, probe_thinking
 from core.config.teachers import TeacherConfig
 from core.sample import Message
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount

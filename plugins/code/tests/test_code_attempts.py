@@ -9,7 +9,6 @@ import pytest
 
 from agents.checks import Check, Subject
 from agents.sandbox.python_sandbox import sandbox_problem
-from agents.studies.answer_scoring import AnswerScorer, AnswerTask, ScoringChecks
 from core.config.agents import VerifierConfig
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -96,12 +95,17 @@ TESTS_OF_DOUBLE = "assert double(2) == 4\nassert double(0) == 0\nassert double(-
 
 
 def test_an_answer_is_compared_with_what_a_sample_has(tmp_path: Path) -> None:
-    scoring = ScoringChecks(recipe="mine", family="code", verifiers=[VerifierConfig(type="code")], attempt="code")
+    scoring = pytest.importorskip("plugins.interop.answer_scoring", reason="needs the plugin `interop`")
+    checks = scoring.ScoringChecks(
+        recipe="mine", family="code", verifiers=[VerifierConfig(type="code")], attempt="code"
+    )
     asked = Message(role="user", content="Do it.")
     fields = {"solution": "def double(n):\n    return 2 * n\n", "tests": TESTS_OF_DOUBLE}
     seed = Seed(id="a-000000", data={})
-    task = AnswerTask(id=seed.id, seed=seed, messages=[asked], candidate=Candidate(messages=[asked], fields=fields))
-    scorer = AnswerScorer(scoring, tmp_path)
+    task = scoring.AnswerTask(
+        id=seed.id, seed=seed, messages=[asked], candidate=Candidate(messages=[asked], fields=fields)
+    )
+    scorer = scoring.AnswerScorer(checks, tmp_path)
     answers = {
         "Add:\n```python\ndef double(n):\n    return n + n\n```": True,
         "```\ndef double(n):\n    return n * n\n```": False,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.studies.preview import probe_teachers
+from agents.studies.teacher_probe import probe_teachers
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.hosted.tests.support.anthropic_server import AnthropicServer
 from plugins.hosted.tests.support.gemini_server import GeminiServer

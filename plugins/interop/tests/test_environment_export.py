@@ -12,13 +12,19 @@ from typing import Any
 
 import pytest
 
-from agents.studies.answer_scoring import AnswerScore, AnswerScorer, AnswerTask, ScoringChecks
 from core.config.agents import VerifierConfig
 from core.errors import UsageError
 from core.sample import Candidate, Message, Seed
 from flows.data.run_storage import RunStorage
+from plugins.interop.answer_scoring import (
+    AnswerScore,
+    AnswerScorer,
+    AnswerTask,
+    ScoringChecks,
+    load_answer_scorer,
+    read_answer_tasks,
+)
 from plugins.interop.environment_export import export_environment
-from stillhouse.environments import load_answer_scorer, read_answer_tasks
 from tests.flows.data.test_foreign_runs import run_with_checks
 
 SHORT = ["task.kinds={max_words=1}", "task.constraints=[1]", 'verifiers=[{type="constraints"}]']

@@ -10,8 +10,7 @@ import polars as pl
 import pytest
 
 from agents.calls.budget import read_journal
-from agents.studies.preview import preview_samples
-from agents.studies.run_estimation import estimate_run
+from agents.studies.preview import estimate_run, preview_samples
 from core.runs.run_dir import RunDir
 from core.sample import RejectionReason, SampleStatus
 from core.storage.atomic_files import hash_file

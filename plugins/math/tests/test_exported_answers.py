@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+import stillhouse
 from agents.checks import Subject
 from agents.families.extraction import ExtractionFamily, ExtractionOptions, ValuesDraft
-from agents.studies.answer_scoring import AnswerScore
 from core.runs.run_dir import RunDir, open_run
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage
 from core.storage.sample_files import write_samples
@@ -18,7 +18,6 @@ from flows.data.run_storage import RunStorage
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from plugins.math.checks.solution_agreement import agreement_check
 from plugins.math.families.reasoning import ReasoningDraft
-from stillhouse.environments import load_answer_scorer, read_answer_tasks
 
 NOTES = "Ilse Brandt brings 30 bags"
 
@@ -31,11 +30,11 @@ def export(source: str, folder: Path) -> Path:
     return exported.folder / exported.name.replace("-", "_")
 
 
-def score(module: Path, *answers: str) -> list[AnswerScore]:
+def score(module: Path, *answers: str) -> list[Any]:
     """The scores of answers, one to each task."""
-    scorer, tasks = load_answer_scorer(module), read_answer_tasks(module, "train")
+    scorer, tasks = stillhouse.load_answer_scorer(module), stillhouse.read_answer_tasks(module, "train")
 
-    async def judge() -> list[AnswerScore]:
+    async def judge() -> list[Any]:
         return [await scorer.score(task, answer) for task, answer in zip(tasks, answers, strict=True)]
 
     return asyncio.run(judge())

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from agents.planning.run_plan import RunPlan
-from agents.studies.preview import probe_teachers
+from agents.studies.teacher_probe import probe_teachers
 from core.errors import ProviderError, RecipeError
 from core.runs.run_dir import RunDir
 from core.sample import REPAIR_STRIDE, Sample, SampleStatus

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from agents.studies.predicted_totals import (
+from agents.studies.preview import (
     predict_candidates,
     predict_sum,
     predict_sum_until,

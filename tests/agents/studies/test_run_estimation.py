@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from agents.planning.run_plan import RunPlan
-from agents.studies.preview import preview_samples, probe_teachers
-from agents.studies.run_estimation import PreviewedSamples, estimate_run
+from agents.studies.preview import PreviewedSamples, estimate_run, preview_samples
+from agents.studies.teacher_probe import probe_teachers
 from core.intervals import IntervalEstimate
 from core.sample import Sample, SampleStatus, TokenUsage
 from flows.recipes.recipe_catalog import load_recipe_plan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.studies.run_estimation import PreviewedSamples, estimate_run
+from agents.studies.preview import PreviewedSamples, estimate_run
 from core.config.recipe import recipe_digest
 from core.errors import UsageError
 from core.runs.records import RunManifest, summarize_manifest

@@ -1,12 +1,14 @@
-"""The checks of a recipe as a reward: judges any model's plain answer to a request by code alone. Knows no teacher and no run.
+"""The checks of a recipe as a reward: judges any model's plain answer to a request by code alone. Knows no teacher and no
+run. Packages of `stillhouse export-env` import it from `stillhouse`.
 
 Two kinds of requests: those that a seed determines, whose answer must pass the recipe's checks; and those that a generator wrote,
 whose answer a check compares with what it knows of the verified sample.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agents.checks.base import Check, Subject
 from agents.checks.plain_answers import AnswerForm
@@ -15,7 +17,7 @@ from agents.families import find_family, list_families
 from agents.families.base import RecipeFamily
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import Finding, InvalidReply
-from agents.studies.answer_judging import find_unusable_reply, judge_answer
+from agents.studies.held_out_evaluation import find_unusable_reply, judge_answer
 from core.config.agents import VerifierConfig
 from core.errors import RecipeError, UsageError
 from core.sample import Candidate, FrozenModel, Message, Seed
@@ -106,6 +108,22 @@ class AnswerScorer:
         return [
             Finding(check=bound.check.name, passed=passed, evidence="" if passed else "the answer is not the known one")
         ]
+
+
+def load_answer_scorer(folder: Path) -> AnswerScorer:
+    """The checks of an exported package, by the folder of its module. Own checks of the recipe in it are executed.
+
+    Raises:
+        RecipeError: if a check lacks a package or a file here.
+    """
+    return AnswerScorer(ScoringChecks.model_validate_json((folder / "checks.json").read_text(encoding="utf-8")), folder)
+
+
+def read_answer_tasks(folder: Path, split: Literal["train", "eval"]) -> list[AnswerTask]:
+    """The tasks of one split of an exported package."""
+    with (folder / "tasks.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [AnswerTask.model_validate(row["task"]) for row in rows if row["split"] == split]
 
 
 def describe_scoring(plan: RunPlan, *, written: bool) -> ScoringChecks:
