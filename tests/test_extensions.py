@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from core.project_files import PROJECT
-from tests.support.forked import COMMAND_FORKS, FORKS, ForkServer
+from tests.support.forked import FORKS, ForkServer
 from tests.support.installed_plugins import install_plugin
 
 PAGE = (PROJECT / "docs" / "plugins.md").read_text()
@@ -186,52 +186,6 @@ def test_a_run_uses_an_installed_family_check_filter_and_protocol(
     again = run_command(tmp_path, "report", str(recipe_file.parent), code=2).stderr
     assert "unknown filter 'sign_off'" in again
     assert "install the package that has it" in again
-
-
-@pytest.mark.slow
-def test_an_installed_loss_trains_a_student_and_its_options_matter(extras: Path, tmp_path: Path) -> None:
-    def distill(*words: str, code: int = 0) -> str:
-        return run_command(tmp_path, "distill", *words, code=code, path=extras / "site", forks=COMMAND_FORKS).stderr
-
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"Name {n} things."},
-                {"role": "assistant", "content": f"{n} birds."},
-            ]
-        }
-        for n in range(12)
-    ]
-    write_rows(tmp_path, rows)
-    smallest = ('start="random"', "vocabulary=400", "hidden_size=64", "layers=2", "epochs=1", "max_tokens=64")
-    more = [word for setting in smallest for word in ("--set", setting)]
-    [command] = re.findall(r"^stillhouse distill (.+)$", PAGE, re.MULTILINE)
-    logs = {}
-    for gamma in ("0.0", "1.5"):
-        words = command.replace("gamma=1.5", f"gamma={gamma}").replace("--out small", f"--out focal-{gamma}").split()
-        distill(*words, *more)
-        logs[gamma] = read_losses(tmp_path / f"focal-{gamma}")
-    distill("rows.jsonl", "--out", "sft", *more)
-    # A focal loss with gamma 0 is cross-entropy; with a larger one it is smaller.
-    assert logs["0.0"] == pytest.approx(read_losses(tmp_path / "sft"), rel=1e-3)
-    assert all(focal < plain for focal, plain in zip(logs["1.5"], logs["0.0"], strict=True))
-    distill("rows.jsonl", "--out", "mixed", "--set", "objective={sft=0.5,focal=0.5}", *more)
-    for line in map(json.loads, (tmp_path / "mixed" / "training_log.jsonl").read_text().splitlines()):
-        if "focal" in line:
-            assert line["loss"] == pytest.approx(0.5 * line["sft"] + 0.5 * line["focal"], rel=1e-4)
-            break
-    else:
-        pytest.fail("the log has no loss of its own for focal")
-    wrong = ["--set", "objective=focal", "--set", "loss_options.focal.gama=1"]
-    fault = distill("rows.jsonl", "--out", "none", *wrong, code=2)
-    assert "loss_options: focal.gama: unknown key; its options are gamma" in fault
-    unknown = run_command(tmp_path, "distill", "rows.jsonl", "--out", "none", "--set", "objective=focal", code=2).stderr
-    assert "objective: unknown loss 'focal'; known are sft, forward_kl" in unknown
-
-
-def read_losses(student: Path) -> list[float]:
-    lines = (student / "training_log.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
 
 
 FILTER = """from typing import Literal

@@ -1,14 +1,9 @@
 """A model's speed, KV cache and energy on this machine, in llama.cpp; the machine's files by stand-ins of their layout."""
 
-import asyncio
-import threading
 from pathlib import Path
 
 import pytest
 
-from benchmarks.decoding_speed import (
-    measure_decoding_speed,
-)
 from benchmarks.energy_counters import count_joules, find_energy_counters, read_energy
 from tests.support.exported_students import export_student
 
@@ -48,45 +43,3 @@ def test_energy_is_that_of_packages_and_memory_also_when_a_counter_begins_again(
     assert read_energy(counters) is None
     assert count_joules(counters, before, None) is None
     assert find_energy_counters(tmp_path) == [], "a sum without one of the packages would be too small"
-
-
-CELL = 2 * 2 * 32
-"""Values of a token in the cache of `tiny_llama`: keys and values of two layers with one head of 32 dimensions."""
-
-
-@pytest.mark.slow
-def test_a_cache_of_8_bits_takes_half_of_one_of_16_and_energy_is_that_of_decoding(
-    weights: Path, tmp_path: Path
-) -> None:
-    counter = write_zone(tmp_path, "intel-rapl:0", "package-0", 0, 10**9)
-    ended = threading.Event()
-
-    def count() -> None:
-        """A processor that uses 1 J in each hundredth of a second."""
-        used = 0
-        while not ended.wait(0.01):
-            used += 10**6
-            replaced = counter.with_name("next")
-            replaced.write_text(f"{used}\n")
-            replaced.replace(counter)
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
-        for _ in range(20):  # the model may decode between two steps of the counter
-            full = asyncio.run(measure_decoding_speed(weights, powercap=tmp_path))
-            if full.joules is not None:
-                break
-    finally:
-        ended.set()
-        thread.join()
-    half = asyncio.run(measure_decoding_speed(weights, "q8_0", powercap=tmp_path))
-    assert full.cache
-    assert half.cache
-    [[size, cells]] = full.cache.parts
-    assert (cells, full.slot_tokens, full.cache.device) == (1536, 1536, "CPU")
-    assert size == pytest.approx(2 * CELL * 1536, abs=0.006 * 2**20), "two digits of MiB are printed"
-    assert half.cache.total == pytest.approx(34 / 32 * CELL * 1536, abs=0.006 * 2**20), "a scale for 32 values"
-    assert full.joules
-    assert half.joules is None, "the counter stood still"
-    assert 64 < full.position < 1536

@@ -1,6 +1,5 @@
 """A student as the draft of its teacher: acceptance, cost and break-even by hand, and on tiny models."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,7 @@ from benchmarks.draft_results import (
     build_draft_result,
     list_draft_lines,
 )
-from benchmarks.draft_speed import DraftComparison, PairedReply, TimedReply, compare_with_draft, measure_step_seconds
-from core.config.teachers import TeacherConfig
-from core.sample import Message
+from benchmarks.draft_speed import DraftComparison, PairedReply, TimedReply
 from students.output.gguf_export import export_gguf
 from teachers.drafts.draft_counts import DraftCounts
 from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
@@ -83,24 +80,3 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
         folder = tmp_path_factory.mktemp(f"seed-{seed}")
         folders.append(saved(opinionated(tiny_llama(len(tokenizer)), seed), tokenizer, folder))
     return export_gguf(folders[0], "q8_0").path, folders[1], folders[2]
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("students")
-def test_a_draft_is_measured_with_the_teacher_itself_and_with_a_stranger(models: tuple[Path, Path, Path]) -> None:
-    teacher, itself, stranger = models
-    config = TeacherConfig(model=f"local/{teacher}", threads=1)
-    asked = [[Message(role="user", content=f"Write about {topic}.")] for topic in ("bees", "owls", "tea", "rain")]
-    found = []
-    for student in (itself, stranger):
-        draft = export_gguf(student, "q8_0").path
-        comparison = asyncio.run(compare_with_draft(config, teacher, draft, asked, 24, lambda _done: None))
-        steps = asyncio.run(measure_step_seconds(config, teacher))
-        found.append(build_draft_result(comparison, ["q"] * 4, 3, steps))
-    assert [result.different for result in found] == [0, 0]
-    assert found[0].acceptance == 1, "the draft is the teacher itself"
-    assert found[0].verifications > 10
-    assert found[0].verification_cost
-    assert found[0].verification_cost > 1
-    assert found[0].step_seconds.keys() == {1, 2, 4, 8}
-    assert found[1].acceptance < 0.2, "it shares nothing with the teacher but the tokens"

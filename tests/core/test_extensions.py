@@ -247,25 +247,3 @@ def test_the_package_of_the_entry_point_is_part_of_the_identity(
             hashes.append(CHECK_EXTENSIONS.require("limited").identity)
         sys.modules.pop("limited_words", None)
     assert hashes[0] == hashes[1] != hashes[2]
-
-
-def test_a_familys_prompts_are_those_of_its_folder(tmp_path: Path) -> None:
-    """A family without the prompts that its agents need is one problem per prompt; with them it can be used."""
-
-    class Poems(Lines):
-        name = "poems"
-        prompts = tmp_path
-
-    stillhouse.register(Poems)
-    settings = ["family=poems", "agents.critic=false", "task={}", "verifiers=[]"]
-    with pytest.raises(RecipeError, match=r"prompts/poems/generator\.md: no such prompt; known are none"):
-        load_recipe_plan("smoke", settings)
-    for role in ("generator", "revise"):
-        (tmp_path / f"{role}.md").write_text("A poem.\n\n## user\nWrite a line.\n")
-    plan = load_recipe_plan("smoke", settings)
-    assert plan.prompt("generator").messages[0].content == "Write a line."
-    before = hash_recipe_sources(plan)
-    (tmp_path / "revise.md").write_text("A poem.\n\n## user\nWrite another line.\n")
-    assert hash_recipe_sources(plan)["prompts/poems/revise.md"] != before["prompts/poems/revise.md"]
-    with pytest.raises(RecipeError, match="unknown family 'poem'; did you mean 'poems'"):
-        load_recipe_plan("smoke", ["family=poem"])

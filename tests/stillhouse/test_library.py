@@ -130,15 +130,6 @@ def test_what_is_no_dataset_is_an_error_of_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_samples_estimates_and_assessments_show_themselves_in_a_few_lines() -> None:
-    samples = stillhouse.preview("smoke", 2)
-    assert [line.split()[0] for line in repr(samples).splitlines()] == ["Sample", "Sample", "RunEstimate:"]
-    assert all(len(repr(one)) < 600 for one in (*samples, samples.estimate))
-    assessment = stillhouse.assess(ROWS * 10)
-    assert repr(assessment).startswith(assessment.headline)
-    assert len(repr(assessment)) < 2000
-
-
 def test_assess_returns_frames() -> None:
     english = [json.loads(line)["text"] for line in ENGLISH.read_text().splitlines()]
     frame = pl.DataFrame({"text": ["The cat is on the mat and the dog is in the fog."] * 200})

@@ -1,7 +1,6 @@
 """A student that sees: what it reads of an image, that it learns from images, and that llama.cpp computes the same."""
 
 import asyncio
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -21,7 +20,6 @@ from core.errors import ProviderError, UsageError
 from core.runs.student_records import StudentRecord
 from core.sample import Message
 from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE
-from core.storage.fitted_images import decode_image_url, fit_image
 from core.weights.gguf_header import ImageLimits, read_image_limits
 from students.chat_encoding import (
     IMAGE_BEGIN,
@@ -38,7 +36,6 @@ from students.predictions import predict_tokens
 from students.token_batches import build_batch
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
-from students.training_data import jitter_colors
 from teachers.local_images import fit_message_images
 from teachers.local_llama import projector_settings, start_local_server
 from teachers.openai_chat import build_messages
@@ -92,16 +89,6 @@ def test_what_cannot_be_read_is_left_out(
 ) -> None:
     talk = [Message(role="user", content=text, images=images), Message(role="assistant", content="red")]
     assert encode_conversation(talk, tokenizer, 256, IMAGES) is reason
-
-
-def test_transparent_and_large_images_are_fitted() -> None:
-    clear = Image.new("RGBA", (640, 200), (255, 0, 0, 0))
-    fitted = fit_image(decode_image_url(png_url(clear)), 16, 64)
-    assert (fitted.columns, fitted.rows) == (4, 1)
-    with Image.open(io.BytesIO(fitted.png)) as image:
-        assert image.mode == "RGB"
-        assert image.getcolors() == [(64 * 16, (255, 255, 255))]
-    assert fit_image(fitted.png, 16, 64) == fitted, "nothing changes the second time"
 
 
 def test_patches_see_their_whole_image_and_nothing_after_it(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -180,34 +167,6 @@ def test_it_is_a_start_that_sees(seeing_student: Path, tmp_path: Path) -> None:
 
 
 # Color jitter
-
-
-def test_color_jitter_changes_the_tint_of_each_image_as_a_whole(tokenizer: PreTrainedTokenizerBase) -> None:
-    """One factor for each color of an image, other factors for the next image and in the next step, the same when resumed."""
-    rows = [encode([*ask_color("red", Random(1)), *ask_color("blue", Random(1))], tokenizer)] * 2
-
-    def read(rows: list[EncodedConversation]) -> torch.Tensor:
-        patches = build_batch(rows, 0).patches
-        assert patches
-        return patches.values
-
-    plain, first, resumed, later = (
-        read(batch) for batch in (rows, *(jitter_colors(rows, 0.4, seed=3, step=step) for step in (5, 5, 6)))
-    )
-    assert first.dtype == plain.dtype
-    assert torch.equal(first, resumed)
-    assert not torch.equal(first, later)
-    assert torch.equal(read(rows), plain), "the data itself is unchanged"
-    before, after = (values.reshape(4, 12, 3, -1) for values in (plain, first))
-    white = (before == 255).all(2, keepdim=True).expand_as(before)
-    factors = torch.stack(
-        [after[image][:, color][white[image][:, color]] / 255 for image in range(4) for color in range(3)]
-    )
-    assert torch.equal(factors, factors[:, :1].expand_as(factors)), "constant in an image"
-    assert len(factors.unique()) == 12
-    assert (factors >= 0.6 - 0.5 / 255).all()
-    expected = before * factors[:, 0].reshape(4, 1, 3, 1)
-    assert (after - expected).abs().max() < 1
 
 
 class Interrupted(Exception):

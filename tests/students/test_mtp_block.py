@@ -133,19 +133,6 @@ def test_the_block_sees_no_later_token_and_predicts_the_one_after_the_next(
     assert predictions.ahead.logits.equal(again.ahead.logits), "the last token of the longest row is its end"
 
 
-def test_a_new_block_leaves_the_student_as_it_is(tokenizer: PreTrainedTokenizerBase) -> None:
-    model = tiny_hybrid(len(tokenizer), new=True)
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    add_mtp_block(model)
-    after = model.state_dict()
-    assert all(weight.equal(after[name]) for name, weight in before.items())
-    added = {name for name in after if name not in before}
-    assert all(name.startswith("mtp.") for name in added)
-    norms = [after[name] for name in added if "norm" in name]
-    assert len(norms) == 7
-    assert not any(weight.any() for weight in norms), "they are stored minus 1"
-
-
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(Exception):
         pass
@@ -164,32 +151,6 @@ def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path: Path, mon
     train_student(remembered(), short, out, seed=1, progress=lines.append, held_out=remembered())
     assert any("resumes after step 5" in line for line in lines)
     assert (out / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"objective": {"sft": 1.0, "hidden": 0.5, "forward_kl": 0.5}, "accumulate": 2, "batch_size": 1},
-        {"objective": {"sft": 1.0, "jsd": 0.5}, "distillation": {"lmbda": 0.5, "max_new_tokens": 8}},
-        {"objective": {"sft": 1.0, "dpo": 1.0}},
-    ],
-)
-def test_every_objective_trains_next_to_the_block(settings: dict[str, Any], teacher: Path, tmp_path: Path) -> None:
-    distillation = {"teacher": str(teacher), **settings.get("distillation", {})}
-    config = StudentConfig.model_validate(
-        {**CONFIG.model_dump(), **settings, "epochs": 4, "evaluate_steps": None, "distillation": distillation}
-    )
-    worse = [[talk[0], Message(role="assistant", content="No.")] for talk in remembered()]
-    rejected = worse if "dpo" in settings["objective"] else []
-    out = tmp_path / "student"
-    record = train_student(remembered(), config, out, seed=3, progress=quiet, held_out=remembered(), rejected=rejected)
-    assert record.loss_after < record.loss_before
-    log = read_log(out)
-    assert settings["objective"].keys() <= {name for line in log for name in line}
-    learned = [line for line in log if "sft" in line]
-    assert learned
-    assert all("mtp" in line for line in learned)
-    assert ["mtp" in line for line in log] == ["sft" in line for line in log], "not of the student's own answers"
 
 
 # llama.cpp

@@ -54,28 +54,6 @@ def test_answers_to_one_prompt_are_held_out_together(
     assert (len(data.train), len(data.held_out)) == (3, 1)
 
 
-def test_pictures_of_rows_about_two_are_held_out_together(tokenizer: PreTrainedTokenizerBase) -> None:
-    """A row about two pictures joins the rows about either of them."""
-    shown = [turns[0].images[0] for turns in color_conversations(12)]
-    rows = [
-        [Message(role="user", content=f"{n}?", images=pair), Message(role="assistant", content="red")]
-        for n, pair in enumerate([*((one,) for one in shown), (shown[0], shown[1]), (shown[1], shown[2])])
-    ]
-    config = StudentConfig.model_validate({"images": {"patch": 16, "size": 64}, "max_tokens": 128, "held_out": 0.2})
-    for seed in range(8):
-        data = encode_and_split(rows, None, tokenizer, config, seed)
-        trained, held_out = ({p.image for one in part for p in one.images} for part in (data.train, data.held_out))
-        assert not trained & held_out
-
-
-def test_explicit_held_out_conversations_leave_all_others_for_training(
-    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    data = encode_and_split(talk[2:], talk[:2], tokenizer, StudentConfig(), 0)
-    assert data.held_out == [encoded(one, tokenizer) for one in talk[:2]]
-    assert data.train == [encoded(one, tokenizer) for one in talk[2:]]
-
-
 def test_every_conversation_is_accounted_for(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> None:
     odd = [dialog("user: Hi"), dialog("user: Hi"), dialog("user: " + "long " * 99, "assistant: Yes")]
     data = encode_and_split([*talk, *odd], None, tokenizer, StudentConfig(max_tokens=64), 0)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from agents.calls.reply_cache import open_reply_cache
 from agents.studies.teacher_probe import probe_teachers
@@ -20,8 +19,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message
 from flows.recipes.recipe_catalog import load_recipe_plan
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.endpoint import open_endpoint_teacher
+from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import open_teacher
 from teachers.relay import RelayError, open_relay
 from teachers.reply_tokens import MIN_LOGPROB, read_reply_tokens
@@ -105,61 +103,6 @@ def test_the_likeliest_tokens_are_asked_for_and_make_the_certainty_of_a_reply() 
     (reply,) = asked(answer)
     assert isinstance(reply, TeacherReply)
     assert reply.certainty is None
-
-
-def test_the_tokens_of_a_reply_are_kept_where_its_question_asks_for_them() -> None:
-    likeliest = [{"token": '{"answer": "', "logprob": -0.1}, {"token": "no", "logprob": None}]
-    tokens = [
-        {"token": '{"answer": "', "logprob": -0.1, "top_logprobs": likeliest},
-        {"token": "x", "logprob": -2.0},
-        {"token": '"}', "logprob": -0.1},
-        {"token": "<|end|>", "logprob": -0.1},
-    ]
-    bodies = []
-
-    async def answer(request: web.Request) -> web.Response:
-        bodies.append(await request.json())
-        [choice] = COMPLETION["choices"]  # type: ignore[misc]
-        return web.json_response({**COMPLETION, "choices": [{**choice, "logprobs": {"content": tokens}}]})
-
-    question = QUESTION.model_copy(update={"top_logprobs": 20})
-    (reply,) = asked(answer, question=question)
-    assert bodies[0]["top_logprobs"] == 20
-    assert isinstance(reply, TeacherReply)
-    (yes, *_) = reply.tokens
-    assert (yes.text, yes.logprob, dict(yes.likeliest)) == ('{"answer": "', -0.1, {'{"answer": "': -0.1, "no": -50.0})
-    assert "".join(token.text for token in reply.tokens) == reply.text
-    assert TeacherReply.model_validate_json(reply.model_dump_json()) == reply
-    (reply,) = asked(answer)
-    assert isinstance(reply, TeacherReply)
-    assert (reply.tokens, "top_logprobs" in bodies[1]) == ((), False)
-    del tokens[:]
-    (fault,) = asked(answer, question=question)
-    assert "returned no token probabilities" in str(fault)
-
-
-@pytest.mark.parametrize(("text", "outcome"), [('{"data": []}', {"data": []}), ("[]", "not a JSON object: '\\[\\]'")])
-def test_another_path_of_an_endpoint_has_the_same_retries(text: str, outcome: object) -> None:
-    methods = []
-
-    async def answer(request: web.Request) -> web.Response:
-        methods.append(request.method)
-        return web.Response(text=text) if len(methods) > 1 else web.Response(status=500)
-
-    async def run() -> object:
-        app = web.Application()
-        app.router.add_get("/v1/models", answer)
-        async with TestServer(app) as server:
-            config = TeacherConfig(model="openai/m", base_url=str(server.make_url("/v1")), max_retries=1)
-            async with open_endpoint_teacher(config, "m") as teacher:
-                return await teacher.request_json("/models")
-
-    if isinstance(outcome, str):
-        with pytest.raises(CallFailed, match=outcome):
-            asyncio.run(run())
-    else:
-        assert asyncio.run(run()) == outcome
-    assert methods == ["GET", "GET"]
 
 
 def test_a_relay_follows_no_redirect(monkeypatch: pytest.MonkeyPatch) -> None:

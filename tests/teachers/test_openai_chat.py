@@ -80,24 +80,6 @@ def test_a_model_that_always_thinks_has_tokens_for_it_behind_every_gateway(
     assert TeacherConfig.model_validate(table).thinking_tokens(None) == thinking
 
 
-@pytest.mark.parametrize(
-    ("table", "dialect"),
-    [
-        ({"model": "openai/m"}, "openai"),
-        ({"model": "openai/m", "base_url": "https://API.openai.com/v1/"}, "openai"),
-        ({"model": "openai/m", "base_url": "https://eu.api.openai.com/v1"}, "openai"),
-        ({"model": "openai/m", "base_url": "https://openrouter.ai/api/v1"}, "openrouter"),
-        ({"model": "openai/m", "base_url": "https://notopenrouter.ai/api/v1"}, "generic"),
-        ({"model": "openai/m", "base_url": "http://localhost:8000/v1"}, "generic"),
-        ({"model": "openai/m", "base_url": "http://localhost:8000/v1", "dialect": "sglang"}, "sglang"),
-        ({"model": "vllm/m"}, "vllm"),
-        ({"model": "local/smollm2-135m"}, "llama.cpp"),
-    ],
-)
-def test_the_dialect_is_the_recipes_or_follows_from_the_endpoint(table: dict[str, str], dialect: str) -> None:
-    assert TeacherConfig.model_validate(table).chat_dialect == dialect
-
-
 def test_a_critic_by_confidence_is_refused_for_a_model_without_probabilities() -> None:
     recipe = {
         "name": "x", "family": "constrained_instructions", "seeds": {"path": "x"}, "agents": {"critic": {"type": "confidence"}},

@@ -250,24 +250,6 @@ def test_a_schema_that_prevents_thinking_is_sent_in_a_second_step_or_not_at_all(
         assert reply.usage.reasoning_tokens == len(thought.split())
 
 
-def test_the_second_step_gets_the_thought_and_does_not_think() -> None:
-    with serve_thinking(ThinkingServer()) as server:
-        ask(server, thinking="two_step")
-    first, second = server.bodies
-    assert ("response_format" in first, "response_format" in second) == (False, True)
-    assert (first["max_tokens"], second["max_tokens"]) == (1124, 100)
-    assert second["messages"][1] == {"role": "assistant", "content": THOUGHT}
-    assert second["chat_template_kwargs"] == OFF
-
-
-def test_a_model_that_does_not_think_by_itself_thinks_in_the_first_step() -> None:
-    with serve_thinking(ThinkingServer()) as server:
-        server.thinks = lambda body: False  # type: ignore[method-assign]
-        reply = ask(server, thinking="two_step")
-    assert reply.reasoning == "I would look at each part of the task in turn."
-    assert reply.usage.reasoning_tokens == len(reply.reasoning.split())
-
-
 @pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
 def test_a_thought_that_needs_all_tokens_is_a_reply_that_is_cut_off(thinking: str) -> None:
     with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:

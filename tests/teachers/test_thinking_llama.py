@@ -81,15 +81,6 @@ def test_the_probe_finds_that_the_server_thinks_and_keeps_to_a_schema(model: str
     assert ability.switches_off
 
 
-def test_the_probe_finds_the_way_for_a_model_that_does_not_think_by_itself() -> None:
-    ability = probe("local/smollm2-135m")
-    assert [trial.works for trial in ability.trials] == [False] * (len(ability.trials) - 1) + [True]
-    assert ability.working
-    assert ability.working.way == "two_step"
-    problem = ability.find_problem("main", "agents.generator.reasoning") or ""
-    assert problem.endswith('it does not think; set teachers.main.thinking = "two_step", which works')
-
-
 def test_a_relayed_answer_has_no_thinking(model: str) -> None:
     body = {
         "messages": [{"role": "user", "content": "What is two plus three?"}], "max_tokens": 40, "temperature": 0,

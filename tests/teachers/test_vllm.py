@@ -208,12 +208,6 @@ def test_a_draft_is_one_option_of_the_engine(tmp_path: Path, monkeypatch: pytest
         start(draft="gone")
 
 
-@pytest.mark.parametrize("name", ["max_num_batched_tokens", "max-num-batched-tokens"])
-def test_a_default_option_can_be_replaced(name: str, served: Served, tmp_path: Path) -> None:
-    served(**{name: 99})
-    assert [word for word in record_of(tmp_path)["arguments"] if "batched" in word] == ["--max-num-batched-tokens=99"]
-
-
 @pytest.mark.parametrize("name", ["host", "port", "model", "served-model-name", "api_key", "allowed-origins"])
 def test_how_the_server_is_reached_is_not_a_users_to_set(name: str, served: Served) -> None:
     with pytest.raises(UsageError, match=rf"^engine\.{name.replace('-', '_')}: cannot be set"):

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from core.errors import RecipeError, RunFailed, UsageError
@@ -16,16 +15,14 @@ from flows.report.page_templates import create_page_environment
 from flows.run.run_preparation import prepare_run
 from plugins.features.dictionary_opening import open_dictionary
 from plugins.features.feature_filter import FeaturesFilter
-from plugins.features.hooks import TEMPLATES, FeatureHooks, read_earlier_coverage
+from plugins.features.hooks import TEMPLATES
 from plugins.features.run_coverage import (
     NAME,
     SEEDS_FILE,
-    FeatureCoverageRecord,
     measure_run_features,
     read_run_gaps,
 )
 from plugins.features.tests.conftest import write_texts
-from tests.support.lineages import OFF, make_release, make_run
 
 
 def test_a_run_shows_coverage_next_to_real_text_and_its_seeds_are_checked(dictionary: str, tmp_path: Path) -> None:
@@ -62,34 +59,6 @@ def test_a_run_shows_coverage_next_to_real_text_and_its_seeds_are_checked(dictio
     assert shown.index("generation 0") < shown.index("this run") < shown.index("as much real text")
     assert "25 %" in shown
     assert "<mark>" in shown
-
-
-def test_runs_record_their_coverage_and_the_report_has_the_earlier_generations(
-    folder: Path, dictionary: str, tmp_path: Path
-) -> None:
-    settings = (f"collapse.reference={folder / 'real.jsonl'}", f"features.dictionary={dictionary}")
-    first = make_release(tmp_path / "runs", *settings)
-    run = make_run(tmp_path / "runs", OFF, *settings)
-    manifest = run.read_manifest()
-    record = manifest.get(NAME, FeatureCoverageRecord)
-    assert record
-    assert record.documents == manifest.counts.kept
-    assert list(read_earlier_coverage(run, record.dictionary)) == [str(first.release.generation)]
-    assert read_earlier_coverage(run, "other") == {}
-    page = run.report_file.read_text()
-    assert 0 < page.index('<section id="features">') < page.index("as much real text")
-    assert f"generation {first.release.generation}" in page
-    gaps = read_run_gaps(run)
-    assert gaps is not None
-    assert len(gaps.gaps) == record.gaps
-    assert not any(name.startswith("plugins/") for name in manifest.files)
-    assert any(name.startswith(dictionary) for name in run.read_sources())
-    # Too few samples: no record, and no gaps of an earlier dataset.
-    for index in run.shards():
-        pl.read_parquet(run.kept_file(index)).head(2).write_parquet(run.kept_file(index))
-    FeatureHooks().finish_assessment(run, manifest)
-    assert manifest.get(NAME, FeatureCoverageRecord) is None
-    assert read_run_gaps(run) is None
 
 
 @pytest.mark.parametrize(

@@ -77,32 +77,6 @@ def test_replies_in_json_and_beside_thinking_are_labels(log: dict[str, Any], lab
     assert row["label"] == label
 
 
-def test_repeats_and_unreadable_lines_are_counted(tmp_path: Path) -> None:
-    logs = [*LOGS.values(), "{", {"a": 1}, {"messages": [{"role": "system", "content": "Be kind."}]}]
-    report, rows = import_rows(tmp_path, logs)
-    assert len(rows) == report.rows == 1
-    assert report.rows + report.repeats + sum(report.skipped.values()) == len(logs)
-    assert set(report.skipped) == {
-        "is not JSON", "has no text of a user", "is of no known format: needs messages, request, input or steps",
-    }  # fmt: skip
-    assert "olga" not in json.dumps(rows)
-    _, (plain,) = import_rows(tmp_path, [LOGS["messages"]], mask=False)
-    assert plain["messages"] == TURNS
-
-
-def test_calls_of_tools_stay_and_their_arguments_are_masked(tmp_path: Path) -> None:
-    call = {"tool_call_id": "c1", "function_name": "mail", "arguments": {"to": "olga@acme-tools.de"}}
-    sent = {"results": [{"source_call_id": "c1", "content": "sent"}]}
-    steps = [
-        {"source": "user", "message": "Write to her."},
-        {"source": "agent", "message": "", "tool_calls": [call], "observation": sent},
-    ]
-    _, (row,) = import_rows(tmp_path, [{"schema_version": "ATIF-v1.4", "steps": steps}])
-    (made,) = row["messages"][1]["tool_calls"]
-    assert json.loads(made["function"]["arguments"]) == {"to": "[EMAIL]"}
-    assert row["messages"][2] == {"role": "tool", "content": "sent", "tool_call_id": "c1"}
-
-
 def test_personal_data_in_the_arguments_of_a_call_is_masked_and_odd_lines_are_counted(tmp_path: Path) -> None:
     arguments = '{"to": "olga\\u0040acme-tools.de", "text": "line\\nanna.smith@acme-tools.de", "a@acme-tools.de": 1}'
     call = {"id": "1", "type": "function", "function": {"name": "send", "arguments": arguments}}

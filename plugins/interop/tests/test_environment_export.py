@@ -48,21 +48,6 @@ def score(module: Path, *answers: str) -> list[AnswerScore]:
     return asyncio.run(judge())
 
 
-def test_the_requests_of_seeds_are_scored_by_the_checks_of_the_recipe(tmp_path: Path) -> None:
-    module = export("smoke", tmp_path, *SHORT)
-    train, held_out = read_answer_tasks(module, "train"), read_answer_tasks(module, "eval")
-    requests = [task.messages[-1].content for task in (*train, *held_out)]
-    assert (len(train), len(held_out), len(set(requests))) == (6, 2, 8)
-    good, bad = ["Short and clear."] * 6, [" ".join(["many words"] * 200)] * 6
-    assert [one.passed for one in score(module, *good)] == [True] * 6
-    failed = score(module, *bad)
-    assert [(one.passed, one.check) for one in failed] == [(False, "max_words")] * 6, failed[0]
-    assert [one.check for one in score(module, "", " ", "<think>no end", *good[:3])][:3] == ["no answer"] * 3
-    assert score(module, "<think>many words</think>\n\nShort.", *good[:5])[0].passed
-    scorer = load_answer_scorer(module)
-    assert asyncio.run(scorer.score(train[0], "Short.", finished=False)).check == "cut off"
-
-
 @pytest.mark.parametrize(
     ("family", "check", "fields", "answers"),
     [

@@ -203,23 +203,3 @@ def test_a_run_is_stored_when_it_is_cancelled_or_the_server_is_killed(tmp_path: 
     report = asyncio.run(resume())
     assert (report["state"], report["counts"]["candidates"]) == ("done", 40)
     assert len({sample.id for sample in read_finished_samples(run)}) == 40
-
-
-@pytest.mark.slow
-def test_a_client_makes_a_dataset_with_the_embedded_teacher(tmp_path: Path, prefect_home: Path) -> None:
-    root = tmp_path / "root"
-    write_wish(root)
-    (root / "recipe.toml").write_text(
-        f'# {WISH}\nname = "houseplants"\nextends = "constrained-instructions"\nsamples = 60\nkeep = 1\n'
-        '[seeds]\npath = "seeds.jsonl"\n[task.kinds]\nmax_words = 1\n'
-    )
-
-    async def use() -> dict[str, Any]:
-        async with connect(root, prefect_home, "--allow-run", "--max-requests", "400") as session:
-            assert (await session.call("validate", recipe="."))["valid"]
-            run = (await session.call("run", recipe=".", student=False))["run"]
-            return await session.wait_for_run(run)
-
-    report = asyncio.run(use())
-    assert (report["state"], report["kept"]) == ("done", 1), report
-    assert Path(report["dataset"], "train.parquet").is_file()

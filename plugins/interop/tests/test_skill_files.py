@@ -1,6 +1,5 @@
 """The skill for coding agents: valid in its format, true in every name, and its commands run as written."""
 
-import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from core.project_files import PROJECT
 from core.sample import RejectionReason
 from flows.commands.app import app
 from plugins.interop.skill_files import REFERENCE_FILE, SKILL_NAME, install_skill, read_skill_text
-from tests.support.forked_shell import run_shell
 
 TEXT = read_skill_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)\n```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -93,14 +91,3 @@ def test_it_is_installed_with_the_reference_and_replaces_no_changed_file(tmp_pat
         install_skill(folder, replace=False)
     assert not (folder / REFERENCE_FILE).exists()
     assert install_skill(folder, replace=True).written == ["SKILL.md", REFERENCE_FILE]
-
-
-@pytest.mark.waits
-@pytest.mark.slow
-def test_its_commands_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
-    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "PYTHONPATH": str(PROJECT)}
-    for block in BLOCKS:
-        for line in block.splitlines():
-            done = run_shell(line, tmp_path, environment)
-            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    assert (tmp_path / "data/releases/mine/0/dataset/train.parquet").is_file()

@@ -19,14 +19,12 @@ from agents.checks.text.second_reader import read_again_check
 from agents.families.extraction import complete_check
 from agents.planning.run_plan import RunPlan
 from core.config.difficulty import DifficultyConfig
-from core.config.recipe import Recipe
 from core.errors import RecipeError
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.math.checks.known_answer import answer_check
 from plugins.math.checks.solution_agreement import agreement_check
 from plugins.math.families.arithmetic import expression_check
-from plugins.math.families.reasoning import solved_check
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
@@ -100,16 +98,6 @@ def test_samples_are_kept_by_the_pass_rate_of_a_weaker_teacher(tmp_path: Path, s
     solver = [turn for turn in samples[0].turns if turn.agent == "solver"]
     assert len({question.seed for question in teacher.asked if question.contract == "Solution"}) == 5 * QUESTIONS
     assert all(solver[0].asked == turn.asked == samples[0].seed.data["question"] for turn in solver)
-
-
-@pytest.mark.parametrize(("probability", "detail"), [(1.0, "too easy: 9 of 9"), (0.0, "too hard: 0 of 9")])
-def test_attempts_end_when_the_rate_is_certain_to_be_unwanted(
-    tmp_path: Path, seeds: Path, probability: float, detail: str
-) -> None:
-    plan = plan_of(seeds, "difficulty={teacher='main', attempts=10}", "samples=10")
-    samples, teacher = make(plan, tmp_path, lambda _n: probability)
-    assert {sample.detail for sample in samples} == {f"{detail} attempts passed"}
-    assert len(teacher.asked) == 10 * (1 + 9)
 
 
 def test_a_resumed_run_asks_no_attempt_twice(tmp_path: Path, seeds: Path) -> None:
@@ -197,23 +185,6 @@ def test_each_check_judges_an_attempt_as_its_candidate(
     assert judged == [True, False]
 
 
-def test_procedural_questions_are_judged_by_their_own_verifier() -> None:
-    plan = load_recipe_plan("reasoning", [MEASURED, "task.tasks={leg_counting=1}", "task.questions=5", "samples=5"])
-    from agents.planning.seeds import RunSeeds
-
-    seed = RunSeeds(plan, "0" * 16)[0]
-    made = seed.data["made"]
-    from plugins.math.families.reasoning import parse_procedural_question
-
-    expected = parse_procedural_question(seed.data).dataset[made["place"]]["answer"]
-    subject = Subject(seed, Candidate(messages=[], fields={"answer": "any"}), None)  # type: ignore[arg-type]
-    judge = solved_check.attempt
-    assert judge is not None
-    for answer, passes in ((expected, True), (float(expected), True), (f"{expected}1", False)):
-        reply = judge.reply.model_validate({"solution": "Legs.", "answer": answer})
-        assert asyncio.run(solved_check.accepts_attempt(subject, reply, solved_check.options())) is passes
-
-
 @given(
     results=st.lists(st.booleans(), min_size=1, max_size=20),
     bounds=st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted),
@@ -235,17 +206,3 @@ def test_ending_early_never_changes_what_is_kept(results: list[bool], bounds: li
     assert faults[0] is not None or made == results
     rate = Fraction(sum(results), len(results))
     assert (faults[1] is None) == (Fraction(bounds[0], 20) <= rate <= Fraction(bounds[1], 20))
-
-
-def test_a_recipe_groups_samples_by_bands_of_the_pass_rate() -> None:
-    def group(passed: int) -> str:
-        return recipe.find_sample_group({}, [True] * passed + [False] * (5 - passed))
-
-    bands = {"0.2-0.4": 1, "0.4-0.8": 2}
-    recipe = Recipe.model_validate(
-        {"name": "r", "seeds": {}, "difficulty": {"teacher": "main"}, "quotas": {"by": "pass_rate", "keep": bands}}
-    )
-    assert [group(passed) for passed in range(6)] == ["", "0.2-0.4", "0.4-0.8", "0.4-0.8", "0.4-0.8", ""]
-    assert recipe.find_group({"pass_rate": "0.2-0.4"}) == ""
-    without = recipe.model_copy(update={"difficulty": None})
-    assert without.find_sample_group({"pass_rate": "0.2-0.4"}, ()) == "0.2-0.4", "a column of the seeds"

@@ -1,8 +1,6 @@
 """Difficulty in whole runs: quotas by bands, the dataset's column, card and report, and a resumed run."""
 
-import asyncio
 import json
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -10,12 +8,10 @@ import polars as pl
 import pytest
 
 from agents.calls.budget import read_journal
-from agents.studies.preview import estimate_run, preview_samples
 from core.runs.run_dir import RunDir
 from core.sample import RejectionReason, SampleStatus
 from core.storage.atomic_files import hash_file
 from flows.data.curated_run import read_finished_samples, read_kept_samples
-from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.run_summary import format_run_card
 from flows.terminal.sample_history import format_sample_history
 from tests.support.forked import FORKS
@@ -82,19 +78,6 @@ def test_the_dataset_its_card_and_the_report_have_the_pass_rates(tmp_path: Path)
     spent = read_journal(run.spend_file).spent
     assert spent.calls == len(samples) + len(solver), "one draft each, and the attempts"
     assert spent.cost == pytest.approx(sum(u.prompt_tokens + 2 * u.completion_tokens for u in solver) / 1e6)
-
-
-def test_a_preview_estimates_the_attempts_with_the_price_of_their_teacher() -> None:
-    plan = load_recipe_plan("reasoning", [*SETTINGS, "samples=100", "difficulty.attempts=8"])
-    previewed = asyncio.run(preview_samples(plan, 10, threading.Event()))
-    estimate = estimate_run(plan, previewed)
-    attempts = sum(len(sample.attempts) for sample in previewed.samples)
-    assert estimate.agents["solver"].calls == attempts > 40
-    usage = estimate.agents["solver"]
-    expected = 10 * (usage.prompt_tokens * 1.0 + usage.completion_tokens * 2.0) / 1e6
-    assert estimate.cost is not None
-    assert estimate.cost.value == pytest.approx(expected)
-    assert estimate.calls.value == pytest.approx(10 * sum(sample.usage.calls for sample in previewed.samples))
 
 
 @pytest.mark.slow

@@ -1,61 +1,14 @@
 """Questions of reasoning-gym with another right answer, a wrong stated one or faulty text are refused, and fair ones are not."""
 
-import re
-from itertools import product
-
 import pytest
 from reasoning_gym import create_dataset
 
-from plugins.math.checks.number_sequences import find_continuation_fault
 from plugins.math.families.question_filters import (
     QUESTION_FILTERS,
-    correct_question,
     find_question_fault,
     syllogism_answers,
 )
 from plugins.math.families.reasoning import ProceduralQuestion, draw_fair_questions, task_settings
-
-
-@pytest.mark.parametrize(
-    ("terms", "answer", "fault"),
-    [
-        # A capable model was asked these.
-        ([-2, -4, -8, -16, -32, -64, -128], -256, None),
-        ([10, 10, 30, 50, 110, 210, 430], 850, None),
-        ([-2, -1, -1, -1, -1], -1, "constant"),
-        ([-4, 15, 24, 29], 31, "rounds"),
-        ([-5, -10, -25, -60], -145, "unconfirmed"),  # steps that double less 5 give -135
-        ([-8, -16, -40, -96], -232, "unconfirmed"),
-        # Neighbors of them.
-        ([-5, -10, -25, -60, -145], -350, None),
-        ([1, 4, 9, 16], 25, None),
-        ([1, 2, 4, 8], 16, None),
-        ([1, 2, 4, 8], 15, "unconfirmed"),  # the cubic
-        ([2, 3, 5, 8], 13, "ambiguous"),  # sums of the two before, or steps that grow by one: 12
-        ([2, 3, 5, 8, 13], 21, None),
-        ([3, 7, 4, 8, 5], 9, None),
-        ([16, 8, 4, 2], 1, None),
-    ],
-)
-def test_a_sequence_determines_its_next_number_or_not(terms: list[int], answer: int, fault: str | None) -> None:
-    assert find_continuation_fault(terms, answer) == fault
-
-
-def test_syllogisms_are_valid_as_in_the_literature() -> None:
-    """Of the 256 forms, 15 are valid where terms may be empty, and 24 where they are not."""
-
-    def say(form: str, subject: str, predicate: str) -> str:
-        quantifier, negation = {"A": ("All", ""), "E": ("No", ""), "I": ("Some", ""), "O": ("Some", "not ")}[form]
-        return f"{quantifier} {subject} are {negation}{predicate}"
-
-    figures = ((("M", "P"), ("S", "M")), (("P", "M"), ("S", "M")), (("M", "P"), ("M", "S")), (("P", "M"), ("M", "S")))
-    answers = [
-        syllogism_answers((say(major, *first), say(minor, *second)), say(conclusion, "S", "P"))
-        for major, minor, conclusion in product("AEIO", repeat=3)
-        for first, second in figures
-    ]
-    assert len(answers) == 256
-    assert [sum(column) for column in zip(*answers, strict=True)] == [15, 24]
 
 
 @pytest.mark.parametrize(
@@ -119,35 +72,6 @@ def entry(source: str, question: str, answer: str, /, **metadata: object) -> dic
 )  # fmt: skip
 def test_an_unfair_question_is_refused_for_its_reason(made: dict[str, dict[str, str]], fault: str | None) -> None:
     assert find_question_fault(made["metadata"]["source_dataset"], None, made) == fault
-
-
-WOMEN = re.compile(r"\w+ has (\d+) male colleagues? and she also has (\d+) .*?(\d+) male colleagues? and (\d+) female")
-
-
-def test_colleagues_are_refused_because_the_stated_answer_is_wrong() -> None:
-    """Matilda is one of the women of both circles, and everybody in a circle is a colleague of the others."""
-    wrong = 0
-    for made in create_dataset("aiw", seed=7, size=300):
-        if made["metadata"]["task_type"] != "colleagues":
-            assert find_question_fault("aiw", None, made) is None
-            continue
-        _, women, _, other_women = map(int, WOMEN.search(correct_question("aiw", made)).groups())
-        first = {"Matilda", "Alice", *(f"first {n}" for n in range(women - 1))}
-        second = {"Matilda", *(f"second {n}" for n in range(other_women - 1))}
-        wrong += len((first | second) - {"Matilda"}) != int(made["answer"])
-        assert find_question_fault("aiw", None, made) == "muddled_circles"
-    assert wrong > 50
-
-
-def test_siblings_and_friends_are_those_of_a_counted_family() -> None:
-    """The other templates: the answer by counting, and no brother of a stranger."""
-    for made in create_dataset("aiw", seed=7, size=300):
-        if made["metadata"]["task_type"] != "colleagues":
-            question = correct_question("aiw", made)
-            woman = question.split()[0]
-            women = int(re.search(r"(\d+) (?:female friend|sister)", question)[1])
-            assert len({woman, *range(women)}) == int(made["answer"])
-            assert "'s brother" not in question or f"{woman}'s brother" in question
 
 
 @pytest.mark.parametrize("task", QUESTION_FILTERS)

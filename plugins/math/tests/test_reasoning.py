@@ -10,18 +10,17 @@ from typing import Any
 import pytest
 from reasoning_gym.factory import DATASETS
 
-import prompts
 from agents.checks import Check, Subject
 from agents.checks.base import CheckBroken
 from agents.families.base import UnusableSeedRow
 from agents.planning.run_plan import RunPlan
 from core.errors import RecipeError, UsageError
-from core.sample import RejectionReason, SampleStatus, Seed
+from core.sample import SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.math.checks.known_answer import answer_check
 from plugins.math.families.reasoning import GYM_TASKS, ProceduralQuestion, ReasoningDraft, ReasoningFamily, solved_check
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.agents.checks.rows import Case, check_each, rows_of
+from tests.agents.checks.rows import check_each, rows_of
 from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 FAKE = "teachers.main={model='fake/reasoning'}"
@@ -49,14 +48,6 @@ def test_questions_are_of_every_task_by_its_weight_and_the_same_each_time() -> N
         load_recipe_plan("reasoning", [FAKE, "task.tasks={gcd=3,lcm=1}", "task.questions=80", "samples=80", "seed=8"])
     )[:]
     assert {seed.data["question"] for seed in other} != {seed.data["question"] for seed in seeds}
-
-
-def test_a_revision_asks_for_a_new_solution_and_does_not_say_that_the_answer_must_change() -> None:
-    asked = prompts.load_prompt("reasoning", "revise", installed=ReasoningFamily.prompts).messages[-1].content
-    assert "anew" in asked
-    assert "by another way" in asked
-    assert "even if it is the same again" in asked
-    assert "refused answer" not in asked
 
 
 def test_kept_answers_pass_an_independent_verification(tmp_path: Path) -> None:
@@ -176,33 +167,11 @@ def test_a_seed_of_a_file_is_made_within_limits(made: Any) -> None:
         ReasoningFamily().condition({"question": "q", "made": made}, ReasoningFamily.options(), Random(0))
 
 
-def test_a_users_questions_are_compared_with_their_answers(tmp_path: Path) -> None:
-    rows = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(40)]
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = [f"seeds.path={tmp_path}/mine.jsonl", "task={}", "topology.max_revisions=0"]
-    plan = plan_of(*own, 'verifiers=[{type="answer",kind="numeric"},{type="agreement",solutions=3,agree=2}]')
-    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "reasoning"), tmp_path)
-    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
-    assert kept
-    for sample in kept:
-        number = int(re.findall(r"\d+", sample.seed.data["question"])[0])
-        assert float(sample.candidate.fields["answer"]) == 2 * number
-    assert {sample.detail for sample in samples if sample.reason == RejectionReason.verifier} == {"answer", "agreement"}
-
-
 ANSWERS = [
     case
     for case in rows_of("answers", Path(__file__).with_name("golden"))
     if case["kind"] in ("exact", "numeric", "symbolic")
 ]
-
-
-@check_each([case for case in ANSWERS[:200] if case["given"]])  # a contract takes no empty answer
-def test_golden_answers_hold_for_the_check_too(case: Case) -> None:
-    seed = Seed(id="s-0", data={"question": "?", "expected": case["expected"]})
-    options = {key: case[key] for key in ("unit",) if case.get(key)} | case.get("tolerance", {})
-    found = fault(answer_check, seed, {"reasoning": "x", "answer": case["given"]}, kind=case["kind"], **options)
-    assert (found is None) <= case["equal"], found
 
 
 @pytest.mark.parametrize(
@@ -216,19 +185,6 @@ def test_a_seed_with_an_unreadable_answer_is_reported(kind: str, expected: str |
     seed = Seed(id="s-0", data={"question": "?", "expected": expected})
     with pytest.raises(CheckBroken, match=problem):
         fault(answer_check, seed, {"reasoning": "x", "answer": str(expected)}, kind=kind)
-
-
-def test_a_wrong_number_and_a_seed_without_a_number_give_different_faults() -> None:
-    found = [
-        fault(
-            answer_check,
-            Seed(id="s-0", data={"question": "?", "expected": text}),
-            {"reasoning": "x", "answer": "a dozen"},
-        )
-        for text in ("a dozen", "12")
-    ]
-    blamed = "as numeric, the expected answer: 'a dozen' is not a number; mend the seed, or choose another kind"
-    assert found == [blamed, "the answer 'a dozen' is wrong"]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,9 @@ import pytest
 
 from agents.reply_schema import InvalidReply, parse_reply
 from plugins.pictures.drawing.drafts import PictureDraft, find_spec_fault
-from plugins.pictures.drawing.legibility import find_layout_fault, find_mark_fault, find_reading_fault
-from plugins.pictures.drawing.procedural_drafts import draw_draft
+from plugins.pictures.drawing.legibility import find_reading_fault
 from plugins.pictures.drawing.queries import Query
 from plugins.pictures.drawing.styles import PictureStyle
-from plugins.pictures.drawing.svg_texts import TextBox
 from plugins.pictures.drawing.vega_charts import build_chart_spec
 from plugins.pictures.drawing.word_leaks import AskedQuestion, measure_word_leak
 
@@ -87,20 +85,6 @@ def test_texts_of_a_draft_are_values_of_data_in_the_specification_and_nothing_el
     assert {"url", "transform", "params", "datasets", "href"}.isdisjoint(json.dumps(spec).replace('"', " ").split())
 
 
-def test_labels_that_overlap_run_together_or_are_cut_off_are_found() -> None:
-    def box(text: str, left: float, top: float, width: float = 40, height: float = 12) -> TextBox:
-        return TextBox(text, 11, ((left, top), (left + width, top), (left + width, top + height), (left, top + height)))
-
-    assert find_layout_fault([box("a", 10, 10), box("b", 60, 10)], 200, 100) is None
-    assert "overlap or run together" in str(find_layout_fault([box("a", 10, 10), box("b", 51, 10)], 200, 100))
-    assert "cut off" in str(find_layout_fault([box("a", 180, 10)], 200, 100))
-    assert "6 pixels" in str(find_layout_fault([box("a", 10, 10)._replace(size=6)], 200, 100))
-    # Two diagonal labels whose upright boxes overlap, and which do not touch.
-    steep = ((0.0, 40.0), (40.0, 0.0), (48.0, 8.0), (8.0, 48.0))
-    beside = tuple((x + 30, y) for x, y in steep)
-    assert find_layout_fault([TextBox("a", 11, steep), TextBox("b", 11, beside)], 200, 100) is None
-
-
 def test_an_answer_that_two_values_decide_needs_pixels_between_them() -> None:
     table = PictureDraft.model_validate(change("rows.0.1", 40)).table
     argmax, value = Query(op="argmax", column="Rye"), Query(op="value", column="Rye", row="Monday")
@@ -108,28 +92,6 @@ def test_an_answer_that_two_values_decide_needs_pixels_between_them() -> None:
     assert "is 5.0 pixels; 6 are needed" in str(find_reading_fault(argmax, table, "bar", 5.0, values=False))
     assert "not written" in str(find_reading_fault(value, table, "bar", 4.0, values=False))
     assert find_reading_fault(value, table, "bar", 0.1, values=True) is None
-
-
-def test_points_of_one_row_that_cover_each_other_are_found_and_bars_do_not() -> None:
-    draft = {**BAKERY, "columns": ["Day", "Rye", "Wheat"], "rows": [["Monday", 34, 50], ["Tuesday", 29, 30]]}
-    table = PictureDraft.model_validate(draft).table
-    assert find_mark_fault(table, "point", 6.0) is None
-    words = str(find_mark_fault(table, "point", 5.0))
-    assert words == "the points of 'Rye' and 'Wheat' at 'Tuesday' are 5.0 pixels apart; 6 are needed"
-    assert find_mark_fault(table, "bar", 5.0) is None
-
-
-def test_drawn_drafts_have_no_fault_and_differ() -> None:
-    titles, programs = set(), set()
-    for number in range(60):
-        for kind in ("charts", "tables", "documents"):
-            drawn = draw_draft(Random(f"{kind}{number}"), kind, 3, ("bar", "line", "pie")[number % 3], values=True)
-            draft = PictureDraft.model_validate(drawn)
-            assert find_spec_fault(draft, kind) is None
-            titles.add((kind, draft.title, str(draft.rows)))
-            programs.update(asked.program.op for asked in draft.questions)
-    assert len(titles) == 180
-    assert len(programs) == 12
 
 
 def test_a_blind_model_finds_answers_that_are_in_the_words_and_no_others() -> None:

@@ -15,16 +15,13 @@ import pyarrow.parquet as pq
 
 from core.errors import StoreError
 from core.storage.image_files import format_png_url, store_sample_images
-from core.storage.sample_files import build_message_type, flatten_message, write_samples
+from core.storage.sample_files import write_samples
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
-from flows.data.curated_run import build_conversation_document
-from flows.data.dataset_mixture import EarlierRelease, MixtureSources
 from flows.rows.row_images import read_row_images
 from plugins.pictures.tests.test_image_duplicates import draw_chart, jpeg
 from plugins.pictures.tests.test_image_quality import build_bomb, encode
 from tests.core.storage.test_image_files import build_sample
-from tests.flows.commands.test_commands import called
 
 IMAGES = parse_filter_settings([], "images,image_duplicates")
 CHART, OTHER = encode(draw_chart(1)), encode(draw_chart(2))
@@ -115,35 +112,7 @@ def test_samples_of_a_run_are_compared_by_its_files_and_a_missing_file_is_an_err
         filter_dataset(tmp_path, tmp_path / "clean-2", IMAGES)
 
 
-def test_released_documents_have_the_images_of_their_release(tmp_path: Path) -> None:
-    sample = store_sample_images(tmp_path, build_sample(format_png_url(CHART), "https://example.com/a.png"))
-    messages = [flatten_message(message.model_dump()) for message in sample.candidate.messages]
-    schema = {"id": pl.String, "messages": pl.List(build_message_type()), "question": pl.String}
-    rows = pl.DataFrame([{"id": "x-000000", "messages": messages, "question": None}], schema=schema)
-    sources = MixtureSources([EarlierRelease("pictures/1", rows, None, tmp_path)], rows.clear())
-    (document,) = sources.documents
-    stored, address = document.images
-    assert isinstance(stored, Path)
-    assert stored.read_bytes() == CHART
-    assert address == "https://example.com/a.png"
-    assert build_conversation_document("x", messages, "").images == ()
-
-
 def test_a_path_that_is_no_stored_image_is_never_opened(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(CHART)
     row = {"text": "x", "images": ["secret.png", "images/../secret.png", {"bytes": None, "path": "secret.png"}, None]}
     assert list(read_row_images(row, [tmp_path])) == ["secret.png", "images/../secret.png", "secret.png", b""]
-
-
-def test_equal_texts_about_different_pictures_are_no_copies_to_drop(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    answer = {"role": "assistant", "content": "Three bars are taller than the others, and none of them is red."}
-    question = build_turns({"type": "image_url", "image_url": {"url": encode_url(CHART)}})[0]
-    for name, turns in (("pictures", [question, answer]), ("texts", [answer])):
-        (tmp_path / f"{name}.jsonl").write_text(60 * (json.dumps({"messages": turns}) + "\n"))
-    _, out, _ = called(capsys, "assess", "pictures.jsonl")
-    assert "exact,minhash" not in out.splitlines()[-1]
-    _, out, _ = called(capsys, "assess", "texts.jsonl")
-    assert out.splitlines()[-1].endswith("exact,minhash")

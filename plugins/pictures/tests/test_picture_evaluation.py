@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import polars as pl
@@ -44,7 +43,7 @@ from students.output.student_folder import (
 )
 from teachers.base import TeacherReply
 from tests.flows.commands.test_commands import called
-from tests.support.colored_pictures import QUESTION, ask_color, color_conversations, draw_square, write_rows
+from tests.support.colored_pictures import QUESTION, color_conversations, write_rows
 
 LIMITS = ImageLimits(16, 64)
 
@@ -73,28 +72,6 @@ def test_no_result_is_read_or_printed_without_its_blind_arm() -> None:
             ValidationError, match=f"the arm '{missing}' is missing, and without it a pass rate may be guessed"
         ):
             PictureEvaluation(**facts, arms=rest)
-
-
-def test_rows_that_ask_nothing_about_one_picture_are_named() -> None:
-    picture = draw_square("red", Random(0))
-    found = read_picture_questions(
-        [
-            ask_color("red", Random(1)),
-            [Message(role="user", content="Hi"), Message(role="assistant", content="Yes?")],
-            [
-                Message(role="user", content="Both?", images=(picture, picture)),
-                Message(role="assistant", content="red"),
-            ],
-            [
-                Message(role="user", content="It?", images=("https://example.com/a.png",)),
-                Message(role="assistant", content="red"),
-            ],
-            [Message(role="user", content="It?", images=(picture,)), Message(role="assistant", content=" ")],
-        ],
-        LIMITS,
-    )
-    assert [question.answer for question in found.questions] == ["red"]
-    assert [note.split(" ")[0] for note in found.notes] == ["3", "1"]
 
 
 def open_session() -> CommandSession:

@@ -17,7 +17,6 @@ from PIL.ExifTags import GPS, Base
 
 from core.errors import UsageError
 from core.storage.fitted_images import UnreadableImage, decode_image_url
-from plugins.pictures import seed_images
 from plugins.pictures.seed_images import fit_seed_image, read_seed_images
 
 
@@ -82,19 +81,6 @@ def test_rows_of_a_dataset_keep_their_texts_and_no_path_or_address_is_followed(t
     found = read_seed_images(lines)
     assert found.rows == [{"n": 3, "extra": {"x": "?"}, "images": list(found.contents), "source": "rows.jsonl:1"}]
     assert len(found.skipped) == 3
-
-
-def test_a_dataset_of_more_images_than_memory_is_for_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = tmp_path / "rows.jsonl"
-    urls = [f"data:image/png;base64,{base64.b64encode(encode('red', (40, n))).decode()}" for n in (30, 40, 50)]
-    lines.write_text("\n".join(json.dumps({"image": url}) for url in urls), encoding="utf-8")
-    monkeypatch.setattr(seed_images, "MAX_HELD_BYTES", 200)
-    with pytest.raises(
-        UsageError, match=r"rows.jsonl: has more than 0 GB of images.* up to rows.jsonl:\d; give a folder"
-    ):
-        read_seed_images(lines)
 
 
 @pytest.mark.parametrize(

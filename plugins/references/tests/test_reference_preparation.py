@@ -1,9 +1,7 @@
 """References made from a user's files, as the command does."""
 
 import json
-import random
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,9 @@ import stillhouse
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from filters.collapse.reference_corpus import ReferenceCorpus
-from flows.data.passages import split_into_functions
 from flows.data.reference_files import METADATA_KEY, read_reference
-from flows.evaluate.dataset_assessment import assess_dataset
 from flows.rows.dataset_rows import read_dataset_documents
-from plugins.references.preparation import ReferenceOptions, draw_documents, prepare_reference
+from plugins.references.preparation import ReferenceOptions, prepare_reference
 from plugins.references.self_test import (
     SelfTestResult,
     choose_sample_size,
@@ -86,19 +82,6 @@ def test_a_reference_is_made_from_rows_and_read_by_assess(
     assert len(before) == out.stat().st_size, "the same input and seed give the same file"
 
 
-def test_the_turns_of_a_role_are_taken_and_rows_stay_whole(passages: list[str], tmp_path: Path) -> None:
-    talks = [
-        {"messages": [{"role": "user", "content": f"{text} Why?"}, {"role": "assistant", "content": " ".join(passages[i:][:4])}]}
-        for i, text in enumerate(passages[:80])
-    ]  # fmt: skip
-    source = written(tmp_path / "talks.jsonl", talks)
-    for role, marked in (("user", True), ("assistant", False)):
-        prepare_reference([source], tmp_path / f"{role}.parquet", ReferenceOptions(role=role), cache=None)
-        texts = read_reference(tmp_path / f"{role}.parquet").texts
-        assert all(text.endswith("Why?") == marked for text in texts)
-        assert max(len(text.split()) for text in texts) > (20 if marked else 80)
-
-
 def test_dialogues_are_a_reference_whose_turns_are_compared_by_role(
     passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,19 +117,6 @@ def test_dialogues_are_a_reference_whose_turns_are_compared_by_role(
     plain = written(tmp_path / "plain.jsonl", [{"text": text} for text in passages[:60]])
     code, text, _ = called(capsys, "assess", str(plain), "--reference", str(out), *words)
     assert (code, "the dataset is prose and the reference" in text) == (0, True)
-
-
-def test_the_draw_depends_on_texts_and_seed_not_on_their_order(passages: list[str]) -> None:
-    documents = [(str(number), text) for number, text in enumerate(passages)]
-    options = ReferenceOptions(documents=50)
-    counts: Counter[str] = Counter()
-    drawn = draw_documents(documents, options, counts)
-    assert (len(drawn), counts["not drawn"]) == (100, 500)
-    random.Random(1).shuffle(documents)
-    assert draw_documents(documents, options, counts) == drawn
-    assert draw_documents(documents, options._replace(seed=8), counts) != drawn
-    share = sum(int(place) < 300 for place, _ in drawn) / 100
-    assert 0.3 < share < 0.7
 
 
 @pytest.mark.parametrize(
@@ -200,27 +170,6 @@ def test_a_reference_is_made_of_frames_and_files(tmp_path: Path) -> None:
     with pytest.raises(stillhouse.UsageError, match="exists already"):
         stillhouse.reference(PROJECT / ENGLISH_REFERENCE, out)
     assert stillhouse.reference(PROJECT / ENGLISH_REFERENCE, out, replace=True).report.reference.documents > 1_000
-
-
-@pytest.mark.slow
-def test_real_code_of_another_project_is_no_collapse_and_repeated_code_is(tmp_path: Path) -> None:
-    packages = (
-        [
-            function
-            for file in sorted((PROJECT / package).rglob("*.py"))
-            for function in split_into_functions(file.read_text())
-            if function.count(" ") > 20
-        ]
-        for package in ("core", "filters", "agents")
-    )
-    functions = [function for package in packages for function in package[:100]]
-    for texts, verdict in ((functions, "inconclusive"), (functions[:50] * 6, "collapse")):
-        source = written(tmp_path / "code.jsonl", [{"text": f"```python\n{text}\n```"} for text in texts])
-        found = assess_dataset(source, "python", 7, parent=None, cache=tmp_path, kind="code").collapse
-        assert (found.verdict, found.kind) == (verdict, "code"), found.evidence
-        assert found.reference is not None
-        assert found.reference.endswith("-standard-library")
-        assert any("REPEAT" in sentence for sentence in found.evidence) == (verdict == "collapse")
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(5, 30), st.integers(0, 99))

@@ -88,17 +88,6 @@ def test_a_persons_word_beats_a_filters_and_corrections_are_written(ending: str,
         filter_dataset(file, tmp_path / "out", FILTERS)
 
 
-def test_half_a_surrogate_pair_elsewhere_in_a_corrected_row_is_no_obstacle(tmp_path: Path) -> None:
-    file = write_file(tmp_path, "jsonl")
-    file.write_text(
-        "".join(line.replace('"extra": [', '"extra": ["\\ud83d", ') for line in file.read_text().splitlines(True))
-    )
-    review_file(file, {0: ("fix", "It is the very first.")})
-    first = read_written(filter_dataset(file, tmp_path / "out", FILTERS).kept)[0]
-    assert first["messages"][1]["content"] == "It is the very first."
-    assert first["extra"] == ["?", 0]
-
-
 def test_a_decision_about_a_row_that_is_not_there_is_counted_and_a_log_is_no_data(tmp_path: Path) -> None:
     file = write_file(tmp_path, "jsonl")
     review_file(file, {0: ("drop", None), 1: ("keep", None)})
@@ -134,19 +123,3 @@ def test_a_correction_is_written_in_the_form_of_its_row(row: dict[str, Any]) -> 
         assert read_row_conversation(changed) == edited
         assert changed.keys() == {**row, "extra": 1}.keys()
     assert correct_row(row, before) == row
-
-
-def test_a_form_that_cannot_hold_a_correction_is_named_with_its_row(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    calls = [{"from": "human", "value": "Add."}, {"from": "function_call", "value": json.dumps({"name": "add", "arguments": {}})},
-             {"from": "observation", "value": "2"}, {"from": "gpt", "value": "It is 2."}]  # fmt: skip
-    file.write_text(json.dumps({"conversations": calls}) + "\n")
-    review = ReviewSession(index_file(file), "anna")
-    [name] = review.source.samples
-    before = review.source.open_sample(review.source.samples[name]).messages
-    edited = [before[0], before[1].model_copy(update={"content": "I add.", "tool_calls": ()}), *before[2:]]
-    review.decide(DecisionRequest(sample=name, decision="fix", edited=edited))
-    with pytest.raises(
-        UsageError, match="row 1: its form cannot hold the correction; convert the file to `messages` first"
-    ):
-        filter_dataset(file, tmp_path / "out", FILTERS)

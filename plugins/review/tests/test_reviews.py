@@ -25,7 +25,6 @@ from core.storage.atomic_files import write_json
 from core.storage.image_files import format_png_url, store_sample_images
 from core.storage.sample_files import read_samples, write_samples
 from flows.clean.run_curation import curate_run
-from flows.data.curated_run import find_sample, read_finished_lines, read_finished_samples
 from plugins.review.agreement import compute_kappa
 from plugins.review.log import locate_reviews, read_reviews
 from plugins.review.review_samples import ReviewSource, index_file, index_run
@@ -220,23 +219,6 @@ def test_a_person_sees_the_pictures_of_a_sample_and_a_correction_keeps_them(tmp_
     assert kept.candidate.messages[0].images == (name, "https://example.com/a.png")
     (run.path / name).write_bytes(b"")
     assert review.open_sample(sample.id, SampleQuery())["pictures"] == {}, "what is damaged is not shown"
-
-
-def test_the_lines_of_finished_samples_are_those_of_the_whole_ones(tmp_path: Path) -> None:
-    run, recipe = make_run(tmp_path)
-    decide(ReviewSession(index_run(run), "anna"), "x-000000", "drop", note="about nothing")
-    for changed in (False, True):
-        if changed:
-            curate_run(run, recipe, [], tmp_path)
-        whole = list(read_finished_samples(run))
-        assert [tuple(line) for line in read_finished_lines(run)] == [
-            (one.id, one.state, one.reason, one.detail) for one in whole
-        ]
-        assert [find_sample(run, one.id) for one in whole] == whole
-    with run.shard_file(0).open("rb") as opened:
-        rows = pl.read_parquet(opened)
-    rows.with_columns(history=pl.lit("no JSON")).write_parquet(run.shard_file(0))
-    assert len(list(read_finished_lines(run))) == 7, "no text is read"
 
 
 def test_the_reviews_of_a_run_are_the_labels_of_a_judge(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from core.runs.records import CollapseVerdict, RunState
 from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from flows.data.curated_run import read_finished_samples
-from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import FORKS
 from tests.support.waiting import wait_until
 
@@ -418,28 +417,3 @@ def test_a_refused_release_has_its_own_state_and_the_shipped_schedules_make_one_
     parents = [RunDir(file.parent).read_parent() for file in runs.glob("smoke-*/recipe.json")]
     assert sorted(parent.release for parent in parents if parent) == ["smoke/0"]
     assert len(parents) == 2, "the gate is no part of what a run makes"
-
-
-def test_a_scheduled_generation_is_released_and_the_decision_on_its_student_is_reported(
-    server: Server, worker: subprocess.Popen[bytes], endpoint: RecordingEndpoint, tmp_path: Path
-) -> None:
-    runs, tokenizer = tmp_path / "runs", tiny_tokenizer()
-    start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
-    student = f"student={{start='{start}',epochs=1,batch_size=8,max_tokens=512,evaluation={{requests=12}}}}"
-    settings = ["name=loop", "samples=24", "shard_size=8", "collapse={gate=false}", "lineage.promote=true", student]
-    made = server.create("stillhouse-run/promoting", recipe="smoke", overrides=settings, runs_dir=str(runs))
-    server.until(lambda: server.flow_run(made)["state_type"] in {"RUNNING", *ENDED})
-    server.ask(
-        "/work_pools/stillhouse", {"is_paused": True}, "PATCH"
-    )  # the other student of the release is not trained
-    assert server.ended(made)["state_type"] == "COMPLETED"
-    (release,) = Lineage(locate_releases(runs) / "loop").read_verified()
-    assert release.lineage.promotion
-    assert not release.promoted, "one epoch teaches nothing"
-    server.until(lambda: any("loop/0: not promoted" in body for _, body in endpoint.requests))
-    (body,) = (body for _, body in endpoint.requests if "loop/0: not promoted" in body)
-    assert "does not surely pass more than its teacher" in body
-    for other in server.filtered("flow_runs", flows={"name": {"any_": ["stillhouse-distill"]}}):
-        if other["state_type"] not in ENDED:
-            server.set_state(other["id"], {"type": "CANCELLED"})
-    server.ask("/work_pools/stillhouse", {"is_paused": False}, "PATCH")

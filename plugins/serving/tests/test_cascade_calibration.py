@@ -2,7 +2,6 @@
 
 import asyncio
 import html
-import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,10 +16,8 @@ from agents.studies.held_out_evaluation import HeldOutResult
 from core.config.teachers import TeacherConfig
 from core.errors import RunFailed
 from core.plugins import locate_data
-from core.project_files import PROJECT
 from core.runs.run_dir import open_run
 from core.sample import TokenUsage
-from core.storage.atomic_files import hash_file
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from flows.report.run_report import write_run_report
 from flows.terminal.console import SESSION, CommandSession
@@ -40,11 +37,9 @@ from plugins.serving.cascade.routing_result import (
     estimate_cascade_value,
     read_routing_result,
 )
-from plugins.serving.cascade.serving_setup import ServingOptions, prepare_serving
 from teachers.base import TeacherReply, TokenCertainty
 from tests.flows.commands.test_commands import called
 from tests.flows.data.test_foreign_runs import run_with_checks
-from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.exported_students import export_student
 
 FREE = TeacherConfig(model="local/smollm2-135m")
@@ -115,34 +110,6 @@ def test_thresholds_and_the_best_signal_are_chosen_on_their_own_half() -> None:
     best = max(found.curves, key=lambda one: one.chosen_area)
     assert found.best == best.signal
     assert max(found.curves, key=lambda one: one.area.value) != best, "the other half would choose another"
-
-
-def test_a_student_better_than_its_teacher_needs_no_routing() -> None:
-    found = estimate_cascade_value(answers_of(passing(0.8, 1), passing(0.3, 2)), FREE, 7)
-    assert found.verdict == "student"
-    assert found.answer.startswith("No routing needed: the student passes 8")
-    assert "significantly more" in found.answer
-    assert all(curve.at_share.recovered is None for curve in found.curves)
-    assert found.find_curve(found.best).at_quality.aim == 0
-    even = estimate_cascade_value(answers_of(passing(0.5, 1), passing(0.5, 1)), FREE, 7)
-    assert (even.verdict, even.classifier) == ("student", None)
-    assert "with no significant difference on these seeds" in even.answer
-    assert even.gap.value == even.gap.low == even.gap.high == 0
-
-
-def test_the_classifier_predicts_both_models_passes() -> None:
-    """Short questions are easier for both, and most of all for the student: they are the last to be sent on."""
-    rng = Random(3)
-    short = [rng.random() < 0.5 for _ in range(SEEDS * 4)]
-    student, teacher = (
-        [rng.random() < (0.9 if one else 0.2) for one in short],
-        [one and rng.random() < 0.4 for one in short],
-    )
-    answers = answers_of(student, teacher, draws=0, spread=50.0)
-    questions = ["Say it." if brief else "Say it in many more words." for brief in short]
-    asked = [one._replace(question=text) for one, text in zip(answers.student, questions, strict=True)]
-    found = estimate_cascade_value(answers._replace(student=asked), FREE, 7)
-    assert found.find_curve(CLASSIFIER_SIGNAL).area.low > 0
 
 
 def questions_of_two_kinds(number: int) -> tuple[list[str], list[bool]]:
@@ -297,29 +264,6 @@ def test_a_student_that_really_answers_is_calibrated_and_its_answers_are_kept(we
         in card
     )
     assert kept_answers(tmp_path) >= 40, "a second calibration would not ask again"
-
-
-@pytest.mark.slow
-def test_another_student_takes_the_place_of_the_teacher(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tokenizer = tiny_tokenizer()
-    larger = saved(tiny_llama(len(tokenizer), width=32), tokenizer, tmp_path / "larger")
-    recipe = (PROJECT / "flows/recipes/smoke.toml").read_text()
-    words = tmp_path / "words.toml"  # random tokens may be few enough, and never are given words
-    words.write_text(re.sub(r"\[task.kinds\].*?\n\n", "[task.kinds]\ninclude_words = 1\n\n", recipe, flags=re.DOTALL))
-    code, _, err = called(
-        capsys, "route", str(weights.parent), "--recipe", str(words), "--teacher", str(larger), "-n", "20", "--draws", "0",
-        "--runs-dir", str(tmp_path / "runs"), "-q",
-    )  # fmt: skip
-    assert code == 0, err
-    found = read_routing_result(weights.parent / "routing.json")
-    file = larger / "student-q8_0.gguf"
-    assert found.teacher.model == f"local/{file}"
-    assert found.weights != hash_file(file)
-    assert found.teacher_rate.value == 0, "its weights are random too; the recipe's teacher passes"
-    setup = prepare_serving(weights.parent, None, ServingOptions(teacher=f"local/{file}", share=0.5))
-    assert (setup.teacher and setup.teacher.model) == f"local/{file}"
 
 
 def test_route_does_not_run_the_checks_of_a_run_of_a_stranger(

@@ -14,20 +14,18 @@ from scipy.sparse import csr_array
 
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
-from core.project_files import PROJECT
 from core.weights.embeddings import load_tokenizer
 from plugins.serving.cascade.logistic import fit_cross_validated, fit_logistic, log_loss
 from plugins.serving.cascade.serving_setup import ServingOptions
 from plugins.serving.decision_students.agreement_bound import AgreementTarget
-from plugins.serving.decision_students.classification_metrics import expected_calibration_error, macro_f1
 from plugins.serving.decision_students.decision_student import read_decision_student
 from plugins.serving.decision_students.label_noise import (
     estimate_accuracy_from_agreement,
     pairwise_agreement,
     summarize_votes,
 )
-from plugins.serving.decision_students.linear_head import _fit_weights, find_row_span, fit_linear_head, softmax
-from plugins.serving.decision_students.ngram_vectors import WIDTH, encode_by_ngrams, hash_character_ngrams
+from plugins.serving.decision_students.linear_head import _fit_weights, fit_linear_head, softmax
+from plugins.serving.decision_students.ngram_vectors import hash_character_ngrams
 from plugins.serving.decision_students.text_encoders import ENCODERS
 from plugins.serving.decisions.decision_serving import serve_decision_student
 from plugins.serving.decisions.labeled_texts import estimate_label_noise, read_labeled_texts
@@ -36,7 +34,6 @@ from plugins.serving.decisions.student_report import format_decision_report, wri
 from plugins.serving.tests.decision_serving import post, served
 from teachers.relay import open_relay
 from tests.support.http_serving import serve_handler
-from tests.support.lineages import make_run
 
 THINGS = {
     "delivery": ["parcel", "courier", "shipment", "tracking number", "delivery van"],
@@ -151,23 +148,6 @@ def test_the_exported_file_gives_the_labels_of_the_student_in_memory(
     assert facts["questions"]["subject"]["threshold"] == student.heads[0].guarantee.threshold
 
 
-def test_the_lines_of_the_documentation_read_the_exported_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = [json.loads(line) for line in write_rows(tmp_path).read_text().splitlines()]
-    labeled = [{"text": row["text"], "label": row["answers"]["subject"]} for row in rows]
-    (tmp_path / "labeled.jsonl").write_text("\n".join(map(json.dumps, labeled)), encoding="utf-8")
-    settings = DecisionSettings(tmp_path / "labeled.jsonl", tmp_path / "student", target=TARGET)
-    create_decision_student(settings, lambda _text: None)
-    page = (PROJECT / "plugins" / "serving" / "decisions.md").read_text(encoding="utf-8")
-    _, _, rest = page.partition("```python\n")
-    monkeypatch.chdir(tmp_path)
-    exec(rest.partition("```")[0], {})
-    (decided,) = read_decision_student(tmp_path / "student").decide(["Where is my parcel?"])
-    assert decided["label"].certain
-    assert capsys.readouterr().out.split() == ["delivery", "True"]
-
-
 def test_few_labels_are_calibrated_on_predictions_out_of_fold(tmp_path: Path) -> None:
     source = write_rows(tmp_path, 80)
     settings = DecisionSettings(
@@ -232,20 +212,6 @@ def test_a_student_is_not_written_among_other_files(made: tuple[Path, DecisionRe
     folder = made[0]
     with pytest.raises(UsageError, match="student: exists already and is not an empty folder"):
         create_decision_student(DecisionSettings(folder / "rows.jsonl", folder / "student"), lambda _text: None)
-
-
-@pytest.mark.parametrize("given", [False, True])
-def test_a_run_with_revisions_gives_labels_with_votes(given: bool, tmp_path: Path) -> None:
-    settings = ["teachers.main={model='fake/decisions'}", "topology.max_revisions=1", "collapse.gate=false"]
-    if given:
-        texts = tmp_path / "texts.jsonl"
-        rows = [{"text": f"Parcel {i}. It is subject delivery. It is urgent true."} for i in range(24)]
-        texts.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-        settings.append(f"seeds.path={texts}")
-    run = make_run(tmp_path / "runs", *settings, recipe="decisions")
-    labeled = read_labeled_texts(run.path)
-    assert len(labeled.texts) > 6
-    assert {len(votes) for votes in labeled.votes["subject"]} == {5 if given else 4}
 
 
 def test_decisions_are_served_in_both_protocols_and_bad_requests_are_refused(made: tuple[Path, DecisionReport]) -> None:
@@ -397,19 +363,6 @@ TEXTS = [
 ]
 
 
-def test_rows_are_of_norm_1_and_depend_on_their_text_alone() -> None:
-    rows = encode_by_ngrams(TEXTS)
-    assert rows.shape == (6, WIDTH)
-    np.testing.assert_allclose(np.sqrt((rows.toarray() ** 2).sum(axis=1)), [1, 1, 1, 1, 1, 0])
-    for place, text in enumerate(TEXTS):
-        np.testing.assert_array_equal(encode_by_ngrams([text]).toarray()[0], rows.toarray()[place])
-    cosines = (rows @ rows.T).toarray()
-    assert cosines[0, 1] > 0.999
-    assert cosines[0, 2] > 0.999
-    assert cosines[0, 3] > 0.3 > 0.1 > cosines[0, 4]
-    assert encode_by_ngrams([]).shape == (0, WIDTH)
-
-
 def draw_votes(rng: np.random.Generator, truth: np.ndarray, accuracies: list[float], classes: int) -> np.ndarray:  # type: ignore[type-arg]
     wrong = (truth[:, None] + rng.integers(1, classes, (len(truth), len(accuracies)))) % classes
     right = rng.random(wrong.shape) < np.array(accuracies)
@@ -431,14 +384,6 @@ def test_votes_are_summarized() -> None:
     assert summary.shares == {"bug": 0.75, "question": 0.25}
     assert summary.disagreement == pytest.approx(0.5)  # 3 of 6 pairs differ
     assert summarize_votes(["a"]).disagreement == 0
-
-
-def test_metrics_on_rows_by_hand() -> None:
-    confidences = np.array([0.95, 0.95, 0.55, 0.55])
-    assert expected_calibration_error(confidences, np.array([True, True, True, False])) == pytest.approx(0.05)
-    # Classes 0 and 1 have F1 of 2/3 and 0.8; class 2 occurs nowhere.
-    truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-    assert macro_f1(truth, predicted, 3) == pytest.approx((2 / 3 + 0.8) / 2)
 
 
 ROWS, COLUMNS, CLASSES, PENALTY = 60, 400, 3, 0.1
@@ -470,16 +415,6 @@ def test_a_fit_in_the_span_of_the_rows_is_the_fit_to_all_columns() -> None:
     shuffled = targets[np.random.default_rng(3).permutation(ROWS)]
     missed = fit_linear_head(rows, shuffled, 7, (PENALTY,)).out_of_fold.argmax(axis=1) == shuffled.argmax(axis=1)
     assert missed.mean() < 0.6 < (fit.out_of_fold.argmax(axis=1) == targets.argmax(axis=1)).mean()
-
-
-def test_a_span_has_no_dimension_for_repeated_and_empty_rows() -> None:
-    rows, _ = make_rows(1)
-    span = find_row_span(rows)
-    assert span is not None
-    assert span.coordinates.shape == (ROWS, ROWS - 4)
-    np.testing.assert_allclose(span.coordinates @ span.coordinates.T, (rows @ rows.T).toarray(), atol=1e-12)
-    np.testing.assert_allclose(span.coordinates @ (span.combinations @ rows.toarray()), rows.toarray(), atol=1e-12)
-    assert find_row_span(csr_array((3, 9))) is None
 
 
 def test_the_classifier_is_at_its_optimum_and_recovers_planted_weights() -> None:

@@ -91,47 +91,6 @@ def test_the_dataset_has_the_label_of_most_votes_and_the_votes(
         assert collect_votes(sample)["subject"].count(drafted) == votes.get(drafted, 0)
 
 
-def test_a_refused_text_is_told_what_was_voted_instead_and_only_that(tmp_path: Path) -> None:
-    plan = load_recipe_plan(
-        "decisions", ["teachers.main={model='fake/decisions'}", "samples=1", "task.cases={plain=1}"]
-    )
-    plan = plan.with_recipe(topology=plan.recipe.topology.model_copy(update={"max_revisions": 1}))
-    own = build_test_seeds(plan)[0].data["targets"]
-    other = "return" if own["subject"] != "return" else "payment"
-
-    def reply(question: TeacherQuestion) -> str:
-        if question.contract == "WrittenCase":
-            return json.dumps({"text": "A text."})
-        assert question.key
-        return json.dumps({**own, "subject": own["subject"] if question.key.attempt // REPAIR_STRIDE == 0 else other})
-
-    teacher = ScriptedTeacher(reply)
-    [sample] = produce_scripted(plan, teacher, tmp_path)
-    told = f"subject: 25% of 4 votes for its answer, 3 for {other!r}"
-    assert [verdict.evidence for verdict in sample.verdicts if not verdict.passed] == [told] * 2
-    revision = next(q for q in teacher.asked if q.contract == "WrittenCase" and "faults" in q.messages[-1].content)
-    assert revision.messages[-1].content.count(told) == 1
-    assert "urgent: " not in revision.messages[-1].content
-
-
-def test_given_texts_keep_every_vote_and_none_is_dropped_for_disagreement(tmp_path: Path) -> None:
-    texts = tmp_path / "texts.jsonl"
-    rows = [{"text": f"Parcel {i}. It is subject delivery. It is urgent true."} for i in range(12)]
-    turns = [
-        {"role": "user", "content": "It is subject return. It is urgent false."},
-        {"role": "assistant", "content": "Yes."},
-    ]
-    texts.write_text("\n".join(json.dumps(row) for row in [*rows, {"messages": turns}]), encoding="utf-8")
-    plan = load_recipe_plan("decisions", [*PLAIN, "samples=13", f"seeds.path={texts}"])
-    samples = made(plan, tmp_path)
-    assert {sample.state for sample in samples} == {SampleStatus.kept}
-    votes = [vote for sample in samples for vote in collect_votes(sample)["subject"]]
-    assert len(votes) == 13 * 5
-    assert 0.75 < (votes.count("delivery") + votes.count("return")) / len(votes) < 1
-    conversation = next(s for s in samples if "messages" in s.seed.data)
-    assert conversation.candidate.fields["text"] == f"User: {turns[0]['content']}\nAssistant: Yes."
-
-
 @pytest.mark.slow
 @pytest.mark.xdist_group("embedded")
 def test_probabilities_of_the_embedded_teacher_foretell_its_votes(tmp_path: Path) -> None:

@@ -61,17 +61,6 @@ def test_the_probabilities_are_those_of_the_model(question: DecisionQuestion, se
         assert found[name] == pytest.approx(wanted[name]), "the reply's own answer"
 
 
-def test_answers_that_leave_the_reply_together_share_what_begins_them() -> None:
-    question = DecisionQuestion(name="a", ask="?", labels=("yes", "no", "never"))
-    likeliest = {'"yes': math.log(0.5), '"n': math.log(0.3), '"maybe': math.log(0.1), "\n": math.log(0.1)}
-    tokens = [
-        ReplyToken(text='{"a": ', logprob=-0.1, likeliest={'{"a": ': -0.1, "I": -3.0}),
-        ReplyToken(text='"yes', logprob=likeliest['"yes'], likeliest=likeliest),
-        ReplyToken(text='"}', logprob=0.0, likeliest={'"}': 0.0}),
-    ]
-    assert read_label_probabilities(question, tokens) == pytest.approx({"yes": 0.625, "no": 0.1875, "never": 0.1875})
-
-
 @pytest.mark.parametrize(
     "texts", [["I do not know"], ['{"b": "yes"}'], ['{"a": "', "maybe", '"}'], ['{"a": "yes"', ', "b'], []]
 )

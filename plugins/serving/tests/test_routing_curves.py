@@ -18,7 +18,6 @@ from plugins.serving.cascade.routing_curves import (
     EvaluationHalf,
     RoutingOutcomes,
     area_over_random,
-    build_baselines,
     build_routing_curve,
     choose_share_for_quality,
     choose_threshold,
@@ -117,25 +116,6 @@ def test_a_random_signal_has_the_random_line() -> None:
         )
         assert point.over_random
         assert point.over_random.value == pytest.approx(0, abs=0.02)
-
-
-def test_the_ends_are_the_student_alone_and_the_teacher_alone() -> None:
-    outcomes, scores = outcomes_of()
-    chosen, evaluation = halved(outcomes, scores)
-    first, *_, last = build_routing_curve("x", "", chosen, evaluation).points
-    assert (first.share.value, first.cost.value, first.quality.value) == (0, 0, evaluation.outcomes.student.mean())
-    assert (last.share.value, last.quality.value) == (1, evaluation.outcomes.teacher.mean())
-    assert last.cost.value == pytest.approx(evaluation.outcomes.cost.mean())
-    assert first.recovered
-    assert last.recovered
-    assert first.over_random
-    assert last.over_random
-    assert (first.over_random.high, last.over_random.low) == pytest.approx((0, 0))
-    ends = (first.recovered.value, last.recovered.value, last.recovered.low, last.recovered.high)
-    assert ends == pytest.approx((0, 1, 1, 1))
-    random, oracle = build_baselines(evaluation.outcomes, evaluation.places)
-    assert random[0].value == first.quality.value == oracle[0].value
-    assert random[-1].value == pytest.approx(last.quality.value)
 
 
 def test_the_evaluation_half_changes_no_threshold() -> None:

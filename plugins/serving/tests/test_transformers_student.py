@@ -81,22 +81,6 @@ def test_the_exported_file_is_the_student_without_torch(
         read_decision_student(tmp_path / "student")
 
 
-def test_a_student_of_an_encoder_that_cannot_be_exported_is_made_with_a_sentence(
-    labeled: tuple[Path, list[str]], tmp_path: Path
-) -> None:
-    source, texts = labeled
-    encoder = save_tiny_encoder(tmp_path / "encoder", "longformer", texts)
-    shown: list[str] = []
-    report = create_decision_student(make_settings(source, encoder), shown.append)
-    (sentence,) = [line for line in shown if "cannot be exported" in line]
-    assert sentence.endswith("; the student needs torch, and has no student.onnx")
-    assert report.onnx is None
-    assert sorted(file.name for file in (tmp_path / "student").iterdir()) == ["decisions.json", "evaluation.json"]
-    student = read_decision_student(tmp_path / "student")
-    assert not student.exported
-    assert set(student.decide([TEXT])[0]["label"].probabilities) == {"delivery", "payment"}
-
-
 def test_an_encoder_of_the_hub_is_used_where_it_is_on_this_machine_and_fetched_nowhere(
     labeled: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from core.sample import Candidate, Message, SampleStatus, Seed, Spending
 from flows.commands.app import app
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.study import faulty_script
-from plugins.study.ground_truth import ProblemFault, find_problem_fault
+from plugins.study.ground_truth import find_problem_fault
 from plugins.study.topology_comparison import build_study_report, cost_per_kept, format_study_report
 from plugins.study.topology_study import (
     BASELINE_TOPOLOGY,
@@ -101,14 +101,6 @@ def test_the_ground_truth_finds_the_fault(changed: dict[str, Any], fault: str | 
     assert find_problem_fault(SEED, Candidate(messages=[], fields={**RIGHT, **changed})) == fault
 
 
-@pytest.mark.parametrize("fault", faulty_script.FAULT_CLASSES)
-def test_the_ground_truth_finds_every_planted_fault(fault: str) -> None:
-    [trial] = trials(study(f"{fault}=1.0", 80), "single")
-    assert {one.fault for one in trial.outcomes} == {fault}
-    assert tuple(TeacherFaults.model_fields)[-4:] == faulty_script.FAULT_CLASSES
-    assert set(faulty_script.FAULT_CLASSES) == set(ProblemFault)
-
-
 # The faulty teacher
 
 
@@ -118,39 +110,6 @@ def test_each_class_of_fault_comes_at_its_rate(fault: str | None) -> None:
     drawn = Counter(faulty_script.draw_fault(Random(seed), rates) for seed in range(4000))
     expected = getattr(rates, fault) if fault else 0.5
     assert drawn[fault] / 4000 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 4000) ** 0.5)
-
-
-@pytest.mark.parametrize(
-    ("changed", "fault", "good"),
-    [
-        ({}, None, True),
-        ({}, "contradiction", False),
-        ({}, "drift", False),
-        ({}, "omission", True),
-        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, None, False),
-        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, "contradiction", True),
-        ({"solution": "Start with 7. 7 * 8 = 56. 56 - 19 = 37. So there are 37."}, "omission", True),
-        ({"problem": RIGHT["problem"].replace(" 6 eggs", " some eggs")}, None, False),
-        ({"problem": RIGHT["problem"].replace("a zoo", "a circus")}, None, True),
-    ],
-)
-def test_a_critic_without_faults_is_right_about_the_text_that_it_sees(
-    changed: dict[str, Any], fault: str | None, good: bool
-) -> None:
-    shown = {**RIGHT, **changed}
-    question = asked(
-        ("system", CRITIC), ("user", f"Problem: {shown['problem']}\nSolution: {shown['solution']}"), contract="Review"
-    )
-    review = replied(question, fault=fault)
-    assert review["scores"] == dict.fromkeys(RUBRICS, 5 if good else 1)
-
-
-@pytest.mark.parametrize(("fault", "right"), [(None, 60), *((name, 3) for name in faulty_script.FAULT_CLASSES)])
-def test_a_solver_without_faults_is_right(fault: str | None, right: int) -> None:
-    question = asked(("user", str(RIGHT["problem"])), contract="Solution")
-    answers = [replied(question, seed, fault=fault)["answer"] for seed in range(60)]
-    found = sum(answer == 29 for answer in answers)
-    assert found == right if fault is None else found <= right, "by chance, now and then"
 
 
 # The study

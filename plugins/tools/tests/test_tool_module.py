@@ -1,12 +1,10 @@
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.project_files import PROJECT
 from core.sample import ToolCall
 from plugins.tools.config import ToolSourceConfig
 from plugins.tools.toolbox.tool_module import MadeCall, ToolModule
@@ -109,20 +107,6 @@ def test_hints_and_docstrings_become_schemas(tmp_path: Path) -> None:
     tags = tools["draw"].parameters["properties"]["tags"]
     assert tags == {"type": "array", "items": {"type": "string"}, "description": "What it is for, in words."}
     assert [tool.name for tool in list_tools(tmp_path, only=("draw",))] == ["draw"]
-
-
-def test_schemas_of_a_file_replace_the_hints(tmp_path: Path) -> None:
-    functions = [
-        {"type": "function", "function": {"name": "add", "description": "Add.", "parameters": {"type": "object"}}}
-    ]
-    (tmp_path / "tools.json").write_text(json.dumps(functions))
-    untyped = "def add(world, by):\n    return by\n\ndef other(x):\n    return x\n"
-    assert [tool.name for tool in list_tools(tmp_path, untyped, schemas="tools.json")] == ["add"]
-    (tmp_path / "tools.json").write_text(json.dumps([{"name": "subtract", "description": "x", "parameters": {}}]))
-    with pytest.raises(
-        UnusableTools, match=r"has 'subtract', and counter\.py has no function of that name; it has add, other"
-    ):
-        list_tools(tmp_path, untyped, schemas="tools.json")
 
 
 @pytest.mark.parametrize(
@@ -250,24 +234,3 @@ def test_a_tool_that_is_gone_costs_the_sample_whose_next_call_needs_it(tmp_path:
     [result] = asyncio.run(Toolbox().call_tools(step._replace(key="1"), journal))
     assert result.broken == "the server no longer has add, which this sample began with"
     assert len(journal) == 1
-
-
-def test_the_shipped_library_is_sound() -> None:
-    module = ToolModule(ToolSourceConfig(module="data/tools/library.py"), PROJECT)
-    assert [tool.name for tool in asyncio.run(module.list_tools())] == [
-        "find_book",
-        "lend_book",
-        "list_loans",
-        "convert_fee",
-    ]
-    world = asyncio.run(module.describe_world(3))
-    assert world != asyncio.run(module.describe_world(4))
-    title, card = world.split('"')[1], world.rpartition(', "')[2].split('"')[0]
-    calls = [
-        call("lend_book", title=title, card=card, days=7),
-        call("list_loans", card=card),
-        call("find_book", title="No"),
-    ]
-    lent, loans, none = call_tools(module, [], *calls, seed=3)
-    assert (json.loads(loans.text) == [{"title": title, "days": 7}]) is not lent.failed
-    assert none.content == "error: the library has no book called No"

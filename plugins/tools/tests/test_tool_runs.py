@@ -257,22 +257,6 @@ def find(*titles: str) -> dict[str, Any]:
     return {"calls": [{"name": "find_book", "arguments": {"title": title}} for title in titles]}
 
 
-def test_an_error_is_part_of_the_conversation_and_may_be_reported(tmp_path: Path) -> None:
-    reply = {"reply": "Emma could not be found, and Dune is on shelf D4."}
-    sample, teacher = make_scripted_sample(tmp_path, [find("Emma", "Dune"), reply])
-    assert (sample.state, sample.detail) == (SampleStatus.kept, "")
-    turns = [(message.role, message.content) for message in sample.candidate.messages[2:]]
-    assert turns == [
-        ("assistant", ""),
-        ("tool", "error: there is no book Emma"),
-        ("tool", '{"title": "Dune", "shelf": "D4"}'),
-        ("assistant", reply["reply"]),
-    ]
-    last = teacher.asked[-1].messages[-1].content
-    assert '{"tool": "find_book", "result": "error: there is no book Emma"}' in last
-    assert '{"tool": "find_book", "result": "{\\"title\\": \\"Dune\\", \\"shelf\\": \\"D4\\"}"}' in last
-
-
 def test_a_conversation_of_errors_is_dropped_and_its_rounds_are_bounded(tmp_path: Path) -> None:
     unknown = {"calls": [{"name": "lend_book", "arguments": {}}]}
     sample, teacher = make_scripted_sample(tmp_path, [unknown, find("Emma")], "task.rounds=3")
@@ -287,23 +271,3 @@ def test_a_conversation_of_errors_is_dropped_and_its_rounds_are_bounded(tmp_path
     sample, _ = make_scripted_sample(tmp_path / "other", [find("Emma")], "task.rounds=1")
     assert (sample.state, sample.detail) == (SampleStatus.dropped, "tool_use")
     assert "each call failed" in sample.verdicts[-1].evidence
-
-
-def test_a_step_that_neither_calls_nor_replies_is_repaired_or_fails_with_its_reason(tmp_path: Path) -> None:
-    sample, _ = make_scripted_sample(tmp_path, [{"reply": ""}])
-    assert (sample.state, sample.reason) == (SampleStatus.failed, RejectionReason.contract)
-    (tmp_path / "other").mkdir()
-    steps = [{"reply": ""}, find("Dune"), {"reply": "Dune is on shelf D4."}]
-    sample, _ = make_scripted_sample(tmp_path / "other", steps)
-    assert sample.state is SampleStatus.kept
-
-
-def test_a_revision_is_asked_for_with_the_refused_conversation_and_its_fault(tmp_path: Path) -> None:
-    steps = [find("Dune"), {"reply": "Dune is on shelf E9."}, find("Dune"), {"reply": "Dune is on shelf D4."}]
-    sample, teacher = make_scripted_sample(tmp_path, steps, "topology.max_revisions=1")
-    assert (sample.state, sample.revisions) == (SampleStatus.kept, 1)
-    first, second = ([q.messages[-1].content for q in teacher.asked][i] for i in (0, 3))
-    assert "Assistant: Dune is on shelf E9." in second
-    assert "E9" in second.partition("What was wrong")[2]
-    assert second.startswith(first)
-    assert "refused" not in first

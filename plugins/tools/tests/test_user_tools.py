@@ -22,16 +22,13 @@ from benchmarks.external_truth.bfcl import (
 from core.errors import UsageError
 from core.sample import Seed
 from flows.data.student_files import load_student_plan
-from plugins.tools.checks.conversation_checks import ConversationTurn
 from plugins.tools.checks.tool_schema import tool_schema_check
 from plugins.tools.checks.user_tool_checks import (
-    find_reply_fault,
     user_tool_arguments_check,
     user_tool_result_check,
     user_tool_use_check,
 )
 from plugins.tools.families.user_tools import ToolTranscript, UserToolsFamily
-from plugins.tools.simulation.conversation_plan import PlannedCall
 from tests.flows.data.test_foreign_runs import run_with_checks
 
 CHECKS: Mapping[str, Check] = {
@@ -160,21 +157,6 @@ def test_results_of_another_sample_do_not_support_a_reply() -> None:
                 call = ("find_book", {"title": title}, results[shown])
                 found = faults(subject(f"Is {title} in?", [[call]], reply.format(**own)))
                 assert ("result" in found) == (shown != title)
-
-
-@pytest.mark.parametrize(
-    ("reply", "called", "right"),
-    [
-        ("5 EUR is 4.25 GBP at today's rate.", "convert_fee", True),
-        ("5 EUR is 4.25 GBP at tomorrow's rate.", "convert_fee", False),
-        ("5 EUR is 4.25 GBP today.", "other_fee", False),
-    ],
-)
-def test_today_is_given_by_the_description_of_a_called_tool(reply: str, called: str, right: bool) -> None:
-    descriptions = ["convert_fee Convert a fee at today's rate.", "other_fee Convert a fee."]
-    call = PlannedCall(called, {"amount": 5})
-    turn = ConversationTurn("What is 5 EUR in GBP?", (((call, {"amount": 4.25, "currency": "GBP"}),),), reply)
-    assert (find_reply_fault([], turn, descriptions) is None) == right
 
 
 ROWS = [convert_row(json.loads(line)) for line in Path(__file__).with_name("bfcl_rows.jsonl").read_text().splitlines()]

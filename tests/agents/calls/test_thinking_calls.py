@@ -1,10 +1,8 @@
 """Two calls for one reply: the budget, the ledger, and a kill between them."""
 
-import asyncio
 import contextlib
 import json
 import signal
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import pytest
 
 from agents.calls.budget import BudgetExhausted
-from agents.studies.preview import preview_samples
 from core.config.recipe import Recipe
 from core.sample import Sample
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -58,16 +55,6 @@ def test_two_calls_are_one_turn_with_the_thought_and_the_usage_of_both(tmp_path:
         recipe_of("agents.generator.reasoning='off'", "agents.critic.reasoning='off'"), tmp_path / "off", teacher
     )
     assert {(turn.usage.calls, turn.reasoning) for sample in plain for turn in sample.turns} == {(1, "")}
-
-
-def test_a_cut_off_thought_is_named_as_the_fault_and_asked_for_again_without_an_empty_message(tmp_path: Path) -> None:
-    with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:
-        endpoint = f"model='openai/m', base_url='{server.url}', dialect='vllm', logprobs=false"
-        plan = load_recipe_plan("smoke", [*SMALL, *THINKING[1:], "samples=1", f"teachers.main={{{endpoint}}}"])
-        [sample] = asyncio.run(preview_samples(plan, 1, threading.Event())).samples
-    assert "its thinking took all tokens; raise the agent's reasoning" in sample.detail
-    assert len(server.bodies) == 1 + plan.recipe.agents.generator.max_repairs
-    assert all(message["content"] for body in server.bodies for message in body["messages"])
 
 
 @pytest.mark.parametrize("limit", ["calls=3", "calls=17", "tokens=9000", "tokens=30000"])

@@ -44,34 +44,6 @@ BRIDGE = 'Give the main point of this text in five words: "Though the old bridge
 
 
 @pytest.mark.parametrize(
-    ("instruction", "parent", "expected"),
-    [
-        (
-            'Make the message "Send me the file now" polite in three versions. Keep clear that the file is needed today.',
-            FILE,
-            "",
-        ),
-        ("Make the message 'Open the file' polite.", "Open the file.", ""),
-        ("Open the file and count its lines.", "Open the file.", ""),
-        ("Explain to an intern how to name files so that they sort by date.", FILE, ""),
-        ("Write a caption for a photo of two otters.", FILE, ""),
-        ("Write a rule about sending photos to pupils.", FILE, ""),
-        ("Which word is the odd one out: 'map', 'atlas', 'globe', 'fork'?", FILE, ""),
-        ("Open the file and make its message polite.", FILE, "'file'"),
-        ("Send me the file and a polite message.", FILE, "'file'"),
-        ('Describe the "picture" politely.', FILE, "'picture'"),
-        ("How many people are in the photo?", FILE, "'photo'"),
-        ("You are shown a bar chart of sales. Name the best month.", FILE, "'chart'"),
-        ("Summarize the attached PDF.", FILE, "'PDF'"),
-        ("Write a poem, then draw its hero.", FILE, "'draw'"),
-    ],
-)
-def test_a_medium_that_is_quoted_or_mentioned_can_be_asked_about(instruction: str, parent: str, expected: str) -> None:
-    found = fault(askable_check, instruction, parent=parent, way="deepen")
-    assert found == "" if expected == "" else expected in found, found
-
-
-@pytest.mark.parametrize(
     ("way", "instruction", "parent", "expected"),
     [
         ("constrain", TABLE.replace("age:", "age, sorted from the oldest to the youngest:"), TABLE, ""),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault, word_bases
+from agents.checks.text.prose_faults import find_topic_fault
 from agents.checks.text.second_reader import is_paraphrase, is_same_reading, meaning_similarity
 from agents.families.constrained_instructions import on_topic_check, sound_prose_check
 from core.expression import evaluate_expression
@@ -61,27 +61,6 @@ def test_answers_read_as_prose_or_not(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "base", "no_base"),
-    [
-        ("riding", "ride", "rid"),
-        ("running", "run", "runn"),
-        ("kites", "kite", "kit"),
-        ("movies", "movie", "move"),
-        ("cookies", "cookie", "cook"),
-        ("buses", "bus", "b"),
-        ("leaves", "leaf", "lea"),
-        ("sunny", "sun", "s"),
-        ("gardener", "garden", "gard"),
-        ("corner", "corner", "corn"),
-        ("glass", "glass", "glas"),
-    ],
-)
-def test_a_word_has_the_bases_that_its_spelling_allows(word: str, base: str, no_base: str) -> None:
-    assert base in word_bases(word)
-    assert no_base not in word_bases(word)
-
-
-@pytest.mark.parametrize(
     ("text", "value"),
     [("2 + 3 * 4", 14), ("(2 + 3) * 4", 20), ("1 / 3", Fraction(1, 3)), ("-2 - -3", 1), ("0.1 + 0.2", Fraction(3, 10))],
 )
@@ -101,28 +80,6 @@ def test_expressions_are_evaluated_exactly(text: str, value: Fraction) -> None:
 )
 def test_an_answer_speaks_of_its_topic(answer: str, topic: str, on: bool) -> None:
     assert (find_topic_fault(answer, topic) is None) == on
-
-
-@pytest.mark.parametrize(
-    ("answer", "fault"),
-    [
-        ("Bees live in a hive. They store honey for the winter.", None),
-        ("Why do bees dance? They tell where flowers are!", None),
-        ("Bees live in a", "not finished"),
-        ("Bees are good and good.", "twice in a row"),
-        ("Bees can fly to a flower. They can fly to a flower.", "repeats"),
-        ("Honey is sweet. Sweet food is sweet.", "3 times"),
-        ("A bee is a bee.", "twice in one sentence"),
-        ("A hive of bees is a hive.", "says 'hiv' twice in one sentence"),
-        ("Worms turn old leaves and peels into food for bees.", "copies"),
-        ("...", "no words"),
-    ],
-)
-def test_repetitive_prose_is_a_fault(answer: str, fault: str | None) -> None:
-    found = find_prose_fault(
-        answer, "bees", ["Compost is rich because worms turn old leaves and peels into food for plants."]
-    )
-    assert (found is None) if fault is None else (found is not None and fault in found)
 
 
 GOLDEN = Path(__file__).with_name("golden")

@@ -13,7 +13,6 @@ from core.runs.run_dir import open_run
 from core.sample import Candidate, Message, Seed
 from flows.data.student_files import load_student_plan
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
-from tests.support.installed_plugins import install_plugin
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 DOC = (PROJECT / "docs" / "your-own.md").read_text()
@@ -97,26 +96,6 @@ def test_a_check_file_that_fails_to_import_is_reported_in_a_sentence(code: str, 
     (folder / "checks.py").write_text(code)
     with pytest.raises(RecipeError, match=sentence):
         load_recipe_plan(str(folder / "recipe.toml"))
-
-
-def test_an_installed_plugin_offers_checks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packaging metadata as pip would leave it, in a folder on the path."""
-    package = folder / "site"
-    install_plugin(package, "manners", block("python", "# plain/checks.py"), ("check", "plain", "manners:plain"))
-    monkeypatch.syspath_prepend(str(package))
-    loaded = load_recipe_plan(str(folder / "recipe.toml"), ['verifiers=[{type="plain",max_letters=8}]'])
-    assert [(bound.check.name, bound.config.path) for bound in loaded.checks] == [("plain", None)]
-
-
-def test_prompts_of_the_recipes_own_folder_go_before_the_familys(folder: Path) -> None:
-    (folder / "prompts").mkdir()
-    (folder / "prompts" / "generator.md").write_text("Mine.\n\n## user\nBe polite about {{topic}}: {{instruction}}\n")
-    plan = load_recipe_plan(str(folder / "recipe.toml"), ["prompts=prompts"])
-    assert plan.prompt("generator").messages[0].content.startswith("Be polite")
-    assert plan.prompt("repair").messages == load_recipe_plan("smoke").prompt("repair").messages
-    other = hash_recipe_sources(plan)
-    (folder / "prompts" / "generator.md").write_text("Mine.\n\n## user\nBe kind about {{instruction}}\n")
-    assert hash_recipe_sources(plan) != other
 
 
 @pytest.mark.parametrize("returned", [False, True, 3, ["a fault"]])

@@ -1,13 +1,7 @@
-import itertools
 import json
-import re
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
-from agents.families.constraint_drawing import TextConstraint
-from agents.families.constraints import CONSTRAINT_KINDS
 from agents.families.request_styles import PURPOSES, REQUEST_STYLES, UNFIT_KINDS
 from agents.planning.run_plan import RunPlan
 from core.sample import RejectionReason, SampleStatus
@@ -64,69 +58,11 @@ def test_a_revision_shows_the_answers_and_their_faults_and_a_critic_the_labeled_
     )
 
 
-@pytest.mark.parametrize("reviewed", [True, False])
-def test_a_critic_judges_the_topic_and_sees_what_words_say(reviewed: bool, tmp_path: Path) -> None:
-    """Without one, the check refuses the same answer."""
-    settings = ["samples=1", "topology.max_revisions=1", "task.turns=[1]", "task.constraints=[1]", "seeds.draw={}"]
-    critic = '{type="teacher"}' if reviewed else "false"
-    settings += ['verifiers=[{type="on_topic"}]', f"agents.critic={critic}"]
-
-    def answer(question: TeacherQuestion) -> str:
-        if question.contract == "Review":
-            fault = {"quote": "Arrive early.", "fault": "does not say why"}
-            again = "sound" in question.messages[-1].content
-            return json.dumps(GOOD if again else {**GOOD, "faults": [fault], "advice": "Say why."})
-        revised = len(question.messages) > 1 and "does not say why" in question.messages[-1].content
-        return json.dumps({"answer": "Arrive early, for the best sound." if revised else "Arrive early."})
-
-    teacher = ScriptedTeacher(answer)
-    (sample,) = produce_scripted(plan_of(*settings), teacher, tmp_path)
-    reviews = [question.messages[-1].content for question in teacher.asked if question.contract == "Review"]
-    assert (sample.state is SampleStatus.kept) == reviewed == bool(reviews)
-    hint = f"may be wrong: it has no word of the topic {sample.seed.data['topic']!r}"
-    assert all(hint in review for review in reviews)
-    (revision,) = [turn for turn in sample.turns if turn.revision and turn.agent == "generator"]
-    if reviewed:
-        assert revision.context[-1].content == json.dumps({"answer": "Arrive early."}), "a revision shows the draft"
-        assert revision.asked.count("Say why.") == revision.asked.count("does not say why") == 1
-
-
-def test_rules_add_up_turn_by_turn_and_never_contradict_each_other() -> None:
-    seeds = build_test_seeds(plan_of("samples=300"))[:]
-    assert {len(seed.data["requests"]) for seed in seeds} == {2, 3}
-    assert 80 < sum(bool(seed.data["system"]) for seed in seeds) < 160
-    for seed in seeds:
-        turns = seed.data["constraints"]
-        for before, after in itertools.pairwise(turns):
-            assert after[: len(before)] == before
-            groups = [CONSTRAINT_KINDS[one["kind"]].group for one in after]
-            assert len(set(groups)) == len(groups)
-        assert all(one["text"] in seed.data["instruction"] for one in turns[-1])
-
-
 def writes(answers: list[str]) -> ScriptedTeacher:
     def answer(question: TeacherQuestion) -> str:
         return json.dumps(GOOD if question.contract == "Review" else {"answers": answers})
 
     return ScriptedTeacher(answer)
-
-
-def test_a_rule_of_the_first_turn_or_of_the_system_binds_the_last_answer(tmp_path: Path) -> None:
-    settings = [
-        "samples=30",
-        "task.turns=[2]",
-        "task.kinds={no_commas=1,no_digits=1,no_exclamation=1}",
-        "task.system=1.0",
-    ]
-    plan = plan_of(*settings, 'verifiers=[{type="constraints"}]')
-    samples = produce_scripted(plan, writes(["A good day to all.", "A good day, to 4 of you!"]), tmp_path)
-    for sample in samples:
-        assert sample.candidate.messages[0].role == "system"
-        failed = next(verdict for verdict in sample.verdicts if not verdict.passed)
-        assert failed.evidence.startswith("answer 2: ")
-        rules = [TextConstraint.model_validate(one) for one in sample.seed.data["constraints"][1]]
-        assert failed.check in {rule.kind for rule in rules}
-    assert {(sample.state, sample.reason) for sample in samples} == {(SampleStatus.dropped, RejectionReason.verifier)}
 
 
 def test_what_is_kept_obeys_every_rule_in_every_answer(tmp_path: Path) -> None:
@@ -138,26 +74,6 @@ def test_what_is_kept_obeys_every_rule_in_every_answer(tmp_path: Path) -> None:
     for sample in kept:
         said = [message.content for message in sample.candidate.messages if message.role == "assistant"]
         assert not any("," in text or any(c.isdigit() for c in text) or len(text.split()) > 40 for text in said)
-
-
-def test_no_rule_requires_a_text_that_another_forbids() -> None:
-    """All kinds, many rules at once: the words and letters that are forbidden are named by no other rule."""
-    seeds = build_test_seeds(plan_of("samples=1500", "task.constraints=[3]", "task.turns=[3]", "task.system=0.5"))[:]
-    forbidden = 0
-    for seed in seeds:
-        rules = seed.data["constraints"][-1]
-        for rule in rules:
-            others = " ".join(json.dumps(other["params"]) for other in rules if other is not rule).lower()
-            if rule["kind"] in ("avoid_word", "avoid_letter"):
-                forbidden += 1
-                values = re.findall(r'"([^"]*)"', re.sub(r'"[a-z_]+":', "", others))
-                assert not any(
-                    rule["params"].get("word", rule["params"].get("letter")).lower() in value for value in values
-                )
-        kinds = {rule["kind"] for rule in rules}
-        assert not {"numbered", "no_digits"} <= kinds
-        assert not (kinds & {"json_keys", "bullets"} and kinds & {"start_with", "end_with", "end_question"})
-    assert forbidden > 300
 
 
 def test_no_rule_forbids_what_its_topic_needs_or_clashes_with_its_turn() -> None:

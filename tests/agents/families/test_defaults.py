@@ -13,13 +13,10 @@ from agents.families.constrained_instructions import AnswerDraft, ConversationDr
 from agents.families.instructions import InstructionDraft
 from core.config.filters import DEFAULT_FILTERS
 from core.config.recipe import Recipe
-from core.sample import SampleStatus
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from flows.data.curated_run import build_conversation_document
 from flows.recipes.recipe_catalog import load_recipe_plan
-from teachers.base import TeacherQuestion
-from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 OTHER_NAMES = {"constrained_instructions": "conversations", "pictures": "charts"}
 SHIPPED = {
@@ -90,21 +87,6 @@ def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: st
     assert apply_filters(documents, mine.filters).dropped == []
 
 
-def test_keys_of_a_recipe_override_its_family(tmp_path: Path) -> None:
-    changed = least(tmp_path, "extraction", "verifiers.2.share=0.5", "agents.generator.temperature=0.1", "filters=[]")
-    assert [check.type for check in changed.verifiers] == ["schema", "complete", "occurs"]
-    assert changed.verifiers[2].options["share"] == 0.5
-    assert (changed.agents.generator.max_tokens, changed.agents.generator.temperature) == (1200, 0.1)
-    assert changed.filters == ()
-    file = tmp_path / "recipe.toml"
-    file.write_text("filters = []\nagents.generator.max_tokens = 77\n" + file.read_text())
-    written = load_recipe_plan(str(file)).recipe
-    assert (written.filters, written.agents.generator.max_tokens) == ((), 77)
-    assert [check.type for check in written.verifiers] == ["schema", "complete", "occurs"]
-    other = least(tmp_path, "instructions", "agents.critic={type='teacher'}")
-    assert other.agents.critic is not None
-
-
 def test_a_recipe_names_a_reference_or_turns_it_off(tmp_path: Path) -> None:
     settings = {"false": None, "mine.jsonl": "mine.jsonl", "python": "python"}
     for setting, wanted in ((f"collapse.reference={name}", wanted) for name, wanted in settings.items()):
@@ -129,35 +111,6 @@ PASSAGES = [
 REST = (
     " The weather was mild that week, and the road along the water stayed dry until evening, when a light rain began."
 )
-
-
-def test_an_answer_that_repeats_its_quote_is_kept(tmp_path: Path) -> None:
-    """A grounded recipe with default filters, whose teacher answers with its quote."""
-    file, seeds = tmp_path / "recipe.toml", tmp_path / "seeds.jsonl"
-    seeds.write_text("".join(json.dumps({"text": text + REST}) + "\n" for text, _ in PASSAGES))
-    file.write_text(
-        'name = "mine"\nfamily = "grounded_qa"\nsamples = 3\n[seeds]\npath = "seeds.jsonl"\n[task]\nunanswerable = 0\n'
-        '[teachers.main]\nmodel = "fake/writer"\n[agents]\ncritic = false\n[[verifiers]]\ntype = "quotes"\n'
-    )
-    plan = load_recipe_plan(str(file))
-
-    def answer(question: TeacherQuestion) -> str:
-        text, wanted = next(one for one in PASSAGES if one[0] in question.canonical)
-        return json.dumps({"question": wanted, "quotes": [text], "answer": text})
-
-    samples = produce_scripted(plan, ScriptedTeacher(answer), tmp_path)
-    assert [sample.state for sample in samples] == [SampleStatus.kept] * 3
-    documents = [
-        build_conversation_document(
-            one.id, [turn.model_dump() for turn in one.candidate.messages], one.candidate.fields["question"]
-        )
-        for one in samples
-    ]
-    assert all(
-        document.text.count(text) == 2 for document in documents for text, _ in PASSAGES if text in document.text
-    )
-    assert apply_filters(documents, plan.recipe.filters).dropped == []
-    assert apply_filters(documents, DEFAULT_FILTERS).dropped == []
 
 
 def test_a_renamed_reply_type_keeps_the_title_that_request_digests_contain() -> None:

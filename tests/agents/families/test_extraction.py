@@ -2,7 +2,6 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +12,6 @@ from pydantic import BaseModel
 
 import prompts
 from agents.checks import Subject
-from agents.checks.structure.json_schema import describe_booleans, remove_notes
 from agents.families.extraction import (
     ExtractionFamily,
     ExtractionOptions,
@@ -21,7 +19,6 @@ from agents.families.extraction import (
     complete_check,
     list_wanted_fields,
     narrow_schema,
-    order_values,
     value_at,
 )
 from agents.planning.run_plan import RunPlan
@@ -32,7 +29,7 @@ from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatu
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 FAKE = ["teachers.main.model=fake/extraction", "agents.critic=false"]
 ROWS = [json.loads(line) for line in (PROJECT / "data/seeds/extraction_schemas.jsonl").read_text().splitlines()]
@@ -167,51 +164,10 @@ def test_documents_are_extracted_from_and_never_written(tmp_path: Path) -> None:
     assert (by_text["The"].detail, by_text["The"].state) == ("complete", SampleStatus.dropped)
 
 
-def test_seeds_are_the_same_each_time_and_vary() -> None:
-    seeds = build_test_seeds(plan_of("samples=600"))[:]
-    assert seeds == build_test_seeds(plan_of("samples=600"))[:]
-    assert len({FAMILY.extra_prompt_values(seed)["wish"] for seed in seeds}) > 590
-    assert 140 < sum(bool(seed.data["left_out"]) for seed in seeds) < 220
-    assert 120 < sum(bool(seed.data["decoy"]) for seed in seeds) < 220
-    for seed in seeds:
-        fields = {wish.path: wish.optional for wish in list_wanted_fields(seed.data["schema"])}
-        assert all(fields[path] for path in seed.data["left_out"])
-        demanded = {
-            path for path in fields if not any(path == x or path.startswith(f"{x}.") for x in seed.data["left_out"])
-        }
-        assert demanded == set(seed.data["demanded"])
-        assert "x-evidence" not in seed.data["shown"]
-
-
-def iter_booleans(schema: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(schema, dict):
-        if "boolean" in (schema.get("type") or ()):
-            yield schema
-        for value in schema.values():
-            yield from iter_booleans(value)
-
-
-def test_every_boolean_of_a_shipped_schema_says_what_it_asks() -> None:
-    rows = [json.loads(line) for line in (PROJECT / "data/seeds/extraction_schemas.jsonl").read_text().splitlines()]
-    described = [one for row in rows for one in iter_booleans(describe_booleans(row["schema"]))]
-    assert len(described) > 200
-    assert all("true: " in one["description"] and "false: " in one["description"] for one in described)
-    assert not any("true: " in str(one) for row in rows for one in iter_booleans(remove_notes(row["schema"])))
-    law = {"type": ["boolean", "null"], "description": "the find", "x-evidence": {"true": ["was reported"]}}
-    assert describe_booleans({"properties": {"law": law, "type": {"type": "boolean"}}}) == {
-        "properties": {
-            "law": {"type": ["boolean", "null"], "description": "the find; true: was reported"},
-            "type": {"type": "boolean"},
-        }
-    }
-    for seed in build_test_seeds(plan_of("samples=60"))[:]:
-        assert all("description" in one for one in iter_booleans(json.loads(seed.data["shown"])))
-
-
 def test_every_shipped_schema_can_be_filled_in_and_narrowed() -> None:
     options = ExtractionOptions(missing=1.0)
     for number, row in enumerate(ROWS):
-        for i in range(8 if number < 30 else 2):
+        for i in range(4 if number < 10 else 1):
             seed = Seed(id=f"s-{i}", data=FAMILY.condition(row, options, Random(i)))
             schema = FAMILY.reply_json_schema(seed)
             Draft202012Validator.check_schema(schema)
@@ -251,27 +207,6 @@ HANDOVER = {
     },
     "required": ["tasks"],
 }
-
-
-def test_optional_fields_of_list_items_are_planned_asked_for_and_checked() -> None:
-    plans = set()
-    for i in range(60):
-        seed = Seed(
-            id="s-0", data=FAMILY.condition({"topic": "x", "schema": HANDOVER}, ExtractionOptions(missing=0), Random(i))
-        )
-        plan = {path: (tuple(each), tuple(some)) for path, each, some in seed.data["lists"]}
-        assert plan["keys"] == (("door",), ()), "one item cannot differ from itself"
-        each, some = plan["tasks"]
-        plans.add((each, some))
-        assert sorted([*each, *some]) == ["by", "urgent"]
-        wish = FAMILY.extra_prompt_values(seed)["wish"]
-        assert not each or f"tell {', '.join(each)} of each item" in wish
-        assert not some or f"tell {', '.join(some)} of at least one item, and not of at least one other" in wish
-        tasks = FAMILY.reply_json_schema(seed)["properties"]["values"]["properties"]["tasks"]
-        assert tasks["minItems"] == (2 if some else 1)
-        assert set(tasks["items"]["required"]) == {"task", *each}
-        assert len(some) <= 1, "an item of which nothing is told reads as made for it"
-    assert plans == {(("by", "urgent"), ()), (("by",), ("urgent",)), (("urgent",), ("by",))}
 
 
 @pytest.mark.parametrize(
@@ -335,23 +270,6 @@ def test_a_pydantic_model_is_a_schema() -> None:
     answer = FAMILY.candidate(seed, draft).answer
     assert answer == '{"number":3,"note":null,"first":{"name":"y","left":null},"tags":["x"]}'
     assert Order.model_validate_json(answer).number == 3
-
-
-@pytest.mark.parametrize(
-    ("values", "ordered"),
-    [
-        ({"b": None, "a": 1}, {"a": 1, "c": None}),
-        ({"a": None}, {"a": None, "c": None}),
-        ({"z": 1, "c": 2, "a": 3}, {"a": 3, "c": 2, "z": 1}),
-        ({"a": {"y": 1}}, {"a": {"y": 1}, "c": None}),
-        ([1], [1]),
-        (None, None),
-    ],
-)
-def test_values_have_one_form(values: Any, ordered: Any) -> None:
-    schema = {"properties": {"a": {"type": "integer"}, "b": {"type": "integer"}, "c": {"type": ["integer", "null"]}}}
-    found = order_values(values, {**schema, "required": ["a"]}, schema)
-    assert json.dumps(found) == json.dumps(ordered)
 
 
 def test_the_sent_schema_requires_and_forbids_fields() -> None:
@@ -456,19 +374,3 @@ def test_the_examples_of_the_prompts_pass_the_checks(role: str) -> None:
             subject = Subject(Seed(id="s-0", data=data), Candidate(messages=said, fields=fields), None)  # type: ignore[arg-type]
             for finding in asyncio.run(bound.check.findings(subject, bound.options)):
                 assert finding.passed, finding.evidence
-
-
-def test_the_sample_of_the_page_passes_the_checks() -> None:
-    page = (PROJECT / "docs/extraction.md").read_text()
-    system, user, said = json.loads(re.findall(r"```json\n(.+?)```", page, re.DOTALL)[0])["messages"]
-    schema = json.loads(system["content"].partition("Schema:\n")[2])
-    fields = {"text": user["content"], "values": json.loads(said["content"]), "decoy": ""}
-    schema["properties"]["kind"]["x-evidence"] = {"lost": ["missing"]}
-    left_out = ["time", "contact.phone"]
-    data = {"schema": schema, "left_out": left_out, "decoy": "", "least": 1}
-    data["demanded"] = [wish.path for wish in list_wanted_fields(schema) if wish.path not in left_out]
-    candidate = Candidate(messages=[Message.model_validate(one) for one in (system, user, said)], fields=fields)
-    for bound in plan_of().checks:
-        subject = Subject(Seed(id="s-0", data=data), candidate, None)  # type: ignore[arg-type]
-        for finding in asyncio.run(bound.check.findings(subject, bound.options)):
-            assert finding.passed, finding.evidence

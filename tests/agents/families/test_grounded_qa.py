@@ -5,7 +5,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -13,12 +12,11 @@ import pytest
 import prompts
 from agents.checks import Check, Subject
 from agents.checks.text.quotes import QuotesOptions, find_quotes_fault, quotes_check
-from agents.checks.text.second_reader import ReadAgainOptions, read_again_check
+from agents.checks.text.second_reader import read_again_check
 from agents.checks.text.supported_by_passage import find_quantities, supported_check
 from agents.families.grounded_qa import (
     QUESTION_KINDS,
     GroundedDraft,
-    GroundedOptions,
     GroundedQAFamily,
     own_words_check,
     standalone_check,
@@ -158,57 +156,6 @@ def test_a_passage_is_anywhere_among_those_of_other_documents(tmp_path: Path) ->
             "no agent sees them"
         )
     assert any(sample.revisions for sample in kept)
-
-
-@pytest.mark.parametrize(
-    ("question", "answerable", "fault"),
-    [
-        ("How many minutes does a wash of cotton take?", True, None),
-        ("How many minutes does it take?", True, "'The rinse takes 12 minutes.' of another passage has every word"),
-        ("How many minutes does the rinse take?", False, "'The rinse takes 12 minutes.' of another passage"),
-        ("How many minutes does this wash of cotton take?", True, "'this' points at something"),
-        (
-            "What does the passage say of a wash of cotton?",
-            True,
-            "speaks of 'the passage', which may be any of those",
-        ),
-        ("My aunt asks: how long does her wash of cotton take?", True, None),
-    ],
-)
-def test_a_question_among_several_passages_means_one_of_them(
-    question: str, answerable: bool, fault: str | None
-) -> None:
-    data = {
-        "answerable": answerable, "context": True, "text": "A wash of cotton takes 140 minutes.", "layout": "texts_last",
-        "distractors": ["The drum is grey.", "The rinse takes 12 minutes."],
-    }  # fmt: skip
-    fields = {"question": question, "quotes": [], "answer": "140 minutes, it says."}
-    found = verdict(standalone_check, data, fields, {})
-    assert found is None if fault is None else found and fault in found
-    assert verdict(standalone_check, {**data, "layout": "text_first"}, fields, {}) is None, "one text may be pointed at"
-
-
-def test_too_few_other_documents_are_one_sentence(tmp_path: Path) -> None:
-    file = tmp_path / "bees.txt"
-    file.write_text((PROJECT / "data" / "documents" / "bee-diary.txt").read_text())
-    with pytest.raises(UsageError) as caught:
-        build_test_seeds(plan_of(f"seeds.documents={str(file)!r}", "task.distractors=2"))
-    assert str(caught.value) == (
-        "task.distractors = 2: passages of other documents than 'bees.txt': 0; lower it, or give more documents"
-    )
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text(
-        "".join(json.dumps({"text": f"The {word} is by the door."}) + "\n" for word in ("mop", "mop", "hat"))
-    )
-    plan = plan_of("samples=6", f"seeds={{path={str(rows)!r}}}", "task.distractors=1")
-    for seed in build_test_seeds(plan)[:]:
-        assert seed.data["distractors"] == [f"The {'hat' if 'mop' in seed.data['text'] else 'mop'} is by the door."]
-    with pytest.raises(
-        UsageError, match=r"^task\.distractors = 2: passages other than each: 1; lower it, or give more documents$"
-    ):
-        build_test_seeds(plan_of(f"seeds={{path={str(rows)!r}}}", "task.distractors=2"))
-    with pytest.raises(RecipeError, match=r"distractors = 2 needs context = true"):
-        plan_of(*CLOSED, "task.distractors=2")
 
 
 def test_quotes_are_given_as_the_text_has_them() -> None:
@@ -488,61 +435,3 @@ def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
 
 
 TABLE = "| corpus | called collapse |\n| --- | --- |\n" + "\n".join(f"| part {n} | {n} of 58 |" for n in range(4, 12))
-
-
-def test_a_table_is_asked_for_what_its_rows_can_answer() -> None:
-    rows = {
-        "table": TABLE,
-        "prose": "The gate is shut at night, because boats drift. It has 4 doors and 2 locks, made of oak.",
-    }
-    kinds = {
-        name: {
-            GroundedQAFamily().condition({"text": text}, GroundedOptions(unanswerable=0), Random(n))["kind"]
-            for n in range(60)
-        }
-        for name, text in rows.items()
-    }
-    assert kinds["table"] == {"fact", "number", "comparison"}
-    assert "reason" in kinds["prose"]
-    only = GroundedOptions(unanswerable=0, kinds={"reason": 1})
-    assert GroundedQAFamily().condition({"text": TABLE}, only, Random(1))["kind"] == "reason"
-
-
-@pytest.mark.parametrize(
-    ("quote", "answer", "passes"),
-    [
-        ("| part 9 | 9 of 58 |", "Because 9 of 58 were called collapse.", True),
-        ("| part 9 | 9 of 58 |", "Because 9 of 58 were called failures.", False),
-        ("part 9 is shown", "Because 9 of 58 were called collapse.", False),
-    ],
-)
-def test_a_quoted_row_has_the_header_of_its_table(quote: str, answer: str, passes: bool) -> None:
-    data = {"text": f"{TABLE}\n\nHere part 9 is shown.", "answerable": True}
-    fields = {"question": "Why is it wrong for part 9?", "answer": answer, "quotes": [quote]}
-    assert (verdict(supported_check, data, fields, {"options": {"share": 1.0}}) is None) == passes
-
-
-def test_the_number_of_readings_is_the_configured_one() -> None:
-    asked: list[int] = []
-
-    async def ask(role: str, contract: Any, values: Mapping[str, str], *, which: int, temperature: float) -> Any:
-        asked.append(which)
-        return contract(found=True, answer="6 minutes")
-
-    options = ReadAgainOptions(reads=4, agree=2, temperature=0.5)
-    fields = {"question": "How long does it take?", "answer": "6 minutes."}
-    subject = Subject(
-        Seed(id="s-0", data={"text": "x", "answerable": True}), Candidate(messages=[], fields=fields), ask
-    )
-    asyncio.run(read_again_check.findings(subject, options))
-    assert asked == list(range(read_again_check.calls(options)))
-
-
-def test_a_fault_comes_back_as_advice_and_the_next_draft_is_judged_anew(tmp_path: Path) -> None:
-    samples = made(plan_of("samples=60", "topology.max_revisions=1"), tmp_path)
-    revised = [sample for sample in samples if sample.revisions == 1]
-    assert {sample.state for sample in revised} == {SampleStatus.kept, SampleStatus.dropped}
-    for sample in revised:
-        evidence = next(verdict.evidence for verdict in sample.verdicts if not verdict.passed)
-        revision = next(turn for turn in sample.turns if turn.revision)
-        assert revision.asked.count(evidence) == 1, "a finding is sent once"

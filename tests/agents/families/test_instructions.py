@@ -43,41 +43,6 @@ def test_tasks_come_by_every_way_and_are_shown_what_the_way_needs() -> None:
             assert seed.data["parent"] in request
 
 
-def test_a_new_task_is_asked_for_with_drawn_conditions_and_a_rewritten_one_keeps_its_kind() -> None:
-    plan = load_recipe_plan("instructions", [*FAKE, "samples=800"])
-    seeds = build_test_seeds(plan)[:]
-    kinds = Counter(seed.data["drawn"].get("Kind") for seed in seeds if seed.data["way"] == "new")
-    assert len(kinds) == 22
-    assert max(kinds.values()) < 45
-    for seed in seeds:
-        drawn, way = seed.data["drawn"], seed.data["way"]
-        expected = {"Kind", "Field", "Length of the task", "Opening"} if way == "new" else {"Opening"}
-        assert drawn.keys() == expected
-    bare = build_test_seeds(
-        load_recipe_plan("instructions", [*FAKE, "samples=40", *(f"task.{k}={{}}" for k in DRAWN)])
-    )[:]
-    assert all("drawn" not in seed.data for seed in bare)
-
-
-def test_nothing_is_drawn_that_contradicts_the_way_or_another_condition() -> None:
-    """ "A question" that begins a situation, a limit next to one more condition, a concrete task that is made concrete."""
-    plan = load_recipe_plan("instructions", [*FAKE, "samples=3000"])
-    seeds = build_test_seeds(plan)[:]
-    known = {value for key in DRAWN for value in getattr(plan.options, key)} | {*EVOLUTION_WAYS}
-    assert {value for pair in plan.options.apart for value in pair} <= known
-    for seed in seeds:
-        values = {seed.data["way"], *seed.data["drawn"].values()}
-        assert not any({*pair} <= values for pair in plan.options.apart), values
-        assert seed.data["way"] != "concretize" or not is_concrete(seed.data["parent"])
-    openings = Counter(seed.data["drawn"]["Opening"] for seed in seeds)
-    assert max(openings.values()) < 0.3 * len(seeds)
-    together = build_test_seeds(load_recipe_plan("instructions", [*FAKE, "samples=800", "task.apart=[]"]))[:]
-    assert any(
-        {"a question", "a situation in several sentences, then the request"} <= {*s.data["drawn"].values()}
-        for s in together
-    )
-
-
 @pytest.mark.parametrize(
     ("task", "concrete"),
     [

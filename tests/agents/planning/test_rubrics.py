@@ -10,7 +10,6 @@ import prompts
 from agents.families import list_families
 from agents.families.base import RecipeFamily
 from agents.planning.rubrics import asks_for_quotes, build_review_schema, find_rubrics
-from core.errors import RecipeError, UsageError
 from core.sample import RejectionReason, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
@@ -65,29 +64,3 @@ def test_a_critique_of_other_rubrics_is_asked_for_again_and_then_costs_its_sampl
     else:
         assert (sample.state, sample.reason) == (SampleStatus.failed, RejectionReason.contract)
         assert sample.detail.startswith("critic: scores")
-
-
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        ('## user\nScore "clear": one reading, and "true to life": as it is.\n{{answer}}', ("clear", "true to life")),
-        ('## user\nScore it.\n## assistant\n{"scores": {"a": 1, "b": 2}}\n## user\n{{answer}}', ("a", "b")),
-        ('## user\nReply {"scores": {"a": 1}, "faults": [], "advice": ""} on {{answer}}', ("a",)),
-        ("## user\nScore it.\n{{answer}}", "names no rubric"),
-        (
-            '## user\nScore "wit": it is funny.\n## assistant\n{"scores": {"style": 1}}\n## user\n{{answer}}',
-            "names the rubrics wit, and its examples score style; name the same ones in both",
-        ),
-    ],
-)
-def test_the_users_critic_prompt_defines_its_rubrics(prompt: str, expected: Any, tmp_path: Path) -> None:
-    (tmp_path / "critic.md").write_text(prompt)
-    own = prompts.load_prompt("constrained_instructions", "critic", tmp_path)
-    settings = [*SETTINGS, f"prompts={tmp_path}"]
-    if isinstance(expected, tuple):
-        assert find_rubrics(own) == load_recipe_plan("smoke", settings).rubrics == expected
-        return
-    with pytest.raises(UsageError, match=expected):
-        find_rubrics(own)
-    with pytest.raises(RecipeError, match=f"prompts: .*critic.md: .*{expected}"):
-        load_recipe_plan("smoke", settings)

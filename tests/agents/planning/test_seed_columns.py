@@ -165,17 +165,6 @@ def small(folder: Path, *lines: str, prompt: str = "") -> Path:
 BEES = '"topic": "bees", "words": ["hive", "honey"]'
 
 
-def test_a_column_with_a_name_of_the_family_is_not_used_and_a_note_reports_it(folder: Path) -> None:
-    seeds = RunSeeds(
-        load_recipe_plan(str(small(folder, f'{{{BEES}, "instruction": "Mine.", "fact": "five eyes"}}'))), "0" * 16
-    )
-    assert (seeds[0].data["instruction"] == "Mine.", seeds[0].data["fact"]) == (False, "five eyes")
-    assert seeds.notes == [
-        "seeds: constrained_instructions makes instruction itself, so a column of that name is not used"
-    ]
-    assert not RunSeeds(load_recipe_plan("extraction", ["teachers.main.model=fake/extraction"]), "0" * 16).notes
-
-
 @pytest.mark.parametrize(
     ("line", "settings", "problem"),
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import RecipeError
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
@@ -32,28 +32,6 @@ def test_conditions_are_drawn_independently_by_weight_and_reproducibly() -> None
         assert abs(counts[name][value] - share * len(seeds)) < 4 * deviation, "one in 16,000 by chance"
     both = Counter((seed.conditions["persona"], seed.conditions["difficulty"]) for seed in seeds)
     assert len(both) == 4, "crossed, not bound to each other"
-
-
-def test_drawn_conditions_are_in_the_prompt_of_every_draft_and_revision(tmp_path: Path) -> None:
-    plan = load_recipe_plan(
-        "smoke", [*BASE, DRAW, "samples=1", "task.kinds={no_digits=1}", 'verifiers=[{type="constraints"}]']
-    )
-    teacher = writes("Bees have 4 wings.", "Bees fly.")
-    (sample,) = produce_scripted(plan, teacher, tmp_path)
-    assert sample.revisions == 1
-    for question in teacher.asked:
-        lines = question.messages[-1].content.splitlines()[-3:]
-        assert lines == [f"{name.capitalize()}: {value}" for name, value in sample.seed.conditions.items()]
-
-
-def test_values_come_from_a_file_that_is_part_of_the_runs_identity(tmp_path: Path) -> None:
-    file = tmp_path / "personas.txt"
-    file.write_text("a nurse\n\na sailor\n")
-    plan = load_recipe_plan("smoke", [*BASE, f"seeds.draw={{persona='{file}'}}"])
-    assert {seed.conditions["persona"] for seed in build_test_seeds(plan)[:]} == {"a nurse", "a sailor"}
-    before = hash_recipe_sources(plan)
-    file.write_text("a nurse\n")
-    assert hash_recipe_sources(plan) != before
 
 
 @pytest.mark.parametrize(

@@ -267,35 +267,6 @@ def test_chunks_are_whole_sentences_near_the_target(files: Files, ending: str, w
     assert re.findall(r"\d{4}", " ".join(chunk.text for chunk in chunks)) == [str(1800 + n) for n in range(40)]
 
 
-def test_a_chunk_that_begins_inside_a_table_has_its_header(files: Files) -> None:
-    head = "| corpus | documents | called collapse |\n| :--- | ---: | --- |\n"
-    table = head + "".join(f"| part {n} | {n} thousand | {n} of 58 |\n" for n in range(60))
-    chunks = read_chunks(
-        files({"a.md": f"# Parts\n\n{prose(2)}\n\n{table}\n{prose(4)}\n\n| no table\n| at all\n"}), words=60
-    )
-    inside = [chunk for chunk in chunks if "| part " in chunk.text]
-    assert len(inside) > 3
-    assert all(chunk.text.count(head) == 1 for chunk in inside)
-    assert all(head not in chunk.text for chunk in chunks if chunk not in inside)
-
-
-def test_a_short_ending_is_left_out_and_counted(files: Files) -> None:
-    folder = files({
-        "a.txt": prose(2) + "\n\n" + "x" * 5000 + "\n\nThe end.", "empty.md": "", "blank.html": "<p> </p>",
-        "bare.pdf": pdf([]), "few.txt": "Only four words here.",
-    })  # fmt: skip
-    found = read_documents(folder, words=40, min_words=10)
-    assert {chunk.source for chunk in found.chunks} == {"a.txt"}
-    assert not [chunk for chunk in found.chunks if count_words(chunk.text) < 10]
-    assert found.short_endings == 1
-    assert found.skipped == [
-        ("bare.pdf", "has no text: are its pages pictures?"),
-        ("blank.html", "has no text"),
-        ("empty.md", "has no text"),
-        ("few.txt", "has 4 words, under 10"),
-    ]
-
-
 def test_hidden_files_are_ignored_and_skipped_files_reported(files: Files, tmp_path: Path) -> None:
     folder = files({"a.txt": prose(1), ".b.txt": prose(1), ".git/c.txt": prose(1), "d.docx": b"PK", "sub/e": b""})
     (tmp_path / "out").mkdir()
@@ -376,26 +347,3 @@ def test_the_hash_covers_names_and_bytes(files: Files) -> None:
     hashes.append(hash_documents(folder))
     assert len(set(hashes)) == 5
     assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in hashes)
-
-
-@pytest.mark.parametrize(
-    ("name", "headings"),
-    [
-        ("a.md", ("# Harbour rules\n\n## Day\n\n", "## Night\n\n")),
-        ("a.txt", ("HARBOUR RULES\n\nDay\n\n", "Night\n\n")),
-    ],
-)
-def test_a_chunk_ends_on_no_heading_and_has_those_before_it(
-    name: str, headings: tuple[str, str], tmp_path: Path
-) -> None:
-    first = "The gate is open and the keeper is there until the tide turns. " * 2
-    night = "The gate is shut and the lamp burns while boats wait outside. " * 3
-    (tmp_path / name).write_text(f"{headings[0]}{first.strip()}\n\n{headings[1]}{night.strip()}\n")
-    chunks = read_documents(tmp_path, words=31, min_words=5).chunks
-    titles = [chunk.headings.lower() for chunk in chunks]
-    assert not any(chunk.text.rstrip().endswith(("Day", "Night")) for chunk in chunks)
-    at = next(i for i, chunk in enumerate(chunks) if "Night" in chunk.text)
-    assert chunks[at].text.startswith(headings[1].strip())
-    assert (titles[0], titles[at]) == ("", "harbour rules")
-    assert all(title == "harbour rules / night" for title in titles[at + 1 :])
-    assert len(chunks) > at + 1

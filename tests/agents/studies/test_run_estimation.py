@@ -13,7 +13,7 @@ from agents.planning.run_plan import RunPlan
 from agents.studies.preview import PreviewedSamples, estimate_run, preview_samples
 from agents.studies.teacher_probe import probe_teachers
 from core.intervals import IntervalEstimate
-from core.sample import Sample, SampleStatus, TokenUsage
+from core.sample import SampleStatus, TokenUsage
 from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.support.http_serving import serve_handler
 
@@ -61,42 +61,6 @@ def test_a_goal_takes_as_many_candidates_as_the_yield_says_and_at_most_all(made:
     whole = estimate_run(planned("keep=199"), first(made, 40))
     assert whole.candidates.high == 200
     assert whole.calls.high <= estimate_run(planned(), first(made, 40)).calls.high
-
-
-def test_cached_and_thinking_tokens_have_their_own_prices_and_ranges(made: PreviewedSamples) -> None:
-    def warm(sample: Sample) -> Sample:
-        def mark(usage: TokenUsage) -> TokenUsage:
-            parts = {"cached_tokens": usage.prompt_tokens, "reasoning_tokens": usage.completion_tokens}
-            return usage.model_copy(update=parts)
-
-        turns = [turn.model_copy(update={"usage": mark(turn.usage)}) for turn in sample.turns]
-        return sample.model_copy(update={"turns": turns, "usage": mark(sample.usage)})
-
-    cold = first(made, 10)
-    cached = cold._replace(samples=[warm(sample) for sample in cold.samples])
-    settings = ["teachers.main.reasoning_price=20.0"]
-    before, after = estimate_run(planned(*settings), cold), estimate_run(planned(*settings), cached)
-    assert after.cached_tokens == after.prompt_tokens
-    assert after.reasoning_tokens == after.completion_tokens
-    assert before.cost
-    assert after.cost
-    prompts, replies = before.prompt_tokens.value, before.completion_tokens.value
-    assert before.cost.value == pytest.approx((2 * prompts + 10 * replies) / 1e6)
-    assert after.cost.value == pytest.approx((0.5 * prompts + 20 * replies) / 1e6)
-
-
-def test_time_is_between_full_use_of_the_slots_and_the_pace_of_the_preview(made: PreviewedSamples) -> None:
-    """A hundred seconds for 20 samples of two-second calls; 10 slots, or a rate limit that takes longer."""
-    preview = PreviewedSamples(made.samples[:20], 100.0, {"main": 2.0})
-    calls = sum(sample.usage.calls for sample in preview.samples)
-    hosted = 'teachers.main={model="openai/x",base_url="http://localhost:1/v1",max_concurrent=10%s}'
-    free = estimate_run(planned(hosted % ""), preview).seconds
-    assert free.value == pytest.approx(calls / 20 * 200 * 2 / 10)
-    assert free.low < free.value < 1000 < free.high
-    limited = estimate_run(planned(hosted % ",requests_per_minute=6"), preview).seconds
-    assert limited.value == pytest.approx(calls / 20 * 200 * 10)
-    own = estimate_run(planned(), preview).seconds
-    assert own.value == pytest.approx(1000), "this machine is no faster with more calls at once"
 
 
 COLOUR = '{"colour": "ochre", "again": "no"}'

@@ -67,14 +67,6 @@ def test_every_topology_keeps_the_thinking(kind: str, tmp_path: Path) -> None:
     assert sample.candidate.thinking == f"I consider {draft('Bees fly.')}"
 
 
-def test_one_reply_with_several_turns_has_its_thinking_before_the_first(tmp_path: Path) -> None:
-    def answer(question: TeacherQuestion) -> str:
-        return json.dumps(GOOD) if question.contract == "Review" else json.dumps({"answers": ["Bees fly.", "They do."]})
-
-    (sample, *_) = make_samples(answer, tmp_path, "task.turns=[2]", "topology.max_revisions=0")
-    assert [bool(message.reasoning) for message in sample.candidate.messages] == [False, True, False, False]
-
-
 @pytest.mark.parametrize("tag", ["<think>", "</think>", "[THINK]", "</thinking>", "<thought>", "</reasoning>"])
 def test_thinking_inside_a_reply_is_repaired_and_never_an_answer(tag: str, tmp_path: Path) -> None:
     leak, clean = draft(f"{tag} I could say: Bees fly."), draft("Bees fly.")

@@ -125,43 +125,6 @@ def test_a_fault_without_a_true_quote_is_recorded_and_the_scores_decide(review: 
         assert (len(sample.critiques[0].faults), sample.critiques[0].quotes) == (1, [])
 
 
-def test_a_quote_of_the_draft_counts_after_a_repair_of_the_review(tmp_path: Path) -> None:
-    def answer(question: TeacherQuestion) -> str:
-        asked = question.messages[-1].content
-        if question.contract != "Review":
-            return json.dumps({"answer": "Bees hum." if is_revision(asked) else "Bees fly."})
-        if "Assistant: Bees fly." not in question.canonical:
-            return review_of()
-        repaired = "not the JSON object" in asked
-        return review_of(("Bees fly", "they also walk")) if repaired else "no JSON"
-
-    samples, _ = made(recipe_of(), answer, tmp_path)
-    assert {(sample.state, sample.revisions, sample.answer) for sample in samples} == {
-        (SampleStatus.kept, 1, "Bees hum.")
-    }
-
-
-def test_a_revision_is_told_the_faults_of_all_earlier_drafts(tmp_path: Path) -> None:
-    (tmp_path / "revise.md").write_text("## assistant\n{{draft}}\n\n## user\nNote: {{faults}}\n")
-    texts = iter(["word " * 60, "Bees fly.", "Bees hum."] * 6)
-
-    def answer(question: TeacherQuestion) -> str:
-        if question.contract != "Review":
-            return json.dumps({"answer": next(texts)})
-        flies = "Assistant: Bees fly." in question.messages[-1].content
-        return review_of(*[("fly", "they also walk")] * flies)
-
-    recipe = recipe_of(f"prompts={tmp_path}", "topology.max_revisions=2", "teachers.main.max_concurrent=1", "samples=1")
-    [sample], teacher = made(recipe, answer, tmp_path / "run")
-    assert (sample.state, sample.answer) == (SampleStatus.kept, "Bees hum.")
-    last = [asked for asked in teacher.asked if is_revision(asked.messages[-1].content)][-1]
-    assert last.messages[-2].content == json.dumps({"answer": "Bees fly."})
-    first, second = last.messages[-1].content.removeprefix("Note: ").split("\n")
-    assert first.startswith("- it has 60 words")
-    assert first.endswith("(in an earlier draft; keep it mended)")
-    assert second == "- “fly”: they also walk"
-
-
 def test_a_broken_reply_is_repaired_and_never_reaches_the_next_agent(tmp_path: Path) -> None:
     def answer(question: TeacherQuestion) -> str:
         if question.contract == "Review":
@@ -438,18 +401,6 @@ def test_a_debate_keeps_the_most_frequent_last_answer_unchecked(
     assert len(teacher.asked) == 6
     assert [turn.agent for turn in sample.turns][:3] == ["debater 1", "debater 2", "debater 3"]
     assert (sample.critiques, sample.verdicts) == ([], [])
-
-
-def test_a_debater_reads_all_drafts_without_validation(tmp_path: Path) -> None:
-    _, teacher = debated(debate(("Bees fly.", '{"answer": "Bees', "fails"), ("A.", "B.", "C.")), tmp_path)
-    first, second, third = teacher.asked[3:]
-    assert first.messages[-2].content == '{"answer": "Bees fly."}'
-    assert "You are writer 1." in first.messages[-1].content
-    assert 'Writer 2:\n{"answer": "Bees\n' in first.messages[-1].content
-    assert "Writer 3" not in first.messages[-1].content, "a debater without an answer has no draft"
-    assert second.messages[-2].content == '{"answer": "Bees'
-    assert [message.role for message in third.messages[-2:]] == ["assistant", "user"], "an example, and one request"
-    assert "Bees fly." in third.messages[-1].content
 
 
 @pytest.mark.parametrize(

@@ -91,12 +91,6 @@ def test_files_of_a_base_start_from_its_folder_through_a_chain(tmp_path: Path, m
     assert "shared/base/seeds.jsonl" in str(hash_fault(mine)), "the base's folder is named where its file is missing"
 
 
-@pytest.mark.parametrize(("draft", "moved"), [("student", "base/student"), ("ngram", "ngram"), ("mtp", "mtp")])
-def test_the_draft_of_a_base_is_found_from_its_folder(draft: str, moved: str, tmp_path: Path) -> None:
-    tables = relocate_files({"teachers": {"main": {"draft": draft}}}, tmp_path / "base", tmp_path)
-    assert tables["teachers"]["main"]["draft"] == moved
-
-
 @pytest.mark.parametrize(
     ("model", "moved"),
     [
@@ -113,16 +107,6 @@ def test_the_draft_of_a_base_is_found_from_its_folder(draft: str, moved: str, tm
 def test_the_files_of_a_bases_teacher_are_found_from_its_folder(model: object, moved: object, tmp_path: Path) -> None:
     tables = relocate_files({"teachers": {"main": {"model": model}}}, tmp_path / "base", tmp_path)
     assert tables["teachers"]["main"]["model"] == moved
-
-
-def test_files_of_an_installed_filter_start_from_the_bases_folder_and_other_texts_stay(tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "words.txt").write_text("bees")
-    tables = {"filters": [{"type": "no_words", "words": "words.txt", "language": "en", "most": 2}]}
-    moved = relocate_files(tables, base, tmp_path / "mine")
-    [table] = moved["filters"]
-    assert table == {"type": "no_words", "words": "../base/words.txt", "language": "en", "most": 2}
 
 
 def hash_fault(recipe: str) -> Exception:

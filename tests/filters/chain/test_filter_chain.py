@@ -12,7 +12,6 @@ from core.config.filters import (
     FilterConfig,
     LengthFilter,
     NoveltyFilter,
-    PersonalDataFilter,
     RefusalFilter,
     RepetitionFilter,
 )
@@ -155,15 +154,6 @@ def test_normalization_keeps_what_changes_the_meaning(left: str, right: str) -> 
     assert normalize_words(left) != normalize_words(right)
 
 
-@pytest.mark.parametrize("filter_type", ["exact", "minhash"])
-def test_one_answer_to_two_questions_is_a_duplicate_only_as_an_answer(filter_type: str) -> None:
-    rows = [Document("a", "It is true.", asked="Is 7 odd?"), Document("b", "It is true.", asked="Do most whales sing?")]
-    rows.append(Document("c", "It is true.", asked="Is 7 odd?"))
-    for of, dropped in (("answer", ["b", "c"]), ("conversation", ["c"])):
-        config = TypeAdapter(FilterConfig).validate_python({"type": filter_type, "of": of})
-        assert [drop.id for drop in apply_filters(rows, [config]).dropped] == dropped
-
-
 CHINESE = (
     "人工智能是工程和科学的分支，致力于构建具有思维的机器。"
     "它的目标是让计算机完成需要人类智慧才能完成的工作，例如理解语言、识别图像和作出决定。"
@@ -204,14 +194,6 @@ def test_a_filter_for_english_says_what_it_cannot_judge(table: dict[str, object]
     )
     assert result.unjudged == {0: unjudged}
     assert not {0, 1} & result.drops.keys()
-
-
-def test_questions_that_differ_in_what_was_masked_are_the_same() -> None:
-    asked = [f"Who writes to {name}@acme.io about bees?" for name in ("ada.lovelace", "grace.hopper")]
-    rows = [Document(str(i), "A beekeeper.", f"A passage, the {i}th.\n{one}", one) for i, one in enumerate(asked)]
-    filters: list[FilterConfig] = [PersonalDataFilter(type="pii"), NoveltyFilter(type="novelty", threshold=0.95)]
-    assert [drop.id for drop in apply_filters(rows, filters).dropped] == ["1"]
-    assert apply_filters(rows, filters[1:]).dropped == []
 
 
 @pytest.mark.parametrize(("same", "threshold"), [(16, 0.8), (12, 0.6), (17, 0.85), (8, 0.4), (14, 0.7)])

@@ -6,7 +6,7 @@ from core.config.filters import QualityFilter, QualityRule
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from filters.rules.quality import ANSWER_RULES, QUALITY_LIMITS, TextStatistics, select_quality_rules
+from filters.rules.quality import QUALITY_LIMITS, TextStatistics
 
 SENTENCE = "The bees of the valley fly to the orchard and gather the sweet nectar of its many flowers."  # 18 words
 PAGE = "\n".join(f"{SENTENCE[:-1]} on day {day}." for day in ("one", "two", "three", "four"))
@@ -118,14 +118,3 @@ def test_the_preset_says_which_rule_what_it_measured_and_the_limit(answer: str, 
     (drop,) = apply_filters([Document("a", answer)], [QualityFilter(type="quality")]).dropped
     assert (drop.filter, drop.reason, drop.detail) == ("quality", RejectionReason.quality, detail)
     assert drop.score == pytest.approx(1)
-
-
-def test_sets_and_rules_are_chosen_left_out_and_given_other_limits() -> None:
-    gopher = QualityFilter(type="quality", sets=("gopher",))
-    assert len(select_quality_rules(gopher)) == 10
-    assert select_quality_rules(QualityFilter(type="quality")) == list(ANSWER_RULES)
-    chosen = QualityFilter(type="quality", sets=("c4",), rules=("gopher_hashes",), without=("c4_sentences",))
-    assert select_quality_rules(chosen) == ["gopher_hashes", "c4_lorem_ipsum", "c4_curly_brackets"]
-    short = [Document("a", SENTENCE)]
-    assert apply_filters(short, [gopher]).dropped[0].detail == "gopher_min_words: 18 words, at least 50 is kept"
-    assert apply_filters(short, [gopher.model_copy(update={"limits": {"gopher_min_words": 5}})]).dropped == []

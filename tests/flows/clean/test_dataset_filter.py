@@ -207,36 +207,6 @@ LARGE = 2**53 + 1
 """No float."""
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "found"),
-    [
-        ({"a": {}}, {"a": {}}, {"a": ["{}", "{}"]}),
-        ({"a": [{"b": {}}]}, {}, {"a": ['[{"b": {}}]', None]}),
-        ({"a": {}}, {"a": {"b": 1}}, {"a": ["{}", '{"b": 1}']}),
-        ({"a": f"hi {HALF}", HALF: [{HALF: 1}]}, {"a": "hi"}, {"a": ["hi ?", "hi"], "?": [[{"?": 1}], None]}),
-        ({"a": LARGE}, {"a": 0.5}, {"a": [str(LARGE), "0.5"]}),
-        ({"a": [LARGE]}, {"a": [0.5]}, {"a": [f"[{LARGE}]", "[0.5]"]}),
-        ({"a": 1}, {"a": 0.5}, {"a": [1.0, 0.5]}),
-        (
-            {"row": 1, "drop_row": 2},
-            {"row": 3, "drop_row": 4},
-            {"row": [1, 3], "drop_row": [2, 4], "drop_row_2": ["1.jsonl:2", "2.jsonl:1"]},
-        ),
-        ({"text": "b", "id": HALF}, {"text": "b"}, {"duplicate_of": ["?"]}),
-    ],
-)
-def test_dropped_rows_of_two_files_with_any_columns_are_one_table(
-    first: dict[str, Any], second: dict[str, Any], found: dict[str, list[Any]], tmp_path: Path
-) -> None:
-    (tmp_path / "in").mkdir()
-    written = [{"text": "a", **first}, {"text": "a", **second}]
-    (tmp_path / "in" / "1.jsonl").write_text(f"{json.dumps({'text': 'a'})}\n{json.dumps(written[0])}\n")
-    (tmp_path / "in" / "2.jsonl").write_text(json.dumps(written[1]))
-    filter_dataset(tmp_path / "in", tmp_path / "out", parse_filter_settings([], "exact"))
-    gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
-    assert {name: gone[name].to_list() for name in found} == found
-
-
 def test_a_masked_row_with_half_a_surrogate_pair_is_utf_8(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"text": f"é {HALF} to ann.lee@corp.com"}))
@@ -566,23 +536,6 @@ def test_the_command_prints_its_report_and_exits_with_1_for_unreadable_rows(
 
 def chat(question: str, answer: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
-def test_rows_in_chinese_are_kept_and_the_filter_that_knows_no_chinese_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    texts = [
-        "蜜蜂在花丛中采集花蜜，并把花粉带到别的花上。",
-        "今天的天气很好，我们决定去公园散步。",
-        "好的",
-        "Bees visit many flowers.",
-    ]
-    file, out = written(tmp_path / "rows.jsonl", texts), tmp_path / "out"
-    code, stdout, stderr = called(capsys, "filter", str(file), "--out", str(out))
-    assert code == 0, stderr
-    assert "rows 4 -> kept 3, dropped 1" in stdout
-    assert "refusal knows English only: 2 rows without frequent English words passed unchecked" in stdout
-    assert [step["unjudged"] for step in json.loads((out / "report.json").read_text())["steps"]] == [0, 2, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 1), (("--min-kept", "0"), 0), (("--min-kept", "3"), 1)])

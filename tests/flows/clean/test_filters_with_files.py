@@ -6,7 +6,6 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from core.config.recipe import Recipe
@@ -124,28 +123,6 @@ def test_a_filtered_dataset_is_masked_in_every_column_of_texts(form: str, ending
 CALLED = pa.struct([("card", pa.int64()), ("john.smith@gmail.com", pa.string())])
 
 
-@pytest.mark.parametrize(
-    ("type_", "value", "masked"),
-    [
-        (pa.dictionary(pa.int32(), pa.string()), "mail john.smith@gmail.com now", "mail [EMAIL] now"),
-        (pa.list_(pa.dictionary(pa.int8(), pa.large_string())), ["john.smith@gmail.com"], ["[EMAIL]"]),
-        (pa.int64(), 4111111111111111, None),
-        (pa.list_(CALLED), [{"card": 4111111111111111, "john.smith@gmail.com": "x"}],
-         [{"card": None, "john.smith@gmail.com": None}]),
-        (pa.map_(pa.string(), pa.int64()), [("john.smith@gmail.com", 4111111111111111)], [("[EMAIL]", None)]),
-        (pa.map_(pa.int64(), pa.string()), [(4111111111111111, "x"), (1, "y")], [(1, "y")]),
-    ],
-)  # fmt: skip
-def test_masked_columns_keep_their_type(type_: pa.DataType, value: Any, masked: Any, tmp_path: Path) -> None:
-    text = pa.array(["4111111111111111 john.smith@gmail.com", "No."]).dictionary_encode()
-    pq.write_table(pa.table({"text": text, "more": pa.array([value, value], type_)}), tmp_path / "rows.parquet")
-    filter_dataset(tmp_path / "rows.parquet", tmp_path / "out", parse_filter_settings([f"filters={PII}"]))
-    out = pq.read_table(tmp_path / "out" / "kept.parquet")
-    assert out.schema == pq.read_schema(tmp_path / "rows.parquet")
-    assert out["text"].to_pylist() == ["[CARD] [EMAIL]", "No."]
-    assert out["more"].to_pylist() == [masked, value]
-
-
 @pytest.mark.parametrize("arguments", [{"card": 4111111111111111}, {"john.smith@gmail.com": "x"}])
 def test_a_call_that_is_an_object_is_masked_in_its_keys_and_numbers(arguments: dict[str, Any], tmp_path: Path) -> None:
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
@@ -175,18 +152,6 @@ def test_found_personal_data_is_in_no_report(filters: str, tmp_path: Path) -> No
         page = (tmp_path / "out" / name).read_text()
         assert "john" not in page
         assert HIDDEN_TEXT in page or "mail [EMAIL] now" in page
-
-
-def test_questions_of_a_dataset_are_filtered_too_and_each_set_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "maths.jsonl").write_text(json.dumps({"question": QUESTION}))
-    rows = [{"prompt": QUESTION, "completion": "72"}, {"prompt": "Hi?", "completion": "Hi."}]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = [f'filters=[{{type = "contamination", sets = ["{tmp_path}/maths.jsonl"]}}]']
-    report = filter_dataset(file, tmp_path / "out", parse_filter_settings(settings))
-    assert report.counts.kept == 1
-    assert report.contamination[f"{tmp_path}/maths.jsonl"]["documents"] == 1
-    assert read_json(tmp_path / "out" / "report.json")["contamination"] == report.contamination
 
 
 RECIPE = """

@@ -168,21 +168,6 @@ def test_assess_without_a_reference_measures_repetition(
     assert [advice["cause"] for advice in found["advice"]] == ["copies", "unknown_writer"]
 
 
-STRICT_CHECK = """from stillhouse.checks import Options, Subject, check
-
-
-@check("strict")
-def strict(subject: Subject, options: Options) -> str | None:
-    return "nothing is good enough"
-"""
-BROKEN_CHECK = """from agents.checks import Options, Subject, check
-@check("fragile")
-def fragile(subject: Subject, options: Options) -> None:
-    '''Breaks.'''
-    raise KeyError("colour")
-"""
-
-
 def test_a_recipe_that_cannot_be_used_leaves_no_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,24 +227,6 @@ def test_assess_exits_3_on_collapse_with_the_evidence(
     assert "without truncation" not in text
     assert "“the best way” 100.0%" in page.read_text()
     assert page.read_text().count('<svg class="strip"') == len(found["collapse"]["metrics"])
-
-
-def test_assess_judges_what_a_dataset_adds_to_its_parent(
-    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    real = written(tmp_path / "real.jsonl", passages[600:])
-    parent = written(tmp_path / "parent.jsonl", passages[:200])
-    child = written(tmp_path / "child.jsonl", passages[:200] + ["It was so " + text for text in passages[400:500]])
-    words = ["assess", child, "--reference", real, "--parent", parent, "--runs-dir", str(tmp_path), "--json"]
-    code, out, _ = called(capsys, *words)
-    found = json.loads(out)
-    assert (code, found["verdict"], found["parent"]["verdict"]) == (3, "collapse", "collapse")
-    assert 50 <= found["parent"]["documents"] <= 100
-    code, _, err = called(
-        capsys, "assess", parent, "--reference", real, "--parent", parent, "--runs-dir", str(tmp_path)
-    )
-    assert code == 2
-    assert "has no row that" in err
 
 
 def test_an_index_writes_and_reads_signature_files_of_datasketch(
@@ -322,27 +289,3 @@ def test_a_file_without_rows_is_refused(
     assert (code, text) == (2, "")
     assert f"{file}: has no rows; give a file or a folder with one at least\n" in err
     assert not out.exists() or not any(out.iterdir())
-
-
-def test_assess_writes_nothing_in_the_working_folder(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    here, home, runs = tmp_path / "here", tmp_path / "cache", tmp_path / "runs"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    few = tmp_path / "few.jsonl"
-    texts = [json.loads(line) for line in Path(REFERENCE).read_text(encoding="utf-8").splitlines()[:260]]
-    few.write_text("".join(json.dumps(row) + "\n" for row in texts[:60]))
-    small = tmp_path / "small.jsonl"
-    small.write_text("".join(json.dumps(row) + "\n" for row in texts[60:]))
-    code, out, _ = called(capsys, "assess", str(few), "--reference", str(small), "--json")
-    assert code == 0
-    assert list(here.iterdir()) == []
-    (null,) = (home / "stillhouse" / "nulls").iterdir()
-    runs.mkdir()
-    again = called(capsys, "assess", str(few), "--reference", str(small), "--json", "--runs-dir", str(runs))
-    assert again[:2] == (0, out)
-    assert [one.name for one in (runs / ".cache" / "nulls").iterdir()] == [null.name]
-    code, _, err = called(capsys, "assess", str(rows), "--reference", str(small))
-    assert (code, err) == (0, "")

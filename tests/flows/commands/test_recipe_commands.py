@@ -1,7 +1,6 @@
 """`new`, `validate` and `preview`: a folder to start from, the verdict, the resolved recipe, and whole requests."""
 
 import json
-import re
 import shlex
 import tomllib
 from pathlib import Path
@@ -87,21 +86,6 @@ def test_a_new_folder_is_a_valid_recipe(
         assert set(rows) < set((PROJECT / base.recipe.seeds.path).read_bytes().splitlines())
 
 
-@pytest.mark.parametrize("source", ["smoke", "constrained-instructions"])
-def test_what_a_new_recipe_suggests_in_comments_is_valid(
-    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert called(capsys, "new", "mine", "--from", source)[0] == 0
-    file, base = Path("mine/recipe.toml"), load_recipe_plan(source).recipe
-    suggested = re.sub(r"^# (?=\[|\w+ = )", "", file.read_text(), flags=re.MULTILINE)
-    file.write_text(suggested)
-    recipe = load_recipe_plan("mine").recipe
-    assert recipe.teachers["main"].base_url == "http://localhost:8000/v1"
-    assert recipe.teachers["main"].faults is None
-    assert (recipe.student is None) == (base.student is not None)
-
-
 def test_a_hostile_recipe_writes_nothing_into_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,25 +96,6 @@ def test_a_hostile_recipe_writes_nothing_into_a_new_one(
     assert called(capsys, "new", "mine", "--from", "theirs.toml")[0] == 0
     data = tomllib.loads(Path("mine/recipe.toml").read_text())
     assert data.keys() == {"name", "extends", "samples", "prompts", "seeds"}
-
-
-def test_a_new_folder_runs_from_preview_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert called(capsys, "new", "mine", "--from", "constrained-instructions", "--out", "my folder")[0] == 0
-    rows = [json.loads(line) for line in Path("my folder/seeds.jsonl").read_text().splitlines()]
-    assert len({row["category"] for row in rows}) > 5, "rows from all parts of the file"
-    Path("my folder/seeds.jsonl").write_text('{"topic": "stilts", "words": ["stilts"]}\n')
-    generator = Path("my folder/prompts/generator.md")
-    generator.write_text(generator.read_text().replace("## system\n", "## system\nMy own rule.\n"))
-    written, base = load_recipe_plan("my folder").recipe, load_recipe_plan("constrained-instructions").recipe
-    assert (written.samples, written.keep) == (min(base.samples, 60), min(base.keep, 10)), "few, and fewer to keep"
-    scripted = 'teachers.main={model="fake/writer"}'
-    code, out, _ = called(capsys, "preview", "my folder", "-n", "1", "--set", scripted)
-    assert code == 0
-    assert "My own rule." in out
-    assert "stilts" in out
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from core.config.recipe import Recipe
@@ -13,10 +12,9 @@ from core.errors import RecipeError
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
-from core.storage.sample_files import build_message_type, write_samples
-from core.thinking import escape_thinking_tags, join_thinking, split_thinking
+from core.storage.sample_files import write_samples
 from flows.data.curated_run import read_kept_rows, split_rows
-from flows.data.dataset_formats import count_prompt_turns, place_thinking
+from flows.data.dataset_formats import count_prompt_turns
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.rows.row_forms import read_row_conversation
 from flows.run import stages
@@ -152,15 +150,6 @@ def test_tool_calls_are_read_back_in_openai_form_without_empty_keys(tmp_path: Pa
     assert asked_for["completion"] == openai_turns(CALLING[2:])
 
 
-@pytest.mark.parametrize("written", [True, False])
-def test_tools_are_in_the_system_message_or_in_a_column(written: bool, tmp_path: Path) -> None:
-    one = sample(0, CALLING, tools=[TOOL]).model_copy(
-        update={"seed": Seed(id="s-000000", data={"written_out": written})}
-    )
-    rows = {row["id"]: row for row in Dataset(tmp_path, [one, sample(1, PLAIN)], ["messages"]).rows()}
-    assert (rows["s-000000"].get("tools") is None) == written
-
-
 def test_rows_that_a_form_cannot_hold_are_omitted_and_counted(tmp_path: Path) -> None:
     mixed = [*CALLING[:2], CALLING[2].model_copy(update={"content": "One moment."}), *CALLING[3:]]
     odd = turns_of(("user", "a"), ("user", "b"), ("assistant", "c"))
@@ -286,53 +275,3 @@ def test_a_prompt_has_no_thinking_of_its_turns(form: str, tmp_path: Path) -> Non
     rows = [row for side in made.load("prompt_completion").values() for row in side]
     assert not any("First." in str(row["prompt"]) for row in rows)
     assert all("Second." in str(row["completion"]) for row in rows)
-
-
-@pytest.mark.parametrize("thinking", [None, "The text </think> ends it. The answer is B"])
-@pytest.mark.parametrize("answer", ["A", "</think>\nUse it."])
-def test_a_row_has_the_thinking_as_it_is_joined(thinking: str | None, answer: str) -> None:
-    turns = [{"role": "user", "content": "Is <think> a tag?"}, {"role": "assistant", "content": answer}]
-    thought = {"reasoning": thinking}
-    rows = pl.DataFrame(
-        {"messages": [[turns[0], turns[1] | thought]]}, schema={"messages": pl.List(build_message_type())}
-    )
-    asked, tagged = place_thinking(rows, "tags")["messages"][0]
-    assert (asked["content"], tagged["content"]) == (turns[0]["content"], join_thinking(thinking or "", answer))
-    assert split_thinking(tagged["content"])[:2] == (escape_thinking_tags(thinking or ""), answer)
-    _, field = place_thinking(rows, "field")["messages"][0]
-    assert (field["content"], field["reasoning"]) == (answer, thinking and escape_thinking_tags(thinking))
-    stored = Candidate(messages=[Message.model_validate(turn) for turn in turns]).add_thinking(thinking or "")
-    assert stored.thinking == escape_thinking_tags(thinking or "")
-
-
-@pytest.mark.parametrize(("form", "key"), [("tags", "content"), ("field", "reasoning_content")])
-def test_turns_with_calls_and_images_carry_thinking_too(form: str, key: str, tmp_path: Path) -> None:
-    calling = [turn.model_copy(update={"reasoning": "Which room?"}) if turn.tool_calls else turn for turn in CALLING]
-    shown = [PLAIN[0].model_copy(update={"images": ("https://example.com/bee.png",)}), PLAIN[1]]
-    samples = [sample(0, calling), sample(1, shown), sample(2, thinking_turns("Hm."))]
-    made = Dataset(tmp_path, samples, ["messages"], thinking=form)
-    rows = {row["id"]: row["messages"] for side in made.load().values() for row in side}
-    assert "Which room?" in rows["s-000000"][2][key]
-    assert rows["s-000000"][2]["tool_calls"][0]["function"]["name"] == "set_light"
-    assert rows["s-000001"][0]["content"][1] == {
-        "type": "image_url", "image_url": {"url": "https://example.com/bee.png"}
-    }  # fmt: skip
-    assert {one.id: read_row_conversation({"messages": rows[one.id]}) for one in samples} == {
-        one.id: one.candidate.messages for one in samples
-    }
-    plain = Dataset(tmp_path / "plain", samples, ["messages", "alpaca", "sharegpt"])
-    assert "Which room?" not in "".join(file.read_text() for file in plain.run.dataset.rglob("*.jsonl"))
-    assert [form.left_out for form in plain.manifest.formats] == [0, 2, 1], "images are left out of the other two"
-
-
-def test_rows_of_files_with_and_without_thinking_are_joined_and_split_by_the_same_prompts(tmp_path: Path) -> None:
-    run = RunDir(tmp_path / "mine-00000000")
-    halves = [[sample(0, PLAIN), sample(1, LONG)], [sample(2, thinking_turns("Hm.")), sample(3, WITH_SYSTEM)]]
-    for shard, samples in enumerate(halves):
-        for file in (run.shard_file(shard), run.kept_file(shard)):
-            write_samples(file, samples)
-    rows = read_kept_rows(run)
-    assert [len(turns) for turns in rows["messages"]] == [2, 4, 2, 3]
-    for seed in range(8):
-        sides = [set(part["id"]) for part in split_rows(rows, 0.3, seed)]
-        assert any({"s-000000", "s-000002"} <= side for side in sides), "the same prompt is on one side"

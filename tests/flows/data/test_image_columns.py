@@ -9,15 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import UsageError
-from core.runs.records import FormatRecord
 from core.storage.sample_files import build_message_type, flatten_message
-from flows.data.dataset_card import build_dataset_card
-from flows.data.dataset_formats import build_hub_features, count_images, format_dataset, format_json_lines
+from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
 from flows.data.image_columns import write_parquet_with_images
 from flows.rows.dataset_rows import read_dataset_conversations
 from flows.rows.row_forms import build_row_document
 from tests.core.storage.test_image_files import PIXEL
-from tests.flows.report.test_run_report import RECIPE, manifest
 
 DIGEST = "0f" + "1" * 62
 NAME = f"images/0f/{DIGEST}.png"
@@ -53,31 +50,6 @@ def test_stored_images_become_parts_and_a_column_that_datasets_decodes(tmp_path:
     assert build_row_document(first).asked == "What is it?", "filters read its text"
     with pytest.raises(UsageError, match="conversation 1 has an image"):
         refuse_images(file, tmp_path)
-
-
-def test_the_card_says_whether_there_are_pictures_and_how_many() -> None:
-    """Tools also make JSON columns, and are no pictures."""
-    call = [
-        flatten_message({"role": "user", "content": "Light?"}),
-        flatten_message({"role": "assistant", "content": "", "tool_calls": [{"name": "light", "arguments": {}}]}),
-    ]
-    called = build_rows([]).with_columns(pl.Series("messages", [call], dtype=pl.List(build_message_type())))
-    pictured = [build_rows([NAME], [NAME, NAME.replace("0f", "0e")]), build_rows([NAME])]
-    for parts, task, pictures in (
-        (pictured, "visual-question-answering", "about 2 pictures"),
-        ([called, called], "text-generation", ""),
-        ([build_rows([]), build_rows([])], "text-generation", ""),
-    ):
-        form = format_dataset("messages", parts)
-        record = FormatRecord(
-            name="messages", columns=form.parts[0].columns, train=2, validation=1, features=build_hub_features(form),
-            images=count_images(form),
-        )  # fmt: skip
-        card = build_dataset_card(manifest(formats=[record]), RECIPE, 2, 1)
-        assert f"task_categories:\n- {task}\n" in card
-        assert ("Messages with tools differ in shape" in card) == (parts[0] is called)
-        assert ("picture" in card.split("## How")[0]) == bool(pictures)
-        assert pictures in card
 
 
 def refuse_images(file: Path, folder: Path) -> Any:

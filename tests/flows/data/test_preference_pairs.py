@@ -202,63 +202,6 @@ def test_every_pair_of_random_runs_has_one_prompt_and_a_worse_answer(number: int
     assert record.paired == len(possible)
 
 
-@pytest.mark.parametrize(
-    ("text", "alike"),
-    [
-        ("one two three four five six seven eight nine ten", True),
-        ("one  two three\nfour five six seven eight nine ten ", True),
-        ("one two three four five six seven eight nine eleven", True),
-        ("one two three four five six seven eight eleven twelve", False),
-    ],
-)
-def test_answers_that_are_nearly_the_same_make_no_pair(text: str, alike: bool) -> None:
-    original = kept(0, "one two three four five six seven eight nine ten")
-    assert (found([original, dropped(1, text)]).pairs == []) is alike
-
-
-def test_a_lower_score_counts_only_where_both_passed_all_checks() -> None:
-    good = kept(0, "Bees hum at dawn.", critiques=[critique(0, 5, 5)])
-    fair = kept(1, "Some insects.", critiques=[critique(0, 4, 3)])
-    near = kept(2, "Wings in the air.", critiques=[critique(0, 5, 4)])
-    made = found([good, fair, near])
-    assert ids(made) == [("s-000000", "s-000001")]
-    assert made.pairs[0].difference == "critic: mean score 5.00 against 3.50 (r0 5 to 4, r1 5 to 3)"
-    unverified = sample(
-        1, ["Some insects."], [], state=SampleStatus.dropped, reason=RejectionReason.critic, critiques=[critique(0, 1)]
-    )
-    assert found([good, unverified]).pairs == []
-    assert ids(found([good, unverified], verifiers=[])) == [("s-000000", "s-000001")], "no check, so none to come to"
-
-
-def test_conversations_pair_only_where_all_before_the_last_question_is_the_same() -> None:
-    def talk(number: int, *answers: str, passed: bool) -> Sample:
-        seed = seed_of(number, turns=2)
-        candidate = FAMILY.candidate(seed, FAMILY.reply_type(seed).model_validate({"answers": list(answers)}))
-        ended = {} if passed else {"state": SampleStatus.dropped, "reason": RejectionReason.verifier}
-        return Sample.model_validate(
-            {
-                "id": seed.id,
-                "seed": seed,
-                "state": SampleStatus.kept,
-                "candidate": candidate,
-                "revisions": 0,
-                "turns": [],
-                "critiques": [],
-                "verdicts": [verdict(0, passed=passed)],
-                "usage": TokenUsage(),
-                **ended,
-            }
-        )
-
-    chosen = talk(0, "Bees hum.", "They dance too.", passed=True)
-    other = talk(1, "Bees sing.", "Tea is nice.", passed=False)
-    same = talk(2, "Bees hum.", "Tea is nice.", passed=False)
-    [pair] = found([chosen, other, same]).pairs
-    assert pair.rejected.id == same.id
-    assert [message.role for message in pair.chosen.prompt] == ["user", "assistant", "user"]
-    assert [message.content for message in pair.rejected.response] == ["Tea is nice."]
-
-
 def rows_of(samples: Sequence[tuple[str, str]]) -> pl.DataFrame:
     """Kept rows of an id and a prompt each."""
     talk = [[{"role": "user", "content": prompt}, {"role": "assistant", "content": "x"}] for _, prompt in samples]

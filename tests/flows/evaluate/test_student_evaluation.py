@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,21 +285,3 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
     assert panel.divergence is None, "one question has no interval"
     assert [example.answers.keys() for example in found.panel_examples] == [{"teacher", "student", "start"}]
     assert "general panel: 6 tasks that the recipe does not train: teacher" in format_student_evaluation(found)
-
-
-@pytest.mark.slow
-def test_a_family_whose_seeds_ask_no_question_has_only_a_panel(
-    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe = tmp_path / "sums.toml"
-    recipe.write_text('extends = "extraction"\nname = "sums"\n[teachers.main]\nmodel = "fake/writer"\n')
-    words = ["evaluate", str(run.student), "--recipe", str(recipe), "--runs-dir", str(tmp_path), "-q"]
-    code, out, _ = called(capsys, *words, "--panel", "4")
-    assert code == 0
-    assert "general panel: 4 tasks that the recipe does not train: teacher" in out
-    assert "No pass rates: in extraction the generator writes the questions" in out
-    code, out, _ = called(capsys, *words, "--panel", "0")
-    assert (code, "general panel" in out) == (0, False)
-    code, _, err = called(capsys, *words, "--panel", "9999")
-    assert code == 2
-    assert re.search(r"error: sums: the general panel has \d+ tasks that the recipe does not train, not 9999", err)

@@ -116,26 +116,6 @@ def test_what_repeats_an_earlier_release_is_dropped_and_names_its_sample(tmp_pat
     assert len([*read_kept_samples(run), *read_dropped_samples(run)]) == 24
 
 
-def test_a_number_to_keep_is_met_by_samples_that_repeat_no_release(tmp_path: Path) -> None:
-    runs, settings = tmp_path / "runs", ("keep=5", "samples=300", 'filters=[{type="minhash",ngram=1,threshold=0.25}]')
-    first, second = make_release(runs, *settings).release, make_release(runs, *settings).release
-    assert [one.lineage.mix.own for one in (first, second)] == [5, 5]
-    drops = pl.concat(pl.read_parquet(f) for f in (runs / second.manifest.run.run / "dropped").iterdir())
-    assert drops["duplicate_of"].str.starts_with("smoke/0/").any()
-    counts = second.manifest.run.counts
-    assert counts.kept + counts.dropped + counts.failed == counts.candidates
-
-
-def test_replace_keeps_earlier_rows_out_and_is_still_checked_against_them(two: Path, copy_of_two: Path) -> None:
-    third = make_release(copy_of_two, "lineage.policy=replace").release
-    assert third.lineage.mix.earlier == {}
-    assert third.lineage.mix.rows == third.lineage.mix.own == third.manifest.run.counts.kept
-    fourth = make_release(copy_of_two).release
-    assert set(fourth.lineage.mix.earlier) == {"smoke/0", "smoke/1", "smoke/2"}, (
-        "accumulate takes all that was released"
-    )
-
-
 def test_a_budget_bounds_the_dataset_and_keeps_the_floor_of_real_rows(copy_of_two: Path, tmp_path: Path) -> None:
     real = write_rows(
         tmp_path / "real.jsonl",
@@ -179,23 +159,6 @@ def test_a_prompt_that_was_held_out_stays_held_out(copy_of_two: Path, tmp_path: 
     prompts = prompts_of(third)
     assert held_out in prompts["validation"]
     assert not prompts["train"] & prompts["validation"]
-
-
-def test_preference_pairs_of_all_generations_are_in_the_split_of_their_chosen_sample(tmp_path: Path) -> None:
-    settings = ("samples=32", "answers_per_seed=4", 'dataset.formats=["messages","preference"]')
-    first = make_release(tmp_path / "runs", *settings).release
-    second = make_release(tmp_path / "runs", *settings).release
-    pairs = [
-        {side: pl.read_parquet(one.dataset / "preference" / f"{side}.parquet") for side in SIDES}
-        for one in (first, second)
-    ]
-    rows = rows_of(second)
-    for side in SIDES:
-        ids = pairs[1][side]["chosen_id"].to_list()
-        assert set(ids) <= set(rows[side])
-        assert pairs[0][side]["chosen_id"].to_list() == ids[: len(pairs[0][side])]
-    assert len(pairs[1]["train"]) > len(pairs[0]["train"]) > 0
-    assert first.manifest.seeds == 8
 
 
 # The gate
@@ -380,34 +343,6 @@ def test_a_refusal_is_exit_3_with_reason_and_advice_and_a_finished_run_can_be_un
     code, out, _ = called(capsys, "release", run.name, *where)
     assert code == 0
     assert "gate      off, by collapse.gate = false" in out
-
-
-def test_a_run_that_wants_few_structures_is_released_and_says_that_they_were_not_judged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs, many, wanted = tmp_path / "runs", ("samples=260", "shard_size=260"), "collapse.structures=false"
-    run = make_run(runs, *many)
-    where = ("--runs-dir", str(runs))
-    code, _, err = called(capsys, "release", run.name, *where)
-    assert code == 3
-    assert "few different structures" in err
-    assert f"set `{wanted.replace('=', ' = ')}`" in err
-    assert make_run(runs, *many, wanted, resume=True) == run, "the key is no part of a run's identity"
-    manifest = run.read_manifest()
-    assert manifest.collapse is not None
-    assert "Their structure was not judged." in manifest.collapse.paragraph
-    assert "Their structure was not judged." in run.report_file.read_text()
-    assert "a run that shows repetition (all that is judged" in " ".join(run.report_file.read_text().split())
-    code, _, _ = called(capsys, "release", run.name, *where)
-    assert code == 0
-    for source in (run.path, lineage(runs).find_generation(0).path):
-        code, out, _ = called(capsys, "assess", str(source))
-        assert code == 0, "assess follows the recipe of the run"
-        assert "Their structure was not judged." in " ".join(out.split())
-    rows = shutil.copyfile(run.dataset / "train.parquet", tmp_path / "rows.parquet")
-    code, out, _ = called(capsys, "assess", str(rows))
-    assert code == 3, "the control: the rows alone"
-    assert "few different structures" in out
 
 
 # Which run may be released

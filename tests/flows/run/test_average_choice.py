@@ -93,8 +93,3 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     assert evaluation.example not in asked
     assert not list((run.path / "wip").glob("average*"))
     assert not (run.path / "wip" / "student").exists()
-
-    again = COMMAND_FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), "--resume", **place)
-    assert again.returncode == 0, again.stderr
-    assert "average:" not in again.stderr
-    assert run.read_manifest().student == record

@@ -108,16 +108,6 @@ def test_a_resumed_run_keeps_the_commit_that_it_began_with(hub: LocalHub, tmp_pa
     assert process.returncode == 0, errors
 
 
-def test_a_run_finds_the_estimate_of_its_preview_which_pinned_no_weights(hub: LocalHub, tmp_path: Path) -> None:
-    commit = hub.publish("o/r", {"x-Q8_0.gguf": b"GGUF one"})
-    teacher = "teachers.main={model='local/hf:o/r:Q8_0'}"
-    done = run_python(hub, tmp_path / "hf", "-c", OPEN, str(tmp_path / "runs"), teacher)
-    assert done.returncode == 0, done.stderr
-    found, other = [line.split() for line in done.stdout.splitlines()]
-    assert found == [f"local/hf:o/r@{commit}:x-Q8_0.gguf", "True"]
-    assert other[1] == "False", "another recipe"
-
-
 @pytest.mark.parametrize("words", [("validate", "smoke", "--live"), ("generate", "smoke", "--runs-dir")])
 def test_ctrl_c_ends_a_download_that_hangs(words: tuple[str, ...], hub: LocalHub, tmp_path: Path) -> None:
     hub.publish("o/r", {"x.gguf": b"GGUF" + bytes(1000)})

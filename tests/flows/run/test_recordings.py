@@ -56,17 +56,6 @@ def test_a_replay_makes_the_same_samples(recorded: tuple[Path, RunDir], tmp_path
     assert states == {SampleStatus.kept, SampleStatus.dropped}, "both must be replayed"
 
 
-def test_replies_are_found_by_seed_and_call_if_the_prompts_changed(
-    recorded: tuple[Path, RunDir], tmp_path: Path
-) -> None:
-    path, run = recorded
-    (tmp_path / "generator.md").write_text("## system\nOther words.\n\n## user\nPlease: {{instruction}}\n")
-    again, _ = produce_run(str(tmp_path / "runs"), "smoke", [*SMALL, replay(path), f"prompts={tmp_path}"])
-    assert describe(again) == describe(run)
-    asked = [turn.asked for sample in read_finished_samples(again) for turn in sample.turns if not turn.revision]
-    assert any(text.startswith("Please: ") for text in asked)
-
-
 def read_all(runs: Path) -> Iterator[Sample]:
     for folder in runs.iterdir():
         if folder.is_dir() and (folder / "recipe.json").exists():
@@ -92,19 +81,6 @@ def test_a_file_that_is_no_recording_is_refused(content: str | None, problem: st
     with pytest.raises(UsageError) as unread:
         read_recording(path)
     assert problem in str(unread.value)
-
-
-def test_samples_of_one_seed_get_their_own_replies(tmp_path: Path) -> None:
-    settings = [*SMALL, "answers_per_seed=4", "agents.generator.temperature=1"]
-    run, _ = produce_run(str(tmp_path / "runs"), "smoke", settings)
-    path = tmp_path / "four.jsonl"
-    write_recording(path, "constrained_instructions", read_finished_samples(run))
-    again, _ = produce_run(str(tmp_path / "again"), "smoke", [*settings, replay(path)])
-    assert describe(again) == describe(run)
-    first = [sample.turns[0].reply for sample in read_finished_samples(again)]
-    assert len(set(first)) > 12
-    with pytest.raises(RecipeError, match="each recorded seed is that of one sample"):
-        load_recipe_plan("smoke", [*settings, f"seeds={{recording='{path}'}}"])
 
 
 @pytest.mark.parametrize(

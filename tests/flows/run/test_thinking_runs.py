@@ -8,21 +8,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from core.runs.records import RunManifest, summarize_manifest
+from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import SampleStatus
 from core.storage.atomic_files import hash_file
 from core.thinking import find_thinking_tag, split_thinking
 from flows.clean.run_curation import curate_run
 from flows.data.curated_run import read_finished_samples, read_kept_rows, read_kept_samples, split_rows
-from flows.data.dataset_origin import trains_on_thinking
-from flows.report.run_report import write_run_report
-from flows.rows.dataset_rows import read_dataset_conversations
 from flows.run import stages
-from flows.terminal.run_summary import format_run_card
 from tests.support.forked import FORKS
-from tests.support.lineages import OFF, make_release
-from tests.support.lineages import make_run as make_whole_run
 from tests.support.produce_run import produce_run
 
 SIZE = ["samples=24", "shard_size=8", "answers_per_seed=2"]
@@ -127,20 +121,6 @@ def test_by_default_thinking_is_in_the_samples_and_not_in_the_dataset(tmp_path: 
     assert "It is not in this dataset" in (run.dataset / "README.md").read_text()
 
 
-def test_an_agent_that_gets_no_thinking_although_it_asks_is_named(tmp_path: Path) -> None:
-    deep = 'teachers.deep={model="fake/writer", faults={thinking=1.0}}'
-    asking = [f'agents.{name}.reasoning="low"' for name in ("generator", "critic")]
-    run = make_run(tmp_path, deep, 'agents.critic.teacher="deep"', *asking)
-    manifest = write_dataset(run)
-    drafts = sum(turn.agent == "generator" for sample in read_finished_samples(run) for turn in sample.turns)
-    sentence = f"generator: no thinking returned in {drafts} replies; see docs/thinking.md"
-    assert summarize_manifest(manifest)["missing_thinking"] == [sentence]
-    assert f"thinking  {sentence}" in format_run_card(manifest, run)
-    write_run_report(run, manifest, run.read_recipe(), read_kept_samples(run), [])
-    assert f"{sentence}." in run.report_file.read_text(encoding="utf-8")
-    assert "critic" in {turn.agent for sample in read_finished_samples(run) for turn in sample.turns if turn.reasoning}
-
-
 def test_planted_thinking_in_answers_is_never_kept(tmp_path: Path) -> None:
     run, missing = produce_run(str(tmp_path), "smoke", settings_of("max_failed=1", thinking=0.5, leak=0.4))
     assert "a reply did not match its schema, even after repairs" in missing.sentences[0]
@@ -192,31 +172,3 @@ def test_personal_data_in_thinking_is_masked_everywhere_or_drops_the_sample(tmp_
     curate_run(run, dropping, [])
     states = {sample.id: sample for sample in read_finished_samples(run) if sample.id in {s.id for s in kept}}
     assert {(sample.state, sample.detail) for sample in states.values()} == {(SampleStatus.dropped, "has email 1")}
-
-
-def test_a_generation_with_thinking_builds_on_a_release_without_it_and_the_other_way_round(tmp_path: Path) -> None:
-    plain, thinks = tmp_path / "plain" / "runs", tmp_path / "thinks" / "runs"
-    for runs, first, second in ((plain, 0.0, 1.0), (thinks, 1.0, 0.0)):
-        faults = "teachers.main.faults={{ thinking = {} }}"
-        released = make_release(runs, 'dataset.thinking="field"', faults.format(first))
-        run = make_whole_run(runs, OFF, 'dataset.thinking="field"', faults.format(second))
-        record = run.read_manifest().thinking
-        assert record is not None
-        mix = run.read_manifest().mix
-        assert mix is not None
-        own, earlier = mix.own, sum(mix.earlier.values())
-        assert own
-        assert earlier == released.release.manifest.run.counts.kept
-        assert (record.rows, record.thought) == (own + earlier, own if second else earlier)
-        rows = list(read_rows(run, "messages"))
-        assert sum(bool(row["messages"][-1]["reasoning_content"]) for row in rows) == record.thought
-
-
-def test_training_on_a_run_follows_its_recipe_since_its_samples_always_have_the_thinking(
-    thinking_run: RunDir, tmp_path: Path
-) -> None:
-    assert trains_on_thinking(thinking_run.path)
-    plain = make_run(tmp_path, thinking=1.0)
-    assert not trains_on_thinking(plain.path)
-    assert trains_on_thinking(tmp_path / "rows.jsonl"), "rows of others are as they are"
-    assert any(turn.reasoning for turns in read_dataset_conversations(plain.path) for turn in turns)

@@ -131,17 +131,6 @@ def test_text_is_sent_if_asked_for_and_without_keys(
     assert "assistant" not in sent
 
 
-@pytest.mark.slow
-def test_calls_of_workers_are_below_their_samples(collector: OtlpCollector, tmp_path: Path, prefect_home: Path) -> None:
-    generate(tmp_path, prefect_home, "scale={runner='dask',workers=1}")
-    samples = {span.id: span.attributes["stillhouse.sample.id"] for span in collector.select("sample")}
-    assert len(samples) == 5
-    calls = collector.select("chat")
-    assert len(calls) > 5
-    assert all(samples[call.parent] == call.attributes["stillhouse.sample.id"] for call in calls)
-    assert len({span.trace for span in collector.spans}) == 1
-
-
 KEY = CallKey(sample=3, agent="generator", revision=1, attempt=2)
 QUESTION = TeacherQuestion(
     messages=[Message(role="user", content="hi")],

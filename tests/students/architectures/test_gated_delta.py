@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 import torch
@@ -105,29 +104,6 @@ def test_llama_cpp_computes_what_torch_does(
     assert np.abs(control - theirs).max() > 0.1, "the memories are read"
 
 
-def test_a_cached_prompt_answers_as_a_new_one(folder: Path, loaded: LlamaCpp, ids: list[int]) -> None:
-    """A state cannot be cut back to a shared beginning, as a KV cache can."""
-    first = loaded.greedy(ids[:50], 8)
-    longer, branched = [*ids[:50], *first, *ids[60:90]], [*ids[:30], *ids[100:140]]
-    with llama_cpp(folder / "student-f32.gguf") as fresh:
-        assert loaded.greedy(longer, 16) == fresh.greedy(longer, 16)
-    with llama_cpp(folder / "student-f32.gguf") as fresh:
-        assert loaded.greedy(branched, 16) == fresh.greedy(branched, 16)
-
-
-@pytest.mark.parametrize(("form", "least"), [("f16", 0.999), ("q8_0", 0.98), ("q4_0", 0.5)])
-def test_coarser_forms_stay_near(
-    form: str, least: float, hybrid: Qwen3_5ForCausalLM, folder: Path, ids: list[int]
-) -> None:
-    path = export_gguf(folder, form).path
-    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
-    assert {types[f"blk.0.{name}"] for name in ("ssm_conv1d.weight", "ssm_a", "ssm_dt.bias")} == {"F32"}
-    assert types["blk.0.attn_qkv.weight"] == form.upper()
-    with llama_cpp(path) as server:
-        theirs = server.logprobs(ids, hybrid.config.vocab_size)
-    assert np.corrcoef(compute_logits(hybrid, ids)[-1].numpy(), theirs)[0, 1] > least
-
-
 # The state of a memory
 
 
@@ -163,20 +139,6 @@ def test_a_new_memory_keeps_what_it_reads_for_many_tokens(tokenizer: PreTrainedT
 
 
 # Padding
-
-
-@torch.no_grad()
-def test_padding_on_the_left_changes_no_prediction(hybrid: Qwen3_5ForCausalLM, ids: list[int]) -> None:
-    """A memory reads every token, so it must be kept from reading padding."""
-    pads, text = 70, ids[:30]
-    row = torch.tensor([[9] * pads + text])  # the model's own padding has an embedding of 0
-    mask = torch.tensor([[0] * pads + [1] * len(text)])
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    alone = compute_logits(hybrid, text)
-    padded = hybrid(input_ids=row, attention_mask=mask, position_ids=positions, use_cache=False).logits[0, pads:]
-    torch.testing.assert_close(padded, alone, atol=2e-4, rtol=0)
-    read = hybrid(input_ids=row, position_ids=positions, use_cache=False).logits[0, pads:]
-    assert (read - alone).abs().max() > 0.1, "without the mask it reads them"
 
 
 def test_answers_sampled_in_a_batch_are_those_sampled_alone(

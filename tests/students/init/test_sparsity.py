@@ -8,16 +8,13 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from core.config.students import SparsityConfig, StudentConfig
-from students.chat_encoding import Conversation, EncodedConversation
+from students.chat_encoding import Conversation
 from students.init.sparsity import (
-    compute_zero_share,
     freeze_zeros,
-    prune_weights,
     select_kept_weights,
 )
-from students.token_batches import build_batch
 from students.training.student_training import train_student
-from tests.students.conftest import opinionated, quiet
+from tests.students.conftest import quiet
 
 
 def test_kept_weights_are_those_computed_by_hand() -> None:
@@ -40,38 +37,6 @@ def test_kept_weights_are_those_computed_by_hand() -> None:
     assert pairs.tolist() == [[False, True, True, False], [True, False, False, True]]
     uneven = select_kept_weights(torch.arange(100.0)[None], torch.ones(100), SparsityConfig(share=0.29))
     assert uneven.sum() == 71, "0.29 of 100 are 29, not what is below it in binary"
-
-
-@torch.no_grad()
-def wanda_by_hand(model: LlamaForCausalLM, encoded: list[EncodedConversation], share: float) -> None:
-    """As the paper says it, slowly: for each layer the whole model runs on each conversation alone, without padding."""
-    for layer in model.model.layers:
-        matrices = [module for module in layer.modules() if isinstance(module, torch.nn.Linear)]
-        seen: list[list[torch.Tensor]] = [[] for _ in matrices]
-        hooks = [
-            matrix.register_forward_hook(lambda _matrix, given, _out, inputs=inputs: inputs.append(given[0][0]))
-            for matrix, inputs in zip(matrices, seen, strict=True)
-        ]
-        for one in encoded:
-            model(input_ids=torch.tensor([one.ids]))
-        for hook in hooks:
-            hook.remove()
-        for matrix, inputs in zip(matrices, seen, strict=True):
-            scores = matrix.weight.abs() * torch.cat(inputs).norm(dim=0)
-            for row, line in zip(matrix.weight, scores, strict=True):
-                row[line.argsort()[: int(share * len(line))]] = 0
-
-
-def test_each_layer_is_measured_after_the_pruned_ones_without_padding(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation]
-) -> None:
-    opinionated(model, 3)
-    expected = opinionated(LlamaForCausalLM(model.config), 3)
-    wanda_by_hand(expected, encoded, 0.5)
-    prune_weights(model, build_batch(encoded, 0), SparsityConfig(share=0.5))
-    assert compute_zero_share(model) == 0.5
-    for (name, weight), other in zip(model.named_parameters(), expected.parameters(), strict=True):
-        assert weight.equal(other), name
 
 
 @pytest.mark.parametrize("sparsity", [{"share": 0.6}, {"pattern": "2:4"}, {"method": "magnitude", "share": 0.3}])

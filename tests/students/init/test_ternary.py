@@ -298,33 +298,6 @@ def test_a_killed_ternary_training_resumes_to_the_same_weights(
     assert_same_student(out, tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"patience": 1, "evaluate_steps": 2},
-        {"packing": True},
-        {"replay": {"most": 16, "max_tokens": 16}, "start_kl": 0.1},
-        {"vocabulary": 300},
-        {"objective": {"sft": 1, "hidden": 1}},
-        {"objective": "forward_kl", "distillation": {"signals": "top_k", "lmbda": 0}},
-    ],
-)
-def test_it_combines_with_what_leaves_the_weights_ternary(
-    settings: dict[str, Any], ternary: StudentConfig, talk: list[Conversation], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """The full start is the teacher, where one is asked."""
-    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 24)
-    teacher = {"distillation": {**settings.get("distillation", {}), "teacher": ternary.start}}
-    config = with_settings(ternary, **{"epochs": 4, **settings, **(teacher if "objective" in settings else {})})
-    record = train_student(talk, config, tmp_path / "student", seed=7, progress=quiet)
-    assert record.loss_after < record.loss_before
-    model, _ = read_student(tmp_path / "student")
-    assert find_ternary_weights_fault(model) is None
-    if record.replay:
-        assert record.replay.divergence_before > 0.02, "from the full start; the ternary start's own would be 0"
-
-
 # Files
 
 

@@ -114,20 +114,6 @@ def test_a_student_with_a_trimmed_vocabulary_is_trained_stored_and_recognized(
     assert not before.get_input_embeddings().weight.equal(model.get_input_embeddings().weight)
 
 
-@torch.no_grad()
-def test_a_teacher_is_trimmed_as_its_student_was(
-    start: StartModel, teacher: Path, encoded: list[EncodedConversation], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    whole = load_teacher(str(teacher), tokenizer)
-    kept = choose_tokens(tokenizer, encoded, 325)
-    small = load_teacher(str(teacher), trim_vocabulary(start, encoded, 325).tokenizer)
-    ids = next(one.ids for one in encoded if set(one.ids) <= set(kept))
-    found = small(torch.tensor([[kept.index(row) for row in ids]])).logits.log_softmax(-1)
-    probabilities = whole(torch.tensor([ids])).logits.softmax(-1)[..., kept]
-    assert (probabilities.sum(-1) < 0.999).any(), "what is left out is no rounding"
-    assert torch.allclose(found.exp(), probabilities / probabilities.sum(-1, keepdim=True), atol=1e-6)
-
-
 @pytest.mark.parametrize("signals", ["dense", "top_k", "sampled"])
 def test_a_student_of_fewer_tokens_learns_from_probabilities(
     signals: str, talk: list[Conversation], config: StudentConfig, teacher: Path, tmp_path: Path

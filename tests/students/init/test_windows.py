@@ -16,13 +16,12 @@ from core.config.students import AttentionConfig, StudentConfig
 from core.errors import RunFailed
 from core.sample import Message
 from students.architectures.architecture import list_layer_types
-from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
+from students.chat_encoding import Conversation
 from students.comparison.text_losses import measure_folder_loss, write_untrained_student
 from students.init.windows import FIRST_SCORE, NO_SINK, add_windows
 from students.output.gguf_export import export_gguf, read_student
-from students.predictions import separates_packed_rows
 from students.training.student_training import train_student
-from tests.students.conftest import opinionated, quiet, tiny_llama
+from tests.students.conftest import opinionated, quiet
 from tests.students.output.test_gguf_export import PREFIXES, lowest_correlation, many_ids
 from tests.support.llama_cpp import llama_cpp
 
@@ -196,38 +195,6 @@ def test_it_is_distilled_from_its_start_with_full_attention(windows_config: Stud
     }
     with pytest.raises(RunFailed, match="had no gradient, so the teacher taught nothing"):
         train_student(talk, StudentConfig.model_validate(control), tmp_path / "control", seed=3, progress=quiet)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"objective": "hidden", "distillation": {}},
-        {"objective": "forward_kl", "distillation": {"lmbda": 1.0, "max_new_tokens": 40}},
-    ],
-    ids=["hidden states", "its own answers"],
-)
-def test_other_objectives_learn_from_full_attention_too(
-    changes: dict[str, Any], windows_config: StudentConfig, tmp_path: Path
-) -> None:
-    changes["distillation"]["teacher"] = windows_config.start
-    config = StudentConfig.model_validate({**windows_config.model_dump(), **changes, "epochs": 3})
-    record = train_student(long_conversations(), config, tmp_path / "student", seed=3, progress=quiet)
-    assert record.kl_before is not None
-    assert record.kl_after is not None
-    assert record.kl_after < record.kl_before
-
-
-def test_packed_conversations_are_separate(windows_config: StudentConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Also where a window ends within the earlier one, and in full layers."""
-    encoded = [encode_conversation(one, tokenizer, 128) for one in long_conversations()]
-    usable = [one for one in encoded if isinstance(one, EncodedConversation)]
-    model = windowed_tiny(tokenizer)
-    assert separates_packed_rows(model, usable, 0)
-
-
-def windowed_tiny(tokenizer: PreTrainedTokenizerBase) -> GraniteSWAForCausalLM:
-    model = opinionated(tiny_llama(len(tokenizer)), 5)
-    return add_windows(model, AttentionConfig(window=WINDOW, full_every=2))
 
 
 def test_packing_gives_the_same_student(windows_config: StudentConfig, tmp_path: Path) -> None:

@@ -16,14 +16,13 @@ from core.errors import RunFailed, RunInUse, UsageError
 from core.sample import Message
 from flows.run.dataset_distillation import distill_dataset, hold_folder
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_stop_ids
-from students.losses.training_objective import TrainingObjective, conversation_log_likelihoods
-from students.predictions import compute_token_loss, predict_tokens
+from students.losses.training_objective import TrainingObjective
+from students.predictions import predict_tokens
 from students.signals.own_answers import find_last_answer, generate_own_answers
 from students.signals.torch_teacher import TorchTeacher
 from students.token_batches import build_batch
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
-from students.training_data import TrainingData, encode_and_split
 from tests.students.conftest import opinionated, quiet, saved, tiny_llama
 
 
@@ -92,19 +91,6 @@ def test_objectives_are_weighted_and_logged_separately(
     assert record.loss_after < record.loss_before
 
 
-def test_a_narrow_student_learns_hidden_states_of_a_wide_teacher(
-    talk: list[Conversation], config: StudentConfig, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    narrow = tiny_llama(len(tokenizer)).config
-    narrow.update({"hidden_size": 32, "head_dim": 16, "num_hidden_layers": 1})
-    saved(LlamaForCausalLM(narrow), tokenizer, tmp_path / "narrow")
-    adjusted = with_settings(config, objective="hidden", start=str(tmp_path / "narrow"), epochs=10, learning_rate=1e-2)
-    train_student(talk, adjusted, tmp_path / "student", seed=7, progress=quiet)
-    losses = [line["loss"] for line in log_of(tmp_path / "student")]
-    assert losses[-1] < 0.8 * losses[0]
-    assert "projections" not in str(load_file(tmp_path / "student" / "model.safetensors").keys())
-
-
 def test_a_temperature_softens_student_and_teacher_alike(
     model: LlamaForCausalLM, encoded: list[EncodedConversation]
 ) -> None:
@@ -144,18 +130,6 @@ def test_a_teacher_without_gradient_besides_the_text_fails_the_run(
     lost = with_settings(config, objective={"sft": 1, "forward_kl": 1e-9}, epochs=epochs)
     with pytest.raises(RunFailed, match="forward_kl had no gradient"):
         train_student(talk, lost, tmp_path / "student", seed=7, progress=quiet)
-
-
-def test_a_start_that_equals_its_teacher_can_be_regularized_towards_it(
-    talk: list[Conversation], config: StudentConfig, tiny_folder: Path, tmp_path: Path
-) -> None:
-    """The divergence has no gradient in the first step only."""
-    adjusted = with_settings(config, objective={"sft": 1, "forward_kl": 3}, distillation={"teacher": str(tiny_folder)})
-    near = train_student(talk, adjusted, tmp_path / "near", seed=7, progress=quiet)
-    far = train_student(talk, with_settings(adjusted, objective="sft"), tmp_path / "far", seed=7, progress=quiet)
-    assert log_of(tmp_path / "near")[0]["forward_kl"] == pytest.approx(0, abs=1e-6)
-    assert near.kl_after is not None
-    assert near.loss_after > far.loss_after
 
 
 def test_an_objective_without_its_text_loss_has_no_text_gradient(
@@ -332,27 +306,6 @@ def test_dpo_makes_chosen_answers_likelier_than_rejected_ones(
     assert losses[0] == pytest.approx(0.693, abs=0.01), "nothing has changed yet"
     assert losses[-1] < 0.3
     assert record.kl_after is None
-
-
-def test_likelihoods_of_a_batch_are_those_of_each_conversation(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation]
-) -> None:
-    together = conversation_log_likelihoods(predict_tokens(model, build_batch(encoded, 0)), len(encoded))
-    alone = [-compute_token_loss(model, build_batch([one], 0)).total.item() for one in encoded]
-    assert together.tolist() == pytest.approx(alone, rel=1e-4)
-
-
-def test_pairs_stay_aligned_when_conversations_are_left_out(
-    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    worse: list[Conversation] = [*PAIRS[:3], [Message(role="user", content="Hi")], *PAIRS[4:]]
-    better: list[Conversation] = [[Message(role="user", content="Hi")], *talk[1:]]
-    data: TrainingData = encode_and_split(better, None, tokenizer, StudentConfig(held_out=0.2), 3, worse)
-    assert len(data.train) == len(data.rejected) == 8
-    assert (len(data.held_out), sum(data.unusable.values())) == (2, 2)
-    places = {encode_conversation(one, tokenizer, 256): place for place, one in enumerate(talk)}
-    for one, other in zip(data.train, data.rejected, strict=True):
-        assert other == encode_conversation(PAIRS[places[one]], tokenizer, 256)
 
 
 # What a recipe may say

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from core.config.students import ReplayConfig, StudentConfig
-from core.errors import RunFailed, UsageError
+from core.errors import RunFailed
 from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id
 from students.init.start_model import start_from_layers
@@ -141,21 +141,6 @@ def test_replay_conversations_are_the_starts_own_and_new(
     assert turn.before.endswith("<|im_start|>user\n")
 
 
-def test_a_cache_serves_any_seed_and_no_other_start_or_settings(
-    talk: list[Conversation], chatty: Path, replay_file: Path, tiny_folder: Path, tmp_path: Path
-) -> None:
-    lines: list[str] = []
-    train_student(talk[:6], configure(chatty, replay_file), tmp_path / "second", seed=8, progress=lines.append)
-    assert not any("writes replay" in line for line in lines)
-    assert not (tmp_path / "second.replay.jsonl").exists()
-    for other in (configure(tiny_folder, replay_file), configure(chatty, replay_file, replay={"max_tokens": 25})):
-        with pytest.raises(UsageError, match="another start or other settings"):
-            train_student(talk, other, tmp_path / "other", seed=7, progress=quiet)
-    replay_file.with_name("damaged").write_text("{}")
-    with pytest.raises(UsageError, match="not a file of replay"):
-        train_student(talk, configure(chatty, replay_file.with_name("damaged")), tmp_path / "x", seed=7, progress=quiet)
-
-
 @pytest.mark.parametrize(
     ("loss", "settings"),
     [
@@ -269,26 +254,6 @@ def test_early_stopping_on_both_stops_before_more_is_forgotten(
         configure(chatty, patience_on="both")
 
 
-def test_conversations_without_a_rejected_answer_learn_from_the_other_objectives(
-    talk: list[Conversation], chatty: Path, tmp_path: Path
-) -> None:
-    worse = [[one[0], Message(role="assistant", content="No, no, never!")] for one in talk]
-    some = [other if place % 3 == 0 else None for place, other in enumerate(worse)]
-    plain = StudentConfig.model_validate({**configure(chatty).model_dump(), "replay": None, "batch_size": 2})
-    pairs = StudentConfig.model_validate({**plain.model_dump(), "objective": {"sft": 1, "dpo": 1}})
-    train_student(talk, pairs, tmp_path / "pairs", seed=7, progress=quiet, rejected=some)
-    log = [json.loads(line) for line in (tmp_path / "pairs" / "training_log.jsonl").read_text().splitlines()]
-    dpo = [line["dpo"] for line in log if "dpo" in line]
-    assert 0 < len(dpo) < len(log)
-    assert dpo[-1] < dpo[0] < 0.7
-    assert all("sft" in line for line in log)
-    alone = pairs.model_copy(update={"objective": "dpo"})
-    with pytest.raises(UsageError, match="8 conversations have no rejected counterpart, so dpo alone"):
-        train_student(talk, alone, tmp_path / "alone", seed=7, progress=quiet, rejected=some)
-    with pytest.raises(UsageError, match="dpo learns from pairs"):
-        train_student(talk, pairs, tmp_path / "none", seed=7, progress=quiet, rejected=[None] * len(talk))
-
-
 @pytest.mark.slow
 def test_the_embedded_start_writes_sensible_requests_and_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -364,8 +329,5 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
         progress=quiet,
     )  # of another writer, the file would be refused
     assert again == texts
-    trained = train_student(rows, config, tmp_path / "student", seed=7, progress=quiet)
-    assert trained.replay
-    assert trained.replay.divergence_before > 1, "a part of the teacher is far from it before it learns"
     whole = StudentConfig.model_validate({**settings, "layers": 30})
     assert load_original(start.model, start.tokenizer, whole) is start.model

@@ -15,14 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.config.students import LoraConfig, StudentConfig
 from core.errors import RunFailed, UsageError
 from core.runs.student_records import StudentRecord
 from core.sample import Message, conversation_digest
 from students.chat_encoding import Conversation
-from students.comparison.text_losses import measure_text_loss
 from students.training import training_loop
 from students.training.checkpoint import TrainingProgress, locate_checkpoint
 from students.training.learning_rate import learning_rate
@@ -110,27 +108,6 @@ def test_only_the_student_remains_after_training(undisturbed: Path) -> None:
         "trained_rows.txt",
         "training_log.jsonl",
     }
-
-
-def test_a_student_repeats_what_it_was_made_to_memorise(config: StudentConfig, tmp_path: Path) -> None:
-    """Template, marks, shift and stop token have to fit together for that."""
-    talk = [
-        [Message(role="user", content=question), Message(role="assistant", content=answer)]
-        for question, answer in {"Hi": "Hello.", "And?": "Nothing, said the owl.", "Bye": "\n- So long"}.items()
-    ]
-    long = config.model_copy(update={"epochs": 100, "checkpoint_steps": 1000})
-    record = train_student(talk, long, tmp_path / "student", seed=7, progress=quiet, held_out=talk)
-    assert record.loss_after < 0.1
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "student", dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
-    stored = measure_text_loss(model, tokenizer, talk, config.max_tokens)
-    assert stored.nats_per_token == pytest.approx(record.loss_after, rel=1e-5)
-    for question, answer in talk:
-        prompt = tokenizer.apply_chat_template(
-            [question.model_dump()], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        output = model.generate(**prompt)[0, prompt["input_ids"].shape[1] :]
-        assert tokenizer.decode(output) == answer.content + "<|im_end|>"
 
 
 def test_the_code_of_the_card_runs(
