@@ -19,7 +19,7 @@ from agents.checks.registry import BoundCheck
 from agents.planning.run_plan import RunPlan
 from agents.topologies.sample_production import run_concurrently
 from core.errors import ProviderError, StillhouseError
-from core.intervals import wilson_bound
+from core.intervals import IntervalEstimate, estimate_share
 from core.runs.records import JudgeAccuracy, JudgeRecord
 from core.runs.run_dir import RunDir
 from core.sample import AgentTurn, Seed
@@ -27,8 +27,6 @@ from core.stop_signal import RunStopped, StopSignal
 from core.storage.atomic_files import write_text
 from teachers.base import CallFailed
 
-Z_95 = 1.96
-"""Standard errors of a 95 % interval."""
 CHECKING_TOPOLOGIES = ("centralized", "independent")
 """The topologies with a verifier."""
 
@@ -160,14 +158,16 @@ def measure_accuracy(file: str, judged: Sequence[JudgedAnswer]) -> JudgeAccuracy
     }
     good, poor = passes[True], passes[False]
     right, all_rows = sum(good) + len(poor) - sum(poor), len(judged)
+    accuracy = estimate_share(right, all_rows)
+    assert accuracy, "there is a labelled answer"
     youden = share_difference(sum(good), len(good), sum(poor), len(poor))
     return JudgeAccuracy(
         file=file,
         answers=all_rows,
         right=right,
-        accuracy=right / all_rows,
-        accuracy_low=wilson_bound(right, all_rows, -Z_95),
-        accuracy_high=wilson_bound(right, all_rows, Z_95),
+        accuracy=accuracy.value,
+        accuracy_low=accuracy.low,
+        accuracy_high=accuracy.high,
         sensitivity=sum(good) / len(good),
         specificity=1 - sum(poor) / len(poor),
         youden=youden.value,
@@ -178,27 +178,18 @@ def measure_accuracy(file: str, judged: Sequence[JudgedAnswer]) -> JudgeAccuracy
     )
 
 
-class ShareInterval(NamedTuple):
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def share_difference(hits: int, tries: int, other_hits: int, other_tries: int) -> ShareInterval:
+def share_difference(hits: int, tries: int, other_hits: int, other_tries: int) -> IntervalEstimate:
     """The difference of two shares with its 95 % interval (Newcombe 1998, method 10: from both Wilson intervals).
 
     For the pass rates of good and of poor answers it is Youden's J (1950): 0 is chance, independent of the shares.
     """
-    (p, low, high), (q, other_low, other_high) = (_wilson_share(hits, tries), _wilson_share(other_hits, other_tries))
-    below = math.hypot(p - low, other_high - q)
-    above = math.hypot(high - p, q - other_low)
-    return ShareInterval(p - q, p - q - below, p - q + above)
-
-
-def _wilson_share(hits: int, tries: int) -> ShareInterval:
-    return ShareInterval(hits / tries, wilson_bound(hits, tries, -Z_95), wilson_bound(hits, tries, Z_95))
+    one, other = estimate_share(hits, tries), estimate_share(other_hits, other_tries)
+    assert one, "good answers were judged"
+    assert other, "and poor ones"
+    value = one.value - other.value
+    below = math.hypot(one.value - one.low, other.high - other.value)
+    above = math.hypot(one.high - one.value, other.value - other.low)
+    return IntervalEstimate(value=value, low=value - below, high=value + above)
 
 
 def judge_refusal(records: Sequence[JudgeRecord]) -> str | None:

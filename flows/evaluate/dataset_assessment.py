@@ -1,17 +1,22 @@
-"""The collapse assessment of any dataset: against real text or for repetition only, and against its parent. Knows no Prefect."""
+"""The collapse assessment of any dataset: against real text or for repetition only, and against its parent; and the spread of a
+run's kept samples over what its seeds drew. Knows no Prefect.
+"""
 
+import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from core.config.recipe import Recipe
 from core.errors import UsageError
 from core.project_files import find_referenced_file
-from core.runs.records import CollapseRecord, CollapseVerdict, ExampleRecord, SamenessRecord
+from core.runs.records import CollapseRecord, CollapseVerdict, ExampleRecord, SamenessRecord, SpreadRecord
+from core.runs.run_dir import RunDir
 from core.runs.verdict_words import COPY_METRICS, CollapseAssessment
-from core.sample import Message
-from core.storage.sample_files import unflatten_message
+from core.sample import Message, RejectionReason, parse_sample_index
+from core.storage.sample_files import read_sample_columns, unflatten_message
 from filters.base import Document
 from flows.data.dataset_origin import is_synthetic_dataset, read_collapse_choices
 from flows.data.reference_files import load_reference, read_reference, read_reference_record
@@ -27,6 +32,8 @@ NULL_CACHE_FOLDER = "nulls"
 
 DIALOGUE_KIND = "dialogue"
 """The kind of data whose turns are assessed by role (`filters.collapse.dialogues`)."""
+MAX_READ_SEEDS = 20_000
+"""Seeds that are compared; of more, every second, third, and so on."""
 
 
 def assess_dataset(
@@ -259,6 +266,47 @@ def _read_row_turns(row: Mapping[str, Any]) -> dict[str, list[str]]:
     if isinstance(text, str):
         return read_turns(text) or {"": [text]}
     return _list_turns([read_row_conversation(row)])[0]
+
+
+def measure_run_spread(run: RunDir, recipe: Recipe, kept: Collection[str]) -> SpreadRecord | None:
+    """The spread of the samples with the ids `kept` over the seeds of all finished samples. A seed is kept if any of its samples
+    is: samples of one seed are no independent draws. Samples that only the goal of the recipe left over do not count.
+    """
+    from filters.collapse.within.spread import TriedSeed, measure_spread
+
+    ids, surplus = set(kept), _read_surplus(run)
+    every = max(1, -(-recipe.samples // recipe.answers_per_seed // MAX_READ_SEEDS))
+    tried: dict[int, TriedSeed] = {}
+    for index in run.shards():
+        rows = read_sample_columns(run.shard_file(index), ("id", "seed"))
+        for name, seed in rows.iter_rows():
+            number = parse_sample_index(name) // recipe.answers_per_seed
+            if number % every or name in surplus:
+                continue
+            if number not in tried:
+                tried[number] = TriedSeed(json.loads(seed)["data"], kept=False)
+            if name in ids:
+                tried[number] = tried[number]._replace(kept=True)
+    return measure_spread(list(tried.values()), recipe.quotas.by if recipe.quotas else None)
+
+
+def read_kept_seeds(run: RunDir, kept: Sequence[str]) -> list[dict[str, Any]]:
+    """What was drawn for each of the samples with the ids `kept`, in their order."""
+    wanted, drawn = set(kept), dict[str, dict[str, Any]]()
+    for index in run.shards():
+        rows = read_sample_columns(run.shard_file(index), ("id", "seed"))
+        drawn |= {name: json.loads(seed)["data"] for name, seed in rows.iter_rows() if name in wanted}
+    return [drawn.get(name, {}) for name in kept]
+
+
+def _read_surplus(run: RunDir) -> set[str]:
+    """The ids of samples that passed everything when the recipe had enough."""
+    surplus: set[str] = set()
+    for index in run.shards():
+        if (path := run.dropped_file(index)).exists():
+            rows = read_sample_columns(path, ("id", "reason"))
+            surplus.update(rows.filter(rows["reason"] == RejectionReason.surplus.value)["id"])
+    return surplus
 
 
 def format_assessment(assessment: CollapseAssessment) -> list[str]:

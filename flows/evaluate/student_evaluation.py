@@ -6,7 +6,7 @@ Knows neither agents' graphs nor loss functions: it collects their results.
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
+from core.errors import StoreError, UsageError
 from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
 from core.runs.run_dir import RunDir
-from core.runs.student_records import GeneralPanelRecord
+from core.runs.student_records import VALIDATION_REQUESTS, GeneralPanelRecord
 from core.sample import NOTHING_SPENT, Message, Spending
 from core.storage.atomic_files import read_json, write_text
 from core.storage.sample_files import read_sample_columns
 from core.weights.packaged_weights import EMBEDDED_TEACHER
+from flows.data.curated_run import extract_conversations, read_finished_samples
+from flows.data.dataset_mixture import read_mixture_sources
 from flows.data.student_files import (
     STUDENT_EVALUATION_FILE,
     configure_student_as_teacher,
@@ -40,7 +43,6 @@ from flows.evaluate.student_results import (
     StudentEvaluation,
     compare_paired_results,
 )
-from flows.evaluate.used_requests import collect_used_requests
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count
 
@@ -231,6 +233,33 @@ async def _examine_models(
         passed = sum(result.fault is None for result in results[role])
         session.print_unless_stopped(f"evaluate: {role}: {passed} of {len(seeds)} answers pass")
     return HeldOutAnswers(results, spent)
+
+
+def collect_used_requests(run: RunDir | None, plan: "RunPlan", on_note: Callable[[str], None]) -> set[str]:
+    """The requests, in the form of `join_requests`, of the run's samples, of the releases that it builds on and of the recipe's
+    real rows. A release or a file that is missing here is reported to `on_note`.
+    """
+    from agents.studies.held_out_evaluation import join_requests
+
+    if run is None:
+        return set()
+    used = {join_requests(sample.candidate.messages) for sample in read_finished_samples(run)}
+    validation = run.student / VALIDATION_REQUESTS
+    if validation.is_file():  # a share of the training was chosen on them
+        used.update(read_json(validation))
+    parent = run.read_parent()
+    if plan.recipe.lineage.real is None and parent is None:
+        return used
+    if parent and parent.release.rpartition("/")[0] != plan.recipe.name:
+        return used  # another recipe was named, with other requests
+    try:
+        sources = read_mixture_sources(run, plan.recipe, plan.folder)
+    except (StoreError, UsageError) as error:
+        on_note(f"held-out requests: those of earlier releases or real rows, if drawn again, are not left out: {error}")
+        return used
+    for rows in (*(release.rows for release in sources.releases), sources.real_rows):
+        used.update(map(join_requests, extract_conversations(rows)))
+    return used
 
 
 def _measure_losses(

@@ -17,7 +17,7 @@ from core.sample import Message, Seed
 from core.shared_options import DEFAULT_GGUF_TYPE
 from core.storage.atomic_files import read_json, write_json
 from flows.data.student_files import configure_student_as_teacher, import_student_module
-from flows.evaluate.used_requests import collect_used_requests
+from flows.evaluate.student_evaluation import collect_used_requests
 from flows.terminal.console import SESSION
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from flows.evaluate.dataset_assessment import (
     compare_with_earlier_releases,
     list_conversation_turns,
     measure_conversation_sameness,
+    measure_run_spread,
+    read_kept_seeds,
 )
-from flows.evaluate.run_spread import measure_run_spread, read_kept_seeds
 from flows.release.lineage_view import read_earlier_comparisons
 from flows.report.run_report import write_run_report
 from flows.rows.row_forms import build_row_document

@@ -22,7 +22,7 @@ from flows.data.student_files import (
     is_weights_file,
     load_student_plan,
 )
-from flows.evaluate.used_requests import collect_used_requests
+from flows.evaluate.student_evaluation import collect_used_requests
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_number, format_one_line, format_percent, format_table
 from plugins.serving.cascade.routing_curves import QUALITY, SHARE

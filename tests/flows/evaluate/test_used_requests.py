@@ -7,8 +7,7 @@ from agents.studies.held_out_evaluation import held_out_seeds, join_requests
 from core.runs.run_dir import RunDir
 from flows.data.student_files import load_student_plan
 from flows.evaluate.evaluation_options import EvaluationOptions
-from flows.evaluate.student_evaluation import prepare_student_evaluation
-from flows.evaluate.used_requests import collect_used_requests
+from flows.evaluate.student_evaluation import collect_used_requests, prepare_student_evaluation
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.release.release_creation import create_release
 from tests.support.lineages import OFF, make_run, write_rows

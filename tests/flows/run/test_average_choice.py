@@ -15,7 +15,7 @@ from core.errors import RecipeError
 from core.runs.run_dir import RunDir
 from core.runs.student_records import ShareScore
 from core.storage.atomic_files import read_json
-from flows.evaluate.used_requests import collect_used_requests
+from flows.evaluate.student_evaluation import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.average_choice import AVERAGE_SHARES, choose_average_share
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
