@@ -27,7 +27,6 @@ from benchmarks.energy_counters import (
 from benchmarks.read_bandwidth import ReadBandwidth, measure_read_bandwidth
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
-from core.shared_options import CacheType
 from teachers.llama_server import resident_bytes
 from teachers.local_llama import LOADING_DETAILS, LlamaServer, available_memory, llama_settings, run_llama_server
 from teachers.server_guard import StartedServer
@@ -98,7 +97,7 @@ class InputSpeed(NamedTuple):
 
 
 async def measure_decoding_speed(
-    weights: Path, cache_type: CacheType | None = None, powercap: Path = POWERCAP
+    weights: Path, cache_type: str | None = None, powercap: Path = POWERCAP
 ) -> DecodingSpeed:
     """The speed with a KV cache of this type; energy by the counters in the folder `powercap`.
 
@@ -118,7 +117,7 @@ async def measure_decoding_speed(
     return DecodingSpeed(round(decoded, 1), round(read, 1), memory, slot_tokens, position, cache, joules)
 
 
-async def measure_input_speed(weights: Path, length: int, cache_type: CacheType | None = None) -> InputSpeed:
+async def measure_input_speed(weights: Path, length: int, cache_type: str | None = None) -> InputSpeed:
     """The speed with an input of `length` tokens, in a server with room for it.
 
     Raises:
@@ -181,9 +180,7 @@ async def _measure_energy(server: StartedServer, counters: Sequence[EnergyCounte
 
 
 @asynccontextmanager
-async def _run_measured_server(
-    weights: Path, slot_tokens: int, cache_type: CacheType | None
-) -> AsyncIterator[LlamaServer]:
+async def _run_measured_server(weights: Path, slot_tokens: int, cache_type: str | None) -> AsyncIterator[LlamaServer]:
     """llama.cpp with one slot. Raises ProviderError for every failure, in the block too."""
     settings = llama_settings(str(weights.resolve()), 1, slot_tokens, cache_type=cache_type)
     settings["verbosity"] = LOADING_DETAILS

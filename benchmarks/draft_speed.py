@@ -71,11 +71,10 @@ async def compare_with_draft(
     """
     settings = llama_settings(
         str(weights.resolve()), 1, teacher.slot_tokens,
-        gpu_layers=teacher.gpu_layers, threads=teacher.threads, cache_type=teacher.cache_type,
+        gpu_layers=teacher.gpu_layers, threads=teacher.threads,
     )  # fmt: skip
     drafting = draft_settings(
         draft.resolve() if isinstance(draft, Path) else draft,
-        teacher.draft_tokens,
         gpu_layers=teacher.gpu_layers,
         threads=teacher.threads,
     )
@@ -111,7 +110,7 @@ async def measure_step_seconds(teacher: TeacherConfig, weights: Path) -> dict[in
     slots = max(BATCH_SIZES)
     settings = llama_settings(
         str(weights.resolve()), slots, 512,
-        gpu_layers=teacher.gpu_layers, threads=teacher.threads, cache_type=teacher.cache_type,
+        gpu_layers=teacher.gpu_layers, threads=teacher.threads,
     )  # fmt: skip
     try:
         async with run_llama_server(teacher.model, settings, logger.info, teacher.timeout_seconds) as server:

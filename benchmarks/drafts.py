@@ -26,6 +26,7 @@ from core.config.students import StudentConfig
 from core.config.teachers import NGRAM_DRAFT, TeacherConfig
 from core.project_files import PROJECT
 from core.sample import Message
+from core.shared_options import DRAFT_TOKENS
 from core.weights.packaged_weights import EMBEDDED_TEACHER, find_embedded_teacher
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import SESSION
@@ -37,7 +38,6 @@ from students.signals.replay import PACKAGED_REPLAY
 from students.training.student_training import train_student
 
 REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 20, 40, 60
-DRAFT_TOKENS = 3
 WIDTH, LAYERS, EPOCHS = 192, 4, 6
 """Of the students: 11M parameters with the teacher's whole vocabulary, which llama.cpp wants of a draft."""
 ITSELF, RANDOM = "the teacher itself", "random weights, 11M parameters"
@@ -113,9 +113,7 @@ def measure_arms(
     drafts: Mapping[str, Path | str], requests: Mapping[str, Sequence[Sequence[Message]]]
 ) -> dict[tuple[str, str], DraftResult]:
     """The results by arm and kind of requests, in turns within an arm."""
-    teacher = TeacherConfig(
-        model=f"local/{EMBEDDED_TEACHER}", draft_tokens=DRAFT_TOKENS, threads=1, timeout_seconds=600
-    )
+    teacher = TeacherConfig(model=f"local/{EMBEDDED_TEACHER}", threads=1, timeout_seconds=600)
     weights = find_embedded_teacher()
     assert weights, "the embedded teacher is installed"
     steps = asyncio.run(measure_step_seconds(teacher, weights))

@@ -114,9 +114,7 @@ def measure_replies(student: Path, held_out: Sequence[Conversation]) -> DraftRes
     """One token proposed at a time, since the layer's second would follow from its own first."""
     asked = [list(conversation[:1]) for conversation in held_out]
     file = export_gguf(student, "q8_0").path
-    teacher = TeacherConfig(
-        model=f"local/{file}", draft="mtp", draft_tokens=1, logprobs=False, threads=1, timeout_seconds=600
-    )
+    teacher = TeacherConfig(model=f"local/{file}", draft="mtp", logprobs=False, threads=1, timeout_seconds=600)
     steps = asyncio.run(measure_step_seconds(teacher, file))
     compared = asyncio.run(compare_with_draft(teacher, file, "mtp", asked, REPLY_TOKENS, lambda _done: None))
     return build_draft_result(compared, [messages[-1].content for messages in asked], 1, steps)

@@ -60,7 +60,7 @@ def judge_drafts(recipe: str, recorded: Sequence[RecordedSample], *settings: str
         file = Path(folder) / f"{recipe}.jsonl"
         file.write_text("\n".join(sample.model_dump_json() for sample in recorded), encoding="utf-8")
         teacher = f"teachers.main={{model='fake/replay:{file}', max_concurrent=1}}"
-        always = [teacher, f"seeds={{recording='{file}'}}", "topology.max_revisions=1", "cache.enabled=false"]
+        always = [teacher, f"seeds={{recording='{file}'}}", "topology.max_revisions=1", "cache_mb=0"]
         if any(reply.agent == "critic" for sample in recorded for reply in sample.replies):
             always.append("agents.critic={type='teacher'}")  # also where the recipe has none by default
         plan = load_recipe_plan(recipe, [*always, f"samples={len(recorded)}", "keep=0", *settings])

@@ -110,7 +110,7 @@ class PostgresSite:
 
     def begin(self, samples: int, shard_size: int, seed: int) -> str:
         """A run of `smoke`, whose teacher is a script; the id of its flow run."""
-        settings = [f"samples={samples}", f"shard_size={shard_size}", f"seed={seed}", "cache.enabled=false"]
+        settings = [f"samples={samples}", f"shard_size={shard_size}", f"seed={seed}", "cache_mb=0"]
         words = [word for setting in settings for word in ("--set", setting)]
         return str(json.loads(self._call("start", "smoke", *words, "--json"))["flow_run"])
 

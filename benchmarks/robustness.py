@@ -33,7 +33,7 @@ FULL_AFTER = 0.25
 """The disk is filled when this share of all calls has been answered."""
 DISK_MB = 900
 FILL = b"\0" * 2**20
-ONE_PROMPT = ("teachers.main.seeded=false", "agents.generator.temperature=0")
+ONE_PROMPT = ("teachers.main.drop=['seed']", "agents.generator.temperature=0")
 """Under these our requests for equal seeds are equal, as the peers' are."""
 
 

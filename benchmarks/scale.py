@@ -48,7 +48,7 @@ class ProductionRate(NamedTuple):
 def build_plan(workers: int, samples: int, slots: int, seconds: float) -> RunPlan:
     """The smoke recipe with Dask workers, or with none of them."""
     scale = [f'scale={{runner="dask",workers={workers}}}'] if workers else []
-    teacher = f'teachers.main={{model="fake/writer",max_concurrent={slots},faults={{seconds={seconds}}}}}'
+    teacher = f'teachers.main={{model="fake/writer",max_concurrent={slots},extra={{seconds={seconds}}}}}'
     return load_recipe_plan("smoke", [f"samples={samples}", teacher, *scale])
 
 

@@ -37,7 +37,7 @@ path = "data/seeds/topics.jsonl"
 
 [teachers.main]
 model = "fake/writer"
-faults = {{ seconds = 0.2 }}
+extra = {{ seconds = 0.2 }}
 
 [agents.critic]
 type = "teacher"

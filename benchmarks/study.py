@@ -82,7 +82,7 @@ def _list_rate_settings() -> dict[str, list[str]]:
     """Settings of the recipe by what they are called: faults in another share of all replies."""
     return {
         f"faults in {rate:.0%} of the replies".replace("%", " %"): [
-            f"teachers.main.faults={{{', '.join(f'{name}={rate / len(CLASSES)}' for name in CLASSES)}}}"
+            f"teachers.main.extra={{{', '.join(f'{name}={rate / len(CLASSES)}' for name in CLASSES)}}}"
         ]
         for rate in RATES
     }

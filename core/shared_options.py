@@ -8,9 +8,7 @@ GgufType = Literal["f32", "f16", "q8_0", "q4_0", "tq2_0"]
 """Number formats of a student's weights in a GGUF file."""
 DEFAULT_GGUF_TYPE: GgufType = "q8_0"
 """How a student is stored to be asked: within 0.1 % of the loss of bfloat16, half the size."""
-CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
-"""Number formats of llama.cpp's KV cache."""
-DEFAULT_DRAFT_TOKENS, MOST_DRAFT_TOKENS = 3, 16
+DRAFT_TOKENS = 3
 """Tokens that a draft proposes at once."""
 DEFAULT_PANEL = 64
 """Tasks of the general panel."""

@@ -37,7 +37,7 @@ class EndpointTeacher(SingleEndpointTeacher):
     ) -> None:  # fmt: skip
         self._url = url.rstrip("/")
         super().__init__(config, self._url, model)
-        decides = [config.structured, config.extra, config.seeded, config.logprobs, config.engine]
+        decides = [config.structured, config.extra, config.logprobs, config.engine]
         origin = [part for part in (source, config.dialect, config.drop) if part]
         self.manner = json.dumps([*decides, *origin], sort_keys=True)
         self._name = model

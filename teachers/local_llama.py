@@ -25,7 +25,7 @@ from core.config.teachers import MTP_DRAFT, NGRAM_DRAFT, TeacherConfig
 from core.errors import ProviderError
 from core.openmp import SPIN_VARIABLE, choose_llama_spins
 from core.secrets import SECRET_NAME, redact_text
-from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE
+from core.shared_options import DRAFT_TOKENS, EMBEDDER_FILE, PROJECTOR_FILE
 from core.storage.fitted_images import find_images_problem
 from core.weights.gguf_header import ImageLimits, read_image_limits
 from teachers.drafts.draft_counts import watch_draft
@@ -80,7 +80,6 @@ async def start_local_server(
         config.slot_tokens,
         gpu_layers=config.gpu_layers,
         threads=config.threads,
-        cache_type=config.cache_type,
     )
     if projector := find_projector(weights):
         settings |= projector_settings(projector, read_projector_limits(config.model, projector))
@@ -95,7 +94,7 @@ async def start_local_server(
     draft = find_draft_weights(config.draft_path) if config.draft_path else config.draft
     if isinstance(draft, Path) and (warning := describe_large_draft(draft, weights)):
         note(f"{config.model}: {warning}")
-    settings |= draft_settings(draft, config.draft_tokens, gpu_layers=config.gpu_layers, threads=config.threads)
+    settings |= draft_settings(draft, gpu_layers=config.gpu_layers, threads=config.threads)
     async with (
         run_llama_server(config.model, settings, note, config.timeout_seconds) as server,
         watch_draft(config.model, server.server, note, is_model=draft != NGRAM_DRAFT),
@@ -146,7 +145,7 @@ def projector_settings(projector: Path, limits: ImageLimits) -> dict[str, Any]:
 
 
 def draft_settings(
-    draft: Path | str, tokens: int, *, gpu_layers: int | None = None, threads: int | None = None
+    draft: Path | str, tokens: int = DRAFT_TOKENS, *, gpu_layers: int | None = None, threads: int | None = None
 ) -> dict[str, Any]:
     """llama.cpp's parameters of a draft that proposes `tokens` tokens: the model in a file, `ngram` or `mtp`.
 

@@ -47,9 +47,7 @@ def build_request_body(question: TeacherQuestion, model: str, config: TeacherCon
         "max_completion_tokens" if newer else "max_tokens": question.max_tokens,
     }
     if not config.rejects_sampling:
-        body |= {"temperature": question.temperature, "top_p": question.top_p}
-        if config.seeded:
-            body["seed"] = question.seed
+        body |= {"temperature": question.temperature, "top_p": question.top_p, "seed": question.seed}
     if config.returns_logprobs:
         body |= {"logprobs": True, **({"top_logprobs": question.top_logprobs} if question.top_logprobs else {})}
 

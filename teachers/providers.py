@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from core.config.loading import validate_table
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeProblem, UsageError
@@ -73,7 +74,7 @@ async def _open_direct_teacher(config: TeacherConfig, rejected: Path | None) -> 
         projector = find_projector(weights)
         digest = "" if model == EMBEDDED_TEACHER else await asyncio.to_thread(hash_gguf, weights)
         seen_by = await asyncio.to_thread(hash_gguf, projector) if projector else ""
-        source = " ".join(filter(None, [digest, config.cache_type, seen_by]))
+        source = " ".join(filter(None, [digest, seen_by]))
         async with (
             start_local_server(config, weights, logger.info) as server,
             open_endpoint_teacher(_with_url(config, server.url), model, source, server.key) as teacher,
@@ -138,6 +139,11 @@ def find_teacher_problems(recipe: Recipe) -> list[RecipeProblem]:
         provider = config.model.partition("/")[0]
         if problem := _find_protocol_problem(provider, config) or _find_model_problem(config):
             problems.append(RecipeProblem(f"teachers.{name}.model", problem))
+        elif provider == "fake" and not config.replays:
+            from teachers.fake.scripts import find_options
+
+            options = find_options(config.model.partition("/")[2])
+            problems += validate_table(options, config.extra, f"teachers.{name}.extra")[1]
         elif problem := _find_draft_problem(config):
             problems.append(RecipeProblem(f"teachers.{name}.draft", problem))
         offered = list_offered_names("batches")
@@ -206,8 +212,8 @@ def _find_draft_problem(config: TeacherConfig) -> str | None:
 
 
 def _find_recording_problem(config: TeacherConfig) -> str | None:
-    if config.faults:
-        return "a recording has no faults to draw; remove `faults`"
+    if config.extra:
+        return "a recording has no faults to draw; remove `extra`"
     try:
         read_recording(config.recording_file)
     except UsageError as error:

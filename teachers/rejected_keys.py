@@ -20,7 +20,7 @@ OPTIONAL_KEYS = {
     "logprobs": "logprobs = false",
     "temperature": 'drop = ["temperature"]',
     "top_p": 'drop = ["top_p"]',
-    "seed": "seeded = false",
+    "seed": 'drop = ["seed"]',
 }
 """Keys that a request can be without, with what a teacher's table says instead."""
 LENGTH_KEYS = {

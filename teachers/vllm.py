@@ -22,6 +22,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.installation import format_install_command
 from core.secrets import redact_text
+from core.shared_options import DRAFT_TOKENS
 from teachers.server_guard import POLL_SECONDS, StartedServer, start_guarded, stop_guarded
 
 SERVER = "vllm.entrypoints.openai.api_server"
@@ -73,7 +74,7 @@ def draft_options(config: TeacherConfig) -> EngineOptions:
         if path
         else {"method": "ngram", "prompt_lookup_max": NGRAM_TOKENS}
     )
-    return {"speculative_config": json.dumps({**kind, "num_speculative_tokens": config.draft_tokens})}
+    return {"speculative_config": json.dumps({**kind, "num_speculative_tokens": DRAFT_TOKENS})}
 
 
 @asynccontextmanager

@@ -118,7 +118,7 @@ def list_request_attributes(config: TeacherConfig, question: TeacherQuestion, *,
     }
     if not config.rejects_sampling:
         attributes |= {"gen_ai.request.temperature": question.temperature, "gen_ai.request.top_p": question.top_p}
-        attributes |= {"gen_ai.request.seed": question.seed} if config.seeded else {}
+        attributes |= {"gen_ai.request.seed": question.seed} if "seed" not in config.drop else {}
     if config.endpoint:
         address = urlsplit(config.endpoint)
         attributes["server.address"] = address.hostname or ""

@@ -192,7 +192,7 @@ async def open_dispatcher(
                     raise RunStopped
             teachers[name] = await starting
         accounts = {name: BudgetAccount(budget, stop_signal, config) for name, config in configs.items()}
-        reply_cache = stack.enter_context(open_reply_cache(plan.recipe.cache, cache))
+        reply_cache = stack.enter_context(open_reply_cache(plan.recipe.cache_mb, cache))
         resources = await stack.enter_async_context(plan.family.open_resources(plan.recipe, plan.folder))
         sample_slots = RateLimiter(count_sample_slots(teachers.values()))
         dispatcher = RequestDispatcher(

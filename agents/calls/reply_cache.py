@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from core.config.recipe import CacheConfig
 from teachers.base import TeacherReply
 
 MIN_BYTES = 2**20
@@ -89,9 +88,9 @@ def _json_disk_class() -> type[Any]:
 
 
 @contextmanager
-def open_reply_cache(config: CacheConfig, folder: Path) -> Iterator[ReplyCache]:
-    """The cache in `folder`, or a disabled cache if the recipe turns it off or the folder cannot be used."""
-    if not config.enabled:
+def open_reply_cache(max_mb: int, folder: Path) -> Iterator[ReplyCache]:
+    """The cache in `folder`, or a disabled cache for 0 MB or a folder that cannot be used."""
+    if not max_mb:
         yield DisabledReplyCache()
         return
     from diskcache import Cache
@@ -99,7 +98,7 @@ def open_reply_cache(config: CacheConfig, folder: Path) -> Iterator[ReplyCache]:
     try:
         # No sync: a power cut only loses replies that can be asked for again.
         store = Cache(
-            str(folder), disk=_json_disk_class(), size_limit=max(MIN_BYTES, config.max_mb * 2**20),
+            str(folder), disk=_json_disk_class(), size_limit=max(MIN_BYTES, max_mb * 2**20),
             eviction_policy="least-recently-used", sqlite_synchronous=0,
         )  # fmt: skip
     except _cache_errors():

@@ -12,7 +12,7 @@ from agents.calls.budget import RunBudget
 from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import open_dispatcher
 from agents.planning.run_plan import RunPlan
-from core.config.recipe import BudgetConfig, CacheConfig
+from core.config.recipe import BudgetConfig
 from core.sample import NOTHING_SPENT, Spending
 from core.stop_signal import StopSignal, UserStop
 
@@ -35,7 +35,7 @@ async def open_scratch_context(
     direct = {name: config.model_copy(update={"batch": False}) for name, config in plan.recipe.teachers.items()}
     plan = plan.with_recipe(budget=budget or BudgetConfig(), teachers=direct)
     if cache is None:
-        plan = plan.with_recipe(cache=CacheConfig(enabled=False))
+        plan = plan.with_recipe(cache_mb=0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with (

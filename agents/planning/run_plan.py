@@ -19,7 +19,7 @@ from agents.planning.rubrics import find_rubrics
 from agents.sources.conditions import ConditionChoices, load_conditions
 from agents.sources.documents import DocumentReading, documents_problem, hash_documents, read_documents
 from agents.sources.seed_source import SeedSource, find_seed_source, find_source_extension
-from core.config.agents import AgentConfig
+from core.config.agents import DEBATE_ROUNDS, DEBATERS, AgentConfig
 from core.config.base import list_marked
 from core.config.filters import list_filter_extensions
 from core.config.loading import validate_table
@@ -214,26 +214,21 @@ class RunPlan:
         """The most calls of one sample: with every repair and every revision."""
         agents, topology = self.recipe.agents, self.recipe.topology
         if topology.kind == "decentralized":
-            return topology.debaters * (1 + topology.rounds) * self.calls_per_reply(agents.generator)
+            return DEBATERS * (1 + DEBATE_ROUNDS)
         replies = self.family.draft_calls(self.options) * (1 + agents.generator.max_repairs)
-        calls = replies * self.calls_per_reply(agents.generator) if self.asks_generator else 0
+        calls = replies if self.asks_generator else 0
         if agents.critic and agents.critic.type == "teacher":
-            calls += (1 + agents.critic.max_repairs) * self.calls_per_reply(agents.critic)
-        calls += self.check_calls * (1 + agents.verifier.max_repairs) * self.calls_per_reply(agents.verifier)
+            calls += 1 + agents.critic.max_repairs
+        calls += self.check_calls * (1 + agents.verifier.max_repairs)
         return calls * (1 + topology.max_revisions) + self.max_attempt_calls
 
     @property
     def max_attempt_calls(self) -> int:
         """The most calls of a solver for one sample, with every repair."""
-        difficulty, solver = self.recipe.difficulty, self.solver
-        if not difficulty or not solver or self.recipe.topology.kind != "centralized":
+        difficulty = self.recipe.difficulty
+        if not difficulty or self.recipe.topology.kind != "centralized":
             return 0
-        return difficulty.attempts * (1 + difficulty.max_repairs) * self.calls_per_reply(solver)
-
-    def calls_per_reply(self, agent: AgentConfig) -> int:
-        """Two if its teacher thinks in a call of its own."""
-        two_step = self.recipe.teachers[agent.teacher].thinking == "two_step"
-        return 2 if two_step and agent.reasoning not in (None, "off") else 1
+        return difficulty.attempts * (1 + difficulty.max_repairs)
 
 
 def build_plan(recipe: Recipe, folder: Path) -> RunPlan:

@@ -8,6 +8,7 @@ from langgraph.runtime import Runtime
 from agents.calls.agent_context import AgentContext
 from agents.roles.generator import count_own_messages, draft_messages
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, start_sample
+from core.config.agents import DEBATERS
 from core.sample import Message
 from teachers.base import CallFailed, CallKey
 
@@ -21,14 +22,16 @@ class DebateState(SampleState):
 
 async def run_debater(state: DebateState, runtime: Runtime[AgentContext]) -> StateUpdate:
     context, seed, number = runtime.context, state["seed"], state["number"]
-    config, count, family = context.recipe.agents.generator, context.recipe.topology.debaters, context.plan.family
+    config, family = context.recipe.agents.generator, context.plan.family
     name = f"debater {number}"
-    key = CallKey(sample=seed.index, seed=seed.digest, agent=name, revision=len(state["handovers"]) // count, attempt=0)
+    key = CallKey(
+        sample=seed.index, seed=seed.digest, agent=name, revision=len(state["handovers"]) // DEBATERS, attempt=0
+    )
 
     # The first request, the debater's own draft, and the drafts of the others, valid or not.
     messages = draft_messages(context, start_sample(seed))
     requested = len(messages)
-    last_round = state["handovers"][-count:]
+    last_round = state["handovers"][-DEBATERS:]
     others = [
         f"Writer {n}:\n{draft.payload}" for n, draft in enumerate(last_round, 1) if n != number and not draft.failure
     ]

@@ -74,8 +74,7 @@ async def measure_judges(plan: RunPlan, run: RunDir, stop_signal: StopSignal) ->
         return [build_judge_record(plan, judge, None) for judge in judges]
     verifier_plan = plan.with_generator(plan.recipe.agents.verifier.teacher)  # so that no other teacher is started
     questions = max(judge.bound.check.calls(judge.options) for judge in judges)
-    verifier = plan.recipe.agents.verifier
-    max_calls = questions * (1 + verifier.max_repairs) * plan.calls_per_reply(verifier)
+    max_calls = questions * (1 + plan.recipe.agents.verifier.max_repairs)
     with (
         RunBudget(plan.recipe.budget, run.spend_file, max_calls) as budget,
         CallLedger(run.calibration_ledger) as ledger,

@@ -30,7 +30,7 @@ from agents.topologies.orchestrator import (
     parse_review,
     record_review,
 )
-from core.config.agents import TopologyKind
+from core.config.agents import DEBATE_ROUNDS, DEBATERS, TopologyKind
 from core.config.recipe import Recipe
 from core.sample import Candidate, RejectionReason, SampleStatus
 
@@ -140,18 +140,16 @@ async def exchange_drafts(
     state: SampleState, runtime: Runtime[AgentContext]
 ) -> Command[Literal["debater", "plurality"]]:
     """Send all hand-overs so far to every debater, not validated, or end the debate after its last round."""
-    topology = runtime.context.recipe.topology
-    if len(state["handovers"]) > topology.debaters * topology.rounds:
+    if len(state["handovers"]) > DEBATERS * DEBATE_ROUNDS:
         return Command(goto="plurality")
-    return Command(goto=[Send("debater", {**state, "number": n}) for n in range(1, topology.debaters + 1)])
+    return Command(goto=[Send("debater", {**state, "number": n}) for n in range(1, DEBATERS + 1)])
 
 
 async def pick_plurality(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     """Take the question and answer of most debaters' last drafts; the earliest draft breaks a tie. An invalid reply does not
     count.
     """
-    topology = runtime.context.recipe.topology
-    last = state["handovers"][-topology.debaters :]
+    last = state["handovers"][-DEBATERS:]
     progress, drafts, faults = state["progress"], [], []
     for handover in last:
         try:
@@ -162,7 +160,7 @@ async def pick_plurality(state: SampleState, runtime: Runtime[AgentContext]) -> 
     if drafts:
         votes = Counter(_normalized_answer(draft.candidate) for draft in drafts)
         chosen = max(drafts, key=lambda draft: votes[_normalized_answer(draft.candidate)])
-        return _end_with(replace(chosen, revision=topology.rounds), SampleOutcome(SampleStatus.kept))
+        return _end_with(replace(chosen, revision=DEBATE_ROUNDS), SampleOutcome(SampleStatus.kept))
     if faults:
         return _end_with(progress, SampleOutcome(SampleStatus.failed, RejectionReason.contract, faults[0]))
     return _end_with(progress, SampleOutcome(SampleStatus.failed, RejectionReason.provider, last[0].failure or ""))
@@ -214,6 +212,6 @@ def max_graph_steps(recipe: Recipe) -> int:
     """
     agents = recipe.agents
     if recipe.topology.kind == "decentralized":
-        return 2 * (recipe.topology.rounds + 1) + 4
+        return 2 * (DEBATE_ROUNDS + 1) + 4
     repairs = agents.generator.max_repairs + (agents.critic.max_repairs if agents.critic else 0)
     return 2 * (4 + repairs) * (recipe.topology.max_revisions + 1) + 6

@@ -62,6 +62,8 @@ class AgentsConfig(RecipeTable):
     """For checks that call a teacher (`agreement`, `judge`)."""
 
 
+DEBATERS, DEBATE_ROUNDS = 3, 1
+"""Of `decentralized`: generators, and how often each reads the others' drafts and writes again."""
 TopologyKind = Literal["centralized", "single", "independent", "decentralized"]
 
 
@@ -69,13 +71,9 @@ class TopologyConfig(RecipeTable):
     kind: TopologyKind = "centralized"
     """`centralized`: the orchestrator validates every hand-over and decides. `single`: the first draft is kept
     unchecked. `independent`: critic and verifier assess the first draft in parallel, and a majority of generator, critic and
-    verifier decides; nothing is repaired or revised. `decentralized`: several generators read each other's
-    unchecked drafts, write again, and vote. The last three are baselines."""
+    verifier decides; nothing is repaired or revised. `decentralized`: three generators read each other's
+    unchecked drafts, write again once, and vote. The last three are baselines."""
     max_revisions: int = Field(2, ge=0, le=10)
-    debaters: int = Field(3, ge=2, le=9)
-    """For `decentralized`: number of generators."""
-    rounds: int = Field(1, ge=0, le=5)
-    """For `decentralized`: rounds in which each generator reads the others' drafts and writes again; with 0 they only vote."""
 
 
 class VerifierConfig(RecipeTable):

@@ -19,7 +19,7 @@ TOO_EASY, TOO_HARD, OUTSIDE_BANDS = "too easy", "too hard", "outside the bands"
 class DifficultyConfig(RecipeTable):
     """Difficulty of each verified sample, measured by attempts of a weaker teacher at its question. The pass rate is the share
     of attempts that the recipe's first check with a known answer accepts. Samples outside `wanted` are dropped with the reason
-    `difficulty`.
+    `difficulty`. An attempt without a valid reply does not pass.
     """
 
     teacher: str
@@ -33,9 +33,10 @@ class DifficultyConfig(RecipeTable):
     max_tokens: Annotated[int, Field(ge=8)] | None = None
     """Tokens of an attempt. Default: those of the generator."""
     reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
-    """As in the tables of agents."""
+    """How much the teacher thinks before it answers: an effort, or a budget in tokens. Absent: the teacher's own default. The
+    call may use these tokens in addition to `max_tokens`: 1,024 for low, 2,048 for medium, 4,096 for high."""
     max_repairs: int = Field(1, ge=0, le=5)
-    """Repeated requests after a reply that does not match its schema. An attempt without a valid reply does not pass."""
+    """Repeated requests after a reply that does not match its schema."""
 
     @model_validator(mode="after")
     def _check_attempts(self) -> Self:

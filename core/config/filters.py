@@ -81,7 +81,6 @@ class MinHashFilter(DuplicateFilter):
     """Jaccard similarity of shingle sets from which two samples are near-duplicates."""
     ngram: int = Field(5, ge=1, le=20)
     """Words in a shingle."""
-    permutations: int = Field(128, ge=16, le=512)
     index: str | None = None
     """The folder of an index of earlier releases (`stillhouse index`). Near-duplicates of its documents are dropped too, by
     estimated similarities with a standard error of about 0.01."""
@@ -134,10 +133,6 @@ class LanguageFilter(FilterTable):
     type: Literal["language"]
     languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...] = Field(("en",), min_length=1)
     """ISO 639-1 codes of the languages to keep."""
-    min_confidence: float = Field(0.2, gt=0, lt=1)
-    """A text is dropped under this probability of `languages` against the most likely other language."""
-    min_letters: int = Field(20, ge=0)
-    """A text with fewer letters, code and addresses not counted, passes: it is too short to identify."""
 
 
 class ContaminationFilter(FilterTable):

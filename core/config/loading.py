@@ -282,12 +282,10 @@ def _check_difficulty(recipe: Recipe, teachers: str) -> Iterator[RecipeProblem]:
 
 def _check_teachers(recipe: Recipe) -> Iterator[RecipeProblem]:
     for name, teacher in recipe.teachers.items():
-        if teacher.faults and not teacher.model.startswith("fake/"):
-            yield RecipeProblem(f"teachers.{name}.faults", f"only a fake teacher has faults, not {teacher.model!r}")
         if teacher.engine and not teacher.model.startswith("vllm/"):
             yield RecipeProblem(f"teachers.{name}.engine", f"only vllm/… starts an engine, not {teacher.model!r}")
         provider = teacher.model.partition("/")[0]
-        for key in () if provider == "local" else ("gpu_layers", "threads", "cache_type"):
+        for key in () if provider == "local" else ("gpu_layers", "threads"):
             if getattr(teacher, key) is not None:
                 yield RecipeProblem(f"teachers.{name}.{key}", f"only local/… is llama.cpp, not {teacher.model!r}")
         if teacher.api_key_env not in os.environ and teacher.base_url is None and provider in URL_OF_PROVIDER:

@@ -58,14 +58,12 @@ class DatasetConfig(RecipeTable):
     """The files of the dataset."""
 
     formats: tuple[DatasetFormat, ...] = Field(("messages",), min_length=1)
-    """Formats of the dataset, as trainers read them. The first is stored at the top of `dataset/` and is the default of
-    `load_dataset`; each other format has its own folder."""
+    """Formats of the dataset, as trainers read them, each also as JSONL. The first is stored at the top of `dataset/` and is the
+    default of `load_dataset`; each other format has its own folder."""
     thinking: DatasetThinking = False
     """The teacher's thinking in the dataset and in the student's training. `false`: only in the run's samples. `"tags"`: before
     the answer, between `<think>` and `</think>`. `"field"`: in `reasoning_content` of a message, which `alpaca` and `sharegpt`
     lack. A student is trained on tags in both cases, unless its chat template has its own form."""
-    jsonl: bool = True
-    """Whether each format is also written as JSONL."""
     license: str | None = None
     """The licence under which you publish the dataset: an SPDX expression such as `"Apache-2.0"` or `"CC-BY-4.0"`, or the
     address of its text. The documents of a release state it; without it, they say that no licence is stated."""
@@ -149,6 +147,11 @@ class CollapseConfig(RecipeTable):
         raise ValueError('must be true, false or "strict"')
 
 
+MAX_GENERAL_LOSS = 0.05
+"""The largest measured loss of a student's pass rate on the general panel, compared with its start, with which it is promoted, or
+taken by `student.average = "validation"`."""
+
+
 class LineageConfig(RecipeTable):
     """What the dataset contains in addition to the run's own samples, once the recipe has a release."""
 
@@ -166,9 +169,6 @@ class LineageConfig(RecipeTable):
     promote: bool = False
     """Whether a released student that surely passes more than its teacher becomes the generator of the next generation. Critic
     and verifier do not change."""
-    max_general_loss: float = Field(0.05, ge=0, lt=1)
-    """The largest measured loss of a student's pass rate on the general panel, compared with its start, with which it is
-    promoted. Also the limit of `student.average = "validation"`."""
 
     @model_validator(mode="after")
     def _check_policy(self) -> Self:
@@ -193,14 +193,6 @@ class BudgetConfig(RecipeTable):
     """In the currency of the teachers' prices."""
     minutes: float | None = Field(None, ge=0)
     """Of producing; no call is sent after it."""
-
-
-class CacheConfig(RecipeTable):
-    """Replies are stored next to the runs, so that another run with the same questions reuses them at no cost."""
-
-    enabled: bool = True
-    max_mb: int = Field(1024, ge=1)
-    """The least recently used replies are deleted first."""
 
 
 class QuotasConfig(RecipeTable):
@@ -248,7 +240,9 @@ class Recipe(RecipeTable):
     """Without this table, difficulty is not measured."""
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
     budget: BudgetConfig = BudgetConfig()
-    cache: CacheConfig = CacheConfig()
+    cache_mb: int = Field(1024, ge=0)
+    """Megabytes of replies that are stored next to the runs, so that another run with the same questions reuses them at no cost;
+    the least recently used are deleted first. 0: none are stored or reused."""
     collapse: CollapseConfig | None = CollapseConfig()
     lineage: LineageConfig = LineageConfig()
     dataset: DatasetConfig = DatasetConfig()

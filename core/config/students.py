@@ -329,7 +329,7 @@ class StudentConfig(RecipeTable):
     average: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
     """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
     start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that passes most requests of the recipe, of those that
-    lose at most `lineage.max_general_loss` on the general panel. Default, or `false`: the trained weights."""
+    lose at most 0.05 on the general panel. Default, or `false`: the trained weights."""
     mtp: MtpConfig | None = None
     """For `architecture = "hybrid"`: train a layer that drafts tokens. Default: no such layer."""
     lora: LoraConfig | None = None

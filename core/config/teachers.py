@@ -15,7 +15,7 @@ from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_hab
 from core.prices import TokenPrices
 from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
-from core.shared_options import DEFAULT_DRAFT_TOKENS, MOST_DRAFT_TOKENS, CacheType, name_student_file
+from core.shared_options import name_student_file
 
 REPLAY_PREFIX = "fake/replay:"
 STUDENT_PREFIX = "local/student:"
@@ -33,6 +33,8 @@ OWN_PROVIDERS = {"local", "vllm", "fake"}
 OPENAI_URL = "https://api.openai.com/v1"
 PRICE_KEYS = ("input_price", "output_price", "cached_price", "cache_write_price", "reasoning_price")
 """In the order of `TokenPrices`."""
+BATCH_DISCOUNT = 0.5
+"""Share of all prices that a batch saves, at OpenAI and Anthropic alike."""
 CACHE_WRITE_FACTORS = {"anthropic": 1.25}
 """The price of storing a prompt for five minutes, in prices of a prompt, by provider; 1 where storing costs nothing extra."""
 URL_OF_PROVIDER = {
@@ -46,49 +48,14 @@ CONNECTION_KEYS = {
     *PRICE_KEYS,
     "api_key_env", "max_concurrent", "requests_per_minute", "tokens_per_minute", "timeout_seconds",
     "max_retries", "outage_seconds", "gpu_layers", "threads",
-    "batch", "batch_size", "batch_poll_seconds", "batch_discount", "draft", "draft_tokens",
+    "batch", "batch_size", "draft",
 }  # fmt: skip
 """Keys that affect connection, speed and cost of a teacher, not its replies. `base_url` is not included: another endpoint may
 serve another model under the same name."""
 
 
-class TeacherFaults(RecipeTable):
-    """Faults of a fake teacher, as shares of its replies."""
-
-    malformed: float = Field(0.0, ge=0, le=1)
-    """Replies cut in the middle, which fail their schema."""
-    refusal: float = Field(0.0, ge=0, le=1)
-    repetition: float = Field(0.0, ge=0, le=1)
-    unavailable: float = Field(0.0, ge=0, le=1)
-    """Calls that fail on every try."""
-    seconds: float = Field(0.0, ge=0)
-    """Duration of each reply."""
-    thinking: float = Field(0.0, ge=0, le=1)
-    """Replies with thinking before them, which the teacher returns separately. No fault, unless it leaks."""
-    leak: float = Field(0.0, ge=0, le=1)
-    """Replies with thinking inside the answer."""
-    contradiction: float = Field(0.0, ge=0, le=1)
-    """For `fake/faulty` in every role: the parts of a reply contradict each other. A reply has at most one of these four
-    faults."""
-    drift: float = Field(0.0, ge=0, le=1)
-    """A number differs from the input, or from an earlier number of the reply."""
-    omission: float = Field(0.0, ge=0, le=1)
-    """A required number, step or finding is missing."""
-    miscoordination: float = Field(0.0, ge=0, le=1)
-    """The reply answers another message."""
-
-    @model_validator(mode="after")
-    def _check_rates(self) -> Self:
-        if (total := self.contradiction + self.drift + self.omission + self.miscoordination) > 1 + 1e-9:
-            raise ValueError(
-                f"contradiction, drift, omission and miscoordination add up to {total:g}; a reply has one of them at "
-                "most, so lower their sum to 1"
-            )
-        return self
-
-
 StructuredOutput = Literal["json_schema", "tool", "plain"]
-SchemaThinking = Literal["native", "tagged", "two_step"]
+SchemaThinking = Literal["native", "tagged"]
 ChatDialect = Literal["openai", "openrouter", "deepseek", "vllm", "sglang", "llama.cpp", "generic"]
 """What an OpenAI-compatible endpoint accepts beyond the keys that all of them have."""
 DIALECT_OF_DOMAIN: dict[str, ChatDialect] = {
@@ -116,16 +83,11 @@ class TeacherConfig(RecipeTable):
     """For `local/…` only: layers on the GPU. Default: as many as fit. 0: none."""
     threads: int | None = Field(None, ge=1)
     """For `local/…` only: threads of llama.cpp. Default: one per processor that this process may use."""
-    cache_type: CacheType | None = None
-    """For `local/…` only: the type of the KV cache, by default `f16`. `q8_0` takes half the memory, `q4_0` a quarter; replies
-    differ slightly."""
     draft: str | None = Field(None, min_length=1)
     """For `local/…` and `vllm/…` only: what proposes the next tokens, which the teacher then verifies at once: the folder of a
     student; for `local/…` also a `.gguf` file, or `mtp`, the teacher's own layer for multi-token prediction; `ngram`, what
     followed the same tokens earlier in the text. Needs `logprobs = false`. Replies are the teacher's own. It can make a teacher
     slower: see docs/drafts.md. Default: no draft."""
-    draft_tokens: int = Field(DEFAULT_DRAFT_TOKENS, ge=1, le=MOST_DRAFT_TOKENS)
-    """With `draft`: tokens of a proposal."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
@@ -155,10 +117,6 @@ class TeacherConfig(RecipeTable):
     batch_size: int = Field(10_000, ge=1, le=100_000)
     """Most requests of one batch, and with `batch` the number of samples that are open at once. OpenAI takes 50,000, Anthropic
     100,000. Lower it if the provider limits the tokens of waiting batches."""
-    batch_poll_seconds: float = Field(60.0, gt=0, le=3600)
-    """Longest seconds between two checks of a batch. The first checks are closer together."""
-    batch_discount: float = Field(0.5, ge=0, lt=1)
-    """Share of all prices that a batch saves."""
     structured: StructuredOutput = "json_schema"
     """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
     and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
@@ -169,21 +127,17 @@ class TeacherConfig(RecipeTable):
     extra: dict[str, Any] = Field({})
     """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
     nested. A key that the request already has is replaced, a table is merged. The model, the prompt, and the length and number of
-    replies are fixed, since a budget depends on them."""
+    replies are fixed, since a budget depends on them. For `fake/…`, the rates of the script's faults."""
     drop: tuple[str, ...] = ()
-    """Keys that requests must not have, since the endpoint rejects them (`["temperature", "top_p"]`)."""
+    """Keys that requests must not have, since the endpoint rejects them (`["temperature", "seed"]`)."""
     thinking: SchemaThinking = "native"
-    """How a teacher thinks and also matches a schema, for agents with `reasoning`. `native`: the server does both. `tagged`: one
-    request without the schema, which asks in words for `<think>…</think>` and a JSON object. `two_step`: a call for the thoughts,
-    then one for the answer, with the schema and without thinking; both are charged. `validate --live` finds what works."""
-    seeded: bool = True
-    """Whether requests have a seed; some endpoints reject it."""
+    """How a teacher thinks and also matches a schema, for agents with `reasoning`. `native`: the server does both. `tagged`: a
+    request without the schema, which asks in words for `<think>…</think>` and a JSON object. `validate --live` finds what
+    works."""
     logprobs: bool = True
     """Whether token probabilities are requested; some endpoints reject that."""
     engine: dict[str, float | int | str | bool] = Field({})
     """For `vllm/…` only: options of `vllm serve`, with underscores (`max_model_len`, `dtype`, `tensor_parallel_size`)."""
-    faults: TeacherFaults | None = None
-    """For `fake/…` only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -286,8 +240,6 @@ class TeacherConfig(RecipeTable):
     def _check_draft(self) -> Self:
         provider = self.model.partition("/")[0]
         if self.draft is None:
-            if self.draft_tokens != DEFAULT_DRAFT_TOKENS:
-                raise ValueError(f"draft_tokens = {self.draft_tokens} needs a draft; add one, or remove draft_tokens")
             return self
         if provider not in DRAFTING_PROVIDERS:
             raise ValueError(f"draft is for local/… and vllm/… only, not for {self.model}; remove it")
@@ -354,7 +306,7 @@ class TeacherConfig(RecipeTable):
     @property
     def price_factor(self) -> float:
         """By which all prices are multiplied."""
-        return 1 - self.batch_discount if self.batch else 1.0
+        return 1 - BATCH_DISCOUNT if self.batch else 1.0
 
     def prices(self) -> TokenPrices | None:
         """Per million tokens, less the discount of batches; None if the price of prompts or replies is unknown."""

@@ -35,10 +35,10 @@ def compare_shingles(sets: RaggedArray, config: MinHashFilter, folder: Path) -> 
     of the compared texts, the earliest among equals.
     """
     if config.index is None:
-        return find_near_duplicates(sets, config.threshold, config.permutations)
+        return find_near_duplicates(sets, config.threshold)
     known = open_duplicate_index(config, folder).check(sets, config.threshold)
     fresh = np.setdiff1d(np.arange(sets.sizes.size), known.repeated)
-    within = find_near_duplicates(sets.take_rows(fresh), config.threshold, config.permutations)
+    within = find_near_duplicates(sets.take_rows(fresh), config.threshold)
     repeated = np.concatenate((known.repeated, fresh[within.repeated]))
     original = np.concatenate((-1 - known.original, fresh[within.original]))
     similarity = np.concatenate((known.similarity, within.similarity))

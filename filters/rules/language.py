@@ -22,27 +22,31 @@ from filters.base import Document, DroppedDocument
 
 NOT_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|<tool_call>.*?</tool_call>|https?://\S+", re.DOTALL)
 """Fenced and inline code, formulas, tool calls and URLs."""
+MIN_CONFIDENCE = 0.2
+"""A text is dropped under this probability of the wanted languages against the most likely other language."""
+MIN_LETTERS = 20
+"""A text with fewer letters, code and addresses not counted, passes: it is too short to identify."""
 NO_LANGUAGE = "zxx"
 """The label that py3langid gives to text in no language."""
 
 
 def drop_other_languages(documents: Sequence[Document], config: LanguageFilter) -> list[DroppedDocument]:
-    """Drop documents whose probability of being in a wanted language is under `min_confidence`."""
+    """Drop documents whose probability of being in a wanted language is under `MIN_CONFIDENCE`."""
     wanted_labels = {*config.languages, *(("nb", "nn") if "no" in config.languages else ())}
     drops = []
     for document in documents:
         prose = NOT_PROSE.sub(" ", document.text)
-        if sum(map(str.isalpha, prose)) < config.min_letters:
+        if sum(map(str.isalpha, prose)) < MIN_LETTERS:
             continue
         probabilities = language_probabilities(prose)
         others = {name: p for name, p in probabilities.items() if name not in wanted_labels and name != NO_LANGUAGE}
         likeliest = max(others, key=lambda name: others[name])
         wanted, other = sum(probabilities.get(name, 0.0) for name in config.languages), others[likeliest]
         share = wanted / (wanted + other) if wanted + other else 1.0
-        if share < config.min_confidence and other > probabilities.get(NO_LANGUAGE, 0.0):
+        if share < MIN_CONFIDENCE and other > probabilities.get(NO_LANGUAGE, 0.0):
             detail = (
                 f"{likeliest} rather than {' or '.join(config.languages)}, which has a probability of {share:.2f} compared "
-                f"with it, under {config.min_confidence:g}"
+                f"with it, under {MIN_CONFIDENCE:g}"
             )
             drops.append(
                 DroppedDocument(

@@ -36,7 +36,7 @@ from flows.rows.dataset_rows import read_file_state
 
 CHECKPOINT_VERSION = 3
 """Of the format of a checkpoint; a checkpoint of another version is filtered again."""
-COMPARISON_KEYS = {"threshold", "permutations", "index"}
+COMPARISON_KEYS = {"threshold", "index"}
 """Keys of filters that do not change the result of a single row."""
 LOCK_FILE = "lock"
 PLACE_DTYPE = np.dtype(np.int64)

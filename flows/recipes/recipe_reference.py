@@ -16,8 +16,9 @@ from agents.checks.base import Check
 from agents.checks.registry import BUILT_IN_CHECKS
 from agents.families import ALL_FAMILIES
 from agents.families.base import RecipeFamily
+from core.config.agents import AgentConfig
 from core.config.base import list_inner_types
-from core.config.filters import FILTER_TABLES, DuplicateFilter
+from core.config.filters import FILTER_TABLES, DuplicateFilter, KeepOneFilter
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml_value
 from core.plugins import Plugin, find_plugin, import_part
@@ -39,6 +40,11 @@ FREE_TABLES = {
     "filters": "The filters, in order: see *Filters* below. Default: those of the family, or else `length`, `refusal`, "
     "`repetition`, `exact` and `minhash`.",
 }
+SHARED_TABLES: dict[str, type[BaseModel]] = {
+    "Keys of every agent": AgentConfig,
+    "Keys of filters that compare": DuplicateFilter,
+}
+"""Shown once; the tables that have the same keys refer to them."""
 FAMILIES_INTRO = """## Families
 
 A family has its own defaults for some keys, shown after its options. They override the defaults above, and a recipe overrides
@@ -49,10 +55,16 @@ result.
 
 def build_recipe_reference() -> str:
     """The page as Markdown."""
-    parts = [PAGE_INTRO, "## The recipe\n", _format_key_table(Recipe), *_format_tables(Recipe, "")]
+    agents, filters = (f"### {title}\n\n{_format_rows(_list_rows(table))}" for title, table in SHARED_TABLES.items())
+    parts = [PAGE_INTRO, "## The recipe\n", _format_key_table(Recipe), *_format_tables(Recipe, ""), agents]
     parts.append(FAMILIES_INTRO)
     parts += _format_families(ALL_FAMILIES)
-    parts += ["## Checks\n", *_format_checks([*BUILT_IN_CHECKS, *list_family_checks(ALL_FAMILIES)]), "## Filters\n"]
+    parts += [
+        "## Checks\n",
+        *_format_checks([*BUILT_IN_CHECKS, *list_family_checks(ALL_FAMILIES)]),
+        "## Filters\n",
+        filters,
+    ]
     parts += [_format_section(f"`{name}`", model) for name, model in FILTER_TABLES.items()]
     return _join(parts)
 
@@ -78,7 +90,8 @@ def build_plugin_reference(plugin: Plugin) -> str:
     parts += ["## Checks\n", *_format_checks(checks)] if checks else []
     filters = [_format_section(f"`{name}`", table) for name, table in loaded.get("filter", [])]
     parts += ["## Filters\n", *filters] if filters else []
-    return _join([f"# Recipe keys of `{plugin.name}`\n", *parts]) if parts else ""
+    page = _join([f"# Recipe keys of `{plugin.name}`\n", *parts]) if parts else ""
+    return page.replace("](#keys-of-", "](../../docs/recipe.md#keys-of-")
 
 
 def list_family_checks(families: Sequence[RecipeFamily]) -> list[Check]:
@@ -134,9 +147,27 @@ def _format_tables(model: type[BaseModel], where: str) -> Iterator[str]:
 
 
 def _format_key_table(model: type[BaseModel]) -> str:
-    rows = []
+    """The rows of its own keys, and a reference for those that are in a shared table."""
+    rows, parts = _list_rows(model), []
+    for title, table in SHARED_TABLES.items():
+        shared = _list_rows(table)
+        same = [name for name in rows if rows[name] == shared.get(name)]
+        if same and (len(same) > 1 or issubclass(model, KeepOneFilter)):
+            rows = {name: row for name, row in rows.items() if name not in same}
+            link = f"[{title.lower()}](#{title.lower().replace(' ', '-')})"
+            parts.append(f"{'And of' if rows else 'Of'} {link}: {', '.join(f'`{name}`' for name in same)}.")
+    return "\n\n".join(filter(None, [_format_rows(rows), *parts])) or "No keys."
+
+
+def _format_rows(rows: Mapping[str, str]) -> str:
+    return "\n".join(["| key | default | |", "|---|---|---|", *rows.values()]) if rows else ""
+
+
+def _list_rows(model: type[BaseModel]) -> dict[str, str]:
+    """The row of each key."""
+    rows = {}
     for name, field in model.model_fields.items():
-        if name == "type" and len(get_args(field.annotation)) == 1:  # the tag by which a union finds this model
+        if name == "type" and len(get_args(field.annotation)) <= 1:  # the tag by which a union finds this model
             continue
         about = (
             FREE_TABLES.get(name)
@@ -144,8 +175,8 @@ def _format_key_table(model: type[BaseModel]) -> str:
             or ("Its table is below." if list_inner_types(field.annotation) else "")
         )
         words = " ".join(part for part in (about, *_list_limits(field)) if part)
-        rows.append(f"| `{field.alias or name}` | {_format_default(field)} | {words} |")
-    return "\n".join(["| key | default | |", "|---|---|---|", *rows]) if rows else "No keys."
+        rows[name] = f"| `{field.alias or name}` | {_format_default(field)} | {words} |"
+    return rows
 
 
 def _format_default(field: FieldInfo) -> str:

@@ -221,4 +221,4 @@ def _format_teacher(data: Mapping[str, Any]) -> list[str]:
         '# model = "openai/NAME"',
         '# base_url = "http://localhost:8000/v1"',
     ]
-    return [*lines, *(["# faults = false              # a scripted teacher's"] if "faults" in teacher else []), ""]
+    return [*lines, *(["# extra = false               # a scripted teacher's"] if "extra" in teacher else []), ""]

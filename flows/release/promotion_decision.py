@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from core.config.recipe import Recipe
+from core.config.recipe import MAX_GENERAL_LOSS, Recipe
 from core.runs.records import CollapseVerdict, RunManifest
 from core.runs.releases import PromotionRecord, describe_verification, identify_model
 from core.runs.run_dir import RunDir
@@ -35,7 +35,7 @@ def decide_promotion(run: RunDir, manifest: RunManifest, recipe: Recipe) -> Prom
         replaces=identify_model(recipe.generator_teacher),
         comparison=evaluation.find_comparison("teacher") if evaluation else None,
         general=evaluation.panel.comparison if evaluation and evaluation.panel else None,
-        max_general_loss=recipe.lineage.max_general_loss,
+        max_general_loss=MAX_GENERAL_LOSS,
         verification=describe_verification(
             recipe, run.read_sources(), asks=any(check.asks for check in manifest.checks),
             writing_prompts=list_writing_prompts(find_recipe_family(recipe)),
@@ -57,7 +57,7 @@ def find_promotion_refusals(manifest: RunManifest, recipe: Recipe) -> list[str]:
     evaluation = manifest.evaluation
     if evaluation is None:
         return [*reasons, "the student was not compared with its teacher: continue the run with --resume"]
-    return [*reasons, *_find_pass_rate_refusals(evaluation), *_find_general_refusals(evaluation, recipe)]
+    return [*reasons, *_find_pass_rate_refusals(evaluation), *_find_general_refusals(evaluation)]
 
 
 def _find_pass_rate_refusals(evaluation: EvaluationRecord) -> list[str]:
@@ -75,8 +75,8 @@ def _find_pass_rate_refusals(evaluation: EvaluationRecord) -> list[str]:
     ]
 
 
-def _find_general_refusals(evaluation: EvaluationRecord, recipe: Recipe) -> list[str]:
-    panel, limit = evaluation.panel, recipe.lineage.max_general_loss
+def _find_general_refusals(evaluation: EvaluationRecord) -> list[str]:
+    panel = evaluation.panel
     if panel is None:
         return [
             "the general panel was not asked, so what the student forgot is unknown: set `student.evaluation.panel`"
@@ -84,11 +84,11 @@ def _find_general_refusals(evaluation: EvaluationRecord, recipe: Recipe) -> list
     if panel.comparison is None:
         return ["the student was not compared with its start on the general panel: its start is unknown or missing"]
     loss = -panel.comparison.difference.value
-    if loss <= limit + 1e-9:
+    if loss <= MAX_GENERAL_LOSS + 1e-9:
         return []
     return [
         f"the student lost {format_percent(loss)} of the {panel.tasks} tasks of the general panel, more than "
-        f"lineage.max_general_loss = {limit:g}"
+        f"{format_percent(MAX_GENERAL_LOSS)}"
     ]
 
 

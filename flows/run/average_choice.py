@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.config.recipe import MAX_GENERAL_LOSS
 from core.config.teachers import TeacherConfig
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
@@ -81,7 +82,7 @@ async def average_run_student(
         write_json(scores_file, scores)
         shutil.rmtree(folder)
     found = [ShareScore(share=share, **scores[str(share)]) for share in AVERAGE_SHARES]
-    start_rate, max_loss = scores["0.0"]["panel_rate"], plan.recipe.lineage.max_general_loss
+    start_rate, max_loss = scores["0.0"]["panel_rate"], MAX_GENERAL_LOSS
     choice = AverageRecord(
         requests=number,
         tasks=len(panel.judged),

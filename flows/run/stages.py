@@ -126,12 +126,11 @@ def write_dataset(
                     write_parquet_with_images(parquet, rows, read)
                 else:
                     write_parquet(parquet, rows)
-                if recipe.dataset.jsonl:
-                    with (
-                        write_atomically(own / f"{side}.jsonl") as unfinished,
-                        unfinished.open("w", encoding="utf-8") as file,
-                    ):
-                        file.writelines(format_json_lines(rows, form.texts, lambda name: format_png_url(read(name))))
+                with (
+                    write_atomically(own / f"{side}.jsonl") as unfinished,
+                    unfinished.open("w", encoding="utf-8") as file,
+                ):
+                    file.writelines(format_json_lines(rows, form.texts, lambda name: format_png_url(read(name))))
             if form.left_out and not any(map(len, form.parts)):
                 missing.append(f"{name} {EMPTY_FORM}: they call tools or have images, or their turns do not alternate")
         write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))

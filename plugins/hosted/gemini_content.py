@@ -40,9 +40,8 @@ def build_gemini_request(question: TeacherQuestion, model: str, config: TeacherC
         "temperature": question.temperature,
         "topP": question.top_p,
         "maxOutputTokens": question.max_tokens,
+        "seed": question.seed,
     }
-    if config.seeded:
-        generation["seed"] = question.seed
     if thinking := _build_thinking(question, model):
         generation["thinkingConfig"] = thinking
     body: dict[str, Any] = {"model": model}

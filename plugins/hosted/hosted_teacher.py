@@ -44,7 +44,7 @@ class HostedTeacher(SingleEndpointTeacher):
     def __init__(self, config: TeacherConfig, protocol: HostedProtocol) -> None:
         self._name = config.model.partition("/")[2]
         super().__init__(config, config.endpoint, self._name)
-        decides = [config.structured, config.extra, config.drop, config.seeded, config.endpoint]
+        decides = [config.structured, config.extra, config.drop, config.endpoint]
         self.manner = json.dumps(decides, sort_keys=True)
         self._protocol = protocol
 

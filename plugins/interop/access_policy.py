@@ -31,7 +31,6 @@ SHIPPED_FOLDERS = (SHIPPED / "data", PROJECT / "prompts")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 WRITTEN_FILES = ("student.distillation.cache", "student.replay.cache")
 """Keys of files that training writes. They need not exist; relative ones start from the root."""
-DEFAULT_DISCOUNT = TeacherConfig.model_fields["batch_discount"].default
 START_TO_RUN = "`stillhouse mcp --allow-run --max-requests 500`"
 """An example of a command that starts a server which may run recipes."""
 
@@ -237,13 +236,13 @@ class AccessPolicy:
                     "start the server with --max-requests",
                 )
                 continue
-            least = teacher.model_copy(update={**listed.model_dump(), "batch_discount": DEFAULT_DISCOUNT}).prices()
+            least = teacher.model_copy(update=listed.model_dump()).prices()
             prices = priced[name].prices()
             if prices is None or least is None or any(one < other for one, other in zip(prices, least, strict=True)):
                 yield RecipeProblem(
                     f"teachers.{name}",
-                    f"its prices are lower than those of {SHIPPED_TABLE}, and --max-usd counts on them; leave the prices and "
-                    "batch_discount out, also of prices.toml",
+                    f"its prices are lower than those of {SHIPPED_TABLE}, and --max-usd counts on them; leave them out, also of "
+                    "prices.toml",
                 )
 
 

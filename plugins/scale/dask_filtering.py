@@ -75,7 +75,7 @@ def _find_near_duplicates(
         for first in range(0, places.size, DOCUMENTS_PER_PART)
         for part in [places[first : first + DOCUMENTS_PER_PART]]
     ]
-    return find_near_duplicates_on_cluster(client, parts, config.threshold, config.permutations)
+    return find_near_duplicates_on_cluster(client, parts, config.threshold)
 
 
 def _read_shingle_sets(file: Path, starts: Indices, sizes: Indices) -> RaggedArray:

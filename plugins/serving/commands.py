@@ -8,7 +8,7 @@ import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, UsageError
 from core.project_files import RUNS_FOLDER
-from core.shared_options import DEFAULT_DRAFT_TOKENS, DEFAULT_GGUF_TYPE, MOST_DRAFT_TOKENS, CacheType, GgufType
+from core.shared_options import DEFAULT_GGUF_TYPE, GgufType
 from flows.commands.command_options import (
     STUDENT_PANEL,
     ColumnsOption,
@@ -28,20 +28,6 @@ from flows.rows.column_names import name_columns
 from flows.terminal.console import SESSION, UserInterrupt
 
 app = typer.Typer()
-
-CacheTypeOption = Annotated[
-    CacheType | None,
-    typer.Option("--cache-type", help="The student's KV cache; default: f16. q8_0 takes half the memory."),
-]
-DraftTokensOption = Annotated[
-    int | None,
-    typer.Option(
-        "--draft-tokens",
-        min=1,
-        max=MOST_DRAFT_TOKENS,
-        help=f"With a draft: tokens that it proposes at once; default: {DEFAULT_DRAFT_TOKENS}.",
-    ),
-]
 
 
 @app.command("route", rich_help_panel=STUDENT_PANEL)
@@ -153,7 +139,6 @@ def serve(
     ] = None,
     slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent conversations of the student.")] = 8,
     slot_tokens: Annotated[int, typer.Option(min=256, help="Tokens of prompt and answer per conversation.")] = 1536,
-    cache_type: CacheTypeOption = None,
     draft: Annotated[
         str | None,
         typer.Option(
@@ -161,7 +146,6 @@ def serve(
             help="What proposes tokens to STUDENT: a smaller student's folder, a .gguf file, `ngram`, or `mtp`, its own layer.",
         ),
     ] = None,
-    draft_tokens: DraftTokensOption = None,
     audit: Annotated[
         float | None,
         typer.Option(
@@ -187,14 +171,12 @@ def serve(
     check_serving_host(host)
     names = parse_host_names(host_names or [])
     named = load_command_plan(recipe, None).recipe.generator_teacher if recipe else None
-    options = ServingOptions(
-        teacher, teacher_url, teacher_key_env, named, threshold, share, signal, draft, draft_tokens
-    )
+    options = ServingOptions(teacher, teacher_url, teacher_key_env, named, threshold, share, signal, draft)
     if find_decision_student(student):
         from plugins.serving.decisions.decision_serving import serve_decision_student
 
-        if kind or cache_type:
-            raise UsageError("--type and --cache-type: a decision student has one form and no cache; leave them out")
+        if kind:
+            raise UsageError("--type: a decision student has one form; leave it out")
         share_audited = 0.02 if audit is None else audit
         serve_decision_student(student, options, share_audited, host, port, names, as_json=as_json)
         return
@@ -213,7 +195,7 @@ def serve(
         try:
             asyncio.run(
                 run_chat_server(
-                    setup, slots, slot_tokens, without_teacher, host, port, names, SESSION, print_address, cache_type
+                    setup, slots, slot_tokens, without_teacher, host, port, names, SESSION, print_address
                 )
             )  # fmt: skip
         except KeyboardInterrupt:

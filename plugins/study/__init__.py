@@ -13,9 +13,9 @@ def _load_commands() -> Any:
 
 
 def _load_faulty_script() -> Any:
-    from plugins.study.faulty_script import build_script
+    from plugins.study.faulty_script import FaultRates
 
-    return build_script
+    return FaultRates
 
 
 PLUGIN = Plugin(

@@ -1,7 +1,7 @@
 """The teacher of the topology study: word problems, critiques, solutions and debates, right or with one of four faults.
 
 Every role replies without a mistake unless a fault is drawn for this reply, at the rates of the recipe's
-`[teachers.X.faults]`. It sees only the messages of its request, so it cannot detect a fault outside of them.
+`[teachers.X.extra]`. It sees only the messages of its request, so it cannot detect a fault outside of them.
 """
 
 import json
@@ -11,11 +11,13 @@ from fractions import Fraction
 from functools import partial
 from operator import add, mul, sub, truediv
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from core.config.teachers import TeacherFaults
+from pydantic import Field, model_validator
+
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import COMMON, TeacherScript, requested_rubrics
+from teachers.fake.scripts import FakeOptions
 
 FAULT_CLASSES = ("contradiction", "drift", "omission", "miscoordination")
 SENTENCES = {
@@ -72,17 +74,37 @@ class ProblemRequest(NamedTuple):
     operations: str
 
 
-def build_script(faults: TeacherFaults) -> TeacherScript:
-    """Replies with these rates of faults."""
-    return {
-        **COMMON,
-        "ProblemDraft": partial(write_faulty_draft, faults),
-        "Review": partial(write_faulty_review, faults),
-        "Solution": partial(write_faulty_solution, faults),
-    }
+class FaultRates(FakeOptions):
+    """In every role. A reply has at most one of these four faults."""
+
+    contradiction: float = Field(0.0, ge=0, le=1)
+    """The parts of a reply contradict each other."""
+    drift: float = Field(0.0, ge=0, le=1)
+    """A number differs from the input, or from an earlier number of the reply."""
+    omission: float = Field(0.0, ge=0, le=1)
+    """A required number, step or finding is missing."""
+    miscoordination: float = Field(0.0, ge=0, le=1)
+    """The reply answers another message."""
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> Self:
+        if (total := self.contradiction + self.drift + self.omission + self.miscoordination) > 1 + 1e-9:
+            raise ValueError(
+                f"contradiction, drift, omission and miscoordination add up to {total:g}; a reply has one of them at "
+                "most, so lower their sum to 1"
+            )
+        return self
+
+    def build_script(self) -> TeacherScript:
+        return {
+            **COMMON,
+            "ProblemDraft": partial(write_faulty_draft, self),
+            "Review": partial(write_faulty_review, self),
+            "Solution": partial(write_faulty_solution, self),
+        }
 
 
-def draw_fault(rng: Random, faults: TeacherFaults) -> str | None:
+def draw_fault(rng: Random, faults: FaultRates) -> str | None:
     """The fault of one reply: at most one kind."""
     chance = rng.random()
     for name in FAULT_CLASSES:
@@ -95,7 +117,7 @@ def draw_fault(rng: Random, faults: TeacherFaults) -> str | None:
 # The roles
 
 
-def write_faulty_draft(faults: TeacherFaults, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def write_faulty_draft(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """A generator's or debater's reply. Without a fault: a right problem of the requested kind; in a debate, the first right
     problem among the messages.
     """
@@ -130,7 +152,7 @@ def write_faulty_draft(faults: TeacherFaults, rng: Random, question: TeacherQues
     return right
 
 
-def write_faulty_review(faults: TeacherFaults, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def write_faulty_review(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """A critic's reply. Without a fault: poor scores for an ambiguous story, for steps that differ from the story, and for
     another problem than requested, if the request is among the messages.
     """
@@ -157,7 +179,7 @@ def write_faulty_review(faults: TeacherFaults, rng: Random, question: TeacherQue
     }
 
 
-def write_faulty_solution(faults: TeacherFaults, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def write_faulty_solution(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """A solver's reply. Without a fault: the story's answer, or that it has none."""
     problem, fault = parse_story(_last_message(question, "This is about ")), draw_fault(rng, faults)
     if problem is None:

@@ -7,13 +7,13 @@ import asyncio
 import json
 from random import Random
 
-from core.config.teachers import TeacherConfig, TeacherFaults
+from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import TokenUsage, text_digest
 from core.thinking import join_thinking
 from teachers.base import CallFailed, ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.script_parts import draw_value, write_thinking
-from teachers.fake.scripts import known_contracts, load_script
+from teachers.fake.scripts import find_options, known_contracts, load_script
 from teachers.rate_limiter import RateLimiter
 
 
@@ -23,7 +23,7 @@ class FakeTeacher:
     def __init__(self, config: TeacherConfig, script: str) -> None:
         self.model = config.model
         self.slots = config.max_concurrent
-        self._faults = config.faults or TeacherFaults()
+        self._faults = find_options(script).model_validate(config.extra)
         self._script = load_script(script, self._faults)
         self.manner = f"{script} {self._faults.model_dump_json(exclude={'seconds'})}"
         self._limiter = RateLimiter(config.max_concurrent)

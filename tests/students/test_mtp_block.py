@@ -207,7 +207,7 @@ def prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def test_a_teacher_drafts_with_its_own_layer_if_it_has_one(student: Path, tmp_path: Path) -> None:
     file, without = export_gguf(student, "f32").path, export_student(tmp_path)
-    drafting = TeacherConfig(model=f"local/{file}", draft="mtp", draft_tokens=1, logprobs=False)
+    drafting = TeacherConfig(model=f"local/{file}", draft="mtp", logprobs=False)
     assert find_draft_problem(drafting, file) is None
     assert b".nextn_predict_layers" not in without.read_bytes()
     assert find_draft_problem(drafting, without) == (

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
-from core.config.teachers import TeacherFaults
 from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.scripts import load_script
@@ -67,5 +66,5 @@ def reply(script: str, body: dict[str, Any]) -> str:
         top_p=body.get("top_p", 1.0), max_tokens=body.get("max_tokens", 0), seed=body.get("seed", 0),
     )  # fmt: skip
     return json.dumps(
-        load_script(script, TeacherFaults())[form["name"]](Random(text_digest(question.canonical)), question)
+        load_script(script)[form["name"]](Random(text_digest(question.canonical)), question)
     )

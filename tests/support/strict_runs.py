@@ -11,7 +11,7 @@ from tests.support.strict_server import StrictServer
 def check_strict_run(served: StrictServer, teacher: str, runs: Path, *settings: str, thinks_unasked: bool) -> None:
     """The server rejects nothing. `teacher` is the inside of a teacher's table."""
     table = f"teachers.main={{{teacher},max_retries=0}}"
-    run, missing = produce_run(str(runs), "smoke", [table, "samples=20", "cache.enabled=false", *settings])
+    run, missing = produce_run(str(runs), "smoke", [table, "samples=20", "cache_mb=0", *settings])
     made = list(read_finished_samples(run))
     reasons = Counter(sample.reason or "kept" for sample in made)
     assert reasons["provider"] == reasons["contract"] == 0, [sample.detail for sample in made]

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core.config.teachers import TeacherFaults
 from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.scripts import load_script
@@ -107,7 +106,7 @@ class StrictServer(QueueingServer):
     def play_script(self, question: TeacherQuestion) -> ServedReply:
         if question.json_schema is None:
             return ServedReply()
-        play = load_script(self.script, TeacherFaults())[question.contract]
+        play = load_script(self.script)[question.contract]
         return ServedReply(json.dumps(play(Random(text_digest(question.canonical)), question)))
 
     def build_question(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
-from core.config.teachers import TeacherFaults
 from core.sample import Message, text_digest
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import draw_value
@@ -119,7 +118,7 @@ def write_answer(body: dict[str, Any], plain: str) -> str:
     question = TeacherQuestion(
         messages=messages, contract=name or "Reply", json_schema=schema, temperature=0, top_p=1, max_tokens=1, seed=0
     )
-    script = load_script("writer", TeacherFaults())
+    script = load_script("writer")
     rng = Random(text_digest(question.canonical))
     return json.dumps(script[name](rng, question) if name in script else draw_value(rng, schema))
 

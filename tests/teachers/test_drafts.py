@@ -70,12 +70,10 @@ IN_FORM = [build_question(seed, contract="Probe", json_schema=PROBE_SCHEMA) for 
 
 
 def ask(
-    weights: Path, questions: Sequence[TeacherQuestion], notes: list[str], draft: str | None = None, tokens: int = 3
+    weights: Path, questions: Sequence[TeacherQuestion], notes: list[str], draft: str | None = None
 ) -> tuple[list[TeacherReply], str]:
     """The replies of one slot, in order, and the teacher's manner."""
-    config = TeacherConfig(
-        model=f"local/{weights}", max_concurrent=1, draft=draft, draft_tokens=tokens, threads=1, logprobs=False
-    )
+    config = TeacherConfig(model=f"local/{weights}", max_concurrent=1, draft=draft, threads=1, logprobs=False)
 
     async def run() -> tuple[list[TeacherReply], str]:
         async with open_teacher(config) as teacher:

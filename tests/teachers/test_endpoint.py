@@ -14,7 +14,7 @@ from aiohttp import web
 
 from agents.calls.reply_cache import open_reply_cache
 from agents.studies.teacher_probe import probe_teachers
-from core.config.recipe import CacheConfig, Recipe
+from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message
@@ -152,7 +152,7 @@ def test_endpoints_that_serve_a_model_of_one_name_share_no_answer(tmp_path: Path
             [choice] = COMPLETION["choices"]  # type: ignore[misc]
             return web.json_response({**COMPLETION, "choices": [{**choice, "message": {"content": answer}}]})
 
-        with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
+        with open_reply_cache(1024, tmp_path / "cache") as cache:
             async with served(handler) as url:
                 for config in (url, spelled.format(url)):
                     async with (

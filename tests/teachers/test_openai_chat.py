@@ -43,7 +43,7 @@ def test_each_way_asks_for_the_contract() -> None:
 
 
 def test_sampling_goes_along_and_what_an_endpoint_refuses_is_left_out() -> None:
-    body = build_request_body(QUESTION, "m", config(extra={"top_k": 40, "min_p": 0.05}, seeded=False, logprobs=False))
+    body = build_request_body(QUESTION, "m", config(extra={"top_k": 40, "min_p": 0.05}, drop=["seed"], logprobs=False))
     assert (body["top_k"], body["min_p"]) == (40, 0.05)
     assert not {"seed", "logprobs"} & body.keys()
 

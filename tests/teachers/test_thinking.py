@@ -231,7 +231,7 @@ def test_a_teacher_thinks_unless_a_request_disables_it(dialect: Any, reasoning: 
 
 
 @pytest.mark.parametrize("output", ["reasoning", "reasoning_content", "inline", "closing_only"])
-@pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
+@pytest.mark.parametrize("thinking", ["native", "tagged"])
 def test_thoughts_and_answer_are_separated_whatever_the_server_does(output: Any, thinking: str) -> None:
     with serve_thinking(ThinkingServer(output=output)) as server:
         reply = ask(server, thinking=thinking)
@@ -240,8 +240,8 @@ def test_thoughts_and_answer_are_separated_whatever_the_server_does(output: Any,
 
 
 @pytest.mark.parametrize("schema", ["no_thinking", "null_content"])
-def test_a_schema_that_prevents_thinking_is_sent_in_a_second_step_or_not_at_all(schema: Any) -> None:
-    for thinking, thought, calls in [("native", "", 1), ("tagged", THOUGHT, 1), ("two_step", THOUGHT, 2)]:
+def test_a_schema_that_prevents_thinking_is_sent_in_words_or_not_at_all(schema: Any) -> None:
+    for thinking, thought, calls in [("native", "", 1), ("tagged", THOUGHT, 1)]:
         with serve_thinking(ThinkingServer(schema=schema)) as server:
             reply = ask(server, thinking=thinking)
         assert (reply.reasoning, len(server.bodies), reply.usage.calls) == (thought, calls, calls)
@@ -250,7 +250,7 @@ def test_a_schema_that_prevents_thinking_is_sent_in_a_second_step_or_not_at_all(
         assert reply.usage.reasoning_tokens == len(thought.split())
 
 
-@pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
+@pytest.mark.parametrize("thinking", ["native", "tagged"])
 def test_a_thought_that_needs_all_tokens_is_a_reply_that_is_cut_off(thinking: str) -> None:
     with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:
         reply = ask(server, thinking=thinking)

@@ -180,8 +180,8 @@ def test_a_draft_is_one_option_of_the_engine(tmp_path: Path, monkeypatch: pytest
         return found
 
     assert start() is None
-    assert start(draft="ngram", draft_tokens=5) == {
-        "method": "ngram", "prompt_lookup_max": 4, "num_speculative_tokens": 5,
+    assert start(draft="ngram") == {
+        "method": "ngram", "prompt_lookup_max": 4, "num_speculative_tokens": 3,
     }  # fmt: skip
     model = {"method": "draft_model", "model": str(tmp_path / "student"), "num_speculative_tokens": 3}
     assert start(draft="student") == model

@@ -31,6 +31,7 @@ from plugins.hosted.batches.batch_api import (
     build_batch_calls,
     check_results_size,
     explain_not_found,
+    find_longest_pause,
 )
 from plugins.hosted.hosted_teacher import RejectedRequest
 from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
@@ -119,7 +120,7 @@ class AnthropicBatchApi:
                     "batch %s may be one of this run that was sent before a kill: its requests are shown when it has ended; "
                     "waiting for that", undecided,
                 )  # fmt: skip
-            await asyncio.sleep(self._config.batch_poll_seconds)
+            await asyncio.sleep(find_longest_pause())
 
     async def _has_tag(self, batch: str, tag: str) -> bool:
         """Whether the first result is for a request of the batch with this tag. Results that are gone are of an older run."""

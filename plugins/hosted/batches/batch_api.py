@@ -3,6 +3,7 @@
 Knows no queue and no file of the journal but the one it reads or writes.
 """
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,11 @@ LONGEST_RESULT = 8 * 2**20
 """Bytes of one request's result, on average: as many as a direct reply may have."""
 FEWEST_SLOTS = 16
 """Concurrent requests about batches: one that looks for a batch may wait for others."""
+
+
+def find_longest_pause() -> float:
+    """Longest seconds between two checks of a batch; tests set the variable."""
+    return float(os.environ.get("STILLHOUSE_BATCH_PAUSE", 60))
 
 
 class ExpiredRequest(FailedTry):

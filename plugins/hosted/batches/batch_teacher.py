@@ -25,6 +25,7 @@ from plugins.hosted.batches.batch_api import (
     ExpiredRequest,
     LostBatch,
     RequestResult,
+    find_longest_pause,
 )
 from plugins.hosted.batches.batch_journal import BatchJournal, read_result_lines, update_record
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
@@ -234,7 +235,7 @@ class BatchTeacher(CollectingTeacher):
         return error
 
     async def _wait_for_end(self, tag: str, status: BatchStatus) -> BatchStatus:
-        longest = self._config.batch_poll_seconds
+        longest = find_longest_pause()
         seconds, failed_checks = min(FIRST_POLL_SECONDS, longest), 0
         while not status.ended:
             await asyncio.sleep(seconds)

@@ -15,7 +15,6 @@ from plugins.hosted.tests.support.anthropic_server import AnthropicServer
 from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
-from teachers.thinking.schema_thinking import build_answer_question
 from tests.support.http_serving import serve
 from tests.support.strict_server import ServedReply
 
@@ -202,16 +201,13 @@ def test_images_and_tool_turns_have_the_protocols_form() -> None:
 
 
 def test_what_a_call_has_alone_is_not_stored_in_the_prompt_cache() -> None:
-    """The thoughts of the call before, a reply to repair, and no cache at all for a request without examples."""
-    config = build_config(thinking="two_step")
+    """A reply to repair, and no cache at all for a request without examples."""
+    config = build_config()
     repaired = [*EXAMPLES, Message(role="assistant", content="{"), Message(role="user", content="Repair it.")]
-    for question in (
-        build_answer_question(build_question("low"), "hm", config),
-        build_question(messages=repaired, own_messages=3),
-    ):
-        turns = build_anthropic_params(question, "claude-opus-5", config)["messages"]
-        assert len(turns) == 5
-        assert [number for number, turn in enumerate(turns) if "cache_control" in turn["content"][-1]] == [1]
+    question = build_question(messages=repaired, own_messages=3)
+    turns = build_anthropic_params(question, "claude-opus-5", config)["messages"]
+    assert len(turns) == 5
+    assert [number for number, turn in enumerate(turns) if "cache_control" in turn["content"][-1]] == [1]
     alone = build_question(messages=[EXAMPLES[0], *repaired[-3:]], own_messages=3)
     body = build_anthropic_params(alone, "claude-opus-5", config)
     assert "cache_control" not in json.dumps(body["messages"])

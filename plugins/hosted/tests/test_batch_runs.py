@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("batc
 
 SAMPLES = 10
 AnyServer = BatchServer | AnthropicBatchServer
-SETTINGS = [f"samples={SAMPLES}", "shard_size=4", "cache.enabled=false", "max_failed=0.9"]
+SETTINGS = [f"samples={SAMPLES}", "shard_size=4", "cache_mb=0", "max_failed=0.9"]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def produce(server: AnyServer, runs: Path, *settings: str, batch: bool = True, *
     model, key = ("openai/m", KEY) if isinstance(server, BatchServer) else ("anthropic/claude-haiku-4-5", ANTHROPIC_KEY)
     teacher = (
         f"{{model='{model}',base_url='{server.url}',api_key_env='TEST_API_KEY',batch={str(batch).lower()},"
-        f"batch_poll_seconds=0.02,input_price=1.0,output_price=2.0,outage_seconds={HANG_SECONDS}}}"
+        f"input_price=1.0,output_price=2.0,outage_seconds={HANG_SECONDS}}}"
     )
     arguments = [str(runs), "smoke", *SETTINGS, f"teachers.main={teacher}", *settings]
     return FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=key, **environment)
@@ -250,9 +250,7 @@ def test_the_command_line_runs_stops_shows_and_resumes_batches(
         environment = {"PREFECT_HOME": str(prefect_home), "TEST_API_KEY": KEY}
         return FORKS.start("stillhouse", verb, *words, "--runs-dir", str(tmp_path / "runs"), **environment)
 
-    teacher = (
-        f"{{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY',batch=true,batch_poll_seconds=0.02}}"
-    )
+    teacher = f"{{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY',batch=true}}"
     settings = [word for key in (*SETTINGS, f"teachers.main={teacher}") for word in ("--set", key)]
     server.automatic = False
     stopped = start("generate", "smoke", *settings)

@@ -64,9 +64,7 @@ def test_questions_that_were_never_sent_in_a_batch_are_charged_once(
 
 async def ask_both(server: BatchServer, folder: Path) -> tuple[int, object]:
     """A batched call and two direct ones under a budget of two calls: the batches sent, and the end of the last call."""
-    batched = TeacherConfig(
-        model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True, batch_poll_seconds=0.01
-    )
+    batched = TeacherConfig(model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True)
     scripted = TeacherConfig(model="fake/writer")
     stop = StopSignal(Event())
     with RunBudget(BudgetConfig(calls=2), folder / "spend.jsonl", 1) as budget:

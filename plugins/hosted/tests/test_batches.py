@@ -222,9 +222,7 @@ def test_a_stop_ends_all_waiting_calls_and_names_the_batch(server: BatchServer, 
     server.automatic = False
 
     async def run() -> list[Outcome]:
-        config = TeacherConfig(
-            model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True, batch_poll_seconds=0.01
-        )
+        config = TeacherConfig(model="openai/m", base_url=server.url, api_key_env="TEST_BATCH_KEY", batch=True)
         async with open_teacher(config, tmp_path / "main") as teacher:
             assert isinstance(teacher, BatchTeacher)
             calls = [asyncio.create_task(teacher.reply(question, 0, UnlimitedAccount())) for question in QUESTIONS]

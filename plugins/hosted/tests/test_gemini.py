@@ -207,7 +207,7 @@ def test_unknown_keys_go_through_and_the_servers_reason_comes_back() -> None:
         assert (body["generationConfig"]["newKey"], body["other"]) == (1, 2)
         assert len(server.requests) == 1, "a rejected request is not sent again"
         extra = {"generationConfig": {"topK": 4}, "safetySettings": unsafe}
-        reply = ask(server, build_question(), extra=extra, drop=["temperature", "topP"], seeded=False)
+        reply = ask(server, build_question(), extra=extra, drop=["temperature", "topP", "seed"])
         assert isinstance(reply, TeacherReply), reply
         body = normalize_names(server.requests[-1].body)
         assert body["safetySettings"] == unsafe

@@ -28,7 +28,7 @@ QUESTION = TeacherQuestion(
 KEY = "canary-1"
 
 
-@pytest.mark.parametrize("thinking", ["native", "tagged", "two_step"])
+@pytest.mark.parametrize("thinking", ["native", "tagged"])
 @pytest.mark.parametrize(
     ("served", "model"),
     [
@@ -59,7 +59,7 @@ def test_every_way_is_accepted_by_the_protocols_of_hosted_models(
         server.answer = answer
         reply = asyncio.run(run(server.url))
     assert (reply.reasoning, reply.text) == ("I add.", '{"sum": 5}')
-    assert reply.usage.calls == len(server.requests) == (2 if thinking == "two_step" else 1)
+    assert reply.usage.calls == len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,6 @@ models = { "*" = { input_price = 0, output_price = 0 } }
             "its prices are lower than those of data/prices.toml",
         ),
         ("model='openai/gpt-5-mini', input_price=9, output_price=9, reasoning_price=0", "", "its prices are lower"),
-        ("model='openai/gpt-5-mini', batch=true, batch_discount=0.99", "", "its prices are lower"),
         ("model='openai/gpt-5-mini'", TABLE, "its prices are lower"),
         ("model='openai/of-my-own', input_price=0, output_price=0", "", "is not in data/prices.toml"),
         (

@@ -31,7 +31,7 @@ samples = 8
 [seeds]
 path = "seeds.jsonl"
 [teachers.main]
-faults = { malformed = 0.0, refusal = 0.0, repetition = 0.0 }
+extra = { malformed = 0.0, refusal = 0.0, repetition = 0.0 }
 """
 PLANTS = ("a fern", "a cactus", "an orchid", "ivy", "a palm", "basil", "a ficus", "moss")
 
@@ -164,7 +164,7 @@ def test_a_run_is_stored_when_it_is_cancelled_or_the_server_is_killed(tmp_path: 
     root = tmp_path / "root"
     write_wish(root)
     slow = {
-        "teachers.main.faults": {"seconds": 0.5},
+        "teachers.main.extra": {"seconds": 0.5},
         "samples": 40,
         "shard_size": 40,
         "teachers.main.max_concurrent": 4,

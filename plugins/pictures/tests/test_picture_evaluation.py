@@ -90,7 +90,7 @@ def test_a_question_without_a_reply_is_left_out_of_all_arms() -> None:
     }
 
     def ask(unavailable: float) -> dict[str, list[TeacherReply | None]]:
-        model = TeacherConfig.model_validate({"model": "fake/writer", "faults": {"unavailable": unavailable}})
+        model = TeacherConfig.model_validate({"model": "fake/writer", "extra": {"unavailable": unavailable}})
         return asyncio.run(ask_arms(model, questions, pictures, open_session()))
 
     replies = ask(0.2)

@@ -26,7 +26,7 @@ SETTINGS = [
     "samples=24",
     "shard_size=8",
     "teachers.main.max_concurrent=4",
-    "teachers.main.faults={malformed=0.1,seconds=0.15}",
+    "teachers.main.extra={malformed=0.1,seconds=0.15}",
 ]
 
 

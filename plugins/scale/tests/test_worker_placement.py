@@ -30,7 +30,7 @@ from plugins.scale.worker_protocol import WorkerAddress
 from plugins.scale.worker_spec import WorkerSpec
 from tests.support.produce_run import produce_run
 
-SMALL = ["samples=24", "shard_size=8", "teachers.main.faults={malformed=0.1,seconds=0.4}"]
+SMALL = ["samples=24", "shard_size=8", "teachers.main.extra={malformed=0.1,seconds=0.4}"]
 
 
 ATTACK = """

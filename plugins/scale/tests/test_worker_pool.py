@@ -58,7 +58,7 @@ class HeldBack(Counted):
 
 
 def plan_of(*overrides: str, samples: int = 16, seconds: float = 0.01) -> RunPlan:
-    faults = f"teachers.main.faults={{malformed=0.1,seconds={seconds}}}"
+    faults = f"teachers.main.extra={{malformed=0.1,seconds={seconds}}}"
     return load_recipe_plan("smoke", [f"samples={samples}", faults, *overrides])
 
 

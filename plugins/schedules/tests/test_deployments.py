@@ -36,7 +36,7 @@ SMALL = ("--set", "samples=24", "--set", "shard_size=8")
 KEY = "sk-nobody-may-read-this"
 USER, PASSWORD = "admin", "a-secret-that-nobody-guesses"
 EVIL = "http://evil.example"
-SLOW = (*SMALL, "--set", "teachers.main.faults={seconds=0.8}", "--set", "teachers.main.max_concurrent=2")
+SLOW = (*SMALL, "--set", "teachers.main.extra={seconds=0.8}", "--set", "teachers.main.max_concurrent=2")
 
 
 class Server:

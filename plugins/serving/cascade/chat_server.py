@@ -20,7 +20,6 @@ from aiohttp import web
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
-from core.shared_options import CacheType
 from core.weights.gguf_header import ImageLimits
 from flows.http_server.application_server import CONNECTIONS_KEY, list_refusing_names, serve_application
 from flows.http_server.client_connections import STALLED_SECONDS
@@ -57,7 +56,7 @@ def check_serving_host(host: str) -> None:
 
 @asynccontextmanager
 async def open_chat_router(
-    setup: ServingSetup, slots: int, slot_tokens: int, without_teacher: str, cache_type: CacheType | None = None
+    setup: ServingSetup, slots: int, slot_tokens: int, without_teacher: str
 ) -> AsyncIterator[ChatRouter]:
     """Start the student, and the teacher if it runs locally.
 
@@ -65,8 +64,8 @@ async def open_chat_router(
         StillhouseError: if a model cannot be started.
     """
     model = TeacherConfig(
-        model=f"local/{setup.weights}", max_concurrent=slots, slot_tokens=slot_tokens, cache_type=cache_type,
-        draft=setup.draft, draft_tokens=setup.draft_tokens, logprobs=setup.draft is None,
+        model=f"local/{setup.weights}", max_concurrent=slots, slot_tokens=slot_tokens,
+        draft=setup.draft, logprobs=setup.draft is None,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         student = await stack.enter_async_context(open_relay(model))
@@ -104,11 +103,11 @@ async def serve_router(
 
 async def run_chat_server(
     setup: ServingSetup, slots: int, slot_tokens: int, without_teacher: str, host: str, port: int, names: Sequence[str],
-    session: CommandSession, started: Callable[[str], None], cache_type: CacheType | None = None,
+    session: CommandSession, started: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Start the models, serve them until the session's stop signal, and report who answered."""
     async with AsyncExitStack() as stack:
-        opening = stack.enter_async_context(open_chat_router(setup, slots, slot_tokens, without_teacher, cache_type))
+        opening = stack.enter_async_context(open_chat_router(setup, slots, slot_tokens, without_teacher))
         router = await session.run_unless_stopped(opening)
         await serve_router(router, host, port, session, started, names)
         session.print_message(format_answer_counts(router))

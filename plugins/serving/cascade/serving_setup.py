@@ -12,7 +12,7 @@ from core.addresses import parse_base_url_option
 from core.config.teachers import MODELLESS_DRAFTS, OPENAI_URL, TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
-from core.shared_options import DEFAULT_DRAFT_TOKENS, DEFAULT_GGUF_TYPE, name_student_file
+from core.shared_options import DEFAULT_GGUF_TYPE, DRAFT_TOKENS, name_student_file
 from core.storage.atomic_files import hash_file
 from flows.data.stranger_files import starts_local_program
 from flows.data.student_files import (
@@ -49,8 +49,6 @@ class ServingOptions(NamedTuple):
     signal: str | None = None
     draft: str | None = None
     """What proposes tokens to the student: `ngram`, `mtp`, a GGUF file or a student's folder."""
-    draft_tokens: int | None = None
-    """Tokens that it proposes at once; None for the default."""
 
 
 class ServingSetup(NamedTuple):
@@ -63,7 +61,6 @@ class ServingSetup(NamedTuple):
     """The setup in a sentence."""
     draft: str | None = None
     """What proposes tokens to the student: a GGUF file, `ngram` or `mtp`."""
-    draft_tokens: int = DEFAULT_DRAFT_TOKENS
 
 
 def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> ServingSetup:
@@ -74,17 +71,10 @@ def prepare_serving(name: Path, kind: str | None, options: ServingOptions) -> Se
     """
     if options.threshold is not None and options.share is not None:
         raise UsageError("--threshold and --share: both say when the teacher is asked; leave one out")
-    if options.draft is None and options.draft_tokens is not None:
-        raise UsageError(
-            f"--draft-tokens {options.draft_tokens}: is for a draft, and there is none; name one (--draft), or leave it out"
-        )
     if problem := find_llama_problem():
         raise UsageError(f"{name}: {problem}")
     setup = _choose_cascade(name, kind, options)
-    if options.draft is None:
-        return setup
-    tokens = DEFAULT_DRAFT_TOKENS if options.draft_tokens is None else options.draft_tokens
-    return add_draft(setup, options.draft, tokens)
+    return add_draft(setup, options.draft) if options.draft else setup
 
 
 def _choose_cascade(name: Path, kind: str | None, options: ServingOptions) -> ServingSetup:
@@ -127,7 +117,7 @@ def _choose_cascade(name: Path, kind: str | None, options: ServingOptions) -> Se
     return ServingSetup(weights, teacher, rule, defaults, _describe_setup(options, routing, rule, teacher))
 
 
-def add_draft(setup: ServingSetup, draft: str, draft_tokens: int) -> ServingSetup:
+def add_draft(setup: ServingSetup, draft: str) -> ServingSetup:
     """The setup with a draft for the student: `ngram`, `mtp`, a GGUF file, or a student, which is exported.
 
     Raises:
@@ -142,11 +132,11 @@ def add_draft(setup: ServingSetup, draft: str, draft_tokens: int) -> ServingSetu
     if draft not in MODELLESS_DRAFTS:
         name = Path(draft)
         draft = str((name if is_weights_file(name) else export_student(name, DEFAULT_GGUF_TYPE).path).resolve())
-    drafting = TeacherConfig(model=f"local/{setup.weights}", draft=draft, draft_tokens=draft_tokens, logprobs=False)
+    drafting = TeacherConfig(model=f"local/{setup.weights}", draft=draft, logprobs=False)
     if problem := find_draft_problem(drafting, setup.weights):
         raise UsageError(f"--draft: {problem}")
-    proposes = f"{draft} proposes {draft_tokens} tokens at once to the student"
-    return setup._replace(draft=draft, draft_tokens=draft_tokens, description=f"{setup.description}; {proposes}")
+    proposes = f"{draft} proposes {DRAFT_TOKENS} tokens at once to the student"
+    return setup._replace(draft=draft, description=f"{setup.description}; {proposes}")
 
 
 def _describe_lone_student(routing: RoutingResult) -> str:

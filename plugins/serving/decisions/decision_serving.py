@@ -24,8 +24,8 @@ def choose_decision_teacher(options: ServingOptions) -> TeacherConfig | None:
     given = {"--threshold": options.threshold, "--share": options.share, "--signal": options.signal}
     if wrong := next((name for name, value in given.items() if value is not None), None):
         raise UsageError(f"{wrong}: a decision student has its certified threshold; leave the option out")
-    if wrong := "--draft" if options.draft else "--draft-tokens" if options.draft_tokens else None:
-        raise UsageError(f"{wrong}: a decision student writes no tokens; leave the option out")
+    if options.draft:
+        raise UsageError("--draft: a decision student writes no tokens; leave the option out")
     model = options.teacher or (options.recipe.model if options.recipe else None)
     if model is None or model == NO_TEACHER:
         return None

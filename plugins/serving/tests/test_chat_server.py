@@ -374,7 +374,7 @@ def test_requests_in_flight_finish_before_the_server_stops() -> None:
 @pytest.mark.slow
 def test_the_command_serves_a_real_student_and_a_real_teacher_until_sigterm(tmp_path: Path) -> None:
     weights = export_student(tmp_path / "student")
-    words = ["--teacher", f"local/{weights}", "--threshold", "0", "--port", "0", "--json", "--cache-type", "q8_0"]
+    words = ["--teacher", f"local/{weights}", "--threshold", "0", "--port", "0", "--json"]
     command = [sys.executable, "-m", "stillhouse", "serve", str(weights), *words]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout

@@ -30,7 +30,6 @@ from tests.flows.commands.test_commands import called
         (["serve", "{gguf}", "--draft", "missing.gguf"], "error: missing.gguf: there is no such file"),
         (["serve", "{gguf}", "--draft", "missing"], "error: missing: there is no student"),
         (["serve", "{gguf}", "--draft", "{broken}"], "--draft: '{broken}': its 4 bytes are no GGUF file"),
-        (["serve", "{gguf}", "--draft-tokens", "3"], "--draft-tokens 3: is for a draft, and there is none; name one (--draft)"),
         (["serve", "{gguf}", "--teacher", "vllm/big", "--threshold", "1", "--draft", "ngram"],
          "--draft: the cascade reads the probabilities of the student's tokens, which llama.cpp does not return with a draft"),
         (["serve", "{routed}"], "routing.json: is of another student than"),

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from agents.planning.rubrics import build_review_schema
 from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS
-from core.config.teachers import TeacherFaults
 from core.errors import UsageError
 from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
 from core.sample import Candidate, Message, SampleStatus, Seed, Spending
@@ -49,7 +48,7 @@ SOLVERS = "verifiers=[{type='agreement',solutions=3,agree=2}]"
 
 def study(rates: str = "", samples: int = 40, tokens: int | None = None, *overrides: str) -> TopologyStudy:
     return build_study(
-        load_recipe_plan("topology-study", [SOLVERS, f"teachers.main.faults={{{rates}}}", *overrides]), samples, tokens
+        load_recipe_plan("topology-study", [SOLVERS, f"teachers.main.extra={{{rates}}}", *overrides]), samples, tokens
     )
 
 
@@ -69,8 +68,8 @@ def asked(*messages: tuple[str, str], contract: str = "ProblemDraft", seed: int 
 
 
 def replied(question: TeacherQuestion, seed: int = 1, fault: str | None = None) -> dict[str, Any]:
-    rates = TeacherFaults.model_validate({fault: 1.0} if fault else {})
-    return dict(faulty_script.build_script(rates)[question.contract](Random(seed), question))
+    rates = faulty_script.FaultRates.model_validate({fault: 1.0} if fault else {})
+    return dict(rates.build_script()[question.contract](Random(seed), question))
 
 
 # The ground truth
@@ -106,7 +105,7 @@ def test_the_ground_truth_finds_the_fault(changed: dict[str, Any], fault: str | 
 
 @pytest.mark.parametrize("fault", [None, *faulty_script.FAULT_CLASSES])
 def test_each_class_of_fault_comes_at_its_rate(fault: str | None) -> None:
-    rates = TeacherFaults(contradiction=0.1, drift=0.2, omission=0.05, miscoordination=0.15)
+    rates = faulty_script.FaultRates(contradiction=0.1, drift=0.2, omission=0.05, miscoordination=0.15)
     drawn = Counter(faulty_script.draw_fault(Random(seed), rates) for seed in range(4000))
     expected = getattr(rates, fault) if fault else 0.5
     assert drawn[fault] / 4000 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 4000) ** 0.5)

@@ -38,7 +38,7 @@ critic = false
 [teachers.main]
 model = "fake/tool_calls"
 max_concurrent = 4
-faults = {{ seconds = 0.05 }}
+extra = {{ seconds = 0.05 }}
 [[tools]]
 command = ["{python}", "{server}"]
 env = ["CALL_LOG", "KILL_CALLS"]
@@ -103,7 +103,7 @@ def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: P
 @pytest.mark.slow
 def test_a_killed_run_with_a_module_makes_the_same_samples(tmp_path: Path) -> None:
     """Killed twice while it writes its ledgers. An undisturbed run is the control."""
-    teacher = "teachers.main={model='fake/tool_calls', max_concurrent=4, faults={seconds=0.05}}"
+    teacher = "teachers.main={model='fake/tool_calls', max_concurrent=4, extra={seconds=0.05}}"
     settings = [teacher, *FAKE[1:], "samples=16", "shard_size=8"]
 
     def start(name: str) -> Program:

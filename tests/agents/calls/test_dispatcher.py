@@ -17,7 +17,7 @@ from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import open_dispatcher
 from agents.calls.reply_cache import open_reply_cache
 from agents.topologies.sample_production import produce_samples
-from core.config.recipe import CacheConfig, Recipe
+from core.config.recipe import Recipe
 from core.errors import ProviderError, StoreError
 from core.sample import Message, TokenUsage
 from core.secrets import read_key
@@ -73,7 +73,7 @@ def test_the_same_weights_in_a_later_commit_have_the_replies_of_the_earlier_one(
     for commit, digest in (("a", "same"), ("b", "same"), ("b", "other")):
         teacher = ScriptedTeacher(lambda _: "yes")
         teacher.model, teacher.manner = f"local/hf:o/r@{commit * 40}:x.gguf", digest
-        with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
+        with open_reply_cache(1024, tmp_path / "cache") as cache:
             answers(teacher, [question("a")], tmp_path, cache)
         asked.append(len(teacher.asked))
     assert asked == [1, 0, 1]
@@ -110,7 +110,7 @@ def test_a_reply_with_the_key_fails_and_is_stored_nowhere(
     read_key("MYCRED")
     text = f"As you asked with {key}: yes"
     reply = REPLY.model_copy(update={"text": "yes", "reasoning": text} if thinking else {"text": text})
-    with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
+    with open_reply_cache(1024, tmp_path / "cache") as cache:
         (given,) = answers(RepeatingTeacher(reply), [question("a")], tmp_path, cache)
     stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     if refused:
@@ -129,7 +129,7 @@ def test_a_question_without_randomness_is_sent_once_for_all_samples(tmp_path: Pa
         "agents.generator.temperature=0.0",
     ]  # fmt: skip
     teacher = ScriptedTeacher(lambda _: json.dumps({"answer": "Bees fly."}), seconds=0.001)
-    with open_reply_cache(CacheConfig(), tmp_path / "cache") as cache:
+    with open_reply_cache(1024, tmp_path / "cache") as cache:
         samples = produce_scripted(recipe_of(*settings), teacher, tmp_path, cache=cache)
     instructions = {sample.seed.data["instruction"] for sample in samples}
     assert len(samples) == 100
@@ -139,7 +139,7 @@ def test_a_question_without_randomness_is_sent_once_for_all_samples(tmp_path: Pa
 def test_another_run_answers_equal_requests_from_the_cache_unless_the_cache_is_disabled(tmp_path: Path) -> None:
     teacher = ScriptedTeacher(lambda q: json.dumps(q.messages[0].content))
     asked = []
-    for config in (CacheConfig(), CacheConfig(), CacheConfig(enabled=False)):
+    for config in (1024, 1024, 0):
         with open_reply_cache(config, tmp_path / "cache") as cache:
             replies = answers(teacher, [question("a"), question("b")], tmp_path, cache)
         assert [reply.text for reply in replies] == ['"a"', '"b"']
@@ -148,12 +148,12 @@ def test_another_run_answers_equal_requests_from_the_cache_unless_the_cache_is_d
 
 
 def test_a_damaged_cache_costs_calls_but_does_not_end_the_run(tmp_path: Path) -> None:
-    with open_reply_cache(CacheConfig(), tmp_path) as cache:
+    with open_reply_cache(1024, tmp_path) as cache:
         cache.put("a", REPLY)
     (tmp_path / "cache.db").write_bytes(os.urandom(5000))
     for name in ("cache.db-wal", "cache.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
-    with open_reply_cache(CacheConfig(), tmp_path) as cache:
+    with open_reply_cache(1024, tmp_path) as cache:
         assert cache.get("a") is None
         cache.put("a", REPLY)
 
@@ -182,7 +182,7 @@ HANGS = 3600.0
 
 
 def test_open_samples_are_cut_off_soon_after_the_user_stops_the_run(tmp_path: Path) -> None:
-    plan = build_test_plan(recipe_of("samples=4", f"teachers.main.faults={{seconds={HANGS}}}"))
+    plan = build_test_plan(recipe_of("samples=4", f"teachers.main.extra={{seconds={HANGS}}}"))
     stop = threading.Event()
     made: list[Any] = []
 
@@ -216,14 +216,14 @@ class Touch:
 
 
 def test_nothing_in_a_cache_folder_is_unpickled(tmp_path: Path) -> None:
-    with open_reply_cache(CacheConfig(), tmp_path / "cache") as answers:
+    with open_reply_cache(1024, tmp_path / "cache") as answers:
         answers.put("request", BEES)
         assert answers.get("request") == BEES
     mark = tmp_path / "mark"
     with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
         database.execute("UPDATE Cache SET mode = 4, filename = NULL, value = ?", (pickle.dumps(Touch(mark)),))
     database.close()
-    with open_reply_cache(CacheConfig(), tmp_path / "cache") as answers:
+    with open_reply_cache(1024, tmp_path / "cache") as answers:
         assert answers.get("request") is None
         assert not mark.exists()
         answers.put("request", BEES)

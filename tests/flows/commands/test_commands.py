@@ -94,7 +94,7 @@ def test_the_help_groups_every_command_by_what_a_user_does(capsys: pytest.Captur
 def test_a_teacher_that_breaks_the_schema_gets_advice_for_another_mode(
     way: str, others: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    malformed = f"teachers.main={{model='fake/writer', structured='{way}', faults={{malformed=1}}}}"
+    malformed = f"teachers.main={{model='fake/writer', structured='{way}', extra={{malformed=1}}}}"
     code, _, err = called(capsys, "validate", "smoke", "--live", "--set", malformed)
     assert code == 1
     assert re.search(rf'with structured = "{way}"; try "{others}" \(teachers.main.structured\)$', err.strip())

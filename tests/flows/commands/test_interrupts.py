@@ -50,7 +50,7 @@ def interrupted(process: subprocess.Popen[str], event: str) -> str:
     ],
 )
 def test_ctrl_c_during_an_import_prints_no_traceback(module: str, how: tuple[str, ...]) -> None:
-    process = start(how, "preview", "smoke", "-n", "20", "--set", "teachers.main.faults={seconds=9}")
+    process = start(how, "preview", "smoke", "-n", "20", "--set", "teachers.main.extra={seconds=9}")
     assert interrupted(process, f" {module}").splitlines()[-1] == "interrupted"
 
 

@@ -83,8 +83,8 @@ STRANGERS_OPTIONS = {
 """Options that may name others' files; a line above, or a test of their own, gives them one."""
 OWN_OPTIONS = set(
     """
-    --add --allow-key --allow-url --as --audit --budget --cache-type --calibration --check --cluster --columns
-    --confidence --deployment --documents --draft --draft-tokens --draws --eval --filters --format --from-datasketch
+    --add --allow-key --allow-url --as --audit --budget --calibration --check --cluster --columns
+    --confidence --deployment --documents --draft --draws --eval --filters --format --from-datasketch
     --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
     --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --role
     --root --rows --runs-dir --samples --secret --seed --set --share --signal --slot-tokens --slots

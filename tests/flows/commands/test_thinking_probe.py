@@ -26,9 +26,9 @@ def validate(
         (ThinkingServer(), ""),
         (ThinkingServer(dialect="openrouter", output="inline"), ""),
         (ThinkingServer(schema="no_thinking"), ", thinking='tagged'"),
-        (ThinkingServer(schema="null_content"), ", thinking='two_step'"),
+        (ThinkingServer(schema="null_content"), ", thinking='tagged'"),
     ],
-    ids=["vllm", "openrouter", "tagged", "two_step"],
+    ids=["vllm", "openrouter", "tagged", "null content"],
 )
 def test_a_way_that_works_is_named(server: ThinkingServer, keys: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = validate(capsys, server, *ASKING, keys=keys)

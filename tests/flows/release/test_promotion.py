@@ -124,7 +124,7 @@ def with_verdict(verdict: CollapseVerdict, key: str = "collapse") -> Callable[[R
         (with_panel_lost(0), None),
         (with_panel_lost(-10), None),
         (with_panel_lost(5), None),
-        (with_panel_lost(6), r"lost 6 % of the 100 tasks .*, more than lineage.max_general_loss = 0.05"),
+        (with_panel_lost(6), r"lost 6 % of the 100 tasks .*, more than 5 %"),
         (without_panel, r"panel was not asked, .*set `student.evaluation.panel`"),
         (without_student, r"no student: `stillhouse run` trains it"),
         (without_evaluation, r"not compared with its teacher: continue the run with --resume"),

@@ -29,7 +29,7 @@ def test_a_run_and_its_resumption_get_on_with_a_gateway_that_rejects_keys(
     monkeypatch.setenv("HOSTED_KEY", KEY)
     with serve(OpenAIServer(KEY)) as served:
         teacher = f"teachers.main={{model='openai/gpt-5-mini',base_url='{served.url}',api_key_env='HOSTED_KEY'}}"
-        settings = [teacher, f"samples={SAMPLES}", "cache.enabled=false"]
+        settings = [teacher, f"samples={SAMPLES}", "cache_mb=0"]
         run, missing = produce_run(str(tmp_path), "smoke", [*settings, "budget.calls=60"])
         assert missing.sentences, "the budget ends it"
         first = len(served.requests)

@@ -127,9 +127,7 @@ def test_llama_cpp_answers_with_weights_of_the_hub(hub: LocalHub, tmp_path: Path
     weights = find_embedded_teacher()
     assert weights
     hub.publish("o/SmolLM2-GGUF", {weights.name: weights.read_bytes(), "README.md": b""})
-    teacher = (
-        "teachers.main={model='local/hf:o/SmolLM2-GGUF:Q4_1',max_concurrent=1,threads=1,gpu_layers=0,cache_type='q8_0'}"
-    )
+    teacher = "teachers.main={model='local/hf:o/SmolLM2-GGUF:Q4_1',max_concurrent=1,threads=1,gpu_layers=0}"
     words = ("-m", "stillhouse", "validate", "smoke", "--set", teacher, "--json")
     checked = json.loads(run_python(hub, tmp_path, *words).stdout)
     assert checked["weights"] == {"main": None}

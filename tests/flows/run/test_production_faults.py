@@ -108,7 +108,7 @@ def run_undisturbed(tmp_path_factory: pytest.TempPathFactory, protocol: str) -> 
     has another hash seed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with served(Behaviour(), folder / "calls.jsonl") as url:
-        settings = settings_of(url, "teachers.main.max_concurrent=1", "cache.enabled=false", protocol=protocol)
+        settings = settings_of(url, "teachers.main.max_concurrent=1", "cache_mb=0", protocol=protocol)
         if protocol != "openai":
             ended(produce(folder / "runs", settings), 0)
             return the_run(folder / "runs")
@@ -218,7 +218,7 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bytes(
 ) -> None:
     runs, rng = tmp_path / "runs", random.Random()
     with served(Behaviour(latency_seconds=0.05), log) as url:
-        settings = settings_of(url, "cache.enabled=false", protocol=protocol)
+        settings = settings_of(url, "cache_mb=0", protocol=protocol)
         kills = list(kill_often(runs, settings, rng, 6))
         ended(produce(runs, settings), 0)
     hard = kills.count(signal.SIGKILL)

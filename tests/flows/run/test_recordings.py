@@ -17,7 +17,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.support.produce_run import produce_run
 from tests.support.scripted_endpoint import serve_scripted_endpoint
 
-SMALL = ["samples=24", "cache.enabled=false"]
+SMALL = ["samples=24", "cache_mb=0"]
 KEY = "sk-a-secret-of-24-letters"
 
 

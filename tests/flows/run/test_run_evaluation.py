@@ -189,7 +189,7 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
 
     write_json(run.manifest_file, {**record, "evaluation": None, "state": "interrupted"})
     most = spent.calls + ASKED + 5
-    limits = ("--set", f"budget.calls={most}", "--set", "cache.enabled=false")
+    limits = ("--set", f"budget.calls={most}", "--set", "cache_mb=0")
     for _ in range(2):
         poor = started.run("--resume", *limits)
         assert poor.returncode == 1, poor.stderr

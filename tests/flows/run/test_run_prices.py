@@ -136,7 +136,7 @@ def test_a_start_that_no_student_can_have_is_refused_before_the_teacher_is_asked
     assert prepare_run("smoke", overrides, str(runs), resume=False).run.path.is_dir()
 
 
-SETTINGS = ["samples=24", "keep=0", "cache.enabled=false", "verifiers=[]"]
+SETTINGS = ["samples=24", "keep=0", "cache_mb=0", "verifiers=[]"]
 
 
 def package(run: RunDir) -> RunManifest:

@@ -25,7 +25,7 @@ SIZE = ["samples=24", "shard_size=8", "answers_per_seed=2"]
 def settings_of(*more: str, **faults: float) -> list[str]:
     rates = {"malformed": 0.1, **faults}
     table = ", ".join(f"{name} = {rate}" for name, rate in rates.items())
-    return [*SIZE, f'teachers.main={{model="fake/writer", faults={{ {table} }}}}', *more]
+    return [*SIZE, f'teachers.main={{model="fake/writer", extra={{ {table} }}}}', *more]
 
 
 def make_run(runs: Path, *more: str, **faults: float) -> RunDir:

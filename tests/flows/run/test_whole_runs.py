@@ -36,7 +36,7 @@ from tests.support.whole_runs import check_whole
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("run")]
 
 SMALL = ["--set", "samples=24", "--set", "shard_size=8"]
-SLOW_TEACHER = [*SMALL, "--set", "teachers.main.faults={malformed=0.1,seconds=0.15}"]
+SLOW_TEACHER = [*SMALL, "--set", "teachers.main.extra={malformed=0.1,seconds=0.15}"]
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def catches(pid: int, number: signal.Signals) -> bool:
 
 
 def test_an_interrupted_preview_prints_no_traceback() -> None:
-    slow = ["--set", "teachers.main.faults={seconds=1.0}", "--set", "teachers.main.max_concurrent=1"]
+    slow = ["--set", "teachers.main.extra={seconds=1.0}", "--set", "teachers.main.max_concurrent=1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "stillhouse", "preview", "smoke", "-n", "20", *slow],
         cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -264,7 +264,7 @@ def test_a_run_is_released_when_it_is_done_unless_the_gate_refuses_it(start: Any
 
 
 def test_too_many_failures_fail_the_run_and_keep_what_was_made(start: Any, tmp_path: Path) -> None:
-    faults = [*SMALL, "--set", "teachers.main.faults={unavailable=0.5}"]
+    faults = [*SMALL, "--set", "teachers.main.extra={unavailable=0.5}"]
     _, err = ended(start("run", "smoke", *faults), code=1)
     assert re.search(r"samples failed, more than max_failed = 0.2 allows; most often provider \(\d+\): \w", err)
     run = the_run(tmp_path / "runs")

@@ -121,7 +121,7 @@ def test_a_run_that_fails_on_one_fault_names_its_cause_and_leads_out_of_it(
 
 
 def test_a_run_that_kept_nothing_leads_to_its_samples(folder: Path, home: Path) -> None:
-    refusing = "teachers.main.faults={refusal=1}"
+    refusing = "teachers.main.extra={refusal=1}"
     ended = follow(folder, home, "generate", "a recipe", *SETTINGS, "--set", refusing, "--runs-dir", "my runs")
     assert verbs_of(ended) == [("generate", 1), ("show", 0), ("show", 0)], ended[0].text
     assert "none of 12 candidates is kept" in " ".join(ended[0].text.split())

@@ -32,7 +32,7 @@ def ask_in_batches(
 
     async def run() -> list[Outcome]:
         whole = {
-            "api_key_env": "TEST_BATCH_KEY", "batch": True, "batch_poll_seconds": 0.01, "outage_seconds": 0.5,
+            "api_key_env": "TEST_BATCH_KEY", "batch": True, "outage_seconds": 0.5,
             "max_retries": 2, **table,
         }  # fmt: skip
         async with open_teacher(TeacherConfig.model_validate(whole), folder) as teacher:

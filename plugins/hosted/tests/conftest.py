@@ -1,0 +1,3 @@
+import os
+
+os.environ["STILLHOUSE_BATCH_PAUSE"] = "0.02"
