@@ -14,18 +14,7 @@ from typing import Literal
 from core.project_files import PROJECT
 from core.weights.packaged_weights import TEACHER_WEIGHTS
 
-EXTRAS_OF_INSTALL_ALL = (
-    "anthropic",
-    "cluster",
-    "gemini",
-    "harness",
-    "mcp",
-    "pictures",
-    "reasoning",
-    "s3",
-    "tracing",
-    "tracking",
-)
+EXTRAS_OF_INSTALL_ALL = ("harness", "hosted", "interop", "math", "pictures", "scale", "tools", "tracing", "tracking")
 """Extras that `make install` leaves out and `make install-all` installs."""
 EXTRAS_OUTSIDE_MAKE = ("ray", "vllm")
 """Extras that neither installs."""

@@ -108,9 +108,9 @@ def test_a_missing_extra_is_named_with_a_command_that_installs_it(
     assert "lm-eval" in alone
     assert {format_install_command(extra).split("'")[0] for extra in EXTRAS_OUTSIDE_MAKE} == {"`pip install "}
     monkeypatch.setattr(installation, "PROJECT", tmp_path)  # a folder without a Makefile, as site-packages is
-    assert format_install_command("cluster") == "`pip install 'cryptography>=45' 'distributed>=2025.12'`"
+    assert format_install_command("scale") == "`pip install 'cryptography>=45' 'distributed>=2025.12' 's3fs>=2025.10'`"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert format_install_command("cluster").startswith(f"`{sys.executable} -m pip install "), (
+    assert format_install_command("scale").startswith(f"`{sys.executable} -m pip install "), (
         "`pip` is another environment's"
     )
     assert format_teacher_install_commands().endswith(
@@ -120,7 +120,10 @@ def test_a_missing_extra_is_named_with_a_command_that_installs_it(
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "stillhouse"))
     (tmp_path / "stillhouse").mkdir()
     (tmp_path / "stillhouse" / "pipx_metadata.json").touch()
-    assert format_install_command("cluster") == "`pipx inject stillhouse 'cryptography>=45' 'distributed>=2025.12'`"
+    assert (
+        format_install_command("scale")
+        == "`pipx inject stillhouse 'cryptography>=45' 'distributed>=2025.12' 's3fs>=2025.10'`"
+    )
     requirement = '{ name = "stillhouse", extras = ["local"] }'
     (tmp_path / "stillhouse" / "uv-receipt.toml").write_text(f"[tool]\nrequirements = [{requirement}]\n")
     assert format_install_command("train").startswith("`uv tool install --force 'stillhouse[local,train]")
@@ -365,10 +368,10 @@ def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(i
         "embeddings": ["filter", dataset, "--out", "clean", "--filters", "semantic"],
         "documents": ["validate", "grounded-qa", "--set", "verifiers=[{type='quotes'}]"],
         "pictures": ["validate", "charts"],
-        "reasoning": ["validate", "reasoning"],
+        "math": ["validate", "reasoning"],
         "local": ["validate", "constrained-instructions"],
-        "hub": ["pull", "hf:owner/name", "--out", "pulled"],
-        "s3": ["run", "smoke", "--runs-dir", "s3://bucket/runs"],
+        "publish": ["pull", "hf:owner/name", "--out", "pulled"],
+        "scale": ["run", "smoke", "--runs-dir", "s3://bucket/runs"],
     }
     ended = call_each(installed, *commands.values(), packages="base")
     for extra, (code, out, err) in zip(commands, ended, strict=True):

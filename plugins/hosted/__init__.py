@@ -32,6 +32,7 @@ def _load_anthropic_batches() -> Any:
 PLUGIN = Plugin(
     name="hosted",
     about="Teachers behind the protocols of Anthropic and Gemini, and batches at OpenAI and Anthropic",
+    extra="hosted",
     parts=(
         Part("protocol", "anthropic", _load_anthropic),
         Part("protocol", "gemini", _load_gemini),

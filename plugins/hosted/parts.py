@@ -25,11 +25,11 @@ def _open_gemini(config: TeacherConfig) -> AbstractAsyncContextManager[Teacher]:
     return open_gemini_teacher(config)
 
 
-def _require_library(library: str, extra: str) -> Callable[[TeacherConfig], str | None]:
+def _require_library(library: str) -> Callable[[TeacherConfig], str | None]:
     def find_problem(_config: TeacherConfig) -> str | None:
         if _is_installed(library):
             return None
-        return f"its client library is not installed: run {format_install_command(extra)}"
+        return f"its client library is not installed: run {format_install_command('hosted')}"
 
     return find_problem
 
@@ -73,7 +73,7 @@ def _offer_batches(
     return TeacherBatches(name, open_batches, check)
 
 
-ANTHROPIC = TeacherProtocol("anthropic", _open_anthropic, _require_library("anthropic", "anthropic"))
-GEMINI = TeacherProtocol("gemini", _open_gemini, _require_library("google.genai", "gemini"))
+ANTHROPIC = TeacherProtocol("anthropic", _open_anthropic, _require_library("anthropic"))
+GEMINI = TeacherProtocol("gemini", _open_gemini, _require_library("google.genai"))
 OPENAI_BATCHES = _offer_batches("openai", _open_openai_api)
 ANTHROPIC_BATCHES = _offer_batches("anthropic", _open_anthropic_api)

@@ -41,7 +41,7 @@ def _load_answer_task() -> Any:
 PLUGIN = Plugin(
     name="interop",
     about="For other programs: tools of the Model Context Protocol, a skill, environments for RL, chat logs",
-    extra="mcp",
+    extra="interop",
     parts=(
         Part("command", "mcp", _load_agent_commands),
         Part("command", "skill", _load_agent_commands),

@@ -118,4 +118,4 @@ def _check_mcp_package() -> None:
     from core.installation import format_install_command
 
     if find_spec("mcp") is None:
-        raise UsageError(f"the MCP server needs the extra `mcp`: run {format_install_command('mcp')}")
+        raise UsageError(f"the MCP server needs the extra `interop`: run {format_install_command('interop')}")

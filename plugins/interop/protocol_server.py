@@ -1,5 +1,5 @@
-"""The MCP server: the tools and resources as a client sees them, through the official SDK (extra `mcp`). What a tool does is in
-`server_tools`.
+"""The MCP server: the tools and resources as a client sees them, through the official SDK (extra `interop`). What a tool does is
+in `server_tools`.
 
 A user's error is the product's own sentence in a result with `isError`. Every text of a result is redacted. Long tools report
 their progress, run one at a time in a thread, and are stopped when the client cancels them or goes away.

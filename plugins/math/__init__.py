@@ -51,7 +51,7 @@ def _load_steps_check() -> Any:
 PLUGIN = Plugin(
     name="math",
     about="Word problems and questions with one right answer, and checks of answers and worked steps",
-    extra="reasoning",
+    extra="math",
     folder=Path(__file__).parent,
     parts=(
         Part("family", "arithmetic", _load_arithmetic),

@@ -14,6 +14,6 @@ def _load_commands() -> Any:
 PLUGIN = Plugin(
     name="publish",
     about="Releases on the Hugging Face Hub: publish and pull",
-    extra="hub",
+    extra="publish",
     parts=(Part("command", "publish", _load_commands), Part("command", "pull", _load_commands)),
 )

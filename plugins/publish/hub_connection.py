@@ -31,7 +31,7 @@ def connect_hub(*, to_write: bool) -> "HfApi":
     """Raises UsageError if huggingface_hub is missing, or the token that is needed to write."""
     if find_spec("huggingface_hub") is None:
         raise UsageError(
-            f"publish and pull need the extra `hub` (huggingface_hub is missing): run {format_install_command('hub')}"
+            f"publish and pull need the extra `publish` (huggingface_hub is missing): run {format_install_command('publish')}"
         )
     token = read_key(TOKEN_VARIABLE)
     if to_write and token is None:

@@ -34,7 +34,7 @@ def _load_object_store() -> Any:
 PLUGIN = Plugin(
     name="scale",
     about="Samples made on a Dask or Ray cluster, datasets filtered on a Dask cluster, runs on an object store",
-    extra="cluster",
+    extra="scale",
     parts=(
         Part("section", "scale", _load_config),
         Part("filter_workers", "dask", _load_dask_filtering),

@@ -35,8 +35,8 @@ def connect_dask_workers(address: str) -> Iterator[FilterWorkers]:
 
         from plugins.scale.dask_security import find_tls_problem
     except ImportError:
-        command = format_install_command("cluster")
-        raise UsageError(f"--cluster: needs the extra `cluster` (distributed is missing): run {command}") from None
+        command = format_install_command("scale")
+        raise UsageError(f"--cluster: needs the extra `scale` (distributed is missing): run {command}") from None
     if problem := find_tls_problem(address):
         raise UsageError(f"--cluster: {address}: {problem}")
     try:

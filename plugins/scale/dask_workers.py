@@ -20,7 +20,7 @@ try:
 
     from plugins.scale.dask_security import HEALTH_PAGES_ONLY, create_cluster_security, find_tls_problem
 except ImportError:
-    raise build_missing_engine_error("distributed", "cluster") from None
+    raise build_missing_engine_error("distributed", "scale") from None
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -79,7 +79,7 @@ async def _connect_client(scale: ScaleConfig) -> AsyncIterator[Any]:
     try:
         security, options = create_cluster_security()
     except ImportError:
-        raise build_missing_engine_error("cryptography", "cluster") from None
+        raise build_missing_engine_error("cryptography", "scale") from None
     with dask.config.set({**HEALTH_PAGES_ONLY, **PATIENT_RESTARTS}):
         cluster = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=scale.workers,

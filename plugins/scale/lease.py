@@ -165,8 +165,8 @@ def translate_store_errors(what: str) -> Iterator[None]:
     except ImportError as error:
         protocol = what.partition("://")[0]
         if protocol == "s3":
-            command = format_install_command("s3")
-            raise UsageError(f"{what}: needs the extra `s3` (s3fs is missing): run {command}") from None
+            command = format_install_command("scale")
+            raise UsageError(f"{what}: needs the extra `scale` (s3fs is missing): run {command}") from None
         raise UsageError(f"{what}: needs a package for {protocol}: {error}") from None
     except ValueError as error:
         raise UsageError(f"{what}: is not a location on an object store: {error}") from None

@@ -45,7 +45,7 @@ def _load_hooks() -> Any:
 PLUGIN = Plugin(
     name="tools",
     about="Conversations with tools: simulated ones, Python modules and MCP servers",
-    extra="mcp",
+    extra="tools",
     folder=Path(__file__).parent,
     parts=(
         Part("section", "tools", _load_config),

@@ -65,6 +65,4 @@ def reply(script: str, body: dict[str, Any]) -> str:
         messages=messages, contract=form["name"], json_schema=form["schema"], temperature=body.get("temperature", 1.0),
         top_p=body.get("top_p", 1.0), max_tokens=body.get("max_tokens", 0), seed=body.get("seed", 0),
     )  # fmt: skip
-    return json.dumps(
-        load_script(script)[form["name"]](Random(text_digest(question.canonical)), question)
-    )
+    return json.dumps(load_script(script)[form["name"]](Random(text_digest(question.canonical)), question))

@@ -20,7 +20,7 @@ from flows.data.curated_run import read_finished_samples
 from tests.support.waiting import wait_until, wait_until_so
 
 if not find_spec("mcp"):
-    pytest.skip("MCP servers need the extra `mcp`", allow_module_level=True)
+    pytest.skip("MCP servers need the extra `interop`", allow_module_level=True)
 
 SECRET = "sk-test-5f0e1c2d3b4a"
 WISH = "Short notes about houseplants of at most 20 words."

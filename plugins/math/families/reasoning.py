@@ -150,7 +150,7 @@ def reasoning_gym_problem() -> str | None:
 
     if find_spec("reasoning_gym"):
         return None
-    return f"procedural tasks need the extra `reasoning` (reasoning_gym is missing): run {format_install_command('reasoning')}"
+    return f"procedural tasks need the extra `math` (reasoning_gym is missing): run {format_install_command('math')}"
 
 
 class ProceduralQuestion(NamedTuple):
@@ -298,7 +298,7 @@ def _is_rounding(expected: str, given: str) -> bool:
 class ReasoningFamily(RecipeFamily):
     name = "reasoning"
     prompts = Path(__file__).parents[1] / "prompts" / "reasoning"
-    extra = "reasoning"
+    extra = "math"
     answer_hint = FINAL_ANSWER.hint
     fields = ("reasoning", "answer")
     options = ReasoningOptions

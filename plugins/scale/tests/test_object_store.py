@@ -128,6 +128,6 @@ def test_a_missing_package_for_the_store_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(vars(sys.modules["fsspec.registry"])["_registry"], "s3", raising=False)
-    expected = r"s3://bucket: needs the extra `s3` \(s3fs is missing\): run `make install-all`"
+    expected = r"s3://bucket: needs the extra `scale` \(s3fs is missing\): run `make install-all`"
     with pytest.raises(UsageError, match=expected):
         ObjectStore("s3://bucket", tmp_path).list_folders("runs")

@@ -1,4 +1,4 @@
-"""An MCP server as a source of tools, through the official client (extra `mcp`). Knows no teacher and no conversation.
+"""An MCP server as a source of tools, through the official client (extra `tools`). Knows no teacher and no conversation.
 
 The connection is opened once, and again after a failure. No call is sent twice: a call whose connection breaks may have been
 executed, so it becomes an error of the conversation. Only a call that the server refused, since the session has expired, is sent
@@ -52,7 +52,7 @@ MAX_PAGES = 16
 
 def mcp_problem() -> str | None:
     """Why no MCP server can be used, or None."""
-    return None if find_spec("mcp") else f"MCP servers need the extra `mcp`: run {format_install_command('mcp')}"
+    return None if find_spec("mcp") else f"MCP servers need the extra `tools`: run {format_install_command('tools')}"
 
 
 def find_server_problem(config: ToolSourceConfig, folder: Path) -> str | None:
