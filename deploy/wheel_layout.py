@@ -4,8 +4,8 @@ are called `agents` or `core` too.
 The packages sit at the root of the checkout and import each other by their own names. In the wheel they sit in `stillhouse/`, and
 this build hook writes `stillhouse.` before each of these names where a module is imported.
 
-Nothing less does it while the root names stay. An import hook, or the wheel's folder on `sys.path`, cannot see who imports: `import
-agents` of any other package in the process would get ours, or ours theirs, by which came first in `sys.modules`. A longer
+Nothing less does it while the root names stay. An import hook, or the wheel's folder on `sys.path`, cannot see who imports:
+`import agents` of any other package in the process would get ours, or ours theirs, by which came first in `sys.modules`. A longer
 `__path__` adds `stillhouse.agents`, while our modules still import `agents`. Top-level packages in site-packages collide on disk.
 """
 

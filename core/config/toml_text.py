@@ -1,7 +1,7 @@
 """Tables written as TOML, and read from TOML of unknown origin. Knows no recipe.
 
-Not tomli-w: it writes each item of a list on a line of its own and has no function for one value, so it could replace 20 of the 45
-lines that write, and a resolved recipe would have three times as many lines.
+Not tomli-w: it writes each item of a list on a line of its own and has no function for one value, so it could replace 20 of the
+45 lines that write, and a resolved recipe would have three times as many lines.
 """
 
 import json

@@ -1,8 +1,8 @@
 """GGUF files of the Hugging Face Hub in its own cache on this machine (HF_HOME). A download that was cut off continues later.
 
 huggingface_hub knows addresses, tokens, redirects and the cache. Since version 1 it deletes what an interrupted download has
-received (2.4: a random name for each try, unlinked in a `finally`), so a cut-off file of 5 GB would begin anew. The bytes are stored
-here, and it finds them in its cache when they are complete and verified.
+received (2.4: a random name for each try, unlinked in a `finally`), so a cut-off file of 5 GB would begin anew. The bytes are
+stored here, and it finds them in its cache when they are complete and verified.
 """
 
 import asyncio

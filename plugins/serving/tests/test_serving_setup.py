@@ -74,7 +74,7 @@ def test_the_calibration_chooses_teacher_signal_and_threshold(tmp_path: Path, mo
     assert asking.rule
     assert (asking.rule.by_question, asking.rule.draws) == (True, 0)
     assert "or before it is asked local/smollm2-135m (started here) where question is under" in asking.description
-    assert add_draft(asking, "ngram", 3).draft == "ngram", "no rule reads the probabilities of its tokens"
+    assert add_draft(asking, "ngram").draft == "ngram", "no rule reads the probabilities of its tokens"
     assert found.question
     short = found.question.student.model_copy(update={"weights": [row[:-1] for row in found.question.student.weights]})
     for router, fault in (
