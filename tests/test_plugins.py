@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import FunctionType
 
 import pytest
 import typer
@@ -34,7 +33,7 @@ PARTS = [
 ]
 CLASSES = {"family": RecipeFamily, "filter": FilterTable, "source": SeedSource}
 OBJECTS = {
-    "command": typer.Typer, "check": Check, "hooks": RunHooks, "script": (dict, FunctionType), "protocol": TeacherProtocol,
+    "command": typer.Typer, "check": Check, "hooks": RunHooks, "script": (dict, type), "protocol": TeacherProtocol,
     "batches": TeacherBatches,
 }  # fmt: skip
 MARKED_KEYS: dict[tuple[Mark, ...], tuple[str, ...]] = {

@@ -493,8 +493,8 @@ def test_a_draft_changes_no_answer_and_its_server_has_no_probabilities(tmp_path:
         patch.setattr("teachers.providers.logger.info", notes.append)
         before, statuses = asyncio.run(answer(alone))
         assert statuses == [200, 200]
-        drafting = add_draft(alone, str(weights), 2)
-        assert drafting.description.endswith(f"{weights} proposes 2 tokens at once to the student")
+        drafting = add_draft(alone, str(weights))
+        assert drafting.description.endswith(f"{weights} proposes 3 tokens at once to the student")
         assert asyncio.run(answer(drafting)) == (before, [400, 400])
     assert sum("proposed tokens accepted" in note for note in notes) == 1, "the draft was used"
 
