@@ -386,7 +386,7 @@ def build_recipe_identity(
 ) -> dict[str, Any]:
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
     left_out: Any = {
-        "budget": True, "cache": True, "max_failed": True, "student": {"evaluation"},
+        "budget": True, "cache_mb": True, "max_failed": True, "student": {"evaluation"},
         "collapse": {"gate", "structures", "kind"}, "dataset": {"license", "publisher"},
     }  # fmt: skip
     left_out |= {name: True for name, value in recipe if isinstance(value, RecipeTable) and not value.identifies_run}

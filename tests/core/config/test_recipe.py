@@ -69,7 +69,7 @@ def test_all_problems_come_at_once_with_their_path_and_a_suggestion(tmp_path: Pa
         ("task.kinds.max_wrds=1", "unknown kinds max_wrds; did you mean 'max_words'?"),
         ("task.kinds.rhymes=1", "unknown kinds rhymes"),
         ('verifiers=[{type="expression"}]', "verifiers.0.type: there is no check 'expression'"),
-        ("teachers.main={model='fake/writer',extra={malformd=0.5}}", "malformd: unknown key, did you mean 'malformed'"),
+        ("teachers.main={model='fake/writer',extra={malformd=0.5}}", "teachers.main.extra.malformd: unknown key"),
         ("teachers.main.engine={dtype='bfloat16'}", "only vllm/… starts an engine, not 'local/smollm2-135m'"),
         (
             "teachers.main={model='openai/m',base_url='http://h',threads=2}",
