@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from core.sample import REPAIR_STRIDE, AgentTurn, Critique, Sample, Verdict
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
+    create_environment,
     format_count,
     format_one_line,
-    format_token_usage,
     replace_unsafe_characters,
 )
 
@@ -48,44 +48,20 @@ def format_sample_line(sample: Sample) -> str:
 
 
 def format_sample_history(sample: Sample) -> str:
-    """A sample's whole history: seed; turns, critiques and verdicts by revision; outcome."""
-    lines = [f"sample {sample.id}  {sample.state}", "", "seed"]
-    wide = max((len(key) for key in sample.seed.data), default=0)
-    for key, value in sample.seed.data.items():
-        lines += _format_field(key, format_seed_value(value), wide)
-    calls: dict[str, AgentTurn] = {}
-    for revision in collect_revisions(sample):
-        lines += ["", f"revision {revision.number}"]
-        for turn in revision.drafts:
-            lines += _format_turn(turn, calls.setdefault(turn.agent, turn))
-        for critique in revision.critiques:
-            scores = "   ".join(f"{rubric} {score}/5" for rubric, score in critique.scores.items())
-            lines += ["  critique", *_format_field("scores", scores)]
-            for fault in critique.faults:
-                lines += _format_field("fault", fault)
-            lines += _format_field("advice", critique.advice) if critique.advice else []
-            lines.append("")
-        for turn in revision.checks:
-            lines += _format_turn(turn, calls.setdefault(turn.agent, turn))
-        lines += ["  verdicts"] if revision.verdicts else []
-        longest = max((len(verdict.check) for verdict in revision.verdicts), default=0)
-        for verdict in revision.verdicts:
-            head = f"    {'pass' if verdict.passed else 'FAIL'}  {verdict.check:<{longest}}  "
-            width = max(TERMINAL_WIDTH - len(head), 40)
-            text = textwrap.wrap(replace_unsafe_characters(verdict.evidence), width) or [""]
-            lines += [head + text[0], *(" " * len(head) + more for more in text[1:])]
-        lines += [""] if revision.attempts else []
-        for turn in revision.attempts:
-            lines += _format_turn(turn, calls.setdefault(turn.agent, turn))
-    lines += ["", f"difficulty  {format_attempts(sample)}"] if sample.attempts else []
-    if sample.answer:
-        lines += ["", "answer", *_quote_text(sample.answer, 2)]
-    lines += [
-        "",
-        *textwrap.wrap(f"outcome   {format_sample_outcome(sample)}", TERMINAL_WIDTH, subsequent_indent=" " * 10),
-    ]
-    lines.append("usage     " + "   ".join(format_token_usage(sample.usage)))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines))
+    """A sample's whole history: seed; turns, critiques and verdicts by revision; outcome. A call has its request, role by role
+    from the system prompt on, and the reply; messages shared with the agent's first call are shown only there.
+    """
+    functions = (
+        collect_revisions,
+        describe_call,
+        format_attempts,
+        format_sample_outcome,
+        format_seed_value,
+        shorten_thinking,
+    )
+    template = create_environment(filters=functions).get_template("sample.txt")
+    text = template.render(s=sample, count_shared=_count_shared, field=_format_field, quote=_quote_text, wrap=_wrap)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.splitlines()))
 
 
 def format_attempts(sample: Sample) -> str:
@@ -133,22 +109,10 @@ def describe_call(turn: AgentTurn) -> str:
     return "   ".join([*([f"question {which + 1}"] if which else []), *([f"repair {attempt}"] if attempt else [])])
 
 
-def _format_turn(turn: AgentTurn, first: AgentTurn) -> list[str]:
-    """A call: its request, role by role from the system prompt on, and the reply. Messages shared with the agent's `first` call
-    of the sample are shown only there.
-    """
-    head = "   ".join(
-        filter(None, (turn.agent, describe_call(turn), turn.teacher, *format_token_usage(turn.usage)[1:]))
-    )
+def _count_shared(turn: AgentTurn, first: AgentTurn) -> int:
+    """The messages that a call shares with the first one of its agent."""
     pairs = zip(turn.context, first.context, strict=False)
-    same = 0 if turn is first else sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    before = [f"    {format_count(same, 'message')} as in the first call of the {turn.agent}"] if same else []
-    for message in turn.context[same:]:
-        before += [f"    {message.role}", *_quote_text(message.text, 4)]
-        before += [f"    | image {format_one_line(url, 80)}" for url in message.images]
-    asked = ["    user", *_quote_text(turn.asked, 4)]
-    thinking = ["    thinking", *_quote_text(shorten_thinking(turn.reasoning), 4)] if turn.reasoning else []
-    return [f"  {head}", *before, *asked, *thinking, "    reply", *_quote_text(turn.reply, 4), ""]
+    return 0 if turn is first else sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def shorten_thinking(text: str) -> str:
@@ -159,17 +123,18 @@ def shorten_thinking(text: str) -> str:
     return f"{text[:SHOWN_THINKING].rstrip()}\n… ({left_out:,} characters)\n{text[-SHOWN_THINKING:].lstrip()}"
 
 
-def _format_field(label: str, value: str, wide: int = 6) -> list[str]:
-    head = f"    {replace_unsafe_characters(label):<{wide}}  "
-    text = textwrap.wrap(replace_unsafe_characters(value), TERMINAL_WIDTH - len(head)) or [""]
-    return [head + text[0], *(" " * len(head) + more for more in text[1:])]
+def _wrap(text: str, indent: str) -> str:
+    return "\n".join(textwrap.wrap(replace_unsafe_characters(text), TERMINAL_WIDTH, subsequent_indent=indent))
 
 
-def _quote_text(text: str, indent: int) -> list[str]:
+def _format_field(label: str, value: str) -> str:
+    head = f"    {replace_unsafe_characters(label)}  "
+    text = textwrap.wrap(replace_unsafe_characters(value), max(TERMINAL_WIDTH - len(head), 40)) or [""]
+    return "\n".join([head + text[0], *(" " * len(head) + more for more in text[1:])])
+
+
+def _quote_text(text: str, indent: int) -> str:
     edge = " " * indent + "| "
-    wrapped = [
-        part
-        for line in replace_unsafe_characters(text).splitlines() or [""]
-        for part in textwrap.wrap(line, TERMINAL_WIDTH - len(edge), replace_whitespace=False) or [""]
-    ]
-    return [edge + part for part in wrapped]
+    lines = replace_unsafe_characters(text).splitlines() or [""]
+    wrapped = [textwrap.wrap(line, TERMINAL_WIDTH - len(edge), replace_whitespace=False) or [""] for line in lines]
+    return "\n".join(edge + part for parts in wrapped for part in parts)
