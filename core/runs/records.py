@@ -319,15 +319,81 @@ DRAWN_BY_SEED = "drawn by seed"
 """The generator of samples that no model wrote."""
 
 
+class AgentsRecord(BaseModel):
+    """The agents of a run, and what was measured of them."""
+
+    generator: str | None = None
+    """The model that wrote the samples: the recipe's own, or a promoted student; `DRAWN_BY_SEED` if none did."""
+    checks: list[CheckRecord] = []
+    """Of the verifier, in their order."""
+    judges: list[JudgeRecord] = []
+    """Of the verifier, in their order; recorded before the first sample."""
+    critic: CriticRecord | None = None
+    """None if no teacher, and no promoted student, reviewed a draft."""
+    difficulty: DifficultyRecord | None = None
+    """None if the recipe measures none."""
+    missing_thinking: list[str] = []
+    """Agents with `reasoning` that got no thinking in any reply, a sentence each."""
+
+
+class CostsRecord(BaseModel):
+    """What a run paid for. Replies from the reply cache cost nothing."""
+
+    spent: Spending = Spending()
+    """On production, lost and repeated calls included."""
+    evaluation_spent: Spending = Spending()
+    """On the student's evaluation, interrupted ones included."""
+    prices: dict[str, PriceRecord] = {}
+    """The prices in use, by teacher. A resumed run keeps those that are from a table."""
+    estimate: RunEstimate | None = None
+    """The estimate of the last preview of this recipe on this machine, if there was one before the run."""
+
+    @property
+    def currency(self) -> str | None:
+        """The currency of all prices, if it is known and one."""
+        currencies = {record.currency for record in self.prices.values()}
+        return currencies.pop() if len(currencies) == 1 else None
+
+    @property
+    def paid(self) -> Spending:
+        """All spending of the run; its seconds are those of production."""
+        return replace(self.spent + self.evaluation_spent, seconds=self.spent.seconds)
+
+
+class DatasetRecord(BaseModel):
+    """The dataset of a run."""
+
+    mix: MixRecord | None = None
+    formats: list[FormatRecord] = []
+    """The first is the default."""
+    pairs: PairsRecord | None = None
+    """None if the recipe asks for no preference pairs."""
+    thinking: ThinkingRecord | None = None
+    """None if no conversation has thinking."""
+    license: str | None = None
+    """`dataset.license` of the recipe."""
+    publisher: str | None = None
+    """`dataset.publisher` of the recipe."""
+
+
+class GateRecord(BaseModel):
+    """The release gate of a run: the keys of its recipe that a finished run accepts too."""
+
+    gated: ReleaseGate = True
+    """Which verdicts a release is refused on: `collapse.gate`."""
+    judges_structures: bool = True
+    """Whether few structures are a collapse: `collapse.structures`."""
+
+
 class RunManifest(BaseModel):
     run: str
     digest: str
     state: RunState = RunState.running
     error: str | None = None
-    resumable: bool = True
-    """Whether the same command with `--resume` can produce more, if the run is not done."""
-    checks_broke: bool = False
-    """Whether the run ended because a check of the recipe raised on too many samples: `preview` shows the error."""
+    remedy: Literal["resume", "preview"] | None = "resume"
+    """What can help if the run is not done: the same command with `--resume`; or `preview`, which shows the error of a check of
+    the recipe that raised on too many samples. None if nothing brings more.
+    """
     invocation: RunInvocation | None = None
     """None in releases."""
     started: str
@@ -338,59 +404,24 @@ class RunManifest(BaseModel):
     """Dropped and failed samples by `reason:detail`; the values add up to `dropped + failed`."""
     usage: TokenUsage = TokenUsage()
     """Usage of the replies in these samples, cached ones included."""
-    checks: list[CheckRecord] = []
-    """Of the verifier, in their order."""
-    judges: list[JudgeRecord] = []
-    """Of the verifier, in their order; recorded before the first sample."""
-    spent: Spending = Spending()
-    """Spending on production, lost and repeated calls included; replies from the reply cache cost nothing."""
-    evaluation_spent: Spending = Spending()
-    """Spending on the student's evaluation, interrupted ones included."""
-    prices: dict[str, PriceRecord] = {}
-    """The prices in use, by teacher. A resumed run keeps those that are from a table."""
-    estimate: RunEstimate | None = None
-    """The estimate of the last preview of this recipe on this machine, if there was one before the run."""
+    agents: AgentsRecord = AgentsRecord()
+    costs: CostsRecord = CostsRecord()
     shortfalls: list[str] = []
     """Why the run has less than requested, one sentence each."""
     seconds: dict[str, float] = {}
     """Wall time by stage, summed over resumptions."""
     similarities: dict[str, ComparedSimilarities] = {}
     """Similarities of compared pairs, by filter."""
-    difficulty: DifficultyRecord | None = None
-    """None if the recipe measures none."""
     collapse: CollapseRecord | None = None
     collapse_parent: CollapseRecord | None = None
     """Without a reference, from the second generation on: the kept samples compared with those of the earlier releases."""
-    gated: ReleaseGate = True
-    """Which verdicts a release is refused on: `collapse.gate` of the recipe."""
-    has_reference: bool = True
-    """Whether the recipe names a reference to compare the samples with: `collapse.reference`."""
-    judges_structures: bool = True
-    """Whether few structures are a collapse: `collapse.structures` of the recipe."""
-    license: str | None = None
-    """`dataset.license` of the recipe."""
-    publisher: str | None = None
-    """`dataset.publisher` of the recipe."""
-    mix: MixRecord | None = None
-    plugins: dict[str, dict[str, Any]] = {}
-    """The records of plugins, by plugin: as stored, since a plugin may not be installed where a run is read."""
-    formats: list[FormatRecord] = []
-    """Of the dataset; the first is the default."""
-    thinking: ThinkingRecord | None = None
-    """None if no conversation of the dataset has thinking."""
-    missing_thinking: list[str] = []
-    """Agents with `reasoning` that got no thinking in any reply, a sentence each."""
-    critic: CriticRecord | None = None
-    """None if no teacher, and no promoted student, reviewed a draft."""
-    pairs: PairsRecord | None = None
-    """None if the recipe asks for no preference pairs."""
+    gate: GateRecord = GateRecord()
+    dataset: DatasetRecord = DatasetRecord()
     student: StudentRecord | None = None
     evaluation: EvaluationRecord | None = None
     """None if the recipe asks for none (`student.evaluation`)."""
-    generator: str | None = None
-    """The model that wrote the samples: the recipe's own, or a promoted student; `DRAWN_BY_SEED` if none did."""
-    gates: list[str] = []
-    """Release gates that were not met: the evidence of collapse, one sentence each."""
+    plugins: dict[str, dict[str, Any]] = {}
+    """The records of plugins, by plugin: as stored, since a plugin may not be installed where a run is read."""
     files: dict[str, str] = {}
     """SHA-256 of every artifact, by path in the run directory."""
     versions: dict[str, str] = {}
@@ -405,15 +436,17 @@ class RunManifest(BaseModel):
             self.plugins[plugin] = record.model_dump(mode="json")
 
     @property
-    def currency(self) -> str | None:
-        """The currency of all prices, if it is known and one."""
-        currencies = {record.currency for record in self.prices.values()}
-        return currencies.pop() if len(currencies) == 1 else None
+    def gates(self) -> list[str]:
+        """Release gates that were not met: the evidence of collapse, one sentence each."""
+        found = self.collapse is not None and self.collapse.verdict is CollapseVerdict.collapse
+        return self.collapse.evidence if self.collapse and found else []
 
-    @property
-    def paid(self) -> Spending:
-        """All spending of the run; its seconds are those of production."""
-        return replace(self.spent + self.evaluation_spent, seconds=self.spent.seconds)
+
+def flatten_manifest(manifest: RunManifest) -> dict[str, Any]:
+    """The manifest as JSON prints it: fields of its parts on one level."""
+    fields = manifest.model_dump(mode="json")
+    parts = [fields.pop(part) for part in ("agents", "costs", "dataset", "gate")]
+    return {**fields, **{key: value for part in parts for key, value in part.items()}, "gates": manifest.gates}
 
 
 def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
@@ -424,4 +457,4 @@ def summarize_manifest(manifest: RunManifest) -> dict[str, Any]:
         "generator", "mix", "formats", "thinking", "missing_thinking", "critic", "pairs", "student",
         "difficulty", "evaluation", "error", "plugins",
     )  # fmt: skip
-    return {key: value for key, value in manifest.model_dump(mode="json").items() if key in keys}
+    return {key: value for key, value in flatten_manifest(manifest).items() if key in keys}

@@ -36,7 +36,7 @@ def build_dataset_card(
     release, whose dataset is in the folder `dataset`; otherwise of the dataset's own folder.
     """
     summary, hooks = summarize_run(manifest, recipe), load_hooks(manifest.plugins)
-    forms = manifest.formats
+    forms = manifest.dataset.formats
     text = create_environment(TEMPLATES).get_template("dataset_card.md").render(
         m=manifest,
         s=summary,
@@ -48,7 +48,7 @@ def build_dataset_card(
         form_words=FORM_DESCRIPTIONS,
         configs=build_hub_configs(forms, "dataset/" if release else ""),
         terms=[describe_teacher_terms(model) for model in summary.teachers],
-        license_fields=build_license_fields(manifest.license),
+        license_fields=build_license_fields(manifest.dataset.license),
         release=release,
         checked=bool(recipe.verifiers) and recipe.topology.kind == "centralized",
         sections=[section for one in hooks for section in one.render_card(manifest)],

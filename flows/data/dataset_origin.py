@@ -28,10 +28,10 @@ class CollapseChoices(NamedTuple):
 def read_collapse_choices(source: Path) -> CollapseChoices:
     """Of the run or release that a dataset is, or is inside. A release has no `kind`: it is found from its rows."""
     if release := find_release(source):
-        return CollapseChoices(few_structures=not release.manifest.run.judges_structures)
+        return CollapseChoices(few_structures=not release.manifest.run.gate.judges_structures)
     if run := find_surrounding_run(source):
         collapse = run.read_recipe().collapse
-        return CollapseChoices(collapse.kind if collapse else None, not run.read_manifest().judges_structures)
+        return CollapseChoices(collapse.kind if collapse else None, not run.read_manifest().gate.judges_structures)
     return CollapseChoices()
 
 

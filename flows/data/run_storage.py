@@ -103,7 +103,7 @@ class RunStorage:
                 from agents.calls.budget import read_journal
 
                 manifest.state, manifest.error = RunState.interrupted, ABANDONED_RUN_ERROR
-                manifest.spent = read_journal(run.spend_file).spent
+                manifest.costs.spent = read_journal(run.spend_file).spent
         return manifest
 
     def _is_worked_on(self, run: RunDir) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.config.recipe import list_recipe_plugins
 from core.config.teacher_prices import PriceRecord
 from core.plugins import load_hooks
-from flows.release.release_gate import describe_release_gate
+from flows.release.release_gate import build_gate_record, describe_release_gate
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
@@ -44,7 +44,7 @@ async def inspect_recipe(plan: "RunPlan", *, live: bool) -> RecipeFindings:
     """
     from teachers.local_weights import list_local_weights
 
-    recipe, collapse = plan.recipe, plan.recipe.collapse
+    recipe = plan.recipe
     abilities: dict[str, str] = {}
     if live:
         from agents.studies.teacher_probe import probe_teachers
@@ -55,9 +55,10 @@ async def inspect_recipe(plan: "RunPlan", *, live: bool) -> RecipeFindings:
         for hooks in load_hooks([name]):
             if found := await hooks.find_recipe_facts(plan, live=live):
                 facts[name] = found
-    gate = describe_release_gate(
-        collapse.gate if collapse else True,
-        has_reference=bool(collapse and collapse.reference),
-        judges_structures=not collapse or collapse.structures,
+    return RecipeFindings(
+        describe_release_gate(recipe, build_gate_record(recipe)),
+        plan.prices,
+        list_local_weights(recipe),
+        abilities,
+        facts,
     )
-    return RecipeFindings(gate, plan.prices, list_local_weights(recipe), abilities, facts)

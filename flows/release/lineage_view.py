@@ -104,10 +104,10 @@ def build_lineage_record(lineage: Lineage, generations: Sequence[LineageGenerati
                 "verdict": run.collapse.verdict if run.collapse else None,
                 "headline": run.collapse.headline if run.collapse else None,
                 "inconclusive": is_marked_inconclusive(run),
-                "gated": run.gated,
+                "gated": run.gate.gated,
                 "metrics": {metric.name: metric.model_dump(exclude={"name", "meaning"}) for metric in metrics},
                 "student": run.student.model_dump() if run.student else None,
-                "generator": run.generator,
+                "generator": run.agents.generator,
                 "yield": round(run.counts.kept / run.counts.candidates, 4) if run.counts.candidates else None,
                 "evaluation": run.evaluation.model_dump(exclude={"example"}) if run.evaluation else None,
                 "promotion": release.lineage.promotion.model_dump() if release.lineage.promotion else None,
@@ -152,15 +152,15 @@ def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
     kept = f"kept {run.counts.kept:,} of {run.counts.candidates:,}"
     kept += f" ({format_percent(run.counts.kept / run.counts.candidates)})" if run.counts.candidates else ""
     parts = [run.run, format_time(release.manifest.released), kept]
-    parts += ["gate off"] * (run.gated is False)
+    parts += ["gate off"] * (run.gate.gated is False)
     headline = format_one_line(run.collapse.line, LINE_WIDTH) if run.collapse else "no verdict"
     lines = [
         f"  {arrow} {generation.number}  {'  '.join(parts)}",
         f"         {headline}",
         f"         rows {say('mixture', release.lineage.mix)}",
     ]
-    if run.generator:
-        lines.append(f"         generator {format_one_line(describe_generator(run.generator), LINE_WIDTH)}")
+    if run.agents.generator:
+        lines.append(f"         generator {format_one_line(describe_generator(run.agents.generator), LINE_WIDTH)}")
     if evaluation := run.evaluation:
         lines += [f"         {line}" for line in _format_student(evaluation)]
     lines += [f"         {line}" for text in format_promotion(release) for line in textwrap.wrap(text, LINE_WIDTH)]

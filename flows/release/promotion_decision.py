@@ -31,13 +31,13 @@ def decide_promotion(run: RunDir, manifest: RunManifest, recipe: Recipe) -> Prom
         promoted=not reasons,
         reasons=tuple(reasons),
         weights=None if reasons else manifest.files[STUDENT_WEIGHTS],
-        generator=manifest.generator or recipe.generator_teacher.model,
+        generator=manifest.agents.generator or recipe.generator_teacher.model,
         replaces=identify_model(recipe.generator_teacher),
         comparison=evaluation.find_comparison("teacher") if evaluation else None,
         general=evaluation.panel.comparison if evaluation and evaluation.panel else None,
         max_general_loss=MAX_GENERAL_LOSS,
         verification=describe_verification(
-            recipe, run.read_sources(), asks=any(check.asks for check in manifest.checks),
+            recipe, run.read_sources(), asks=any(check.asks for check in manifest.agents.checks),
             writing_prompts=list_writing_prompts(find_recipe_family(recipe)),
         ),
     )  # fmt: skip

@@ -76,7 +76,7 @@ def create_release(run: RunDir) -> CreatedRelease:
             return CreatedRelease(release, already_released=True)
         if manifest.state not in (RunState.done, RunState.partial):
             raise UsageError(f"{run.name}: is {manifest.state}; {format_resume_hint(run, manifest)}, then release it")
-        if manifest.mix is None or run.own_rows_file.name not in manifest.files:
+        if manifest.dataset.mix is None or run.own_rows_file.name not in manifest.files:
             hint = format_resume_hint(run, manifest)
             raise UsageError(f"{run.name}: an older version, without releases, made this run; {hint}, then release it")
         if refusals := find_release_refusals(manifest):
@@ -104,7 +104,7 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
     """The release and the promotion of its student are one folder, so that a kill leaves both or neither."""
     manifest, generation = run.read_manifest(), lineage.next_generation()
     ancestors = line[-1].ancestry if line else ()
-    assert manifest.mix is not None
+    assert manifest.dataset.mix is not None
     path = lineage.path / str(generation)
     with write_atomically(path, READ_ONLY_MODE) as folder:
         folder.mkdir()
@@ -114,7 +114,7 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
         if promotion and promotion.promoted:
             files[PROMOTED_WEIGHTS] = _copy_released_file(run, manifest, STUDENT_WEIGHTS, folder / PROMOTED_WEIGHTS)
         record = LineageRecord(
-            recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix, verdict=verdict,
+            recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.dataset.mix, verdict=verdict,
             promotion=promotion,
         )  # fmt: skip
         without = set() if promotion else {"promotion"}
@@ -180,7 +180,7 @@ def describe_created_release(created: CreatedRelease) -> str:
     for sentence in format_promotion(release):
         wrapped = textwrap.wrap(replace_unsafe_characters(sentence), TERMINAL_WIDTH - LABEL_WIDTH)
         lines += format_labelled_lines("student", wrapped)
-    if run.gated is False:
+    if run.gate.gated is False:
         lines.append("  gate      off, by collapse.gate = false of the recipe")
     return "\n".join(lines)
 

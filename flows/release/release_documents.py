@@ -135,7 +135,7 @@ def write_rows_documents(
     that summary is left out.
     """
     card = create_environment(TEMPLATES).get_template("rows_card.md")
-    license_fields, size = build_license_fields(manifest.license), find_size_category(filtered.counts.kept)
+    license_fields, size = build_license_fields(manifest.dataset.license), find_size_category(filtered.counts.kept)
     text = card.render(
         lineage=lineage, m=manifest, report=filtered, license_fields=license_fields, size=size, data_file=data_file
     )
@@ -150,7 +150,7 @@ def _write_documents(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
 
 def _count_conversations(folder: Path, manifest: RunManifest) -> tuple[int, int]:
     """Conversations to train on and held out: those of the first form of the dataset that holds every conversation."""
-    whole = [form for form in manifest.formats if form.name != "preference" and not form.left_out]
+    whole = [form for form in manifest.dataset.formats if form.name != "preference" and not form.left_out]
     if whole:
         return whole[0].train, whole[0].validation
     splits = read_sample_columns(folder / "own.parquet", ("split",))["split"]

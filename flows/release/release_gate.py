@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from core.config.recipe import ReleaseGate
-from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
+from core.config.recipe import Recipe, ReleaseGate
+from core.runs.records import CollapseRecord, CollapseVerdict, GateRecord, RunManifest
 from flows.terminal.text_format import format_percent
 
 GATE_OFF_HINT = "or turn the gate off (`collapse.gate = false`, which a finished run accepts with --resume)"
@@ -12,9 +12,15 @@ MIN_REFERENCE_SIZE = 3_000
 """Documents of a reference that allow a verdict on 1,000 samples (`filters.collapse.assessment`)."""
 
 
-def describe_release_gate(gate: ReleaseGate, *, has_reference: bool, judges_structures: bool = True) -> str:
+def build_gate_record(recipe: Recipe) -> GateRecord:
+    collapse = recipe.collapse
+    return GateRecord(gated=collapse.gate, judges_structures=collapse.structures) if collapse else GateRecord()
+
+
+def describe_release_gate(recipe: Recipe, record: GateRecord) -> str:
     """What a release of a run needs with this gate, in a sentence without full stop."""
-    within = "repetition or few structures" if judges_structures else "repetition"
+    gate, has_reference = record.gated, bool(recipe.collapse and recipe.collapse.reference)
+    within = "repetition or few structures" if record.judges_structures else "repetition"
     measured = "collapse" if has_reference else f"{within} (all that is judged without a `collapse.reference`)"
     if gate is False:
         return "off: a run is released whatever its collapse verdict is (`collapse.gate = false`)"
@@ -45,12 +51,13 @@ class ReleaseRefusal(NamedTuple):
         return "; ".join(filter(None, self))
 
 
-def find_release_refusals(manifest: RunManifest) -> list[ReleaseRefusal]:
-    """The reasons why the dataset may not be released. Empty if it may be."""
+def find_release_refusals(manifest: RunManifest, gate: ReleaseGate | None = None) -> list[ReleaseRefusal]:
+    """The reasons why the dataset may not be released, by the run's gate or another `gate`. Empty if it may be."""
+    gate = manifest.gate.gated if gate is None else gate
     if not manifest.counts.kept:
         return [ReleaseRefusal("no sample was kept, so there is nothing to release")]
-    refusals = _find_collapse_refusals(manifest.collapse, manifest.gated) if manifest.gated else []
-    mix = manifest.mix
+    refusals = _find_collapse_refusals(manifest.collapse, gate) if gate else []
+    mix = manifest.dataset.mix
     if mix is not None and mix.real_share < mix.min_real_share:
         reason = (
             f"{mix.real:,} of {mix.rows:,} rows are real ({format_percent(mix.real_share)}), less than lineage.min_real_share = "

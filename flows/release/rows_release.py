@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from core.errors import GateNotMet, StoreError, UsageError
 from core.runs.lineage import Lineage
-from core.runs.records import FormatRecord, MixRecord, RunManifest, RunState, SampleCounts
+from core.runs.records import DatasetRecord, FormatRecord, MixRecord, RunManifest, RunState, SampleCounts
 from core.runs.releases import (
     READ_ONLY_MODE,
     LineageRecord,
@@ -131,22 +131,25 @@ def _build_manifest(
     reasons = {str(reason): count for reason, count in report.reasons.items() if count}
     now = format_current_time()
     return RunManifest(
-        run=f"{name}-{filtered.digest[:8]}", digest=filtered.digest, state=RunState.done, resumable=False, started=now,
+        run=f"{name}-{filtered.digest[:8]}", digest=filtered.digest, state=RunState.done, remedy=None, started=now,
         counts=SampleCounts(**counts.model_dump()), funnel=funnel,
         reasons=reasons | ({"unreadable": counts.failed} if counts.failed else {}),
-        collapse=assessment.collapse, has_reference=assessment.collapse.reference is not None, license=license_name,
-        mix=MixRecord(policy="replace", parent=parent, own=counts.kept),
-        formats=[FormatRecord(name="rows", columns=[], train=counts.kept, validation=0)], versions=collect_versions(),
+        collapse=assessment.collapse,
+        dataset=DatasetRecord(
+            mix=MixRecord(policy="replace", parent=parent, own=counts.kept), license=license_name,
+            formats=[FormatRecord(name="rows", columns=[], train=counts.kept, validation=0)],
+        ),
+        versions=collect_versions(),
     )  # fmt: skip
 
 
 def _write_release(filtered: FilteredFolder, manifest: RunManifest, lineage: Lineage, line: list[Release]) -> Release:
     generation, ancestors = lineage.next_generation(), line[-1].ancestry if line else ()
-    assert manifest.mix is not None
+    assert manifest.dataset.mix is not None
     assert manifest.collapse is not None
     verdict = manifest.collapse.verdict
     record = LineageRecord(
-        recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.mix, verdict=verdict
+        recipe=lineage.recipe, generation=generation, ancestors=ancestors, mix=manifest.dataset.mix, verdict=verdict
     )
     path = lineage.path / str(generation)
     with write_atomically(path, READ_ONLY_MODE) as folder:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from core.config.recipe import Recipe, list_recipe_plugins
 from core.plugins import load_hooks
-from core.runs.records import RunManifest
+from core.runs.records import RunManifest, flatten_manifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus, TokenUsage
 from core.storage.atomic_files import count_values, read_record, write_json, write_text
@@ -98,7 +98,7 @@ def write_run_report(
     summary, overview = summarize_run(manifest, recipe), summarize_samples(kept, dropped)
     evaluation = read_student_evaluation(run.student)
     record = {
-        **manifest.model_dump(mode="json", exclude={"files"}),
+        **{key: value for key, value in flatten_manifest(manifest).items() if key != "files"},
         "conclusion": summary.conclusion,
         "checks": [{**rate._asdict(), "share": rate.share} for rate in overview.checks],
         "agents": [{"agent": agent, **usage.model_dump()} for agent, usage in overview.agents.items()],
@@ -142,9 +142,7 @@ def _render_run_page(
         curves=build_loss_curves(run.student, manifest.student.loss_before) if manifest.student else [],
         collapse=build_comparison_view(collapse, read_earlier_comparisons(run, recipe)) if collapse else None,
         parent=build_comparison_view(parent) if parent else None,
-        gate=describe_release_gate(
-            manifest.gated, has_reference=manifest.has_reference, judges_structures=manifest.judges_structures
-        ),
+        gate=describe_release_gate(recipe, manifest.gate),
         histograms=build_histogram_plots(manifest.similarities),
         sections=[section._replace(body=Markup(section.body)) for section in sections],
         script=Markup(script),

@@ -121,7 +121,7 @@ async def _score_share(
     if seeds:
         results = await evaluate_held_out(
             plan, model, seeds, SESSION.stop, show_progress, cache=None, budget=limits if checks_ask else None,
-            journal=run.evaluation_spend_file if checks_ask else None, elsewhere=manifest.spent,
+            journal=run.evaluation_spend_file if checks_ask else None, elsewhere=manifest.costs.spent,
         )  # fmt: skip
     return {
         "pass_rate": sum(result.fault is None for result in results) / max(1, len(results)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from core.config.recipe import Recipe, list_recipe_plugins
 from core.plugins import load_hooks
-from core.runs.records import CollapseVerdict, RunManifest, RunState
+from core.runs.records import RunManifest, RunState
 from core.runs.run_dir import RunDir
 from core.sample import RejectionReason, Seed
 from flows.clean.run_curation import CurationResult, curate_run, remove_filter_checkpoint
@@ -55,7 +55,7 @@ def curate_samples(context: StageContext, seeds: Sequence[Seed], rows: int) -> C
         curated = curate_run(context.run, context.recipe, seeds, context.folder, context.mixture_sources.documents)
     manifest = context.manifest
     manifest.counts, manifest.reasons, manifest.usage = curated.counts, curated.reasons, curated.usage
-    manifest.similarities, manifest.difficulty = curated.similarities, curated.difficulty
+    manifest.similarities, manifest.agents.difficulty = curated.similarities, curated.difficulty
     for hooks in load_hooks(manifest.plugins, context.run.path, strict=True):
         hooks.finish_curation(context.run, manifest)
     rejected = sum(count for reason, count in curated.reasons.items() if reason.startswith(RejectionReason.difficulty))
@@ -107,7 +107,6 @@ def assess_samples(context: StageContext, kept: "pl.DataFrame") -> None:
         ):
             hooks.finish_assessment(context.run, context.manifest)
     context.manifest.collapse = record
-    context.manifest.gates = record.evidence if record.verdict is CollapseVerdict.collapse else []
     SESSION.print_message(format_headline(record))
 
 
@@ -117,7 +116,7 @@ def package_samples(context: StageContext, kept: "pl.DataFrame") -> DatasetSplit
     write_own_rows(context.run, own)
     recipe, promoted = context.recipe, context.recipe.generator_teacher.student_of is not None
     parts, mix = mix_dataset(own, context.mixture_sources, recipe.lineage, recipe.seed, promoted=promoted)
-    context.manifest.mix = mix.model_copy(update={"withheld": len(kept) - sum(map(len, own))})
+    context.manifest.dataset.mix = mix.model_copy(update={"withheld": len(kept) - sum(map(len, own))})
     context.manifest.shortfalls += stages.write_dataset(
         context.run, context.manifest, context.recipe, parts, context.mixture_sources.pairs
     )
@@ -132,9 +131,8 @@ def finish_run(context: StageContext) -> None:
     context.manifest.state = RunState.partial if context.manifest.shortfalls else RunState.done
     unevaluated = any(sentence.startswith(UNEVALUATED_STUDENT) for sentence in context.manifest.shortfalls)
     makes_more = any(sentence.endswith(MAKES_MORE) for sentence in context.manifest.shortfalls)
-    context.manifest.resumable = (
-        unevaluated or makes_more or bool(context.manifest.reasons.get(RejectionReason.provider))
-    )
+    makes_more = unevaluated or makes_more or bool(context.manifest.reasons.get(RejectionReason.provider))
+    context.manifest.remedy = "resume" if makes_more else None
     if context.manifest.state is RunState.done:
         context.run.remove_ledgers()
     remove_filter_checkpoint(context.run)

@@ -37,6 +37,7 @@ from flows.data.curated_run import (
 from flows.data.dataset_mixture import read_mixture_sources
 from flows.data.estimate_files import read_estimate
 from flows.prefect_server.flow_progress import publish_artifacts, report_flow_progress
+from flows.release.release_gate import build_gate_record
 from flows.rows.row_images import embed_stored_images
 from flows.run import stages
 from flows.run.average_choice import average_run_student, keep_trained_student, locate_training
@@ -157,18 +158,18 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
     with storage.lock_run(run), run.lock():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
-        collapse = plan.recipe.collapse
-        manifest.gated = collapse.gate if collapse else True
-        manifest.has_reference = collapse is not None and collapse.reference is not None
-        manifest.judges_structures = collapse is None or collapse.structures
-        manifest.license, manifest.publisher = plan.recipe.dataset.license, plan.recipe.dataset.publisher
-        manifest.resumable, manifest.checks_broke, manifest.invocation = True, False, invocation
-        manifest.generator = plan.recipe.generator_teacher.model if plan.asks_generator else DRAWN_BY_SEED
-        plan = plan.with_recorded_prices(manifest.prices)
-        manifest.prices = dict(plan.prices)
-        if manifest.estimate is None and not manifest.spent.calls:
-            manifest.estimate = read_estimate(unpinned_digest)
-        manifest.checks = [
+        manifest.gate = build_gate_record(plan.recipe)
+        manifest.dataset.license, manifest.dataset.publisher = (
+            plan.recipe.dataset.license,
+            plan.recipe.dataset.publisher,
+        )
+        manifest.remedy, manifest.invocation = "resume", invocation
+        manifest.agents.generator = plan.recipe.generator_teacher.model if plan.asks_generator else DRAWN_BY_SEED
+        plan = plan.with_recorded_prices(manifest.costs.prices)
+        manifest.costs.prices = dict(plan.prices)
+        if manifest.costs.estimate is None and not manifest.costs.spent.calls:
+            manifest.costs.estimate = read_estimate(unpinned_digest)
+        manifest.agents.checks = [
             CheckRecord(type=bound.check.name, about=bound.check.about, asks=bound.check.calls(bound.options) > 0)
             for bound in plan.checks
         ]
@@ -177,7 +178,7 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
             parent = run.read_parent()
             SESSION.print_unless_stopped(f"run {run.name} in {run.path}" + (f", on {parent.release}" if parent else ""))
             if plan.recipe.generator_teacher.student_of:
-                SESSION.print_unless_stopped(f"generator: {describe_generator(manifest.generator)}")
+                SESSION.print_unless_stopped(f"generator: {describe_generator(manifest.agents.generator)}")
             if builds_on_older_release(run, plan.recipe):
                 SESSION.print_unless_stopped(
                     "its recipe has newer releases: this run can be finished, but not released"
@@ -188,8 +189,9 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
                 run, plan.recipe, plan.folder, manifest, sources, plan, seeds.for_run(plan, manifest.digest)
             )
         except Exception as error:
-            manifest.resumable = not isinstance(error, LimitReached)
-            manifest.checks_broke = isinstance(error, ChecksBroke)
+            manifest.remedy = None if isinstance(error, LimitReached) else "resume"
+            if isinstance(error, ChecksBroke):
+                manifest.remedy = "preview"
             _record_run_end(run, manifest, RunState.failed, redact_text(str(error) or type(error).__name__))
             raise
         except BaseException:  # Ctrl-C, a cancelled task, or the signal with which Prefect stops a flow run
@@ -212,8 +214,8 @@ def record_spending(context: RunContext) -> Iterator[None]:
         yield
     finally:
         with suppress(StoreError):  # a full disk was already reported
-            context.manifest.spent = read_journal(context.run.spend_file).spent
-            context.manifest.seconds["produce"] = context.manifest.spent.seconds
+            context.manifest.costs.spent = read_journal(context.run.spend_file).spent
+            context.manifest.seconds["produce"] = context.manifest.costs.spent.seconds
 
 
 async def check_run_judges(context: RunContext) -> None:
@@ -224,13 +226,13 @@ async def check_run_judges(context: RunContext) -> None:
         UserInterrupt, StillhouseError: as `measure_judges`.
     """
     manifest, judges = context.manifest, find_judges(context.plan)
-    if len(manifest.judges) < len(judges):
+    if len(manifest.agents.judges) < len(judges):
         message = "judges: measuring accuracy on labelled answers"
         if any(judge.options.calibration for judge in judges):
             SESSION.print_unless_stopped(message)
         try:
             with SESSION.working(lambda: message):
-                manifest.judges = await measure_judges(context.plan, context.run, StopSignal(SESSION.stop))
+                manifest.agents.judges = await measure_judges(context.plan, context.run, StopSignal(SESSION.stop))
         except BudgetExhausted as error:
             raise LimitReached(
                 f"{error} while measuring the judges; continue with --resume and a larger budget"
@@ -239,9 +241,9 @@ async def check_run_judges(context: RunContext) -> None:
             raise UserInterrupt from None
         context.run.write_manifest(manifest)
         context.run.calibration_ledger.unlink(missing_ok=True)
-    for record in manifest.judges:
+    for record in manifest.agents.judges:
         SESSION.print_unless_stopped(f"judges: {say('judge', record)}")
-    if reason := judge_refusal(manifest.judges):
+    if reason := judge_refusal(manifest.agents.judges):
         raise LimitReached(reason)
 
 
@@ -317,7 +319,7 @@ async def run_average_stage(context: RunContext, parts: DatasetSplit) -> None:
             return
         finally:
             with suppress(StoreError):  # a full disk was already reported
-                manifest.evaluation_spent = read_journal(run.evaluation_spend_file).spent
+                manifest.costs.evaluation_spent = read_journal(run.evaluation_spend_file).spent
         run.write_manifest(manifest)
 
 
@@ -336,5 +338,5 @@ async def run_evaluate_stage(context: RunContext) -> None:
             return
         finally:
             with suppress(StoreError):  # a full disk was already reported
-                manifest.evaluation_spent = read_journal(context.run.evaluation_spend_file).spent
+                manifest.costs.evaluation_spent = read_journal(context.run.evaluation_spend_file).spent
         context.run.write_manifest(manifest)

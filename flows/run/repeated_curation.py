@@ -91,7 +91,7 @@ def curate_again(run: RunDir, storage: RunStorage) -> RepeatedCuration:
 def _read_curation_inputs(run: RunDir, manifest: RunManifest, storage: RunStorage) -> _CurationInputs:
     """Seeds are needed only by recipes with a goal for groups, and the plan also by runs of a promoted student."""
     recipe, folder = run.read_recipe(), run.read_recipe_folder()
-    if not recipe.goals and not find_student_release(manifest.generator or ""):
+    if not recipe.goals and not find_student_release(manifest.agents.generator or ""):
         return _CurationInputs(recipe, folder, ())
     from agents.planning.seeds import RunSeeds
 

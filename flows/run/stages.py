@@ -97,10 +97,10 @@ def write_dataset(
 
     Returns a sentence for each form without rows.
     """
-    manifest.formats, manifest.pairs, missing = [], None, []
-    manifest.thinking = measure_thinking(parts, recipe.dataset.thinking)
-    manifest.missing_thinking = describe_missing_thinking(run, recipe)
-    manifest.critic = count_reviews(run, recipe)
+    manifest.dataset.formats, manifest.dataset.pairs, missing = [], None, []
+    manifest.dataset.thinking = measure_thinking(parts, recipe.dataset.thinking)
+    manifest.agents.missing_thinking = describe_missing_thinking(run, recipe)
+    manifest.agents.critic = count_reviews(run, recipe)
     for hooks in load_hooks([*list_recipe_plugins(recipe), *manifest.plugins], run.path):
         hooks.finish_package(run, manifest)
     read = find_dataset_images(run, recipe)
@@ -113,7 +113,7 @@ def write_dataset(
                 recipe.dataset.thinking,
             )
             train, validation = form.parts
-            manifest.formats.append(FormatRecord(
+            manifest.dataset.formats.append(FormatRecord(
                 name=name, columns=train.columns, train=len(train), validation=len(validation), left_out=form.left_out,
                 features=build_hub_features(form), images=count_images(form),
             ))  # fmt: skip
@@ -121,7 +121,7 @@ def write_dataset(
             # a reader of the top as a dataset would otherwise find every row twice.
             own = folder / name
             for side, rows in zip(("train", "validation"), form.parts, strict=True):
-                parquet = (folder if len(manifest.formats) == 1 else own) / f"{side}.parquet"
+                parquet = (folder if len(manifest.dataset.formats) == 1 else own) / f"{side}.parquet"
                 if IMAGES_COLUMN in rows.columns:
                     write_parquet_with_images(parquet, rows, read)
                 else:
@@ -134,15 +134,15 @@ def write_dataset(
             if form.left_out and not any(map(len, form.parts)):
                 missing.append(f"{name} {EMPTY_FORM}: they call tools or have images, or their turns do not alternate")
         write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
-    if recipe.dataset.thinking and not manifest.thinking and any(map(len, parts)):
+    if recipe.dataset.thinking and not manifest.dataset.thinking and any(map(len, parts)):
         missing.append(
             f'dataset.thinking = "{recipe.dataset.thinking}", {NO_THINKING}: set agents.generator.reasoning, and '
             "try the teacher with `stillhouse validate RECIPE --live`"
         )
-    if manifest.pairs and not manifest.pairs.total:
+    if manifest.dataset.pairs and not manifest.dataset.pairs.total:
         from flows.data.preference_pairs import explain_missing_pairs
 
-        missing.append(explain_missing_pairs(manifest.pairs, recipe.preference))
+        missing.append(explain_missing_pairs(manifest.dataset.pairs, recipe.preference))
     return missing
 
 
@@ -163,7 +163,7 @@ def _split_run_pairs(
     from flows.data.preference_pairs import find_preference_pairs, split_preference_pairs
 
     pairs = find_preference_pairs(read_finished_samples(run), find_recipe_family(recipe), recipe)
-    own, manifest.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
+    own, manifest.dataset.pairs = split_preference_pairs(pairs, set(parts.validation["id"]))
     write_parquet(run.pairs_file, drop_empty_turn_fields(pl.concat(own)))
     all_pairs = pl.concat([*released, *own])
     return [all_pairs.filter(pl.col("chosen_id").is_in(rows["id"].to_list())) for rows in parts]
@@ -216,7 +216,7 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     limits = plan.recipe.budget.model_copy(update={"minutes": None})  # these are of production
     task = StudentEvaluationTask(
         run.student, plan, run, config.requests, DEFAULT_GGUF_TYPE, panel=config.panel, pass_rates_only=True, cache=run.cache,
-        budget=limits, journal=run.evaluation_spend_file, elsewhere=manifest.spent, start_folder=run.path / "wip" / "start",
+        budget=limits, journal=run.evaluation_spend_file, elsewhere=manifest.costs.spent, start_folder=run.path / "wip" / "start",
     )  # fmt: skip
     evaluation = await evaluate_student(task, SESSION)
     record = build_evaluation_record(evaluation, digest, hash_file(run.student / name_student_file()))

@@ -100,7 +100,11 @@ class RunSummary(NamedTuple):
 
 def summarize_run(manifest: RunManifest, recipe: Recipe | None = None) -> RunSummary:
     student, panel = manifest.student, manifest.evaluation and manifest.evaluation.panel
-    model, pairs, names = manifest.generator, manifest.pairs, [form.name for form in manifest.formats]
+    model, pairs, names = (
+        manifest.agents.generator,
+        manifest.dataset.pairs,
+        [form.name for form in manifest.dataset.formats],
+    )
     kinds = [f"{format_one_line(kind, 40)} {count:,}" for kind, count in pairs.differences.items()] if pairs else []
     heads = [f"{format_count(pairs.total, 'pair')} of {format_count(pairs.prompts, 'prompt')}"] if pairs else []
     return RunSummary(
@@ -110,13 +114,16 @@ def summarize_run(manifest: RunManifest, recipe: Recipe | None = None) -> RunSum
         not_kept=_list_not_kept(manifest),
         reasons=group_drop_reasons(manifest.reasons),
         measured=_list_measured(manifest),
-        thinking=[*([manifest.thinking.summary] if manifest.thinking else []), *manifest.missing_thinking],
+        thinking=[
+            *([manifest.dataset.thinking.summary] if manifest.dataset.thinking else []),
+            *manifest.agents.missing_thinking,
+        ],
         usage=[*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))],
         paid=_list_paid(manifest),
-        estimated=[" ".join(row) for row in list_estimated(manifest.estimate)],
+        estimated=[" ".join(row) for row in list_estimated(manifest.costs.estimate)],
         bill=_list_bill_rows(manifest),
         promoted=[describe_generator(model)] if model and find_student_release(model) else [],
-        forms=[say("form", form) for form in manifest.formats] if names != ["messages"] else [],
+        forms=[say("form", form) for form in manifest.dataset.formats] if names != ["messages"] else [],
         pairs=[*heads, *kinds[:MOST_CARD_REASONS]],
         losses=f"held-out loss {student.loss_before:.2f} -> {student.loss_after:.2f}" if student else "",
         truncation=advise_on_truncation(student.truncation, "student.max_tokens") if student else None,
@@ -150,16 +157,16 @@ def group_drop_reasons(reasons: Mapping[str, int], most: int = 8) -> list[DropRe
 
 
 def _list_measured(manifest: RunManifest) -> list[tuple[str, str]]:
-    measured = [("judge", say("judge", judge)) for judge in manifest.judges]
-    measured += [("pass rate", say("pass_rates", manifest.difficulty))] if manifest.difficulty else []
+    measured = [("judge", say("judge", judge)) for judge in manifest.agents.judges]
+    measured += [("pass rate", say("pass_rates", manifest.agents.difficulty))] if manifest.agents.difficulty else []
     return measured + [row for hooks in load_hooks(manifest.plugins) for row in hooks.list_summary_lines(manifest)]
 
 
 def _list_paid(manifest: RunManifest) -> list[str]:
-    paid, usage = manifest.paid, manifest.usage
+    paid, usage = manifest.costs.paid, manifest.usage
     if not paid.cost and (paid.calls, paid.tokens) == (usage.calls, usage.prompt_tokens + usage.completion_tokens):
         return []
-    currency, limit = manifest.currency, "at most " if paid.uncounted else ""
+    currency, limit = manifest.costs.currency, "at most " if paid.uncounted else ""
     cost = [f"cost {limit}{format_money(paid.cost, currency)}"] if paid.cost else []
     saved = [f"{format_money(paid.saved, currency)} saved by prompt caches"] if paid.saved > 0 else []
     calls, *tokens = format_token_usage(paid)
@@ -168,7 +175,7 @@ def _list_paid(manifest: RunManifest) -> list[str]:
 
 
 def _list_bill_rows(manifest: RunManifest) -> list[BillRow]:
-    spent, estimated = manifest.spent, dict(list_estimated(manifest.estimate))
+    spent, estimated = manifest.costs.spent, dict(list_estimated(manifest.costs.estimate))
     limit = "at most " if spent.uncounted else ""
     took = {
         "calls": f"{spent.calls:,}",
@@ -176,21 +183,21 @@ def _list_bill_rows(manifest: RunManifest) -> list[BillRow]:
         "of them cached": f"{spent.cached_tokens:,}" if spent.cached_tokens else "",
         "tokens out": f"{limit}{spent.completion_tokens:,}",
         "of them thinking": f"{spent.reasoning_tokens:,}" if spent.reasoning_tokens else "",
-        "cost": limit + format_money(spent.cost, manifest.currency) if spent.cost else "",
+        "cost": limit + format_money(spent.cost, manifest.costs.currency) if spent.cost else "",
         "time": format_duration(spent.seconds),
-        "saved by prompt caches": format_money(spent.saved, manifest.currency) if spent.saved > 0 else "",
+        "saved by prompt caches": format_money(spent.saved, manifest.costs.currency) if spent.saved > 0 else "",
     }
     rows = [BillRow(label, estimated.get(label, ""), amount) for label, amount in took.items()]
-    return [row for row in rows if row.estimated or row.spent] if manifest.estimate else []
+    return [row for row in rows if row.estimated or row.spent] if manifest.costs.estimate else []
 
 
 def _list_active_teachers(manifest: RunManifest, recipe: Recipe) -> dict[str, list[str]]:
     agents = recipe.agents
     judged = agents.critic and agents.critic.type == "teacher" and recipe.topology.kind in CRITIC_TOPOLOGIES
     active: dict[str, AgentConfig | None] = {
-        "generator": agents.generator if manifest.generator != DRAWN_BY_SEED else None,
+        "generator": agents.generator if manifest.agents.generator != DRAWN_BY_SEED else None,
         "critic": agents.critic if judged else None,
-        "verifier": agents.verifier if any(check.asks for check in manifest.checks) else None,
+        "verifier": agents.verifier if any(check.asks for check in manifest.agents.checks) else None,
         "solver": recipe.difficulty.build_agent(agents.generator) if recipe.difficulty else None,
     }
     teachers: dict[str, list[str]] = {}

@@ -90,9 +90,9 @@ def suggest_next_command(
     else:
         runs_dir = runs_dir or RUNS_FOLDER
         place = find_runs_dir(run) if Path(named) == run.path else runs_dir
-    if manifest.state not in (RunState.done, RunState.running) and manifest.resumable and manifest.invocation:
+    if manifest.state not in (RunState.done, RunState.running) and manifest.remedy == "resume" and manifest.invocation:
         return f"next: {build_resume_command(manifest.invocation, place)}"
-    if manifest.checks_broke and manifest.invocation:
+    if manifest.remedy == "preview" and manifest.invocation:
         return format_next_line("preview", *build_invocation_arguments(manifest.invocation))
     if manifest.state is RunState.running:
         return format_next_line("report", named, *build_runs_dir_arguments(runs_dir))

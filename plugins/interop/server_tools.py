@@ -481,9 +481,9 @@ def _suggest_after(manifest: RunManifest) -> str:
             return "call show to read samples, then release"
         case RunState.done | RunState.partial:
             return "nothing is kept: call show to read why, change the recipe, and call preview"
-        case _ if manifest.checks_broke:
+        case _ if manifest.remedy == "preview":
             return "a check of the recipe raised: call preview to see its error"
-        case _ if manifest.resumable:
+        case _ if manifest.remedy == "resume":
             return "call run with the same recipe and settings, and resume = true; finished samples are not made again"
         case _:
             return "call show to read why samples failed, and change the recipe"

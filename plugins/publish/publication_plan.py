@@ -100,7 +100,7 @@ def plan_publication(
     """
     repo = parse_repo_name(to, "--to")
     run = release.manifest.run
-    if refusals := find_release_refusals(run.model_copy(update={"gated": run.gated or True})):
+    if refusals := find_release_refusals(run, run.gate.gated or True):
         raise GateNotMet("\n  ".join([f"{release.name} is not published:", *(refusal.reason for refusal in refusals)]))
     if CARD not in release.manifest.files:
         raise UsageError(
@@ -158,7 +158,7 @@ def check_contents(
         UsageError: if a package of the search is missing.
     """
     check_scan_requirements()
-    allowed = plan.release.manifest.run.publisher or ""
+    allowed = plan.release.manifest.run.dataset.publisher or ""
     scan = ContentScan([allowed, json.dumps(allowed)[1:-1]], stopped)
 
     def search_all() -> Iterator[FoundContent]:

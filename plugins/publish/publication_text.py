@@ -16,7 +16,9 @@ from plugins.publish.publication_plan import PlannedRepo, PublicationPlan, descr
 def format_plan(plan: PublicationPlan, allowed: Sequence[FoundContent]) -> str:
     """The output of `publish --dry-run`."""
     lines = [f"release {plan.release.name}  digest {plan.release.manifest.digest[:16]}  {plan.release.path}"]
-    lines += [f"  license   {plan.release.manifest.run.license or 'not stated: set dataset.license in the recipe'}"]
+    lines += [
+        f"  license   {plan.release.manifest.run.dataset.license or 'not stated: set dataset.license in the recipe'}"
+    ]
     for repo in plan.repos:
         visibility = "public" if plan.public else "private"
         lines.append(f"  {repo.kind:<9} {format_address(repo)}  {visibility}, {_describe_files(repo)}")
@@ -72,7 +74,7 @@ def build_publication_record(
     return {
         "release": plan.release.name,
         "digest": plan.release.manifest.digest,
-        "license": plan.release.manifest.run.license,
+        "license": plan.release.manifest.run.dataset.license,
         "endpoint": find_endpoint(),
         "dry_run": sent is None,
         "repos": repos,

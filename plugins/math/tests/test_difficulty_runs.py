@@ -50,7 +50,7 @@ def test_the_dataset_its_card_and_the_report_have_the_pass_rates(tmp_path: Path)
     assert len(dropped) >= 5, "the fake solver passes all attempts for a third"
 
     manifest = run.read_manifest()
-    record = manifest.difficulty
+    record = manifest.agents.difficulty
     assert record is not None
     counted = Counter(sum(sample.attempts) for sample in verified)
     assert record.samples == [counted[passed] for passed in range(6)]

@@ -54,7 +54,7 @@ def test_a_goal_that_people_undo_is_missing_until_a_resumed_run_reaches_it_again
     after = run.read_manifest()
     candidates = after.counts.candidates
     assert after.shortfalls == [f"0 of 6 samples are kept of {candidates} candidates; `run --resume` makes more"]
-    assert (after.state, after.resumable) == (RunState.partial, True)
+    assert (after.state, after.remedy) == (RunState.partial, "resume")
 
     again = make_run(runs, *settings, resume=True).read_manifest()
     assert (again.counts.kept, again.state, again.shortfalls) == (6, RunState.done, [])

@@ -155,10 +155,10 @@ def test_rows_that_a_form_cannot_hold_are_omitted_and_counted(tmp_path: Path) ->
     odd = turns_of(("user", "a"), ("user", "b"), ("assistant", "c"))
     samples = [sample(0, PLAIN), sample(1, CALLING), sample(2, mixed), sample(3, odd), sample(4, WITH_SYSTEM[:2])]
     made = Dataset(tmp_path, samples, ALL)
-    left_out = {form.name: form.left_out for form in made.manifest.formats}
+    left_out = {form.name: form.left_out for form in made.manifest.dataset.formats}
     assert left_out == {"messages": 0, "prompt_completion": 1, "alpaca": 4, "sharegpt": 1}
-    assert all(form.train + form.validation + form.left_out == 5 for form in made.manifest.formats)
-    for form in made.manifest.formats:
+    assert all(form.train + form.validation + form.left_out == 5 for form in made.manifest.dataset.formats)
+    for form in made.manifest.dataset.formats:
         assert len(made.rows(form.name)) == form.train + form.validation
     card = (made.run.dataset / "README.md").read_text()
     assert "| `alpaca` | 1 | 0 | 4 |" in card or "| `alpaca` | 0 | 1 | 4 |" in card

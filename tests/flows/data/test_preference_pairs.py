@@ -237,11 +237,11 @@ def test_a_run_of_pairs_from_seeds_to_files(tmp_path: Path) -> None:
     asyncio.run(produce_and_curate(run, plan, seeds, lambda: curate_run(run, plan.recipe, seeds)))
     manifest, parts = run.read_manifest(), split_rows(read_kept_rows(run), 0.25, 7, 4)
     assert stages.write_dataset(run, manifest, plan.recipe, parts) == []
-    assert manifest.pairs is not None
+    assert manifest.dataset.pairs is not None
     loaded = load_dataset(str(run.dataset), cache_dir=str(tmp_path / "hub"))
     conversations = load_dataset(str(run.dataset), "messages", cache_dir=str(tmp_path / "hub"))
     assert {side: len(rows) for side, rows in loaded.items()} == {
-        side: rows for side in ("train", "validation") if (rows := getattr(manifest.pairs, side))
+        side: rows for side in ("train", "validation") if (rows := getattr(manifest.dataset.pairs, side))
     }
     asked: dict[str, set[str]] = {"train": set(), "validation": set()}
     for side, rows in conversations.items():
@@ -254,7 +254,7 @@ def test_a_run_of_pairs_from_seeds_to_files(tmp_path: Path) -> None:
             assert pair["rejected"] != pair["chosen"]
     assert not asked["train"] & asked["validation"]
     card = (run.dataset / "README.md").read_text()
-    assert f"{manifest.pairs.total} pairs of {manifest.pairs.prompts} prompts" in card
+    assert f"{manifest.dataset.pairs.total} pairs of {manifest.dataset.pairs.prompts} prompts" in card
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def with_verdict(verdict: CollapseVerdict, key: str = "collapse") -> Callable[[R
 )  # fmt: skip
 def test_each_rule_has_its_reason(ready: RunDir, change: Callable[[RunManifest], None], reason: str | None) -> None:
     manifest = ready.read_manifest()
-    manifest.gated = False
+    manifest.gate.gated = False
     manifest.collapse, manifest.collapse_parent = collapse(CollapseVerdict.passed), None
     change(manifest)
     reasons = find_promotion_refusals(manifest, ready.read_recipe())
@@ -240,7 +240,7 @@ def add_release(runs: Path, gguf: Path, **records: Any) -> Release:
     own = make_run(runs, OFF, "lineage.promote=false", PROMOTE[1], f"seed={30 + len(lineage(runs).list_generations())}")
     add_student(own, gguf, **records)
     manifest = own.read_manifest()
-    manifest.generator = generator_of(prepared)
+    manifest.agents.generator = generator_of(prepared)
     whole = read_json(own.recipe_file)
     whole["recipe"]["lineage"]["promote"] = True
     write_json(own.recipe_file, whole)
@@ -433,13 +433,13 @@ def test_a_real_student_writes_the_samples_of_the_next_generation(
     assert out.startswith(f"generator: the promoted student of {release.name}\n")
     second = make_run(runs, *settings, "keep=1")
     before, after = first.read_manifest(), second.read_manifest()
-    assert (before.generator, after.generator) == ("fake/writer", f"local/student:{release.name}")
+    assert (before.agents.generator, after.agents.generator) == ("fake/writer", f"local/student:{release.name}")
     turns = {
         turn.teacher for sample in read_finished_samples(second) for turn in sample.turns if turn.agent == "generator"
     }
-    assert turns == {after.generator}
-    assert after.mix
-    assert after.mix.earlier == {release.name: before.counts.kept}
+    assert turns == {after.agents.generator}
+    assert after.dataset.mix
+    assert after.dataset.mix.earlier == {release.name: before.counts.kept}
     validation = pl.read_parquet(second.dataset / "validation.parquet")["id"].to_list()
     assert validation == pl.read_parquet(release.dataset / "validation.parquet")["id"].to_list()
     released = create_release(second).release

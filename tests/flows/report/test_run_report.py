@@ -12,6 +12,8 @@ from core.config.recipe import Recipe
 from core.runs.records import (
     CollapseRecord,
     ComparedSimilarities,
+    CostsRecord,
+    DatasetRecord,
     FormatRecord,
     MetricRecord,
     PairsRecord,
@@ -106,10 +108,12 @@ def manifest(**changes: object) -> RunManifest:
         },
         "usage": TokenUsage(calls=412, prompt_tokens=98_420, completion_tokens=16_105),
         "seconds": {"produce": 140.0, "curate": 3.0},
-        "checks": [{"type": "constraints", "about": "A program checks every constraint.", "asks": False}],
+        "agents": {"checks": [{"type": "constraints", "about": "A program checks every constraint.", "asks": False}]},
         "similarities": {"2 minhash": SIMILARITIES},
         "collapse": COLLAPSE,
-        "formats": [FormatRecord(name="messages", columns=["id", "messages"], train=52, validation=6)],
+        "dataset": DatasetRecord(
+            formats=[FormatRecord(name="messages", columns=["id", "messages"], train=52, validation=6)]
+        ),
         "student": STUDENT,
     }
     return RunManifest.model_validate({**whole, **changes})
@@ -209,7 +213,7 @@ def test_the_card_carries_the_manifests_numbers_within_100_columns(tmp_path: Pat
 
 def test_a_run_that_a_broken_check_ended_leads_to_a_preview(tmp_path: Path) -> None:
     called = RunInvocation(recipe="smoke", folder="/x", overrides=("samples=9",))
-    m = manifest(state=RunState.failed, invocation=called, resumable=False, checks_broke=True)
+    m = manifest(state=RunState.failed, invocation=called, remedy="preview")
     assert format_run_card(m, RunDir(tmp_path / m.run), m.run).endswith(
         "next: stillhouse preview smoke --set samples=9"
     )
@@ -247,19 +251,19 @@ def test_a_run_that_ended_short_says_what_is_missing_and_what_was_paid(tmp_path:
     short = "budget.cost = 2 is reached: 1.9900 spent; continue with --resume and a larger budget"
     called = RunInvocation(recipe="smoke", folder="/x")
     ended: dict[str, Any] = {"state": RunState.partial, "shortfalls": [short], "invocation": called}
-    m = manifest(**ended, spent=Spending(300, 40_000, 2_000, 1.99, 60.0))
+    m = manifest(**ended, costs=CostsRecord(spent=Spending(300, 40_000, 2_000, 1.99, 60.0)))
     card = format_run_card(m, RunDir(tmp_path / m.run), m.run)
     assert f"missing   {short}" in " ".join(card.split("\n")).replace("            ", " ")
     assert "paid      cost 1.99   300 calls   40,000 tokens in   2,000 out" in card
     assert card.endswith("next: stillhouse run smoke --resume")
-    unsure = m.model_copy(update={"spent": Spending(300, 40_000, 2_000, 1.99, 60.0, uncounted=4)})
+    unsure = m.model_copy(update={"costs": CostsRecord(spent=Spending(300, 40_000, 2_000, 1.99, 60.0, uncounted=4))})
     limits = "cost at most 1.99   300 calls   at most 40,000 tokens in   at most 2,000 out"
     lines = " ".join(format_run_card(unsure, RunDir(tmp_path / m.run), m.run).split("\n")).replace(
         "            ", "   "
     )
     assert limits in lines
     assert "4 calls without a token count" in lines
-    final = format_run_card(m.model_copy(update={"resumable": False}), RunDir(tmp_path / m.run), m.run)
+    final = format_run_card(m.model_copy(update={"remedy": None}), RunDir(tmp_path / m.run), m.run)
     assert final.endswith(f"next: stillhouse show {m.run}"), "--resume brings nothing more"
     written(tmp_path, m, [sample("s-000000")], [])
     page = (tmp_path / m.run / "report.html").read_text()
@@ -290,7 +294,7 @@ def test_a_sample_is_printed_in_the_order_it_happened() -> None:
 @pytest.mark.parametrize("bad", ["\x1b[2J", "\x07", "\x9b31m", "\u202e", "\x00"])
 def test_text_for_a_terminal_has_no_characters_a_terminal_obeys(bad: str) -> None:
     hostile = dropped("s1", f"before{bad}after\nnext line")
-    m = manifest(error=f"bad {bad} error", reasons={f"verifier:{bad}": 62}, gates=[f"hapax {bad}"])
+    m = manifest(error=f"bad {bad} error", reasons={f"verifier:{bad}": 62})
     assert bad[0] not in format_sample_history(hostile)
     assert bad[0] not in format_run_card(m, RunDir(Path("runs/x")))
     assert "| next line" in format_sample_history(hostile)
@@ -331,7 +335,6 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     bad = bad.model_copy(update={"candidate": candidate, "turns": [turn, *bad.turns[1:]]})
     m = manifest(
         error=HOSTILE,
-        gates=[HOSTILE],
         reasons={f"verifier:{HOSTILE}": 62},
         collapse=COLLAPSE.model_copy(update={"evidence": [HOSTILE], "findings": {HOSTILE: []}}),
     )
@@ -357,7 +360,7 @@ def test_only_the_pages_own_script_may_run_and_nothing_is_loaded(tmp_path: Path)
 
 
 @pytest.mark.parametrize("state", list(RunState))
-@pytest.mark.parametrize("changes", [{}, EMPTY, {"collapse": None}, {"student": None, "gates": ["distinct-2"]}])
+@pytest.mark.parametrize("changes", [{}, EMPTY, {"collapse": None}, {"student": None}])
 def test_every_state_renders(state: RunState, changes: dict[str, object], tmp_path: Path) -> None:
     m = manifest(state=state, **changes)
     page = written(tmp_path, m, [], [])
@@ -431,7 +434,7 @@ def test_each_form_of_a_dataset_is_a_config_of_its_card_and_pairs_are_counted() 
         FormatRecord(name="alpaca", columns=["id", "instruction"], train=40, validation=4, left_out=14),
     ]
     pairs = PairsRecord(train=20, validation=0, prompts=31, paired=20, differences={"verifier:max_words": 20})
-    m = manifest(formats=forms, pairs=pairs)
+    m = manifest(dataset=DatasetRecord(formats=forms, pairs=pairs))
     card = build_dataset_card(m, RECIPE, 52, 6)
     head = front_matter(card)
     assert head["configs"] == [

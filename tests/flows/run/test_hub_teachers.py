@@ -51,7 +51,7 @@ estimate = RunEstimate(**dict.fromkeys(amounts, amount), **rest)
 store_estimate(recipe_digest(plan.recipe, hash_recipe_sources(plan)), estimate)
 for changed in [], ["seed=8"]:
     with open_run_context(prepare_run("smoke", settings + changed, runs, resume=False, distill=False)) as context:
-        print(context.recipe.teachers["main"].model, context.manifest.estimate == estimate)
+        print(context.recipe.teachers["main"].model, context.manifest.costs.estimate == estimate)
 """
 
 

@@ -162,11 +162,11 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert "passed, of" not in run.report_file.read_text()
     assert "12 requests that no sample used" in run.report_file.read_text()
     assert "Estimated by a preview of 8 samples" in run.report_file.read_text()
-    spent, evaluated = manifest.spent, manifest.evaluation_spent
+    spent, evaluated = manifest.costs.spent, manifest.costs.evaluation_spent
     assert evaluated.calls == ASKED, "the teacher is paid, student and start are not"
-    assert manifest.paid.calls == spent.calls + ASKED
+    assert manifest.costs.paid.calls == spent.calls + ASKED
     assert spent.cost == pytest.approx((spent.prompt_tokens + 5 * spent.completion_tokens) / 1e6)
-    assert manifest.prices["main"].source == "the recipe"
+    assert manifest.costs.prices["main"].source == "the recipe"
     assert not (run.path / "wip" / "start").exists()
 
     again = started.run("--resume")
@@ -194,8 +194,8 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
         poor = started.run("--resume", *limits)
         assert poor.returncode == 1, poor.stderr
         short = started.manifest
-        assert (short.state, short.resumable, short.evaluation) == (RunState.partial, True, None)
-        assert short.paid.calls == most, "a resumed evaluation does not spend the rest of the budget again"
+        assert (short.state, short.remedy, short.evaluation) == (RunState.partial, "resume", None)
+        assert short.costs.paid.calls == most, "a resumed evaluation does not spend the rest of the budget again"
         assert f"{most} calls" in " ".join(summarize_run(short).paid)
         said = " ".join(poor.stdout.split())
         assert (

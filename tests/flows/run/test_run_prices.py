@@ -54,7 +54,7 @@ def read_price(prepared: PreparedRun) -> tuple[float, float]:
     with open_run_context(prepared) as context:
         charged = context.plan.recipe.teachers["main"].prices()
         assert charged
-        return charged.input, RunDir(context.run.path).read_manifest().prices["main"].input_price
+        return charged.input, RunDir(context.run.path).read_manifest().costs.prices["main"].input_price
 
 
 def test_an_edited_table_does_not_change_a_started_run_but_an_edited_recipe_does(tmp_path: Path) -> None:
@@ -86,16 +86,16 @@ def test_a_run_copies_the_estimate_of_its_recipe_before_it_spends(
     preview(1)
     preview(2)
     with open_run_context(prepared) as context:
-        estimate = context.manifest.estimate
+        estimate = context.manifest.costs.estimate
         assert estimate
         assert estimate.calls.value == 2 * context.recipe.keep, "of the last preview"
-        context.manifest.spent = Spending(calls=3)
+        context.manifest.costs.spent = Spending(calls=3)
         context.run.write_manifest(context.manifest)
     preview(3)
     with open_run_context(prepare(tmp_path, 1)) as context:
-        assert context.manifest.estimate == estimate, "a later preview does not change it"
+        assert context.manifest.costs.estimate == estimate, "a later preview does not change it"
     with open_run_context(prepare(tmp_path, 1, "seed=8", resume=False)) as context:
-        assert context.manifest.estimate is None, "another recipe"
+        assert context.manifest.costs.estimate is None, "another recipe"
 
 
 def test_a_student_that_cannot_be_trained_here_is_refused_before_anything_is_made(
@@ -154,7 +154,7 @@ def silence(sample: RecordedSample) -> RecordedSample:
 
 def test_a_critic_that_never_finds_a_fault_is_reported(tmp_path: Path) -> None:
     run, _ = produce_run(str(tmp_path / "a"), "smoke", SETTINGS)
-    critic = package(run).critic
+    critic = package(run).agents.critic
     assert critic is not None
     assert 0 < critic.faulted < critic.reviews, "the control: this critic finds faults"
 

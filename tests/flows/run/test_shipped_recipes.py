@@ -80,10 +80,10 @@ def test_a_recipe_runs_whole_with_its_scripted_teacher(recipe: str, tmp_path: Pa
 def package(run: RunDir) -> None:
     """Write the dataset and the report, as the end of a run does."""
     manifest, recipe = run.read_manifest(), run.read_recipe()
-    manifest.generator = DRAWN_BY_SEED
+    manifest.agents.generator = DRAWN_BY_SEED
     sources = read_mixture_sources(run, recipe, Path())
     own = split_own_rows(read_kept_rows(run), sources, 0.3, recipe)
-    parts, manifest.mix = mix_dataset(own, sources, recipe.lineage, recipe.seed, promoted=False)
+    parts, manifest.dataset.mix = mix_dataset(own, sources, recipe.lineage, recipe.seed, promoted=False)
     assert stages.write_dataset(run, manifest, recipe, parts, sources.pairs) == []
     samples = list(read_finished_samples(run))
     kept = [sample for sample in samples if sample.state == SampleStatus.kept]

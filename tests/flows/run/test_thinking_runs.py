@@ -60,7 +60,7 @@ def test_each_row_has_the_thinking_of_the_reply_that_became_its_answer(thinking_
         writer = [turn for turn in sample.turns if turn.agent == "generator"][-1]
         assert sample.candidate.thinking == writer.reasoning != ""
         assert find_thinking_tag(sample.answer) is None
-    record = manifest.thinking
+    record = manifest.dataset.thinking
     assert record is not None
     assert (record.rows, record.thought, record.form) == (len(kept), len(kept), "tags")
     mean = sum(len(sample.candidate.thinking.split()) for sample in kept.values()) / len(kept)
@@ -95,7 +95,7 @@ def test_each_row_has_the_thinking_of_the_reply_that_became_its_answer(thinking_
 def test_thinking_changes_nothing_else_and_is_nowhere_without_it(thinking_run: RunDir, tmp_path: Path) -> None:
     plain = make_run(tmp_path)
     manifest = write_dataset(plain)
-    assert manifest.thinking is None
+    assert manifest.dataset.thinking is None
     for file in [*plain.path.rglob("*.parquet")]:
         schema = pl.read_parquet_schema(file)
         assert "reasoning" not in str(schema.get("messages")), file
@@ -112,8 +112,8 @@ def test_by_default_thinking_is_in_the_samples_and_not_in_the_dataset(tmp_path: 
     run = make_run(tmp_path, thinking=0.5)
     manifest = write_dataset(run)
     with_thinking = [sample for sample in read_kept_samples(run) if sample.candidate.thinking]
-    assert manifest.thinking is not None
-    assert 0 < manifest.thinking.thought == len(with_thinking) < manifest.thinking.rows
+    assert manifest.dataset.thinking is not None
+    assert 0 < manifest.dataset.thinking.thought == len(with_thinking) < manifest.dataset.thinking.rows
     for file in (f for f in run.dataset.rglob("*") if f.is_file() and f.name != "README.md"):
         assert not any(sample.candidate.thinking.encode() in file.read_bytes() for sample in with_thinking)
     for row in read_rows(run, "messages"):

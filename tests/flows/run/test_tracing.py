@@ -94,7 +94,7 @@ def test_a_run_is_one_tree_of_spans_without_text(
         sample.id: sample.state for sample in samples
     }
     calls = collector.select("chat")
-    assert len(calls) == RunDir(tmp_path / run).read_manifest().spent.calls > 5
+    assert len(calls) == RunDir(tmp_path / run).read_manifest().costs.spent.calls > 5
     for call in calls:
         inside = spans[call.attributes["stillhouse.sample.id"]]
         assert call.parent == inside.id

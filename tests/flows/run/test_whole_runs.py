@@ -205,7 +205,7 @@ def test_a_report_shows_the_state_of_a_run_that_was_stopped_resumed_and_killed(s
         card = ended(start("report", run.name))[0].splitlines()
         assert card[0].startswith(f"run {run.name}  interrupted  ")
         assert "no process works on it" in card[1]
-        spent = place.read_manifest(run).spent
+        spent = place.read_manifest(run).costs.spent
         assert spent.calls > spent.uncounted > 0, "of the calls in flight only their maximum is known"
         assert re.search(
             r"  paid +\d+ calls   at most [\d,]+ tokens in   at most [\d,]+ out   \d+ calls? without", "\n".join(card)
@@ -286,10 +286,10 @@ def test_two_generations_and_a_student_that_learns_from_both(start: Any, tmp_pat
         out, _ = ended(start("release", str(run.path)))
         assert out.startswith(f"release smoke/{generation}")
     manifest = run.read_manifest()
-    assert manifest.mix is not None
+    assert manifest.dataset.mix is not None
     assert manifest.student is not None
-    assert manifest.mix.earlier["smoke/0"] > 0
-    assert manifest.student.train_samples + manifest.student.held_out_samples == manifest.mix.rows
+    assert manifest.dataset.mix.earlier["smoke/0"] > 0
+    assert manifest.student.train_samples + manifest.student.held_out_samples == manifest.dataset.mix.rows
     assert len([*read_kept_samples(run), *read_dropped_samples(run)]) == 24
     assert "└─▶ 1" in ended(start("lineage", "smoke"))[0]
 

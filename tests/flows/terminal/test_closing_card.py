@@ -135,7 +135,7 @@ def test_a_student_that_is_its_start_is_called_no_better(tmp_path: Path) -> None
 
 def test_a_run_with_less_than_was_asked_for_says_so_and_how_to_go_on(tmp_path: Path) -> None:
     short = manifest(
-        state=RunState.partial, shortfalls=["only 12 of 30 samples were kept"], resumable=True,
+        state=RunState.partial, shortfalls=["only 12 of 30 samples were kept"], remedy="resume",
         invocation=RunInvocation(recipe="smoke", folder="/x"),
     )  # fmt: skip
     lines = card_of(tmp_path, short)
