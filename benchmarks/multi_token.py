@@ -31,9 +31,9 @@ from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
+from plugins.forms.mtp import load_mtp_block
 from students.chat_encoding import Conversation
 from students.comparison.text_losses import measure_text_loss
-from students.mtp_block import load_mtp_block
 from students.output.gguf_export import export_gguf, read_student
 from students.training.student_training import train_student
 
@@ -67,7 +67,7 @@ class Outcome(NamedTuple):
 def measure_seed(seed: int, epochs: int, requests: int, folder: Path) -> Outcome:
     learned, held_out = read_conversations(requests)
     losses = {}
-    for name, changes in (("plain", {}), ("mtp", {"mtp": {"depth": 1}})):
+    for name, changes in (("plain", {}), ("mtp", {"steps": [{"type": "mtp"}]})):
         config = StudentConfig.model_validate({**STUDENT, **changes, "epochs": epochs})
         train_student(
             learned, config, folder / name, seed=seed, progress=SESSION.print_unless_stopped, held_out=held_out

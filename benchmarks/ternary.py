@@ -23,18 +23,17 @@ from transformers import PreTrainedModel
 
 from benchmarks.decoding_speed import measure_decoding_speed
 from benchmarks.machine import describe_measurement
-from core.config.student_architectures import TERNARY_BLOCK
+from core.config.student_architectures import ROW_MULTIPLE, TERNARY_BLOCK
 from core.config.students import StudentConfig
 from core.project_files import PROJECT
 from core.runs.student_records import StudentRecord
 from core.sample import Message
 from flows.terminal.console import SESSION
+from plugins.forms.ternary import build_bitnet, round_to_ternary
 from students.chat_encoding import Conversation
 from students.comparison.text_losses import measure_text_loss
 from students.init.start_model import start_from_random
-from students.init.ternary import build_bitnet, round_to_ternary
 from students.init.vocabulary_trimming import choose_tokens, keep_tokens
-from students.init.width_pruning import WIDTH_MULTIPLE
 from students.output.gguf_export import GGUF_FORMS, GgufForm, export_gguf, read_student
 from students.training.student_training import train_student
 
@@ -106,13 +105,13 @@ def measure_arms(setting: Setting, folder: Path) -> dict[str, Outcome]:
     widths = {FULL: setting.width, TERNARY: setting.width, WIDE: 2 * setting.width, SMALL: narrow}
     found: dict[str, list[Outcome]] = {}
     for arm, width in widths.items():
-        weights = "ternary" if arm in (TERNARY, WIDE) else "full"
+        steps = [{"type": "ternary"}] if arm in (TERNARY, WIDE) else []
         for rate in RATES:
             students = []
             for seed in range(setting.seeds):
-                start = write_start(setting, width, WIDTH_MULTIPLE if arm == SMALL else TERNARY_BLOCK, seed, folder)
+                start = write_start(setting, width, ROW_MULTIPLE if arm == SMALL else TERNARY_BLOCK, seed, folder)
                 config = StudentConfig.model_validate({
-                    "start": str(start), "weights": weights, "vocabulary": setting.vocabulary, "epochs": setting.epochs,
+                    "start": str(start), "steps": steps, "vocabulary": setting.vocabulary, "epochs": setting.epochs,
                     "learning_rate": rate, "max_tokens": MAX_TOKENS, "batch_size": 16,
                 })  # fmt: skip
                 out = folder / f"{arm} {rate} {seed}"
@@ -187,8 +186,8 @@ def _bytes_per_weight(kind: gguf.GGMLQuantizationType) -> float:
 def choose_equal_width(setting: Setting) -> int:
     """The width of a full student whose Q4_0 file has about the bytes of the ternary one's TQ2_0 file."""
     goal = count_bytes(setting, setting.width, TERNARY_BLOCK, GGUF_FORMS["tq2_0"])
-    widths = range(WIDTH_MULTIPLE, setting.width + 1, WIDTH_MULTIPLE)
-    return min(widths, key=lambda width: abs(count_bytes(setting, width, WIDTH_MULTIPLE, GGUF_FORMS["q4_0"]) - goal))
+    widths = range(ROW_MULTIPLE, setting.width + 1, ROW_MULTIPLE)
+    return min(widths, key=lambda width: abs(count_bytes(setting, width, ROW_MULTIPLE, GGUF_FORMS["q4_0"]) - goal))
 
 
 def measure_stored_loss(student: Path, form: str, held_out: Sequence[Conversation]) -> float:

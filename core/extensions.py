@@ -1,5 +1,5 @@
-"""Extension points: the typed view of six kinds of parts, which plugins or this program add to the checks, filters, sources of
-seeds, families, losses and teacher protocols.
+"""Extension points: the typed view of seven kinds of parts, which plugins or this program add to the checks, filters, sources of
+seeds, families, losses, teacher protocols and steps of students.
 
 A recipe names an extension, and only the part of that name is imported; no file decides what else is. Knows nothing of what an
 extension does.
@@ -21,7 +21,7 @@ from core.plugins import Part, Plugin, UnusablePlugin, describe_faults, find_par
 
 T = TypeVar("T")
 
-ExtensionKind = Literal["check", "filter", "source", "family", "loss", "protocol"]
+ExtensionKind = Literal["check", "filter", "source", "family", "loss", "protocol", "step"]
 BASES: dict[ExtensionKind, str] = {
     "check": "stillhouse.Check",
     "filter": "stillhouse.Filter",
@@ -29,6 +29,7 @@ BASES: dict[ExtensionKind, str] = {
     "family": "stillhouse.RecipeFamily",
     "loss": "stillhouse.Loss",
     "protocol": "stillhouse.TeacherProtocol",
+    "step": "stillhouse.StudentStep",
 }
 """The public name of the type of each kind, for messages."""
 EXTENSION_ERROR = "extension"
@@ -77,7 +78,7 @@ class ExtensionPoint(Generic[T]):
         """
         self.kind, self._expected, self._built_in, self._read_name = kind, expected, built_in, read_name
         self._reserved = reserved
-        self._is_class = kind in ("filter", "source", "family")
+        self._is_class = kind in ("filter", "source", "family", "step")
 
     def find(self, name: str, taken: Collection[str] = ()) -> Extension[T] | None:
         """The extension of this name; None if the name is built-in or `taken`, or unknown.

@@ -17,8 +17,8 @@ from core.errors import UsageError, suggest_name
 from core.project_files import PROJECT
 
 PartKind = Literal[
-    "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "filter_workers",
-    "depot", "evaluation", "function", "hooks",
+    "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "step",
+    "filter_workers", "depot", "evaluation", "function", "hooks",
 ]  # fmt: skip
 GROUP = "stillhouse.plugins"
 FOLDER = PROJECT / "plugins"

@@ -11,6 +11,7 @@ from agents.sources.seed_source import SOURCE_EXTENSIONS, SeedSource
 from core.config.base import RecipeTable
 from core.config.filters import FILTER_EXTENSIONS
 from core.config.losses import LOSS_EXTENSIONS, Loss, LossOptions, loss
+from core.config.student_steps import STEP_EXTENSIONS, StudentStep
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.extensions import ExtensionPoint
@@ -50,6 +51,7 @@ __all__ = [
     "RunHooks",
     "Seed",
     "SeedSource",
+    "StudentStep",
     "Subject",
     "Teacher",
     "TeacherConfig",
@@ -70,7 +72,7 @@ T = TypeVar("T")
 
 
 def register(extension: T) -> T:
-    """Make a check, filter, source of seeds, family, loss or teacher protocol known to the calls of this process, under its name.
+    """Make a check, filter, source of seeds, family, loss, step or teacher protocol known to this process, under its name.
 
     Other processes do not know it: work on a cluster or in several processes needs an installed package. Also a decorator.
 
@@ -87,10 +89,12 @@ def register(extension: T) -> T:
         (PairFilter, FILTER_EXTENSIONS),
         (RecipeFamily, FAMILY_EXTENSIONS),
         (SeedSource, SOURCE_EXTENSIONS),
+        (StudentStep, STEP_EXTENSIONS),
     ]
     for base, point in classes if isinstance(extension, type) else points:
         if issubclass(extension, base) if isinstance(extension, type) else isinstance(extension, base):
             point.register(extension)
             return extension
-    kinds = "a Check, a Loss, a TeacherProtocol, or a class derived from Filter, PairFilter, SeedSource or RecipeFamily"
+    derived = "Filter, PairFilter, SeedSource, RecipeFamily or StudentStep"
+    kinds = f"a Check, a Loss, a TeacherProtocol, or a class derived from {derived}"
     raise UsageError(f"register: {extension!r} is no extension; it must be {kinds}")

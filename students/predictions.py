@@ -4,7 +4,7 @@ Knows models and batches; knows nothing of training or of the conversations' ori
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -40,8 +40,8 @@ class TokenPredictions(NamedTuple):
     """The index of each token's conversation in the batch, of shape (tokens,)."""
     hidden: tuple[torch.Tensor, ...] = ()
     """The output of each layer, of shape (tokens, width); empty unless requested."""
-    ahead: "TokenPredictions | None" = None
-    """The predictions one token earlier, by the model's block for multi-token prediction; None unless requested."""
+    last: torch.Tensor | None = None
+    """The last hidden states of the batch, of shape (conversations, longest, width); None unless requested."""
 
     def select_first(self, conversations: int) -> "TokenPredictions":
         """Those of the batch's first conversations."""
@@ -51,12 +51,12 @@ class TokenPredictions(NamedTuple):
             self.targets[first],
             self.rows[first],
             tuple(layer[first] for layer in self.hidden),
-            self.ahead and self.ahead.select_first(conversations),
+            self.last if self.last is None else self.last[:conversations],
         )
 
 
 def predict_tokens(
-    model: PreTrainedModel, batch: TokenBatch, *, hidden: bool = False, ahead: bool = False
+    model: PreTrainedModel, batch: TokenBatch, *, hidden: bool = False, last: bool = False
 ) -> TokenPredictions:
     """The model's prediction of each learned token given all tokens before it.
 
@@ -77,7 +77,7 @@ def predict_tokens(
         **batch.layout,
         logits_to_keep=positions,
         use_cache=False,
-        output_hidden_states=hidden or ahead,
+        output_hidden_states=hidden or last,
     )
     layers = output.hidden_states[1:] if hidden else ()
     return TokenPredictions(
@@ -85,20 +85,8 @@ def predict_tokens(
         targets[learned],
         owner[learned],
         tuple(layer[:, positions][learned].float() for layer in layers),
-        _predict_ahead(model, batch, output.hidden_states[-1]) if ahead else None,
+        output.hidden_states[-1] if last else None,
     )
-
-
-def _predict_ahead(model: Any, batch: TokenBatch, last: torch.Tensor) -> TokenPredictions:
-    """Each learned token, given all tokens but the one before it. A row is one conversation.
-
-    `last` are the model's last hidden states, of shape (rows, tokens, width).
-    """
-    states = model.mtp(last[:, :-2], batch.ids[:, 1:-1])
-    targets = batch.labels[:, 2:]
-    learned = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
-    logits = model.get_output_embeddings()(states[learned]).float()
-    return TokenPredictions(logits, targets[learned], batch.owner[:, 2:][learned])
 
 
 def compute_token_loss(model: PreTrainedModel, batch: TokenBatch) -> SummedLoss:

@@ -142,6 +142,7 @@ class RunPlan:
             find_source_extension(recipe),
             *list_protocol_extensions(recipe),
             *(recipe.student.loss_extensions if recipe.student else ()),
+            *(recipe.student.step_extensions if recipe.student else ()),
         ]
         return [extension for extension in found if extension]
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Mark = Literal["endpoint", "file", "folder", "program", "command", "variable"]
 
@@ -97,3 +98,22 @@ def list_marked_keys(annotation: Any, *marks: Mark, where: str = "") -> Iterator
                 yield f"{where}{name}"
             else:
                 yield from list_marked_keys(field.annotation, *marks, where=f"{where}{name}.")
+
+
+def read_table_type(table: type[BaseModel]) -> str:
+    """The only value of the table's key `type`; "" if its type is no `Literal` of one value."""
+    values = get_args(table.model_fields["type"].annotation)
+    return str(values[0]) if len(values) == 1 else ""
+
+
+def put_below(error: ValidationError, name: str) -> ValidationError:
+    """`error` with `name` before each of its keys, as pydantic names the member of a union."""
+    lines = [
+        InitErrorDetails(
+            type=PydanticCustomError(detail["type"], "{sentence}", {"sentence": detail["msg"]}),
+            loc=(name, *detail["loc"]),
+            input=detail["input"],
+        )
+        for detail in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(error.title, lines)

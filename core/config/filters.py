@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, PlainValidator, SerializeAsAny, TypeAdapter, ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from core.config.base import RecipeTable
+from core.config.base import RecipeTable, put_below, read_table_type
 from core.extensions import EXTENSION_ERROR, Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
 
@@ -189,14 +189,8 @@ FILTER_TABLES: dict[str, type[FilterTable]] = {
 _BUILT_IN: TypeAdapter[FilterTable] = TypeAdapter(BuiltInFilter)
 
 
-def read_filter_type(table: type[FilterTable]) -> str:
-    """The only value of the table's key `type`; "" if its type is no `Literal` of one value."""
-    values = get_args(table.model_fields["type"].annotation)
-    return str(values[0]) if len(values) == 1 else ""
-
-
 FILTER_EXTENSIONS: ExtensionPoint[type[FilterTable]] = ExtensionPoint(
-    "filter", FilterTable, lambda: FILTER_TABLES, read_filter_type
+    "filter", FilterTable, lambda: FILTER_TABLES, read_table_type
 )
 
 
@@ -219,7 +213,7 @@ def parse_filter_table(values: Any) -> FilterTable:
     try:
         return table.model_validate(values)
     except ValidationError as error:
-        raise _put_below(error, name) from None
+        raise put_below(error, name) from None
 
 
 def find_filter_table(name: str) -> type[FilterTable]:
@@ -244,19 +238,6 @@ def list_filter_extensions(filters: Sequence[FilterTable]) -> list[Extension[typ
         for name in dict.fromkeys(config.type for config in filters)
         if name not in FILTER_TABLES
     ]
-
-
-def _put_below(error: ValidationError, name: str) -> ValidationError:
-    """`error` with `name` before each of its keys, as pydantic names the member of a union."""
-    lines = [
-        InitErrorDetails(
-            type=PydanticCustomError(detail["type"], "{sentence}", {"sentence": detail["msg"]}),
-            loc=(name, *detail["loc"]),
-            input=detail["input"],
-        )
-        for detail in error.errors(include_url=False)
-    ]
-    return ValidationError.from_exception_data(error.title, lines)
 
 
 FilterConfig = Annotated[SerializeAsAny[FilterTable], PlainValidator(parse_filter_table)]

@@ -20,6 +20,7 @@ from core.config.difficulty import find_band, parse_bands
 from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe, find_recipe_type
+from core.config.student_steps import StudentStep, find_step_table
 from core.config.teachers import URL_OF_PROVIDER
 from core.config.toml_text import MAX_DEPTH, parse_toml
 from core.errors import RecipeError, RecipeProblem
@@ -33,6 +34,13 @@ RecipeCheck = Callable[[Recipe, Path], Iterable[RecipeProblem]]
 """Problems of a recipe, given the base folder of its relative paths."""
 FamilyDefaults = Callable[[str], Mapping[str, Any]]
 """The default tables of a family, by its name."""
+
+
+TAGGED: dict[type[BaseModel], Callable[[str], type[BaseModel]]] = {
+    FilterTable: find_filter_table,
+    StudentStep: find_step_table,
+}
+"""The base classes of tables whose key `type` names their own class, each with what finds it."""
 
 
 class LoadedRecipe(NamedTuple):
@@ -193,7 +201,7 @@ def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[Reci
         elif detail["type"] == "missing":
             what = "is missing"
         elif detail["type"] == EXTENSION_ERROR:
-            where += ".type" if where.startswith("filters.") else ""
+            where += ".type" if where.startswith(("filters.", "student.steps.")) else ""
             what = detail["msg"]
         else:
             text = detail["msg"].removeprefix("Value error, ")
@@ -212,7 +220,9 @@ def _locate_key(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list
     current: Any = root
     for i, part in enumerate(loc):
         options = list_inner_types(current)
-        tagged = find_filter_table(part) if FilterTable in options and isinstance(part, str) else None
+        tagged = next(
+            (find(part) for table, find in TAGGED.items() if table in options and isinstance(part, str)), None
+        )
         if tagged is not None and i < len(loc) - 1:
             model = current = tagged
             continue

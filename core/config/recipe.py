@@ -351,6 +351,7 @@ def list_recipe_plugins(recipe: Recipe) -> list[str]:
     named: list[tuple[PartKind, str]] = [("section", name) for name in sorted(sections)]
     named += [("family", recipe.family), *(("check", one.type) for one in recipe.verifiers)]
     named += [("filter", one.type) for one in recipe.filters]
+    named += [("step", one.type) for one in (recipe.student.steps if recipe.student else ())]
     named += [("source", recipe.seeds.source)] if recipe.seeds.source else []
     return list(dict.fromkeys(found[0].name for kind, name in named if (found := find_part(kind, name))))
 

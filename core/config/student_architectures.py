@@ -18,19 +18,13 @@ SEEING_START = "llama"
 MEMORY_START, MEMORY_LAYER = "qwen3_5_text", "linear_attention"
 """The architecture of a hybrid, and transformers' name of its layers that have a memory instead of attention."""
 
+ROW_MULTIPLE = 32
+"""Of the feed-forward width: rows of other lengths cannot be stored in 8 or 4 bits (GGUF)."""
 TERNARY_BLOCK = 256
 """Weights of a row that share a scale in llama.cpp's `TQ2_0`."""
-TERNARY_STARTS = ("bitnet", "llama")
-"""The `model_type` of starts that can become ternary: a BitNet has no tensors for what the others have besides a Llama's."""
 
 
 def describe_unknown_architecture(model_type: str | None) -> str:
     """Why a model of another architecture can be no student, in words."""
     *first, last = STUDENT_ARCHITECTURES
     return f"is a {model_type!r}; a student is a {', '.join(first)} or {last}"
-
-
-def find_nearest_multiples(size: int) -> list[int]:
-    """The multiples of TERNARY_BLOCK next to `size`, at least one block."""
-    below = size // TERNARY_BLOCK * TERNARY_BLOCK
-    return [multiple for multiple in (below, below + TERNARY_BLOCK) if multiple]

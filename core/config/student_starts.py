@@ -15,11 +15,8 @@ from core.config.student_architectures import (
     MEMORY_START,
     SEEING_START,
     STUDENT_ARCHITECTURES,
-    TERNARY_BLOCK,
-    TERNARY_STARTS,
     WINDOWED_START,
     describe_unknown_architecture,
-    find_nearest_multiples,
 )
 from core.config.students import StudentConfig
 
@@ -48,7 +45,7 @@ def find_start_settings_fault(settings: Mapping[str, Any], config: StudentConfig
         return fault
     if config.images and (kind := settings.get("model_type")) != SEEING_START:
         return f"is a {kind!r}; images need a {SEEING_START} as start, such as layers, or leave them out"
-    return find_ternary_fault(settings) if config.weights == "ternary" else None
+    return next((fault for step in config.steps if (fault := step.find_start_fault(settings))), None)
 
 
 def has_memories(settings: Mapping[str, Any]) -> bool:
@@ -64,20 +61,6 @@ def find_windows_fault(settings: Mapping[str, Any]) -> str | None:
         return f"is a {kind!r}; attention needs a {WINDOWED_START} as start, such as layers, or leave it out"
     if fault := find_shared_settings_fault(settings):
         return f"has {fault}, which cannot be exported with windows; leave attention out"
-    return None
-
-
-def find_ternary_fault(settings: Mapping[str, Any]) -> str | None:
-    """Why a model cannot become ternary, in words; None if it can."""
-    if (kind := settings.get("model_type")) not in TERNARY_STARTS:
-        return f"is a {kind!r}; a ternary student is a {' or '.join(TERNARY_STARTS)}"
-    for name in ("hidden_size", "intermediate_size"):
-        size = settings.get(name)
-        if isinstance(size, int) and size % TERNARY_BLOCK:
-            near = " or ".join(map(str, find_nearest_multiples(size)))
-            return f"has {name} = {size}; ternary rows are stored in blocks of {TERNARY_BLOCK}, so it would have to be {near}"
-    if fault := find_bitnet_fault(settings):
-        return f'has {fault}, which llama.cpp\'s bitnet does not compute; leave weights = "ternary" out'
     return None
 
 

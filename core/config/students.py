@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from core.addresses import normalize_base_url
 from core.config.base import RecipeTable
 from core.config.losses import BUILT_IN_LOSSES, LOSS_EXTENSIONS, Loss
-from core.config.student_architectures import TERNARY_BLOCK, find_nearest_multiples
+from core.config.student_steps import StepConfig, StudentStep, list_step_extensions
 from core.extensions import EXTENSION_ERROR, Extension
 from core.plugins import UnusablePlugin
 from core.secrets import validate_variable_name
@@ -19,26 +19,17 @@ from core.shared_options import DEFAULT_PANEL, MAX_PATCH, MAX_PATCHES_A_SIDE, MI
 ObjectiveName = Literal[
     "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
 ]  # fmt: skip
+Step = TypeVar("Step", bound=StudentStep)
 HYBRID_PERIOD = 4
 """Every layer of a hybrid whose number, counted from 1, is a multiple of this has attention, as in Qwen3.5."""
 DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
 """The objectives that compare the student's next-token probabilities with its teacher's."""
 
 
-TERNARY_EXCLUDES = {
-    "lora": "merged low-rank updates are not ternary",
-    "sparsity": "ternary weights choose their own zeros in training",
-    "average": "the average of ternary weights and their start is not ternary",
-    "attention": "a BitNet has no sliding windows",
-}
-"""Keys of `[student]` that `weights = "ternary"` rules out, and why."""
-
-
 IMAGES_EXCLUDE = {
     "replay": "its start sees nothing, and writes no images",
     "start_kl": "its start sees nothing",
     "average": "the embedder of images has no start to average with",
-    "mtp": "a hybrid has no embedder of images",
     "lora": "low-rank adapters would not train the embedder of images",
     "sparsity": "weights are chosen by text alone",
     "attention": "a window would cut images off",
@@ -234,24 +225,6 @@ class ReplayConfig(RecipeTable):
     Default: `NAME.replay.jsonl` next to the student's folder."""
 
 
-class MtpConfig(RecipeTable):
-    """Train one more layer, which predicts the token after the next one from the student's last hidden state (multi-token
-    prediction). llama.cpp drafts tokens with it, which the student then verifies: answers do not change, and may come faster.
-    """
-
-    depth: int = Field(1, ge=1)
-    """Tokens that are predicted beyond the next one. llama.cpp and the training know 1 only."""
-    weight: float = Field(0.3, gt=0, lt=math.inf)
-    """Of the layer's cross-entropy in the loss: DeepSeek-V3's (arXiv 2412.19437, section 4.2)."""
-
-    @field_validator("depth")
-    @classmethod
-    def _check_depth(cls, depth: int) -> int:
-        if depth > 1:
-            raise ValueError(f"depth = {depth}: llama.cpp drafts with one layer; use depth = 1")
-        return depth
-
-
 class StudentEvaluationConfig(RecipeTable):
     """Ask teacher, start and student the same held-out requests after the training, and compare how many answers pass the
     recipe's checks. For families whose seeds alone determine the request.
@@ -286,10 +259,6 @@ class StudentConfig(RecipeTable):
     """Layers of the student; with `start = "layers"` or `"width"`, those of the teacher's 30 that perform best on their own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
     """For `start = "random"` and `"width"`."""
-    weights: Literal["full", "ternary"] = "full"
-    """The values of the layers' matrices. `ternary`: only -s, 0 and s with one s per matrix, learned by quantization-aware
-    training (BitNet b1.58, arXiv 2402.17764), for `export --type tq2_0`, 2 bits each. For `start = "random"` and Llamas whose
-    sizes are multiples of 256; the student is a BitNet. Embeddings and norms stay full."""
     vocabulary: int | None = Field(None, ge=1)
     """Tokens of the start's vocabulary to keep: single bytes, special tokens, then the most frequent ones in the training
     conversations. Default: all. A small student is mostly vocabulary: with 8192 of 49,152 tokens it has 6.8M parameters
@@ -330,8 +299,8 @@ class StudentConfig(RecipeTable):
     """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
     start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that passes most requests of the recipe, of those that
     lose at most 0.05 on the general panel. Default, or `false`: the trained weights."""
-    mtp: MtpConfig | None = None
-    """For `architecture = "hybrid"`: train a layer that drafts tokens. Default: no such layer."""
+    steps: tuple[StepConfig, ...] = ()
+    """What plugins change of the student before, in and after the training, in this order: see `stillhouse plugins`."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
     sparsity: SparsityConfig | None = None
@@ -354,11 +323,17 @@ class StudentConfig(RecipeTable):
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 
-    @field_validator("evaluation", "replay", "average", "lora", "sparsity", "attention", "mtp", "images", mode="before")
+    @field_validator("evaluation", "replay", "average", "lora", "sparsity", "attention", "images", mode="before")
     @classmethod
     def _turn_off(cls, setting: object) -> object:
         """`false` is no such setting."""
         return None if setting is False else setting
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _leave_steps_out(cls, steps: object) -> object:
+        """`false` is no steps."""
+        return () if steps is False else steps
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -433,6 +408,23 @@ class StudentConfig(RecipeTable):
         return self
 
     @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        for step in self.steps:
+            if [one.type for one in self.steps].count(step.type) > 1:
+                raise ValueError(f"steps: {step.type} is named more than once")
+            if step.needs_trained_start and self.start == "random":
+                raise ValueError(
+                    f"steps: {step.type}: the weights of start = 'random' are untrained; leave the step out"
+                )
+            if problem := step.find_problem(self):
+                raise ValueError(f"steps: {step.type}: {problem}")
+        return self
+
+    def find_step(self, table: type[Step]) -> Step | None:
+        """The table of a step; None if it has none."""
+        return next((step for step in self.steps if isinstance(step, table)), None)
+
+    @model_validator(mode="after")
     def _check_attention(self) -> Self:
         if self.attention is None:
             return self
@@ -451,11 +443,6 @@ class StudentConfig(RecipeTable):
     @model_validator(mode="after")
     def _check_hybrid(self) -> Self:
         if self.architecture != "hybrid":
-            if self.mtp:
-                raise ValueError(
-                    f'mtp: llama.cpp drafts with such a layer of architecture = "hybrid" only, not of {self.architecture!r}; add '
-                    'start = "random" and architecture = "hybrid", or leave mtp out'
-                )
             return self
         if self.start != "random":
             raise ValueError(
@@ -471,10 +458,6 @@ class StudentConfig(RecipeTable):
                 f'layers = {self.layers}: only every {HYBRID_PERIOD}th layer of architecture = "hybrid" has attention; use '
                 f"{HYBRID_PERIOD} or more"
             )
-        if self.mtp and self.distillation.lmbda == 1:
-            raise ValueError(
-                "mtp: its layer learns from the data's answers, and distillation.lmbda = 1 uses none; lower it or leave mtp out"
-            )
         if self.packing:
             raise ValueError(
                 'packing: the memories of architecture = "hybrid" would carry over from one conversation of a row to the next; '
@@ -483,38 +466,9 @@ class StudentConfig(RecipeTable):
         return self
 
     @model_validator(mode="after")
-    def _check_ternary(self) -> Self:
-        if self.weights == "full":
-            return self
-        ternary = 'weights = "ternary"'
-        if self.architecture == "hybrid":
-            raise ValueError(f"{ternary}: a BitNet is no hybrid; leave one of weights and architecture out")
-        if self.start in ("layers", "width"):
-            raise ValueError(
-                f"{ternary}: the embedded teacher's layers are 576 wide, and ternary rows are stored in blocks of "
-                f'{TERNARY_BLOCK}; use start = "random", or a Llama whose sizes are multiples of {TERNARY_BLOCK}'
-            )
-        if self.start == "random" and self.hidden_size % TERNARY_BLOCK:
-            sizes = " or ".join(map(str, find_nearest_multiples(self.hidden_size)))
-            raise ValueError(
-                f"{ternary}: hidden_size = {self.hidden_size} is no multiple of {TERNARY_BLOCK}, the block in which ternary rows "
-                f"are stored; use {sizes}"
-            )
-        for name, why in TERNARY_EXCLUDES.items():
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"{ternary}: {name}: {why}; leave one of them out, or set {name} = false where a base has it"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _check_images(self) -> Self:
         if self.images is None:
             return self
-        if self.weights == "ternary":
-            raise ValueError(
-                'images: weights = "ternary" makes a BitNet, which has no embedder of images; leave one of them out'
-            )
         if self.architecture == "hybrid":
             raise ValueError('images: need a Llama, and architecture = "hybrid" is none; leave one of them out')
         if self.start == "width":
@@ -571,6 +525,15 @@ class StudentConfig(RecipeTable):
     def loss_extensions(self) -> list[Extension[Loss]]:
         """The losses of the objective that are not built-in."""
         return [extension for name in self.objective_weights if (extension := _find_loss(name))]
+
+    @property
+    def step_extensions(self) -> list[Extension[type[StudentStep]]]:
+        return list_step_extensions(self.steps)
+
+    @property
+    def changes_start(self) -> bool:
+        """Whether a step gives the student other weights or another form than its start has."""
+        return any(step.changes_start for step in self.steps)
 
     @property
     def divergences(self) -> frozenset[str]:

@@ -35,27 +35,18 @@ class WindowRecord(BaseModel):
         return f"windows of {self.window:,} tokens in {self.windowed_layers} of {self.layers} layers"
 
 
-class TernaryRecord(BaseModel):
-    """Ternary weights of a student's layers, and how often training changed their values (-s, 0 or s)."""
+class StepRecord(BaseModel):
+    """What a step of the training reports of the finished student. Shown without the plugin that made it."""
 
-    zeros: float
-    """Share of zeros in the matrices of its layers, as stored."""
-    flips: float
-    """Changes of value per weight in the whole training."""
-    last_flips: float
-    """Share of the weights that a step gave another value, mean of the last tenth of the steps."""
+    model_config = ConfigDict(frozen=True)
 
-    @property
-    def sentence(self) -> str:
-        if not self.flips:
-            return (
-                f"ternary weights {self.zeros:.0%} zeros, and none changed its value in training: only scales, norms and "
-                "embeddings learned; raise learning_rate"
-            )
-        return (
-            f"ternary weights {self.zeros:.0%} zeros, {self.flips:.2g} changes of value per weight, in the last tenth of the "
-            f"steps {self.last_flips:.3%} of the weights per step"
-        )
+    type: str
+    rows: dict[str, str] = {}
+    """Lines of the model card and of the report: label and text."""
+    note: str = ""
+    """For the line about the finished training; "" for nothing."""
+    values: dict[str, float] = {}
+    """The numbers in them."""
 
 
 class TruncationRecord(BaseModel):
@@ -158,15 +149,19 @@ class StudentRecord(BaseModel):
     """How that share was chosen, if the recipe does not give it."""
     sparsity: SparsityRecord | None = None
     windows: WindowRecord | None = None
-    ternary: TernaryRecord | None = None
     replay: ReplayRecord | None = None
+    step_records: list[StepRecord] = []
     seconds: float
 
     @property
     def start_notes(self) -> list[str]:
-        """How far it is from its start, as far as that was set or measured."""
+        """How far it is from its start, as far as that was set or measured, and what its steps report."""
         notes = [] if self.average is None else [f"{self.average:g} of the way from the start to the trained weights"]
-        return notes + ([f"KL on replay {self.replay.change}"] if self.replay else [])
+        notes += [f"KL on replay {self.replay.change}"] if self.replay else []
+        return [*notes, *(step.note for step in self.step_records if step.note)]
+
+    def find_step(self, type_name: str) -> StepRecord | None:
+        return next((step for step in self.step_records if step.type == type_name), None)
 
 
 class ModelPassRecord(BaseModel):

@@ -77,7 +77,7 @@ def build_plugin_reference(plugin: Plugin) -> str:
     """
     loaded: dict[str, list[tuple[str, Any]]] = {}
     for part in plugin.parts:
-        if part.kind in ("section", "family", "check", "filter"):
+        if part.kind in ("section", "family", "check", "filter", "step"):
             loaded.setdefault(part.kind, []).append((part.name, import_part(plugin, part)))
     families = [family() for _, family in loaded.get("family", [])]
     parts = []
@@ -90,6 +90,8 @@ def build_plugin_reference(plugin: Plugin) -> str:
     parts += ["## Checks\n", *_format_checks(checks)] if checks else []
     filters = [_format_section(f"`{name}`", table) for name, table in loaded.get("filter", [])]
     parts += ["## Filters\n", *filters] if filters else []
+    steps = [_format_section(f"`{name}`", table) for name, table in loaded.get("step", [])]
+    parts += ["## Steps\n\nEach is a table of `[[student.steps]]` with its `type`.\n", *steps] if steps else []
     page = _join([f"# Recipe keys of `{plugin.name}`\n", *parts]) if parts else ""
     return page.replace("](#keys-of-", "](../../docs/recipe.md#keys-of-")
 

@@ -3,14 +3,17 @@
 Knows configurations; knows no weights.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import gguf
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
+from core.config.student_architectures import TERNARY_BLOCK
 from core.config.student_starts import find_shared_settings_fault
+from core.errors import UsageError
 
 
 def add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
@@ -132,3 +135,32 @@ def add_shared_settings(writer: gguf.GGUFWriter, architecture: Architecture, con
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+
+
+def find_layers(model: PreTrainedModel) -> nn.ModuleList:
+    layers = getattr(model.base_model, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise UsageError(f"student.start: a {type(model).__name__} has no `layers` as a Llama has")
+    return layers
+
+
+def iterate_matrices(layer: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    return ((name, module) for name, module in layer.named_modules() if isinstance(module, nn.Linear))
+
+
+def is_ternary(weight: torch.Tensor, tolerance: float = 1e-6) -> bool:
+    """Whether all weights are -s, 0 or s, for their largest absolute value s, within `tolerance` times s."""
+    sizes = weight.abs()
+    scale = sizes.max()
+    return bool(torch.minimum(sizes, (sizes - scale).abs()).max() <= tolerance * scale)
+
+
+def find_ternary_weights_fault(model: PreTrainedModel) -> str | None:
+    """The first matrix of the layers that is not ternary or has other rows than `TQ2_0`, in words; None if there is none."""
+    for place, layer in enumerate(find_layers(model)):
+        for name, matrix in iterate_matrices(layer):
+            if matrix.in_features % TERNARY_BLOCK:
+                return f"{name} of layer {place} has rows of {matrix.in_features}, no multiple of {TERNARY_BLOCK}"
+            if not is_ternary(matrix.weight):
+                return f"{name} of layer {place} has others"
+    return None

@@ -3,7 +3,7 @@
 Knows the architecture of a model; knows no file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gguf
@@ -27,12 +27,15 @@ PART_ORDER = (
 """The order of the tensors in a file: embeddings, then each layer as it computes."""
 
 
-def iterate_tensors(model: PreTrainedModel, architecture: Architecture) -> Iterator[tuple[str, np.ndarray]]:
+def iterate_tensors(
+    model: PreTrainedModel, architecture: Architecture, block: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[str, np.ndarray]]:
     """Every weight in float32 under llama.cpp's name, the rows of queries and keys in its order. An embedder of images has a file
     of its own.
     """
     config: Any = model.config
     weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{EMBEDDER}.")}
+    weights |= block
     if config.tie_word_embeddings and not architecture.requires_output:
         weights.pop(OUTPUT, None)
     names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers + count_mtp_layers(config))

@@ -27,7 +27,6 @@ from students.chat_encoding import (
 from students.image_embedder import find_image_embedder, save_model
 from students.init.start_model import TEACHER_LAYERS, StartModel, load_start_model, start_from_layers
 from students.init.start_shape import shape_start
-from students.init.ternary import round_to_ternary
 from students.init.vocabulary_trimming import keep_tokens_of_tokenizer
 from students.init.width_pruning import KeptParts
 from students.output.gguf_export import read_student
@@ -127,8 +126,8 @@ def write_untrained_student(student: Path, folder: Path) -> bool:
     except UsageError:
         return False
     start = shape_start(start, config, RecordedChoices(student))
-    if config.weights == "ternary":
-        round_to_ternary(start.model)
+    for step in config.steps:
+        start = step.load().rebuild(start, student)
     start.model.bfloat16()
     _write_start(start, folder)
     return True

@@ -13,7 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from core.config.students import SparsityConfig
-from students.init.sparsity import find_layers, iterate_matrices, run_before_layers, select_kept_weights
+from students.architectures.architecture import find_layers, iterate_matrices
+from students.init.sparsity import run_before_layers, select_kept_weights
 from students.token_batches import TokenBatch
 
 RIDGE = 0.3

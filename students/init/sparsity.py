@@ -3,7 +3,7 @@
 Knows models and batches; knows nothing of training.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from core.config.students import SparsityConfig
 from core.errors import UsageError
+from students.architectures.architecture import find_layers, iterate_matrices
 from students.token_batches import TokenBatch
 
 
@@ -111,14 +112,3 @@ def compute_zero_share(model: PreTrainedModel) -> float:
     weights = [matrix.weight for layer in find_layers(model) for _, matrix in iterate_matrices(layer)]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return zeros / sum(weight.numel() for weight in weights)
-
-
-def find_layers(model: PreTrainedModel) -> nn.ModuleList:
-    layers = getattr(model.base_model, "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise UsageError(f"student.start: a {type(model).__name__} has no `layers` as a Llama has")
-    return layers
-
-
-def iterate_matrices(layer: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    return ((name, module) for name, module in layer.named_modules() if isinstance(module, nn.Linear))

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
-from core.config.student_architectures import TERNARY_BLOCK
+from core.config.student_architectures import ROW_MULTIPLE
 from core.config.student_starts import find_start_settings_fault
 from core.config.students import HYBRID_PERIOD, AttentionConfig, StudentConfig
 from core.errors import UsageError
@@ -41,10 +41,8 @@ from students.init.embedded_teacher import (
     read_teacher_weights,
 )
 from students.init.hybrid_start import build_random_hybrid
-from students.init.ternary import build_bitnet
-from students.init.width_pruning import WIDTH_MULTIPLE, KeptParts, narrow_model
+from students.init.width_pruning import KeptParts, narrow_model
 from students.init.windows import add_windows, count_windowed_layers
-from students.mtp_block import forget_mtp_block
 
 HUB_SECONDS = 5.0
 """How long to wait for the hub, unless HF_HUB_ETAG_TIMEOUT is set."""
@@ -76,28 +74,23 @@ class StartModel(NamedTuple):
 
 
 def load_start_model(config: StudentConfig) -> StartModel:
-    """The student of `config.start` in float32; for `width`, not narrowed yet; for `attention`, without windows yet; for ternary
-    weights, a BitNet whose weights are full yet. Random weights use torch's global generator.
+    """The student of `config.start` in float32; for `width`, not narrowed yet; for `attention`, without windows yet.
+    Random weights use torch's global generator.
 
     Raises:
         UsageError: if the teacher's package is not installed, or the named model cannot be loaded or is of a form that no
             student can have.
     """
-    ternary = config.weights == "ternary"
     match config.start:
         case "layers" | "width":
             return start_from_layers(config.layers)
         case "random" if config.architecture == "hybrid":
             return start_from_random_hybrid(config.hidden_size, config.layers)
         case "random":
-            start = start_from_random(config.hidden_size, config.layers, TERNARY_BLOCK if ternary else WIDTH_MULTIPLE)
+            multiple = max([ROW_MULTIPLE, *(step.row_multiple for step in config.steps)])
+            return start_from_random(config.hidden_size, config.layers, multiple)
         case name:
-            start = start_from_pretrained(name, student=config)
-    if ternary:
-        start = start._replace(
-            model=build_bitnet(start.model), made_from=f"{start.made_from}, as a BitNet of ternary weights"
-        )
-    return start
+            return start_from_pretrained(name, student=config)
 
 
 def start_from_layers(count: int) -> StartModel:
@@ -129,7 +122,7 @@ def add_start_windows(start: StartModel, config: AttentionConfig) -> StartModel:
     return start._replace(model=model, made_from=made_from)
 
 
-def start_from_random(hidden_size: int, layers: int, multiple: int = WIDTH_MULTIPLE) -> StartModel:
+def start_from_random(hidden_size: int, layers: int, multiple: int = ROW_MULTIPLE) -> StartModel:
     """A new Llama in the teacher's proportions: heads of 64 where they fit, feed-forward 8/3 of the width, rounded down to a
     `multiple`.
     """
@@ -152,7 +145,7 @@ def _build_own_tokenizer() -> PreTrainedTokenizerFast:
     return build_teacher_tokenizer(open_teacher_file(find_teacher_file()))
 
 
-def _choose_proportions(hidden_size: int, layers: int, multiple: int = WIDTH_MULTIPLE) -> LlamaConfig:
+def _choose_proportions(hidden_size: int, layers: int, multiple: int = ROW_MULTIPLE) -> LlamaConfig:
     config = read_teacher_config(open_teacher_file(find_teacher_file()))
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
@@ -197,6 +190,12 @@ def start_from_pretrained(name: str, *, student: StudentConfig | None = None) ->
     choose_attention(model)
     forget_mtp_block(model.config)
     return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
+
+
+def forget_mtp_block(config: Any) -> None:
+    """Remove the block from the configuration of a model that was loaded without it."""
+    for name in ("num_mtp_layers", "mtp_layer_types"):
+        vars(config).pop(name, None)  # other families have a property of the name, or keep the number under another one
 
 
 def check_student_form(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> None:

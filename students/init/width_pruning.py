@@ -12,11 +12,9 @@ from torch import nn
 from transformers import LlamaForCausalLM
 from transformers.initialization import no_init_weights
 
+from core.config.student_architectures import ROW_MULTIPLE
 from core.errors import UsageError
 from students.token_batches import TokenBatch
-
-WIDTH_MULTIPLE = 32
-"""Of the feed-forward width: rows of other lengths cannot be stored in 8 or 4 bits (GGUF)."""
 
 
 class KeptParts(NamedTuple):
@@ -52,7 +50,7 @@ def choose_most_active(model: LlamaForCausalLM, batch: TokenBatch, width: int) -
             "lower it, or use start = 'layers'"
         )
     share = width / config.hidden_size
-    neurons = max(WIDTH_MULTIPLE, round(share * config.intermediate_size / WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+    neurons = max(ROW_MULTIPLE, round(share * config.intermediate_size / ROW_MULTIPLE) * ROW_MULTIPLE)
     queries = config.num_attention_heads // config.num_key_value_heads
     possible = [count for count in range(1, config.num_key_value_heads + 1) if width % (count * queries) == 0]
     if not possible:

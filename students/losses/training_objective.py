@@ -4,7 +4,7 @@ Knows losses, predictions and signals; knows nothing of optimizers or the source
 """
 
 from collections.abc import Sequence, Set
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch.nn import functional
@@ -20,10 +20,11 @@ from students.signals.captured_signals import SampledSignal, TopKSignal
 from students.signals.torch_teacher import DenseSignal
 from students.token_batches import TokenBatch, build_batch
 
+if TYPE_CHECKING:
+    from students.training.steps import StepCode
+
 START_KL, REPLAY = "start_kl", "replay"
 """The names of the terms that keep a student near its start, next to the objectives."""
-MTP = "mtp"
-"""The name of the cross-entropy of a block for multi-token prediction."""
 
 TeacherSignal = DenseSignal | TopKSignal | SampledSignal
 
@@ -71,21 +72,27 @@ class TrainingObjective:
     """A recipe's objectives, with the teacher's signals and projections that they need."""
 
     def __init__(
-        self, config: StudentConfig, signals: SignalSource | None, words: int, projections: torch.nn.ModuleList
+        self,
+        config: StudentConfig,
+        signals: SignalSource | None,
+        words: int,
+        projections: torch.nn.ModuleList,
+        steps: Sequence["StepCode"] = (),
     ) -> None:
         """`words` is the tokenizer's size. `projections` come from `build_projections`, empty without the objective `hidden`."""
         self.weights = {
             **config.objective_weights,
             **({START_KL: config.start_kl} if config.start_kl else {}),
-            **({MTP: config.mtp.weight} if config.mtp else {}),
+            **{name: weight for step in steps for name, weight in step.weights.items()},
         }
-        """Of the objectives, of the divergence from the start on the data, and of a block's predictions."""
+        """Of the objectives, of the divergence from the start on the data, and of the terms of steps."""
+        self._steps = steps
         self._divergences = config.divergences
         self._installed = {
             extension.name: (extension, extension.value.options(**config.loss_options[extension.name]))
             for extension in config.loss_extensions
         }
-        self.text_losses = config.text_losses | ({START_KL, MTP} & self.weights.keys())
+        self.text_losses = config.text_losses | (self.weights.keys() - config.objective_weights.keys())
         """The terms that need no teacher and no answer of the student."""
         self._precision = config.precision
         self._packed_to = config.max_tokens if config.packing else 0
@@ -119,17 +126,15 @@ class TrainingObjective:
 
         `own` marks the student's own answers: they have no `sft` loss.
         """
+        batch = build_batch(encoded, pad, packed_to=self._packed_to)
         # Before the student's pass, since adapters are switched off for it.
-        start = (
-            self._find_start_log_probs(build_batch(encoded, pad, packed_to=self._packed_to))
-            if START_KL in self.weights and not own
-            else None
-        )
+        start = self._find_start_log_probs(batch) if START_KL in self.weights and not own else None
+        opened = [] if own else [terms for step in self._steps if (terms := step.open_losses(model, batch))]
         paired = [place for place, other in enumerate(rejected) if other]
         worse = [other for other in rejected if other]
-        batch = build_batch([*encoded, *worse], pad, packed_to=self._packed_to)
-        ahead = MTP in self.weights and not own
-        predictions = predict_tokens(model, batch, hidden="hidden" in self.weights, ahead=ahead)
+        whole = build_batch([*encoded, *worse], pad, packed_to=self._packed_to) if worse else batch
+        last = not own and any(step.reads_last_states for step in self._steps)
+        predictions = predict_tokens(model, whole, hidden="hidden" in self.weights, last=last)
         values: dict[str, torch.Tensor] = {}
         if worse:
             now = conversation_log_likelihoods(predictions, len(encoded) + len(worse))
@@ -138,16 +143,14 @@ class TrainingObjective:
             ]
             losses = loss_functions.dpo_loss(now[paired], now[len(encoded) :], *before, beta=self._config.dpo_beta)
             values["dpo"] = losses.mean()
-            # The other objectives see `encoded` only.
-            batch = build_batch(encoded, pad, packed_to=self._packed_to)
-            predictions = predictions.select_first(len(encoded))
+            predictions = predictions.select_first(len(encoded))  # the other objectives see `encoded` only
         if start is not None:
             student = predictions.logits.log_softmax(-1)
             values[START_KL] = loss_functions.forward_kl(student, start).mean()
         if "sft" in self.weights and not own:
             values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
-        if predictions.ahead:
-            values[MTP] = functional.cross_entropy(predictions.ahead.logits, predictions.ahead.targets)
+        for terms in opened:
+            values |= terms(predictions)
         for name in () if own else sorted(self.text_losses & self._installed.keys()):
             values[name] = self._compute_installed(name, predictions.logits, predictions.targets)
         if self._signals:

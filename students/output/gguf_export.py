@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, LlamaFileType
+from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -19,7 +20,7 @@ from core.config.student_architectures import describe_unknown_architecture
 from core.errors import UsageError
 from core.shared_options import name_student_file
 from core.storage.atomic_files import write_atomically
-from students.architectures.architecture import add_shared_settings
+from students.architectures.architecture import add_shared_settings, find_ternary_weights_fault
 from students.architectures.known_architectures import (
     ARCHITECTURES,
     FROM_FOLDER,
@@ -31,9 +32,10 @@ from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
 from students.image_embedder import find_image_embedder, load_image_embedder
-from students.init.ternary import find_ternary_weights_fault
-from students.mtp_block import load_mtp_block
 from students.output.projector_export import write_projector
+
+MTP_PREFIX = "mtp."
+"""Of a layer for multi-token prediction in a student's folder, where transformers and vLLM look for it."""
 
 
 class GgufForm(NamedTuple):
@@ -74,11 +76,11 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
         UsageError: if there is no student, llama.cpp does not compute what it does, or the form would destroy its weights.
     """
     model, tokenizer = read_student(student)
-    load_mtp_block(model, student)
+    block = read_mtp_weights(student)
     if GGUF_FORMS[form].matrices == GGMLQuantizationType.TQ2_0 and (fault := find_ternary_weights_fault(model)):
         raise UsageError(
             f"export: {student}: --type {form} stores weights -s, 0 and s only, and {fault}; train with "
-            'weights = "ternary", or use --type q8_0 or q4_0'
+            "the step ternary, or use --type q8_0 or q4_0"
         )
     config: Any = model.config
     architecture = ARCHITECTURES[config.model_type]
@@ -96,7 +98,7 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
 
         writer.add_file_type(GGUF_FORMS[form].file)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        for name, weight in iterate_tensors(model, architecture):
+        for name, weight in iterate_tensors(model, architecture, block):
             stored = choose_tensor_type(name, weight, GGUF_FORMS[form])
             writer.add_tensor(name, gguf.quantize(weight, stored), raw_dtype=stored)
 
@@ -105,7 +107,17 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
         writer.write_tensors_to_file()
         writer.close()
     size = sum(file.stat().st_size for file in (out, projector) if file)
-    return ExportedStudent(out, size, model.num_parameters(), projector)
+    return ExportedStudent(out, size, model.num_parameters() + sum(map(torch.numel, block.values())), projector)
+
+
+def read_mtp_weights(student: Path) -> dict[str, torch.Tensor]:
+    """The weights of a layer for multi-token prediction in a student's folder, by name; empty if it has none."""
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(student.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stored:
+            names = [name for name in stored.keys() if name.startswith(MTP_PREFIX)]  # noqa: SIM118  not a mapping
+            found |= {name: stored.get_tensor(name).float() for name in names}
+    return found
 
 
 def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

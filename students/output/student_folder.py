@@ -173,6 +173,7 @@ def list_result_rows(record: StudentRecord) -> list[str]:
         loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
         result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"
         rows.append(("weights of the layers that are zero", result))
+    rows += [row for step in record.step_records for row in step.rows.items()]
     return [f"| {name} | {value} |" for name, value in rows]
 
 
@@ -197,8 +198,6 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
     if replay := record.replay:
         sizes = f"{replay.learned}, {replay.held_out}"
         rows.append(f"| conversations that its start wrote, learned as replay and held out | {sizes} |")
-    if ternary := record.ternary:
-        rows.append(f"| matrices of the layers | -s, 0 or s, one s each; {ternary.sentence} |")
 
     return Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(
         {

@@ -14,6 +14,7 @@ import torch
 from pydantic.main import IncEx
 
 from core.config.students import StudentConfig
+from core.extensions import Extension
 from core.sample import json_digest
 from core.storage.atomic_files import write_atomically
 from students.chat_encoding import Conversation
@@ -30,8 +31,6 @@ IRRELEVANT_SETTINGS: Mapping[str, IncEx | bool] = {
 
 HELD_OUT_REPLAY = "held_out_replay"
 """The log's key of the divergence from the start on held-out replay conversations."""
-FLIPS = "flips"
-"""The log's key of the share of ternary weights that the step gave another value."""
 
 
 class TrainingProgress(NamedTuple):
@@ -79,10 +78,16 @@ def training_digest(
             "seed": seed,
             "teacher": teacher,
             **({"start": start} if start else {}),
-            **({"losses": [one.identity for one in config.loss_extensions]} if config.loss_extensions else {}),
+            **({"parts": others} if (others := _list_identities(config)) else {}),
             "versions": {package: version(package) for package in ("torch", "transformers")},
         }
     )
+
+
+def _list_identities(config: StudentConfig) -> list[str]:
+    """Of losses and steps of other distributions: ours are known by the version."""
+    found: list[Extension[Any]] = [*config.loss_extensions, *config.step_extensions]
+    return [one.identity for one in found if not one.own]
 
 
 def list_trainable_parameters(learner: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from core.config.students import SparsityConfig
 from core.storage.atomic_files import write_atomically
+from students.architectures.architecture import find_layers, iterate_matrices
 from students.distributed import is_main_process, main_process_first
 from students.init.reconstruction import prune_and_reconstruct
-from students.init.sparsity import find_layers, iterate_matrices
 from students.init.start_model import StartModel
 from students.token_batches import TokenBatch
 from students.training.checkpoint import locate_checkpoint

@@ -9,28 +9,26 @@ from pathlib import Path
 from core.config.recipe import list_differences
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.student_records import ReplayRecord, SparsityRecord, StudentRecord, TernaryRecord, WindowRecord
+from core.runs.student_records import ReplayRecord, SparsityRecord, StudentRecord
 from core.storage.atomic_files import read_json
-from students.chat_encoding import Conversation, find_pad_id
+from students.chat_encoding import Conversation
 from students.distributed import is_main_process, process_group, rank_and_world_size
 from students.init.adapters import add_adapters, merge_adapters
 from students.init.embedded_teacher import open_teacher_file
 from students.init.sparsity import compute_zero_share
-from students.init.start_model import StartModel
-from students.init.ternary import settle_ternary
 from students.losses.training_objective import HeldOutLosses
 from students.output.student_folder import SETTINGS_FILE, FinishedTraining, write_student
 from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.torch_teacher import start_digest, starts_as_teacher, teacher_digest
 from students.stored_precision import round_weights
 from students.training.checkpoint import (
-    FLIPS,
     TrainingProgress,
     dump_relevant_settings,
     remove_checkpoint,
     training_digest,
 )
 from students.training.experiment_tracking import check_trackers
+from students.training.steps import Training
 from students.training.training_loop import run_training_loop
 from students.training.training_setup import (
     ProgressCallback,
@@ -41,10 +39,6 @@ from students.training.training_setup import (
     prune_start,
 )
 from students.training.weight_averaging import StartAverage
-from students.training_data import TrainingData
-
-LAST_SHARE = 0.1
-"""Share of the steps, the last ones, over which the flips of a finished training's ternary weights are averaged."""
 
 
 @process_group()
@@ -83,31 +77,32 @@ def train_student(
     if record := _find_finished_student(out, digest, config, seed):
         progress(f"student: {out} is trained already")
         return record
-    start, data, windows = prepare_start(conversations, held_out, rejected, config, seed, progress)
-    unpruned = None
-    if config.sparsity:
-        unpruned = prune_start(start, data, config.sparsity, out, seed=seed, digest=digest, progress=progress)
-    replay = prepare_replay(start, data, config, out, progress)
-    objective = prepare_objective(start, data, config, out, seed=seed, teacher=teacher, progress=progress)
+    training = prepare_start(conversations, held_out, rejected, config, seed, progress, out=out, digest=digest)
+    start, data = training.start, training.data
+    unpruned = prune_start(training)
+    replay = prepare_replay(training)
+    objective = prepare_objective(training, teacher)
     open_teacher_file.cache_clear()  # 150 MB that the training does not need
-    adapters = add_adapters(start.model, config.lora) if config.lora else None
-    objective.reference = build_reference(start, adapters, config)
-    pad = find_pad_id(start.tokenizer)
+    training.adapters = adapters = add_adapters(start.model, config.lora) if config.lora else None
+    objective.reference = build_reference(training)
+    pad = training.pad
     near = objective.measure_forgetting(start.model, replay.held_out, pad)
     average = StartAverage(start.model, adapters, config.average if isinstance(config.average, float) else 1.0)
+    for step in training.steps:
+        step.begin(training)
 
-    done = run_training_loop(
-        start, data, objective, config, out, seed=seed, digest=digest, progress=progress, replay=replay
-    )
+    done = run_training_loop(training, objective, replay)
 
     average.apply()
-    if config.weights == "ternary":
-        settle_ternary(start.model)
+    for step in training.steps:
+        step.finish(training)
     far = objective.measure_forgetting(start.model, replay.held_out, pad)
+    described = [one for step in training.steps if (one := step.describe(training, done.log))]
     adapter = merge_adapters(adapters) if adapters else None
     round_weights(start.model)
     after = objective.measure(start.model, data.held_out, pad)
-    record = _build_student_record(start, data, config, done, after, unpruned, windows)
+    record = _build_student_record(training, done, after, unpruned)
+    record.step_records = described
     if near is not None and far is not None:
         sizes = {name: len(texts) for name, texts in replay._asdict().items()}
         record.replay = ReplayRecord(**sizes, divergence_before=near, divergence=far)
@@ -173,7 +168,7 @@ def _check_training(config: StudentConfig, rejected: Sequence[Conversation | Non
         distillation.signals != "dense"
         and config.objective_weights.keys() <= config.divergences
         and not config.sparsity
-        and config.weights == "full"
+        and not config.changes_start
     )
     if only_captured and starts_as_teacher(config, digest):
         raise UsageError(
@@ -184,14 +179,9 @@ def _check_training(config: StudentConfig, rejected: Sequence[Conversation | Non
 
 
 def _build_student_record(
-    start: StartModel,
-    data: TrainingData,
-    config: StudentConfig,
-    done: TrainingProgress,
-    after: HeldOutLosses,
-    unpruned: float | None,
-    windows: WindowRecord | None,
+    training: Training, done: TrainingProgress, after: HeldOutLosses, unpruned: float | None
 ) -> StudentRecord:
+    start, data, config = training.start, training.data, training.config
     zeros = compute_zero_share(start.model) if config.sparsity else 0.0
     return StudentRecord(
         start=config.start,
@@ -206,25 +196,17 @@ def _build_student_record(
         kl_before=done.kl_before,
         kl_after=after.kl,
         average=config.average if isinstance(config.average, float) else None,
-        windows=windows,
-        ternary=_describe_ternary(start, done) if config.weights == "ternary" else None,
+        windows=training.windows,
         sparsity=None if unpruned is None else SparsityRecord(zeros=zeros, loss_unpruned=unpruned),
         seconds=round(done.seconds, 1),
     )
-
-
-def _describe_ternary(start: StartModel, done: TrainingProgress) -> TernaryRecord:
-    flips = [line[FLIPS] for line in done.log]
-    last = flips[-max(1, round(LAST_SHARE * len(flips))) :]
-    return TernaryRecord(zeros=compute_zero_share(start.model), flips=sum(flips), last_flips=sum(last) / len(last))
 
 
 def _format_result(record: StudentRecord) -> str:
     kl = "" if record.kl_after is None else f", KL from the teacher {record.kl_before:.2f} -> {record.kl_after:.2f}"
     kl += "".join(f", {note}" for note in record.start_notes)
     best = "" if record.best_step is None else f", weights of step {record.best_step} kept"
-    ternary = "" if record.ternary is None else f"; {record.ternary.sentence}"
     return (
         f"student: held-out loss {record.loss_before:.2f} -> {record.loss_after:.2f} nats per assistant token{kl} "
-        f"after {record.steps} steps{best} in {record.seconds:.0f} s{ternary}"
+        f"after {record.steps} steps{best} in {record.seconds:.0f} s"
     )

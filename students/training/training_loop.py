@@ -13,19 +13,15 @@ from pathlib import Path
 import torch
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from core.config.students import StudentConfig
 from core.errors import RunFailed
-from students.chat_encoding import EncodedConversation, find_pad_id, find_stop_ids
+from students.chat_encoding import EncodedConversation, find_stop_ids
 from students.distributed import all_reduce_sum, is_main_process, rank_and_world_size
-from students.init.start_model import StartModel
-from students.init.ternary import FlipCounter
 from students.losses.training_objective import REPLAY, TrainingObjective, gradient_norm
 from students.predictions import compute_held_out_loss
 from students.signals.captured_signals import count_predicted_tokens
 from students.signals.own_answers import generate_own_answers
 from students.signals.replay import NO_REPLAY, ReplayTexts
 from students.training.checkpoint import (
-    FLIPS,
     HELD_OUT_REPLAY,
     TrainingProgress,
     list_trainable_parameters,
@@ -35,8 +31,8 @@ from students.training.checkpoint import (
 )
 from students.training.experiment_tracking import track_training
 from students.training.learning_rate import learning_rate
-from students.training.training_setup import ProgressCallback
-from students.training_data import TrainingData, jitter_colors, shuffle_epoch
+from students.training.steps import Training
+from students.training_data import jitter_colors, shuffle_epoch
 
 ADAM_BETAS = (0.9, 0.95)
 """Of AdamW, as for Llama 2 (arXiv 2307.09288). Weight decay is off: it would shrink embeddings of words not in the data."""
@@ -55,24 +51,18 @@ REPLAY_TOKENS = 256
 
 
 def run_training_loop(
-    start: StartModel,
-    data: TrainingData,
-    objective: TrainingObjective,
-    config: StudentConfig,
-    out: Path,
-    *,
-    seed: int,
-    digest: str,
-    progress: ProgressCallback,
-    replay: ReplayTexts = NO_REPLAY,
+    training: Training, objective: TrainingObjective, replay: ReplayTexts = NO_REPLAY
 ) -> TrainingProgress:
-    """Train `start.model` in place, from its last checkpoint if there is one; with `patience`, to its best weights.
+    """Train the student in place, from its last checkpoint if there is one; with `patience`, to its best weights.
 
     Raises:
         RunFailed: if the loss is not finite, or the teacher's gradient is zero.
     """
-    loop = TrainingLoop(start, data, replay, objective, config, seed, progress)
+    config, out, digest = training.config, training.out, training.digest
+    loop = TrainingLoop(training, objective, replay)
     done = loop.restore_or_measure(out, digest)
+    for step in training.steps:
+        step.resume(training)
     began = time.monotonic() - done.seconds
     loop.model.train()
     with track_training(config, out, digest, done.step) as track:
@@ -101,19 +91,11 @@ def has_stalled(done: TrainingProgress, patience: int | None) -> bool:
 class TrainingLoop:
     """A student in training: its parameters, their optimizer, and the conversations of each step."""
 
-    def __init__(
-        self,
-        start: StartModel,
-        data: TrainingData,
-        replay: ReplayTexts,
-        objective: TrainingObjective,
-        config: StudentConfig,
-        seed: int,
-        progress: ProgressCallback,
-    ) -> None:
-        self.model, self._tokenizer, self._pad = start.model, start.tokenizer, find_pad_id(start.tokenizer)
-        self._data, self._objective, self._config, self._seed = data, objective, config, seed
-        self._replay = replay
+    def __init__(self, training: Training, objective: TrainingObjective, replay: ReplayTexts) -> None:
+        start, data, config = training.start, training.data, training.config
+        self.model, self._tokenizer, self._pad = start.model, start.tokenizer, training.pad
+        self._data, self._objective, self._config, self._seed = data, objective, config, training.seed
+        self._replay, self._steps = replay, training.steps
         self.learner = torch.nn.ModuleDict({"student": self.model, "projections": objective.projections})
         parameters = list_trainable_parameters(self.learner).values()
         self.optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0, fused=True)
@@ -121,7 +103,7 @@ class TrainingLoop:
         self._per_epoch = math.ceil(len(data.train) / self._per_step)
         self.steps = self._per_epoch * config.epochs
         self.evaluate_steps = config.evaluate_steps or self._per_epoch
-        self._progress, self._reported, self._read = progress, time.monotonic(), 0
+        self._progress, self._reported, self._read = training.progress, time.monotonic(), 0
 
     def restore_or_measure(self, out: Path, digest: str) -> TrainingProgress:
         """The progress of the last checkpoint, or the measurements before the first step."""
@@ -139,7 +121,6 @@ class TrainingLoop:
         # Where only some conversations have a rejected counterpart, the first steps may have none.
         provable = self._objective.weights.keys() - ({"dpo"} if None in self._data.rejected else set())
         self._unproven = not self._objective.text_losses >= provable
-        self._flips = FlipCounter(self.model)
         self._deadline = min(done.step + (PROOF_STEPS if self._objective.text_losses else 1), self.steps)
         return done
 
@@ -189,8 +170,8 @@ class TrainingLoop:
 
         self._read += sum(len(text.ids) for text in (*encoded, *rejected, *replayed) if text)
         parts = {name: totals[name] for name in names[1:] if len(weights) > 1 or replayed}
-        if self._flips.counts:
-            parts[FLIPS] = self._flips.measure()
+        for code in self._steps:
+            parts |= code.after_update()
         return {"step": step + 1, "loss": totals["loss"], "lr": rate, "tokens": tokens, **parts}
 
     def _learn_from_replay(self, step: int, sums: Counter[str]) -> list[EncodedConversation]:

@@ -8,12 +8,12 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from core.config.students import AttentionConfig, DistillationConfig, SparsityConfig, StudentConfig
+from core.config.students import AttentionConfig, DistillationConfig, StudentConfig
 from core.errors import UsageError
 from core.runs.student_records import WindowRecord
 from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
@@ -21,13 +21,11 @@ from students.distributed import main_process_first, select_device
 from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weights
 from students.init.start_model import StartModel, load_start_model
 from students.init.start_shape import shape_start
-from students.init.ternary import find_ternary_weights_fault, insert_ternary
 from students.init.vocabulary_trimming import trim_vocabulary
 from students.init.width_pruning import KeptParts, choose_most_active
 from students.init.windows import count_windowed_layers
 from students.losses.start_reference import StartReference
 from students.losses.training_objective import TrainingObjective, build_projections
-from students.mtp_block import add_mtp_block
 from students.predictions import compute_held_out_loss, separates_packed_rows
 from students.signals.captured_signals import (
     CapturedSignals,
@@ -43,27 +41,16 @@ from students.signals.torch_teacher import TorchTeacher, load_original, load_tea
 from students.stored_precision import cast_weights
 from students.token_batches import build_batch
 from students.training.fitted_start import fit_start_once
+from students.training.steps import Training
 from students.training_data import TrainingData, encode_and_split
 
 if TYPE_CHECKING:
-    import peft
+    pass
 
 ProgressCallback = Callable[[str], None]
 
-TERNARY_WARNING = (
-    "the ternary form of a full start has forgotten what the start knew, and must learn it again: BitDistill (arXiv 2510.13998) "
-    "needs 10 billion tokens for that"
-)
 CALIBRATION_CONVERSATIONS = 64
 """Conversations on which the activity of a wider start is measured, in one batch; Minitron uses 1,024 texts."""
-
-
-class PreparedStart(NamedTuple):
-    """The student before training, the encoded conversations, and what sliding windows cost it."""
-
-    start: StartModel
-    data: TrainingData
-    windows: WindowRecord | None
 
 
 class ChoicesByData:
@@ -102,8 +89,11 @@ def prepare_start(
     config: StudentConfig,
     seed: int,
     progress: ProgressCallback,
-) -> PreparedStart:
-    """Load the start, and change it as the settings say."""
+    *,
+    out: Path = Path(),
+    digest: str = "",
+) -> Training:
+    """Load the start, and change it as the settings and their steps say, for the training `digest` of the folder `out`."""
     began = time.monotonic()
     torch.manual_seed(seed)
     loaded = load_start_model(config)
@@ -115,8 +105,10 @@ def prepare_start(
     choices.read(loaded)
     start = shape_start(loaded, config, choices)
     data = choices.data
-    if config.mtp:
-        add_mtp_block(start.model)
+    training = Training(config, seed, out, digest, progress, start, data, [step.load() for step in config.steps])
+    for step in training.steps:
+        training.start = step.prepare(training.start, training)
+    start = training.start
     if config.packing:
         key = "student.attention" if config.attention else "student.start"
         check_packing(start.model, data.train, find_pad_id(start.tokenizer), key)
@@ -128,12 +120,9 @@ def prepare_start(
     )
     if data.truncation and data.truncation.truncated:
         progress(f"student: {data.truncation.summary}")
-    if config.weights == "ternary":
-        if start.base and find_ternary_weights_fault(start.model):
-            progress(f"student: {TERNARY_WARNING}")
-        insert_ternary(start.model)
-    windows = record_windows(start, data, config.attention, choices.full_loss, progress) if config.attention else None
-    return PreparedStart(start, data, windows)
+    if config.attention:
+        training.windows = record_windows(start, data, config.attention, choices.full_loss, progress)
+    return training
 
 
 def sample_calibration(data: TrainingData, count: int, seed: int) -> list[EncodedConversation]:
@@ -171,27 +160,20 @@ def record_windows(
     return record
 
 
-def prune_start(
-    start: StartModel,
-    data: TrainingData,
-    config: SparsityConfig,
-    out: Path,
-    *,
-    seed: int,
-    digest: str,
-    progress: ProgressCallback,
-) -> float:
-    """Set weights of the start to zero permanently, in place. Returns the held-out loss before. `digest` is the training's."""
-    pad = find_pad_id(start.tokenizer)
+def prune_start(training: Training) -> float | None:
+    """Set weights of the start to zero permanently, in place. Returns the held-out loss before; None without `sparsity`."""
+    start, data, config, pad = training.start, training.data, training.config.sparsity, training.pad
+    if config is None:
+        return None
     before = compute_held_out_loss(start.model, data.held_out, pad)
-    batch = build_batch(sample_calibration(data, config.conversations, seed), pad)
+    batch = build_batch(sample_calibration(data, config.conversations, training.seed), pad)
     if config.reconstruct:
-        fit_start_once(start, batch, config, out, digest, progress)
+        fit_start_once(start, batch, config, training.out, training.digest, training.progress)
     else:
         prune_weights(start.model, batch, config)
     freeze_zeros(start.model)
     after = compute_held_out_loss(start.model, data.held_out, pad)
-    progress(
+    training.progress(
         f"student: {compute_zero_share(start.model):.1%} of the weights in its layers set to zero by {config.method}, "
         f"held-out loss {before:.2f} -> {after:.2f}"
     )
@@ -207,23 +189,15 @@ def check_packing(model: PreTrainedModel, data: Sequence[EncodedConversation], p
         )
 
 
-def prepare_objective(
-    start: StartModel,
-    data: TrainingData,
-    config: StudentConfig,
-    out: Path,
-    *,
-    seed: int,
-    teacher: str,
-    progress: ProgressCallback,
-) -> TrainingObjective:
+def prepare_objective(training: Training, teacher: str) -> TrainingObjective:
     """The recipe's objectives with a running teacher, or with its signals, which are captured if they do not exist yet.
 
     `teacher` is the teacher's digest. Uses torch's global generator only for projections.
     """
+    start, data, config, steps = training.start, training.data, training.config, training.steps
     words = len(start.tokenizer)
     if not config.asks_teacher:
-        return TrainingObjective(config, None, words, torch.nn.ModuleList())
+        return TrainingObjective(config, None, words, torch.nn.ModuleList(), steps)
     distillation = config.distillation
     if distillation.signals == "dense":
         model = load_teacher(distillation.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
@@ -233,38 +207,35 @@ def prepare_objective(
         projections = build_projections(start.model, model) if layers else torch.nn.ModuleList()
         projections.to(start.model.device)
         return TrainingObjective(
-            config, TorchTeacher(model, words, distillation.temperature, hidden=layers), words, projections
+            config, TorchTeacher(model, words, distillation.temperature, hidden=layers), words, projections, steps
         )
-    path = Path(distillation.cache) if distillation.cache else out.with_name(f"{out.name}.signals")
+    path = Path(distillation.cache) if distillation.cache else training.out.with_name(f"{training.out.name}.signals")
     identity = build_signal_identity(
-        distillation, tokenizer=tokenizer_digest(start.tokenizer), teacher=teacher, words=words, seed=seed
+        distillation, tokenizer=tokenizer_digest(start.tokenizer), teacher=teacher, words=words, seed=training.seed
     )
     texts = [*data.train, *data.held_out]
     with main_process_first():
         if not path.exists():
-            capture_signals(_choose_capture(distillation, start, identity), texts, identity, path, progress=progress)
+            capture_signals(
+                _choose_capture(distillation, start, identity), texts, identity, path, progress=training.progress
+            )
     captured = CapturedSignals(path, identity)
     captured.check(texts)
-    return TrainingObjective(config, captured, words, torch.nn.ModuleList())
+    return TrainingObjective(config, captured, words, torch.nn.ModuleList(), steps)
 
 
-def prepare_replay(
-    start: StartModel, data: TrainingData, config: StudentConfig, out: Path, progress: ProgressCallback
-) -> ReplayTexts:
+def prepare_replay(training: Training) -> ReplayTexts:
     """Conversations that the original model writes by itself, for the number of training conversations; none without `replay`."""
+    start, config, out = training.start, training.config, training.out
     if config.replay is None:
         return NO_REPLAY
     path = Path(config.replay.cache) if config.replay.cache else out.with_name(f"{out.name}.replay.jsonl")
     original = load_original(start.model, start.tokenizer, config).to(start.model.device)  # type: ignore[arg-type]
     with main_process_first():
         return load_replay(
-            build_replay_writer(original, config),
-            start.tokenizer,
-            config.replay,
-            len(data.train),
-            path,
-            progress=progress,
-        )
+            build_replay_writer(original, config), start.tokenizer, config.replay, len(training.data.train), path,
+            progress=training.progress,
+        )  # fmt: skip
 
 
 def build_replay_writer(original: "PreTrainedModel", config: StudentConfig) -> "PreTrainedModel":
@@ -272,14 +243,13 @@ def build_replay_writer(original: "PreTrainedModel", config: StudentConfig) -> "
     return cast_weights(copy.deepcopy(original), torch.bfloat16) if config.precision == "bf16" else original
 
 
-def build_reference(
-    start: StartModel, adapters: "peft.LoraModel | None", config: StudentConfig
-) -> StartReference | None:
-    """The original model, if the training compares the student with it. `start.model` is not trained yet."""
+def build_reference(training: Training) -> StartReference | None:
+    """The original model, if the training compares the student with it. The student is not trained yet."""
+    start, config = training.start, training.config
     if not (config.replay or config.start_kl):
         return None
     original = load_original(start.model, start.tokenizer, config).to(start.model.device)  # type: ignore[arg-type]
-    without_adapters = adapters if original is start.model else None
+    without_adapters = training.adapters if original is start.model else None
     return StartReference(original, without_adapters, torch.bfloat16 if config.precision == "bf16" else torch.float32)
 
 

@@ -60,7 +60,9 @@ def _find_block_problem(weights: Path | None) -> str | None:
             return None
     except (ValueError, OSError) as error:
         return f"{str(weights)!r}: {error}"
-    return f"{str(weights)!r} has no layer for multi-token prediction; train one with mtp = {{ depth = 1 }}, or use another draft"
+    return (
+        f"{str(weights)!r} has no layer for multi-token prediction; train one with the step mtp, or use another draft"
+    )
 
 
 def _find_token_problem(draft: Path, weights: Path) -> str | None:

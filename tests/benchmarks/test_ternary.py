@@ -11,7 +11,7 @@ from benchmarks.ternary import (
     check_control,
     round_to_form,
 )
-from students.init.ternary import round_to_ternary
+from plugins.forms.ternary import round_to_ternary
 from students.output.gguf_export import GGUF_FORMS
 from tests.students.conftest import tiny_llama
 

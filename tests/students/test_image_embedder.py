@@ -268,10 +268,6 @@ def test_llama_cpp_sees_what_torch_sees(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (
-            {"weights": "ternary", "start": "random", "hidden_size": 256},
-            "makes a BitNet, which has no embedder of images",
-        ),
         ({"start": "random", "architecture": "hybrid"}, 'need a Llama, and architecture = "hybrid" is none'),
         ({"start": "width"}, "chooses channels by text alone"),
         ({"packing": True}, "use packing = false"),

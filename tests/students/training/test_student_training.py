@@ -64,9 +64,10 @@ def trained(
     talk: list[Conversation], config: StudentConfig, out: Path, rejected: Sequence[Conversation | None] = ()
 ) -> tuple[dict[str, torch.Tensor], TrainingProgress]:
     """The parameters after a training, not rounded for storage, and how it went."""
-    start, data, _ = prepare_start(talk, None, rejected, config, 7, quiet)
-    lesson = prepare_objective(start, data, config, out, seed=7, teacher="", progress=quiet)
-    done = run_training_loop(start, data, lesson, config, out, seed=7, digest="", progress=quiet)
+    training = prepare_start(talk, None, rejected, config, 7, quiet, out=out)
+    start = training.start
+    lesson = prepare_objective(training, "")
+    done = run_training_loop(training, lesson)
     return {name: parameter.detach() for name, parameter in start.model.named_parameters()}, done
 
 

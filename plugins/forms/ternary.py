@@ -1,10 +1,11 @@
 """Ternary weights, learned by quantization-aware training (BitNet b1.58, arXiv 2402.17764).
 
 Each matrix of the layers has the values -s, 0 and s only, with one scale s. In training, each of them has a latent weight in full
-precision, which gets its gradient. Knows models; knows nothing of training steps or files.
+precision, which gets its gradient. Knows models; knows no file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +15,29 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.models.bitnet import BitNetConfig, BitNetForCausalLM
 
-from core.config.student_architectures import TERNARY_BLOCK
-from core.config.student_starts import find_ternary_fault
 from core.errors import UsageError
-from students.architectures.architecture import list_llama_settings
+from core.runs.student_records import StepRecord
+from plugins.forms.start_faults import find_ternary_fault
+from students.architectures.architecture import (
+    find_layers,
+    find_ternary_weights_fault,
+    is_ternary,
+    iterate_matrices,
+    list_llama_settings,
+)
 from students.architectures.known_architectures import SUB_NORMS
-from students.init.sparsity import find_layers, iterate_matrices
+from students.init.sparsity import compute_zero_share
+from students.init.start_model import StartModel
+from students.training.steps import StepCode, Training
 
+FLIPS = "flips"
+"""The log's key of the share of ternary weights that the step gave another value."""
+LAST_SHARE = 0.1
+"""Share of the steps, the last ones, over which the flips of a finished training are averaged."""
+FORGETTING_WARNING = (
+    "the ternary form of a full start has forgotten what the start knew, and must learn it again: BitDistill (arXiv 2510.13998) "
+    "needs 10 billion tokens for that"
+)
 MIN_SCALE = 1e-5
 """The least scale of weights, as in the paper's code; a matrix of zeros has it. float16 has each such bfloat16 exactly."""
 MAX_CODE = 127
@@ -104,7 +121,7 @@ def build_bitnet_config(config: Any) -> BitNetConfig:
         UsageError: if the model cannot become ternary.
     """
     if fault := find_ternary_fault(config.to_dict()):
-        raise UsageError(f'student.weights = "ternary": the start {fault}')
+        raise UsageError(f"student.steps: ternary: the start {fault}")
     return BitNetConfig(**list_llama_settings(config))
 
 
@@ -143,35 +160,12 @@ def _replace_matrices(model: PreTrainedModel, kind: type[nn.Linear]) -> Iterator
             yield new
 
 
-def is_ternary(weight: torch.Tensor, tolerance: float = 1e-6) -> bool:
-    """Whether all weights are -s, 0 or s, for their largest absolute value s, within `tolerance` times s."""
-    sizes = weight.abs()
-    scale = sizes.max()
-    return bool(torch.minimum(sizes, (sizes - scale).abs()).max() <= tolerance * scale)
-
-
-def find_ternary_weights_fault(model: PreTrainedModel) -> str | None:
-    """The first matrix of the layers that is not ternary or has other rows than `TQ2_0`, in words; None if there is none."""
-    for place, layer in enumerate(find_layers(model)):
-        for name, matrix in iterate_matrices(layer):
-            if matrix.in_features % TERNARY_BLOCK:
-                return f"{name} of layer {place} has rows of {matrix.in_features}, no multiple of {TERNARY_BLOCK}"
-            if not is_ternary(matrix.weight):
-                return f"{name} of layer {place} has others"
-    return None
-
-
 class FlipCounter:
     """Counts how many weights of a model's layers change their ternary value between two calls."""
 
     def __init__(self, model: nn.Module) -> None:
         self._matrices = [module for module in model.modules() if isinstance(module, TernaryLinear)]
         self._codes = [self._read_codes(matrix) for matrix in self._matrices]
-
-    @property
-    def counts(self) -> bool:
-        """Whether the model has ternary matrices."""
-        return bool(self._matrices)
 
     def measure(self) -> float:
         """The share of the weights whose value is another than at the last call."""
@@ -187,3 +181,52 @@ class FlipCounter:
     @torch.no_grad()
     def _read_codes(matrix: TernaryLinear) -> torch.Tensor:
         return compute_codes(matrix.weight, compute_scale(matrix.weight)).to(torch.int8)
+
+
+class TernaryCode(StepCode):
+    """The step `ternary`: the start becomes a BitNet, whose latent weights are trained."""
+
+    _flips: FlipCounter
+
+    def prepare(self, start: StartModel, training: Training) -> StartModel:
+        return self._build(start)
+
+    def rebuild(self, start: StartModel, student: Path) -> StartModel:
+        start = self._build(start)
+        round_to_ternary(start.model)
+        return start
+
+    def _build(self, start: StartModel) -> StartModel:
+        made_from = f"{start.made_from}, as a BitNet of ternary weights"
+        return start._replace(model=build_bitnet(start.model), made_from=made_from)
+
+    def begin(self, training: Training) -> None:
+        start = training.start
+        if start.base and find_ternary_weights_fault(start.model):
+            training.progress(f"student: {FORGETTING_WARNING}")
+        insert_ternary(start.model)
+
+    def resume(self, training: Training) -> None:
+        self._flips = FlipCounter(training.start.model)
+
+    def after_update(self) -> Mapping[str, float]:
+        return {FLIPS: self._flips.measure()}
+
+    def finish(self, training: Training) -> None:
+        settle_ternary(training.start.model)
+
+    def describe(self, training: Training, log: Sequence[Mapping[str, float]]) -> StepRecord:
+        flips = [line[FLIPS] for line in log]
+        last = flips[-max(1, round(LAST_SHARE * len(flips))) :]
+        zeros, total, mean = compute_zero_share(training.start.model), sum(flips), sum(last) / len(last)
+        sentence = (
+            f"ternary weights {zeros:.0%} zeros, {total:.2g} changes of value per weight, in the last tenth of the steps "
+            f"{mean:.3%} of the weights per step"
+            if total
+            else f"ternary weights {zeros:.0%} zeros, and none changed its value in training: only scales, norms and embeddings "
+            "learned; raise learning_rate"
+        )
+        rows = {"matrices of the layers": f"-s, 0 or s, one s each; {sentence}"}
+        return StepRecord(
+            type="ternary", rows=rows, note=sentence, values={"zeros": zeros, "flips": total, "last_flips": mean}
+        )

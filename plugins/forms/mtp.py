@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_layers import MtpModel
 
-MTP_PREFIX = "mtp."
-"""Of the block's weights in a student's folder, where transformers and vLLM look for them."""
+from students.init.start_model import StartModel
+from students.output.gguf_export import MTP_PREFIX, read_mtp_weights
+from students.predictions import TokenPredictions
+from students.token_batches import IGNORED_LABEL, TokenBatch
+from students.training.steps import ComputeTerms, StepCode, Training
+
+MTP = "mtp"
+"""The name of the block's cross-entropy."""
 
 
 class MtpBlock(nn.Module):
@@ -52,17 +58,39 @@ def add_mtp_block(model: Any) -> None:
 
 def load_mtp_block(model: Any, folder: Path) -> None:
     """Give `model`, which was loaded from `folder`, the block that is stored there; nothing if there is none."""
-    weights: dict[str, torch.Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as stored:
-            names = [name for name in stored.keys() if name.startswith(MTP_PREFIX)]  # noqa: SIM118  not a mapping
-            weights |= {name.removeprefix(MTP_PREFIX): stored.get_tensor(name).float() for name in names}
-    if weights:
+    if weights := read_mtp_weights(folder):
         add_mtp_block(model)
-        model.mtp.load_state_dict(weights)
+        model.mtp.load_state_dict({name.removeprefix(MTP_PREFIX): weight for name, weight in weights.items()})
 
 
-def forget_mtp_block(config: Any) -> None:
-    """Remove the block from the configuration of a model that was loaded without it."""
-    for name in ("num_mtp_layers", "mtp_layer_types"):
-        vars(config).pop(name, None)  # other families have a property of the name, or keep the number under another one
+class MtpCode(StepCode):
+    """The step `mtp`: the block is trained next to the student."""
+
+    reads_last_states = True
+
+    def __init__(self, weight: float) -> None:
+        self.weights = {MTP: weight}
+
+    def prepare(self, start: StartModel, training: Training) -> StartModel:
+        add_mtp_block(start.model)
+        return start
+
+    def open_losses(self, model: PreTrainedModel, batch: TokenBatch) -> ComputeTerms:
+        def compute(predictions: TokenPredictions) -> dict[str, torch.Tensor]:
+            assert predictions.last is not None
+            ahead = predict_ahead(model, batch.to_device(model.device), predictions.last)
+            return {MTP: functional.cross_entropy(ahead.logits, ahead.targets)}
+
+        return compute
+
+
+def predict_ahead(model: Any, batch: TokenBatch, last: torch.Tensor) -> TokenPredictions:
+    """Each learned token, given all tokens but the one before it. A row is one conversation.
+
+    `last` are the model's last hidden states, of shape (rows, tokens, width), of `batch` or of a wider one.
+    """
+    states = model.mtp(last[:, : batch.ids.shape[1] - 2], batch.ids[:, 1:-1])
+    targets = batch.labels[:, 2:]
+    learned = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
+    logits = model.get_output_embeddings()(states[learned]).float()
+    return TokenPredictions(logits, targets[learned], batch.owner[:, 2:][learned])

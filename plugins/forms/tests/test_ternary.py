@@ -16,9 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.runs.student_records import StudentRecord
-from students.chat_encoding import Conversation, EncodedConversation
-from students.init.start_model import load_start_model
-from students.init.ternary import (
+from plugins.forms.ternary import (
+    FORGETTING_WARNING,
     ActivationRounding,
     TernaryLinear,
     TernaryRounding,
@@ -26,16 +25,17 @@ from students.init.ternary import (
     compute_codes,
     compute_scale,
     compute_ternary,
-    find_ternary_weights_fault,
     insert_ternary,
     round_to_ternary,
     settle_ternary,
 )
+from students.architectures.architecture import find_ternary_weights_fault
+from students.chat_encoding import Conversation, EncodedConversation
+from students.init.start_model import load_start_model
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import compute_held_out_loss
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
-from students.training.training_setup import TERNARY_WARNING
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import conversations, quiet, saved
 from tests.students.output.test_gguf_export import lowest_correlation, many_ids
@@ -48,6 +48,7 @@ from tests.support.llama_cpp import llama_cpp
 
 WIDTH = 256
 """The narrowest ternary student."""
+TERNARY = [{"type": "ternary"}]
 
 
 def wide_llama(vocabulary: int, **settings: Any) -> LlamaForCausalLM:
@@ -66,10 +67,10 @@ def wide_folder(tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="module")
 def ternary(wide_folder: Path) -> StudentConfig:
-    return StudentConfig(
-        start=str(wide_folder), weights="ternary", epochs=24, learning_rate=1e-3, batch_size=4, max_tokens=64,
-        checkpoint_steps=20,
-    )  # fmt: skip
+    return StudentConfig.model_validate({
+        "start": str(wide_folder), "steps": TERNARY, "epochs": 24, "learning_rate": 1e-3, "batch_size": 4, "max_tokens": 64,
+        "checkpoint_steps": 20,
+    })  # fmt: skip
 
 
 class TrainedTernary:
@@ -201,7 +202,7 @@ def test_a_start_that_fits_no_bitnet_is_refused(
 ) -> None:
     start = saved(wide_llama(len(tokenizer), **settings), tokenizer, tmp_path)
     with pytest.raises(UsageError) as caught:
-        load_start_model(StudentConfig(start=str(start), weights="ternary"))
+        load_start_model(StudentConfig.model_validate({"start": str(start), "steps": TERNARY}))
     assert str(caught.value).startswith(f"student.start: {str(start)!r} {fault}")
     load_start_model(StudentConfig(start=str(start)))
 
@@ -216,14 +217,17 @@ def test_a_start_that_fits_no_bitnet_is_refused(
             "hidden_size = 192 is no multiple of 256, the block in which ternary rows are stored; use 256",
         ),
         ({"start": "random", "hidden_size": 640}, "use 512 or 768"),
-        ({"start": "x", "lora": {}}, "lora: merged low-rank updates are not ternary; leave one of them out"),
+        ({"start": "x", "lora": {}}, "merged low-rank updates are not ternary; leave lora out"),
+        ({"start": "x", "images": {}}, "images: a BitNet has no embedder of images"),
+        ({"start": "x", "attention": {}, "max_tokens": 512}, "attention: a BitNet has no sliding windows"),
+        ({"start": "random", "architecture": "hybrid", "hidden_size": 256}, "a BitNet is no hybrid"),
         ({"start": "x", "sparsity": {"share": 0.5}}, "sparsity: ternary weights choose their own zeros"),
         ({"start": "x", "average": 0.5}, "average: the average of ternary weights and their start is not ternary"),
     ],
 )
 def test_what_ternary_rules_out_is_refused_with_the_recipe(settings: dict[str, Any], fault: str) -> None:
-    with pytest.raises(ValidationError, match='weights = "ternary": ') as caught:
-        StudentConfig(weights="ternary", **settings)
+    with pytest.raises(ValidationError, match="steps: ternary: ") as caught:
+        StudentConfig.model_validate({"steps": TERNARY, **settings})
     assert fault in str(caught.value)
 
 
@@ -239,21 +243,21 @@ def test_a_trained_student_is_ternary_and_its_record_is_of_the_stored_weights(
     sizes = [(weight.unique()[0], weight.unique()[2]) for weight in trained.matrices.values()]
     assert all(low == -high for low, high in sizes)
     zeros = torch.cat([(weight == 0).flatten() for weight in trained.matrices.values()]).float().mean().item()
-    record = trained.record.ternary
+    record = trained.record.find_step("ternary")
     assert record
-    assert record.zeros == pytest.approx(zeros)
+    assert record.values["zeros"] == pytest.approx(zeros)
     model, _ = read_student(trained.folder)
     assert compute_held_out_loss(model, encoded, 0) == pytest.approx(trained.record.loss_after, abs=1e-5)
 
     log = [json.loads(line) for line in (trained.folder / "training_log.jsonl").read_text().splitlines()]
     assert len(log) == trained.record.steps == 72
-    assert record.flips == pytest.approx(sum(line["flips"] for line in log))
-    assert record.last_flips == pytest.approx(sum(line["flips"] for line in log[-7:]) / 7)
+    assert record.values["flips"] == pytest.approx(sum(line["flips"] for line in log))
+    assert record.values["last_flips"] == pytest.approx(sum(line["flips"] for line in log[-7:]) / 7)
     assert log[-1]["held_out"] == pytest.approx(trained.record.loss_after, abs=0.02), "with activations of 8 bits"
-    assert record.flips > 0.2
-    assert record.sentence in trained.lines[-1]
+    assert record.values["flips"] > 0.2
+    assert record.note in trained.lines[-1]
     assert "| matrices of the layers | -s, 0 or s, one s each; " in (trained.folder / "README.md").read_text()
-    assert f"student: {TERNARY_WARNING}" in trained.lines
+    assert f"student: {FORGETTING_WARNING}" in trained.lines
 
 
 def test_without_training_the_ternary_form_is_far_worse(
@@ -266,9 +270,9 @@ def test_without_training_the_ternary_form_is_far_worse(
 ) -> None:
     """Else the training would do nothing. The control is a full student of the same form, as well trained."""
     start = saved(build_bitnet(wide_llama(len(tokenizer))), tokenizer, tmp_path / "start")
-    full = with_settings(ternary, start=str(start), weights="full")
+    full = with_settings(ternary, start=str(start), steps=[])
     record = train_student(talk, full, tmp_path / "full", seed=7, progress=quiet, held_out=talk)
-    assert record.ternary is None
+    assert not record.step_records
     assert record.loss_after < record.loss_before - 2
     model, _ = read_student(tmp_path / "full")
     round_to_ternary(model)
@@ -279,7 +283,7 @@ def test_without_training_the_ternary_form_is_far_worse(
         export_gguf(tmp_path / "full", "tq2_0")
     assert str(caught.value) == (
         f"export: {tmp_path / 'full'}: --type tq2_0 stores weights -s, 0 and s only, and self_attn.q_proj of layer 0 has others; "
-        'train with weights = "ternary", or use --type q8_0 or q4_0'
+        "train with the step ternary, or use --type q8_0 or q4_0"
     )
     assert not list((tmp_path / "full").glob("*.gguf*"))
 
@@ -358,7 +362,7 @@ def test_a_random_ternary_student_by_command(
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = [
         "start=random",
-        "weights=ternary",
+        'steps=[{type="ternary"}]',
         "layers=1",
         "hidden_size=256",
         "vocabulary=400",
@@ -380,7 +384,7 @@ def test_a_random_ternary_student_by_command(
     code, _, err = called(capsys, "distill", "rows.jsonl", "--out", "other", *words, "--set", "hidden_size=300")
     assert code == 2
     assert err.startswith("error: ")
-    code, _, err = called(capsys, "distill", "rows.jsonl", "--out", "other", "--set", "weights=ternary")
+    code, _, err = called(capsys, "distill", "rows.jsonl", "--out", "other", "--set", 'steps=[{type="ternary"}]')
     assert code == 2
     assert "the embedded teacher's layers are 576 wide" in err
     assert not Path("other").exists()

@@ -17,9 +17,9 @@ from benchmarks.decoding_speed import post_json
 from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
 from core.sample import Message
+from plugins.forms.mtp import add_mtp_block, load_mtp_block, predict_ahead
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.init.start_model import StartModel
-from students.mtp_block import add_mtp_block, load_mtp_block
 from students.output.gguf_export import export_gguf, read_student
 from students.predictions import predict_tokens
 from students.token_batches import build_batch
@@ -40,7 +40,8 @@ ANSWERED = 40
 """Tokens that are decoded."""
 CONFIG = StudentConfig.model_validate(
     {
-        "start": "random", "architecture": "hybrid", "layers": 4, "hidden_size": 64, "mtp": {}, "epochs": 70, "batch_size": 2,
+        "start": "random", "architecture": "hybrid", "layers": 4, "hidden_size": 64, "steps": [{"type": "mtp"}],
+        "epochs": 70, "batch_size": 2,
         "max_tokens": 256, "learning_rate": 5e-3, "precision": "float32", "checkpoint_steps": 30, "evaluate_steps": 70,
     }
 )  # fmt: skip
@@ -120,17 +121,20 @@ def test_the_block_sees_no_later_token_and_predicts_the_one_after_the_next(
 
     encoded = [encode_conversation(one, tokenizer, 256) for one in remembered()]
     batch = build_batch([one for one in encoded if isinstance(one, EncodedConversation)], 0)
-    predictions = predict_tokens(model, batch, ahead=True)
-    assert predictions.ahead
-    assert predictions.ahead.targets.equal(predictions.targets)
-    assert (predictions.ahead.logits.argmax(1) == predictions.targets).float().mean() > 0.95
-    assert predictions.select_first(1).ahead.targets.equal(predictions.targets[predictions.rows == 0])  # type: ignore[union-attr]
+    predictions = predict_tokens(model, batch, last=True)
+    assert predictions.last is not None
+    ahead = predict_ahead(model, batch, predictions.last)
+    assert ahead.targets.equal(predictions.targets)
+    assert (ahead.logits.argmax(1) == predictions.targets).float().mean() > 0.95
+    first = build_batch([one for one in encoded if isinstance(one, EncodedConversation)][:1], 0)
+    alone = predict_ahead(model, first, predictions.select_first(1).last)  # type: ignore[arg-type]
+    assert alone.targets.equal(predictions.targets[predictions.rows == 0])
 
     changed = batch.ids.clone()
     changed[:, -1] = 5
-    again = predict_tokens(model, batch._replace(ids=changed), ahead=True)
-    assert again.ahead
-    assert predictions.ahead.logits.equal(again.ahead.logits), "the last token of the longest row is its end"
+    again = predict_tokens(model, batch._replace(ids=changed), last=True).last
+    assert again is not None
+    assert ahead.logits.equal(predict_ahead(model, batch, again).logits), "the last token of the longest row is its end"
 
 
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +215,7 @@ def test_a_teacher_drafts_with_its_own_layer_if_it_has_one(student: Path, tmp_pa
     assert find_draft_problem(drafting, file) is None
     assert b".nextn_predict_layers" not in without.read_bytes()
     assert find_draft_problem(drafting, without) == (
-        f"{str(without)!r} has no layer for multi-token prediction; train one with mtp = {{ depth = 1 }}, or use another draft"
+        f"{str(without)!r} has no layer for multi-token prediction; train one with the step mtp, or use another draft"
     )
 
     async def ask() -> DraftCounts:

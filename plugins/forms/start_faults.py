@@ -1,0 +1,32 @@
+"""What a start lacks for a form, by the settings in its config.json. Knows no torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.config.student_architectures import TERNARY_BLOCK
+from core.config.student_starts import find_bitnet_fault
+
+TERNARY_STARTS = ("bitnet", "llama")
+"""The `model_type` of starts that can become ternary: a BitNet has no tensors for what the others have besides a Llama's."""
+
+
+def find_ternary_fault(settings: Mapping[str, Any]) -> str | None:
+    """Why a model with these settings cannot become ternary, in words; None if it can."""
+    if (kind := settings.get("model_type")) not in TERNARY_STARTS:
+        return f"is a {kind!r}; a ternary student is a {' or '.join(TERNARY_STARTS)}"
+    for name in ("hidden_size", "intermediate_size"):
+        size = settings.get(name)
+        if isinstance(size, int) and size % TERNARY_BLOCK:
+            return (
+                f"has {name} = {size}; ternary rows are stored in blocks of {TERNARY_BLOCK}, so it would have to be "
+                f"{name_multiples(size)}"
+            )
+    if fault := find_bitnet_fault(settings):
+        return f"has {fault}, which llama.cpp's bitnet does not compute; leave the step ternary out"
+    return None
+
+
+def name_multiples(size: int) -> str:
+    """The multiples of TERNARY_BLOCK next to `size`, at least one block."""
+    below = size // TERNARY_BLOCK * TERNARY_BLOCK
+    return " or ".join(str(multiple) for multiple in (below, below + TERNARY_BLOCK) if multiple)
