@@ -156,10 +156,9 @@ class Filtered(_ShownAsText):
     """The folder with both and the report page; None if no folder was named."""
 
     def __repr__(self) -> str:
-        from flows.report.filter_report import format_filter_counts
-        from flows.terminal.text_format import replace_unsafe_characters
+        from flows.report.filter_report import format_filter_card
 
-        return replace_unsafe_characters("\n".join(format_filter_counts(self.report)))
+        return format_filter_card(self.report, whole=False)
 
 
 @dataclass(frozen=True, repr=False)

@@ -20,6 +20,7 @@ from core.config.filters import DuplicateFilter, FilterConfig, KeepOneFilter, Mi
 from core.errors import RecipeError, RunInUse, UsageError
 from core.extensions import find_registered
 from core.overrides import Override
+from core.runs.records import SampleCounts
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import RowFilterResult, find_duplicates
@@ -40,7 +41,6 @@ from flows.report.filter_report import (
     DroppedExample,
     FilterReport,
     FilterStep,
-    RowCounts,
     UnreadableRow,
     write_filter_report,
 )
@@ -244,7 +244,7 @@ def _write_results(
         source=str(source),
         out=str(out),
         kept=str(out / name_kept_file(files)),
-        counts=RowCounts(candidates=rows + failed, kept=left, dropped=len(dropped), failed=failed),
+        counts=SampleCounts(candidates=rows + failed, kept=left, dropped=len(dropped), failed=failed),
         steps=tuple(steps),
         reasons=dict(Counter(lookup.find_reason(place) for place in dropped).most_common()),
         masked=len(masks),

@@ -11,23 +11,13 @@ from core.runs.lineage import Lineage
 from core.runs.records import CollapseRecord
 from core.runs.releases import Release, locate_releases, read_release
 from core.runs.run_dir import RUNS_FOLDER, RunDir
-from core.runs.student_records import EvaluationRecord
 from filters.collapse.tail_trend import TailTrend, find_lineage_trend
 from flows.release.promotion_decision import format_promotion
 from flows.release.release_gate import is_marked_inconclusive
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
-from flows.terminal.text_format import (
-    TERMINAL_WIDTH,
-    describe_generator,
-    format_count,
-    format_number,
-    format_one_line,
-    format_percent,
-    format_time,
-    locate_metric,
-    say,
-)
+from flows.terminal.text_format import TERMINAL_WIDTH, create_environment, format_number, locate_metric
 
+TEMPLATES = Path(__file__).with_name("templates")
 SPARKLINE_BARS = "▁▂▃▄▅▆▇█"
 LINE_WIDTH = TERMINAL_WIDTH - len("         ")
 
@@ -122,14 +112,13 @@ def build_lineage_record(lineage: Lineage, generations: Sequence[LineageGenerati
 def format_lineage(lineage: Lineage, generations: Sequence[LineageGeneration], runs_dir: str = RUNS_FOLDER) -> str:
     """The generations, one per line, then a table of their metrics with the trend of each."""
     current = [generation for generation in generations if not generation.is_set_aside]
-    lines = [f"{lineage.recipe}  {format_count(len(current), 'generation')}  {lineage.path}"]
-    for position, generation in enumerate(current):
-        lines += _format_generation(generation, "   " if position == 0 else "└─▶")
-    if aside := [generation for generation in generations if generation.is_set_aside]:
-        words = ("rollback", lineage.recipe, str(aside[-1].number), *build_runs_dir_arguments(runs_dir))
-        lines.append(f"set aside by a rollback; `{format_command(*words)}` restores the last")
-        for generation in aside:
-            lines += _format_generation(generation, "   ")
+    aside = [generation for generation in generations if generation.is_set_aside]
+    words = ("rollback", lineage.recipe, str(aside[-1].number if aside else 0), *build_runs_dir_arguments(runs_dir))
+    text = create_environment(TEMPLATES).get_template("lineage.txt").render(
+        lineage=lineage, current=current, aside=aside, restore=format_command(*words), width=LINE_WIDTH,
+        list_promotion_lines=lambda one: [line for text in format_promotion(one) for line in textwrap.wrap(text, LINE_WIDTH)],
+    )  # fmt: skip
+    lines = [line for line in text.splitlines() if line]
     lines += _format_metric_table([generation.release for generation in current if generation.release])
     if trend := find_lineage_trend(_collect_comparisons(generations)):
         lines.append(f"trend  {trend}")
@@ -143,41 +132,6 @@ def _collect_comparisons(generations: Sequence[LineageGeneration]) -> list[Colla
         if generation.release and not generation.is_set_aside
     ]
     return [run.collapse for run in runs if run.collapse]
-
-
-def _format_generation(generation: LineageGeneration, arrow: str) -> list[str]:
-    if generation.release is None:
-        return [f"  {arrow} {generation.number}  DAMAGED  {generation.fault}"]
-    release, run = generation.release, generation.release.manifest.run
-    kept = f"kept {run.counts.kept:,} of {run.counts.candidates:,}"
-    kept += f" ({format_percent(run.counts.kept / run.counts.candidates)})" if run.counts.candidates else ""
-    parts = [run.run, format_time(release.manifest.released), kept]
-    parts += ["gate off"] * (run.gate.gated is False)
-    headline = format_one_line(run.collapse.line, LINE_WIDTH) if run.collapse else "no verdict"
-    lines = [
-        f"  {arrow} {generation.number}  {'  '.join(parts)}",
-        f"         {headline}",
-        f"         rows {say('mixture', release.lineage.mix)}",
-    ]
-    if run.agents.generator:
-        lines.append(f"         generator {format_one_line(describe_generator(run.agents.generator), LINE_WIDTH)}")
-    if evaluation := run.evaluation:
-        lines += [f"         {line}" for line in _format_student(evaluation)]
-    lines += [f"         {line}" for text in format_promotion(release) for line in textwrap.wrap(text, LINE_WIDTH)]
-    return [*lines, *([f"         DAMAGED  {generation.fault}"] if generation.fault else [])]
-
-
-def _format_student(evaluation: EvaluationRecord) -> list[str]:
-    """The student's pass rate next to its teacher's, and its change on the general panel."""
-    rates = {model.role: model.pass_rate.value for model in evaluation.models}
-    passes = (
-        [f"student passes {format_percent(rates['student'])} of {evaluation.requests}"] if "student" in rates else []
-    )
-    if comparison := evaluation.find_comparison("teacher"):
-        passes.append(f"its teacher {format_percent(rates['teacher'])}: {say('points', comparison)}")
-    panel = evaluation.panel and evaluation.panel.comparison
-    general = [f"general panel: student minus start {100 * panel.difference.value:+.0f} points"] if panel else []
-    return [", ".join(passes), *general]
 
 
 def _format_metric_table(releases: Sequence[Release]) -> list[str]:

@@ -5,7 +5,6 @@ release one after the other, and a killed process leaves no release.
 """
 
 import shutil
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +30,9 @@ from core.storage.sample_files import read_sample_columns
 from core.tracing import open_trace
 from flows.data.run_storage import RunStorage
 from flows.release.promotion_decision import STUDENT_WEIGHTS, decide_promotion, format_promotion
-from flows.release.release_documents import write_release_documents
-from flows.release.release_gate import find_release_refusals, is_marked_inconclusive
+from flows.release.release_documents import TEMPLATES, write_release_documents
+from flows.release.release_gate import find_release_refusals
 from flows.terminal.console import SESSION
-from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines
 from flows.terminal.suggested_commands import (
     build_runs_dir_arguments,
     find_runs_dir,
@@ -42,7 +40,7 @@ from flows.terminal.suggested_commands import (
     format_next_line,
     format_resume_hint,
 )
-from flows.terminal.text_format import TERMINAL_WIDTH, format_one_line, replace_unsafe_characters, say
+from flows.terminal.text_format import VALUE_WIDTH, create_environment
 
 
 class CreatedRelease(NamedTuple):
@@ -168,21 +166,12 @@ def format_created_release(created: CreatedRelease, runs_dir: str = RUNS_FOLDER)
 
 
 def describe_created_release(created: CreatedRelease) -> str:
-    release, run = created.release, created.release.manifest.run
-    lines = [f"release {release.name}{'  was already released' if created.already_released else ''}  {release.path}"]
-    lines.append(f"  rows      {say('mixture', release.lineage.mix)}")
-    if run.collapse:
-        lines.append(f"  verdict   {format_one_line(run.collapse.headline, TERMINAL_WIDTH - LABEL_WIDTH)}")
-        if is_marked_inconclusive(run):
-            advice = ["the release is marked so", *(one.text for one in run.collapse.advice)]
-            wrapped = textwrap.wrap(replace_unsafe_characters("; ".join(advice)), TERMINAL_WIDTH - LABEL_WIDTH)
-            lines += format_labelled_lines("", wrapped)
-    for sentence in format_promotion(release):
-        wrapped = textwrap.wrap(replace_unsafe_characters(sentence), TERMINAL_WIDTH - LABEL_WIDTH)
-        lines += format_labelled_lines("student", wrapped)
-    if run.gate.gated is False:
-        lines.append("  gate      off, by collapse.gate = false of the recipe")
-    return "\n".join(lines)
+    release = created.release
+    text = create_environment(TEMPLATES).get_template("release.txt").render(
+        release=release, already_released=created.already_released, run=release.manifest.run, width=VALUE_WIDTH,
+        promotion=format_promotion(release),
+    )  # fmt: skip
+    return "\n".join(line for line in text.splitlines() if line)
 
 
 def format_rollback(lineage: Lineage, runs_dir: str = RUNS_FOLDER) -> str:

@@ -14,22 +14,15 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from core.config.filters import describe_filter
-from core.runs.records import ComparedSimilarities
+from core.runs.records import ComparedSimilarities, SampleCounts
 from core.sample import FrozenModel, RejectionReason
 from core.storage.atomic_files import write_json, write_text
 from filters.text_normalization import SPACELESS
 from flows.data.similarity_histogram import name_filter_step
 from flows.report.page_templates import create_page_environment
 from flows.report.plots import HistogramPlot, build_histogram_plots
-from flows.terminal.run_summary import LABEL_WIDTH, format_labelled_lines, wrap_items
 from flows.terminal.suggested_commands import format_next_line
-from flows.terminal.text_format import (
-    TERMINAL_WIDTH,
-    format_count,
-    format_duration,
-    format_percent,
-    replace_unsafe_characters,
-)
+from flows.terminal.text_format import TERMINAL_WIDTH, create_environment, replace_unsafe_characters, say
 
 EXCERPT_WORDS = 150
 """Words of one text in the page. The files have the whole text."""
@@ -40,20 +33,6 @@ COMPARED_WORDS = 4 * EXCERPT_WORDS
 LONGEST_WORD = 120
 """Maximum characters of a word, and of the space after it."""
 WORD_PATTERN = re.compile(rf"[{SPACELESS}]\s*|[^\s{SPACELESS}]+\s*")
-DROP_REASON_PHRASES = {
-    RejectionReason.length: "for their length",
-    RejectionReason.refusal: "as refusals",
-    RejectionReason.boilerplate: "for boilerplate",
-    RejectionReason.repetition: "for repeating themselves",
-    RejectionReason.exact_duplicate: "as exact duplicates",
-    RejectionReason.near_duplicate: "as near-duplicates",
-    RejectionReason.quality: "for their quality",
-    RejectionReason.language: "for their language",
-    RejectionReason.contamination: "for text of evaluation sets",
-    RejectionReason.personal_data: "for personal data",
-    RejectionReason.uncovered: "for lacking the feature of their seed",
-    RejectionReason.review: "by people",
-}
 
 
 def _replace_unwritable(text: str) -> str:
@@ -63,23 +42,6 @@ def _replace_unwritable(text: str) -> str:
 
 WritableText = Annotated[str, AfterValidator(_replace_unwritable)]
 """Text as read, without lone surrogates, which no file can store."""
-
-
-class RowCounts(FrozenModel):
-    """Row counts, with the names of a run's counts."""
-
-    candidates: int
-    """All rows of the input: kept, dropped and failed."""
-    kept: int
-    dropped: int
-    failed: int
-    """Unreadable rows, which are stored separately."""
-
-    @model_validator(mode="after")
-    def _add_up(self) -> Self:
-        if self.candidates != self.kept + self.dropped + self.failed:
-            raise ValueError(f"kept, dropped and failed do not add up to the candidates: {self!r}")
-        return self
 
 
 class FilterStep(FrozenModel):
@@ -95,6 +57,10 @@ class FilterStep(FrozenModel):
     """Rows that do not look like a language that the filter knows; it lets them pass."""
     compared: str | None = None
     """The part of a row that is compared with other rows, for filters that compare rows."""
+
+    @property
+    def summary(self) -> str:
+        return f"{self.filter} {self.dropped:,}"
 
 
 class ReviewedRows(FrozenModel):
@@ -148,7 +114,8 @@ class FilterReport(FrozenModel):
     kept: WritableText
     """The file of kept rows. In the library, it and `out` are empty where nothing stays on disk."""
     state: Literal["done"] = "done"
-    counts: RowCounts
+    counts: SampleCounts
+    """Of rows; unreadable ones failed, which are stored separately."""
     steps: tuple[FilterStep, ...]
     reasons: dict[RejectionReason, int]
     masked: int = 0
@@ -188,43 +155,11 @@ def write_filter_report(out: Path, report: FilterReport) -> None:
     html = page.render(
         r=report,
         name=Path(report.source).name or report.source,
-        conclusion=summarize_filter_report(report),
-        reasons=rank_reasons(report),
+        conclusion=say("filter_conclusion", report),
         sections=build_filter_sections(report),
         most_words=EXCERPT_WORDS,
     )
     write_text(out / "report.html", html)
-
-
-def summarize_filter_report(report: FilterReport) -> str:
-    """A sentence with the kept rows, and the dropped rows by reason."""
-    counts = report.counts
-    if not counts.candidates:
-        return "There was no row to filter."
-    if counts.kept == counts.candidates:
-        return (
-            f"All {format_count(counts.candidates, 'row')} kept." if counts.candidates > 1 else "The only row was kept."
-        )
-    parts = [
-        f"{counts.kept:,} of {format_count(counts.candidates, 'row')} kept ({format_percent(counts.kept / counts.candidates)})"
-    ]
-    if counts.dropped:
-        ranked = rank_reasons(report)
-        shown = ranked if len(ranked) <= 3 else ranked[:2]
-        items = [f"{count:,} {DROP_REASON_PHRASES.get(reason, f'for {reason}')}" for reason, count in shown]
-        if rest := ranked[len(shown) :]:
-            items.append(f"{sum(count for _, count in rest):,} for other reasons")
-        first, _, words = items[0].partition(" ")
-        items[0] = f"{first} dropped {words}"
-        parts.append(" and ".join(filter(None, (", ".join(items[:-1]), items[-1]))))
-    if counts.failed:
-        parts.append(f"{counts.failed:,} could not be read")
-    return "; ".join(parts) + "."
-
-
-def rank_reasons(report: FilterReport) -> list[tuple[RejectionReason, int]]:
-    """Most frequent first."""
-    return sorted(((reason, count) for reason, count in report.reasons.items() if count), key=lambda item: -item[1])
 
 
 class TextPart(NamedTuple):
@@ -341,63 +276,27 @@ def build_filter_sections(report: FilterReport) -> list[FilterSection]:
     return sections
 
 
-def format_filter_card(report: FilterReport, reference: str | None = None, columns: str | None = None) -> str:
-    """The output of `stillhouse filter`: counts, the rows that each filter dropped, and the paths of the files.
+def format_filter_card(
+    report: FilterReport, reference: str | None = None, columns: str | None = None, *, whole: bool = True
+) -> str:
+    """The output of `stillhouse filter`: counts, the rows that each filter dropped, and the paths of the files. Only the counts,
+    if not `whole`.
 
     `reference` is real text of the same kind, if known: the next command then compares with it. `columns` are those that the user
     named; kept rows have them too.
     """
-    counts, out = report.counts, Path(report.out)
-    lines = format_filter_counts(report)
-    lines += format_labelled_lines("kept", [report.kept])
-    lines += format_labelled_lines("dropped", [str(out / "dropped.parquet")])
-    if counts.failed:
-        errors = [f"{aside.file}:{aside.line}: {aside.error}" for aside in report.asides[:1]]
-        first = [line for error in errors for line in textwrap.wrap(error, TERMINAL_WIDTH - LABEL_WIDTH)]
-        unreadable = f"{format_count(counts.failed, 'row')} could not be read" + "; the first:" * bool(first)
-        lines += format_labelled_lines("aside", [str(out / "aside.jsonl"), unreadable, *first])
-    lines += format_labelled_lines("report", [str(out / "report.html")])
+    text = create_environment().get_template("filter_card.txt").render(r=report, out=Path(report.out), whole=whole)
+    lines = [line for line in text.splitlines() if line]
+    if not whole:
+        return "\n".join(lines)
     if answers := [step.filter for step in report.steps if step.dropped and step.options.get("of") == "answer"]:
         lines += textwrap.wrap(
             f'hint: {", ".join(answers)} with of = "answer" compared answers alone, so rows with different questions and the '
             'same answer were dropped; of = "conversation" compares questions too',
             TERMINAL_WIDTH,
         )
-    if counts.kept:
+    if report.counts.kept:
         given = {"--reference": reference, "--columns": columns}
         options = [word for option, value in given.items() if value for word in (option, value)]
         lines.append(format_next_line("assess", report.kept, *options))
     return replace_unsafe_characters("\n".join(lines))
-
-
-def format_filter_counts(report: FilterReport) -> list[str]:
-    """The rows that each filter dropped, what was compared, and the time."""
-    counts = report.counts
-    state = report.state + f" with {format_count(counts.failed, 'row')} set aside" * bool(counts.failed)
-    lines = [f"filter {report.source}  {state}" + f"  {report.out}" * bool(report.out)]
-    ends = [f"kept {counts.kept:,}", f"dropped {counts.dropped:,}"] + [f"aside {counts.failed:,}"] * bool(counts.failed)
-    lines.append(f"  rows {counts.candidates:,} -> {', '.join(ends)}")
-    drops = [f"{step.filter} {step.dropped:,}" for step in report.steps]
-    lines += format_labelled_lines("took", wrap_items(drops, "   ", TERMINAL_WIDTH - LABEL_WIDTH))
-    filters_by_part: dict[str, list[str]] = {}
-    for step in report.steps:
-        if step.compared:
-            filters_by_part.setdefault(step.compared, []).append(step.filter)
-    compared = [f"{', '.join(dict.fromkeys(names))}: {part}" for part, names in filters_by_part.items()]
-    lines += format_labelled_lines("compared", compared)
-    unjudged = [
-        f"{step.filter} knows English only: {format_count(step.unjudged, 'row')} without frequent English words passed unchecked"
-        for step in report.steps
-        if step.unjudged
-    ]
-    lines += format_labelled_lines("unjudged", unjudged)
-    if report.masked:
-        lines += format_labelled_lines("masked", [f"something in {format_count(report.masked, 'kept row')}"])
-    if report.reviews:
-        lines += format_labelled_lines("reviewed", [report.reviews.sentence])
-    time = [
-        format_duration(report.seconds),
-        f"{report.rows_per_second:,.0f} rows/s",
-        format_count(report.workers, "worker"),
-    ]
-    return lines + format_labelled_lines("time", ["   ".join(time)])

@@ -4,7 +4,7 @@ The sentences are in `templates/words.txt`. Text from teachers is untrusted: it 
 """
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from core.config.agents import AgentConfig
@@ -24,6 +24,7 @@ from flows.terminal.sample_history import format_answer, format_request
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
 from flows.terminal.text_format import (
     TERMINAL_WIDTH,
+    VALUE_WIDTH,
     advise_on_truncation,
     create_environment,
     describe_generator,
@@ -37,9 +38,6 @@ from flows.terminal.text_format import (
     say,
 )
 
-LABEL_WIDTH = 12
-"""Columns before the values of a card row."""
-VALUE_WIDTH = TERMINAL_WIDTH - LABEL_WIDTH
 MOST_CARD_REASONS = 12
 """Reasons on the card; the rest are summed. The page lists all."""
 CARD_ROWS = 2
@@ -282,35 +280,9 @@ def format_closing_card(
 
 def _render_card(template: str, manifest: RunManifest, run: RunDir, **values: Any) -> str:
     text = create_environment().get_template(template).render(
-        m=manifest, s=summarize_run(manifest), run=run, row=format_row, width=VALUE_WIDTH, **values
+        m=manifest, s=summarize_run(manifest), run=run, width=VALUE_WIDTH, **values
     )  # fmt: skip
     return "\n".join(line for line in text.splitlines() if line)
-
-
-def format_row(label: str, value: str | Iterable[object] | None, joint: str = "   ") -> str:
-    """Labelled lines of a card: a text wrapped; or items, which stay whole. Empty for nothing."""
-    if isinstance(value, str):
-        return "\n".join(format_labelled_lines(label, textwrap.wrap(replace_unsafe_characters(value), VALUE_WIDTH)))
-    items = map(str, value or ())
-    return "\n".join(
-        format_labelled_lines(label, list(items) if joint == "\n" else wrap_items(items, joint, VALUE_WIDTH))
-    )
-
-
-def format_labelled_lines(label: str, values: Sequence[str]) -> list[str]:
-    labels = [label, *[""] * (len(values) - 1)]
-    return [f"  {name:<{LABEL_WIDTH - 2}}{value}" for name, value in zip(labels, values, strict=False)]
-
-
-def wrap_items(items: Iterable[str], joint: str, width: int) -> list[str]:
-    """Lines of whole items, each line as full as possible."""
-    lines: list[str] = []
-    for item in items:
-        if lines and len(lines[-1]) + len(joint) + len(item) <= width:
-            lines[-1] += joint + item
-        else:
-            lines.append(joint.lstrip() + item if lines else item)
-    return lines
 
 
 def list_panel_lines(panel: GeneralPanelRecord) -> list[str]:

@@ -5,7 +5,8 @@ Text from teachers is untrusted: everywhere it loses the characters that control
 
 import math
 import re
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 TERMINAL_WIDTH = 100
 """Columns of all text for a terminal except paths: a path that is broken cannot be copied."""
+LABEL_WIDTH = 12
+"""Columns before the values of a card row."""
+VALUE_WIDTH = TERMINAL_WIDTH - LABEL_WIDTH
 LONGEST_SHOWN_TEXT = 4000
 """Characters of one text in the page. The Parquet files have the whole text."""
 UNSAFE_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -138,6 +142,35 @@ def format_time(iso: str) -> str:
     return f"{moment.day} {moment:%B %Y, %H:%M}{zone}"
 
 
+# Cards
+
+
+def format_row(label: str, value: str | Iterable[object] | None, joint: str = "   ") -> str:
+    """Labelled lines of a card: a text wrapped; or items, which stay whole. Empty for nothing."""
+    if isinstance(value, str):
+        return "\n".join(format_labelled_lines(label, textwrap.wrap(replace_unsafe_characters(value), VALUE_WIDTH)))
+    items = map(str, value or ())
+    return "\n".join(
+        format_labelled_lines(label, list(items) if joint == "\n" else wrap_items(items, joint, VALUE_WIDTH))
+    )
+
+
+def format_labelled_lines(label: str, values: Sequence[str]) -> list[str]:
+    labels = [label, *[""] * (len(values) - 1)]
+    return [f"  {name:<{LABEL_WIDTH - 2}}{value}" for name, value in zip(labels, values, strict=False)]
+
+
+def wrap_items(items: Iterable[str], joint: str, width: int) -> list[str]:
+    """Lines of whole items, each line as full as possible."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(joint) + len(item) <= width:
+            lines[-1] += joint + item
+        else:
+            lines.append(joint.lstrip() + item if lines else item)
+    return lines
+
+
 # Templates
 
 FORMATS: tuple[Callable[..., Any], ...] = (
@@ -166,7 +199,7 @@ def create_environment(
     )
     named = {one.__name__: one for one in (*FORMATS, *filters)}
     environment.filters.update(named)
-    environment.globals.update(named, say=say)
+    environment.globals.update(named, say=say, row=format_row)
     return environment
 
 

@@ -247,7 +247,7 @@ class ServerTools:
         from flows.clean.dataset_filter import filter_dataset
         from flows.clean.filter_settings import parse_filter_settings
         from flows.recipes.recipe_catalog import load_recipe_plan
-        from flows.report.filter_report import summarize_filter_report
+        from flows.terminal.text_format import say
 
         self._policy.require_run("filter")
         if recipe and filters:
@@ -272,7 +272,7 @@ class ServerTools:
             reasons={str(reason): count for reason, count in report.reasons.items()},
             kept_file=report.kept,
             folder=report.out,
-            text=summarize_filter_report(report),
+            text=say("filter_conclusion", report),
             next=f"call assess with source = {report.kept!r}",
         )
 

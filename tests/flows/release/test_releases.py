@@ -207,7 +207,7 @@ def assessed(verdict: str | None, gate: bool | str, reference: str | None) -> Ru
         "evidence": ["types fall"],
     }
     return RunManifest.model_validate(
-        {"run": "x-1", "digest": "1", "started": "", "counts": {"candidates": 1, "kept": 1}, "gated": gate,
+        {"run": "x-1", "digest": "1", "started": "", "counts": {"candidates": 1, "kept": 1}, "gate": {"gated": gate},
          "collapse": {**collapse, "verdict": verdict} if verdict else None}
     )  # fmt: skip
 

@@ -2,6 +2,7 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,23 +10,22 @@ from pydantic import ValidationError
 
 from benchmarks.corpus import PlantedCorpus
 from core.config.filters import ExactFilter, FilterConfig, LengthFilter, MinHashFilter, RefusalFilter
-from core.runs.records import ComparedSimilarities, SimilarityBin
+from core.runs.records import ComparedSimilarities, SampleCounts, SimilarityBin
 from core.sample import RejectionReason
 from core.storage.atomic_files import count_values, read_json
 from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import apply_filters
 from flows.report.filter_report import (
-    DROP_REASON_PHRASES,
     LONGEST_WORD,
     DroppedExample,
     FilterReport,
     FilterStep,
-    RowCounts,
     TextExcerpt,
     UnreadableRow,
     format_filter_card,
     write_filter_report,
 )
+from flows.terminal.text_format import say
 from tests.support.browser import collect_browser_complaints
 
 FILTERS: tuple[FilterConfig, ...] = (
@@ -85,7 +85,7 @@ def filtered() -> FilterReport:
         source="data/rows.jsonl",
         out="data/filtered",
         kept="data/filtered/kept.jsonl",
-        counts=RowCounts(candidates=802, kept=800 - len(drops), dropped=len(drops), failed=2),
+        counts=SampleCounts(candidates=802, kept=800 - len(drops), dropped=len(drops), failed=2),
         steps=tuple(steps),
         reasons={
             RejectionReason(reason): count for reason, count in count_values(drop.reason for drop in drops).items()
@@ -179,7 +179,7 @@ def test_the_json_report_is_the_report(filtered: FilterReport, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"counts": {"candidates": 10, "kept": 9, "dropped": 1, "failed": 1}}, "do not add up to the candidates"),
+        ({"counts": {"candidates": 10, "kept": 9, "dropped": 1, "failed": 1}}, "do not add up to 10"),
         ({"reasons": {"near_duplicate": 2}}, "reasons: they dropped 2 rows, but counts.dropped is 1"),
         ({"steps": []}, "steps: they dropped 0 rows, but counts.dropped is 1"),
         ({"histograms": {"5 minhash": {"threshold": 0.8, "bins": []}}}, "5 minhash: no such step; steps are 1 minhash"),
@@ -199,7 +199,11 @@ def test_every_reason_of_a_filter_has_words() -> None:
         RejectionReason.difficulty,
         RejectionReason.surplus,
     }
-    assert set(DROP_REASON_PHRASES) == set(RejectionReason) - of_a_run
+    counts = SampleCounts(candidates=3, kept=1, dropped=2)
+    for reason in set(RejectionReason) - of_a_run:
+        found = say("filter_conclusion", SimpleNamespace(counts=counts, reasons={reason: 2}))
+        assert found.startswith("1 of 3 rows kept (33 %); 2 dropped ")
+        assert reason == "boilerplate" or not found.endswith(f" for {reason}.")
 
 
 def test_differences_of_two_texts_are_marked_word_by_word(tmp_path: Path) -> None:
