@@ -36,9 +36,9 @@ EMBEDDED_TOKENS = 2_000_000
 HELD_OUT = ("on_topic", "sound_prose")
 CLASSES = ("contradiction", "drift", "omission", "miscoordination")
 RATES = (0.05, 0.3)
-ONE_SOLVER = "verifiers=[{type='agreement',solutions=1,agree=1}]"
-SOLVERS = "verifiers=[{type='agreement',solutions=3,agree=2}]"
-BOTH = "verifiers=[{type='expression'},{type='agreement',solutions=3,agree=2}]"
+ONE_SOLVER = "verifiers=[{type='agreement',votes=1}]"
+SOLVERS = "verifiers=[{type='agreement',votes=3}]"
+BOTH = "verifiers=[{type='expression'},{type='agreement',votes=3}]"
 GOALS = """Set before any study, at the recipe's rate of faults: amplification of `centralized` below 0.25, {small}; at least 4
 times less than that of `independent`, {less}; for no more than 3 times the calls of `single`, {calls}."""
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from agents.checks.base import Options, Subject, check
+from agents.checks.base import Subject, check
+from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import Finding, ReplySchema
 from core.config.base import FileName
 from core.errors import UsageError
@@ -43,13 +44,13 @@ class JudgeVote(ReplySchema):
     verdict: Literal["A", "B"]
 
 
-class JudgeOptions(Options):
+class JudgeOptions(Votes):
     """Options of `ask_for_ruling`, which the check and its calibration call."""
 
     rubric: str = Field(RUBRIC, min_length=1)
     """What a good answer is, in words."""
     votes: int = Field(1, ge=1, le=15)
-    """Number of votes in each order of the two choices; in both orders, more than half must be good."""
+    """Number of votes in each order of the two choices; in both orders more than half, or `agree`, must be good."""
     temperature: float = Field(0.0, ge=0, le=2)
     calibration: FileName | None = None
     """A JSONL file of labelled answers: `question` or `messages`, `answer`, and `good` (true or false); or the `reviews.jsonl` of
@@ -58,21 +59,12 @@ class JudgeOptions(Options):
     """With `calibration`: a judge that is certainly right less often (the upper end of the 95 % interval) is not used, and
     the run is refused. .5 is chance where half of the labels are good; 0 never refuses."""
 
-    @model_validator(mode="after")
-    def _votes_differ(self) -> Self:
-        if self.votes > 1 and self.temperature == 0:
-            raise ValueError(
-                f"votes = {self.votes} at temperature = 0 would be one answer {self.votes} times; raise temperature or "
-                "leave votes out"
-            )
-        return self
-
 
 class OrderVotes(NamedTuple):
-    """The majority vote in one order of the choices."""
+    """The vote in one order of the choices."""
 
     says: JudgeSide | None
-    """None if neither side has more than half of the votes."""
+    """None if neither side has enough votes."""
     reason: str
 
 
@@ -94,25 +86,25 @@ async def ask_for_ruling(subject: Subject, options: JudgeOptions) -> JudgeRuling
     parts = split_conversation(subject.candidate.messages)
     if not parts.answer.strip():
         return JudgeRuling("poor", "there is no answer to judge")
-    orders = []
-    for order, good in enumerate(("A", "B")):
-        values = judge_prompt_values(parts, options.rubric, good)
-        which = range(order * options.votes, (order + 1) * options.votes)
-        replies = [
-            await subject.ask("judge", JudgeVote, values, which=i, temperature=options.temperature) for i in which
-        ]
-        orders.append(tally_order(replies, good))
-    return combine_orders(*orders)
+    return combine_orders(*[await _ask_in_order(subject, options, parts, good) for good in ("A", "B")])
 
 
-def tally_order(replies: Sequence[JudgeVote | None], good: str) -> OrderVotes:
-    """The majority of `replies`, in which the letter `good` means a good answer; None is an unparsable reply."""
+async def _ask_in_order(subject: Subject, options: JudgeOptions, parts: "ConversationParts", good: str) -> OrderVotes:
+    values, start = judge_prompt_values(parts, options.rubric, good), options.votes * (good == "B")
+    asked = await ask_votes(
+        subject, options, "judge", JudgeVote, values, lambda vote: vote.verdict == good, start=start
+    )
+    return tally_order(asked.replies, good, options.needed)
+
+
+def tally_order(replies: Sequence[JudgeVote | None], good: str, needed: int) -> OrderVotes:
+    """The side with `needed` of `replies`, in which the letter `good` means a good answer; None is an unparsable reply."""
     votes: dict[JudgeSide, list[str]] = {
         "good": [reply.reason for reply in replies if reply and reply.verdict == good],
         "poor": [reply.reason for reply in replies if reply and reply.verdict != good],
     }
     for side, reasons in votes.items():
-        if 2 * len(reasons) > len(replies):
+        if len(reasons) >= needed:
             return OrderVotes(side, textwrap.shorten(reasons[0], MAX_SHOWN_CHARACTERS, placeholder=" …"))
     unread = sum(reply is None for reply in replies)
     return OrderVotes(None, f"{len(votes['good'])} say good, {len(votes['poor'])} poor, {unread} cannot be read")

@@ -30,6 +30,12 @@ class RecipeTable(BaseModel):
         return ()
 
 
+def check_repeats(key: str, number: int, temperature: float) -> None:
+    """Raise ValueError if a teacher would give one reply several times."""
+    if number > 1 and not temperature:
+        raise ValueError(f"{key} = {number} at temperature = 0 would be one reply {number} times; raise temperature")
+
+
 @dataclass(frozen=True)
 class _Marker:
     mark: Mark

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from core.config.agents import AgentConfig, ReasoningEffort
-from core.config.base import RecipeTable
+from core.config.base import RecipeTable, check_repeats
 
 PASS_RATE = "pass_rate"
 """The column of a measured pass rate, and the value of `quotas.by` that groups samples by it."""
@@ -47,8 +47,7 @@ class DifficultyConfig(RecipeTable):
             raise ValueError(
                 f"attempts = {self.attempts} gives no pass rate from {low:g} to {high:g}; raise attempts, or widen wanted"
             )
-        if self.attempts > 1 and not self.temperature:
-            raise ValueError(f"attempts = {self.attempts} at temperature = 0 would be the same; raise temperature")
+        check_repeats("attempts", self.attempts, self.temperature)
         return self
 
     def build_agent(self, generator: AgentConfig) -> AgentConfig:

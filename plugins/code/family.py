@@ -96,7 +96,7 @@ class CodeFamily(RecipeFamily):
             "generator": {"max_tokens": 2000, "examples": 3},
             "verifier": {"max_tokens": 1200},
         },
-        "verifiers": [{"type": "code", "noticed": 0.8}, {"type": "solved_again", "solutions": 1, "solved": 1}],
+        "verifiers": [{"type": "code", "noticed": 0.8}, {"type": "solved_again"}],
         "filters": [{"type": "length"}, {"type": "refusal"}, {"type": "exact"}, {"type": "minhash"}],
         "collapse": {"kind": "code", "reference": "python"},
     }

@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from agents.checks.base import AttemptJudge, Options, Subject, check
+from agents.checks.base import AttemptJudge, Subject, check
 from agents.checks.structure.json_schema import get_required
 from agents.checks.text.answer_equality import compare_numbers, compare_plain_texts
 from agents.checks.text.supported_by_passage import (
@@ -28,6 +28,7 @@ from agents.checks.text.supported_by_passage import (
     word_forms,
 )
 from agents.checks.text.written_numbers import fold_text
+from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import ReplySchema
 from core.weights.embeddings import Similarity, embed_text
 
@@ -63,7 +64,7 @@ class ReaderAnswer(ReplySchema):
     answer: str
 
 
-class ReadAgainOptions(Options):
+class ReadAgainOptions(Votes):
     text: str = "text"
     question: str = "question"
     answer: str = "answer"
@@ -72,10 +73,6 @@ class ReadAgainOptions(Options):
     """Which key of the seed states whether the text has the answer; without the key, it has."""
     silence: str = "silence"
     """Which key of the seed contains the text that means no answer."""
-    reads: int = Field(1, ge=1, le=9)
-    """Number of readers, each of which sees only the text and the question."""
-    agree: int = Field(1, ge=1, le=9)
-    """How many readers must give the candidate's answer, or none where the text has none."""
     overlap: float = Field(0.5, gt=0, le=1)
     """Smallest F1 of words (SQuAD's measure; Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1) of two equal answers.
     Words of the question do not count, because they answer nothing."""
@@ -85,14 +82,7 @@ class ReadAgainOptions(Options):
     (`tests/agents/checks/golden/reading_pairs.jsonl`), words alone accept 20 fair paraphrases and 1 wrong answer, and 0.6 accepts
     43 and 1."""
     temperature: float = Field(0.0, ge=0, le=2)
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.agree > self.reads:
-            raise ValueError(f"agree = {self.agree} of reads = {self.reads} cannot be; lower agree")
-        if self.reads > 1 and not self.temperature:
-            raise ValueError(f"reads = {self.reads} at temperature = 0 are one reading; raise the temperature")
-        return self
+    """Of the readers, each of which sees only the text and the question."""
 
 
 class ReadQuestion(NamedTuple):
@@ -139,22 +129,19 @@ def reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainOp
 @check(
     "read_again",
     ReadAgainOptions,
-    calls=lambda options: options.reads,
+    calls=lambda options: options.votes,
     roles=("verifier",),
     attempt=AttemptJudge(ReaderAnswer, reads_the_same, get_reader_values),
 )
 async def read_again_check(subject: Subject, options: ReadAgainOptions) -> str | None:
     """Who reads the text and the question alone must find the same answer, or none where there must be none."""
     seed, values = subject.seed.data, get_reader_values(subject, options)
-    readings = [
-        await subject.ask("verifier", ReaderAnswer, values, which=i, temperature=options.temperature)
-        for i in range(options.reads)
-    ]
-    given = [reading for reading in readings if reading is not None]
-    same = [reads_the_same(subject, reading, options) for reading in given]
-    if sum(same) >= options.agree:
+    read = await ask_votes(
+        subject, options, "verifier", ReaderAnswer, values, lambda reading: reads_the_same(subject, reading, options)
+    )
+    if read.enough:
         return None
-    answers = [find_reader_answer(reading, seed.get(options.silence, "")) for reading in given]
+    answers = [find_reader_answer(reading, seed.get(options.silence, "")) for reading in read.given]
     answer = get_read_question(subject, options).answer
     unanswerable = seed.get(options.answerable, True) is False
     wanted = "that the text does not say" if unanswerable else repr(answer[:MAX_SHOWN_CHARACTERS])
@@ -164,7 +151,7 @@ async def read_again_check(subject: Subject, options: ReadAgainOptions) -> str |
         )
         or "no answer that could be read"
     )
-    return f"{sum(same)} of {options.reads} readers found {wanted}; they found: {shown}"
+    return f"{read.agreeing} of {options.votes} readers found {wanted}; they found: {shown}"
 
 
 def says_no_answer(answer: str, silence: str) -> bool:

@@ -7,12 +7,13 @@ import ast
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from agents.checks.base import AttemptJudge, Options, Subject, build_finding, check, first_fault
 from agents.checks.plain_answers import CODE_ANSWER, strip_code_fence
+from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import Finding, ReplySchema
 from agents.sandbox.python_sandbox import sandbox_problem
 from plugins.code.checks import call_harness
@@ -88,26 +89,17 @@ class CodeOptions(SolvingOptions):
     the tests do not notice. 0: every mutant counts, and no relation is moved."""
 
 
-class SolvedAgainOptions(SolvingOptions):
-    solutions: int = Field(1, ge=1, le=9)
-    """Number of solutions that a teacher writes from the task alone, with its one example."""
-    solved: int = Field(1, ge=1, le=9)
-    """How many of them must pass all tests."""
+class SolvedAgainOptions(SolvingOptions, Votes):
+    votes: int = Field(1, ge=1, le=15)
+    """Number of solutions that a teacher writes from the task alone, with its one example; more than half, or `agree`, must pass
+    all tests."""
     probes: int = Field(60, ge=0, le=400)
     """Number of generated inputs on which each solution that passes is compared with the candidate's. What they return there
-    is in the evidence, and decides nothing unless `agree` is set."""
-    agree: float = Field(0.0, ge=0, le=1)
+    is in the evidence, and decides nothing unless `same_outputs` is set."""
+    same_outputs: float = Field(0.0, ge=0, le=1)
     """The smallest share of these inputs on which each compared solution must return the same as the candidate's. The inputs may
     be such as the task leaves open, so a share near 1 refuses good candidates too."""
     temperature: float = Field(0.0, ge=0, le=2)
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.solved > self.solutions:
-            raise ValueError(f"solved = {self.solved} of solutions = {self.solutions} cannot be; lower solved")
-        if self.solutions > 1 and self.temperature == 0:
-            raise ValueError(f"solutions = {self.solutions} at temperature = 0 would be the same; raise temperature")
-        return self
 
 
 class SolutionDraft(ReplySchema):
@@ -185,29 +177,31 @@ async def code_check(subject: Subject, options: CodeOptions) -> list[Finding]:
 @check(
     "solved_again",
     SolvedAgainOptions,
-    calls=lambda options: options.solutions,
+    calls=lambda options: options.votes,
     roles=("verifier",),
     lacks=sandbox_problem,
     attempt=AttemptJudge(SolutionDraft, passes_tests, plain=CODE_ANSWER),
 )
 async def solved_again_check(subject: Subject, options: SolvedAgainOptions) -> Finding:
     """Solutions by a teacher that sees the task alone must pass the tests too, or the task does not say enough."""
-    values, temperature = {"question": subject.question}, options.temperature
-    faults: list[str | None] = []
+    faults: list[str] = []
     comparisons: list[SolutionComparison] = []
-    for which in range(options.solutions):
-        reply = await subject.ask("verifier", SolutionDraft, values, which=which, temperature=temperature)
-        fault = "it was no solution" if reply is None else await find_solver_fault(subject, reply.solution, options)
-        faults.append(fault)
-        if reply and not fault and options.probes:
+
+    async def passes(reply: SolutionDraft) -> bool:
+        if fault := await find_solver_fault(subject, reply.solution, options):
+            faults.append(fault)
+        elif options.probes:
             comparisons.append(await _compare_solutions(subject, reply.solution, options))
-    wrong = [fault for fault in faults if fault]
-    solved = len(faults) - len(wrong)
-    evidence = f"{solved} of {options.solutions} solutions written from the task alone pass the tests"
+        return not fault
+
+    solved = await ask_votes(subject, options, "verifier", SolutionDraft, {"question": subject.question}, passes)
+    if len(solved.given) < options.votes:
+        faults.append("it was no solution")
+    evidence = f"{solved.agreeing} of {options.votes} solutions written from the task alone pass the tests"
     apart = min(comparisons, key=lambda one: one.share, default=None)
-    passed = solved >= options.solved and (apart is None or apart.share >= options.agree)
-    if wrong:
-        evidence = f"{evidence}; say in the task what decides this: {wrong[0]}"
+    passed = solved.enough and (apart is None or apart.share >= options.same_outputs)
+    if faults:
+        evidence = f"{evidence}; say in the task what decides this: {faults[0]}"
     elif apart and apart.example:
         evidence = f"{evidence}; {apart.example}"
     return Finding(check="solved_again", passed=passed, evidence=evidence[:MAX_FAULT_CHARACTERS])

@@ -78,12 +78,12 @@ OTHER = "def add(a, b):\n    return a + b if a < 2 or a == 10 else a * b"
         ([None], {}, False, "it was no solution"),
         (["import os\nos._exit(0)"], {}, False, "does not define `add`"),
         ([f"import os\n{GOOD}"], {}, False, "imports os"),
-        ([GOOD, WRONG, GOOD], {"solutions": 3, "solved": 2, "temperature": 0.7}, True, "2 of 3"),
-        ([GOOD, WRONG, None], {"solutions": 3, "solved": 2, "temperature": 0.7}, False, "1 of 3"),
+        ([GOOD, WRONG, GOOD], {"votes": 3, "agree": 2, "temperature": 0.7}, True, "2 of 3"),
+        ([GOOD, WRONG, None], {"votes": 3, "agree": 2, "temperature": 0.7}, False, "1 of 3"),
         ([OTHER], {}, True, "generated inputs they differ from the candidate: for `add("),
-        ([OTHER], {"agree": 0.9}, False, "say in the task which is right"),
-        ([OTHER], {"agree": 0.9, "probes": 0}, True, "pass the tests"),
-        ([GOOD], {"agree": 1.0}, True, "pass the tests"),
+        ([OTHER], {"same_outputs": 0.9}, False, "say in the task which is right"),
+        ([OTHER], {"same_outputs": 0.9, "probes": 0}, True, "pass the tests"),
+        ([GOOD], {"same_outputs": 1.0}, True, "pass the tests"),
     ],
 )
 def test_solutions_from_the_task_alone_must_pass_the_same_tests(
@@ -100,7 +100,8 @@ def test_solutions_from_the_task_alone_must_pass_the_same_tests(
 
 
 @pytest.mark.parametrize(
-    ("options", "problem"), [({"solutions": 1, "solved": 2}, "lower solved"), ({"solutions": 2}, "raise temperature")]
+    ("options", "problem"),
+    [({"votes": 1, "agree": 2}, "lower agree"), ({"votes": 2, "temperature": 0}, "raise temperature")],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):

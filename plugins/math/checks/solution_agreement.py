@@ -1,32 +1,24 @@
 """Agreement: solutions made by a teacher that sees the question alone must give the candidate's answer."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from agents.checks.base import AttemptJudge, Options, Subject, check
+from agents.checks.base import AttemptJudge, Subject, check
 from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
 from agents.checks.structure.strict_json import is_same_json
 from agents.checks.text.answer_equality import MAX_LENGTH, NumberTolerance, UnreadableNotation, parse_quantity
+from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import Finding
 from plugins.math.checks.answer_equality import AnswerKind, compare_answers
 
 
-class AgreementOptions(Options):
-    solutions: int = Field(3, ge=1, le=15)
+class AgreementOptions(Votes):
+    votes: int = Field(3, ge=1, le=15)
     """Independent solutions asked for, each by a teacher that sees the question and not the answer."""
-    agree: int = Field(2, ge=1, le=15)
-    """How many of them must give the candidate's answer."""
-    temperature: float = Field(0.7, ge=0, le=2)
     kind: AnswerKind | Literal["json"] | None = None
     """How two answers are compared: as `exact` texts, `numeric`, `symbolic`, or as `json` values. Without it, numbers are
     compared as numbers and anything else as text."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.agree > self.solutions:
-            raise ValueError(f"agree = {self.agree} of solutions = {self.solutions} cannot be; lower agree")
-        return self
 
 
 def gives_candidates_answer(subject: Subject, reply: IndependentSolution, options: AgreementOptions) -> bool:
@@ -36,24 +28,21 @@ def gives_candidates_answer(subject: Subject, reply: IndependentSolution, option
 @check(
     "agreement",
     AgreementOptions,
-    calls=lambda options: options.solutions,
+    calls=lambda options: options.votes,
     roles=("verifier",),
     attempt=AttemptJudge(IndependentSolution, gives_candidates_answer, plain=FINAL_ANSWER),
 )
 async def agreement_check(subject: Subject, options: AgreementOptions) -> Finding:
     """Solutions made independently of the candidate must give its answer; each counts as much as another."""
     stated = subject.candidate.fields["answer"]
-    values = {"question": subject.question}
-    tries = range(options.solutions)
-    replies = [
-        await subject.ask("verifier", IndependentSolution, values, which=i, temperature=options.temperature)
-        for i in tries
-    ]
-    answers = [str(reply.answer) for reply in replies if reply is not None]
-    agreeing = sum(is_same_answer(str(stated), answer, options.kind) for answer in answers)
+    solved = await ask_votes(
+        subject, options, "verifier", IndependentSolution, {"question": subject.question},
+        lambda reply: gives_candidates_answer(subject, reply, options),
+    )  # fmt: skip
+    answers = [str(reply.answer) for reply in solved.given]
     shown = ", ".join(answers) or "none"
-    evidence = f"{agreeing} of {options.solutions} independent solutions give {stated} ({shown})"
-    return Finding(check="agreement", passed=agreeing >= options.agree, evidence=evidence)
+    evidence = f"{solved.agreeing} of {options.votes} independent solutions give {stated} ({shown})"
+    return Finding(check="agreement", passed=solved.enough, evidence=evidence)
 
 
 ROUNDING = NumberTolerance(absolute=1e-6)

@@ -156,7 +156,7 @@ class ArithmeticFamily(RecipeFamily):
         "verifiers": [
             {"type": "expression"},
             {"type": "operations"},
-            {"type": "agreement", "solutions": 3, "agree": 2},
+            {"type": "agreement"},
         ],
     }
 

@@ -58,7 +58,7 @@ def test_the_expression_decides_the_answer(changes: dict[str, Any], evidence: st
     [([12, 12, 7], True), ([12, 7, 7], False), ([12, None, 12], True), ([None, None, None], False)],
 )
 def test_independent_solutions_must_agree(answers: list[float | None], passed: bool) -> None:
-    assert verdict(agreement_check, {"solutions": 3, "agree": 2}, {}, answers)[0] == passed
+    assert verdict(agreement_check, {"votes": 3, "agree": 2}, {}, answers)[0] == passed
 
 
 def test_the_verifier_sees_neither_the_generator_nor_the_critic(tmp_path: Path) -> None:

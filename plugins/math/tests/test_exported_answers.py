@@ -96,7 +96,7 @@ def test_agreement_compares_the_canonical_json(answer: str, agrees: bool) -> Non
         assert candidate.answer not in values["question"]
         return contract(solution="x", answer=answer)
 
-    options = agreement_check.options.model_validate({"solutions": 1, "agree": 1})
+    options = agreement_check.options.model_validate({"votes": 1})
     (finding,) = asyncio.run(agreement_check.findings(Subject(Seed(id="s-0", data=data), candidate, ask), options))
     assert finding.passed == agrees
 

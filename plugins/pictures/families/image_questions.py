@@ -23,6 +23,7 @@ from agents.checks.text.second_reader import (
 from agents.checks.text.short_answers import is_list, is_same_short_answer
 from agents.checks.text.supported_by_passage import content_words, normalize_spelling
 from agents.checks.text.text_units import split_words
+from agents.checks.votes import Votes, ask_votes
 from agents.families.base import RecipeFamily, UnusableSeedRow
 from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed, json_digest
@@ -97,20 +98,9 @@ def well_posed_check(subject: Subject, options: WellPosedOptions) -> str | None:
     return None
 
 
-class SeenAgainOptions(Options):
-    looks: int = Field(3, ge=1, le=9)
-    """Number of answers asked for, each from the image and the question."""
-    agree: int = Field(2, ge=1, le=9)
-    """How many of them must be the candidate's answer."""
-    temperature: float = Field(0.7, ge=0, le=2)
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.agree > self.looks:
-            raise ValueError(f"agree = {self.agree} of looks = {self.looks} cannot be; lower agree")
-        if self.looks > 1 and not self.temperature:
-            raise ValueError(f"looks = {self.looks} at temperature = 0 are one look; raise the temperature")
-        return self
+class SeenAgainOptions(Votes):
+    votes: int = Field(3, ge=1, le=15)
+    """Number of answers asked for, each from the image and the question; more than half, or `agree`, must be the candidate's."""
 
 
 class AskedAboutImage(NamedTuple):
@@ -147,67 +137,48 @@ def _ask_about_image(subject: Subject, _options: Options) -> dict[str, str]:
 @check(
     "seen_again",
     SeenAgainOptions,
-    calls=lambda options: options.looks,
+    calls=lambda options: options.votes,
     roles=("verifier",),
     attempt=AttemptJudge(ReaderAnswer, sees_the_same, _ask_about_image),
 )
 async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> str | None:
     """Who sees the image and the question, and not the answer, must give the same answer."""
     asked = AskedAboutImage.of(subject)
-    readings = await _read_image(subject, "verifier", options.looks, options.temperature, subject.candidate.images)
-    same = sum(map(asked.is_seen_by, readings))
-    if same >= options.agree:
+    values = _ask_about_image(subject, options)
+    seen = await ask_votes(
+        subject, options, "verifier", ReaderAnswer, values, asked.is_seen_by, images=subject.candidate.images
+    )
+    if seen.enough:
         return None
     return (
-        f"{same} of {options.looks} looks at the image found {asked.answer[:MAX_SHOWN_CHARACTERS]!r}; they found: "
-        f"{_list_answers(readings)}"
+        f"{seen.agreeing} of {options.votes} looks at the image found {asked.answer[:MAX_SHOWN_CHARACTERS]!r}; they found: "
+        f"{_list_answers(seen.replies)}"
     )
 
 
-class NeedsImageOptions(Options):
-    guesses: int = Field(3, ge=1, le=9)
-    """Number of answers asked for without the image."""
-    most_right: int = Field(1, ge=0, le=8)
-    """How many of them may be right, or near it. With 0, a question of yes or no is kept in one of 2 ** `guesses` cases."""
-    temperature: float = Field(0.7, ge=0, le=2)
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.most_right >= self.guesses:
-            raise ValueError(
-                f"most_right = {self.most_right} of guesses = {self.guesses} drops nothing; lower most_right"
-            )
-        if self.guesses > 1 and not self.temperature:
-            raise ValueError(f"guesses = {self.guesses} at temperature = 0 are one guess; raise the temperature")
-        return self
+class NeedsImageOptions(Votes):
+    votes: int = Field(3, ge=1, le=15)
+    """Number of answers asked for without the image. A question is refused if more than half, or `agree`, are right, or near it.
+    With `agree = 1`, a question of yes or no is kept in one of 2 ** `votes` cases."""
 
 
-@check("needs_image", NeedsImageOptions, calls=lambda options: options.guesses, roles=("blind",))
+@check("needs_image", NeedsImageOptions, calls=lambda options: options.votes, roles=("blind",))
 async def needs_image_check(subject: Subject, options: NeedsImageOptions) -> str | None:
     """Who guesses from the question alone, without the image, must not find the answer."""
     asked = AskedAboutImage.of(subject)
-    replies = await _read_image(subject, "blind", options.guesses, options.temperature, ())
-    guesses = [guess for guess in replies if guess is not None]
-    if len(guesses) <= options.most_right:
-        return f"only {len(guesses)} of {options.guesses} guesses without the image could be read, too few to tell"
-    right = sum(map(asked.is_guessed_by, guesses))
-    if right <= options.most_right:
+    guessed = await ask_votes(
+        subject, options, "blind", ReaderAnswer, _ask_about_image(subject, options), asked.is_guessed_by
+    )
+    guesses = guessed.given
+    if len(guesses) < options.needed:
+        return f"only {len(guesses)} of {options.votes} guesses without the image could be read, too few to tell"
+    if not guessed.enough:
         return None
     shown = "; ".join(repr(guess.answer[:MAX_SHOWN_CHARACTERS]) for guess in guesses)
     return (
-        f"{right} of {options.guesses} guesses without the image are right or near it ({shown}); ask about something that "
-        "only it shows"
+        f"{guessed.agreeing} of {options.votes} guesses without the image are right or near it ({shown}); ask about something "
+        "that only it shows"
     )
-
-
-async def _read_image(
-    subject: Subject, role: str, number: int, temperature: float, images: Sequence[str]
-) -> list[ReaderAnswer | None]:
-    values = {"question": AskedAboutImage.of(subject).question}
-    return [
-        await subject.ask(role, ReaderAnswer, values, which=which, temperature=temperature, images=images)
-        for which in range(number)
-    ]
 
 
 def _list_answers(readings: Sequence[ReaderAnswer | None]) -> str:

@@ -236,8 +236,8 @@ def test_a_guess_counts_whatever_its_writer_is_sure_of(blind: dict[str, Any], ke
         (["topology.kind='decentralized'"], "debaters are shown no images"),
         (["task.kinds={}"], "kinds"),
         (["task.kinds={reading=0}"], "needs at least one kind with a weight above 0"),
-        (["verifiers=[{type='seen_again',looks=2,agree=3}]"], "agree = 3 of looks = 2 cannot be"),
-        (["verifiers=[{type='needs_image',guesses=1,most_right=1}]"], "drops nothing; lower most_right"),
+        (["verifiers=[{type='seen_again',votes=2,agree=3}]"], "agree = 3 of votes = 2 cannot be"),
+        (["verifiers=[{type='needs_image',votes=1,agree=2}]"], "agree = 2 of votes = 1 cannot be"),
         (["student={start='layers'}"], "a student that reads text alone would learn to guess"),
     ],
 )

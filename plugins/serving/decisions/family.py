@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from agents.checks import Options, Subject, check
+from agents.checks.votes import Votes, ask_votes
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import Finding, InvalidReply, ReplySchema, get_reply_tokens, parse_reply
 from core.errors import ProviderError
@@ -82,23 +83,18 @@ class DecisionOptions(Options):
         return self
 
 
-class VoteOptions(Options):
+class VoteOptions(Votes):
     by: Literal["votes", "probabilities"] = "votes"
     """`votes`: independent replies. `probabilities`: one reply at temperature 0 and the probabilities of its tokens, from a
     teacher that returns them; to `several_of` and `span` it is one vote."""
     votes: int = Field(4, ge=1, le=15)
     """Votes of the verifier's teacher on each text, in addition to the generator's own label. Not with `probabilities`."""
-    temperature: float = Field(0.7, ge=0, le=2)
-    """Of the votes."""
+    agree: int | None = Field(None, ge=1, le=15)
+    """Generated texts that are not ambiguous: how many of `votes` must support each answer. Default: more than half of those that
+    can be read."""
     min_agreement: float = Field(0.0, ge=0, le=1)
     """Labeled texts: the least share of all votes for the generator's label of every question. The default 0 keeps texts on
     which the teacher is undecided: a student whose thresholds never saw them would be surer than it may be."""
-
-    @model_validator(mode="after")
-    def _votes_differ(self) -> Self:
-        if self.by == "votes" and self.votes > 1 and self.temperature == 0:
-            raise ValueError(f"votes = {self.votes} at temperature = 0 would be one vote {self.votes} times")
-        return self
 
 
 @check(
@@ -119,7 +115,7 @@ async def votes_check(subject: Subject, options: VoteOptions) -> Finding:
     wanted = {
         "given": options.min_agreement,
         "ambiguous": LEAST_OF_AMBIGUOUS if options.by == "probabilities" else 1 / options.votes,
-    }.get(subject.seed.data["case"])
+    }.get(subject.seed.data["case"], options.agree and options.agree / options.votes)
     passed = least > 0.5 if wanted is None else least >= wanted
     # A question whose answer the votes support is no fault of a refused text.
     shown = [one for one in shares if passed or not (one.value > 0.5 if wanted is None else one.value >= wanted)]
@@ -136,8 +132,8 @@ class AnswerShare(NamedTuple):
 
 async def _count_votes(subject: Subject, options: VoteOptions) -> list[AnswerShare] | str:
     """The shares of votes, or why there are none."""
-    replies = [await _ask_vote(subject, which=i, temperature=options.temperature) for i in range(options.votes)]
-    votes = [reply.model_dump() for reply in replies if reply is not None]
+    asked = await ask_votes(subject, options, "vote", *_describe_vote(subject), lambda _vote: True)
+    votes = [reply.model_dump() for reply in asked.given]
     if not votes:
         return NO_VOTE
     answers = subject.candidate.fields["answers"]
@@ -155,7 +151,8 @@ async def _count_votes(subject: Subject, options: VoteOptions) -> list[AnswerSha
 
 async def _read_probabilities(subject: Subject, _options: VoteOptions) -> list[AnswerShare] | str:
     """The probabilities of the answers, or why there are none. Raises ProviderError if the teacher returns none for any reply."""
-    reply = await _ask_vote(subject, which=0, temperature=0, top_logprobs=TOP_LOGPROBS)
+    reply_type, values = _describe_vote(subject)
+    reply = await subject.ask("vote", reply_type, values, which=0, temperature=0, top_logprobs=TOP_LOGPROBS)
     if reply is None:
         return NO_VOTE
     tokens, vote, answers = get_reply_tokens(reply), reply.model_dump(), subject.candidate.fields["answers"]
@@ -178,14 +175,11 @@ async def _read_probabilities(subject: Subject, _options: VoteOptions) -> list[A
     return found
 
 
-async def _ask_vote(subject: Subject, *, which: int, temperature: float, top_logprobs: int = 0) -> ReplySchema | None:
+def _describe_vote(subject: Subject) -> tuple[type[ReplySchema], dict[str, str]]:
+    """The type of a vote, and the values of its prompt."""
     data = subject.seed.data
-    contract = build_answers_type(json.dumps(data["questions"]))
     values = {"text": subject.candidate.fields["text"], "wording": data["wording"]}
-    reply: ReplySchema | None = await subject.ask(
-        "vote", contract, values, which=which, temperature=temperature, top_logprobs=top_logprobs
-    )
-    return reply
+    return build_answers_type(json.dumps(data["questions"])), values
 
 
 @check("decision_rules")

@@ -43,7 +43,7 @@ REQUEST = "Write a problem about a zoo that needs 2 steps: first multiply, then 
 RUBRICS = ("clarity", "realism")
 CRITIC = 'Score it by each rubric: "clarity": one reading. "realism": as in life.'
 
-SOLVERS = "verifiers=[{type='agreement',solutions=3,agree=2}]"
+SOLVERS = "verifiers=[{type='agreement',votes=3}]"
 
 
 def study(rates: str = "", samples: int = 40, tokens: int | None = None, *overrides: str) -> TopologyStudy:

@@ -184,8 +184,11 @@ def test_a_teacher_is_held_to_the_sentence_and_to_a_quote_by_the_schema() -> Non
         (["task.kinds={riddle=1}"], "unknown kinds riddle; known are fact, number"),
         (["task.kinds={fact=0}"], "at least one kind with a weight above 0"),
         (["task.context=false"], "unanswerable = 0.2 needs context = true"),
-        (["verifiers=[{type='read_again', reads=3}]"], "reads = 3 at temperature = 0 are one reading"),
-        (["verifiers=[{type='read_again', agree=2}]"], "agree = 2 of reads = 1 cannot be"),
+        (
+            ["verifiers=[{type='read_again', votes=3,temperature=0}]"],
+            "votes = 3 at temperature = 0 would be one reply 3 times",
+        ),
+        (["verifiers=[{type='read_again', agree=2}]"], "agree = 2 of votes = 1 cannot be"),
         (["verifiers=[{type='quotes', least=4}]"], "least = 4 is over most = 3"),
         (["seeds.path='data/seeds/topics.jsonl'"], "has both `path` and `documents`"),
     ],
