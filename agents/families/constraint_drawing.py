@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from agents.checks.text.text_units import remove_invisible
-from agents.families.constraints import CONSTRAINT_KINDS, THANKS, ConstraintTopic
+from agents.families.constraints import CONSTRAINT_KINDS, PHRASES, THANKS, ConstraintTopic
 
 
 class TextConstraint(BaseModel):
@@ -88,7 +88,7 @@ def draw_constraints(
             "quoted": " and ".join(f'"{word}"' for word in params.get("words", params.get("keys", ()))),
             "n_sentences": f"{('one', 'two', 'three')[n - 1] if 1 <= n <= 3 else n} sentence{'s' * (n != 1)}",
         }
-        constraint = TextConstraint(kind=name, params=params, text=rng.choice(kind.phrases).format(**values))
+        constraint = TextConstraint(kind=name, params=params, text=rng.choice(PHRASES[name]).format(**values))
         contradicts = any(are_contradictory(constraint, other) for other in (*existing, *chosen))
         if contradicts or _is_in_topic(name, params, topic):
             del left[name]

@@ -15,6 +15,7 @@ from typing import Any
 
 from agents.checks.structure.strict_json import parse_strict_json
 from agents.checks.text.text_units import (
+    ENGLISH,
     JOINING_CHARACTERS,
     TAG,
     WORD,
@@ -34,16 +35,13 @@ from agents.checks.text.text_units import (
     split_words,
     word_part_runs,
 )
+from core.project_files import read_shipped_table
 
 ConstraintParams = Mapping[str, Any]
 
-THANKS = {
-    "Spanish": "gracias",
-    "French": "merci",
-    "German": "danke|dankesch(?:ö|oe)n|(?:vielen|herzlichen|besten|schönen) dank",
-    "Italian": "grazie",
-    "Portuguese": "obrigad[oa]",
-}
+_WORDINGS: Mapping[str, Any] = read_shipped_table("data/seeds/constraint_wordings.toml")
+PHRASES: Mapping[str, Sequence[str]] = _WORDINGS["phrases"]
+THANKS: Mapping[str, str] = _WORDINGS["thanks"]
 """Patterns of whole words, the most common first."""
 
 
@@ -64,7 +62,6 @@ class ConstraintKind:
     """One kind of constraint. Two kinds of one `group` are never combined, since they can contradict each other."""
 
     group: str
-    phrases: Sequence[str]
     draw: Callable[[Random, ConstraintTopic], dict[str, Any]]
     check: Callable[[str, ConstraintParams], str | None]
     """The fault in words, or None if the text meets the constraint."""
@@ -78,7 +75,7 @@ def _draw_nothing(_rng: Random, _topic: ConstraintTopic) -> dict[str, Any]:
     return {}
 
 
-def _number_drawer(name: str, *choices: int) -> Callable[[Random, ConstraintTopic], dict[str, Any]]:
+def _draw_one(name: str, *choices: Any) -> Callable[[Random, ConstraintTopic], dict[str, Any]]:
     return lambda rng, _topic: {name: rng.choice(choices)}
 
 
@@ -288,18 +285,11 @@ def _check_second_person(text: str, _p: ConstraintParams) -> str | None:
 POSSESSIVES = {"my", "me", "myself"}
 WORDS_BEFORE_POSSESSIVE = {"of", "is", "are", "was", "were", "be", "not"}
 """Words that distinguish `it is mine` from a mine."""
-SENTENCE_OPENERS = frozenset(
-    """and but or so as if when while once since because before after although though then now today yesterday tomorrow
-sometimes often usually always never maybe perhaps here there what how why where who that this these those what which
-first last yes no""".split()
-)
+SENTENCE_OPENERS = frozenset(ENGLISH["sentence_openers"].split())
 """Capitalized words before `I` that do not form a name such as `World War I`."""
 
 
-NUMBERED_THINGS = frozenset(
-    """war part chapter volume book act scene type class phase stage level grade appendix napoleon charles elizabeth george
-james henry william""".split()
-)
+NUMBERED_THINGS = frozenset(ENGLISH["numbered_things"].split())
 """Words after which a lower-case `i` is a Roman numeral."""
 
 
@@ -329,150 +319,50 @@ def _is_speaker_word(text: str, word: re.Match[str], last: re.Match[str] | None)
 
 
 CONSTRAINT_KINDS: dict[str, ConstraintKind] = {
-    "max_words": ConstraintKind(
-        "length",
-        ("Use at most {n} words.", "Keep it under {n_more} words.", "Use no more than {n} words."),
-        _number_drawer("n", 15, 20, 25, 30),
-        _check_max_words,
-        raw=True,
-    ),
-    "min_words": ConstraintKind(
-        "length",
-        ("Use at least {n} words.", "Write {n} words or more."),
-        _number_drawer("n", 20, 25, 30),
-        _check_min_words,
-    ),
+    "max_words": ConstraintKind("length", _draw_one("n", 15, 20, 25, 30), _check_max_words, raw=True),
+    "min_words": ConstraintKind("length", _draw_one("n", 20, 25, 30), _check_min_words),
     "words_between": ConstraintKind(
         "length",
-        ("Use between {low} and {high} words.", "Write {low} to {high} words."),
         lambda rng, _t: (lambda low: {"low": low, "high": low + 20})(rng.choice((10, 15, 20))),
         _check_words_between,
         raw=True,
     ),
-    "exact_sentences": ConstraintKind(
-        "sentences",
-        ("Write exactly {n_sentences}.", "Use exactly {n_sentences}."),
-        _number_drawer("n", 1, 2, 2, 2, 3),
-        _check_exact_sentences,
-    ),
-    "max_sentence_words": ConstraintKind(
-        "sentences",
-        ("No sentence may have more than {n} words.", "Keep every sentence under {n_more} words."),
-        _number_drawer("n", 12, 15, 18),
-        _check_max_sentence_words,
-        raw=True,
-    ),
-    "exact_paragraphs": ConstraintKind(
-        "sentences",
-        ("Write exactly {n} paragraphs, with an empty line between them.",),
-        _number_drawer("n", 2, 3),
-        _check_exact_paragraphs,
-    ),
-    "include_words": ConstraintKind(
-        "content",
-        ("Include the word {quoted}.", "Use the word {quoted}."),
-        lambda rng, t: {"words": [rng.choice(t.words)]},
-        _check_include_words,
-    ),
+    "exact_sentences": ConstraintKind("sentences", _draw_one("n", 1, 2, 2, 2, 3), _check_exact_sentences),
+    "max_sentence_words": ConstraintKind("sentences", _draw_one("n", 12, 15, 18), _check_max_sentence_words, raw=True),
+    "exact_paragraphs": ConstraintKind("sentences", _draw_one("n", 2, 3), _check_exact_paragraphs),
+    "include_words": ConstraintKind("content", lambda rng, t: {"words": [rng.choice(t.words)]}, _check_include_words),
     "include_two_words": ConstraintKind(
-        "content",
-        ("Include the words {quoted}.", "Use both words: {quoted}."),
-        lambda rng, t: {"words": rng.sample(t.words, 2)},
-        _check_include_words,
-        words=2,
+        "content", lambda rng, t: {"words": rng.sample(t.words, 2)}, _check_include_words, words=2
     ),
     "mention_times": ConstraintKind(
-        "content",
-        ('Use the word "{word}" at least {n} times.',),
-        lambda rng, t: {"word": rng.choice(t.words), "n": 2},
-        _check_mention_times,
+        "content", lambda rng, t: {"word": rng.choice(t.words), "n": 2}, _check_mention_times
     ),
-    "avoid_word": ConstraintKind(
-        "avoid", ('Do not use the word "{word}".', 'Avoid the word "{word}".'), _draw_word, _check_avoid_word
-    ),
-    "avoid_letter": ConstraintKind(
-        "avoid",
-        ('Do not use the letter "{letter}".',),
-        lambda rng, _t: {"letter": rng.choice("jkqxz")},
-        _check_avoid_letter,
-    ),
-    "include_number": ConstraintKind(
-        "digits", ("Include at least one number, in digits.",), _draw_nothing, _check_include_number
-    ),
-    "no_digits": ConstraintKind(
-        "digits", ("Do not use any digits.", "Write without digits."), _draw_nothing, _check_no_digits
-    ),
-    "start_with": ConstraintKind(
-        "start",
-        ('Start with the word "{word}".', 'Begin with the word "{word}".'),
-        lambda rng, _t: {"word": rng.choice(("Many", "Every", "Sometimes", "When", "In", "There", "If", "Today"))},
-        _check_start_with,
-    ),
-    "end_with": ConstraintKind(
-        "end",
-        ('End with the sentence "{ending}"', 'Finish with the words "{ending}"'),
-        lambda rng, _t: {
-            "ending": rng.choice(("Now you know.", "It is worth knowing.", "There is more to tell.", "That is all."))
-        },
-        _check_end_with,
-    ),
-    "end_in_language": ConstraintKind(
-        "end",
-        ("End by saying thank you in {language}.",),
-        lambda rng, _t: {"language": rng.choice(list(THANKS))},
-        _check_end_in_language,
-    ),
-    "end_question": ConstraintKind(
-        "end", ("End with a question.", "Finish with a question."), _draw_nothing, _check_end_question
-    ),
-    "ask_question": ConstraintKind(
-        "end", ("Ask a question.", "Include a question."), _draw_nothing, _check_ask_question
-    ),
-    "end_exclamation": ConstraintKind(
-        "end",
-        ("End with an exclamation mark.", "Finish with an exclamation mark."),
-        _draw_nothing,
-        _check_end_exclamation,
-    ),
-    "no_commas": ConstraintKind(
-        "commas", ("Do not use any commas.", "Write without commas."), _draw_nothing, _check_no_commas
-    ),
-    "no_exclamation": ConstraintKind("end", ("Do not use exclamation marks.",), _draw_nothing, _check_no_exclamation),
-    "lowercase": ConstraintKind(
-        "form", ("Write everything in lower case.", "Use only lower-case letters."), _draw_nothing, _check_lowercase
-    ),
-    "uppercase": ConstraintKind("form", ("Write everything in CAPITAL letters.",), _draw_nothing, _check_uppercase),
-    "bullets": ConstraintKind(
-        "form",
-        ('Answer with exactly {n} bullet points that start with "- " or "* ".',),
-        _number_drawer("n", 2, 3, 4),
-        _check_bullets,
-    ),
-    "numbered": ConstraintKind(
-        "form",
-        ("Answer with a numbered list of {n} items.", "List {n} points, numbered."),
-        _number_drawer("n", 3, 4, 5),
-        _check_numbered,
-    ),
-    "in_quotes": ConstraintKind(
-        "form", ("Put the whole answer in double quotation marks.",), _draw_nothing, _check_in_quotes
-    ),
+    "avoid_word": ConstraintKind("avoid", _draw_word, _check_avoid_word),
+    "avoid_letter": ConstraintKind("avoid", _draw_one("letter", *"jkqxz"), _check_avoid_letter),
+    "include_number": ConstraintKind("digits", _draw_nothing, _check_include_number),
+    "no_digits": ConstraintKind("digits", _draw_nothing, _check_no_digits),
+    "start_with": ConstraintKind("start", _draw_one("word", *_WORDINGS["start_words"]), _check_start_with),
+    "end_with": ConstraintKind("end", _draw_one("ending", *_WORDINGS["endings"]), _check_end_with),
+    "end_in_language": ConstraintKind("end", _draw_one("language", *THANKS), _check_end_in_language),
+    "end_question": ConstraintKind("end", _draw_nothing, _check_end_question),
+    "ask_question": ConstraintKind("end", _draw_nothing, _check_ask_question),
+    "end_exclamation": ConstraintKind("end", _draw_nothing, _check_end_exclamation),
+    "no_commas": ConstraintKind("commas", _draw_nothing, _check_no_commas),
+    "no_exclamation": ConstraintKind("end", _draw_nothing, _check_no_exclamation),
+    "lowercase": ConstraintKind("form", _draw_nothing, _check_lowercase),
+    "uppercase": ConstraintKind("form", _draw_nothing, _check_uppercase),
+    "bullets": ConstraintKind("form", _draw_one("n", 2, 3, 4), _check_bullets),
+    "numbered": ConstraintKind("form", _draw_one("n", 3, 4, 5), _check_numbered),
+    "in_quotes": ConstraintKind("form", _draw_nothing, _check_in_quotes),
     "json_keys": ConstraintKind(
         "form",
-        ("Answer with a JSON object that has exactly these keys: {quoted}.",),
-        lambda rng, _t: {"keys": rng.choice((["title", "text"], ["name", "reason"], ["question", "answer"]))},
+        _draw_one("keys", ["title", "text"], ["name", "reason"], ["question", "answer"]),
         _check_json_keys,
         raw=True,
     ),
-    "bold_word": ConstraintKind("form", ("Put the most important word in **bold**.",), _draw_nothing, _check_bold_word),
-    "heading": ConstraintKind("form", ("Begin with a Markdown heading.",), _draw_nothing, _check_heading),
-    "postscript": ConstraintKind(
-        "form", ("Add a postscript that starts with P.S. on a line of its own.",), _draw_nothing, _check_postscript
-    ),
-    "second_person": ConstraintKind(
-        "person", ("Speak to the reader as you.", 'Address the reader as "you".'), _draw_nothing, _check_second_person
-    ),
-    "first_person": ConstraintKind(
-        "person", ("Write in the first person.", "Write it as your own experience."), _draw_nothing, _check_first_person
-    ),
+    "bold_word": ConstraintKind("form", _draw_nothing, _check_bold_word),
+    "heading": ConstraintKind("form", _draw_nothing, _check_heading),
+    "postscript": ConstraintKind("form", _draw_nothing, _check_postscript),
+    "second_person": ConstraintKind("person", _draw_nothing, _check_second_person),
+    "first_person": ConstraintKind("person", _draw_nothing, _check_first_person),
 }

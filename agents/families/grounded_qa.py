@@ -33,69 +33,23 @@ from agents.families.question_targets import (
 )
 from agents.reply_schema import ReplySchema
 from core.errors import suggest_name
+from core.project_files import read_shipped_table
 from core.sample import Candidate, Message, Seed
 
-QUESTION_KINDS = {
-    "fact": "about a fact: who, what, where or when",
-    "number": "whose answer is one number, with its unit or with what it counts",
-    "reason": "about a reason: why something is so, or is done so",
-    "comparison": "that compares two things, or asks for the difference between them",
-    "list": "that asks one thing, and whose answer names two to five things",
-    "definition": "about what something is, or what it is for",
-    "yes_no": "that is answered by yes or no, and by a few words of why",
-}
+_WORDINGS: Mapping[str, Any] = read_shipped_table("data/seeds/question_wordings.toml")
+QUESTION_KINDS: Mapping[str, str] = _WORDINGS["kinds"]
 TABLE_KINDS = ("fact", "number", "comparison")
 """What the rows of a table can answer; no row gives a reason or a definition."""
-STYLES = (
-    "in plain words, and short", "as a message to somebody who can look it up", "as an exam question",
-    "politely, in one full sentence", "in a hurry", "after half a sentence on why it is asked", "in spoken, everyday words",
-    "as it is typed into a search box, but as a question",
-)  # fmt: skip
-ASKERS = (
-    "somebody who is about to do it", "somebody who has done it wrong once", "somebody who has to explain it to others",
-    "somebody who has to decide soon", "somebody who doubts what others say", "a curious child", "a beginner", "an expert",
-    "somebody who asks for a relative", "a journalist who checks a detail",
-)  # fmt: skip
-UNFIT_ASKERS = {
-    "as an exam question": (
-        "somebody who is about to do it", "somebody who has done it wrong once", "somebody who has to decide soon",
-        "somebody who doubts what others say", "a curious child", "somebody who asks for a relative",
-        "a journalist who checks a detail",
-    ),
-    "politely, in one full sentence": ("a curious child",),
-    "in a hurry": (
-        "somebody who has to explain it to others", "somebody who doubts what others say", "a curious child",
-        "a journalist who checks a detail",
-    ),
-    "as it is typed into a search box, but as a question": (
-        "somebody who doubts what others say", "a curious child", "somebody who asks for a relative",
-        "a journalist who checks a detail",
-    ),
-}  # fmt: skip
+STYLES: tuple[str, ...] = tuple(_WORDINGS["styles"])
+ASKERS: tuple[str, ...] = tuple(_WORDINGS["askers"])
+UNFIT_ASKERS: Mapping[str, Sequence[str]] = _WORDINGS["unfit_askers"]
 """Who does not ask in a style: nobody doubts in a hurry, and a search box learns nothing of relatives."""
-OPENINGS = {
-    "": 2,
-    "Begin it with the thing that it is about.": 1,
-    "Begin it with the case that it is about: when, if, with, after or at what.": 1,
-    "Begin it with its question word or verb.": 2,
-}
+OPENINGS: Mapping[str, int] = _WORDINGS["openings"]
 """How a question may begin, by weight; a style that has its own beginning leaves it free."""
 OWN_BEGINNING = frozenset(("after half a sentence on why it is asked",))
-INSTRUCTIONS = (
-    "Answer the question from the text alone. If the text does not say, reply: {silence}",
-    "Use nothing but the text to answer. Where it has no answer, say: {silence}",
-    "Read the text and answer the question. Add nothing from elsewhere; if the answer is not there, reply: {silence}",
-    "Here are a text and a question about it. Answer by what the text says, or else say: {silence}",
-)
-INSTRUCTIONS_OF_SEVERAL = (
-    "Answer the question from the texts alone. If no text says the answer, reply: {silence}",
-    "Use nothing but the texts to answer. Where they have no answer, say: {silence}",
-    "Read the texts and answer the question. Add nothing from elsewhere; if the answer is in none of them, reply: {silence}",
-    "Here are some texts and a question about one of them. Answer by what it says, or else say: {silence}",
-)
-QUOTING_INSTRUCTION = (
-    "After an answer, quote the words of the text that say so, each quote on a line of its own that begins with >."
-)
+INSTRUCTIONS: Sequence[str] = _WORDINGS["instructions"]
+INSTRUCTIONS_OF_SEVERAL: Sequence[str] = _WORDINGS["instructions_of_several"]
+QUOTING_INSTRUCTION: str = _WORDINGS["quoting_instruction"]
 LAYOUTS = ("text_first", "question_first")
 LAYOUTS_OF_SEVERAL = ("texts_first", "texts_last")
 QUESTION_FIRST = ("question_first", "texts_last")

@@ -16,6 +16,7 @@ from rapidfuzz.distance import Indel
 from agents.checks import Options, Subject, check, first_fault
 from agents.checks.text.prose_faults import VAGUE_WORDS, strip_ending
 from agents.checks.text.text_units import (
+    ENGLISH,
     fold_to_plain_letters,
     max_word_count,
     min_word_count,
@@ -95,28 +96,18 @@ WRITING_TASK = re.compile(
 MODEL_APOLOGY = re.compile(r"\bas an ai\b", re.IGNORECASE)
 MIN_WRITTEN_WORDS = 4
 """Words with content in the sentences of a written text that do not apologize."""
-STOP_WORDS = frozenset(
-    """a an and are as at be but by for from has have i in is it its of on or so than that the their them then there they
-this to was we were what when which who will with yes no you your""".split()
-)
+STOP_WORDS = frozenset(ENGLISH["task_stop_words"].split())
 REWRITING_WAYS = {"constrain", "deepen", "concretize", "reason"}
 """The ways whose request is to keep the task and change it, so that the wording may stay."""
 LENGTHENING_WAYS = REWRITING_WAYS - {"concretize"}
 """Those that add something to the task."""
 MIN_CONCRETE_WORDS = 2
 """New content words of a concrete task: one could be a single synonym."""
-EMPTY_ADDITIONS = VAGUE_WORDS | frozenset(
-    """again also answer answers below briefly carefully clear clearly correct correctly detail detailed details different exactly
-following formulate give given just kindly now please precise precisely properly question really respond response
-simply some task think thoroughly very well write""".split()
-)
+EMPTY_ADDITIONS = VAGUE_WORDS | frozenset(ENGLISH["empty_additions"].split())
 """Words that add no condition, in addition to stop words: `Please answer carefully`."""
-EMPTY = frozenset("sure certainly absolutely ok okay tbd todo null".split())
+EMPTY = frozenset(ENGLISH["empty_words"].split())
 """Words without content, in addition to stop words."""
-FILLERS = frozenset(
-    """sure certainly absolutely course ok okay well here go great question answer task request know see hope helps help do did
-done can could would should will may let me my us just please q n asked""".split()
-)
+FILLERS = frozenset(ENGLISH["fillers"].split())
 """Words without content among other fillers."""
 
 

@@ -17,7 +17,7 @@ from agents.checks.text.supported_by_passage import (
     normalize_spelling,
     word_forms,
 )
-from agents.checks.text.text_units import LIST_MARK, split_sentences, split_words
+from agents.checks.text.text_units import ENGLISH, LIST_MARK, split_sentences, split_words
 from agents.checks.text.written_numbers import read_written
 
 TARGET_WORDS = range(6, 61)
@@ -207,10 +207,7 @@ WANTED_ANSWERS: tuple[tuple[re.Pattern[str], Callable[[str], object]], ...] = tu
 )
 """What a sentence must have to answer a question, by the words that ask for it. Other questions may be answered by any."""
 ASKS_REASON = re.compile(r"\bwhy\b|\bhow come\b|\b(?:what|which) reasons?\b|\bwhat is the reason\b", re.IGNORECASE)
-ASKING_WORDS = frozenset(
-    """amount big called deep far fast heavy high hot kind large long many mean means much name number often old reason size
-sort tall time type wide please tell explain could would know like wonder hello hi hey sorry thanks thank quick""".split()
-)
+ASKING_WORDS = frozenset(ENGLISH["asking_words"].split())
 """Words that questions ask with: a passage can answer them without having them."""
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from agents.checks.text.text_units import fold_to_plain_letters, remove_invisible, split_sentences, split_words
+from agents.checks.text.text_units import ENGLISH, fold_to_plain_letters, remove_invisible, split_sentences, split_words
 
 MAX_SAME_WORD = 2
 """Allowed uses of a content word in a short text; a word of the topic may be used one more time."""
@@ -22,13 +22,7 @@ ECHO_NGRAM = 6
 REQUEST_NGRAM = 8
 """The same for the request, whose topic and shortest task an answer may well repeat: why people like riding a bicycle."""
 
-FUNCTION_WORDS = frozenset(
-    """a about after all also always am an and any are as at be because been before but by can could did do does each
-even every for from get had has have he her his how i if in into is it it's its just like made make many may me
-more most much my no not of on one only or other our out over own people she should so some such than that the
-their them then there these they they're this those through to too up us use used very was way we were what when
-where which while who why will with would you your""".split()
-)
+FUNCTION_WORDS = frozenset(ENGLISH["plain_words"].split())
 
 
 def strip_ending(word: str) -> str:
@@ -42,15 +36,9 @@ def content_word_stems(text: str) -> list[str]:
 
 # Topics
 
-VAGUE_WORDS = frozenset(
-    """good better best old older new small big large long short young warm cold fresh kind busy close true clean healthy
-regular first early own quiet""".split()
-)
+VAGUE_WORDS = frozenset(ENGLISH["vague_words"].split())
 """What a topic may be, and everything else too: `good books` are books."""
-COMPOUND_ENDINGS = frozenset(
-    """light rise set shine keeper keepers house houses hive hives store stores shop shops shelf shelves man men woman women
-work land yard time room rooms side box boxes bed beds""".split()
-)
+COMPOUND_ENDINGS = frozenset(ENGLISH["compound_endings"].split())
 """What a word is compounded with and stays near its sense: sunlight, and not Sunday."""
 DERIVATIONAL_ENDINGS = ("ful", "ous", "less", "ly", "al", "ist", "ists", "er", "ers")
 MIN_DERIVED = 5

@@ -27,6 +27,7 @@ from agents.checks.text.supported_by_passage import (
     split_polarity,
     word_forms,
 )
+from agents.checks.text.text_units import read_word_groups
 from agents.checks.text.written_numbers import fold_text
 from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import ReplySchema
@@ -38,18 +39,7 @@ NO_ANSWER = re.compile(
     re.IGNORECASE,
 )
 """Common statements of readers that there is no answer, whatever the prompt asks them to write."""
-OPPOSITES = [
-    frozenset(pair.split())
-    for line in """before after|upper lower|more less|more fewer|most least|up down|first last|earlier later
-early late|above below|minimum maximum|inside outside|over under|double half|rise fall
-increase decrease|raise lower|left right|open close|open shut|start end|begin end|start stop
-all some|always sometimes|higher lower|longer shorter|larger smaller|bigger smaller|faster slower
-warm cold|warmer colder|hot cold|wet dry|full empty|old new|older newer|buy sell|north south
-east west|day night|morning evening|summer winter|allow forbid|win lose|inner outer|front back
-top bottom|strong weak|heavy light|odd even|cheap expensive|cheaper dearer|long short|high low
-deep shallow|thick thin|wide narrow|male female""".splitlines()
-    for pair in line.split("|")
-]
+OPPOSITES = [frozenset(pair) for pair in read_word_groups("opposites")]
 """Words that embeddings put near each other, and that say the opposite."""
 SHARED_REASON = 0.3
 """Smallest F1 of the words after two equal answers yes or no: the same reason in other words shares some, another reason none."""

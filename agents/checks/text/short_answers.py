@@ -21,6 +21,7 @@ from agents.checks.text.supported_by_passage import (
     split_polarity,
     word_forms,
 )
+from agents.checks.text.text_units import ENGLISH, read_word_groups
 from agents.checks.text.written_numbers import fold_text, parse_number_words, write_iso_values
 
 OUTER_MARKS = ".,;:!?\"'`“”‘’()[]"
@@ -36,25 +37,9 @@ DEGREES = {
     r"(?<=\d) ?(?:degrees?|°) ?(?:celsius|centigrade|c)\b": " °C",
     r"(?<=\d) ?(?:degrees?|°) ?(?:fahrenheit|f)\b": " °F",
 }
-SAME_WORDS = {
-    word: first
-    for group in """grey gray|colour color|centre center|theatre theater|aluminium aluminum|tyre tire|moustache mustache|jewellery
-jewelry|catalogue catalog|programme program|cheque check|doughnut donut|yoghurt yogurt|aeroplane airplane plane|pyjamas pajamas
-motorbike motorcycle|bicycle bike|television tv|telephone phone|mobile cellphone smartphone|photograph photo|sofa couch
-lorry truck|automobile car|lift elevator|circular round|rectangular rectangle|triangular triangle|graph chart|top upper
-bottom lower|beneath underneath below under|rear back|mum mom|rubbish trash garbage
-monday mon|tuesday tue tues|wednesday wed|thursday thu thurs|friday fri|saturday sat|sunday sun|january jan|february feb
-march mar|april apr|june jun|july jul|august aug|september sep sept|october oct|november nov|december dec""".replace(
-        "\n", "|"
-    ).split("|")
-    for first, *others in [group.split()]
-    for word in (first, *others)
-}
+SAME_WORDS = {word: group[0] for group in read_word_groups("same_words") for word in group}
 """Each word of a group as its first one: other spellings, abbreviations, and other words for what an image shows."""
-MODIFIERS = frozenset(
-    """red orange yellow green blue purple pink brown black white gray golden silver small large big little tall long short wooden
-metal plastic paper glass round""".split()
-)
+MODIFIERS = frozenset(ENGLISH["modifiers"].split())
 """Words that one answer may add before its noun: a lighter, a red lighter."""
 DISTINGUISHING = re.compile(r"\b(?:which|or|colou?r|size|shape|material|kind|type|made of|how)\b", re.IGNORECASE)
 """Questions to which such a word may be the answer."""

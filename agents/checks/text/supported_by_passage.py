@@ -17,6 +17,7 @@ from pydantic import Field
 from agents.checks.base import Options, Subject, check
 from agents.checks.structure.json_schema import get_required
 from agents.checks.text.quotes import find_quoted_headers, normalize_quote
+from agents.checks.text.text_units import ENGLISH, read_word_groups
 from agents.checks.text.written_numbers import (
     NON_NUMBER_AFTER,
     NUMBER_WORDS_RUN,
@@ -29,64 +30,27 @@ WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 HYPHENATED = re.compile(r"(?<![\w-])[^\W\d_]+(?:-[^\W\d_]+)+(?![\w-])")
 LEADING_POLARITY = re.compile(r"(yes|no)\b(?:\s*[,.;:!-]+\s*|$)", re.IGNORECASE)
 """The answer to a yes-or-no question; this check cannot see whether it is right."""
-FUNCTION_WORDS = frozenset(
-    """a about against along also although among an and any are around as at be because been being between but by can
-could did do does doing done during each for from had has have having he hence her here him his how however i if in into is
-it it's its itself may me might must my of on one ones onto or other otherwise our own per shall she should so some such than that
-that's the their them themselves then there therefore these they this those though through thus to too us very via was we
-were what when where whether which while who whom whose why will with would yes you your""".split()
-)
+FUNCTION_WORDS = frozenset(ENGLISH["function_words"].split())
 """Words without content: they need not be in a quote."""
 NAMES = frozenset(("May", "US", "IT"))
 """Written so, these are names."""
-DENIALS = frozenset("cannot hardly neither never no nobody none nor not nothing nowhere without".split())
-CONTRAST_WORDS = frozenset(
-    """above after all almost always before below both double down downward downwards earlier early either every except
-exactly fewer fifth first fourth half higher inside last late later least less lower maximum minimum more most next once
-only outside over quarter second since third triple twice under unless until up upper upward upwards""".split()
-)
+DENIALS = frozenset(ENGLISH["denials"].split())
+CONTRAST_WORDS = frozenset(ENGLISH["contrast_words"].split())
 """Short words that change a statement's meaning: each must be in a quote or in the question, or a quote must mean the same."""
 DENIED = r"(?:no|not|never|nobody|nothing|none|cannot|\w+n't)\b[^.;|]{0,120}\b"
 """A denial up to the following word in the same sentence."""
-SMALLER = "fewer|less|lower|shorter|smaller|cheaper|lighter|younger|narrower|thinner|slower|weaker|colder|cooler|closer|nearer"
-LARGER = (
-    "longer|higher|larger|bigger|greater|heavier|taller|deeper|wider|broader|older|later|faster|warmer|hotter|stronger|thicker"
-    "|farther|further|dearer|richer|brighter|louder|busier"
-)
+_NAMED_PATTERNS = {"<denied>": DENIED, **{f"<{key}>": "|".join(ENGLISH[key].split()) for key in ("smaller", "larger")}}
+
+
+def _fill_patterns(phrases: str) -> str:
+    for name, pattern in _NAMED_PATTERNS.items():
+        phrases = phrases.replace(name, pattern)
+    return phrases
+
+
 SAME_MEANING = {
-    word: re.compile(rf"\b(?:{phrases})\b", re.IGNORECASE)
-    for words, phrases in {
-        "all": r"every\w*|each|whole|entire|always|any(?:body|one|thing)?",
-        "every": r"all|each|any(?:body|one|thing)?|always|daily|weekly|monthly|yearly|(?:per|a) (?:day|week|month|year)",
-        "always": r"all|every\w*|each|whenever",
-        "both": "two|each|either|neither|all",
-        "only": r"alone|just(?! (?:after|before|as|like|now|in|then))|solely?|merely|exclusively|nothing but|none but"
-        rf"|(?:limited|restricted) to|reserved for|no (?:\w+ )?(?:other|else)|{DENIED}(?:unless|until|except|other than)",
-        "more": rf"(?:{LARGER}) (?:\w+ )?than|(?:over|above) (?=\W?\d)|exceed\w*"
-        "|another|additional|extra|further",
-        "less fewer": rf"(?:{SMALLER}) (?:\w+ )?than|fewer|less|(?:under|below) (?=\W?\d)",
-        "over above": r"(?:more|older|longer|higher|larger|heavier) than|over|above|exceed\w*|beyond",
-        "under below": r"(?:less|fewer|younger|shorter|lower|smaller|lighter) than|under(?:neath)?|below|beneath",
-        "most maximum": rf"most|maximum|up to|limit|largest|highest|{DENIED}(?:more|longer|higher) than",
-        "least minimum": rf"least|minimum|smallest|lowest|{DENIED}(?:less|fewer|under|below)",
-        "double twice": r"doubles?|doubled|twice|two times|2 times",
-        "before": r"until|till|prior to|precedes?|preceded|ahead of|earlier than|first\b[^.|]{0,120}\b(?:follow\w*|then)",
-        "after": rf"since (?=\d|the\b|then\b|last\b)|once|as soon as|then|afterwards?|following|{DENIED}until",
-        "until": r"till|up to|before|by|to (?=\d)",
-        "later": r"after\w*|then|subsequently",
-        "earlier": r"before|ago|previous(?:ly)?",
-        "next": "then|following|after|afterwards?",
-        "first": "initially|earliest|to begin with",
-        "last": r"final(?:ly)?|latest",
-        "except": rf"but|apart from|other than|only|{DENIED}(?:include|cover)|unless",
-        "unless": rf"except|only (?:if|when)|{DENIED}(?:until|without)",
-        "exactly": "precisely",
-        "almost": "nearly",
-        "outside": r"outdoors?|out of",
-        "inside": "indoors?|within|into",
-        "down downward downwards": r"falls?|fell|falling|drops?|dropped|sinks?|sank|descend\w*|downwards?",
-        "up upward upwards": r"rises?|rose|rising|climb\w*|ascend\w*|raise[sd]?|upwards?",
-    }.items()
+    word: re.compile(rf"\b(?:{_fill_patterns(phrases)})\b", re.IGNORECASE)
+    for words, phrases in ENGLISH["same_meaning"].items()
     for word in words.split()
 }
 """Phrases of a quote that mean the same as a contrast word of the answer. None of them means its opposite."""
@@ -126,37 +90,8 @@ PRONOUN_ONE = re.compile(
     r"\b(?:(?:the|an?|this|that|each|every|any|another|which) (?!number )\w+|without) $", re.IGNORECASE
 )
 """Before `one` without a noun: the upper one, an island without one."""
-IRREGULAR_FORMS = {
-    form: lemma
-    for lemma, *forms in map(
-        str.split,
-        """begin began begun|break broke broken|bring brought|build built|buy bought|catch caught|child children
-choose chose chosen|come came|draw drew drawn|drink drank drunk|drive drove driven|eat ate eaten|fall fell fallen|feed fed
-feel felt|find found|fly flew flown|foot feet|forget forgot forgotten|freeze froze frozen|get got|give gave given
-go went gone|goose geese|grow grew grown|half halves|hang hung|hear heard|hide hid hidden|hold held|keep kept|knife knives
-know knew known|lay laid|lead led|leaf leaves|leave left|lend lent|life lives|light lit|loaf loaves|lose lost|make made
-man men|mean meant|meet met|mouse mice|pay paid|person people|ride rode ridden|ring rang rung|rise rose risen|run ran
-say said|see saw seen|sell sold|send sent|shake shook shaken|shelf shelves|show shown|sing sang|sink sank sunk|sit sat
-sleep slept|speak spoke spoken|spend spent|spin spun|stand stood|steal stole stolen|stick stuck|swim swam|take took taken
-teach taught|tell told|think thought|throw threw thrown|tooth teeth|wake woke woken|wear wore worn|win won|wind wound
-wolf wolves|woman women|write wrote written""".replace("\n", "|").split("|"),
-    )
-    for form in forms
-}
-UNITS = {
-    name: unit
-    for unit, *names in map(
-        str.split,
-        """second seconds sec secs s|minute minutes min mins|hour hours hr hrs h|day days|week weeks|month months
-year years|millimetre millimetres millimeter millimeters mm|centimetre centimetres centimeter centimeters cm
-metre metres meter meters m|kilometre kilometres kilometer kilometers km|mile miles|inch inches|foot feet ft
-milligram milligrams mg|gram grams gramme grammes g|kilogram kilograms kilo kilos kg|tonne tonnes ton tons t|lb lbs
-millilitre millilitres milliliter milliliters ml|litre litres liter liters l|degree degrees ° °c|fahrenheit °f
-percent %|watt watts w|kilowatt kilowatts kw|volt volts v|euro euros eur €|dollar dollars usd $|pound pounds gbp £
-cent cents|pence p|am|pm|o'clock""".replace("\n", "|").split("|"),
-    )
-    for name in (unit, *names)
-}
+IRREGULAR_FORMS = {form: lemma for lemma, *forms in read_word_groups("irregular_forms") for form in forms}
+UNITS = {name: unit for unit, *names in read_word_groups("units") for name in (unit, *names)}
 """The canonical unit by each of its names; the short names are read only after a number."""
 SPELLINGS = {r"\bper cent\b": "percent", r"\b([ap])\.m\b\.?": r"\1m", r"(?<=\d) ?°\s?([CF])\b": r" °\1"}
 MONEY = "€$£"

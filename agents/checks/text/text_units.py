@@ -7,12 +7,22 @@ import html
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from core.project_files import read_shipped_table
+
+ENGLISH: Mapping[str, Any] = read_shipped_table("data/words/english.toml")
+"""Lists of words by name, as texts."""
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’)]*+(?=\s|$)")
 WEB_ADDRESS = re.compile(r"(?:https?://|www\.)\S+")
+
+
+def read_word_groups(name: str) -> list[list[str]]:
+    """A list of `ENGLISH` with a group of words on each line."""
+    return [line.split() for line in ENGLISH[name].strip().split("\n")]
 
 
 # What a reader sees
@@ -134,13 +144,9 @@ def split_sentences(text: str) -> list[str]:
 MARKS = str.maketrans({"。": ". ", "！": "! ", "？": "? ", "…": "...", "‼": "!!", "⁉": "!?"})
 LIST_MARK = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•#>]+)[ \t]+", re.MULTILINE)
 POSSIBLE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’)*_]*+(?=\s|$|[A-Z])|\n\s*\n|\n(?=[A-Z])")
-NON_ENDING_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof gen capt rev st mt vs e.g i.e cf approx fig vol ch sec pp".split()
-)
+NON_ENDING_ABBREVIATIONS = frozenset(ENGLISH["abbreviations"].split())
 """Abbreviations that never end a sentence."""
-POSSIBLY_ENDING_ABBREVIATIONS = frozenset(
-    "etc a.m p.m no inc ltd co corp jr sr u.s u.k u.s.a ph.d b.c a.d jan feb mar apr aug sep sept oct nov dec ave rd".split()
-)
+POSSIBLY_ENDING_ABBREVIATIONS = frozenset(ENGLISH["ending_abbreviations"].split())
 CONTEXT_CHARACTERS = 80
 """Characters before a mark that decide whether it ends a sentence: its last word, or a name's initials."""
 QUOTES = re.compile('["“”]')
