@@ -150,7 +150,7 @@ FILES = {
     "data/prices.toml": "MIT (from genai-prices)",
     **{
         f"data/{file.parent.name}/{file.name}": "Apache-2.0"
-        for folder in ("documents", "images", "panel", "seeds")
+        for folder in ("documents", "images", "panel", "seeds", "words")
         for file in sorted((PROJECT / "data" / folder).iterdir())
         if file.is_file() and file.name != "README.md"
     },
