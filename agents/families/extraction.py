@@ -23,8 +23,8 @@ from agents.checks.structure.json_schema import (
     resolve_reference,
 )
 from agents.checks.structure.strict_json import is_same_json
+from agents.checks.text.quantities import read_written
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves, validate_evidence
-from agents.checks.text.written_numbers import read_written
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import InvalidReply, ReplySchema
 from core.project_files import read_shipped_table

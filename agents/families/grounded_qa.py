@@ -14,13 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
 from agents.checks.text.second_reader import adds_nothing, says_no_answer
-from agents.checks.text.supported_by_passage import (
-    CONTRAST_WORDS,
-    WORD,
-    is_denial_word,
-    normalize_spelling,
-)
-from agents.checks.text.text_units import split_sentences, split_words
+from agents.checks.text.supported_by_passage import WORD, is_denial_word, normalize_spelling
+from agents.checks.text.text_units import CONTRAST_WORDS, split_sentences, split_words
 from agents.families.base import RecipeFamily, require_text
 from agents.families.passage_pool import PassagePool
 from agents.families.question_targets import (

@@ -7,18 +7,15 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import NamedTuple
 
+from agents.checks.text.quantities import distinct_quantities, find_quantities, names_counted_thing, read_written
 from agents.checks.text.supported_by_passage import (
     collect_forms,
     content_words,
-    distinct_quantities,
-    find_quantities,
     merge_forms,
-    names_counted_thing,
     normalize_spelling,
     word_forms,
 )
 from agents.checks.text.text_units import ENGLISH, LIST_MARK, split_sentences, split_words
-from agents.checks.text.written_numbers import read_written
 
 TARGET_WORDS = range(6, 61)
 """Number of words of a sentence that a question can be about; longer ones are lists or tables."""

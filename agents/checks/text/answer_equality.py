@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
-from agents.checks.text.written_numbers import parse_number_words
+from agents.checks.text.quantities import parse_number_words
 
 T = TypeVar("T")
 MAX_LENGTH = 2000

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from agents.checks.text.text_units import read_sentences
-from agents.checks.text.written_numbers import WrittenText, fold_text
+from agents.checks.text.quantities import WrittenText
+from agents.checks.text.text_units import fold_text, read_sentences
 
 CLAUSE_END = re.compile(r"(?<=;)\s+")
 REFERS_BACK = re.compile(r"(?:it|this|that|these|those|they|both|he|she|which|the former|the latter)\b", re.IGNORECASE)

@@ -14,8 +14,8 @@ from rapidfuzz.fuzz import partial_ratio_alignment
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.structure.json_schema import get_required
-from agents.checks.text.text_units import split_sentences
-from agents.checks.text.written_numbers import NEGATION_BEFORE, UNSPACED_SCRIPT
+from agents.checks.text.quantities import NEGATION_BEFORE
+from agents.checks.text.text_units import JOINED_SCRIPT, split_sentences
 from agents.sources.documents import count_words
 
 CHARACTER_VARIANTS = str.maketrans(
@@ -152,7 +152,7 @@ class QuotableText:
                 self.text[i] if 0 <= i < len(self.text) else " " for i in range(edge - 2, edge + 2)
             )
             if _is_word_character(left) and _is_word_character(right):
-                inside = not (UNSPACED_SCRIPT.match(left) or UNSPACED_SCRIPT.match(right))
+                inside = not (JOINED_SCRIPT.match(left) or JOINED_SCRIPT.match(right))
             else:
                 inside = _is_joined(outer, left, right) or _is_joined(left, right, further)
             if inside:

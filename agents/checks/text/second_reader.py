@@ -13,13 +13,10 @@ from pydantic import Field
 from agents.checks.base import AttemptJudge, Subject, check
 from agents.checks.structure.json_schema import get_required
 from agents.checks.text.answer_equality import compare_numbers, compare_plain_texts
+from agents.checks.text.quantities import TextQuantity, canonical_unit, distinct_quantities
 from agents.checks.text.supported_by_passage import (
-    CONTRAST_WORDS,
     WORD,
-    TextQuantity,
-    canonical_unit,
     content_words,
-    distinct_quantities,
     is_denial_word,
     merge_forms,
     normalize_spelling,
@@ -27,8 +24,7 @@ from agents.checks.text.supported_by_passage import (
     split_polarity,
     word_forms,
 )
-from agents.checks.text.text_units import read_word_groups
-from agents.checks.text.written_numbers import fold_text
+from agents.checks.text.text_units import CONTRAST_WORDS, fold_text, read_word_groups
 from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import ReplySchema
 from core.weights.embeddings import Similarity, embed_text

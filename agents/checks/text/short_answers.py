@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+from agents.checks.text.dates import write_iso_values
+from agents.checks.text.quantities import FOLLOWING_UNIT, canonical_unit, find_quantities, parse_number_words
 from agents.checks.text.supported_by_passage import (
-    FOLLOWING_UNIT,
-    FUNCTION_WORDS,
     WORD,
-    canonical_unit,
-    find_quantities,
     is_denial_word,
     list_choices,
     merge_forms,
@@ -21,8 +19,7 @@ from agents.checks.text.supported_by_passage import (
     split_polarity,
     word_forms,
 )
-from agents.checks.text.text_units import ENGLISH, read_word_groups
-from agents.checks.text.written_numbers import fold_text, parse_number_words, write_iso_values
+from agents.checks.text.text_units import ENGLISH, FUNCTION_WORDS, fold_text, read_word_groups
 
 OUTER_MARKS = ".,;:!?\"'`“”‘’()[]"
 HYPHENATED_WORDS = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+")

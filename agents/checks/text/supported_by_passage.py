@@ -6,37 +6,30 @@ quote a number or a name belongs, or the order of words. An independent reader m
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
-from typing import NamedTuple
 
 from pydantic import Field
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.structure.json_schema import get_required
-from agents.checks.text.quotes import find_quoted_headers, normalize_quote
-from agents.checks.text.text_units import ENGLISH, read_word_groups
-from agents.checks.text.written_numbers import (
-    NON_NUMBER_AFTER,
-    NUMBER_WORDS_RUN,
-    SCALES,
+from agents.checks.text.quantities import (
+    TextQuantity,
+    canonical_unit,
+    distinct_quantities,
+    find_quantities,
+    names_counted_thing,
     read_written,
-    strip_outer_marks,
 )
+from agents.checks.text.quotes import find_quoted_headers, normalize_quote
+from agents.checks.text.text_units import CONTRAST_WORDS, DENIALS, ENGLISH, FUNCTION_WORDS, read_word_groups
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 HYPHENATED = re.compile(r"(?<![\w-])[^\W\d_]+(?:-[^\W\d_]+)+(?![\w-])")
 LEADING_POLARITY = re.compile(r"(yes|no)\b(?:\s*[,.;:!-]+\s*|$)", re.IGNORECASE)
 """The answer to a yes-or-no question; this check cannot see whether it is right."""
-FUNCTION_WORDS = frozenset(ENGLISH["function_words"].split())
-"""Words without content: they need not be in a quote."""
 NAMES = frozenset(("May", "US", "IT"))
 """Written so, these are names."""
-DENIALS = frozenset(ENGLISH["denials"].split())
-CONTRAST_WORDS = frozenset(ENGLISH["contrast_words"].split())
-"""Short words that change a statement's meaning: each must be in a quote or in the question, or a quote must mean the same."""
 DENIED = r"(?:no|not|never|nobody|nothing|none|cannot|\w+n't)\b[^.;|]{0,120}\b"
 """A denial up to the following word in the same sentence."""
 _NAMED_PATTERNS = {"<denied>": DENIED, **{f"<{key}>": "|".join(ENGLISH[key].split()) for key in ("smaller", "larger")}}
@@ -86,22 +79,8 @@ PART_OF_NUMBER = (
 )
 """With these, a quote says something of a part of its number of things, not of all of them."""
 HOW_OLD = re.compile(r"\bhow old\b|\b(?:what|which) age\b", re.IGNORECASE)
-PRONOUN_ONE = re.compile(
-    r"\b(?:(?:the|an?|this|that|each|every|any|another|which) (?!number )\w+|without) $", re.IGNORECASE
-)
-"""Before `one` without a noun: the upper one, an island without one."""
 IRREGULAR_FORMS = {form: lemma for lemma, *forms in read_word_groups("irregular_forms") for form in forms}
-UNITS = {name: unit for unit, *names in read_word_groups("units") for name in (unit, *names)}
-"""The canonical unit by each of its names; the short names are read only after a number."""
 SPELLINGS = {r"\bper cent\b": "percent", r"\b([ap])\.m\b\.?": r"\1m", r"(?<=\d) ?°\s?([CF])\b": r" °\1"}
-MONEY = "€$£"
-PARTS = re.compile(rf"(?P<money>[{MONEY}]?)(?P<number>.*\d)-?(?P<suffix>[^\W\d_]*|%|°[CF]?|[{MONEY}])")
-PLAIN = re.compile(r"-?[\d.,'/½⅓⅔¼¾⅛⅜⅝⅞-]+(?: [a-z]+)?")
-"""A number whose value may be written in another way; what has other signs (<5, 14:30, K17) must be in a quote as it is."""
-MINUS = re.compile(r"(?<![\w-])(?:minus|negative) $", re.IGNORECASE)
-FOLLOWING_UNIT = re.compile(rf"[\s-]+([^\W\d_]+(?:'clock)?|%|°[CF]?|[{MONEY}])")
-RANGE_WORD = re.compile(r"\s*(?:-|to|and|or)\s*")
-"""Between two numbers with one unit."""
 CHOICE, CHOICES = re.compile(r"\bor\b"), re.compile(r"\b(?:or|and|versus|vs)\b")
 CHOICE_WINDOW = 3
 """Content words on either side of `or` that count as the offered choices."""
@@ -341,87 +320,3 @@ def word_forms(word: str) -> frozenset[str]:
             if base[-1] == base[-2]:
                 bases.append(base[:-1])
     return frozenset([*forms, *(base for base in bases if len(base) > 1)])
-
-
-# Numbers
-
-
-class TextQuantity(NamedTuple):
-    """A number as a text has it, in digits or in words, with its unit."""
-
-    start: int
-    end: int
-    text: str
-    values: frozenset[Fraction]
-    """Both ends of a range; empty if the number can only be compared as text."""
-    unit: str
-
-    def is_among(self, others: Sequence["TextQuantity"]) -> bool:
-        """Whether `others` contain this number, or both ends of this range, with the same unit if this one has a unit."""
-        fit = [other for other in others if self.unit in ("", other.unit)]
-        values = frozenset().union(*(other.values for other in fit))
-        return any(self.text == other.text for other in fit) or (bool(self.values) and self.values <= values)
-
-
-def distinct_quantities(text: str) -> list[TextQuantity]:
-    """The numbers of a text with normalized spelling, each once."""
-    return list({(number.text, number.unit): number for number in find_quantities(text)}.values())
-
-
-def find_quantities(text: str) -> list[TextQuantity]:
-    """The numbers of a text with normalized spelling, in their order. In a range, the first has the unit of the second."""
-    quantities = list(_quantities_in_digits(text))
-    taken = [(quantity.start, quantity.end) for quantity in quantities]
-    lowered = text.lower()
-    # Lower case has another length only in scripts without number words that are read here.
-    for match in NUMBER_WORDS_RUN.finditer(lowered) if len(lowered) == len(text) else ():
-        start, end, run = match.start(), match.end(), match.group()
-        pronoun = run == "one" and (
-            (1 not in read_written(lowered).numbers and not NON_NUMBER_AFTER.match(lowered, end))
-            or (PRONOUN_ONE.search(lowered[max(0, start - 40) : start]) and not names_counted_thing(lowered, end))
-        )
-        if not pronoun and not any(start < taken_end and taken_start < end for taken_start, taken_end in taken):
-            quantities.append(TextQuantity(start, end, run, read_written(run).numbers, _unit_after(text, end)))
-    quantities.sort()
-    for i, (quantity, after) in reversed(list(enumerate(pairwise(quantities)))):
-        if not quantity.unit and RANGE_WORD.fullmatch(text[quantity.end : after.start]):
-            quantities[i] = quantity._replace(unit=quantities[i + 1].unit)
-    return quantities
-
-
-def canonical_unit(word: str) -> str:
-    """The canonical name of a unit; empty if `word` is not a unit."""
-    return UNITS.get(word) or (UNITS.get(word.lower(), "") if len(word) > 1 else "")
-
-
-def _quantities_in_digits(text: str) -> Iterator[TextQuantity]:
-    for piece in re.finditer(r"\S+", text):
-        core = strip_outer_marks(piece.group())
-        if not any(char.isnumeric() for char in core):
-            continue
-        start = piece.start() + piece.group().index(core)
-        number, unit, end = core, "", start + len(core)
-        if parts := PARTS.fullmatch(core):
-            suffix = canonical_unit(parts["suffix"])
-            if suffix or not parts["suffix"]:
-                number, unit = parts["number"], suffix or canonical_unit(parts["money"])
-        if (scale := FOLLOWING_UNIT.match(text, end)) and scale[1].lower() in SCALES:
-            number, end = f"{number} {scale[1].lower()}", scale.end()
-        if (core[0].isnumeric() or core[0] in f"{MONEY}.") and (
-            minus := MINUS.search(text[max(0, start - 10) : start])
-        ):
-            number, start = f"-{number}", start - len(minus[0])
-        readable = PLAIN.fullmatch(number) and not read_written(number).dates
-        values = read_written(number).numbers if readable else frozenset()
-        yield TextQuantity(start, end, number.casefold(), values, unit or _unit_after(text, end))
-
-
-def names_counted_thing(text: str, end: int) -> bool:
-    """Whether the word after a number that ends at `end` is the thing that it counts."""
-    following = re.compile(r"[\s-]+([\w']+)").match(text, end)
-    return following is not None and following[1].lower() not in FUNCTION_WORDS | DENIALS | CONTRAST_WORDS
-
-
-def _unit_after(text: str, end: int) -> str:
-    following = FOLLOWING_UNIT.match(text, end)
-    return canonical_unit(following[1]) if following else ""

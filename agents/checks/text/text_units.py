@@ -7,7 +7,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -15,6 +15,16 @@ from core.project_files import read_shipped_table
 
 ENGLISH: Mapping[str, Any] = read_shipped_table("data/words/english.toml")
 """Lists of words by name, as texts."""
+FUNCTION_WORDS = frozenset(ENGLISH["function_words"].split())
+"""Words without content: they need not be in a quote."""
+DENIALS = frozenset(ENGLISH["denials"].split())
+CONTRAST_WORDS = frozenset(ENGLISH["contrast_words"].split())
+"""Short words that change a statement's meaning: each must be in a quote or in the question, or a quote must mean the same."""
+PUNCTUATION_VARIANTS = str.maketrans(
+    {"‘": "'", "’": "'", "“": '"', "”": '"', "„": '"', "‐": "-", "‑": "-", "–": "-", "—": " - "}
+)
+JOINED_SCRIPT = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Scripts that put no spaces between words, or join particles to them: Thai, Lao, Burmese, Khmer, Chinese, Japanese, Korean."""
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’)]*+(?=\s|$)")
 WEB_ADDRESS = re.compile(r"(?:https?://|www\.)\S+")
@@ -23,6 +33,47 @@ WEB_ADDRESS = re.compile(r"(?:https?://|www\.)\S+")
 def read_word_groups(name: str) -> list[list[str]]:
     """A list of `ENGLISH` with a group of words on each line."""
     return [line.split() for line in ENGLISH[name].strip().split("\n")]
+
+
+def fold_text(text: str) -> str:
+    """`text` with case, white space, quotes and dashes unified."""
+    alike = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).translate(PUNCTUATION_VARIANTS)
+    return " ".join(alike.split())
+
+
+def loosen_text(text: str) -> str:
+    """`text` folded, with hyphens and underscores as spaces."""
+    return " ".join(re.sub(r"[-_]", " ", fold_text(text)).split())
+
+
+def find_positions(text: str, sought: str) -> Iterator[int]:
+    at = text.find(sought)
+    while at >= 0:
+        yield at
+        at = text.find(sought, at + 1)
+
+
+def _part_of_word(character: str) -> bool:
+    return character.isalnum() or character == "_" or unicodedata.category(character).startswith("M")
+
+
+def has_word_edges(text: str, start: int, end: int) -> bool:
+    """Whether no word crosses an edge of a span."""
+    return not any(
+        0 < edge < len(text)
+        and _part_of_word(text[edge - 1])
+        and _part_of_word(text[edge])
+        and not JOINED_SCRIPT.match(text[edge - 1])
+        and not JOINED_SCRIPT.match(text[edge])
+        for edge in (start, end)
+    )
+
+
+def joins_word(outside: str, edge: str) -> bool:
+    """Whether the two characters outside an edge, nearest first, belong to the word inside it."""
+    if len(outside) < 2 or not _part_of_word(edge) or not _part_of_word(outside[1]):
+        return False
+    return outside[0] in "-@.&" or (outside[0] in ",:/'" and edge.isdigit() and outside[1].isdigit())
 
 
 # What a reader sees

@@ -22,7 +22,8 @@ from agents.checks.structure.json_schema import (
     resolve_reference,
 )
 from agents.checks.text.list_items import ItemClauses, find_enclosing_item, locate_items
-from agents.checks.text.written_numbers import WrittenText, fold_text, loosen_text, read_written
+from agents.checks.text.quantities import WrittenText, read_written
+from agents.checks.text.text_units import fold_text, loosen_text
 from teachers.json_subschemas import iter_subschemas
 
 EVIDENCE_KEYWORD = "x-evidence"

@@ -12,8 +12,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from agents.checks import Finding, Options, Subject, build_finding, check
+from agents.checks.text.quantities import read_written
 from agents.checks.text.value_in_text import find_leaf_fault, iter_leaves
-from agents.checks.text.written_numbers import read_written
 from core.sample import Message
 from plugins.tools.checks.reply_facts import (
     TEXT_SEPARATOR,

@@ -12,15 +12,10 @@ from datetime import date, time, timedelta
 from fractions import Fraction
 from typing import Any
 
-from agents.checks.text.written_numbers import COUNTS as COUNT_WORDS
-from agents.checks.text.written_numbers import (
-    DATES,
-    PARTIAL_DATE_PATTERNS,
-    SCALES,
-    fold_text,
-    month_number,
-    read_written,
-)
+from agents.checks.text.dates import DATES, PARTIAL_DATE_PATTERNS, month_number
+from agents.checks.text.quantities import COUNTS as COUNT_WORDS
+from agents.checks.text.quantities import SCALES, read_written
+from agents.checks.text.text_units import fold_text
 
 UNITS: Mapping[str, tuple[str, ...]] = {
     "celsius": ("degrees celsius", "degree celsius", "celsius", "°c", "degrees", "degree", "°"),

@@ -10,8 +10,9 @@ from fractions import Fraction
 from typing import Any
 
 from agents.checks import Finding, Options, Subject, build_finding, check
+from agents.checks.text.quantities import read_written
+from agents.checks.text.text_units import fold_text
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves
-from agents.checks.text.written_numbers import fold_text, read_written
 from plugins.tools.checks.conversation_checks import (
     DENIAL,
     MARKUP,

@@ -9,8 +9,8 @@ import pytest
 
 from agents.checks import Subject
 from agents.checks.structure.json_schema import InvalidSchema
+from agents.checks.text.quantities import WrittenText
 from agents.checks.text.value_in_text import occurs_check, validate_evidence
-from agents.checks.text.written_numbers import WrittenText
 from core.sample import Candidate, Message, Seed
 from tests.agents.checks.rows import check_each
 

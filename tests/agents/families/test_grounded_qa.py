@@ -13,7 +13,7 @@ import prompts
 from agents.checks import Check, Subject
 from agents.checks.text.quotes import QuotesOptions, find_quotes_fault, quotes_check
 from agents.checks.text.second_reader import read_again_check
-from agents.checks.text.supported_by_passage import find_quantities, supported_check
+from agents.checks.text.supported_by_passage import supported_check
 from agents.families.grounded_qa import (
     QUESTION_KINDS,
     GroundedDraft,

@@ -1,4 +1,4 @@
-"""Reads words, numbers, dates and times of day from a text, in all their spellings.
+"""Reads numbers and their units from a text, in all their spellings, with its dates and times of day.
 
 English conventions. An ambiguous spelling is not read: a missed value costs a sample, an invented one costs trust.
 """
@@ -10,12 +10,23 @@ from dataclasses import dataclass
 from datetime import date, time
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import NamedTuple
 
-PUNCTUATION_VARIANTS = str.maketrans(
-    {"‘": "'", "’": "'", "“": '"', "”": '"', "„": '"', "‐": "-", "‑": "-", "–": "-", "—": " - "}
+from agents.checks.text.dates import CLOCK, CLOCKS, DATES, PARTIAL_DATE_PATTERNS, find_times, match_dates
+from agents.checks.text.text_units import (
+    CONTRAST_WORDS,
+    DENIALS,
+    ENGLISH,
+    FUNCTION_WORDS,
+    find_positions,
+    fold_text,
+    has_word_edges,
+    joins_word,
+    loosen_text,
+    read_word_groups,
 )
-UNSPACED_SCRIPT = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
-"""Scripts that put no spaces between words, or join particles to them: Thai, Lao, Burmese, Khmer, Chinese, Japanese, Korean."""
+
 NEGATION_BEFORE = (
     r"\b(?:no|not|non|never|without|neither|nor|hardly|cannot|\w+n't)\s+(?:an?\s+|the\s+|any\s+|yet\s+|very\s+)?$"
 )
@@ -27,47 +38,7 @@ NEGATED_SUBJECT = (
 )
 """Denies a predicate by its subject: `Nothing here is estimated`; not `No doubt it is estimated`."""
 
-DAYS_APART = r"\s*(?:-|–|—|to|until|till)\s*"
-MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-MONTH = (
-    r"(?P<m>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
-    r"|nov(?:ember)?|dec(?:ember)?)\.?"
-)
-DAY = r"(?P<d>\d{1,2})(?:st|nd|rd|th)?"
-DAYS = rf"(?:(?P<d1>\d{{1,2}})(?:st|nd|rd|th)?{DAYS_APART})?{DAY}"
-DATES = tuple(
-    re.compile(rf"(?<![\w/.\-]){form}(?![\w]|[/.\-]\d)", re.IGNORECASE)
-    for form in (
-        r"(?P<y>\d{4})-(?P<n>\d{2})-(?P<d>\d{2})(?=T\d|(?!\w))(?:T[\d:.]+(?:Z|[+-]\d\d:\d\d)?)?",
-        r"(?P<y>\d{4})[/.](?P<n>\d{1,2})[/.](?P<d>\d{1,2})",
-        r"(?P<d>\d{1,2})\.\s?(?P<n>\d{1,2})\.\s?(?P<y>\d{4})",
-        r"(?P<a>\d{1,2})/(?P<b>\d{1,2})/(?P<y>\d{4})",
-        rf"{DAYS}(?:\s+(?:of\s+)?|-|\.\s?){MONTH}(?:,?\s+(?:of\s+)?|-)(?P<y>\d{{4}})",
-        rf"{MONTH}\s+(?:the\s+)?{DAYS},?\s+(?P<y>\d{{4}})",
-    )
-)
-
-AM_PM_PATTERN = r"(?P<half>[ap])\.?m\b\.?"
-PART_OF_DAY_PATTERN = r"\s+(?:in the (?P<part>morning|afternoon|evening)|(?P<night>at night|tonight))"
-CLOCK = re.compile(
-    rf"(?<![\w:.,/])(?<!\D-)(?P<h>\d{{1,2}})(?:[:.](?P<min>\d{{2}})(?::(?P<s>\d{{2}}))?)?"
-    rf"(?:\s?{AM_PM_PATTERN}|\s?h(?:rs)?\b)?(?:{PART_OF_DAY_PATTERN})?(?![\w:]|[.,/]\d)",
-    re.IGNORECASE,
-)
-CLOCKS = re.compile(
-    rf"(?<![\w:.,/\-])(?P<h1>\d{{1,2}})(?:[:.](?P<min1>\d{{2}}))?\s*(?:-|–|—|to|until|till|and)\s*"
-    rf"(?P<h>\d{{1,2}})(?:[:.](?P<min>\d{{2}}))?(?:\s?{AM_PM_PATTERN}|{PART_OF_DAY_PATTERN})(?!\w)",
-    re.IGNORECASE,
-)
-NAMED_TIMES = {"noon": time(12), "midday": time(12), "midnight": time(0)}
-STAMP = re.compile(r"\d{4}-\d\d-\d\dT(\d\d):(\d\d)(?::(\d\d))?")
-
 PHONE = re.compile(r"\+\d[\d ()/\-]{5,}\d")
-PARTIAL_DATE_PATTERNS = (
-    re.compile(rf"\b{DAY}\s+(?:of\s+)?{MONTH}\b", re.I),
-    re.compile(rf"\b{MONTH}\s+(?:the\s+)?{DAY}\b", re.I),
-)
-"""Days without a year: no date, and no number either."""
 VULGAR_FRACTIONS = "½⅓⅔¼¾⅛⅜⅝⅞"
 PLAIN = r"(?:(?:[1-9]\d{0,2}(?:[,'\u00a0\u202f]\d{3})+|0|[1-9]\d*)(?:\.\d+)?|\.\d+)"
 COMMA = r"(?:(?:[1-9]\d{0,2}(?:\.\d{3})+|0|[1-9]\d*),\d{1,2})"
@@ -76,12 +47,12 @@ NUMBER = rf"(?:{COMMA}(?![\d,.])|{PLAIN})"
 MONEY = r"(?:(?:US|AU?|CA?|NZ)?[€$£¥]|EUR|USD|GBP|CHF)"
 LETTER = "[A-Za-zÀ-ɏµμΩ]"
 """Of units; for Python, ² and ½ are letters too."""
-UNITS = "mglthsdwpkMVWL"
+UNIT_LETTERS = "mglthsdwpkMVWL"
 """Letters that are a unit by themselves; 9a is a room."""
 TOKEN = re.compile(
     rf"(?:[A-Za-z]+[:=])?(?P<sign>[-−]?)[+~≈<>≤≥#]?(?P<money>{MONEY}?)(?P<n>{NUMBER})(?P<vulgar>[{VULGAR_FRACTIONS}]?)"
     rf"(?:(?P<k>[kK]?)(?P<dash>[-–—]){MONEY}?(?P<n2>{NUMBER}))?"
-    rf"(?!{LETTER}(?<![{UNITS}])(?!\w))(?P<suffix>(?:(?:{LETTER}|[%°€$£¥]){{1,12}}[²³]?)?|[ck]?m[23])"
+    rf"(?!{LETTER}(?<![{UNIT_LETTERS}])(?!\w))(?P<suffix>(?:(?:{LETTER}|[%°€$£¥]){{1,12}}[²³]?)?|[ck]?m[23])"
     rf"(?:/{LETTER}+[²³]?)?(?:-[a-z]{{3,}})*"
 )
 SIZES = re.compile(rf"({NUMBER})[x×]({NUMBER})(?:[x×]({NUMBER}))?(?:[a-z]{{1,3}}|\")?")
@@ -94,14 +65,8 @@ SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9,
 SHORT_SCALES = {"k": 1_000, "mn": 10**6, "mio": 10**6, "bn": 10**9}
 PART = r"(?:thirds?|quarters?|hal(?:f|ves)|fifths?|sixths?|eighths?|tenths?|hundredths?)"
 SUFFIXES = {"k": 1_000, "K": 1_000, "M": 10**6, "mn": 10**6, "Mio": 10**6, "bn": 10**9}
-SMALL = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen".split()
-    )
-}
-TENS = {word: 10 * (i + 2) for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
+SMALL = {word: value for value, word in enumerate(ENGLISH["small_numbers"].split())}
+TENS = {word: 10 * i for i, word in enumerate(ENGLISH["tens"].split(), 2)}
 COUNTS = {**SMALL, **TENS}
 NUMBER_WORDS_RUN = re.compile(
     rf"(?<![\w'])(?:(?P<sign>minus|negative)\s)?(?P<run>(?:half )?(?:an?\s+(?={'|'.join(SCALES)}))?"
@@ -115,46 +80,36 @@ NON_NUMBER_AFTER = re.compile(
     r"|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)\b"
 )
 """After a number word these make it part of a fraction, an ordinal or a time."""
-ORDINALS = {
-    word: value
-    for value, word in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
-        "sixteenth seventeenth eighteenth nineteenth".split(),
-        start=1,
-    )
-} | {re.sub("y$", "ieth", word): value for word, value in TENS.items()}
+ORDINALS = {word: value for value, word in enumerate(ENGLISH["ordinals"].split(), 1)}
+ORDINALS |= {re.sub("y$", "ieth", word): value for word, value in TENS.items()}
 ORDINAL = re.compile(
     rf"(?<![\w'])(?<!\bone )(?<!\bper )(?<!\d )(?:(?P<tens>{'|'.join(TENS)})[ -])?(?P<word>{'|'.join(ORDINALS)})(?![\w'])"
 )
 """`second` after a count is a unit of time."""
 
-DIGIT_WORD, TEEN_WORD, TENS_WORD = ("|".join(words) for words in (list(SMALL)[1:10], list(SMALL)[10:], TENS))
-UNDER_HUNDRED = rf"(?:(?:{TENS_WORD})(?:[- ](?:{DIGIT_WORD}))?|{TEEN_WORD}|{DIGIT_WORD})"
-UNDER_THOUSAND = rf"(?:(?:a|{DIGIT_WORD}|{TEEN_WORD}) hundred(?:(?: and)? {UNDER_HUNDRED})?|{UNDER_HUNDRED})"
-NUMBER_IN_WORDS = re.compile(
-    rf"(?:(?P<sign>minus|negative) )?(?P<words>zero|(?=\w)(?!and\b)(?:(?:a|{UNDER_THOUSAND}) billion\b,? ?)?"
-    rf"(?:(?:a|{UNDER_THOUSAND}) million\b,? ?)?(?:(?:a|{UNDER_THOUSAND}) thousand\b,? ?)?(?:(?:and )?{UNDER_THOUSAND})?)"
+# Numbers with their units
+
+PRONOUN_ONE = re.compile(
+    r"\b(?:(?:the|an?|this|that|each|every|any|another|which) (?!number )\w+|without) $", re.IGNORECASE
 )
-"""One cardinal number, and nothing else."""
+"""Before `one` without a noun: the upper one, an island without one."""
+UNITS = {name: unit for unit, *names in read_word_groups("units") for name in (unit, *names)}
+"""The canonical unit by each of its names; the short names are read only after a number."""
+MONEY_SIGNS = "€$£"
+PARTS = re.compile(rf"(?P<money>[{MONEY_SIGNS}]?)(?P<number>.*\d)-?(?P<suffix>[^\W\d_]*|%|°[CF]?|[{MONEY_SIGNS}])")
+REWRITABLE_NUMBER = re.compile(r"-?[\d.,'/½⅓⅔¼¾⅛⅜⅝⅞-]+(?: [a-z]+)?")
+"""A number whose value may be written in another way; what has other signs (<5, 14:30, K17) must be in a quote as it is."""
+MINUS = re.compile(r"(?<![\w-])(?:minus|negative) $", re.IGNORECASE)
+FOLLOWING_UNIT = re.compile(rf"[\s-]+([^\W\d_]+(?:'clock)?|%|°[CF]?|[{MONEY_SIGNS}])")
+RANGE_WORD = re.compile(r"\s*(?:-|to|and|or)\s*")
+"""Between two numbers with one unit."""
 
 
 def parse_number_words(text: str) -> Fraction | None:
     """The value of a text that is one cardinal number in words; None for any other text."""
-    match = NUMBER_IN_WORDS.fullmatch(fold_text(text))
-    words = re.split("[- ,]+", match["words"]) if match else []
-    values = _spelled_numbers([word for word in words if word not in ("a", "and", "")]) if words else []
-    return -values[0] if match and match["sign"] and values else values[0] if len(values) == 1 else None
-
-
-def fold_text(text: str) -> str:
-    """`text` with case, white space, quotes and dashes unified."""
-    alike = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).translate(PUNCTUATION_VARIANTS)
-    return " ".join(alike.split())
-
-
-def loosen_text(text: str) -> str:
-    """`text` folded, with hyphens and underscores as spaces."""
-    return " ".join(re.sub(r"[-_]", " ", fold_text(text)).split())
+    match = NUMBER_WORDS_RUN.fullmatch(fold_text(text).replace(", ", " "))
+    values = _spelled_numbers(re.split(r"\s+|-", match["run"])) if match else []
+    return (-values[0] if match and match["sign"] else values[0]) if len(values) == 1 else None
 
 
 @lru_cache(maxsize=64)
@@ -180,13 +135,13 @@ class WrittenText:
     def dates(self) -> frozenset[date]:
         """Days written with their year, unless they can be read in two ways (03/05/2025)."""
         return frozenset(
-            day for pattern in DATES for match in pattern.finditer(self.text) for day in _match_dates(match)
+            day for pattern in DATES for match in pattern.finditer(self.text) for day in match_dates(match)
         )
 
     @cached_property
     def times(self) -> frozenset[time]:
         """Times of day. A time without am, pm or a part of the day is read on the 24-hour clock."""
-        return frozenset(_find_times(self.text))
+        return frozenset(find_times(self.text))
 
     @cached_property
     def numbers(self) -> frozenset[Fraction]:
@@ -211,11 +166,11 @@ class WrittenText:
         A part of a compound with a hyphen, a point, a slash between digits or the like is not whole.
         """
         sought = fold_text(words)
-        for start in _find_positions(self.folded, sought) if sought else ():
+        for start in find_positions(self.folded, sought) if sought else ():
             end = start + len(sought)
             before, after = self.folded[max(0, start - 2) : start][::-1], self.folded[end : end + 2]
             first, last = sought[0], sought[-1]
-            cut = not _has_word_edges(self.folded, start, end) or _joins_word(before, first) or _joins_word(after, last)
+            cut = not has_word_edges(self.folded, start, end) or joins_word(before, first) or joins_word(after, last)
             signed = first.isdigit() and before[:1] in ("-", "+")
             owned = last.isalpha() and re.match(r"'[^\Ws]", after)
             named = first.isalpha() and re.match(r"'\w", before)
@@ -233,8 +188,8 @@ class WrittenText:
         left, mentioned = self.loosened, set()
         pairs = {(loosen_text(term), key) for key, some in terms.items() for term in some}
         for term in sorted({term for term, _ in pairs if term}, key=lambda term: (-len(term), term)):
-            for at in _find_positions(left, term):
-                if not _has_word_edges(left, at, at + len(term)):
+            for at in find_positions(left, term):
+                if not has_word_edges(left, at, at + len(term)):
                     continue
                 if not re.search(denial, left[max(0, at - 60) : at]):
                     mentioned |= {key for known_term, key in pairs if known_term == term}
@@ -242,133 +197,10 @@ class WrittenText:
         return mentioned
 
 
-def _find_positions(text: str, sought: str) -> Iterator[int]:
-    at = text.find(sought)
-    while at >= 0:
-        yield at
-        at = text.find(sought, at + 1)
-
-
-def _part_of_word(character: str) -> bool:
-    return character.isalnum() or character == "_" or unicodedata.category(character).startswith("M")
-
-
-def _has_word_edges(text: str, start: int, end: int) -> bool:
-    """Whether no word crosses an edge of a span."""
-    return not any(
-        0 < edge < len(text)
-        and _part_of_word(text[edge - 1])
-        and _part_of_word(text[edge])
-        and not UNSPACED_SCRIPT.match(text[edge - 1])
-        and not UNSPACED_SCRIPT.match(text[edge])
-        for edge in (start, end)
-    )
-
-
-def _joins_word(outside: str, edge: str) -> bool:
-    """Whether the two characters outside an edge, nearest first, belong to the word inside it."""
-    if len(outside) < 2 or not _part_of_word(edge) or not _part_of_word(outside[1]):
-        return False
-    return outside[0] in "-@.&" or (outside[0] in ",:/'" and edge.isdigit() and outside[1].isdigit())
-
-
 def _mask_match(match: re.Match[str]) -> str:
     is_time = match.re in (CLOCK, CLOCKS)
-    keep = is_time and not list(_find_times(match.group()))
+    keep = is_time and not list(find_times(match.group()))
     return match.group() if keep else " " + "\0" * (len(match.group()) - 2) + " "
-
-
-def _match_dates(match: re.Match[str]) -> Iterator[date]:
-    parts = match.groupdict()
-    if "a" in parts:
-        a, b = int(parts["a"]), int(parts["b"])
-        if a != b and max(a, b) <= 12:
-            return
-        days, month = [max(a, b) if a != b else a], min(a, b)
-    else:
-        days = [int(parts["d"])]
-        days += [first for first in [int(parts.get("d1") or 32)] if first < days[0]]
-        month = int(parts["n"]) if "n" in parts else month_number(parts["m"])
-    for day in days:
-        try:
-            yield date(int(parts["y"]), month, day)
-        except ValueError:
-            continue
-
-
-def month_number(name: str) -> int:
-    """The number of a month by its name or abbreviation."""
-    return MONTHS.index(name[:3].lower()) + 1
-
-
-def _find_times(text: str) -> Iterator[time]:
-    for stamp in STAMP.finditer(text):
-        yield from _valid_time(int(stamp[1]), int(stamp[2]), int(stamp[3] or 0))
-    for pair in CLOCKS.finditer(text):
-        last = next(_match_times(pair), None)
-        if last is not None:
-            yield last
-            # The second time decides the half of the day: 6 to 8 pm begins at 18, 11 to 1 pm at 11.
-            hour = int(pair["h1"])
-            later = hour + 12 if hour < 12 else hour
-            first = later if last.hour >= 12 and later <= last.hour else hour
-            yield from _valid_time(first, int(pair["min1"] or 0))
-    for clock in CLOCK.finditer(CLOCKS.sub(lambda match: "\0" * len(match.group()), text)):
-        yield from _match_times(clock)
-    yield from (NAMED_TIMES[word] for word in re.findall(r"\b(?:noon|midday|midnight)\b", text.lower()))
-
-
-def _match_times(match: re.Match[str]) -> Iterator[time]:
-    hour, minute = int(match["h"]), match["min"]
-    half = (match["half"] or "").lower()
-    part = (match["part"] or match["night"] or "").lower()
-    pm = half == "p" or part in ("afternoon", "evening", "at night", "tonight")
-    am = half == "a" or part == "morning"
-    pointed = minute is not None and ":" not in match.group()
-    if not (pm or am) and (minute is None or pointed):
-        return  # a bare number, or a decimal
-    if half and not 1 <= hour <= 12:
-        return
-    if (pm and hour < 12) or (am and hour == 12):
-        hour = (hour + 12) % 24
-    yield from _valid_time(hour, int(minute or 0), int(match.groupdict().get("s") or 0))
-
-
-SHORT_YEAR_DATE = re.compile(r"(?<![\w/.\-])(?P<a>\d{1,2})/(?P<b>\d{1,2})/(?P<y>\d{2})(?![\w/])")
-LAST_YEAR_OF_2000S = 68
-"""The last of two digits that are read as 20.., as POSIX does."""
-
-
-def write_iso_values(text: str) -> str:
-    """`text` with dates, days without a year, and times of day as ISO 8601 writes them: 2025-03-04, --03-04, 15:30. What can be
-    read in two ways, and numbers that need not be times, stay as they are.
-    """
-
-    def write_date(match: re.Match[str]) -> str:
-        days = list(_match_dates(match))
-        return days[0].isoformat() if len(days) == 1 else match[0]
-
-    def write_day(match: re.Match[str]) -> str:
-        return f"--{month_number(match['m']):02d}-{int(match['d']):02d}" if int(match["d"]) <= 31 else match[0]
-
-    def write_time(match: re.Match[str]) -> str:
-        found = list(_match_times(match))
-        return found[0].isoformat("seconds" if found[0].second else "minutes") if found else match[0]
-
-    def complete_year(match: re.Match[str]) -> str:
-        year = int(match["y"]) + (2000 if int(match["y"]) <= LAST_YEAR_OF_2000S else 1900)
-        return f"{match['a']}/{match['b']}/{year}"
-
-    text = SHORT_YEAR_DATE.sub(complete_year, text)
-    for patterns, write in ((DATES, write_date), (PARTIAL_DATE_PATTERNS, write_day), ((CLOCK,), write_time)):
-        for pattern in patterns:
-            text = pattern.sub(write, text)
-    return text
-
-
-def _valid_time(hour: int, minute: int, second: int = 0) -> Iterator[time]:
-    if hour < 24 and minute < 60 and second < 60:
-        yield time(hour, minute, second)
 
 
 def _numbers_in_digits(text: str) -> Iterator[Fraction]:
@@ -484,3 +316,87 @@ def _spelled_numbers(words: Sequence[str]) -> list[Fraction]:
             whole, current, open_ = whole + (current or 1) * SCALES[word], 0, True
     values.append(Fraction(whole + current))
     return [value / 2 for value in values] if half else values
+
+
+# Numbers
+
+
+class TextQuantity(NamedTuple):
+    """A number as a text has it, in digits or in words, with its unit."""
+
+    start: int
+    end: int
+    text: str
+    values: frozenset[Fraction]
+    """Both ends of a range; empty if the number can only be compared as text."""
+    unit: str
+
+    def is_among(self, others: Sequence["TextQuantity"]) -> bool:
+        """Whether `others` contain this number, or both ends of this range, with the same unit if this one has a unit."""
+        fit = [other for other in others if self.unit in ("", other.unit)]
+        values = frozenset().union(*(other.values for other in fit))
+        return any(self.text == other.text for other in fit) or (bool(self.values) and self.values <= values)
+
+
+def distinct_quantities(text: str) -> list[TextQuantity]:
+    """The numbers of a text with normalized spelling, each once."""
+    return list({(number.text, number.unit): number for number in find_quantities(text)}.values())
+
+
+def find_quantities(text: str) -> list[TextQuantity]:
+    """The numbers of a text with normalized spelling, in their order. In a range, the first has the unit of the second."""
+    quantities = list(_quantities_in_digits(text))
+    taken = [(quantity.start, quantity.end) for quantity in quantities]
+    lowered = text.lower()
+    # Lower case has another length only in scripts without number words that are read here.
+    for match in NUMBER_WORDS_RUN.finditer(lowered) if len(lowered) == len(text) else ():
+        start, end, run = match.start(), match.end(), match.group()
+        pronoun = run == "one" and (
+            (1 not in read_written(lowered).numbers and not NON_NUMBER_AFTER.match(lowered, end))
+            or (PRONOUN_ONE.search(lowered[max(0, start - 40) : start]) and not names_counted_thing(lowered, end))
+        )
+        if not pronoun and not any(start < taken_end and taken_start < end for taken_start, taken_end in taken):
+            quantities.append(TextQuantity(start, end, run, read_written(run).numbers, _unit_after(text, end)))
+    quantities.sort()
+    for i, (quantity, after) in reversed(list(enumerate(pairwise(quantities)))):
+        if not quantity.unit and RANGE_WORD.fullmatch(text[quantity.end : after.start]):
+            quantities[i] = quantity._replace(unit=quantities[i + 1].unit)
+    return quantities
+
+
+def canonical_unit(word: str) -> str:
+    """The canonical name of a unit; empty if `word` is not a unit."""
+    return UNITS.get(word) or (UNITS.get(word.lower(), "") if len(word) > 1 else "")
+
+
+def _quantities_in_digits(text: str) -> Iterator[TextQuantity]:
+    for piece in re.finditer(r"\S+", text):
+        core = strip_outer_marks(piece.group())
+        if not any(char.isnumeric() for char in core):
+            continue
+        start = piece.start() + piece.group().index(core)
+        number, unit, end = core, "", start + len(core)
+        if parts := PARTS.fullmatch(core):
+            suffix = canonical_unit(parts["suffix"])
+            if suffix or not parts["suffix"]:
+                number, unit = parts["number"], suffix or canonical_unit(parts["money"])
+        if (scale := FOLLOWING_UNIT.match(text, end)) and scale[1].lower() in SCALES:
+            number, end = f"{number} {scale[1].lower()}", scale.end()
+        if (core[0].isnumeric() or core[0] in f"{MONEY_SIGNS}.") and (
+            minus := MINUS.search(text[max(0, start - 10) : start])
+        ):
+            number, start = f"-{number}", start - len(minus[0])
+        readable = REWRITABLE_NUMBER.fullmatch(number) and not read_written(number).dates
+        values = read_written(number).numbers if readable else frozenset()
+        yield TextQuantity(start, end, number.casefold(), values, unit or _unit_after(text, end))
+
+
+def names_counted_thing(text: str, end: int) -> bool:
+    """Whether the word after a number that ends at `end` is the thing that it counts."""
+    following = re.compile(r"[\s-]+([\w']+)").match(text, end)
+    return following is not None and following[1].lower() not in FUNCTION_WORDS | DENIALS | CONTRAST_WORDS
+
+
+def _unit_after(text: str, end: int) -> str:
+    following = FOLLOWING_UNIT.match(text, end)
+    return canonical_unit(following[1]) if following else ""
