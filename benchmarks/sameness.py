@@ -21,7 +21,7 @@ from core.project_files import PROJECT
 from core.sample import SampleStatus
 from core.storage.recording import read_recording
 from core.storage.sample_files import read_samples
-from filters.collapse.outlines import outline_code, outline_expression
+from filters.collapse.code_structure import outline_code, outline_expression
 from filters.collapse.sameness import (
     TextSameness,
     measure_structure_sameness,

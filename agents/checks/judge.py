@@ -12,8 +12,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from agents.checks.base import Subject, check
-from agents.checks.votes import Votes, ask_votes
+from agents.checks.base import Subject, Votes, ask_votes, check
 from agents.reply_schema import Finding, ReplySchema
 from core.config.base import FileName
 from core.errors import UsageError

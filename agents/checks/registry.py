@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agents.checks.base import Check, Options
+from agents.checks.json_schema import schema_check
 from agents.checks.judge import judge_check
-from agents.checks.structure.json_schema import schema_check
 from agents.checks.text.quotes import quotes_check
 from agents.checks.text.second_reader import read_again_check
 from agents.checks.text.supported_by_passage import supported_check

@@ -13,16 +13,16 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import ConfigDict, Field, field_validator
 
 from agents.checks import AttemptJudge, Finding, Options, Subject, build_finding, check, first_fault
-from agents.checks.plain_answers import WHOLE_ANSWER, IndependentSolution
-from agents.checks.structure.json_schema import (
+from agents.checks.json_schema import (
     InvalidSchema,
     build_validator,
     close_objects,
     describe_booleans,
+    is_same_json,
     remove_notes,
     resolve_reference,
 )
-from agents.checks.structure.strict_json import is_same_json
+from agents.checks.plain_answers import WHOLE_ANSWER, IndependentSolution
 from agents.checks.text.quantities import read_written
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves, validate_evidence
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text

@@ -4,10 +4,12 @@ so; or a question that the passage leaves open, as in SQuAD 2.0 (Rajpurkar et al
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
+from functools import cached_property
 from random import Random
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +19,6 @@ from agents.checks.text.second_reader import adds_nothing, says_no_answer
 from agents.checks.text.supported_by_passage import WORD, is_denial_word, normalize_spelling
 from agents.checks.text.text_units import CONTRAST_WORDS, split_sentences, split_words
 from agents.families.base import RecipeFamily, require_text
-from agents.families.passage_pool import PassagePool
 from agents.families.question_targets import (
     NO_PROSE,
     TARGET_WORDS,
@@ -27,7 +28,7 @@ from agents.families.question_targets import (
     find_targets,
 )
 from agents.reply_schema import ReplySchema
-from core.errors import suggest_name
+from core.errors import UsageError, suggest_name
 from core.project_files import read_shipped_table
 from core.sample import Candidate, Message, Seed
 
@@ -402,3 +403,45 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
     else:
         alone = f"{origin}Who answers the question sees the passage alone."
     return "\n".join(filter(None, [about, focus, task, alone]))
+
+
+class PooledPassages(NamedTuple):
+    passages: list[str]
+    """All different."""
+    places: dict[str, list[int]]
+    """By document: the places of its passages in that list, in order. Several documents may have the same passage."""
+
+
+class PassagePool:
+    """All passages, by document. One without a `source` is a document of its own."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._rows = rows
+
+    @cached_property
+    def _pooled(self) -> PooledPassages:
+        number: dict[str, int] = {}
+        places: dict[str, set[int]] = {}
+        for row in self._rows:
+            if isinstance(text := row.get("text"), str) and text.strip():
+                passage = unicodedata.normalize("NFC", text)
+                place = number.setdefault(passage, len(number))
+                places.setdefault(str(row.get("source") or passage), set()).add(place)
+        return PooledPassages(list(number), {document: sorted(own) for document, own in places.items()})
+
+    def draw(self, passage: str, source: Any, count: int, rng: Random) -> list[str]:
+        """`count` different passages that are not of the document `source`, in random order.
+
+        Raises:
+            UsageError: if there are fewer.
+        """
+        passages, places = self._pooled
+        own = places.get(str(source or passage), [])
+        others = len(passages) - len(own)
+        if others < count:
+            where = f"of other documents than {str(source)[:60]!r}" if source else "other than each"
+            raise UsageError(
+                f"task.distractors = {count}: passages {where}: {others}; lower it, or give more documents"
+            )
+        passed = [place - skipped for skipped, place in enumerate(own)]  # others before each own passage
+        return [passages[other + bisect_right(passed, other)] for other in rng.sample(range(others), count)]

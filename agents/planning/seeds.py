@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 from agents.planning.prompt_values import check_prompt_placeholders, find_missing_columns, find_placed_columns
 from agents.planning.run_plan import RunPlan, load_documents
 from agents.sources.conditions import draw_conditions
-from agents.sources.source_files import list_skipped_files
+from agents.sources.seed_source import list_skipped_files
 from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
 from core.project_files import find_referenced_file

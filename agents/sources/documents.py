@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agents.sources.document_text import DOCUMENT_KINDS, read_document_text
-from agents.sources.source_files import SkippedFile, find_entry_fault, format_source, iterate_source_files
+from agents.sources.seed_source import SkippedFile, find_entry_fault, format_source, iterate_source_files
 from core.errors import UsageError
 from core.installation import format_install_command
 from core.sample import json_digest

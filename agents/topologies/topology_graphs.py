@@ -17,11 +17,9 @@ from langgraph.types import Command, Send
 from agents.calls.agent_context import AgentContext
 from agents.reply_schema import InvalidReply
 from agents.roles.critic import run_critic
-from agents.roles.debater import run_debater
-from agents.roles.generator import run_generator
+from agents.roles.generator import run_debater, run_generator
 from agents.roles.sample_state import SampleOutcome, SampleProgress, SampleState, StateUpdate
-from agents.roles.solver import run_solver
-from agents.roles.verifier import run_verifier
+from agents.roles.verifier import run_solver, run_verifier
 from agents.topologies.orchestrator import (
     decide_after_draft,
     decide_after_findings,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.checks.base import Subject
-from agents.checks.structure.json_schema import find_schema_fault
+from agents.checks.json_schema import find_schema_fault
 from core.sample import Candidate, Message, Seed, ToolCall
 from plugins.tools.checks.tool_schema import ToolSchemaOptions, tool_schema_check
 

@@ -4,24 +4,25 @@ A filter of a plugin is one class and no entry. Knows no order of filters and no
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from core.config.filters import FILTER_EXTENSIONS, FILTER_TABLES, FilterTable
+from core.config.filters import FILTER_EXTENSIONS, FILTER_TABLES, FilterConfig, FilterTable, KeepOneFilter
+from core.config.recipe import Recipe
 from core.errors import RecipeProblem, RunFailed, StillhouseError
+from core.installation import format_install_command
+from core.project_files import find_referenced_file
 from filters.base import Document, DroppedDocument, Filter, MaskedDocument, PairFilter, RowFilter, SetFilter
-from filters.duplicates.exact import EXACT_FILTER
-from filters.duplicates.minhash import MINHASH_FILTER, find_index_problems
+from filters.duplicates.minhash import EXACT_FILTER, MINHASH_FILTER, find_index_problems
 from filters.duplicates.novelty import NOVELTY_FILTER
 from filters.duplicates.semantic import SEMANTIC_FILTER
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
-from filters.rules.boilerplate import drop_boilerplate
 from filters.rules.contamination import drop_contaminated, find_evaluation_set_problems
 from filters.rules.language import drop_other_languages, find_language_problems
-from filters.rules.length import drop_by_length
+from filters.rules.openers import drop_boilerplate, drop_refusals
 from filters.rules.personal_data import mask_or_drop_personal_data
-from filters.rules.quality import can_judge_quality, drop_low_quality
-from filters.rules.refusal import drop_refusals
+from filters.rules.quality import can_judge_quality, drop_by_length, drop_low_quality
 from filters.rules.repetition import drop_repetitive
 from filters.text_normalization import is_mostly_latin, may_be_english
 
@@ -161,3 +162,35 @@ def _call_extension(config: FilterTable, method: Callable[[], T]) -> T:
 def _build_failure(config: FilterTable, fault: str) -> RunFailed:
     title = FILTER_EXTENSIONS.require(config.type).title
     return RunFailed(f"{title} {fault}; leave it out, or repair it and run the command again")
+
+
+def find_filter_problems(filters: Sequence[FilterConfig], folder: Path) -> Iterator[RecipeProblem]:
+    """Yield what prevents these filters from running. Relative paths start from `folder`."""
+    for i, config in enumerate(filters):
+        entry = find_filter_entry(config)
+        if fault := find_extension_fault(config):
+            yield RecipeProblem(f"filters.{i}.type", fault)
+        elif not entry.find_problems:  # which reads its files itself
+            for name in config.list_files():
+                if not (path := find_referenced_file(name, folder)).is_file():
+                    yield RecipeProblem(f"filters.{i}", f"{path}: is no file that can be read; give an existing file")
+        if missing := [module for module in entry.modules if find_spec(module) is None]:
+            what = f"needs the extra `{entry.extra}` ({', '.join(missing)} is missing): run {format_install_command(entry.extra)}"
+            yield RecipeProblem(f"filters.{i}.type", what)
+        elif entry.find_problems:
+            for problem in entry.find_problems(config, folder):
+                yield problem._replace(where=f"filters.{i}.{problem.where}")
+
+
+def find_recipe_filter_problems(recipe: Recipe, folder: Path) -> Iterator[RecipeProblem]:
+    """Yield what prevents the filters from running, and settings that contradict other parts of the recipe."""
+    yield from find_filter_problems(recipe.filters, folder)
+    for i, config in enumerate(recipe.filters):
+        if isinstance(config, KeepOneFilter) and config.keep != "first" and recipe.goals:
+            what = (
+                f"{config.keep!r} cannot go with a number to keep: the kept document would depend on how many are made"
+            )
+            yield RecipeProblem(f"filters.{i}.keep", what)
+        if config.type == "pii" and "preference" in recipe.dataset.formats:
+            what = "finds nothing in rejected answers, which preference pairs also contain; remove the filter or the format"
+            yield RecipeProblem(f"filters.{i}.type", what)

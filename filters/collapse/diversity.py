@@ -61,7 +61,7 @@ class DiversityMetrics(NamedTuple):
     compression_ratio: float
     vendi: float
     identifiers: float | None = None
-    """Of code only, as `called_names` (`filters.collapse.code_names`)."""
+    """Of code only, as `called_names` (`filters.collapse.code_structure`)."""
     called_names: float | None = None
 
 

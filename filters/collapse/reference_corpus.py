@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.weights.embeddings import VOCABULARY_FILE
-from filters.collapse.code_names import measure_code_names
+from filters.collapse.code_structure import measure_code_names
 from filters.collapse.collapse_metrics import COMMON_WORDS, WordBackground
 from filters.collapse.diversity import DiversityMetrics, TokenSample, measure_diversity
 from filters.collapse.matched_samples import WORD_PATTERN, TokenCorpus

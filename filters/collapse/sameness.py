@@ -1,5 +1,5 @@
 """How much the texts of one dataset are alike in form, without a reference: openings, templates, self-BLEU; and how much the
-structures of expressions and programs (`filters.collapse.outlines`). Knows neither recipes nor what a value should be.
+structures of expressions and programs (`filters.collapse.code_structure`). Knows neither recipes nor what a value should be.
 """
 
 import re

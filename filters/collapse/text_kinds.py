@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.errors import UsageError
+from filters.collapse.code_structure import MAX_CODE_NODES, outline_code, outline_expression, parse_code
 from filters.collapse.collapse_metrics import METRIC_NAMES, CollapseMetric
 from filters.collapse.matched_samples import split_into_words
-from filters.collapse.outlines import MAX_CODE_NODES, outline_code, outline_expression, parse_code
 from filters.text_normalization import SPACELESS, SPACELESS_LETTER, is_spaceless
 
 CHECKED_TEXTS = 200

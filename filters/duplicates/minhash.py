@@ -1,6 +1,6 @@
-"""Drops near-duplicates by the exact Jaccard similarity of their shingles. No document is dropped because of an estimate, and
-every dropped document names one that this filter kept. The exception is an index of earlier releases, which compares by
-sketches (`filters.duplicates.duplicate_index`).
+"""Drops documents with exactly the words of an earlier one, and near-duplicates by the exact Jaccard similarity of shingles. No
+document is dropped because of an estimate, and every dropped document names one that this filter kept. The exception is an index
+of earlier releases, which compares by sketches (`filters.duplicates.duplicate_index`).
 
 In short text the shingle length matters more than the threshold: of 20 words with one changed in the middle, 11 of 21 shingles of
 five words are shared (0.52), and 17 of 21 of two words (0.81).
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from core.config.filters import MinHashFilter
+from core.config.filters import ExactFilter, MinHashFilter
 from core.errors import RecipeProblem, UsageError
 from core.project_files import find_referenced_file
 from core.sample import RejectionReason
 from filters.base import Document, SetFilter
 from filters.duplicates.duplicate_index import HEADER_FILE, DuplicateIndex
-from filters.duplicates.shingles import build_shingle_sets
+from filters.duplicates.shingles import build_shingle_sets, compute_text_keys
 from filters.duplicates.similarity_join import find_near_duplicates
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 
@@ -68,3 +68,33 @@ def _explain_drop(config: MinHashFilter, similarity: float, original: str) -> st
 
 
 MINHASH_FILTER = SetFilter(sketch_shingles, compare_shingles, RejectionReason.near_duplicate, _explain_drop)
+
+
+def sketch_text_keys(documents: Sequence[Document], _config: ExactFilter) -> RaggedArray:
+    """A 128-bit hash of each text's words, ignoring case, width, spacing and punctuation.
+
+    By the birthday bound, the probability of a collision among 10 million texts is about 1.5e-25.
+    """
+    keys = compute_text_keys(document.text for document in documents)
+    return RaggedArray(keys, np.arange(keys.size + 1))
+
+
+def compare_text_keys(sketches: RaggedArray, _config: ExactFilter, _folder: Path) -> DuplicateMatches:
+    """Texts with the words of an earlier text."""
+    low, high = sketches.values["low"], sketches.values["high"]
+    order = np.lexsort((low, high))  # stable: of equal ones the first comes first
+    fresh = np.ones(order.size, dtype=np.bool_)
+    fresh[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
+    begins = np.flatnonzero(fresh)
+    first = np.repeat(order[begins], np.diff(begins, append=order.size))
+    repeated = np.sort(order[first != order])
+    original = np.empty(order.size, dtype=np.int64)
+    original[order] = first
+    return DuplicateMatches(repeated, original[repeated], np.ones(repeated.size))
+
+
+def _explain_repeat(_config: ExactFilter, _similarity: float, original: str) -> str:
+    return f"the same words as {original}"
+
+
+EXACT_FILTER = SetFilter(sketch_text_keys, compare_text_keys, RejectionReason.exact_duplicate, _explain_repeat)

@@ -1,4 +1,5 @@
-"""Drops text by the rules that pretraining corpora were cleaned with: Gopher's, C4's and FineWeb's, each under its own name.
+"""Drops text that is too short or too long, and text by the rules that pretraining corpora were cleaned with: Gopher's, C4's and
+FineWeb's, each under its own name.
 
 The rules were made for web pages. `gopher_min_words` alone drops every sentence of a novel, `c4_sentences` nine of ten and
 `gopher_stop_words` one of eight; `ANSWER_RULES` are those that a short answer does not break by being short. The thresholds are
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from core.config.filters import QualityFilter, QualityRule
+from core.config.filters import LengthFilter, QualityFilter, QualityRule
 from core.sample import RejectionReason
 from filters.base import Document, DroppedDocument
 from filters.rules.repetition import duplicate_character_share
@@ -181,4 +182,20 @@ def drop_low_quality(documents: Sequence[Document], config: QualityFilter) -> li
                 )
             )
             break
+    return drops
+
+
+def drop_by_length(documents: Sequence[Document], config: LengthFilter) -> list[DroppedDocument]:
+    """Drop documents with fewer than `min_words` or more than `max_words` words."""
+    drops = []
+    for document in documents:
+        words = len(split_words_by_script(document.text))
+        if not config.min_words <= words <= config.max_words:
+            limit = f"under {config.min_words}" if words < config.min_words else f"over {config.max_words}"
+            detail = f"{words} word{'' if words == 1 else 's'}, {limit}"
+            drops.append(
+                DroppedDocument(
+                    id=document.id, filter=config.type, reason=RejectionReason.length, score=words, detail=detail
+                )
+            )
     return drops

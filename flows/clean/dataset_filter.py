@@ -24,7 +24,7 @@ from core.runs.records import SampleCounts
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import RowFilterResult, find_duplicates
-from filters.chain.requirements import find_filter_problems
+from filters.chain.registry import find_filter_problems
 from filters.rules.contamination import build_all_set_reports
 from flows.clean.filter_checkpoint import (
     FilterCheckpoint,

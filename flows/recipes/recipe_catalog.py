@@ -160,7 +160,7 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
     """Read, check and resolve a recipe. Raises RecipeError with every problem that can be found without asking a teacher."""
     from agents.families import family_defaults
     from agents.planning.run_plan import build_plan
-    from filters.chain.requirements import find_recipe_filter_problems
+    from filters.chain.registry import find_recipe_filter_problems
 
     plans: list[RunPlan] = []
 

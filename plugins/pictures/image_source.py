@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from agents.sources.seed_source import SeedSource
-from agents.sources.source_files import list_skipped_files
+from agents.sources.seed_source import SeedSource, list_skipped_files
 from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.sample import Seed

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.sources.source_files import SkippedFile, find_entry_fault, format_source, iterate_source_files
+from agents.sources.seed_source import SkippedFile, find_entry_fault, format_source, iterate_source_files
 from core.errors import UsageError
 from core.sample import json_digest
 from core.storage.bounded_reading import check_regular_file, read_bounded_file, read_line_blocks, read_parquet_batches

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from rapidfuzz.fuzz import partial_ratio_alignment
 
 from agents.checks.base import Options, Subject, check
-from agents.checks.structure.json_schema import get_required
+from agents.checks.json_schema import get_required
 from agents.checks.text.quantities import NEGATION_BEFORE
 from agents.checks.text.text_units import JOINED_SCRIPT, split_sentences
 from agents.sources.documents import count_words

@@ -10,8 +10,8 @@ from typing import NamedTuple, Self
 
 from pydantic import Field
 
-from agents.checks.base import AttemptJudge, Subject, check
-from agents.checks.structure.json_schema import get_required
+from agents.checks.base import AttemptJudge, Subject, Votes, ask_votes, check
+from agents.checks.json_schema import get_required
 from agents.checks.text.answer_equality import compare_numbers, compare_plain_texts
 from agents.checks.text.quantities import TextQuantity, canonical_unit, distinct_quantities
 from agents.checks.text.supported_by_passage import (
@@ -25,7 +25,6 @@ from agents.checks.text.supported_by_passage import (
     word_forms,
 )
 from agents.checks.text.text_units import CONTRAST_WORDS, fold_text, read_word_groups
-from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import ReplySchema
 from core.weights.embeddings import Similarity, embed_text
 

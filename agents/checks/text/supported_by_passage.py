@@ -12,7 +12,7 @@ from functools import lru_cache
 from pydantic import Field
 
 from agents.checks.base import Options, Subject, check
-from agents.checks.structure.json_schema import get_required
+from agents.checks.json_schema import get_required
 from agents.checks.text.quantities import (
     TextQuantity,
     canonical_unit,

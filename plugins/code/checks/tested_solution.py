@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, Field
 
-from agents.checks.base import AttemptJudge, Options, Subject, build_finding, check, first_fault
+from agents.checks.base import AttemptJudge, Options, Subject, Votes, ask_votes, build_finding, check, first_fault
 from agents.checks.plain_answers import CODE_ANSWER, strip_code_fence
-from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import Finding, ReplySchema
 from agents.sandbox.python_sandbox import sandbox_problem
 from plugins.code.checks import call_harness

@@ -4,11 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from agents.checks.base import AttemptJudge, Subject, check
+from agents.checks.base import AttemptJudge, Subject, Votes, ask_votes, check
+from agents.checks.json_schema import is_same_json
 from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
-from agents.checks.structure.strict_json import is_same_json
 from agents.checks.text.answer_equality import MAX_LENGTH, NumberTolerance, UnreadableNotation, parse_quantity
-from agents.checks.votes import Votes, ask_votes
 from agents.reply_schema import Finding
 from plugins.math.checks.answer_equality import AnswerKind, compare_answers
 

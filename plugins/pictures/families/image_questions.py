@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from agents.checks import Options, Subject, check
-from agents.checks.base import AttemptJudge
+from agents.checks.base import AttemptJudge, Votes, ask_votes
 from agents.checks.text.second_reader import (
     MAX_SHOWN_CHARACTERS,
     ReaderAnswer,
@@ -20,13 +20,12 @@ from agents.checks.text.second_reader import (
     find_reader_answer,
     is_same_reading,
 )
-from agents.checks.text.short_answers import is_list, is_same_short_answer
 from agents.checks.text.supported_by_passage import content_words, normalize_spelling
 from agents.checks.text.text_units import split_words
-from agents.checks.votes import Votes, ask_votes
 from agents.families.base import RecipeFamily, UnusableSeedRow
 from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed, json_digest
+from plugins.pictures.families.short_answers import is_list, is_same_short_answer
 
 IMAGE_QUESTION_KINDS = {
     "reading": "a text or a number that is written in the image",

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from agents.checks import Options, Subject, check
-from agents.checks.votes import Votes, ask_votes
+from agents.checks.base import Votes, ask_votes
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import Finding, InvalidReply, ReplySchema, get_reply_tokens, parse_reply
 from core.errors import ProviderError

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agents.checks.base import Options, Subject, check, first_fault
-from agents.checks.structure.json_schema import InvalidSchema, JsonSchema, find_schema_fault, get_required
+from agents.checks.json_schema import InvalidSchema, JsonSchema, find_schema_fault, get_required
 from core.sample import ToolCall
 
 

@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from random import Random
 from typing import Any, NamedTuple
 
-from agents.checks.structure.json_schema import find_schema_fault, remove_notes
+from agents.checks.json_schema import find_schema_fault, remove_notes
 
 WorldState = Mapping[str, Any]
 """Plain JSON by section; a tool never changes it in place. `today` is always present."""

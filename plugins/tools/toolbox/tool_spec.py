@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from agents.checks.structure.json_schema import InvalidSchema, remove_notes, validate_schema
+from agents.checks.json_schema import InvalidSchema, remove_notes, validate_schema
 from core.sample import FrozenModel
 from core.secrets import redact_text
 

@@ -218,7 +218,10 @@ def test_an_answer_cannot_end_its_own_quotation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "problem"),
-    [(", votes=3", "votes = 3 at temperature = 0 would be one reply 3 times"), (", agree=2", "agree = 2 of votes = 1 cannot be")],
+    [
+        (", votes=3", "votes = 3 at temperature = 0 would be one reply 3 times"),
+        (", agree=2", "agree = 2 of votes = 1 cannot be"),
+    ],
 )
 def test_votes_that_prove_nothing_are_refused(options: str, problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):

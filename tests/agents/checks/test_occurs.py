@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.checks import Subject
-from agents.checks.structure.json_schema import InvalidSchema
+from agents.checks.json_schema import InvalidSchema
 from agents.checks.text.quantities import WrittenText
 from agents.checks.text.value_in_text import occurs_check, validate_evidence
 from core.sample import Candidate, Message, Seed

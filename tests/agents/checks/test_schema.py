@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.checks import Subject
-from agents.checks.structure.json_schema import (
+from agents.checks.json_schema import (
     InvalidSchema,
     close_objects,
     find_schema_fault,

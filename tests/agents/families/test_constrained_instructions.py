@@ -2,7 +2,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from agents.families.request_styles import PURPOSES, REQUEST_STYLES, UNFIT_KINDS
+from agents.families.constrained_instructions import PURPOSES, REQUEST_STYLES, UNFIT_KINDS
 from agents.planning.run_plan import RunPlan
 from core.sample import RejectionReason, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan

@@ -4,8 +4,13 @@ from typing import Any
 import pytest
 
 from agents.families.constrained_instructions import constraints_check
-from agents.families.constraint_drawing import TextConstraint, are_contradictory, draw_constraints
-from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic
+from agents.families.constraints import (
+    CONSTRAINT_KINDS,
+    ConstraintTopic,
+    TextConstraint,
+    are_contradictory,
+    draw_constraints,
+)
 from tests.agents.checks.rows import Case, check_each, findings_of, rows_of, subject_of
 
 ROWS = [

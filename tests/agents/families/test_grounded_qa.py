@@ -11,6 +11,7 @@ import pytest
 
 import prompts
 from agents.checks import Check, Subject
+from agents.checks.text.quantities import find_quantities
 from agents.checks.text.quotes import QuotesOptions, find_quotes_fault, quotes_check
 from agents.checks.text.second_reader import read_again_check
 from agents.checks.text.supported_by_passage import supported_check

@@ -10,8 +10,7 @@ import pytest
 
 from agents.checks.base import Subject
 from agents.checks.text.prose_faults import content_word_stems
-from agents.families.constrained_instructions import ConstrainedOptions
-from agents.families.request_styles import PLAIN_TASKS, REQUEST_STYLES
+from agents.families.constrained_instructions import PLAIN_TASKS, REQUEST_STYLES, ConstrainedOptions
 from agents.planning.seeds import load_seed_rows
 from agents.studies.general_panel import (
     MAX_TOKENS,

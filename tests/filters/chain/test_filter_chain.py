@@ -19,7 +19,7 @@ from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters, apply_row_filters
 from filters.chain.registry import FILTERS
-from filters.rules.refusal import find_refusal_opener
+from filters.rules.openers import find_refusal_opener
 from filters.text_normalization import normalize_words
 
 EXACT = ExactFilter(type="exact")

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from benchmarks.sameness import shuffle_words
-from filters.collapse.outlines import outline_code, outline_expression
+from filters.collapse.code_structure import outline_code, outline_expression
 from filters.collapse.sameness import (
     measure_text_sameness,
 )

@@ -15,7 +15,7 @@ from core.runs.records import CollapseRecord, CollapseVerdict
 from core.shared_options import DataKind
 from filters.base import Document
 from filters.collapse.assessment import assess_texts
-from filters.collapse.code_names import measure_code_names
+from filters.collapse.code_structure import measure_code_names
 from filters.collapse.collapse_metrics import METRIC_NAMES
 from filters.collapse.dialogues import assess_dialogue_repetition, assess_dialogues
 from filters.collapse.reference_corpus import number_units

@@ -16,7 +16,7 @@ from core.config.filters import MinHashFilter
 from core.errors import UsageError
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from filters.chain.requirements import find_filter_problems
+from filters.chain.registry import find_filter_problems
 from filters.duplicates import duplicate_index as index_module
 from filters.duplicates.duplicate_index import DuplicateIndex, IndexMatches
 from filters.duplicates.shingles import build_shingle_sets, hash_shingles

@@ -6,7 +6,7 @@ from core.config.filters import BoilerplateFilter
 from core.project_files import PROJECT
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from filters.rules.boilerplate import find_boilerplate_opener
+from filters.rules.openers import find_boilerplate_opener
 
 FILTER = BoilerplateFilter(type="boilerplate")
 

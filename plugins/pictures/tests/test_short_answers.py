@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.checks.text.short_answers import is_same_short_answer
+from plugins.pictures.families.short_answers import is_same_short_answer
 
 SAME = [
     ("Green", "green."), ("the left one", "left one"), ("Four", "4"), ("4 apples", "four", "How many apples are there?"),

@@ -1,5 +1,6 @@
 """JSON Schema (draft 2020-12): whether a schema can be used, whether a value fits it, and the check `schema`.
 
+It also reads JSON strictly, as RFC 8259 has it: no NaN, no Infinity, no key twice.
 Fetches nothing: a `$ref` stays inside its schema. Knows no family and no teacher.
 """
 
@@ -8,9 +9,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, time
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
 from jsonschema.exceptions import SchemaError, ValidationError, best_match  # type: ignore[import-untyped]
@@ -18,7 +20,7 @@ from jsonschema.validators import extend  # type: ignore[import-untyped]
 from referencing import Registry
 
 from agents.checks.base import Options, Subject, check
-from agents.checks.structure.safe_patterns import MAX_STEPS, InvalidPattern, count_pattern_steps, matches_pattern
+from agents.checks.safe_patterns import MAX_STEPS, InvalidPattern, count_pattern_steps, matches_pattern
 from teachers.json_subschemas import direct_subschemas, iter_subschemas, map_subschemas
 
 JsonSchema = Mapping[str, Any]
@@ -377,3 +379,38 @@ _Validator = extend(
     },
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer).redefine("number", _is_number),
 )
+
+
+def parse_strict_json(text: str) -> Any:
+    """The value of `text`, fractions as Decimal. Raises ValueError if it is not JSON, RecursionError if it is too deep."""
+    return json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+
+
+def is_same_json(left: str, right: str) -> bool:
+    """Whether two texts are the same JSON value: the order of keys is ignored, 30 equals 30.0, true differs from 1. A text
+    with a duplicate key, NaN or Infinity is not JSON.
+    """
+    try:
+        return bool(_tag_booleans(parse_strict_json(left)) == _tag_booleans(parse_strict_json(right)))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _tag_booleans(value: Any) -> Any:
+    """`value` such that truth values, which Python takes for numbers, equal only themselves."""
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, dict):
+        return {key: _tag_booleans(inner) for key, inner in value.items()}
+    return [_tag_booleans(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    whole = dict(pairs)
+    if len(whole) < len(pairs):
+        raise ValueError("a key comes twice")
+    return whole
