@@ -15,7 +15,7 @@ import stillhouse
 from agents.checks.registry import CHECK_EXTENSIONS
 from core import extensions
 from core.config.filters import FilterTable
-from core.errors import ProviderError, RecipeError, UsageError
+from core.errors import RecipeError, UsageError
 from core.extensions import hash_source
 from flows.clean.dataset_filter import filter_dataset
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
@@ -192,19 +192,6 @@ def test_a_protocol_only_answers_and_a_bug_in_it_fails_one_sample() -> None:
         ask(config, "quit")
     with pytest.raises(stillhouse.CallFailed, match="ConnectionError: not yet"):
         ask(config.model_copy(update={"max_retries": 0}), "hello")
-
-
-def raise_bug(config: stillhouse.TeacherConfig) -> Any:
-    raise KeyError("bug")
-
-
-def test_a_protocol_that_raises_before_it_answers_is_one_sentence() -> None:
-    stillhouse.register(stillhouse.TeacherProtocol("shut", raise_bug))
-    with pytest.raises(ProviderError, match="the protocol 'shut' of this program cannot be opened: KeyError: 'bug'"):
-        ask(stillhouse.TeacherConfig(model="shut/x"), "hello")
-    stillhouse.register(stillhouse.TeacherProtocol("odd", open_parrot, raise_bug))
-    with pytest.raises(RecipeError, match="the protocol 'odd' of this program cannot be checked: KeyError: 'bug'"):
-        load_recipe_plan("smoke", ["teachers.main={model='odd/x'}"])
 
 
 def test_a_family_with_arguments_and_a_filter_without_its_file_are_one_sentence(rows: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.openmp import LLAMA_SPINS, SPIN_VARIABLE, TORCH_SPINS, choose_llama_spins
+from core.openmp import SPIN_VARIABLE, TORCH_SPINS
 from core.project_files import PROJECT
 from core.weights.packaged_weights import (
     EMBEDDING_WEIGHTS,
@@ -66,14 +66,3 @@ def test_torch_is_loaded_with_the_chosen_spins_or_the_users(own: dict[str, str],
         printed = next((line.strip() for line in importing.stderr if SPIN_VARIABLE in line), "nothing")
         importing.kill()
     assert f"{SPIN_VARIABLE} = '{seen}'" in printed
-
-
-@pytest.mark.parametrize(("own", "chosen"), [(None, LLAMA_SPINS), (TORCH_SPINS, LLAMA_SPINS), ("77", "77")])
-def test_llama_cpp_gets_the_users_choice_and_not_that_of_torch(
-    own: str | None, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if own is None:
-        monkeypatch.delenv(SPIN_VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(SPIN_VARIABLE, own)
-    assert choose_llama_spins() == chosen

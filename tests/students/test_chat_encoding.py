@@ -1,7 +1,6 @@
 """Conversations as token ids: marks, truncation, unusable conversations and chat templates."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.errors import UsageError
@@ -10,7 +9,6 @@ from students.chat_encoding import (
     Conversation,
     EncodedConversation,
     UnusableReason,
-    check_tokenizer,
     encode_conversation,
     find_stop_ids,
     render_chat,
@@ -140,15 +138,6 @@ def test_templates_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
         encode_conversation(CONVERSATIONS["two turns"], with_template(tokenizer, template), 64)
-
-
-def test_a_tokenizer_that_adds_spaces_is_refused() -> None:
-    words = Tokenizer(models.WordLevel({"▁a": 0, "▁b": 1, "▁c": 2, "?": 3}, unk_token="?"))
-    words.pre_tokenizer = pre_tokenizers.Metaspace()
-    words.decoder = decoders.Metaspace()
-    spaced = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?", chat_template=BARE)
-    with pytest.raises(UsageError, match="byte-level"):
-        check_tokenizer(spaced)
 
 
 def test_an_answer_stops_at_the_templates_end_of_turn_and_at_the_end_of_text(

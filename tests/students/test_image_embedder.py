@@ -22,8 +22,6 @@ from core.sample import Message
 from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE
 from core.weights.gguf_header import ImageLimits, read_image_limits
 from students.chat_encoding import (
-    IMAGE_BEGIN,
-    IMAGE_END,
     IMAGE_MARKER,
     EncodedConversation,
     UnusableReason,
@@ -60,20 +58,6 @@ def seeing_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
 
 
 # What it reads
-
-
-def test_an_image_is_in_front_of_the_text_between_two_marks(tokenizer: PreTrainedTokenizerBase) -> None:
-    seen = encode(ask_color("red", Random(1)), tokenizer)
-    plain = encode_conversation(ask_color("red", Random(1)), tokenizer, 256)
-    assert isinstance(plain, EncodedConversation)
-    [placed] = seen.images
-    begin, end = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in (IMAGE_BEGIN, IMAGE_END))
-    before, after = placed.begin - len(begin), placed.end + len(end)
-    assert (placed.image.columns, placed.image.rows) == (4, 3)
-    assert seen.ids[before : placed.begin] == tuple(begin)
-    assert seen.ids[placed.end : after] == tuple(end)
-    assert seen.ids[:before] + seen.ids[after:] == plain.ids
-    assert sum(seen.learned) == sum(plain.learned)
 
 
 @pytest.mark.parametrize(

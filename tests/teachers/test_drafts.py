@@ -19,7 +19,7 @@ from core.weights.gguf_header import read_gguf_tokens
 from flows.recipes.recipe_catalog import load_recipe_plan
 from students.output.gguf_export import export_gguf
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.drafts.draft_counts import DraftCounts, find_draft_failure, read_draft_counts
+from teachers.drafts.draft_counts import DraftCounts, read_draft_counts
 from teachers.drafts.draft_model import EXPORTED_DRAFT, find_draft_problem
 from teachers.local_llama import draft_settings, llama_settings, run_llama_server
 from teachers.providers import open_teacher
@@ -259,23 +259,3 @@ llamacpp:n_busy_slots_per_decode 1.02
 llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="0"} 80
 llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="2"} 9
 """
-
-
-@pytest.mark.parametrize(
-    ("counts", "is_model", "problem"),
-    [
-        (DraftCounts(200, 49, 147, 0), True, None),
-        (DraftCounts(200, 50, 150, 0), True, "0 of the 150 tokens were accepted that it proposed in 50 verifications"),
-        (DraftCounts(200, 50, 150, 2), True, "2 of the 150 tokens"),
-        (DraftCounts(200, 50, 150, 3), True, None),
-        (DraftCounts(200, 50, 150, 0), False, "0 of the 150 tokens"),
-        (DraftCounts(199, 0, 0, 0), True, None),
-        (DraftCounts(200, 0, 0, 0), True, "the draft is not used: 200 tokens were decoded without any proposal"),
-        (DraftCounts(200, 0, 0, 0), False, None),
-    ],
-)
-def test_a_draft_is_reported_after_enough_verifications(
-    counts: DraftCounts, is_model: bool, problem: str | None
-) -> None:
-    found = find_draft_failure(counts, is_model=is_model)
-    assert found is None if problem is None else problem in (found or "")

@@ -22,7 +22,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import open_teacher
 from teachers.relay import RelayError, open_relay
-from teachers.reply_tokens import MIN_LOGPROB, read_reply_tokens
+from teachers.reply_tokens import read_reply_tokens
 from tests.support.http_serving import Handler, serve_handler
 from tests.support.scripted_teacher import build_test_plan, open_scripted_dispatcher
 
@@ -249,12 +249,3 @@ def test_what_a_server_returns_is_bounded_and_readable() -> None:
     assert half.text == "?"
     assert list(half.likeliest) == [f"t{i}" for i in reversed(range(20))]
     half.model_dump_json()
-
-
-@pytest.mark.parametrize("written", [None, math.nan])
-def test_without_its_own_probability_a_token_has_that_of_the_list_or_none(written: float | None) -> None:
-    listed = [{"token": "true", "logprob": -0.5}, {"token": "false", "logprob": -0.9}]
-    (token,) = read_reply_tokens([{"token": "true", "logprob": written, "top_logprobs": listed}], "true", 20)
-    assert token.logprob == -0.5
-    (token,) = read_reply_tokens([{"token": "true", "logprob": written, "top_logprobs": listed[1:]}], "true", 20)
-    assert (token.logprob, token.likeliest) == (MIN_LOGPROB, {})

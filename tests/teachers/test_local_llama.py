@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers import local_llama
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.endpoint import open_endpoint_teacher
-from teachers.local_llama import LlamaServer, find_logged_error, llama_settings, run_llama_server
+from teachers.local_llama import LlamaServer, llama_settings, run_llama_server
 from teachers.providers import open_teacher
 from tests.support.exported_students import export_student, find_guards
 
@@ -218,18 +217,6 @@ def test_a_model_that_does_not_fit_is_an_error_of_its_file(weights: Path, monkey
 
     with pytest.raises(ProviderError, match=r"^big: llama\.cpp cannot load it: "):
         asyncio.run(run())
-
-
-@pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_the_reason_of_a_failure_is_found_in_any_order_of_the_log(order: tuple[int, ...]) -> None:
-    """llama.cpp's log is written by a thread of its own."""
-    missing = "gguf_init_from_file: failed to open GGUF file '/x' (No such file or directory)"
-    lines = [
-        f"0.00.003.572 E {missing}\n0.00.003.930 E llama_model_load_from_file_impl: failed to load model",
-        "0.00.004.375 E srv          init: exiting due to model loading error",
-        "error: Failed to init server, please check the input params.",
-    ]
-    assert find_logged_error("\n".join(lines[i] for i in order)) == missing
 
 
 def test_a_server_that_is_killed_in_the_middle_of_a_run_is_started_again(weights: Path) -> None:

@@ -131,15 +131,6 @@ def test_what_a_budget_depends_on_cannot_be_changed_by_extra_or_drop(table: dict
         config(**table)
 
 
-def test_each_way_reads_the_reply() -> None:
-    call = {"function": {"name": "Draft", "arguments": '{"answer": "x"}'}}
-    assert parse_completion(completion(tool_calls=[call]), config(structured="tool")).text == '{"answer": "x"}'
-    fenced = 'Sure! Here it is:\n```json\n{"answer": "a {brace}"}\n```\nAnything else?'
-    assert parse_completion(completion(content=fenced), config(structured="plain")).text == '{"answer": "a {brace}"}'
-    assert parse_completion(completion(content=None, refusal="I cannot."), config()).text == "I cannot."
-    assert parse_completion(completion(content=None), config()).text == ""
-
-
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -10,7 +10,7 @@ from core.config.teachers import ChatDialect, TeacherConfig
 from core.sample import Message, TokenUsage
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.openai_chat import build_request_body, parse_completion
+from teachers.openai_chat import parse_completion
 from teachers.providers import open_teacher
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.schema_thinking import think_and_answer
@@ -70,15 +70,6 @@ OFF = {"enable_thinking": False, "thinking": False}
 )
 def test_each_dialect_has_its_own_keys(dialect: str, model: str, reasoning: Any, keys: dict[str, Any]) -> None:
     assert build_thinking_keys(reasoning, dialect, model) == keys
-
-
-def test_the_keys_of_the_user_win() -> None:
-    extra = {"chat_template_kwargs": {"enable_thinking": False, "own": 1}, "reasoning_effort": "xhigh"}
-    config = TeacherConfig.model_validate({"model": "vllm/m", "extra": extra})
-    body = build_request_body(QUESTION, "m", config)
-    assert body["reasoning_effort"] == "xhigh"
-    own = {"enable_thinking": False, "thinking": True, "reasoning_effort": "low", "own": 1}
-    assert body["chat_template_kwargs"] == own
 
 
 @pytest.mark.parametrize(
@@ -154,16 +145,6 @@ def test_every_servers_field_is_read_as_reasoning(message: dict[str, Any]) -> No
 def test_a_thought_without_an_end_is_a_reply_that_is_cut_off(finish: str, message: dict[str, Any]) -> None:
     reply = parse(completion(finish, **message))
     assert (reply.reasoning, reply.text, reply.finished) == ("a", "", False)
-
-
-def test_the_confidence_is_that_of_the_answer() -> None:
-    pieces = [("hm", -9.0), ("</think>", -9.0), ("4", -0.5), ("2", -1.5)]
-    tokens = [{"token": token, "logprob": logprob, "top_logprobs": [{"logprob": logprob}]} for token, logprob in pieces]
-    choice = {"message": {"content": "42", "reasoning": "hm"}, "finish_reason": "stop", "logprobs": {"content": tokens}}
-    reply = parse(json.dumps({"choices": [choice]}))
-    assert reply.confidence == pytest.approx(0.3679, abs=1e-4)
-    assert reply.certainty
-    assert reply.certainty.logprobs == (-0.5, -1.5)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from agents.reply_schema import Finding
 from agents.sandbox.python_sandbox import sandbox_problem
 from core.sample import Candidate, Message, Seed
 from plugins.code.checks import call_harness
-from plugins.code.checks.assertions import parse_test_cases
-from plugins.code.checks.function_calls import CallLimits, CallOutcome, FunctionCall, run_calls
+from plugins.code.checks.function_calls import CallLimits, FunctionCall, run_calls
 from plugins.code.checks.mutants import draw_mutants
 from plugins.code.checks.tested_solution import CodeOptions, SolvedAgainOptions, code_check, solved_again_check
 from tests.agents.checks.rows import check_each
@@ -155,23 +154,6 @@ PIECES = [
     "\x00",
     "approx(",
 ]
-
-
-@pytest.mark.parametrize(
-    ("test", "value", "passes"),
-    [
-        ("abs(f(2) - 100) < 1", 101, False),
-        ("abs(f(2) - 100) <= 1", 101, True),
-        ("abs(f(2) - 100) < 1", 100.9, True),
-        ("abs(f(2) - 3) < 0", 3, False),
-        ("f(2) == approx(1000000.0, abs=0.001)", 1000000.9, False),
-        ("f(2) == approx(1000000.0, abs=0.001, rel=1e-6)", 1000000.9, True),
-        ("f(2) == approx(1000000.0)", 1000000.9, True),
-    ],
-)
-def test_a_number_is_near_where_python_says_so(test: str, value: float, passes: bool) -> None:
-    (case,) = parse_test_cases(f"assert {test}")
-    assert (case.fault(CallOutcome(value=call_harness.encode_value(value))) is None) == passes
 
 
 SOURCE = '''

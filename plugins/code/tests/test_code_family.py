@@ -13,14 +13,13 @@ import prompts
 from agents.checks import Subject
 from agents.planning.run_plan import RunPlan
 from agents.sandbox.python_sandbox import sandbox_problem
-from core.errors import RecipeError, UsageError
 from core.sample import RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.code.checks.tested_solution import CodeOptions, code_check
-from plugins.code.family import CHOOSE_NAME, LEVELS, REGISTERS, CodeDraft, CodeFamily, count_decisions
+from plugins.code.family import LEVELS, REGISTERS, CodeDraft, CodeFamily, count_decisions
 from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 pytestmark = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
 
@@ -137,29 +136,6 @@ def test_the_request_contains_the_signature_and_one_example(changes: dict[str, s
     assert "```python\ndef add(" in candidate.messages[1].content or "nonsense" in candidate.fields["solution"]
 
 
-def test_tasks_vary_and_are_the_same_each_time() -> None:
-    seeds = build_test_seeds(plan_of("samples=200"))[:]
-    assert seeds == build_test_seeds(plan_of("samples=200"))[:]
-    assert 60 <= sum(seed.data["twist"] != "none" for seed in seeds) <= 140
-    assert len({seed.data["idea"] for seed in seeds}) == 200
-    assert {seed.data["asserts"] for seed in seeds} == {4, 5, 6}
-    ways = Counter((seed.data["register"], seed.data["opening"]) for seed in seeds)
-    assert len(ways) >= 15, "kinds of text and openings differ"
-    assert max(ways.values()) <= 30
-
-
-def test_an_idea_with_a_signature_keeps_it_unless_it_is_varied(tmp_path: Path) -> None:
-    row = {"idea": "add", "category": "lists", "level": "easy", "signature": "add(a: int) -> int"}
-    path = tmp_path / "seeds.jsonl"
-    path.write_text("\n".join(json.dumps(row | more) for more in ({}, {"twist": ["only even numbers count"]})))
-    seeds = build_test_seeds(plan_of(f"seeds.path={path}", "samples=40", "task.twists=1.0"))[:]
-    for seed in seeds:
-        varied = seed.data["twist"] != "none"
-        assert seed.data["function"] == ("" if varied else "add")
-        assert seed.data["wish"] == (CHOOSE_NAME if varied else "define `add(a: int) -> int`")
-    assert sum(seed.data["twist"] == "none" for seed in seeds) == 20, "an idea without variants is never varied"
-
-
 @pytest.mark.parametrize(
     ("solution", "decisions"),
     [
@@ -198,26 +174,3 @@ def test_each_example_of_the_prompt_is_what_its_request_asks_for(asked: str, exa
     options = CodeOptions.model_validate({"mutants": 6, "noticed": 0.9})
     findings = asyncio.run(code_check.findings(Subject(Seed(id="s", data={}), candidate, never_ask), options))
     assert all(finding.passed for finding in findings), findings[-1].evidence
-
-
-@pytest.mark.parametrize("key", ["idea", "category", "level"])
-def test_a_seed_without_a_key_is_named_with_its_line(key: str, tmp_path: Path) -> None:
-    row: dict[str, Any] = {"idea": "add", "category": "lists", "level": "easy"}
-    path = tmp_path / "seeds.jsonl"
-    path.write_text("\n".join(map(json.dumps, [row, {k: v for k, v in row.items() if k != key}])))
-    with pytest.raises(UsageError, match=f":2: a seed of code needs the key '{key}'"):
-        build_test_seeds(plan_of(f"seeds.path={path}"))
-
-
-@pytest.mark.parametrize(
-    ("setting", "problem"),
-    [
-        ("task.asserts=[1]", "asserts"),
-        ("task.twists=2", "twists"),
-        ("verifiers=[{type='code', min_tests=1}]", "min_tests"),
-        ("verifiers=[{type='code', mutant=3}]", "mutants"),
-    ],
-)
-def test_impossible_options_are_reported(setting: str, problem: str) -> None:
-    with pytest.raises(RecipeError, match=problem):
-        plan_of(setting)

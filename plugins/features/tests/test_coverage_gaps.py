@@ -10,7 +10,7 @@ from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.reference_corpus import ReferenceCorpus
-from plugins.features.coverage_gaps import MAX_LACKING_SHARE, SEED_WORDS, GapReport, find_coverage_gaps
+from plugins.features.coverage_gaps import MAX_LACKING_SHARE, GapReport, find_coverage_gaps
 
 TEXTS = [
     json.loads(line)["text"] for line in Path(PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()
@@ -73,17 +73,6 @@ def test_a_word_at_half_of_its_share_is_lacking_and_above_it_is_not(sides: Sides
         texts += [have_not[i % len(have_not)] for i in range(30_000 - count)]
         assert ("letter" in {gap.name for gap in sides.gaps(texts).words}) is expected
     assert MAX_LACKING_SHARE == 0.5
-
-
-def test_seeds_are_different_documents_that_alternate_between_gaps(sides: Sides) -> None:
-    found = sides.gaps(without(sides.own))
-    assert len({start.place for start in found.starts}) == len(found.starts) == 30
-    for start in found.starts:
-        assert set(start.words) & set(TAKEN)
-        assert {word.lower() for word in start.words} <= set(split_into_words(sides.real[start.place]))
-        assert len(start.words) <= SEED_WORDS
-    times = [sum(word in start.words for start in found.starts) for word in TAKEN]
-    assert max(times) - min(times) <= 1, "each of the words is begun from as often"
 
 
 def test_texts_like_the_seeds_close_the_gap(sides: Sides) -> None:

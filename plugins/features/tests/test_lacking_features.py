@@ -23,7 +23,7 @@ from plugins.features.lacking_features import (
     find_strongest_documents,
 )
 from plugins.features.pooled_features import PooledFeatures
-from plugins.features.subset_selection import count_covered, cover_greedily, match_random_lengths
+from plugins.features.subset_selection import count_covered, cover_greedily
 
 LATENTS = 200
 PLANTED = 7
@@ -79,15 +79,6 @@ def test_thresholds_know_the_reference_only_and_doubling_changes_no_share() -> N
         [(np.array([1]), np.ones(1, np.float32))] + [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * 599, 2
     )
     assert np.isinf(compute_thresholds(rare)).all()
-
-
-@pytest.mark.parametrize("documents", [199, 200, 201, 400, 999, 1_000, 2_000])
-def test_exactly_one_of_200_documents_reaches_the_percentile(documents: int) -> None:
-    """A latent with the activation n in the n-th document: the n-th largest is known."""
-    rows = [(np.array([0]), np.array([number], np.float32)) for number in range(1, documents + 1)]
-    reached = next(number for number in range(1, documents + 1) if 200 * number >= documents)
-    percentile = documents + 1 - reached
-    assert compute_thresholds(PooledFeatures.from_documents(rows, 1))[0] == pytest.approx(0.3 * percentile)
 
 
 def test_seeds_show_the_gap_and_the_strongest_come_first() -> None:
@@ -159,15 +150,6 @@ def test_the_greedy_subset_covers_at_least_what_theory_says() -> None:
         best = max(count_covered(items, np.array(places)) for places in combinations(range(9), 3))
         assert len(set(chosen.tolist())) == 3
         assert count_covered(items, chosen) >= 0.632 * best
-
-
-def test_random_rows_of_equal_lengths_have_the_lengths() -> None:
-    random = np.random.default_rng(1)
-    lengths = random.integers(5, 60, 500)
-    chosen = np.argsort(-lengths)[:50]
-    matched = match_random_lengths(lengths, chosen[::2], random)
-    assert len(set(matched.tolist())) == 25
-    assert abs(int(lengths[matched].sum()) - int(lengths[chosen[::2]].sum())) <= 25
 
 
 def found(phi: float) -> dict[str, float]:

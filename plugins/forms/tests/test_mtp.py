@@ -1,6 +1,5 @@
 """A block for multi-token prediction: trained, stored, exported, and how many of its drafts llama.cpp accepts."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.modeling_layers import MtpModel
 
-from benchmarks.decoding_speed import post_json
 from core.config.students import StudentConfig
-from core.config.teachers import TeacherConfig
 from core.sample import Message
 from plugins.forms.mtp import add_mtp_block, load_mtp_block, predict_ahead
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
@@ -24,12 +21,9 @@ from students.output.gguf_export import export_gguf, read_student
 from students.predictions import predict_tokens
 from students.token_batches import build_batch
 from students.training.student_training import train_student
-from teachers.drafts.draft_counts import DraftCounts, read_draft_counts
-from teachers.drafts.draft_model import find_draft_problem
-from teachers.local_llama import draft_settings, start_local_server
+from teachers.local_llama import draft_settings
 from tests.students.architectures.test_gated_delta import tiny_hybrid
 from tests.students.conftest import quiet, saved
-from tests.support.exported_students import export_student
 from tests.support.llama_cpp import llama_cpp
 
 TEXT = (
@@ -207,23 +201,6 @@ def prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     )
     ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     return ids
-
-
-def test_a_teacher_drafts_with_its_own_layer_if_it_has_one(student: Path, tmp_path: Path) -> None:
-    file, without = export_gguf(student, "f32").path, export_student(tmp_path)
-    drafting = TeacherConfig(model=f"local/{file}", draft="mtp", logprobs=False)
-    assert find_draft_problem(drafting, file) is None
-    assert b".nextn_predict_layers" not in without.read_bytes()
-    assert find_draft_problem(drafting, without) == (
-        f"{str(without)!r} has no layer for multi-token prediction; train one with the step mtp, or use another draft"
-    )
-
-    async def ask() -> DraftCounts:
-        async with start_local_server(drafting, file, print) as server:
-            await post_json(server, "completion", {"prompt": "What happened?", "n_predict": 16, "ignore_eos": True})
-            return await read_draft_counts(server)
-
-    assert asyncio.run(ask()).verifications > 5
 
 
 def test_llama_cpp_accepts_the_drafts_of_a_trained_block_only(student: Path, prompt: list[int], tmp_path: Path) -> None:

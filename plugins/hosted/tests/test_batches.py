@@ -190,19 +190,6 @@ def test_batches_hold_no_more_requests_or_bytes_than_the_provider_takes(
     assert sorted(len(batch.requests) for batch in server.batches.values()) == [1, 3, 3, 3]
 
 
-@pytest.mark.parametrize(
-    ("status", "sentence"),
-    [(404, "openai/m at {url}/files: has no batch API (status 404"), (401, "it refuses the key")],
-)
-def test_a_server_without_batches_is_named_in_a_sentence(
-    server: BatchServer, tmp_path: Path, status: int, sentence: str
-) -> None:
-    server.respond = lambda _method, path: status if path == "/files" else None
-    outcomes, _ = ask(server, tmp_path)
-    expected = sentence.format(url=server.url)
-    assert all(isinstance(outcome, ProviderError) and expected in str(outcome) for outcome in outcomes)
-
-
 def test_a_batch_that_the_provider_has_deleted_is_named_with_the_way_out(server: BatchServer, tmp_path: Path) -> None:
     server.respond = lambda method, path: 404 if path.endswith("/content") else None
     outcomes, _ = ask(server, tmp_path)

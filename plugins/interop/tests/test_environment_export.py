@@ -12,15 +12,10 @@ from typing import Any
 
 import pytest
 
-from core.config.agents import VerifierConfig
 from core.errors import UsageError
-from core.sample import Candidate, Message, Seed
 from flows.data.run_storage import RunStorage
 from plugins.interop.answer_scoring import (
     AnswerScore,
-    AnswerScorer,
-    AnswerTask,
-    ScoringChecks,
     load_answer_scorer,
     read_answer_tasks,
 )
@@ -46,28 +41,6 @@ def score(module: Path, *answers: str) -> list[AnswerScore]:
         return [await scorer.score(task, answer) for task, answer in zip(tasks, answers, strict=True)]
 
     return asyncio.run(judge())
-
-
-@pytest.mark.parametrize(
-    ("family", "check", "fields", "answers"),
-    [
-        (
-            "extraction", "complete", {"answer": '{"name":"Ann","age":5}'},
-            {'```json\n{"age": 5, "name": "Ann"}\n```': True, '{"name": "Ann", "age": 6}': False, "Ann is five": False},
-        ),
-    ],
-)  # fmt: skip
-def test_an_answer_is_compared_with_what_a_sample_has(
-    family: str, check: str, fields: dict[str, str], answers: dict[str, bool], tmp_path: Path
-) -> None:
-    verifiers = [VerifierConfig(type=check)]
-    scoring = ScoringChecks(recipe="mine", family=family, verifiers=verifiers, attempt=check)
-    asked = Message(role="user", content="Do it.")
-    candidate = Candidate(messages=[asked], fields=fields)
-    seed = Seed(id="a-000000", data={})
-    task = AnswerTask(id=seed.id, seed=seed, messages=[asked], candidate=candidate)
-    scorer = AnswerScorer(scoring, tmp_path)
-    assert {answer: asyncio.run(scorer.score(task, answer)).passed for answer in answers} == answers
 
 
 @pytest.mark.parametrize(

@@ -132,16 +132,6 @@ PIECES = [
 ]
 
 
-def test_noise_is_data_and_takes_no_time() -> None:
-    rng = Random("noise")
-    for _ in range(800):
-        text = "".join(rng.choices(PIECES, k=rng.randint(1, 30)))
-        other = "".join(rng.choices(PIECES, k=rng.randint(1, 5)))
-        for kind in ("exact", "numeric", "symbolic"):
-            compare_answers(kind, text, text)
-            compare_answers(kind, other, text)
-
-
 @pytest.mark.parametrize(
     "text",
     [

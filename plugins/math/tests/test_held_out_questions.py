@@ -8,7 +8,6 @@ import pytest
 
 from agents.families.base import RecipeFamily
 from agents.planning.seeds import RunSeeds
-from agents.reply_schema import InvalidReply
 from agents.studies.general_panel import build_general_panel
 from agents.studies.held_out_evaluation import (
     check_evaluation_requests,
@@ -76,12 +75,3 @@ def reasoning(answers: list[str]) -> Any:
     seed = Seed(id="x-0", data={"question": "How many?", "expected": "4"})
     assert [message.content for message in family.questions(seed) or ()] == ["How many?"]
     return family.build_answered(seed, answers)
-
-
-def test_a_plain_answer_is_parsed_in_the_form_that_a_student_is_taught() -> None:
-    made = reasoning(["2 + 2 is 4.\n\nAnswer: 4"])
-    assert made.fields == {"reasoning": "2 + 2 is 4.", "answer": "4"}
-    assert made.messages[-1].content == "2 + 2 is 4.\n\nAnswer: 4"
-    for answer in ("4", "Answer: 4", "2 + 2 is 4. Answer: "):
-        with pytest.raises(InvalidReply, match="does not reason and then say 'Answer:'"):
-            reasoning([answer])

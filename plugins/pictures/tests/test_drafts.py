@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents.reply_schema import InvalidReply, parse_reply
 from plugins.pictures.drawing.drafts import PictureDraft, find_spec_fault
-from plugins.pictures.drawing.legibility import find_reading_fault
-from plugins.pictures.drawing.queries import Query
 from plugins.pictures.drawing.styles import PictureStyle
 from plugins.pictures.drawing.vega_charts import build_chart_spec
 from plugins.pictures.drawing.word_leaks import AskedQuestion, measure_word_leak
@@ -64,34 +61,11 @@ def test_a_draft_that_cannot_be_drawn_is_refused_with_its_reason(path: str, valu
     assert (fault is None) if reason is None else (fault is not None and reason in fault)
 
 
-@pytest.mark.parametrize(
-    "extra",
-    [
-        {"data": {"url": "file:///etc/passwd"}},
-        {"chart": {"mark": "image", "sort": "none"}},
-        {"chart": {"mark": "bar", "transform": [{"calculate": "1", "as": "x"}]}},
-        {"answer": "Monday"},
-    ],
-)
-def test_a_draft_has_no_keys_but_its_own(extra: dict[str, Any]) -> None:
-    with pytest.raises(InvalidReply):
-        parse_reply(PictureDraft, json.dumps({**BAKERY, **extra}))
-
-
 def test_texts_of_a_draft_are_values_of_data_in_the_specification_and_nothing_else() -> None:
     style = PictureStyle(theme="plain", font_size=11)
     spec = build_chart_spec(PictureDraft.model_validate(BAKERY), style).spec
     assert [row["label"] for row in spec["data"]["values"]] == ["Monday", "Tuesday", "Wednesday"]
     assert {"url", "transform", "params", "datasets", "href"}.isdisjoint(json.dumps(spec).replace('"', " ").split())
-
-
-def test_an_answer_that_two_values_decide_needs_pixels_between_them() -> None:
-    table = PictureDraft.model_validate(change("rows.0.1", 40)).table
-    argmax, value = Query(op="argmax", column="Rye"), Query(op="value", column="Rye", row="Monday")
-    assert find_reading_fault(argmax, table, "bar", 6.0, values=False) is None
-    assert "is 5.0 pixels; 6 are needed" in str(find_reading_fault(argmax, table, "bar", 5.0, values=False))
-    assert "not written" in str(find_reading_fault(value, table, "bar", 4.0, values=False))
-    assert find_reading_fault(value, table, "bar", 0.1, values=True) is None
 
 
 def test_a_blind_model_finds_answers_that_are_in_the_words_and_no_others() -> None:

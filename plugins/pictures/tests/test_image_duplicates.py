@@ -1,10 +1,8 @@
 """Near-duplicate images: what was saved again, resized or darkened is found, what shows other data is not."""
 
 import io
-from pathlib import Path
 from random import Random
 
-import numpy as np
 import pytest
 
 pytest.importorskip("PIL", reason="needs the extra `pictures`")
@@ -13,8 +11,6 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from filters.base import Document, FilterResult
 from filters.chain.filter_chain import apply_filters
-from filters.ragged_arrays import RaggedArray
-from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_WORDS
 from plugins.pictures.filters.image_duplicates import ImageDuplicatesFilter
 from plugins.pictures.tests.test_image_quality import encode
 
@@ -58,20 +54,6 @@ def test_a_chart_saved_again_resized_darkened_or_grey_repeats_the_first() -> Non
     assert {drop.duplicate_of for drop in result.dropped} == {"0"}
     assert result.dropped[0].detail.startswith("shows nearly what 0 shows: 2")
     assert result.dropped[0].detail.endswith("of 256 bits of the hash are equal, at least 0.95")
-
-
-def test_every_pair_within_the_threshold_is_found() -> None:
-    rng = np.random.default_rng(5)
-    hashes = rng.integers(0, 2**64, (400, HASH_WORDS), dtype=np.uint64)
-    for place in range(0, 400, 2):  # each second one is its neighbour with up to 20 bits changed
-        bits = np.unpackbits(hashes[place].view(np.uint8))
-        bits[rng.choice(HASH_BITS, place // 20 + 1, replace=False)] ^= 1
-        hashes[place + 1] = np.packbits(bits).view(np.uint64)
-    sketches = RaggedArray(hashes.reshape(-1), np.arange(401) * HASH_WORDS)
-    table = ImageDuplicatesFilter(type="image_duplicates", threshold=0.94)
-    found = table.find_repeats(sketches, Path())
-    near = [place + 1 for place in range(0, 400, 2) if place // 20 + 1 <= HASH_BITS * 0.06]
-    assert (found.repeated.tolist(), found.original.tolist()) == (near, [place - 1 for place in near])
 
 
 def test_rows_with_several_images_repeat_one_another_only_if_all_do_in_order() -> None:

@@ -13,9 +13,7 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image, ImageDraw
 
-from core.sample import RejectionReason
 from core.storage.fitted_images import UnreadableImage
-from filters.base import Document
 from plugins.pictures.filters.decoded_images import open_image
 from plugins.pictures.filters.image_quality import ImagesFilter, find_image_fault
 
@@ -66,16 +64,6 @@ def test_an_image_of_one_colour_is_blank(mode: str, level: int) -> None:
     assert fault[0].startswith("is blank: its grey levels deviate by 0.00 of 255; 2 are needed")
 
 
-def test_noise_of_a_scanner_is_blank_and_what_is_transparent_counts_as_white() -> None:
-    noise = Image.effect_noise((300, 300), 1.0)
-    assert "is blank" in str(find_image_fault(encode(noise), IMAGES))
-    page = draw_line("RGBA", ink=(0, 0, 0, 255))
-    page.putalpha(0)
-    assert "is blank" in str(find_image_fault(encode(page), IMAGES)), "black ink that nobody sees"
-    page.putalpha(255)
-    assert find_image_fault(encode(page), IMAGES) is None
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -107,17 +95,6 @@ def test_texts_in_an_image_are_not_unpacked() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20 << 20
-
-
-def test_a_row_is_dropped_for_its_first_bad_image_and_kept_without_one() -> None:
-    documents = [
-        Document("sound", "", images=(PAGE, PAGE)),
-        Document("text", "Nothing to see."),
-        Document("tiny", "", images=(PAGE, encode(draw_line(size=(8, 8))), b"")),
-    ]
-    (drop,) = IMAGES.apply(documents, Path())
-    assert (drop.id, drop.filter, drop.reason, drop.score) == ("tiny", "images", RejectionReason.quality, 8)
-    assert drop.detail == "image 2 has 8 x 8 pixels; 32 a side are needed"
 
 
 def test_a_stored_image_is_read_by_its_hash(tmp_path: Path) -> None:

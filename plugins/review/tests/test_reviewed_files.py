@@ -12,7 +12,6 @@ from core.sample import Message
 from flows.clean.dataset_filter import filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
 from flows.report.filter_report import ReviewedRows, format_filter_card
-from flows.rows.dataset_rows import find_dataset_files
 from flows.rows.row_forms import read_row_conversation
 from flows.rows.row_overrides import correct_row
 from plugins.review.review_samples import index_file
@@ -86,16 +85,6 @@ def test_a_persons_word_beats_a_filters_and_corrections_are_written(ending: str,
     review_file(file, {1: ("drop", None)})
     with pytest.raises(UsageError, match="other reviews"):
         filter_dataset(file, tmp_path / "out", FILTERS)
-
-
-def test_a_decision_about_a_row_that_is_not_there_is_counted_and_a_log_is_no_data(tmp_path: Path) -> None:
-    file = write_file(tmp_path, "jsonl")
-    review_file(file, {0: ("drop", None), 1: ("keep", None)})
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
-    assert find_dataset_files(tmp_path) == [file], "the log is next to it"
-    report = filter_dataset(tmp_path, tmp_path.with_name("out"), FILTERS)
-    assert report.reviews == ReviewedRows(kept=1, dropped=0, corrected=0, absent=1)
-    assert "1 reviewed ones are not in the input" in format_filter_card(report)
 
 
 CALL = {"function": {"name": "add", "arguments": {"a": 1}}}

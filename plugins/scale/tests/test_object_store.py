@@ -1,13 +1,12 @@
 """An object store on a real S3 server (moto): what is published is fetched whole, and one machine at a time may publish."""
 
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from core.errors import RunExists, StoreError, UsageError
+from core.errors import RunExists, StoreError
 from core.storage.atomic_files import write_text
 from plugins.scale import lease as leases
 from plugins.scale.lease import LeaseLost
@@ -121,13 +120,3 @@ def test_a_store_that_is_not_there_is_one_sentence(url: str, tmp_path: Path, mon
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(StoreError, match=r"unexpected answer of the store: .*check address and keys"):
         ObjectStore(url, tmp_path).list_folders("runs")
-
-
-def test_a_missing_package_for_the_store_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(vars(sys.modules["fsspec.registry"])["_registry"], "s3", raising=False)
-    expected = r"s3://bucket: needs the extra `scale` \(s3fs is missing\): run `make install-all`"
-    with pytest.raises(UsageError, match=expected):
-        ObjectStore("s3://bucket", tmp_path).list_folders("runs")

@@ -4,29 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UsageError
-from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
 from flows.data.run_storage import open_run_storage
 from flows.release.release_creation import create_release
 from flows.run.run_preparation import prepare_run
-from plugins.scale.worker_protocol import WorkerAddress
-from plugins.scale.worker_spec import WorkerSpec
-from tests.flows.release.test_promotion import PROMOTE, finished, gguf, prepare, ready
+from tests.flows.release.test_promotion import PROMOTE, finished, gguf, ready
 from tests.support.lineages import OFF, SMALL, make_run
 from tests.support.promotions import add_student
 
 __all__ = ["finished", "gguf", "ready"]
-
-
-def test_a_worker_finds_the_student_or_says_that_it_is_missing(finished: RunDir, tmp_path: Path) -> None:
-    create_release(finished)
-    following = prepare(finished.path.parent)
-    spec = WorkerSpec.from_plan("x", WorkerAddress("ws://127.0.0.1:9", "a word"), following.plan)
-    assert spec.load_plan().recipe == following.plan.recipe
-    (tmp_path / "place" / "releases").rename(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match=r"teachers.promoted.model: there is no file .*student-q8_0.gguf"):
-        spec.load_plan()
 
 
 @pytest.mark.slow

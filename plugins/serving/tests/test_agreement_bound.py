@@ -14,7 +14,6 @@ from plugins.serving.decision_students.agreement_bound import (
     measure_drift,
     refute_agreement,
 )
-from plugins.serving.decision_students.selective_curve import build_selective_curve, oracle_coverage
 
 TARGET = AgreementTarget(agreement=0.95, confidence=0.95)
 REPETITIONS = 200
@@ -102,13 +101,3 @@ def test_drift_is_found_and_sampling_error_is_not() -> None:
     assert refute_agreement(25, 200, TARGET) < 0.001
     assert refute_agreement(10, 200, TARGET) > 0.4
     assert refute_agreement(0, 0, TARGET) == 1
-
-
-def test_the_curve_lies_between_the_oracle_and_chance() -> None:
-    cases = draw_cases(np.random.default_rng(2), 2000)
-    curve = build_selective_curve(cases, TARGET)
-    assert curve.oracle_area < curve.area < curve.random
-    assert all(point.oracle <= point.risk <= point.bound for point in curve.points)
-    assert curve.points[-1].coverage == 1
-    assert curve.points[-1].risk == pytest.approx(curve.random)
-    assert oracle_coverage(cases, TARGET.risk) == pytest.approx(cases.agrees.mean() / 0.95)

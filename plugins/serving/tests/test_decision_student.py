@@ -161,16 +161,6 @@ def test_few_labels_are_calibrated_on_predictions_out_of_fold(tmp_path: Path) ->
     assert read_decision_student(tmp_path / "out").heads[0].guarantee.calibration == "cross"
 
 
-def test_a_student_of_ngrams_is_made_and_read_without_the_packaged_encoder(tmp_path: Path) -> None:
-    source = write_rows(tmp_path)
-    settings = DecisionSettings(source, tmp_path / "out", tmp_path / "questions.toml", encoder="ngrams", target=TARGET)
-    report = create_decision_student(settings, lambda _text: None)
-    assert report.questions[0].student.agreement > 0.9
-    texts = ["The courier lost my parcel.", "The invoice was paid twice by credit card."]
-    decided = read_decision_student(tmp_path / "out").decide(texts)
-    assert [row["subject"].answer for row in decided] == ["delivery", "payment"]
-
-
 def test_a_student_whose_heads_do_not_fit_its_encoder_is_not_served(
     made: tuple[Path, DecisionReport], tmp_path: Path
 ) -> None:

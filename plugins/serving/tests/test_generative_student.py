@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from core.config.students import StudentConfig
-from core.errors import UsageError
 from flows.run.dataset_distillation import distill_dataset
 from plugins.serving.decision_students.agreement_bound import AgreementTarget
 from plugins.serving.decisions.family import format_decision_prompt
@@ -100,14 +99,3 @@ def test_its_probabilities_are_calibrated_certified_and_served(weights: Path, tm
 
 def format_question(question: DecisionQuestion) -> str:
     return f'[[questions]]\nname = "{question.name}"\nask = "?"\ntype = "{question.type}"\nlabels = {list(question.labels)}\n'
-
-
-def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
-    source = tmp_path / "rows.jsonl"
-    source.write_text(
-        "\n".join(json.dumps({"text": str(i), "label": "xy"[i % 2]}) for i in range(30)), encoding="utf-8"
-    )
-    with pytest.raises(
-        UsageError, match=r"--encoder none\.gguf: there is no such file; make it with `stillhouse export"
-    ):
-        create_decision_student(DecisionSettings(source, tmp_path / "out", encoder="none.gguf"), quiet)

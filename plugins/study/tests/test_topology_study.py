@@ -1,7 +1,6 @@
 import asyncio
 import json
 import threading
-from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,7 +11,6 @@ from typer.testing import CliRunner
 
 from agents.planning.rubrics import build_review_schema
 from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS
-from core.errors import UsageError
 from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
 from core.sample import Candidate, Message, SampleStatus, Seed, Spending
 from flows.commands.app import app
@@ -103,14 +101,6 @@ def test_the_ground_truth_finds_the_fault(changed: dict[str, Any], fault: str | 
 # The faulty teacher
 
 
-@pytest.mark.parametrize("fault", [None, *faulty_script.FAULT_CLASSES])
-def test_each_class_of_fault_comes_at_its_rate(fault: str | None) -> None:
-    rates = faulty_script.FaultRates(contradiction=0.1, drift=0.2, omission=0.05, miscoordination=0.15)
-    drawn = Counter(faulty_script.draw_fault(Random(seed), rates) for seed in range(4000))
-    expected = getattr(rates, fault) if fault else 0.5
-    assert drawn[fault] / 4000 == pytest.approx(expected, abs=3.5 * (expected * (1 - expected) / 4000) ** 0.5)
-
-
 # The study
 
 
@@ -153,28 +143,6 @@ def test_no_topology_spends_more_than_its_budget_and_each_begins_at_the_first_se
     assert 8 <= len(trial.outcomes) < 500
     assert trial.outcomes[0].number == 0
     assert trial.outcomes[-1].number < len(trial.outcomes) + 12, "all but some of the last that were begun"
-
-
-def test_held_out_checks_are_not_used_by_the_agents() -> None:
-    made = build_study(load_recipe_plan("smoke", ["samples=20"]))
-    assert (made.agent_criteria, made.truth_criteria) == (["critic (teacher)", "constraints"], ["on_topic"])
-    named = build_study(load_recipe_plan("topology-study", [SOLVERS]), held_out=["expression"])
-    assert (named.agent_criteria, named.truth_criteria) == (["critic (teacher)", "agreement"], ["oracle", "expression"])
-    both = build_study(load_recipe_plan("smoke"), held_out=["on_topic", "constraints", "on_topic"])
-    assert (both.agent_criteria, both.truth_criteria) == (["critic (teacher)"], ["on_topic", "constraints"])
-
-
-@pytest.mark.parametrize(
-    ("settings", "held_out", "problem"),
-    [
-        ([], ["rhyme"], "--held-out rhyme: there is no check 'rhyme'"),
-        ([], ["agreement"], "--held-out agreement: it asks a teacher"),
-        (["teachers.main={model='fake/arithmetic'}"], [], "none of its checks does without a teacher"),
-    ],
-)
-def test_a_study_without_a_criterion_is_refused(settings: list[str], held_out: list[str], problem: str) -> None:
-    with pytest.raises(UsageError, match=problem):
-        build_study(load_recipe_plan("topology-study", [SOLVERS, *settings]), held_out=held_out)
 
 
 # The numbers

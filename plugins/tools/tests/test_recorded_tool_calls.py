@@ -73,17 +73,3 @@ def test_a_reply_with_another_day_fails(name: str, turn: int, reply: str) -> Non
 def test_what_is_said_naturally_passes_and_its_wrong_neighbor_fails(base: str, reply: str, right: bool) -> None:
     subject = subject_of({"base": base, "reply": reply})
     assert all(fault(check, subject) is None for check in (tool_use_check, tool_result_check)) == right
-
-
-@pytest.mark.parametrize(
-    ("base", "request_", "right"),
-    [
-        ("order", "2 desk lamps to Ghent by express delivery.", True),
-        ("order", "2 lamps to Ghent by express delivery.", False),
-        ("order", "2 tea kettles to Ghent by express delivery.", False),
-        ("renewal", "May I keep The Salt Road for another week?", True),
-        ("renewal", "May I keep The Salt Road for a while?", False),
-    ],
-)
-def test_arguments_may_be_said_as_people_say_them(base: str, request_: str, right: bool) -> None:
-    assert (fault(tool_arguments_check, subject_of({"base": base, "request": request_})) is None) == right

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import jsonschema
@@ -12,13 +11,11 @@ import pytest
 
 import prompts
 from agents.planning.run_plan import RunPlan
-from core.errors import RecipeError, UsageError
+from core.errors import UsageError
 from core.sample import Message, Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
 from plugins.tools.simulation import SIMULATED_TOOLS
-from plugins.tools.simulation.simulated_tool import run_tool
-from plugins.tools.simulation.simulated_world import WORLD_SECTIONS, draw_world
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
@@ -58,40 +55,6 @@ def test_seeds_are_the_same_each_time_and_varied() -> None:
     assert set(called) == set(SIMULATED_TOOLS)
     assert all(2 <= len(seed.data["offered"]) <= 4 for seed in seeds)
     assert len({tuple(sorted(seed.data["offered"])) for seed in seeds}) > 100
-
-
-def test_kinds_of_turns_come_as_often_as_the_recipe_says() -> None:
-    seeds = build_test_seeds(plan_of("samples=1500", "task.turns=[1]"))[:]
-    kinds = Counter(seed.data["category"] for seed in seeds)
-    for kind, share in {
-        "call": 0.5,
-        "chain": 0.15,
-        "parallel": 0.1,
-        "error": 0.1,
-        "ask": 0.075,
-        "outside": 0.075,
-    }.items():
-        assert abs(kinds[kind] / len(seeds) - share) < 0.05, (kind, kinds)
-    only = build_test_seeds(plan_of("samples=50", "task={turns=[3], none=1, errors=0, chains=0, parallel=0}"))[:]
-    for seed in only:
-        found = [wish["kind"] for wish in seed.data["wishes"]]
-        assert len(found) == 3
-        assert all(kind in ("ask", "outside") or found[:i][-1:] == ["ask"] for i, kind in enumerate(found))
-
-
-def test_a_plan_contains_the_real_results_of_the_tools() -> None:
-    for seed in build_test_seeds(plan_of("samples=400"))[:]:
-        data = seed.data
-        world, offered = data["world"], {name: SIMULATED_TOOLS[name] for name in data["offered"]}
-        for number, wish in enumerate(data["wishes"]):
-            for call, result in zip(wish["calls"], wish["results"], strict=True):
-                got, world = run_tool(world, offered, call["name"], call["arguments"])
-                assert got == result
-                assert ("error" in got) == (wish["kind"] == "error")
-            assert len(wish["calls"]) == {"ask": 0, "outside": 0, "chain": 2, "parallel": 2}.get(wish["kind"], 1)
-            if wish["kind"] == "ask" and number + 1 < len(data["wishes"]):
-                (answer,) = data["wishes"][number + 1]["calls"]
-                assert answer["arguments"] == {**wish["said"], wish["missing"]: answer["arguments"][wish["missing"]]}
 
 
 def test_kept_conversations_pass_an_independent_verification(tmp_path: Path) -> None:
@@ -139,26 +102,6 @@ KNOWN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SIMULATED_TOOLS)
-def test_what_a_tool_draws_it_can_do_and_its_failures_fail(name: str) -> None:
-    tool = SIMULATED_TOOLS[name]
-    jsonschema.Draft202012Validator.check_schema(tool.parameters)
-    for number in range(60):
-        rng = Random(f"{name}/{number}")
-        world = draw_world(rng, WORLD_SECTIONS)
-        before = json.dumps(world)
-        arguments = tool.draw(world, rng)
-        first, second = (run_tool(world, SIMULATED_TOOLS, name, arguments) for _ in range(2))
-        assert first == second
-        assert "error" not in first.result
-        assert set(tool.tells) & set(first.result)
-        if tool.fail:
-            failure = run_tool(world, SIMULATED_TOOLS, name, tool.fail(world, rng)).result
-            assert set(failure) == {"error"}
-            assert "bad arguments" not in failure["error"]
-        assert json.dumps(world) == before
-
-
 def test_the_prompts_own_examples_pass_every_check() -> None:
     """The calls run in another world, whose results are in the prompt."""
     prompt = prompts.load_prompt("tool_calls", "generator", None, ToolCallsFamily.prompts)
@@ -203,19 +146,6 @@ def test_a_bad_seed_is_reported_in_a_sentence(row: str, problem: str, tmp_path: 
     (tmp_path / "seeds.jsonl").write_text(row + "\n")
     with pytest.raises(UsageError, match=re.escape(problem)):
         build_test_seeds(plan_of(f"seeds.path={tmp_path}/seeds.jsonl"))
-
-
-@pytest.mark.parametrize(
-    ("setting", "problem"),
-    [
-        ("task.none=0.9", "none, errors, chains and parallel add up to 1.25"),
-        ("task.turns=[9]", "task.turns"),
-        ("task.tool=[2]", "did you mean `tools`"),
-    ],
-)
-def test_impossible_options_are_reported(setting: str, problem: str) -> None:
-    with pytest.raises(RecipeError, match=re.escape(problem)):
-        plan_of(setting)
 
 
 @pytest.mark.parametrize(

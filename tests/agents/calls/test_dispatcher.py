@@ -18,7 +18,7 @@ from agents.calls.dispatcher import open_dispatcher
 from agents.calls.reply_cache import open_reply_cache
 from agents.topologies.sample_production import produce_samples
 from core.config.recipe import Recipe
-from core.errors import ProviderError, StoreError
+from core.errors import StoreError
 from core.sample import Message, TokenUsage
 from core.secrets import read_key
 from core.stop_signal import RunStopped, StopSignal
@@ -77,16 +77,6 @@ def test_the_same_weights_in_a_later_commit_have_the_replies_of_the_earlier_one(
             answers(teacher, [question("a")], tmp_path, cache)
         asked.append(len(teacher.asked))
     assert asked == [1, 0, 1]
-
-
-@pytest.mark.parametrize("error", [CallFailed("no"), ProviderError("down")])
-def test_equal_requests_in_flight_share_a_failure(error: Exception, tmp_path: Path) -> None:
-    def answer(_: TeacherQuestion) -> str:
-        raise error
-
-    teacher = ScriptedTeacher(answer, seconds=0.01)
-    assert answers(teacher, [question("a")] * 10, tmp_path) == [error] * 10
-    assert len(teacher.asked) == 1
 
 
 class RepeatingTeacher(ScriptedTeacher):

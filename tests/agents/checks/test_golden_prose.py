@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from agents.checks.text.prose_faults import find_topic_fault
 from agents.checks.text.second_reader import is_paraphrase, is_same_reading, meaning_similarity
 from agents.families.constrained_instructions import on_topic_check, sound_prose_check
 from core.expression import evaluate_expression
@@ -39,18 +38,6 @@ def test_an_answer_is_on_its_topic_by_meaning_and_rarely_on_another_one() -> Non
     assert 0.03 < passed / len(others[::7]) < 0.09
 
 
-@pytest.mark.parametrize(("similarity", "answer"), [(0.28, 1), (None, 2)])
-def test_an_answer_that_leaves_the_topic_is_named(similarity: float | None, answer: int) -> None:
-    """By meaning, a later answer may speak of one side of the topic, if all together are on it."""
-    data = {"topic": "a good dictionary", "words": ["meaning", "entry", "spelling"]}
-    on, off = "A good dictionary gives each meaning.", "The stock market fell, and a storm closed the harbor."
-    (finding,) = findings_of(on_topic_check, subject_of(data, [on, off]), similarity=similarity)
-    assert finding.passed is (similarity is not None)
-    answers = [off, on] if similarity else [on, off]
-    (finding,) = findings_of(on_topic_check, subject_of(data, answers), similarity=similarity)
-    assert finding.evidence.startswith(f"answer {answer}: it has no word of the topic 'a good dictionary'")
-
-
 @check_each(PROSE)
 def test_answers_read_as_prose_or_not(case: Case) -> None:
     said = [Message(role="user", content=case["request"])]
@@ -66,20 +53,6 @@ def test_answers_read_as_prose_or_not(case: Case) -> None:
 )
 def test_expressions_are_evaluated_exactly(text: str, value: Fraction) -> None:
     assert evaluate_expression(text) == value
-
-
-@pytest.mark.parametrize(
-    ("answer", "topic", "on"),
-    [
-        ("Bees make honey.", "honey bees", True),
-        ("A bus ride is slow.", "bus rides", True),
-        ("He was running late.", "running races", True),
-        ("The sun is a star.", "planets", False),
-        ("It can be the most.", "the sun", False),
-    ],
-)
-def test_an_answer_speaks_of_its_topic(answer: str, topic: str, on: bool) -> None:
-    assert (find_topic_fault(answer, topic) is None) == on
 
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -103,17 +76,3 @@ def test_meaning_accepts_more_fair_paraphrases_and_no_more_wrong_answers(
     assert len(held_out) == 56
     accepted = [sum(accepts(pair, kind, similarity) for pair in held_out) for kind in ("fair", "wrong")]
     assert accepted == [fair, wrong]
-
-
-@pytest.mark.parametrize(
-    ("answer", "other"),
-    [
-        ("In the museum at Portsorra, next to the chain", "In the Portsorra museum, beside her chain."),
-        ("They either swarm or stop collecting", "They swarm, or else they stop collecting."),
-    ],
-)
-def test_recorded_paraphrases_are_the_same_answer(answer: str, other: str) -> None:
-    pair = {"answer": answer, "fair": other, "question": "What happens, and where is it?"}
-    assert accepts(pair, "fair", SIMILARITY)
-    for changed in (answer.replace("museum", "station").replace("swarm", "sleep"), f"Not {other}"):
-        assert not accepts({**pair, "fair": changed}, "fair", SIMILARITY)

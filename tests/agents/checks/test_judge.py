@@ -36,7 +36,6 @@ from agents.studies.judge_calibration import (
     share_difference,
 )  # fmt: skip
 from core.config.base import FileName, list_marked
-from core.config.recipe import recipe_digest
 from core.errors import ProviderError, RecipeError
 from core.intervals import wilson_bound
 from core.project_files import PROJECT
@@ -44,7 +43,7 @@ from core.runs.records import JudgeRecord
 from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, Seed
 from core.stop_signal import StopSignal
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.text_format import say
 from teachers.base import CallFailed, TeacherQuestion
 from tests.agents.checks.rows import check_each
@@ -157,21 +156,6 @@ def test_replies_come_to_the_verdict_they_must(case: dict[str, Any]) -> None:
         assert [values["good"] for values in replies.asked] == ["A"] * votes + ["B"] * votes
 
 
-def test_the_evidence_has_the_reasons_of_both_orders() -> None:
-    def evidence(first: str, second: str) -> str:
-        replies = [json.dumps({"reason": f"reason {n}", "verdict": v}) for n, v in ((1, first), (2, second))]
-        ask = Replies({"good_first": replies[:1], "poor_first": replies[1:]})
-        subject = Subject(Seed(id="s-000001", data={}), candidate("Ice is light."), ask)
-        return asyncio.run(ask_for_ruling(subject, JudgeOptions(temperature=0.7))).evidence
-
-    assert evidence("A", "B") == "judged good in both orders: 'reason 1' and 'reason 2'"
-    assert evidence("B", "A") == "judged poor in both orders: 'reason 1' and 'reason 2'"
-    assert evidence("A", "A") == (
-        "the judge's verdict hangs on the order of its choices (good named first: good, since 'reason 1'; "
-        "poor named first: poor, since 'reason 2')"
-    )
-
-
 def test_the_judge_sees_question_answer_and_rubric_in_both_orders_and_nothing_of_the_writer(tmp_path: Path) -> None:
     plan = planned("samples=1", options=', rubric="It is about bees."')
     teacher = ScriptedTeacher(judging(lambda _answer, _question: "good"))
@@ -240,20 +224,6 @@ class Named(Options):
 
 def test_options_tell_which_of_them_name_files() -> None:
     assert dict(list_marked(Named(), "file")) == {"one": "a.jsonl", "other": "b.jsonl"}
-
-
-def test_a_labelled_file_is_found_read_and_part_of_the_runs_identity(tmp_path: Path) -> None:
-    path, _ = labelled_file(tmp_path)
-    (tmp_path / "recipe.toml").write_text(
-        'name = "r"\nfamily = "constrained_instructions"\n[seeds]\npath = "data/seeds/topics.jsonl"\n'
-        '[[verifiers]]\ntype = "judge"\ncalibration = "labelled.jsonl"\n'
-    )
-    plan = load_recipe_plan(str(tmp_path / "recipe.toml"))
-    assert plan.recipe.verifiers[0].options["calibration"] == "labelled.jsonl", "as the user wrote it"
-    assert plan.checks[0].options.model_dump()["calibration"] == str(path)
-    before = recipe_digest(plan.recipe, hash_recipe_sources(plan))
-    path.write_text(path.read_text() + '{"question": "More?", "answer": "Yes.", "good": true}\n')
-    assert recipe_digest(plan.recipe, hash_recipe_sources(plan)) != before
 
 
 ROW = '{"question": "q", "answer": "a", "good": true}\n'

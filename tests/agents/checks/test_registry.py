@@ -1,16 +1,12 @@
-import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from agents.checks import Options, Subject, check
-from agents.checks.base import CheckBroken
 from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError, UsageError
 from core.project_files import PROJECT
 from core.runs.run_dir import open_run
-from core.sample import Candidate, Message, Seed
 from flows.data.student_files import load_student_plan
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
@@ -96,33 +92,6 @@ def test_a_check_file_that_fails_to_import_is_reported_in_a_sentence(code: str, 
     (folder / "checks.py").write_text(code)
     with pytest.raises(RecipeError, match=sentence):
         load_recipe_plan(str(folder / "recipe.toml"))
-
-
-@pytest.mark.parametrize("returned", [False, True, 3, ["a fault"]])
-def test_a_check_that_returns_no_finding_is_reported(returned: object) -> None:
-    @check("strange")
-    def strange(subject: Subject, options: Options) -> object:
-        """Returns it."""
-        return returned
-
-    candidate = Candidate(messages=[Message(role="assistant", content="x")])
-    with pytest.raises(CheckBroken, match="it may return None, a fault in words, or findings"):
-        asyncio.run(strange.findings(Subject(Seed(id="a-0", data={}), candidate, None), Options()))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "problem"),
-    [
-        ("generater.md", "## user\nx\n", "no agent asks with it; there may be"),
-        ("generator.md", "## usr\nx\n", "'## usr' begins no message"),
-        ("generator.md", "## system\nx\n", "has no message of the user"),
-    ],
-)
-def test_an_unused_or_empty_prompt_is_reported(name: str, text: str, problem: str, folder: Path) -> None:
-    (folder / "prompts").mkdir()
-    (folder / "prompts" / name).write_text(text)
-    with pytest.raises(RecipeError, match=problem):
-        load_recipe_plan(str(folder / "recipe.toml"), ["prompts=prompts"])
 
 
 @pytest.mark.parametrize(

@@ -17,18 +17,6 @@ def plan_of(*settings: str) -> RunPlan:
     return load_recipe_plan("conversations", [teacher, "samples=40", "topology.max_revisions=0", *settings])
 
 
-def test_requests_are_worded_in_drawn_styles_and_never_twice_alike_in_a_conversation() -> None:
-    seeds = build_test_seeds(plan_of("samples=200"))[:]
-    wordings = Counter(seed.data["requests"][0].replace(seed.data["topic"], "").split(".")[0][:20] for seed in seeds)
-    assert max(wordings.values()) <= 20, "one opening of a request in ten at most"
-    plain = build_test_seeds(plan_of("samples=200", "task.styles={plain=1}"))[:]
-    openings = Counter(seed.data["requests"][0].replace(seed.data["topic"], "").split(".")[0][:20] for seed in plain)
-    assert max(openings.values()) > 20, "the control: one style has few openings"
-    later = [[request[:15] for request in seed.data["requests"][1:]] for seed in seeds]
-    assert all(len(set(requests)) == len(requests) for requests in later)
-    assert 80 <= sum(any(purpose in seed.data["requests"][0] for purpose in PURPOSES) for seed in seeds) <= 120
-
-
 def test_a_revision_shows_the_answers_and_their_faults_and_a_critic_the_labeled_turns(tmp_path: Path) -> None:
     settings = ["samples=4", "topology.max_revisions=2", "verifiers=[]", "task.turns=[2]", "task.system=1.0"]
 

@@ -22,14 +22,13 @@ from agents.families.extraction import (
     value_at,
 )
 from agents.planning.run_plan import RunPlan
-from agents.planning.seeds import RunSeeds
-from core.errors import RecipeError, UsageError
+from core.errors import RecipeError
 from core.project_files import PROJECT
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
+from tests.support.scripted_teacher import produce_scripted
 
 FAKE = ["teachers.main.model=fake/extraction", "agents.critic=false"]
 ROWS = [json.loads(line) for line in (PROJECT / "data/seeds/extraction_schemas.jsonl").read_text().splitlines()]
@@ -150,18 +149,6 @@ def extracted(question: TeacherQuestion) -> str:
     if "pump" in asked:
         return json.dumps({"values": {"amount": 2, "who": "Karl Weber's helper"}})
     return json.dumps({"values": {}})
-
-
-def test_documents_are_extracted_from_and_never_written(tmp_path: Path) -> None:
-    teacher = ScriptedTeacher(extracted)
-    samples = produce_scripted(documents(tmp_path), teacher, tmp_path)
-    assert [question.json_schema["required"] for question in teacher.asked] == [["values"]] * len(samples)
-    by_text = {sample.candidate.fields["text"].split()[0]: sample for sample in samples}
-    kept = by_text["Ilse"]
-    assert (kept.state, kept.candidate.messages[-1].content) == (SampleStatus.kept, '{"who":"Ilse Brandt","amount":30}')
-    assert "banana" in kept.candidate.messages[-2].content, "the text is the user's, as it is"
-    assert (by_text["Karl"].detail, by_text["Karl"].state) == ("occurs", SampleStatus.dropped)
-    assert (by_text["The"].detail, by_text["The"].state) == ("complete", SampleStatus.dropped)
 
 
 def test_every_shipped_schema_can_be_filled_in_and_narrowed() -> None:
@@ -294,32 +281,6 @@ def test_the_sent_schema_requires_and_forbids_fields() -> None:
     assert narrow["properties"]["e"]["enum"] == ["x"]
     assert "c" in narrow_schema(schema, schema, ["d"])["required"]
     assert "d" not in narrow_schema(schema, schema, ["d"])["properties"]
-
-
-BAD_ROWS: list[tuple[dict[str, Any], str]] = [
-    ({"topic": "x"}, "needs the key 'schema', or the recipe one as task.schema"),
-    ({"schema": {"type": "object", "properties": {"a": {}}}}, "needs the key 'topic'"),
-    ({"topic": "x", "schema": "FILE.json"}, "a JSON schema is an object, not 'FILE.json'"),
-    ({"topic": "x", "schema": {"type": "array"}}, 'must have "type": "object"'),
-    ({"topic": "x", "schema": {"type": "object"}}, 'at least one of "properties"'),
-    ({"topic": "x", "schema": {"type": "object", "properties": {"a": {"type": "date"}}}}, "'date' is not valid"),
-    ({"topic": "x", "schema": {"type": "object", "properties": {"a": {"$ref": "http://x/y"}}}}, "nothing is fetched"),
-    ({"topic": "x", "schema": {"type": "object", "properties": {"a": {"x-evidence": 3}}}}, "must be a list of words"),
-    ({"topic": "x", "schema": {"type": "object", "properties": {"dc.title": {}}}}, "'dc.title' has a dot"),
-    ({**ROWS[0], "decoys": {"age": "an age"}}, "by fields of the schema"),
-    ({**ROWS[0], "decoys": ["an age"]}, "with texts by the field"),
-]
-
-
-@pytest.mark.parametrize(("row", "problem"), BAD_ROWS, ids=[problem for _, problem in BAD_ROWS])
-def test_a_bad_row_is_named_with_its_line(row: dict[str, Any], problem: str, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps(row) + "\n")
-    with pytest.raises(UsageError) as raised:
-        RunSeeds(plan_of(f"seeds.path={path}"), "0" * 16)
-    assert str(raised.value).startswith(f"{path}:2: a seed of extraction needs the key")
-    assert problem in str(raised.value)
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

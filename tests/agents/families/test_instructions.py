@@ -1,15 +1,12 @@
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
-from agents.families.instructions import EVOLUTION_WAYS, is_concrete
 from agents.planning.seeds import RunSeeds
 from core.sample import SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.forked import FORKS
-from tests.support.scripted_teacher import build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import produce_scripted
 
 DRAWN = ("kinds", "fields", "lengths", "openings")
 FAKE = ["teachers.main={model='fake/instructions'}", "agents.critic=false", "topology.max_revisions=0"]
@@ -27,34 +24,6 @@ def lcs(left: list[str], right: list[str]) -> int:
 def rouge(left: str, right: str) -> float:
     a, b = (["".join(c for c in word if c.isalnum()) for word in text.lower().split()] for text in (left, right))
     return 2 * lcs(a, b) / (len(a) + len(b))
-
-
-def test_tasks_come_by_every_way_and_are_shown_what_the_way_needs() -> None:
-    seeds = build_test_seeds(load_recipe_plan("instructions", [*FAKE, "samples=800"]))[:]
-    ways = Counter(seed.data["way"] for seed in seeds)
-    assert set(ways) == set(EVOLUTION_WAYS)
-    assert 240 < ways["new"] < 360
-    for seed in seeds:
-        request = seed.data["request"]
-        if seed.data["way"] == "new":
-            assert len(set(seed.data["examples"])) == 6
-            assert all(task in request for task in seed.data["examples"])
-        else:
-            assert seed.data["parent"] in request
-
-
-@pytest.mark.parametrize(
-    ("task", "concrete"),
-    [
-        ("Explain in two sentences why ice floats on water.", False),
-        ("Write a note that says no to a request.", False),
-        ("A shirt costs 20 euros and is reduced by a quarter. What does it cost now?", True),
-        ('Make this message polite: "Send me the file now."', True),
-        ("Say what Kim may have bought.", True),
-    ],
-)
-def test_a_task_with_material_a_number_or_a_name_is_concrete(task: str, concrete: bool) -> None:
-    assert is_concrete(task) == concrete
 
 
 def test_what_is_kept_passes_the_papers_tests(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from core.errors import RecipeError
 from flows.recipes.recipe_catalog import load_recipe_plan
-from teachers.base import TeacherQuestion
-from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds
 
 DRAW = (
     "seeds.draw={persona=['a nurse','a sailor'],difficulty={easy=3,hard=1},"
@@ -50,20 +48,3 @@ def test_conditions_are_drawn_independently_by_weight_and_reproducibly() -> None
 def test_an_unusable_condition_is_reported(draw: str, problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         load_recipe_plan("smoke", [*BASE, f"seeds.draw={draw}"])
-
-
-def examples_shown(question: TeacherQuestion) -> tuple[str, ...]:
-    return tuple(message.content for message in question.messages[1:-1] if message.role == "assistant")
-
-
-@pytest.mark.parametrize("count", [0, 2, 50])
-def test_examples_are_drawn_for_each_sample(count: int, tmp_path: Path) -> None:
-    settings = [*BASE, f"agents.generator.examples={count}", "samples=12", "verifiers=[]"]
-    teacher = writes("Bees fly.")
-    produce_scripted(load_recipe_plan("smoke", settings), teacher, tmp_path)
-    shown = [examples_shown(question) for question in teacher.asked]
-    pool = load_recipe_plan("smoke", BASE).prompt("generator").examples
-    assert {len(one) for one in shown} == {min(count, len(pool))}
-    assert all(set(one) <= set(pool) for one in shown)
-    assert len(set(shown)) > (6 if count else 0)
-    assert all(question.messages[0].role == "system" for question in teacher.asked)

@@ -1,4 +1,3 @@
-import os
 import re
 import socket
 import unicodedata
@@ -265,24 +264,6 @@ def test_chunks_are_whole_sentences_near_the_target(files: Files, ending: str, w
         assert chunk.text.endswith("wall.")
         assert 0.7 * words <= count_words(chunk.text) <= words or chunk is chunks[-1]
     assert re.findall(r"\d{4}", " ".join(chunk.text for chunk in chunks)) == [str(1800 + n) for n in range(40)]
-
-
-def test_hidden_files_are_ignored_and_skipped_files_reported(files: Files, tmp_path: Path) -> None:
-    folder = files({"a.txt": prose(1), ".b.txt": prose(1), ".git/c.txt": prose(1), "d.docx": b"PK", "sub/e": b""})
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "secret.txt").write_text(prose(1))
-    (folder / "link.txt").symlink_to(tmp_path / "out" / "secret.txt")
-    (folder / "linked").symlink_to(tmp_path / "out")
-    os.mkfifo(folder / "pipe.txt")
-    found = read_documents(folder)
-    assert [chunk.source for chunk in found.chunks] == ["a.txt"]
-    assert [(name, reason.split(" .")[0]) for name, reason in found.skipped] == [
-        ("d.docx", "is none of"),
-        ("link.txt", "is a link, which is not followed"),
-        ("linked", "is a link, which is not followed"),
-        ("pipe.txt", "is not a regular file"),
-        ("sub/e", "is none of"),
-    ]
 
 
 @pytest.mark.parametrize(

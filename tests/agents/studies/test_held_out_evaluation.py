@@ -14,7 +14,6 @@ from agents.studies.held_out_evaluation import (
     HeldOutResult,
     evaluate_held_out,
     held_out_seeds,
-    join_requests,
 )
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
@@ -47,17 +46,6 @@ def test_held_out_seeds_start_after_the_used_seeds_with_several_answers_per_seed
     assert len({seed.data["instruction"] for seed in alike}) == 5
 
 
-def test_a_request_that_was_drawn_twice_is_left_out() -> None:
-    plan = load_recipe_plan("constrained-instructions", ["seed=8"])
-    used = {join_requests(plan.family.questions(seed) or ()) for seed in RunSeeds(plan, "run00000")}
-    seeds = held_out_seeds(plan, 400)
-    twice = [seed.id for seed in seeds if join_requests(plan.family.questions(seed) or ()) in used]
-    assert len(twice) == 2, "topics and rules are few"
-    new = held_out_seeds(plan, 400, used)
-    assert len(new) == 400
-    assert [seed.id for seed in new][:398] == [seed.id for seed in seeds if seed.id not in twice]
-
-
 def test_answers_of_any_model_are_judged_by_the_recipes_checks() -> None:
     plan = load_recipe_plan("smoke")
     results = results_of(plan, 40)
@@ -68,15 +56,6 @@ def test_answers_of_any_model_are_judged_by_the_recipes_checks() -> None:
     assert all(result.evidence for result in results if result.fault)
     assert all("{" not in result.answer for result in results), "plain text, no JSON"
     assert results_of(plan, 40) == results
-
-
-def test_every_turn_is_asked_for_with_the_answers_before_it() -> None:
-    plan = load_recipe_plan("conversations", ["task.turns=[3]", "task.system=1.0", "teachers.main.model=fake/writer"])
-    [result] = results_of(plan, 1)
-    [seed] = held_out_seeds(plan, 1)
-    assert result.question == "\n".join(seed.data["requests"])
-    assert len(seed.data["requests"]) == 3
-    assert len(result.answer.split("\n")) == (3 if result.fault != "cut off" else 1)
 
 
 def test_an_evaluation_can_be_stopped() -> None:

@@ -318,21 +318,6 @@ def test_a_full_disk_stops_before_more_is_paid_for_and_nothing_stored_is_lost(tm
     assert stored > 0
 
 
-@pytest.mark.parametrize("score", [0, 6, 50])
-def test_a_score_off_the_scale_is_rejected(score: int, tmp_path: Path) -> None:
-    def answer(question: TeacherQuestion) -> str:
-        good = (
-            {"answer": "Bees fly."}
-            if question.contract == "Draft"
-            else {**GOOD, "scores": {"sense": score, "style": score}}
-        )
-        return json.dumps(good)
-
-    samples, _ = made(recipe_of(), answer, tmp_path)
-    assert {(sample.state, sample.reason) for sample in samples} == {(SampleStatus.failed, RejectionReason.contract)}
-    assert all(sample.detail.startswith("critic: scores.sense") for sample in samples)
-
-
 def test_after_a_bug_the_others_are_cancelled() -> None:
     cancelled = False
 
@@ -403,27 +388,9 @@ def test_a_debate_keeps_the_most_frequent_last_answer_unchecked(
     assert (sample.critiques, sample.verdicts) == ([], [])
 
 
-@pytest.mark.parametrize(
-    ("reply", "reason", "detail"),
-    [('{"answer": "Bees', RejectionReason.contract, "debater 1: "), ("fails", RejectionReason.provider, "status 500")],
-)
-def test_a_debate_without_a_vote_fails_its_sample(
-    reply: str, reason: RejectionReason, detail: str, tmp_path: Path
-) -> None:
-    sample, _ = debated(debate((reply,) * 3, (reply,) * 3), tmp_path)
-    assert (sample.state, sample.reason) == (SampleStatus.failed, reason)
-    assert sample.detail.startswith(detail)
-
-
 def test_a_debate_takes_its_maximum_number_of_calls(tmp_path: Path) -> None:
     sample, teacher = debated(drafts("Bees fly.", "Bees fly."), tmp_path)
     assert sample.state == SampleStatus.kept
     assert len({question.canonical for question in teacher.asked}) == 6, "no two ask the same"
     plan = build_test_plan(recipe_of("topology.kind=decentralized"))
     assert plan.max_calls_per_sample() == len(teacher.asked)
-
-
-def test_the_error_for_a_damaged_ledger_names_it(tmp_path: Path) -> None:
-    (tmp_path / "calls.jsonl").write_text('{"key": 1}\n')
-    with pytest.raises(StoreError, match="is damaged"):
-        made(recipe_of(), drafts("x"), tmp_path)

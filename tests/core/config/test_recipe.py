@@ -196,20 +196,6 @@ def test_other_weights_under_the_name_of_a_teachers_file_make_another_run(tmp_pa
     assert found[0] != found[1] == found[2]
 
 
-def test_a_teachers_file_may_be_next_to_the_recipe(tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text('extends = "smoke"\nname = "mine"\n')
-    (tmp_path / "w-00001-of-00002.gguf").write_bytes(b"GGUF 1")
-    setting = "teachers.main={model='local/w-00001-of-00002.gguf'}"
-    with pytest.raises(RecipeError, match=r"there is no file '.*w-00002-of-00002\.gguf'"):
-        load_recipe_plan(str(tmp_path / "recipe.toml"), [setting])
-    (tmp_path / "w-00002-of-00002.gguf").write_bytes(b"GGUF 2")
-    plan = load_recipe_plan(str(tmp_path / "recipe.toml"), [setting])
-    assert plan.recipe.generator_teacher.weights_file == tmp_path / "w-00001-of-00002.gguf"
-    before = hash_recipe_sources(plan)
-    (tmp_path / "w-00002-of-00002.gguf").write_bytes(b"GGUF 3")
-    assert hash_recipe_sources(plan) != before, "each part counts"
-
-
 def test_a_run_of_other_seeds_is_another_run(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         'name = "mine"\nseeds.path = "mine.jsonl"\nteachers.main.model = "fake/writer"\n'

@@ -10,10 +10,7 @@ import pytest
 from datasketch import MinHash, MinHashLSH
 
 from benchmarks.corpus import PlantedCorpus
-from core.config.filters import MinHashFilter
 from core.errors import UsageError
-from filters.base import Document
-from filters.chain.filter_chain import apply_filters
 from filters.duplicates import signatures
 from filters.duplicates.datasketch_files import (
     FORMAT,
@@ -56,24 +53,6 @@ def test_an_index_with_imported_rows_finds_what_an_index_with_added_rows_finds(t
     assert both.size >= 0.85 * max(expected.repeated.size, actual.repeated.size) > 20
     assert imported.label(int(actual.original[0])).startswith("old:")
     assert len(imported) == imported.count_documents("old") == 2000
-
-
-def test_added_and_imported_rows_share_an_index(tmp_path: Path) -> None:
-    texts = corpus(40)
-    index = DuplicateIndex(tmp_path / "index")
-    index.import_signatures(write(tmp_path / "rows.parquet", texts[:10]), "theirs")
-    index.add(build_shingle_sets(texts[10:20], 5), "ours")
-    index.add(build_shingle_sets(texts[20:30], 5), "ours")
-    result = apply_filters(
-        [Document(str(i), text) for i, text in enumerate(texts)],
-        [MinHashFilter(type="minhash", index=str(tmp_path / "index"))],
-    )
-    originals = {drop.id: drop.duplicate_of for drop in result.dropped}
-    assert originals["3"] == "theirs:4"
-    assert originals["14"] == "ours:5"
-    assert originals["25"] == "ours:16"
-    assert [source.documents for source in DuplicateIndex(tmp_path / "index").sources] == [20, 10]
-    assert sum(file.stat().st_size for file in (tmp_path / "index").iterdir()) == index.size_bytes
 
 
 def test_an_import_with_other_shingles_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from core.errors import UsageError
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.chain.registry import find_filter_problems
-from filters.duplicates import duplicate_index as index_module
 from filters.duplicates.duplicate_index import DuplicateIndex, IndexMatches
 from filters.duplicates.shingles import build_shingle_sets, hash_shingles
 
@@ -65,48 +64,10 @@ def test_a_check_finds_near_duplicates_of_added_documents(tmp_path: Path, templa
     assert 0.5 < np.sqrt((off**2).mean()) < 2
 
 
-def test_long_documents_need_no_more_space_and_are_distinguished(tmp_path: Path) -> None:
-    texts, _ = corpus(900)
-    long = [" ".join(texts[i : i + 30]) for i in range(0, 900, 30)]
-    index = added(tmp_path, long)
-    assert index.size_bytes < 200 * len(index) + 3000  # for the header, and shingles that five of these 30 share
-    near = [f"{text} " + " ".join(f"{i}new{k}" for k in range(len(text.split()) // 8)) for i, text in enumerate(long)]
-    far = [f"{text} " + " ".join(f"{i}new{k}" for k in range(len(text.split()) // 2)) for i, text in enumerate(long)]
-    assert checked(index, near).repeated.tolist() == list(range(30))
-    assert not checked(index, far).repeated.size
-    assert checked(index, far, 0.6).repeated.tolist() == list(range(30))
-
-
 def test_an_index_needs_less_than_200_bytes_per_document(tmp_path: Path) -> None:
     index = added(tmp_path, corpus(10_000)[0])
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) == index.size_bytes
     assert index.size_bytes <= 200 * len(index)
-
-
-def test_each_document_has_the_name_that_it_was_added_under(tmp_path: Path) -> None:
-    texts, _ = corpus(60)
-    for first, name in ((0, "week 1"), (20, "week 2"), (40, "week 1")):
-        index = added(tmp_path, texts[first : first + 20], name)
-    assert [index.label(number) for number in (0, 20, 39, 40, 59)] == [
-        "week 1:1", "week 2:1", "week 2:20", "week 1:21", "week 1:40",
-    ]  # fmt: skip
-    assert (index.count_documents("week 1"), index.count_documents("week 2"), index.count_documents("week 3")) == (
-        40,
-        20,
-        0,
-    )
-    with pytest.raises(ValueError, match="no document 60"):
-        index.label(60)
-
-
-def test_many_additions_become_few_files_with_the_same_matches(tmp_path: Path) -> None:
-    texts, near = corpus(400)
-    distinct = [text for place, text in enumerate(texts) if place not in {later for _, later in near}]
-    for first in range(0, len(distinct), 10):
-        index = added(tmp_path, distinct[first : first + 10])
-    assert len(list(tmp_path.glob("segment-*"))) <= index_module.MAX_SEGMENTS
-    found = checked(index, distinct)
-    assert found.repeated.tolist() == found.original.tolist() == list(range(len(distinct)))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', "\0"])

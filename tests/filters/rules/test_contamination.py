@@ -13,8 +13,7 @@ from core.errors import UsageError
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from filters.rules.contamination import EvaluationSetReport, build_all_set_reports, build_set_reports
-from filters.rules.evaluation_sets import MAX_NGRAM_ROWS, MIN_ROW_WORDS, hash_ngrams, hash_words, read_evaluation_texts
+from filters.rules.evaluation_sets import MIN_ROW_WORDS, hash_ngrams, hash_words, read_evaluation_texts
 from filters.text_normalization import normalize_words
 
 CLIPS = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."  # 20 words
@@ -74,33 +73,6 @@ def test_a_drop_names_set_row_words_and_how_much_of_the_row_is_there(tmp_path: P
     assert drop.detail == (
         "shares 14 of 20 words with maths.jsonl row 2: 'natalia sold clips to 48 of her friends in april and then she'"
     )
-
-
-def test_reports_count_rows_and_documents_of_every_set(tmp_path: Path) -> None:
-    maths = write_set(tmp_path, "maths.jsonl", [{"question": CLIPS}, {"question": SHORT}, {"question": TINY}])
-    other = write_set(tmp_path, "other.jsonl", [{"text": CLIPS}])
-    clean = write_set(tmp_path, "clean.jsonl", [{"prompt": "Tell me all that you know about whales, please, today."}])
-    wanted = config(maths, other, clean)
-    given = [Document("a", CLIPS), Document("b", SHORT), Document("c", "Nothing."), Document("d", CLIPS.lower())]
-    result = apply_filters(given, [wanted], tmp_path)
-    assert [drop.id for drop in result.dropped] == ["a", "b", "d"]
-    assert result.dropped[0].overlaps == ("maths.jsonl:1", "other.jsonl:1")
-    assert result.dropped[0].detail.endswith("; and with 1 more rows")
-    assert build_set_reports(result.dropped, wanted, tmp_path) == {
-        "maths.jsonl": EvaluationSetReport(rows=3, short=1, found=2, documents=3),
-        "other.jsonl": EvaluationSetReport(rows=1, short=0, found=1, documents=2),
-        "clean.jsonl": EvaluationSetReport(rows=1, short=0, found=0, documents=0),
-    }
-    assert build_all_set_reports(result.dropped, [wanted], tmp_path)["clean.jsonl"]["rows"] == 1
-
-
-def test_the_template_of_a_set_does_not_count(tmp_path: Path) -> None:
-    template = "The following is a multiple choice question with exactly one right answer among the four"
-    rows = [{"text": f"{template} number {i}: {CLIPS.replace('48', str(i))}"} for i in range(MAX_NGRAM_ROWS + 1)]
-    name = write_set(tmp_path, "choices.jsonl", rows)
-    result = apply_filters([Document("a", template), Document("b", rows[3]["text"])], [config(name)], tmp_path)
-    assert [drop.id for drop in result.dropped] == ["b"]
-    assert "choices.jsonl:4" in result.dropped[0].overlaps
 
 
 def brute_force(documents: list[Document], rows: list[str], ngram: int) -> list[str]:

@@ -142,14 +142,6 @@ def test_the_detail_of_a_drop_contains_kinds_and_no_personal_data() -> None:
     assert (drop.reason, drop.score, drop.detail) == (RejectionReason.personal_data, 3, "has email 2, ip 1")
 
 
-def test_only_the_configured_kinds_are_found_and_regions_choose_the_numbers() -> None:
-    only = PersonalDataFilter(type="pii", kinds=("ip",))
-    assert [one.kind for one in find_personal_data("a@acme.io 8.8.8.8", only)] == ["ip"]
-    german, none = (PersonalDataFilter(type="pii", region=region) for region in ("DE", ""))
-    assert [one.text for one in find_personal_data("Ruf 030 123456 an", german)] == ["030 123456"]
-    assert find_personal_data("Ruf 030 123456 an, 650-253-0000", none) == []
-
-
 @pytest.mark.parametrize(
     ("text", "masked"),
     [

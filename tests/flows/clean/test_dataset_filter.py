@@ -181,38 +181,10 @@ def test_broken_lines_are_reported_by_number_and_set_aside(tmp_path: Path) -> No
     assert [aside.line for aside in report.asides] == list(range(3, 16))
 
 
-def test_one_file_may_mix_rows_of_every_form(tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Nobody at all."}]
-    given = [
-        {"text": "Nobody at all.", "meta": {"a": 1}},
-        {"messages": turns, "meta": "words"},
-        {"prompt": "Who?", "completion": "Nobody at all!", "meta": [1]},
-        {"text": None, "meta": 2.5},
-        {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Nobody at all?"}], "meta": 3},
-        {"instruction": "Who?", "input": "", "output": "Nobody... at all", "meta": None},
-    ]
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in given))
-    report = filter_dataset(file, tmp_path / "out", parse_filter_settings(['filters=[{type="exact", of="answer"}]']))
-    assert (report.counts.kept, report.counts.dropped) == (2, 4)
-    gone = pl.read_parquet(tmp_path / "out" / "dropped.parquet").to_dicts()
-    assert [(row["row"], row["duplicate_row"], row["meta"] and json.loads(row["meta"])) for row in gone] == [
-        ("2", "1", "words"), ("3", "1", [1]), ("5", "1", 3), ("6", "1", None),
-    ]  # fmt: skip
-
-
 HALF = "\ud83d"
 """Of a surrogate pair."""
 LARGE = 2**53 + 1
 """No float."""
-
-
-def test_a_masked_row_with_half_a_surrogate_pair_is_utf_8(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps({"text": f"é {HALF} to ann.lee@corp.com"}))
-    filter_dataset(file, tmp_path / "out", parse_filter_settings([], "pii"))
-    kept = (tmp_path / "out" / "kept.jsonl").read_text(encoding="utf-8")
-    assert json.loads(kept) == {"text": "é ? to [EMAIL]"}
 
 
 @pytest.mark.parametrize(

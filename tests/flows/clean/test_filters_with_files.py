@@ -18,7 +18,7 @@ from flows.clean import filter_workers
 from flows.clean.dataset_filter import HIDDEN_TEXT, filter_dataset
 from flows.clean.filter_settings import parse_filter_settings
 from flows.clean.run_curation import curate_run
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many in May."
 PII = '[{type = "pii"}]'
@@ -174,15 +174,6 @@ def written(folder: Path, table: str, more: str = "") -> Path:
     file = folder / "recipe.toml"
     file.write_text(RECIPE.format(table=table, more=more))
     return file
-
-
-def test_evaluation_sets_next_to_the_recipe_are_part_of_the_runs_identity(tmp_path: Path) -> None:
-    (tmp_path / "maths.jsonl").write_text(json.dumps({"question": QUESTION}))
-    plan = load_recipe_plan(str(written(tmp_path, 'type = "contamination"\nsets = ["maths.jsonl"]')))
-    assert plan.recipe.filters[0].model_dump()["sets"] == ("maths.jsonl",)
-    before = hash_recipe_sources(plan)["maths.jsonl"]
-    (tmp_path / "maths.jsonl").write_text(json.dumps({"question": QUESTION + " How many?"}))
-    assert hash_recipe_sources(plan)["maths.jsonl"] != before
 
 
 @pytest.mark.parametrize(

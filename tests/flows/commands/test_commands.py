@@ -100,22 +100,6 @@ def test_a_teacher_that_breaks_the_schema_gets_advice_for_another_mode(
     assert re.search(rf'with structured = "{way}"; try "{others}" \(teachers.main.structured\)$', err.strip())
 
 
-def test_preview_shows_every_turn_and_keeps_nothing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, out, _ = called(capsys, "preview", "smoke", "-n", "2")
-    assert code == 0
-    assert out.count("outcome") == 2
-    text = " ".join(out.replace("|", " ").split())
-    assert "system You write short, clear and true answers about the topic" in text, "the whole request"
-    assert "user Write about bicycles. Use at most 20 words. assistant" in text
-    code, out, _ = called(capsys, "preview", "smoke", "-n", "2", "--json")
-    turns = [turn for sample in json.loads(out)["samples"] for turn in sample["turns"]]
-    assert {turn["context"][0]["role"] for turn in turns} == {"system"}
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_filter_keeps_rows_unchanged_and_reports_drop_reasons(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,22 +152,6 @@ def test_assess_without_a_reference_measures_repetition(
     assert [advice["cause"] for advice in found["advice"]] == ["copies", "unknown_writer"]
 
 
-def test_a_recipe_that_cannot_be_used_leaves_no_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for role, places in (("generator", "{{customer}}"), ("revise", "{{advise}}"), ("critic", "{{anser}}")):
-        own = tmp_path / role
-        own.mkdir()
-        (own / f"{role}.md").write_text(f'## system\n"clear": it is clear\n\n## user\nWrite of {places}.\n')
-        code, out, err = called(capsys, "run", "smoke", "--set", f"prompts={own}")
-        assert (code, out) == (2, ""), role
-        assert f"{own / role}.md: nothing is known for {places}; it may use " in err
-    assert not (tmp_path / "data").exists()
-    (tmp_path / "empty").mkdir()
-    assert "empty: is a folder without a recipe.toml" in called(capsys, "run", "empty")[2]
-
-
 def written(path: Path, texts: list[str]) -> str:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return str(path)
@@ -193,17 +161,6 @@ def written(path: Path, texts: list[str]) -> str:
 def passages() -> list[str]:
     texts = [json.loads(line)["text"] for line in Path(REFERENCE).read_text().splitlines()]
     return random.Random(2).sample(texts, len(texts))
-
-
-def test_assess_is_inconclusive_on_few_documents_and_exits_0(
-    passages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source, real = written(tmp_path / "few.jsonl", passages[:60]), written(tmp_path / "real.jsonl", passages[60:])
-    code, out, _ = called(capsys, "assess", source, "--reference", real, "--runs-dir", str(tmp_path))
-    assert code == 0
-    assert re.match(r"collapse: inconclusive, \d+ of about [\d,]+ documents vs real.jsonl; ", out)
-    assert "the dataset has 60 documents with a word in them: assess at least" in " ".join(out.split())
-    assert [path.suffix for path in (tmp_path / ".cache" / "nulls").iterdir()] == [".json"]
 
 
 def test_assess_exits_3_on_collapse_with_the_evidence(

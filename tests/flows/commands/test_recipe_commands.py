@@ -1,6 +1,5 @@
 """`new`, `validate` and `preview`: a folder to start from, the verdict, the resolved recipe, and whole requests."""
 
-import json
 import shlex
 import tomllib
 from pathlib import Path
@@ -12,7 +11,6 @@ from core.project_files import PROJECT
 from flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan
 from tests.flows.commands.test_commands import called
 
-SMOKE_VERDICT = "valid: 178 seeds for at most 60 candidates"
 OWN_CHECK = """from pathlib import Path
 from stillhouse.checks import Options, Subject, check
 
@@ -22,23 +20,6 @@ Path({mark!r}).write_text("ran")
 def own(subject: Subject, options: Options) -> None:
     '''Passes.'''
 """
-
-
-def test_a_seed_that_cannot_be_used_makes_the_recipe_invalid(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "seeds.jsonl").write_text('{"topic": "tea", "words": ["cup"]}\n{"words": 3}\n')
-    code, out, _ = called(capsys, "validate", "smoke", "--set", f"seeds.path={tmp_path}/seeds.jsonl")
-    assert (code, out.splitlines()[0]) == (2, "invalid: 1 problem in smoke")
-    assert "seeds.jsonl:2" in out
-
-
-def test_validate_as_json_has_the_whole_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = called(capsys, "validate", "smoke", "--live", "--json")
-    found = json.loads(out)
-    assert (code, found["valid"], found["verdict"]) == (0, True, SMOKE_VERDICT)
-    assert found["recipe"]["topology"]["max_revisions"] == 2
-    assert found["live"]["main"].startswith("fake/writer answers: keeps to a JSON schema, returns")
 
 
 SETTINGS = {"smoke": ["agents.critic=false", "collapse.reference=false"], "extraction": ["""task.schema='''

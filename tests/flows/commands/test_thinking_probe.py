@@ -1,7 +1,6 @@
 """`validate --live` for agents that think: what it prints, and what it advises."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,21 +60,3 @@ def test_thinking_that_cannot_be_switched_off_is_a_fault_only_for_an_agent_that_
     code, _, err = validate(capsys, ThinkingServer(always_thinks=True), *ASKING, *off)
     assert code == 1
     assert 'thinks although agents.critic.reasoning = "off"' in err
-
-
-@pytest.mark.parametrize(
-    ("reasoning", "options", "rejected"),
-    [("1500", "", True), ("1500", ", engine={reasoning_parser='qwen3'}", False),
-     ("1500", ", drop=['thinking_token_budget']", False), ("'low'", "", False)],
-)  # fmt: skip
-def test_a_limit_that_vllm_would_reject_is_found_without_a_call(
-    reasoning: str, options: str, rejected: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    (tmp_path / "vllm.py").touch()  # to be found: validation does not start it
-    monkeypatch.syspath_prepend(tmp_path)
-    vllm = ["--set", f"teachers.main={{model='vllm/Qwen/Qwen3-8B'{options}}}"]
-    code, out, _ = called(capsys, "validate", "smoke", *vllm, "--set", f"agents.generator.reasoning={reasoning}")
-    assert code == (2 if rejected else 0)
-    assert ("vLLM rejects a limit of 1,500 tokens without a parser of thinking" in out) == rejected
-    assert ("teachers.main.engine.reasoning_parser" in out) == rejected

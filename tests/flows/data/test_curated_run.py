@@ -73,20 +73,6 @@ def test_no_prompt_image_or_passage_is_on_both_sides(number: int, tmp_path: Path
     assert by_seed == {place: len(found) for place, found in enumerate(things)}, "each of them is a key"
 
 
-def test_questions_about_twelve_pictures_hold_whole_pictures_out(tmp_path: Path) -> None:
-    """The control: a split that sees prompts alone trains on held-out pictures."""
-    drawn = [(f"question {n}", (f"images/00/{n % 12:02d}.png",), None) for n in range(120)]
-    rows, things = kept_rows(tmp_path, drawn)
-    blind = rows.with_columns(
-        messages=pl.col("messages").list.eval(pl.element().struct.with_fields(images=pl.lit(None)))
-    )
-    for seed in range(5):
-        assert len(shared(split_rows(blind, 0.1, seed), rows, things)) > 3
-        parts = split_rows(rows, 0.1, seed)
-        assert shared(parts, rows, things) == set()
-        assert len(parts.validation) == 10
-
-
 @pytest.mark.parametrize("number", range(5))
 def test_a_picture_stays_on_the_side_of_earlier_releases(number: int, tmp_path: Path) -> None:
     rng = Random(number)

@@ -14,7 +14,6 @@ from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
 from core.storage.sample_files import write_samples
 from flows.data.curated_run import read_kept_rows, split_rows
-from flows.data.dataset_formats import count_prompt_turns
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.rows.row_forms import read_row_conversation
 from flows.run import stages
@@ -166,31 +165,6 @@ def test_rows_that_a_form_cannot_hold_are_omitted_and_counted(tmp_path: Path) ->
     assert made.missing == []
 
 
-def test_reasoning_is_a_column_where_any_sample_has_it(tmp_path: Path) -> None:
-    made = Dataset(tmp_path, [sample(0, PLAIN, reasoning="First, ünïcode."), sample(1, WITH_SYSTEM)], ALL)
-    for name in ALL:
-        reasons = {row["id"]: row["reasoning"] for row in made.rows(name)}
-        assert reasons == {"s-000000": "First, ünïcode.", "s-000001": None}
-    assert "`reasoning`" in (made.run.dataset / "README.md").read_text()
-    without = Dataset(tmp_path / "without", [sample(0, PLAIN, steps=3), sample(1, WITH_SYSTEM)], ["messages"])
-    assert set(without.rows()[0]) == {"id", "messages"}
-
-
-@pytest.mark.parametrize(
-    ("roles", "count"),
-    [
-        (["user", "assistant"], 1),
-        (["system", "user", "assistant"], 2),
-        (["user", "assistant", "user", "assistant"], 3),
-        (["user", "assistant", "tool", "assistant"], 1),
-        (["assistant"], 0),
-        ([], 0),
-    ],
-)
-def test_a_prompt_ends_with_the_last_question(roles: list[str], count: int) -> None:
-    assert count_prompt_turns(roles) == count
-
-
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
@@ -266,12 +240,3 @@ def test_thinking_reaches_a_chat_template_alike_in_both_forms(form: str, tmp_pat
     assert all([*halves[name]["prompt"], *halves[name]["completion"]] == rows[name]["messages"] for name in rows)
     read = {row.pop("id"): read_row_conversation(row) for row in map(dict, rows.values())}
     assert read == {one.id: one.candidate.messages for one in samples}, "and it is read back"
-
-
-@pytest.mark.parametrize("form", ["tags", "field"])
-def test_a_prompt_has_no_thinking_of_its_turns(form: str, tmp_path: Path) -> None:
-    turns = [*thinking_turns("First."), Message(role="user", content="More?"), *thinking_turns("Second.")[1:]]
-    made = Dataset(tmp_path, [sample(n, turns) for n in range(4)], ["prompt_completion"], thinking=form)
-    rows = [row for side in made.load("prompt_completion").values() for row in side]
-    assert not any("First." in str(row["prompt"]) for row in rows)
-    assert all("Second." in str(row["completion"]) for row in rows)

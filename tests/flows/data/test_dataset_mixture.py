@@ -2,7 +2,6 @@
 
 import ast
 from collections import Counter
-from pathlib import Path
 from random import Random
 
 import polars as pl
@@ -11,19 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config.recipe import LineageConfig, Recipe
-from core.errors import UsageError
 from flows.data.curated_run import DatasetSplit, create_empty_rows
 from flows.data.dataset_mixture import (
     EarlierRelease,
     MixtureSources,
     join_sides,
     mix_dataset,
-    read_real_rows,
     split_own_rows,
 )
 from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
 from tests.agents.checks.rows import check_each
-from tests.support.lineages import write_rows
 
 RECIPE = Recipe.model_validate({"name": "x", "seeds": {"path": "x"}})
 
@@ -97,19 +93,6 @@ def test_a_budget_draws_each_kind_in_proportion_and_holds_a_row_out_if_possible(
     for found in ids:
         assert tuple(sum(name.startswith(f"{kind}-") for name in found) for kind in kinds) == drawn
     assert ids[0] != ids[1], "another seed draws others"
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ([{"text": "Too short."}], "has a question and an answer, or 8 words of `text`"),
-        ([{"messages": [{"role": "assistant", "content": "Hm."}]}], "has a question and an answer"),
-        ([{"question": "x"}], "needs `text`, or `messages`, or `conversations`"),
-    ],
-)
-def test_unusable_real_rows_are_reported(rows: list[object], sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        read_real_rows(write_rows(tmp_path / "real.jsonl", rows))
 
 
 @pytest.mark.parametrize(

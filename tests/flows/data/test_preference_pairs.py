@@ -17,8 +17,7 @@ from agents.families import FAMILIES
 from agents.families.constrained_instructions import ConstrainedOptions
 from agents.planning.seeds import RunSeeds
 from core.config.recipe import Recipe
-from core.runs.records import RunManifest
-from core.runs.run_dir import RunDir, open_run
+from core.runs.run_dir import open_run
 from core.sample import (
     AgentTurn,
     Critique,
@@ -30,7 +29,7 @@ from core.sample import (
     Verdict,
     parse_sample_index,
 )
-from core.storage.sample_files import build_message_type, write_samples
+from core.storage.sample_files import build_message_type
 from flows.clean.run_curation import curate_run
 from flows.data.curated_run import read_kept_rows, split_rows
 from flows.data.preference_pairs import NEAR_COPY_SIMILARITY, FoundPairs, find_preference_pairs, split_preference_pairs
@@ -255,22 +254,3 @@ def test_a_run_of_pairs_from_seeds_to_files(tmp_path: Path) -> None:
     assert not asked["train"] & asked["validation"]
     card = (run.dataset / "README.md").read_text()
     assert f"{manifest.dataset.pairs.total} pairs of {manifest.dataset.pairs.prompts} prompts" in card
-
-
-@pytest.mark.parametrize(
-    ("samples", "sentence"),
-    [
-        ([], "no preference pair could be made: no sample that passed all checks is kept"),
-        (
-            [kept(0, "Bees hum.")],
-            "of 1 prompt with a kept answer: no other answer to them failed a check or scored lower",
-        ),
-    ],
-)
-def test_a_run_without_a_pair_reports_it(tmp_path: Path, samples: list[Sample], sentence: str) -> None:
-    run = RunDir(tmp_path / "mine-00000000")
-    for file in (run.shard_file(0), run.kept_file(0)):
-        write_samples(file, samples)
-    manifest = RunManifest(run=run.name, digest="0" * 16, started="2026-11-25T01:41:12+00:00")
-    [missing] = stages.write_dataset(run, manifest, recipe_of(), split_rows(read_kept_rows(run), 0.1, 7, 4))
-    assert sentence in missing

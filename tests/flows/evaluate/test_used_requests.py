@@ -6,8 +6,7 @@ from agents.planning.seeds import RunSeeds
 from agents.studies.held_out_evaluation import held_out_seeds, join_requests
 from core.runs.run_dir import RunDir
 from flows.data.student_files import load_student_plan
-from flows.evaluate.evaluation_options import EvaluationOptions
-from flows.evaluate.student_evaluation import collect_used_requests, prepare_student_evaluation
+from flows.evaluate.student_evaluation import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.release.release_creation import create_release
 from tests.support.lineages import OFF, make_run, write_rows
@@ -35,15 +34,6 @@ def test_held_out_seeds_start_after_those_of_every_generation(generations: tuple
         [seed] = held_out_seeds(plan, 1)
         assert seed.data == longer[plan.first_seed + seed.index].data
         assert plan.first_seed + seed.index == 24 * (generation + 1)
-
-
-def test_a_named_recipe_starts_after_the_releases_too_and_another_recipe_at_its_own_samples(
-    generations: tuple[RunDir, RunDir],
-) -> None:
-    run = generations[1]
-    for name, first in (("smoke", 24), ("constrained-instructions", 0)):
-        task = prepare_student_evaluation(run.path, EvaluationOptions(5, recipe=name, runs_dir=str(run.path.parent)))
-        assert task.plan.first_seed == first
 
 
 def test_requests_of_earlier_releases_and_real_rows_are_used(generations: tuple[RunDir, RunDir]) -> None:

@@ -220,22 +220,6 @@ def test_without_a_reference_only_the_strict_gate_refuses_what_shows_no_repetiti
     assert find_release_refusals(assessed("collapse", True, None)) != [], "repetition is collapse"
 
 
-def test_a_run_without_a_reference_is_assessed_for_repetition(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "runs", "collapse.reference=false", "samples=60")
-    manifest = run.read_manifest()
-    assert manifest.collapse is not None
-    assert (manifest.collapse.verdict, manifest.collapse.reference) == (CollapseVerdict.inconclusive, None)
-    assert manifest.gates == []
-    spread = manifest.collapse.spread
-    assert spread is not None
-    assert (spread.tried, spread.kept) == (manifest.counts.candidates, manifest.counts.kept)
-    assert [attribute.name for attribute in spread.attributes] == ["category"]
-    page, card = run.report_file.read_text(), (run.dataset / "README.md").read_text()
-    assert "the same words in random order" in page
-    assert "range of real text" not in page
-    assert "Collapse verdict: **inconclusive** (no comparison with real text" in card
-
-
 def test_a_run_without_a_reference_is_compared_with_the_earlier_releases(tmp_path: Path) -> None:
     settings = ("samples=40", "collapse.reference=false")
     for _ in range(2):

@@ -42,9 +42,7 @@ from core.sample import (
 )
 from core.storage.atomic_files import read_json
 from flows.data.dataset_card import build_dataset_card, find_size_category
-from flows.report import run_report
 from flows.report.page_templates import write_assessment_page
-from flows.report.plots import build_loss_curves
 from flows.report.run_report import write_run_report
 from flows.terminal.run_summary import format_run_card
 from flows.terminal.sample_history import format_sample_history
@@ -369,47 +367,10 @@ def test_every_state_renders(state: RunState, changes: dict[str, object], tmp_pa
     assert "There are no samples." in page.text
 
 
-def test_every_plot_has_a_name(tmp_path: Path) -> None:
-    page = written(tmp_path, manifest(), [sample("s1")], [])
-    plots = [attrs for _, attrs in page.tags if attrs.get("role") == "img"]
-    ids = {attrs["id"] for _, attrs in page.tags if attrs.get("id")}
-    assert len(plots) == 6 + len(COLLAPSE.metrics)
-    for plot in plots:
-        named_by = (plot.get("aria-labelledby") or "").split()
-        assert plot.get("aria-label") or (named_by and ids.issuperset(named_by))
-
-
 def log_of(student: Path, lines: list[dict[str, float]]) -> Path:
     student.mkdir(parents=True)
     (student / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return student
-
-
-def test_the_course_of_a_training_is_drawn_from_its_log(tmp_path: Path) -> None:
-    losses = [4.0, 3.0, 1.0, 2.0]
-    lines: list[dict[str, float]] = [
-        {"step": step, "loss": loss, "lr": 1e-4, "tokens": 9} for step, loss in enumerate(losses, 1)
-    ]
-    lines[1]["held_out"], lines[3]["held_out"] = 2.5, 2.75
-    m = manifest()
-    log_of(tmp_path / m.run / "student", lines)
-    training, held_out = build_loss_curves(tmp_path / m.run / "student", 3.25)
-    # 200 by 84 with 8 free on each side: the most is at the top, the least at the bottom.
-    assert training.line == "54,8 100,30.7 146,76 192,53.3"
-    assert (training.first, training.last, training.least, training.step) == (4.0, 2.0, 1.0, 3)
-    assert held_out.line == "8,8 100,76 192,53.3"
-    labels = written(tmp_path, m, [sample("s1")], []).labels()
-    assert "held-out loss over 28 steps: from 3.214 to 2.750, least 2.500 at step 2." in labels
-
-
-def test_a_page_of_thousands_holds_the_kept_first_and_says_what_it_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_report, "MOST_EMBEDDED_SAMPLES", 5)
-    page = written(tmp_path, manifest(), [sample(f"k{i}") for i in range(4)], [dropped(f"d{i}") for i in range(3)])
-    shown = [attrs["id"] for tag, attrs in page.tags if tag == "details" and attrs.get("class") == "sample"]
-    assert shown == ["sample-k0", "sample-k1", "sample-k2", "sample-k3", "sample-d0"]
-    assert "5 of 7 samples are on this page, kept ones first; 2 are left out." in page.text
 
 
 def test_browsers_have_no_complaint_of_either_page_which_ask_for_nothing(tmp_path: Path) -> None:

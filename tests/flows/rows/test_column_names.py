@@ -77,23 +77,6 @@ def test_every_command_that_reads_a_dataset_takes_names() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
-@pytest.mark.parametrize(
-    ("row", "sentence"),
-    [
-        ({"frage": "a", "antwort": "b"}, "needs `text`.*it has frage, antwort"),
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "pairs are read by `distill`"),
-    ],
-)
-def test_rows_that_are_not_read_are_named_with_their_columns(
-    row: dict[str, str], sentence: str, name: str, tmp_path: Path
-) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        stillhouse.filter(write(tmp_path / name, [row]))
-    with pytest.raises(UsageError, match=rf"^\(DataFrame\): .*{sentence}"):
-        stillhouse.filter(pl.DataFrame([row]))
-
-
 @pytest.mark.parametrize(
     "words",
     [

@@ -12,8 +12,6 @@ import pytest
 from core.errors import UsageError
 from core.project_files import PROJECT
 from core.storage.bounded_reading import MAX_FIELDS
-from flows.clean.dataset_filter import filter_dataset
-from flows.clean.filter_settings import parse_filter_settings
 from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.console import SESSION
 
@@ -94,21 +92,3 @@ def test_a_strangers_wide_file_is_refused_with_bounded_memory_and_work(name: str
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, preexec_fn=limit_memory)
     assert done.returncode == 2
     assert "different keys" in done.stderr or "it has 20,001 columns, over 4,000" in done.stderr
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_dropped_rows_with_keys_of_their_own_become_text_beyond_a_number_of_columns(
-    nested: bool, tmp_path: Path
-) -> None:
-    rows = [{"id": f"r{i}", "text": "a", **({"meta": {f"k{i}": i}} if nested else {f"k{i}": i})} for i in range(2_000)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    filter_dataset(tmp_path / "rows.jsonl", tmp_path / "out", parse_filter_settings([], "exact"))
-    dropped = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
-    assert (dropped.height, dropped.width < 300) == (1_999, True)
-    column = "meta" if nested else "more_keys"
-    last = dropped.filter(pl.col("id") == "r1999")[column].item()
-    assert json.loads(last) == {"k1999": 1999}
-    # The control: a few keys keep their types.
-    (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": "a", "meta": {"k": i}}) + "\n" for i in range(9)))
-    filter_dataset(tmp_path / "few.jsonl", tmp_path / "few", parse_filter_settings([], "exact"))
-    assert pl.read_parquet(tmp_path / "few" / "dropped.parquet")["meta"].to_list()[-1] == {"k": 8}

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from flows.rows.row_forms import build_row_document, read_row_conversation
-from flows.rows.row_overrides import correct_row
 
 LED = [
     {"role": "system", "content": "You bake."},
@@ -35,15 +34,6 @@ def test_a_system_prompt_is_read_wherever_it_is(row: dict[str, Any]) -> None:
     without = {key: value for key, value in row.items() if key != "system"}
     if "You bake." not in json.dumps(without):
         assert read_row_conversation(without) == read_row_conversation({"messages": LED[1:]})
-
-
-@pytest.mark.parametrize("row", SYSTEM_FORMS)
-def test_a_correction_is_written_to_the_column_that_has_the_text(row: dict[str, Any]) -> None:
-    before = read_row_conversation(row)
-    edited = [turn.model_copy(update={"content": f"{turn.content} Yes."}) for turn in before]
-    changed = correct_row(row, edited)
-    assert read_row_conversation(changed) == edited
-    assert changed.keys() == row.keys()
 
 
 CALLED = [

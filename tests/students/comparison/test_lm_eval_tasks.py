@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from core.config.students import StudentConfig
-from core.errors import UsageError
 from core.sample import Message
 from students.chat_encoding import Conversation
 from students.comparison.lm_eval_tasks import EvaluationHarness
@@ -57,15 +56,3 @@ def test_a_student_passes_a_task_that_it_learned(task: Path, config: StudentConf
     [few] = harness.score_model(tmp_path / "student 0", 2)
     assert few.rows == 2
     assert few.error is not None
-
-
-def test_tasks_that_cannot_be_run_are_named(tmp_path: Path, tiny_folder: Path, task: Path) -> None:
-    with pytest.raises(UsageError, match=r"missing\.yaml: there is no such file"):
-        EvaluationHarness([str(tmp_path / "missing.yaml")])
-    (tmp_path / "empty.yaml").write_text("group: nothing\n")
-    with pytest.raises(UsageError, match="has no line `task: NAME`"):
-        EvaluationHarness([str(tmp_path / "empty.yaml")])
-    harness = EvaluationHarness([str(task)])
-    (tmp_path / "likes.jsonl").unlink()
-    with pytest.raises(UsageError, match="likes cannot be run: "):
-        harness.score_model(tiny_folder, None)

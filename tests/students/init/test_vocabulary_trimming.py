@@ -25,22 +25,6 @@ def start(tokenizer: PreTrainedTokenizerBase) -> StartModel:
     return StartModel(tiny_llama(len(tokenizer)), tokenizer, "a start", None, "other")
 
 
-def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    return {token: row for token, row in tokenizer.get_vocab().items() if row not in tokenizer.added_tokens_decoder}
-
-
-@pytest.mark.parametrize("size", [260, SMALL, 320, 332])
-def test_a_trimmed_vocabulary_has_the_requested_size_and_reachable_tokens(
-    size: int, start: StartModel, encoded: list[EncodedConversation]
-) -> None:
-    small = trim_vocabulary(start, encoded, size)
-    assert len(small.tokenizer) == size == small.model.config.vocab_size
-    assert small.made_from == f"a start, with {size} of its 333 tokens"
-    for token, row in plain_tokens(small.tokenizer).items():
-        made = small.tokenizer.backend_tokenizer.model.tokenize(token)
-        assert [piece.id for piece in made] == [row], token
-
-
 def test_the_most_used_tokens_are_kept(encoded: list[EncodedConversation], tokenizer: PreTrainedTokenizerBase) -> None:
     used = {row for one in encoded for row in one.ids}
     assert used <= set(choose_tokens(tokenizer, encoded, 332))

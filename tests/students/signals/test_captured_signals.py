@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.numpy import save_file
 from transformers import LlamaForCausalLM
 
@@ -12,7 +11,7 @@ from core.config.students import DistillationConfig
 from core.errors import UsageError
 from students.chat_encoding import EncodedConversation
 from students.losses.training_objective import SignalSource, measure_held_out
-from students.predictions import compute_held_out_loss, predict_tokens
+from students.predictions import compute_held_out_loss
 from students.signals.captured_signals import (
     CapturedSignals,
     SampledSignal,
@@ -27,7 +26,7 @@ from students.signals.captured_signals import (
     encode_top_k,
     sample_tokens,
 )
-from students.signals.torch_teacher import TorchTeacher, teacher_digest
+from students.signals.torch_teacher import TorchTeacher
 from students.token_batches import build_batch
 from tests.students.conftest import opinionated, quiet
 
@@ -142,25 +141,6 @@ def test_sampled_signals_round_trip(
     assert signal.shares[-size:].equal(alone.shares)
 
 
-@pytest.mark.parametrize(("settings", "most"), [({"top_k": 8}, 40), ({"signals": "sampled", "draws": 12}, 42)])
-def test_the_bytes_per_token_are_few_and_printed(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation], settings: dict[str, object], most: int, tmp_path: Path
-) -> None:
-    lines: list[str] = []
-    capture_signals(
-        build_model_capture(model, is_of(400, **settings), 0),
-        encoded,
-        is_of(400, **settings),
-        tmp_path / "signals",
-        progress=lines.append,
-    )
-    with safe_open(tmp_path / "signals", "numpy") as file:
-        sizes = {name: file.get_tensor(name).nbytes for name in file.keys()}  # noqa: SIM118
-        tokens = int(file.get_tensor("tokens").sum())
-    assert sum(size for name, size in sizes.items() if name not in ("texts", "tokens")) / tokens <= most
-    assert f"{(tmp_path / 'signals').stat().st_size / tokens:.1f} bytes per token" in lines[-1]
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -228,28 +208,3 @@ def test_all_three_signals_have_about_the_same_divergence(
     assert found["all"] == pytest.approx(found["dense"], rel=0.02)
     assert found["sampled"] == pytest.approx(found["dense"], rel=0.1)
     assert found["top_k"] < found["dense"]
-
-
-def test_a_teacher_with_spare_rows_is_read_up_to_the_last_word(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation]
-) -> None:
-    """151,936 rows against 152,064, with one tokenizer: Qwen 2.5 in two sizes."""
-    wide = LlamaForCausalLM(model.config)
-    wide.load_state_dict(model.state_dict())
-    wide.resize_token_embeddings(model.config.vocab_size + 12)
-    signal = TorchTeacher(wide, len(dense(model, encoded)[0]), 1.0).get_signal(build_batch(encoded, 0), encoded)
-    assert signal.log_probs.shape[1] == predict_tokens(model, build_batch(encoded, 0)).logits.shape[1]
-    assert signal.log_probs.exp().sum(1).tolist() == pytest.approx([1] * len(signal.log_probs), abs=1e-4)
-
-
-def test_teachers_are_distinguished_by_their_files(tiny_folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in tiny_folder.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    assert teacher_digest(str(copy)) == teacher_digest(str(tiny_folder))
-    weights = copy / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert teacher_digest(str(copy)) != teacher_digest(str(tiny_folder))
-    with pytest.raises(UsageError, match="cannot find 'no/such-model'"):
-        teacher_digest("no/such-model")

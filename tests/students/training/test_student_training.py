@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from core.config.students import LoraConfig, StudentConfig
+from core.config.students import StudentConfig
 from core.errors import RunFailed, UsageError
 from core.runs.student_records import StudentRecord
 from core.sample import Message, conversation_digest
@@ -95,22 +94,6 @@ def test_a_student_learns_and_reports_its_progress(
     assert f"{record.loss_before:.2f} -> {record.loss_after:.2f}" in lines[-1]
 
 
-def test_only_the_student_remains_after_training(undisturbed: Path) -> None:
-    assert list(undisturbed.parent.iterdir()) == [undisturbed]
-    assert {path.name for path in undisturbed.iterdir()} == {
-        "README.md",
-        "chat_template.jinja",
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "student.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "trained_rows.txt",
-        "training_log.jsonl",
-    }
-
-
 def test_the_code_of_the_card_runs(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,21 +122,6 @@ def test_the_model_cards_tags_and_example_come_from_its_data(
         script = card.split("```python\n")[1].split("```")[0]
         [line] = [line for line in script.splitlines() if line.startswith("messages = ")]
         assert ast.literal_eval(line.removeprefix("messages = ")) == [{"role": "user", "content": "```$x`"}]
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_every_file_of_a_student_has_the_same_permissions(
-    talk: list[Conversation], config: StudentConfig, tmp_path: Path, umask: int
-) -> None:
-    before = os.umask(umask)
-    try:
-        short = config.model_copy(update={"epochs": 1, "lora": LoraConfig(rank=4)})
-        train_student(talk, short, tmp_path / "student", seed=7, progress=quiet)
-    finally:
-        os.umask(before)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "student").rglob("*") if path.is_file()}
-    assert {"model.safetensors", "adapter_model.safetensors", "README.md"} <= modes.keys()
-    assert set(modes.values()) == {0o666 & ~umask}, modes
 
 
 def test_truncated_conversations_are_counted_and_training_rows_recorded(
@@ -427,27 +395,6 @@ def test_the_best_weights_survive_an_interruption(
     again = train_student(talk, adjusted, tmp_path / "student", seed=7, progress=quiet, held_out=held_out)
     assert_same_student(tmp_path / "student", tmp_path / "undisturbed")
     assert again.best_step == record.best_step
-
-
-def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Steps and values by name, as TensorBoard shows them."""
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
-
-
-def test_tensorboard_has_every_line_of_the_log(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
-    config = config.model_copy(update={"track": ("tensorboard",), "epochs": 2})
-    train_student(talk, config, tmp_path / "student", seed=7, progress=quiet)
-    lines = [json.loads(line) for line in (tmp_path / "student" / "training_log.jsonl").read_text().splitlines()]
-    found = read_scalars(tmp_path / "student.tensorboard")
-    for name in ("loss", "lr", "tokens", "held_out"):
-        expected = [(line["step"], line[name]) for line in lines if name in line]
-        assert [step for step, _ in found[name]] == [step for step, _ in expected]
-        assert [value for _, value in found[name]] == pytest.approx([value for _, value in expected])
-    unheard = config.model_copy(update={"track": ()})
-    train_student(talk, unheard, tmp_path / "student", seed=7, progress=lambda line: lines.append(line))
-    assert "is trained already" in lines[-1], "who hears of a training is no part of it"
 
 
 def test_a_tracker_that_is_not_installed_is_refused_at_once(
