@@ -3,6 +3,7 @@
 Requests are recorded, replies come from the scripts of fake teachers or from a test, and a test can have tries fail.
 """
 
+import asyncio
 import json
 import threading
 import time
@@ -13,9 +14,12 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from core.config.agents import ReasoningEffort
+from core.config.teachers import TeacherConfig
 from core.sample import Message, text_digest
-from teachers.base import TeacherQuestion
+from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.fake.scripts import load_script
+from teachers.providers import open_teacher
 from tests.support.http_serving import QueueingServer, QuietHandler
 
 PLAIN = "The river carries a small boat past the quiet mill."
@@ -165,3 +169,31 @@ class StrictHandler(QuietHandler):
 
     def _send(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
         self.send_body(status, (value if isinstance(value, str) else json.dumps(value)).encode(), headers)
+
+
+def build_strict_question(
+    reasoning: ReasoningEffort | int | None = None,
+    *,
+    messages: list[Message],
+    schema: dict[str, Any] | None,
+    **changes: Any,
+) -> TeacherQuestion:
+    """With values of sampling that a request shows."""
+    plain = TeacherQuestion(
+        messages=messages, contract="Draft", json_schema=schema, temperature=0.5, top_p=0.75, max_tokens=5000, seed=3,
+        reasoning=reasoning,
+    )  # fmt: skip
+    return plain.model_copy(update=changes)
+
+
+def ask_strict(
+    server: StrictServer, model: str, question: TeacherQuestion, **changes: object
+) -> TeacherReply | BaseException:
+    """The reply or the error of one call."""
+
+    async def run() -> list[TeacherReply | BaseException]:
+        table = {"model": model, "base_url": server.url, "max_retries": 1, "outage_seconds": 1, **changes}
+        async with open_teacher(TeacherConfig.model_validate(table)) as teacher:
+            return await asyncio.gather(teacher.reply(question, 0, UnlimitedAccount()), return_exceptions=True)
+
+    return asyncio.run(run())[0]

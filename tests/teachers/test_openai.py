@@ -1,18 +1,16 @@
 """OpenAI's own endpoint: request bodies by model family, and a strict local server."""
 
-import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 
 from core.config.agents import ReasoningEffort
-from core.config.teachers import TeacherConfig
 from core.sample import Message, ToolCall
-from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.providers import open_teacher
+from teachers.base import TeacherReply
 from tests.support.http_serving import serve
 from tests.support.openai_server import OpenAIServer
-from tests.support.strict_server import ServedReply, StrictServer
+from tests.support.strict_server import ServedReply, ask_strict, build_strict_question
 
 KEY = "sk-test-canary-1"
 SCHEMA = {"title": "Draft", "type": "object", "properties": {"answer": {"type": "string", "maxLength": 9}}}
@@ -25,23 +23,7 @@ PLAIN = {
 SAMPLING = {"temperature": 0.5, "top_p": 0.75, "seed": 3, "logprobs": True}
 
 
-def build_question(reasoning: ReasoningEffort | int | None = None, **changes: Any) -> TeacherQuestion:
-    plain = TeacherQuestion(
-        messages=MESSAGES, contract="Draft", json_schema=SCHEMA, temperature=0.5, top_p=0.75, max_tokens=5000, seed=3,
-        reasoning=reasoning,
-    )  # fmt: skip
-    return plain.model_copy(update=changes)
-
-
-def ask(server: StrictServer, question: TeacherQuestion, model: str, **changes: object) -> TeacherReply | BaseException:
-    """As if the server were api.openai.com."""
-
-    async def run() -> list[TeacherReply | BaseException]:
-        table = {"model": f"openai/{model}", "base_url": server.url, "dialect": "openai", "max_retries": 1, **changes}
-        async with open_teacher(TeacherConfig.model_validate(table)) as teacher:
-            return await asyncio.gather(teacher.reply(question, 0, UnlimitedAccount()), return_exceptions=True)
-
-    return asyncio.run(run())[0]
+build_question = partial(build_strict_question, messages=MESSAGES, schema=SCHEMA)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +51,7 @@ def test_each_family_of_models_gets_the_keys_that_it_accepts(
 ) -> None:
     with serve(OpenAIServer(KEY)) as server:
         server.answer = lambda _: ServedReply('{"answer": "x"}', thinking="one two")
-        reply = ask(server, build_question(reasoning), model)
+        reply = ask_strict(server, f"openai/{model}", build_question(reasoning), dialect="openai")
     assert isinstance(reply, TeacherReply), reply
     assert server.requests[0].body == {"model": model, **PLAIN, **keys}
     assert (reply.text, reply.usage.reasoning_tokens, reply.usage.completion_tokens) == ('{"answer": "x"}', 2, 4)
@@ -84,10 +66,10 @@ def test_images_tools_and_refusals() -> None:
     ]
     with serve(OpenAIServer(KEY)) as server:
         server.answer = lambda _: ServedReply("I cannot.", stop="refusal")
-        reply = ask(server, build_question(messages=messages, json_schema=None), "gpt-4o")
+        reply = ask_strict(server, "openai/gpt-4o", build_question(messages=messages, schema=None), dialect="openai")
         assert isinstance(reply, TeacherReply), reply
         assert (reply.text, reply.finished) == ("I cannot.", True)
         server.answer = lambda _: ServedReply('{"answer": "x"}')
-        reply = ask(server, build_question(), "gpt-5", structured="tool")
+        reply = ask_strict(server, "openai/gpt-5", build_question(), dialect="openai", structured="tool")
         assert isinstance(reply, TeacherReply), reply
         assert reply.text == '{"answer": "x"}'

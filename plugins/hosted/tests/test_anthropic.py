@@ -1,8 +1,8 @@
 """Anthropic's Messages protocol: request parameters by model family, replies, and a strict local server."""
 
-import asyncio
 import json
 import os
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,11 +12,10 @@ from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage, ToolCall
 from plugins.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
 from plugins.hosted.tests.support.anthropic_server import AnthropicServer
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.base import CallFailed, TeacherReply
 from teachers.openai_chat import InvalidCompletion
-from teachers.providers import open_teacher
 from tests.support.http_serving import serve
-from tests.support.strict_server import ServedReply
+from tests.support.strict_server import ServedReply, ask_strict, build_strict_question
 
 KEY = "sk-ant-test-canary-1"
 SCHEMA = {
@@ -61,14 +60,7 @@ MODELS = {
 }  # fmt: skip
 
 
-def build_question(
-    reasoning: ReasoningEffort | int | None = None, schema: dict[str, Any] | None = SCHEMA, **changes: Any
-) -> TeacherQuestion:
-    plain = TeacherQuestion(
-        messages=EXAMPLES, contract="Draft", json_schema=schema, temperature=0.5, top_p=0.9, max_tokens=5000, seed=3,
-        reasoning=reasoning,
-    )  # fmt: skip
-    return plain.model_copy(update=changes)
+build_question = partial(build_strict_question, messages=EXAMPLES, schema=SCHEMA)
 
 
 def build_config(model: str = "claude-opus-5-5", **changes: object) -> TeacherConfig:
@@ -140,7 +132,7 @@ def test_a_tool_is_forced_where_the_model_allows_it_and_does_not_think(
     assert ("Give your reply by one call of the tool Draft." in json.dumps(body["system"])) == (choice == "auto")
     with serve(AnthropicServer(KEY)) as server:
         server.answer = lambda _: ServedReply('{"answer": "é"}')
-        (reply,) = ask(server, build_question(reasoning), model=f"anthropic/{model}", structured="tool")
+        reply = ask_strict(server, f"anthropic/{model}", build_question(reasoning), structured="tool")
     assert isinstance(reply, TeacherReply)
     assert reply.text == '{"answer": "é"}'
 
@@ -252,32 +244,19 @@ def test_what_is_no_message_is_rejected(change: dict[str, Any]) -> None:
         read_anthropic_message(message, build_question(), build_config())
 
 
-def ask(
-    server: Any, question: TeacherQuestion, times: int = 1, **changes: object
-) -> list[TeacherReply | BaseException]:
-    async def run() -> list[TeacherReply | BaseException]:
-        table = {
-            "model": "anthropic/claude-opus-5-5",
-            "base_url": server.url,
-            "max_retries": 1,
-            "outage_seconds": 1,
-            **changes,
-        }
-        async with open_teacher(TeacherConfig.model_validate(table)) as teacher:
-            calls = [teacher.reply(question, 0, UnlimitedAccount()) for _ in range(times)]
-            return await asyncio.gather(*calls, return_exceptions=True)
-
-    return asyncio.run(run())
-
-
 def test_unknown_keys_go_through_and_the_servers_reason_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with serve(AnthropicServer(KEY)) as server:
-        (error,) = ask(server, build_question(), extra={"temperature": 0.5})
+        error = ask_strict(server, "anthropic/claude-opus-5-5", build_question(), extra={"temperature": 0.5})
         assert isinstance(error, CallFailed)
         assert "temperature: Extra inputs are not permitted" in str(error)
         assert len(server.requests) == 1, "a rejected request is not sent again"
-        (reply,) = ask(server, build_question(), extra={"output_config": {"effort": "max"}, "service_tier": "auto"})
+        reply = ask_strict(
+            server,
+            "anthropic/claude-opus-5-5",
+            build_question(),
+            extra={"output_config": {"effort": "max"}, "service_tier": "auto"},
+        )
         assert isinstance(reply, TeacherReply), reply
         assert server.requests[-1].body["output_config"]["effort"] == "max"
 
@@ -292,7 +271,7 @@ def test_the_environment_adds_no_header_and_no_address(monkeypatch: pytest.Monke
     }.items():
         monkeypatch.setenv(name, value)
     with serve(AnthropicServer(KEY)) as server:
-        (reply,) = ask(server, build_question())
+        reply = ask_strict(server, "anthropic/claude-opus-5-5", build_question())
     assert isinstance(reply, TeacherReply), reply
     [request] = server.requests
     assert not {"x-corp-secret", "anthropic-beta"} & request.headers.keys()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,14 +12,15 @@ from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage, ToolCall
 from plugins.hosted.gemini_content import parse_gemini_response
 from plugins.hosted.tests.support.gemini_server import GeminiServer, normalize_names
-from teachers.base import CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.base import CallFailed, TeacherReply, UnlimitedAccount
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
 from tests.support.http_serving import serve
-from tests.support.strict_server import ServedFault, ServedReply
+from tests.support.strict_server import ServedFault, ServedReply, ask_strict, build_strict_question
 from tests.support.waiting import wait_until_so
 
 KEY = "AIza-test-canary-1"
+MODEL = "gemini/gemini-2.5-flash"
 SCHEMA = {
     "title": "Draft",
     "type": "object",
@@ -54,25 +56,7 @@ CONTENTS = [
 SAMPLING = {"temperature": 0.5, "topP": 0.75, "maxOutputTokens": 5000, "seed": 3}
 
 
-def build_question(
-    reasoning: ReasoningEffort | int | None = None, schema: dict[str, Any] | None = SCHEMA, **changes: Any
-) -> TeacherQuestion:
-    plain = TeacherQuestion(
-        messages=MESSAGES, contract="Draft", json_schema=schema, temperature=0.5, top_p=0.75, max_tokens=5000, seed=3,
-        reasoning=reasoning,
-    )  # fmt: skip
-    return plain.model_copy(update=changes)
-
-
-def ask(
-    server: Any, question: TeacherQuestion, model: str = "gemini-2.5-flash", **changes: object
-) -> TeacherReply | BaseException:
-    async def run() -> list[TeacherReply | BaseException]:
-        table = {"model": f"gemini/{model}", "base_url": server.url, "max_retries": 1, "outage_seconds": 1, **changes}
-        async with open_teacher(TeacherConfig.model_validate(table)) as teacher:
-            return await asyncio.gather(teacher.reply(question, 0, UnlimitedAccount()), return_exceptions=True)
-
-    return asyncio.run(run())[0]
+build_question = partial(build_strict_question, messages=MESSAGES, schema=SCHEMA)
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +87,7 @@ def test_each_family_of_models_gets_its_own_thinking(
     generation = {**SAMPLING, "responseMimeType": "application/json", "responseJsonSchema": FITTED}
     with serve(GeminiServer(KEY)) as server:
         server.answer = lambda _: ServedReply('{"answer": "x"}', thinking="hm")
-        reply = ask(server, build_question(reasoning), model)
+        reply = ask_strict(server, f"gemini/{model}", build_question(reasoning))
     assert isinstance(reply, TeacherReply), reply
     assert normalize_names(server.requests[0].body) == {
         "systemInstruction": {"parts": [{"text": "Be brief."}]},
@@ -119,7 +103,7 @@ def test_each_family_of_models_gets_its_own_thinking(
 def test_a_function_is_forced_and_its_arguments_are_the_reply() -> None:
     with serve(GeminiServer(KEY)) as server:
         server.answer = lambda _: ServedReply('{"answer": "é"}')
-        reply = ask(server, build_question(), structured="tool")
+        reply = ask_strict(server, MODEL, build_question(), structured="tool")
     assert isinstance(reply, TeacherReply), reply
     assert reply.text == '{"answer": "é"}'
     body = normalize_names(server.requests[0].body)
@@ -137,7 +121,7 @@ def test_images_and_tool_turns_arrive_in_the_protocols_form() -> None:
         Message(role="tool", name="look", content="a dog"),
     ]
     with serve(GeminiServer(KEY)) as server:
-        reply = ask(server, build_question(messages=messages, schema=None))
+        reply = ask_strict(server, MODEL, build_question(messages=messages, schema=None))
     assert isinstance(reply, TeacherReply), reply
     results = [{"functionResponse": {"name": "look", "response": {"result": text}}} for text in ("a cat", "a dog")]
     assert normalize_names(server.requests[0].body)["contents"] == [
@@ -163,7 +147,7 @@ def test_thinking_is_completion_and_cached_tokens_are_part_of_the_prompt() -> No
     }
     with serve(GeminiServer(KEY)) as server:
         server.answer = lambda _: ServedReply("{}", usage=usage)
-        reply = ask(server, build_question())
+        reply = ask_strict(server, MODEL, build_question())
     assert isinstance(reply, TeacherReply)
     assert reply.usage == TokenUsage(
         calls=1, prompt_tokens=740, completion_tokens=50, cached_tokens=700, reasoning_tokens=40
@@ -182,7 +166,7 @@ def test_thinking_is_completion_and_cached_tokens_are_part_of_the_prompt() -> No
 def test_finish_reasons(stop: str, text: str, finished: bool) -> None:
     with serve(GeminiServer(KEY)) as server:
         server.answer = lambda _: ServedReply('{"answer": {"a": 1', stop=stop)
-        reply = ask(server, build_question())
+        reply = ask_strict(server, MODEL, build_question())
     assert isinstance(reply, TeacherReply)
     assert (reply.text, reply.finished) == (text, finished)
 
@@ -200,14 +184,14 @@ def test_what_is_no_content_is_rejected(answer: str) -> None:
 def test_unknown_keys_go_through_and_the_servers_reason_comes_back() -> None:
     unsafe = [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}]
     with serve(GeminiServer(KEY)) as server:
-        error = ask(server, build_question(), extra={"generationConfig": {"newKey": 1}, "other": 2})
+        error = ask_strict(server, MODEL, build_question(), extra={"generationConfig": {"newKey": 1}, "other": 2})
         assert isinstance(error, CallFailed)
         assert "Extra inputs are not permitted" in str(error)
         body = normalize_names(server.requests[0].body)
         assert (body["generationConfig"]["newKey"], body["other"]) == (1, 2)
         assert len(server.requests) == 1, "a rejected request is not sent again"
         extra = {"generationConfig": {"topK": 4}, "safetySettings": unsafe}
-        reply = ask(server, build_question(), extra=extra, drop=["temperature", "topP", "seed"])
+        reply = ask_strict(server, MODEL, build_question(), extra=extra, drop=["temperature", "topP", "seed"])
         assert isinstance(reply, TeacherReply), reply
         body = normalize_names(server.requests[-1].body)
         assert body["safetySettings"] == unsafe
@@ -227,7 +211,7 @@ def test_the_environment_chooses_no_endpoint_and_no_key(monkeypatch: pytest.Monk
     }.items():
         monkeypatch.setenv(name, value)
     with serve(GeminiServer(KEY)) as server:
-        reply = ask(server, build_question())
+        reply = ask_strict(server, MODEL, build_question())
     assert isinstance(reply, TeacherReply), reply
     assert len(server.requests) == 1
 
