@@ -228,11 +228,7 @@ class Torn(Mine):
         ("exact", "odd 1.0 offers a filter 'exact', which is the name of a built-in filter", 2),
         ("bare", "has no method apply, which a class derived from stillhouse.Filter needs", 2),
         ("number", "the filter 'number' of odd 1.0 is no class derived from stillhouse.Filter", 2),
-        (
-            "lost",
-            "the filter 'lost' of odd 1.0 cannot be imported: ModuleNotFoundError: No module named",
-            2,
-        ),
+        ("lost", "the filter 'lost' of odd 1.0 cannot be imported: ModuleNotFoundError: No module named", 2),
         ("loud", "the filter 'loud' of odd 1.0 returned a document twice", 1),
         ("torn", "the filter 'torn' of odd 1.0 broke (odd.py, line 29): ZeroDivisionError: division by zero", 1),
         ("twice", "odd 1.0 and odder 2.0 both offer a filter 'twice'", 2),

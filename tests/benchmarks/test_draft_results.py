@@ -4,14 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.draft_results import (
-    FASTER,
-    SLOWER,
-    UNCLEAR,
-    DraftResult,
-    build_draft_result,
-    list_draft_lines,
-)
+from benchmarks.draft_results import FASTER, SLOWER, UNCLEAR, DraftResult, build_draft_result, list_draft_lines
 from benchmarks.draft_speed import DraftComparison, PairedReply, TimedReply
 from students.output.gguf_export import export_gguf
 from teachers.drafts.draft_counts import DraftCounts

@@ -7,13 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from core.intervals import (
-    Z_95,
-    estimate_finite_share,
-    estimate_paired_difference,
-    estimate_small_mean,
-    wilson_bound,
-)
+from core.intervals import Z_95, estimate_finite_share, estimate_paired_difference, estimate_small_mean, wilson_bound
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,7 @@ def test_other_weights_are_refused_in_one_sentence_and_their_package_is_not_impo
 
 
 @pytest.mark.parametrize(
-    ("own", "seen"),
-    [({}, TORCH_SPINS), ({SPIN_VARIABLE: "77"}, "77"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")],
+    ("own", "seen"), [({}, TORCH_SPINS), ({SPIN_VARIABLE: "77"}, "77"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")]
 )
 def test_torch_is_loaded_with_the_chosen_spins_or_the_users(own: dict[str, str], seen: str) -> None:
     """OpenMP itself prints what it read, long before the import of torch ends, which nothing here waits for."""

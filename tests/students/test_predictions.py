@@ -20,12 +20,7 @@ from students.chat_encoding import (
 )
 from students.comparison.text_losses import measure_text_loss
 from students.output.gguf_export import read_student
-from students.predictions import (
-    EVALUATION_BATCH,
-    compute_held_out_loss,
-    compute_token_loss,
-    predict_tokens,
-)
+from students.predictions import EVALUATION_BATCH, compute_held_out_loss, compute_token_loss, predict_tokens
 from students.stored_precision import round_weights
 from students.token_batches import IGNORED_LABEL, build_batch, pack_rows
 from students.training_data import encode_and_split

@@ -31,13 +31,7 @@ class LlamaCpp:
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """The next `count` tokens; an end of text is ignored."""
-        body = {
-            "prompt": list(prompt),
-            "n_predict": count,
-            "temperature": 0,
-            "return_tokens": True,
-            "ignore_eos": True,
-        }
+        body = {"prompt": list(prompt), "n_predict": count, "temperature": 0, "return_tokens": True, "ignore_eos": True}
         tokens: list[int] = self.post("/completion", body)["tokens"]
         return tokens
 

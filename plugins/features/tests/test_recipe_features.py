@@ -16,12 +16,7 @@ from flows.run.run_preparation import prepare_run
 from plugins.features.dictionary_opening import open_dictionary
 from plugins.features.feature_filter import FeaturesFilter
 from plugins.features.hooks import TEMPLATES
-from plugins.features.run_coverage import (
-    NAME,
-    SEEDS_FILE,
-    measure_run_features,
-    read_run_gaps,
-)
+from plugins.features.run_coverage import NAME, SEEDS_FILE, measure_run_features, read_run_gaps
 from plugins.features.tests.conftest import write_texts
 
 
@@ -65,10 +60,7 @@ def test_a_run_shows_coverage_next_to_real_text_and_its_seeds_are_checked(dictio
     ("change", "sentence"),
     [
         ({"dictionary": "other"}, r"the seed's feature is of another dictionary than .*, 'other'; name the one"),
-        (
-            {"id": "3"},
-            r"not one that `stillhouse feature-gaps` wrote \(id: Input should be a valid integer\); rename",
-        ),
+        ({"id": "3"}, r"not one that `stillhouse feature-gaps` wrote \(id: Input should be a valid integer\); rename"),
         ({"id": True}, r"\(id: Input should be a valid integer\)"),
         ({"id": 128}, r"\(id: the dictionary has 128 latents\)"),
         ({"threshold": "high"}, r"\(threshold: Input should be a valid number\)"),

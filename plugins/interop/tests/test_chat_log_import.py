@@ -88,10 +88,7 @@ def test_personal_data_in_the_arguments_of_a_call_is_masked_and_odd_lines_are_co
     }
     sent["messages"][1]["tool_calls"].append(escaped)
     sent["messages"].append({"role": "user", "content": "My key is sk-proj-" + "a1b2c3d4" * 5})
-    odd = [
-        {"schema_version": "ATIF-v1.4", "steps": ["x"]},
-        {"name": "chat m", "attributes": ["x"]},
-    ]
+    odd = [{"schema_version": "ATIF-v1.4", "steps": ["x"]}, {"name": "chat m", "attributes": ["x"]}]
     cut = '{"messages": [{"role": "user", "content": "half an emoji \\ud800"}]}'
     report, (row, other) = import_rows(tmp_path, [sent, *odd, cut])
     assert "acme-tools" not in json.dumps(row)

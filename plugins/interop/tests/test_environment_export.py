@@ -14,11 +14,7 @@ import pytest
 
 from core.errors import UsageError
 from flows.data.run_storage import RunStorage
-from plugins.interop.answer_scoring import (
-    AnswerScore,
-    load_answer_scorer,
-    read_answer_tasks,
-)
+from plugins.interop.answer_scoring import AnswerScore, load_answer_scorer, read_answer_tasks
 from plugins.interop.environment_export import export_environment
 from tests.flows.data.test_foreign_runs import run_with_checks
 

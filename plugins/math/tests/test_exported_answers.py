@@ -50,10 +50,7 @@ def write_arithmetic_run(folder: Path) -> RunDir:
         problem = f"Ann has 5 pens and gets {number} more. How many pens has she?"
         worked = f"5 + {number}"
         fields = {"problem": problem, "solution": f"{worked} = {total}", "expression": worked, "answer": total}
-        messages = [
-            Message(role="user", content=problem),
-            Message(role="assistant", content=f"The answer is {total}."),
-        ]
+        messages = [Message(role="user", content=problem), Message(role="assistant", content=f"The answer is {total}.")]
         samples.append(
             Sample(
                 id=f"{run.name[-8:]}-{number:06d}", seed=Seed(id=f"a-{number:06d}", data={"numbers": [5, number]}),

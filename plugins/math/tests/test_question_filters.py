@@ -3,11 +3,7 @@
 import pytest
 from reasoning_gym import create_dataset
 
-from plugins.math.families.question_filters import (
-    QUESTION_FILTERS,
-    find_question_fault,
-    syllogism_answers,
-)
+from plugins.math.families.question_filters import QUESTION_FILTERS, find_question_fault, syllogism_answers
 from plugins.math.families.reasoning import ProceduralQuestion, draw_fair_questions, task_settings
 
 

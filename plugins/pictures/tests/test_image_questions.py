@@ -24,11 +24,7 @@ from core.storage.sample_files import write_samples
 from flows.data.curated_run import read_kept_rows
 from flows.data.dataset_formats import format_dataset
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.pictures.families.image_questions import (
-    ImageQuestionsFamily,
-    WellPosedOptions,
-    well_posed_check,
-)
+from plugins.pictures.families.image_questions import ImageQuestionsFamily, WellPosedOptions, well_posed_check
 from students.output.gguf_export import export_gguf
 from students.training.student_training import train_student
 from teachers.base import TeacherQuestion
@@ -187,8 +183,7 @@ def test_a_damaged_image_costs_its_samples_and_not_the_run(tmp_path: Path) -> No
     png = whole.read_bytes()
     whole.write_bytes(png[: len(png) // 2])  # its header is whole, so only its pixels tell
     plan = load_recipe_plan(
-        "image-questions",
-        [f"images.folder={folder}", "samples=24", "teachers.main={model='fake/image_questions'}"],
+        "image-questions", [f"images.folder={folder}", "samples=24", "teachers.main={model='fake/image_questions'}"]
     )
     samples = produce_scripted(plan, ScriptedTeacher(lambda question: json.dumps(reply(question))), tmp_path / "images")
     dropped = [sample for sample in samples if sample.state is SampleStatus.dropped]

@@ -78,10 +78,7 @@ def test_a_specification_that_reaches_for_data_gets_none(renderer: Renderer, tmp
             {"values": json.loads(data.read_text())},
             *({"url": url} for url in (web, f"file://{data}", str(data))),
         ):
-            encoding = {
-                "x": {"field": "label", "type": "nominal"},
-                "y": {"field": "value", "type": "quantitative"},
-            }
+            encoding = {"x": {"field": "label", "type": "nominal"}, "y": {"field": "value", "type": "quantitative"}}
             spec = {"data": source, "mark": "bar", "encoding": encoding, "width": 200, "height": 100}
             facts, _ = renderer._exchange({"spec": spec, "theme": None})
             assert ("SECRETLABEL" in json.dumps(facts)) == ("values" in source), "the control shows its own values"

@@ -9,14 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.recall import (
-    ARMS,
-    FILLER_LENGTH,
-    KEYS,
-    WINDOW,
-    RecallModel,
-    draw_rows,
-)
+from benchmarks.recall import ARMS, FILLER_LENGTH, KEYS, WINDOW, RecallModel, draw_rows
 from benchmarks.seeing import (
     COLORS,
     HELD_OUT_STYLE,

@@ -19,12 +19,7 @@ from filters.collapse.reference_corpus import ReferenceCorpus
 from flows.data.reference_files import METADATA_KEY, read_reference
 from flows.rows.dataset_rows import read_dataset_documents
 from plugins.references.preparation import ReferenceOptions, prepare_reference
-from plugins.references.self_test import (
-    SelfTestResult,
-    choose_sample_size,
-    run_self_test,
-    split_into_samples,
-)
+from plugins.references.self_test import SelfTestResult, choose_sample_size, run_self_test, split_into_samples
 from tests.flows.commands.test_commands import called
 
 

@@ -9,10 +9,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
     ("setting", "sentence"),
     [
         ("scale.workers=2", "scale: `workers` and `address` need runner"),
-        (
-            "scale.runner=dask",
-            "scale: runner = 'dask' needs either `workers`, to start here, or the `address`",
-        ),
+        ("scale.runner=dask", "scale: runner = 'dask' needs either `workers`, to start here, or the `address`"),
     ],
 )
 def test_each_mistake_has_a_sentence(setting: str, sentence: str) -> None:

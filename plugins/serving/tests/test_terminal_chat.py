@@ -17,11 +17,7 @@ from core.runs.run_dir import open_run
 from core.storage.atomic_files import write_json
 from core.thinking import find_thinking_tag, split_thinking
 from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
-from plugins.serving.cascade.terminal_chat import (
-    ChatSettings,
-    choose_chat_settings,
-    find_chat_student,
-)
+from plugins.serving.cascade.terminal_chat import ChatSettings, choose_chat_settings, find_chat_student
 from students.output.text_generation import StudentTextGenerator
 from students.training.student_training import train_student
 from tests.flows.commands.test_commands import called

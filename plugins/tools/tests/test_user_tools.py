@@ -23,11 +23,7 @@ from core.errors import UsageError
 from core.sample import Seed
 from flows.data.student_files import load_student_plan
 from plugins.tools.checks.tool_schema import tool_schema_check
-from plugins.tools.checks.user_tool_checks import (
-    user_tool_arguments_check,
-    user_tool_result_check,
-    user_tool_use_check,
-)
+from plugins.tools.checks.user_tool_checks import user_tool_arguments_check, user_tool_result_check, user_tool_use_check
 from plugins.tools.families.user_tools import ToolTranscript, UserToolsFamily
 from tests.flows.data.test_foreign_runs import run_with_checks
 

@@ -179,12 +179,7 @@ TURNS: dict[str, tuple[str, list[tuple[str, dict[str, Any]]], str, str]] = {
         "26.2 miles are 42.16 km.",
     ),
     "which day": ("ask", [], "What is the weather like in Bergen?", "For which day would you like to know?"),
-    "which currency": (
-        "ask",
-        [],
-        "Change 50 euros for me.",
-        "Into which currency?",
-    ),
+    "which currency": ("ask", [], "Change 50 euros for me.", "Into which currency?"),
     "outside": ("outside", [], "Book me a table at the harbour.", "I cannot book tables here."),
 }
 ASKED = {"which day": ("get_weather", "day", {"city": "Bergen"}),

@@ -10,11 +10,7 @@ import pytest
 from agents.calls.budget import BudgetExhausted
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.studies.held_out_evaluation import (
-    HeldOutResult,
-    evaluate_held_out,
-    held_out_seeds,
-)
+from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, held_out_seeds
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.sample import Spending

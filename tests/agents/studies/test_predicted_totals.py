@@ -5,11 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from agents.studies.preview import (
-    predict_candidates,
-    predict_sum,
-    predict_sum_until,
-)
+from agents.studies.preview import predict_candidates, predict_sum, predict_sum_until
 
 RUNS = 400
 CERTAIN = 0.05

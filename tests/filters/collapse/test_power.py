@@ -13,13 +13,7 @@ from core.project_files import PROJECT
 from core.runs.records import CollapseVerdict
 from filters.collapse.assessment import compare_with_reference
 from filters.collapse.collapse_metrics import METRIC_NAMES, TAIL_COUNT
-from filters.collapse.collapse_verdict import (
-    MIN_LOSS,
-    REPLACED_LOSS,
-    TAIL_LIMIT,
-    CollapseDecision,
-    decide_collapse,
-)
+from filters.collapse.collapse_verdict import MIN_LOSS, REPLACED_LOSS, TAIL_LIMIT, CollapseDecision, decide_collapse
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.null_distribution import NullDistribution
 from filters.collapse.power import (

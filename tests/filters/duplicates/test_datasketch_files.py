@@ -12,12 +12,7 @@ from datasketch import MinHash, MinHashLSH
 from benchmarks.corpus import PlantedCorpus
 from core.errors import UsageError
 from filters.duplicates import signatures
-from filters.duplicates.datasketch_files import (
-    FORMAT,
-    SignatureSettings,
-    read_signatures,
-    write_signatures,
-)
+from filters.duplicates.datasketch_files import FORMAT, SignatureSettings, read_signatures, write_signatures
 from filters.duplicates.duplicate_index import DuplicateIndex
 from filters.duplicates.shingles import build_shingle_sets
 

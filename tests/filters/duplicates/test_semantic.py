@@ -94,10 +94,7 @@ def test_the_search_drops_what_brute_force_drops(block: int, threshold: float, m
     assert found or threshold == 0.95
 
 
-@pytest.mark.parametrize(
-    ("keep", "kept"),
-    [("first", ["0", "3"]), ("longest", ["1", "3"]), ("best", ["2", "3"])],
-)
+@pytest.mark.parametrize(("keep", "kept"), [("first", ["0", "3"]), ("longest", ["1", "3"]), ("best", ["2", "3"])])
 @pytest.mark.parametrize("filter_type", ["semantic", "exact", "minhash"])
 def test_keep_chooses_the_document_of_a_group(filter_type: str, keep: str, kept: list[str]) -> None:
     from pydantic import TypeAdapter

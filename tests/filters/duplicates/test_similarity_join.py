@@ -11,10 +11,7 @@ from datasketch import MinHash, MinHashLSH
 from benchmarks.corpus import PlantedCorpus
 from filters.duplicates.shingles import build_shingle_sets, hash_shingles
 from filters.duplicates.signatures import choose_operating_point, compute_signatures
-from filters.duplicates.similarity_join import (
-    find_near_duplicates,
-    select_possible_duplicates,
-)
+from filters.duplicates.similarity_join import find_near_duplicates, select_possible_duplicates
 from filters.ragged_arrays import DuplicateMatches
 from filters.text_normalization import normalize_words
 
@@ -117,11 +114,7 @@ NEAR, NEARER, LAST = "1 2 3 4 5 6 7 8 p q r", "3 4 5 6 7 8 9 10 s t", "1 2 3 4 5
 
 @pytest.mark.parametrize(
     ("texts", "original", "similar"),
-    [
-        ((NEAR, NEARER, LAST), 1, 8 / 12),
-        ((NEARER, NEAR, LAST), 0, 8 / 12),
-        ((NEAR, f"{NEARER} u", LAST), 0, 8 / 13),
-    ],
+    [((NEAR, NEARER, LAST), 1, 8 / 12), ((NEARER, NEAR, LAST), 0, 8 / 12), ((NEAR, f"{NEARER} u", LAST), 0, 8 / 13)],
 )
 def test_the_original_is_the_nearest_kept_text_and_the_first_among_equals(
     texts: Sequence[str], original: int, similar: float

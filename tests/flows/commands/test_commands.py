@@ -51,10 +51,7 @@ def rows(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (
-            ["run", "poems"],
-            "error: poems: no recipe of this name; built in are arithmetic, ",
-        ),
+        (["run", "poems"], "error: poems: no recipe of this name; built in are arithmetic, "),
         (["run", "smok"], "error: smok: no recipe of this name; did you mean 'smoke'?\n"),
         (
             ["distill", "missing", "--out", "/tmp/x", "--set", "student.layers=4"],

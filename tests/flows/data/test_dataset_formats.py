@@ -221,10 +221,7 @@ def test_thinking_reaches_a_chat_template_alike_in_both_forms(form: str, tmp_pat
         golden = {
             "tags": [
                 {"role": "user", "content": asked},
-                {
-                    "role": "assistant",
-                    "content": f"<think>\n{thinking}\n</think>\n\n{answer}" if number else answer,
-                },
+                {"role": "assistant", "content": f"<think>\n{thinking}\n</think>\n\n{answer}" if number else answer},
             ],
             "field": [
                 {"role": "user", "content": asked, "reasoning_content": None},

@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 
 from core.config.recipe import LineageConfig, Recipe
 from flows.data.curated_run import DatasetSplit, create_empty_rows
-from flows.data.dataset_mixture import (
-    EarlierRelease,
-    MixtureSources,
-    join_sides,
-    mix_dataset,
-    split_own_rows,
-)
+from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
 from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
 from tests.agents.checks.rows import check_each
 

@@ -199,13 +199,7 @@ def test_the_gate_refuses_collapse_and_if_strict_what_is_inconclusive(
 
 
 def assessed(verdict: str | None, gate: bool | str, reference: str | None) -> RunManifest:
-    collapse = {
-        "reference": reference,
-        "documents": 1,
-        "tokens": 1,
-        "metrics": [],
-        "evidence": ["types fall"],
-    }
+    collapse = {"reference": reference, "documents": 1, "tokens": 1, "metrics": [], "evidence": ["types fall"]}
     return RunManifest.model_validate(
         {"run": "x-1", "digest": "1", "started": "", "counts": {"candidates": 1, "kept": 1}, "gate": {"gated": gate},
          "collapse": {**collapse, "verdict": verdict} if verdict else None}

@@ -399,11 +399,7 @@ def test_each_form_of_a_dataset_is_a_config_of_its_card_and_pairs_are_counted() 
     card = build_dataset_card(m, RECIPE, 52, 6)
     head = front_matter(card)
     assert head["configs"] == [
-        {
-            "config_name": "preference",
-            "default": True,
-            "data_files": [{"split": "train", "path": "train.parquet"}],
-        },
+        {"config_name": "preference", "default": True, "data_files": [{"split": "train", "path": "train.parquet"}]},
         {
             "config_name": "alpaca",
             "data_files": [

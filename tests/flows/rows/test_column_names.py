@@ -68,13 +68,7 @@ def test_every_command_that_reads_a_dataset_takes_names() -> None:
     named = {name for name, one in commands.items() if "columns" in {parameter.name for parameter in one.params}}
     taking = {name for name, one in commands.items() if any(parameter.metavar == "INPUT" for parameter in one.params)}
     assert taking - named <= {"import"}, "chat logs have forms of their own"
-    assert named >= {
-        "filter",
-        "assess",
-        "distill",
-        "evaluate",
-        "index",
-    }
+    assert named >= {"filter", "assess", "distill", "evaluate", "index"}
 
 
 @pytest.mark.parametrize(

@@ -80,14 +80,8 @@ def test_only_kept_rows_of_a_filtered_dataset_are_read(tmp_path: Path) -> None:
         ({"text": "x"}, "has `text` alone, of which nothing is a question or an answer"),
         ({"conversations": "x"}, "`conversations` must be a list of from and value, not str"),
         ({"conversations": [{"from": "poet", "value": "x"}]}, "known roles are "),
-        (
-            {"conversations": [{"from": "function_call", "value": "{"}]},
-            "`conversations`: a call cannot be read",
-        ),
-        (
-            {"conversations": [{"from": "function_call", "value": "3"}]},
-            "`conversations`: a call cannot be read",
-        ),
+        ({"conversations": [{"from": "function_call", "value": "{"}]}, "`conversations`: a call cannot be read"),
+        ({"conversations": [{"from": "function_call", "value": "3"}]}, "`conversations`: a call cannot be read"),
         ({"instruction": 3, "output": "x"}, "`instruction` must be text, not int"),
         ({"instruction": "x", "output": "x", "history": ["x"]}, "`history` must be a list of question and answer"),
     ],

@@ -9,10 +9,7 @@ from transformers import LlamaForCausalLM
 
 from core.config.students import SparsityConfig, StudentConfig
 from students.chat_encoding import Conversation
-from students.init.sparsity import (
-    freeze_zeros,
-    select_kept_weights,
-)
+from students.init.sparsity import freeze_zeros, select_kept_weights
 from students.training.student_training import train_student
 from tests.students.conftest import quiet
 

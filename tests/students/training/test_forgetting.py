@@ -18,14 +18,7 @@ from students.init.start_model import start_from_layers
 from students.losses.start_reference import StartReference
 from students.output.gguf_export import read_student
 from students.signals.own_answers import sample_texts
-from students.signals.replay import (
-    OPENINGS,
-    PACKAGED_REPLAY,
-    find_user_turn,
-    is_packaged,
-    load_replay,
-    replay_digest,
-)
+from students.signals.replay import OPENINGS, PACKAGED_REPLAY, find_user_turn, is_packaged, load_replay, replay_digest
 from students.signals.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
