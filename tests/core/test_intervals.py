@@ -85,7 +85,7 @@ def test_a_mean_has_students_interval() -> None:
     found = estimate_small_mean(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
     assert found
-    assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high), rel=3e-3)
+    assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high), rel=1e-9)
     assert estimate_small_mean([1.0, 2.0]) is None
 
 

@@ -15,34 +15,9 @@ from typing import Any
 from agents.checks.text.dates import DATES, PARTIAL_DATE_PATTERNS, month_number
 from agents.checks.text.quantities import COUNTS as COUNT_WORDS
 from agents.checks.text.quantities import SCALES, read_written
-from agents.checks.text.text_units import fold_text
+from agents.checks.text.text_units import ENGLISH, fold_text
 
-UNITS: Mapping[str, tuple[str, ...]] = {
-    "celsius": ("degrees celsius", "degree celsius", "celsius", "°c", "degrees", "degree", "°"),
-    "fahrenheit": ("degrees fahrenheit", "degree fahrenheit", "fahrenheit", "°f", "degrees", "degree", "°"),
-    "kmh": (
-        "km/h", "kph", "kilometres per hour", "kilometers per hour", "kilometres an hour", "kilometers an hour",
-        "km per hour", "km an hour",
-    ),
-    "kilometre": ("km", "kilometres", "kilometers", "kilometre", "kilometer"),
-    "mile": ("mi", "miles", "mile"),
-    "metre": ("m", "metres", "meters", "metre", "meter"),
-    "foot": ("ft", "feet", "foot"),
-    "kilogram": ("kg", "kilograms", "kilogram", "kilos", "kilo"),
-    "pound": ("lb", "lbs", "pounds", "pound"),
-    "litre": ("l", "litres", "liters", "litre", "liter"),
-    "gallon": ("gal", "gallons", "gallon"),
-    "percent": ("%", "percent", "per cent"),
-    "hours": ("h", "hr", "hrs", "hours", "hour"),
-    "minutes": ("min", "mins", "minutes", "minute"),
-    "EUR": ("eur", "euros", "euro", "€"),
-    "USD": ("usd", "us dollars", "us dollar", "dollars", "dollar", "$"),
-    "GBP": ("gbp", "british pounds", "pounds", "pound", "pounds sterling", "£"),
-    "CHF": ("chf", "swiss francs", "swiss franc", "francs", "franc"),
-    "NOK": ("nok", "norwegian kroner", "norwegian crowns", "kroner"),
-    "SEK": ("sek", "swedish kronor", "swedish crowns", "kronor"),
-    "JPY": ("jpy", "japanese yen", "yen", "¥"),
-}  # fmt: skip
+UNITS: Mapping[str, Sequence[str]] = ENGLISH["amount_units"]
 """Spellings of units after a number; an ambiguous spelling belongs to both units."""
 CURRENCY_BEFORE = "eur|usd|gbp|chf|nok|sek|jpy|us\\$|[€$£¥]"
 UNITS_BY_FORM: Mapping[str, frozenset[str]] = {
