@@ -1,6 +1,8 @@
 """Reads numbers and their units from a text, in all their spellings, with its dates and times of day.
 
-English conventions. An ambiguous spelling is not read: a missed value costs a sample, an invented one costs trust.
+English conventions. An ambiguous spelling is not read: a missed value costs a sample, an invented one costs trust. Of ten texts
+with numbers (`NUMBERS` in `tests/agents/checks/test_occurs.py`), quantulum3 0.10 reads one right and text2num 3.1 two; they
+invent a number in nine and six.
 """
 
 import re
