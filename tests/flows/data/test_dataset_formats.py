@@ -66,13 +66,12 @@ class Dataset:
         samples: Sequence[Sample],
         formats: Sequence[str],
         *,
-        jsonl: bool = True,
         thinking: Any = False,
     ) -> None:
         self.run = RunDir(folder / "mine-00000000")
         for file in (self.run.shard_file(0), self.run.kept_file(0)):
             write_samples(file, samples)
-        self.recipe = recipe_of(dataset={"formats": formats, "jsonl": jsonl, "thinking": thinking})
+        self.recipe = recipe_of(dataset={"formats": formats, "thinking": thinking})
         self.manifest = RunManifest(run="mine-00000000", digest="0" * 16, started="2026-11-25T01:41:12+00:00")
         self.parts = split_rows(read_kept_rows(self.run), 0.25, seed=7)
         self.missing = stages.write_dataset(self.run, self.manifest, self.recipe, self.parts)
