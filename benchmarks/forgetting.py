@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.planning.run_plan import RunPlan, build_plan
+from agents.planning.plan_building import build_plan
+from agents.planning.run_plan import RunPlan
 from agents.studies.general_panel import GeneralPanel, ask_general_panel, build_general_panel
 from agents.studies.held_out_evaluation import evaluate_held_out, held_out_seeds
 from benchmarks.gain_plot import GainPoint, draw_gain_plot

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.planning.run_plan import RunPlan, build_plan
+from agents.planning.plan_building import build_plan
+from agents.planning.run_plan import RunPlan
 from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, held_out_seeds
 from benchmarks.decoding_speed import DecodingSpeed, measure_decoding_speed
 from benchmarks.machine import describe_measurement

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from agents.planning.run_plan import build_plan
+from agents.planning.plan_building import build_plan
 from benchmarks.machine import describe_measurement
 from benchmarks.retention import HALF, KEEP, RECIPE, SEEDS, SMALL, generate_run, open_folder, train_arm
 from core.intervals import IntervalEstimate

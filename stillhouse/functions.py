@@ -76,8 +76,7 @@ def generate(
 def _execute(
     recipe: Name, settings: Settings | None, runs_dir: Name, progress: ProgressCallback | None, *, resume: bool, distill: bool
 ) -> Run:  # fmt: skip
-    from flows.run.local_run import run_locally
-    from flows.run.run_preparation import prepare_run
+    from flows.run.run_preparation import prepare_run, run_locally
 
     def work() -> Run:
         prepared = prepare_run(str(recipe), format_settings(settings), str(runs_dir), resume=resume, distill=distill)

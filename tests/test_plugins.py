@@ -106,10 +106,10 @@ def test_a_section_marks_each_key_that_names_an_endpoint_a_file_a_program_or_a_k
 
 
 PROBE = """import json, sys
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from core.config.recipe import build_recipe_identity
 plan = load_recipe_plan("smoke", sys.argv[1:])
-json.dump([sorted(type(plan.recipe).model_fields), build_recipe_identity(plan.recipe, hash_recipe_sources(plan))], sys.stdout)
+json.dump([sorted(type(plan.recipe).model_fields), build_recipe_identity(plan.recipe, plan.sources)], sys.stdout)
 """
 SECTION = """from stillhouse import RecipeTable
 

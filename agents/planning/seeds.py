@@ -1,29 +1,24 @@
-"""Seeds: the input that conditions each sample of a run, a function of the sample's index alone. Knows no teacher."""
+"""Seeds: the input that conditions each sample of a run, a function of the sample's index alone, and the check that
+prompts find their values in them. Knows no teacher.
+"""
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import copy
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
-from agents.planning.prompt_values import check_prompt_placeholders, find_missing_columns, find_placed_columns
-from agents.planning.run_plan import RunPlan, load_documents
+import prompts
+from agents.planning.run_plan import RunPlan
+from agents.planning.seed_rows import MAX_REPORTED_FAULTS, SeedRow, load_documents
 from agents.sources.conditions import draw_conditions
 from agents.sources.seed_source import list_skipped_files
 from core.config.difficulty import PASS_RATE
 from core.errors import UsageError
-from core.project_files import find_referenced_file
 from core.sample import CONDITIONS_KEY, Seed, json_digest
-from core.storage.bounded_reading import check_parquet_file, check_regular_file
-from core.storage.recording import read_recording
 
-SeedRow = Mapping[str, Any]
-MAX_REPORTED_FAULTS = 10
-"""Faults of a seeds file in one error message."""
 MAX_CHECKED_SEEDS = 2000
 """Seeds among which each category of the quotas must occur."""
 
@@ -45,7 +40,7 @@ class RunSeeds(Sequence[Seed]):
         Raises:
             UsageError: naming the line that cannot be used.
         """
-        self.where, rows, self._lines = load_seed_rows(plan)
+        self.where, rows, self._lines = plan.seed_rows
         self._plan = plan
         self._digest = digest
         self._recorded = plan.recipe.seeds.recording is not None
@@ -107,12 +102,12 @@ class RunSeeds(Sequence[Seed]):
         Raises:
             UsageError: with the faults.
         """
-        placed, faults = find_placed_columns(self._plan, self._names), []
+        placed, faults = _find_placed_columns(self._plan, self._names), []
         for row, columns in enumerate(self._columns):
             if all(names <= columns.keys() for names in placed.values()):
                 continue
             seed = Seed(id="row-0", data=self._condition(row, Random(0)))
-            for name, prompt in find_missing_columns(self._plan, placed, seed).items():
+            for name, prompt in _find_missing_columns(self._plan, placed, seed).items():
                 where = f"{self.where}:{self._lines[row]}"
                 faults.append(f"{where}: has no {name!r}, which {prompt} places; give it to every seed")
             if len(faults) >= MAX_REPORTED_FAULTS:
@@ -120,7 +115,7 @@ class RunSeeds(Sequence[Seed]):
         if faults:
             raise UsageError("\n  ".join(faults[:MAX_REPORTED_FAULTS]))
         seed, plan = self[0], self._plan
-        check_prompt_placeholders(plan, seed)
+        _check_prompt_placeholders(plan, seed)
         groups = Counter(plan.recipe.find_group(seed.data) for seed in self[: min(MAX_CHECKED_SEEDS, len(self))])
         if plan.recipe.groups_by_seed and (absent := sorted(plan.recipe.goals.keys() - groups.keys())):
             assert plan.recipe.quotas, "groups of seeds are quotas"
@@ -229,101 +224,43 @@ def _shuffle_rows(seed: int, turn: int, count: int) -> list[int]:
     return Random(f"{seed}/{turn * count}").sample(range(count), count)
 
 
-class SeedRows(NamedTuple):
-    """Rows of seeds, and their source."""
-
-    where: str
-    """The file or folder, or the family that makes the rows."""
-    rows: Sequence[SeedRow]
-    lines: Sequence[int]
-    """The line or the number of each row, from 1."""
-
-
-def load_seed_rows(plan: RunPlan) -> SeedRows:
-    """The rows of a run's seeds.
-
-    Raises:
-        UsageError: naming the file or line that cannot be read.
-    """
-    seeds = plan.recipe.seeds
-    if seeds.path is not None:
-        path = find_referenced_file(seeds.path, plan.folder)
-        numbered = _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
-        return SeedRows(str(path), list(numbered.values()), list(numbered))
-    if seeds.recording is not None:
-        path = find_referenced_file(seeds.recording, plan.folder)
-        recorded = read_recording(path)
-        if other := next((sample.family for sample in recorded if sample.family != plan.family.name), None):
-            raise UsageError(f"{path}: is a recording of the family {other}, and the recipe's is {plan.family.name}")
-        return SeedRows(str(path), [sample.seed for sample in recorded], range(1, len(recorded) + 1))
-    if seeds.documents is not None:
-        chunks = [chunk._asdict() for chunk in load_documents(seeds, plan.folder).chunks]
-        return SeedRows(str(find_referenced_file(seeds.documents, plan.folder)), chunks, range(1, len(chunks) + 1))
-    if plan.seed_source:
-        found = plan.seed_source.read_rows()
-        return SeedRows(str(find_referenced_file(plan.seed_source.file, plan.folder)), [*found.values()], [*found])
-    rows = plan.family.rows(plan.options, plan.recipe.seed)
-    if not rows:
-        raise UsageError(f"{plan.family.name}: has no seeds; name `seeds.path`, or what it is to make in [task]")
-    return SeedRows(plan.family.name, rows, range(1, len(rows) + 1))
+def _list_prompt_values(plan: RunPlan, role: str, seed: Seed) -> Set[str]:
+    """The names that the prompt of this role may use as placeholders, for this seed."""
+    family = plan.family
+    if role in family.writes:
+        return family.prompt_values(seed).keys()
+    if role in family.revises:
+        return family.prompt_values(seed).keys() | {"draft", "advice", "faults"}
+    if role == "critic":
+        return {*seed.data, "answer", *family.fields, "conversation", *(() if family.converses else ("request",))}
+    asking_checks = [bound for bound in plan.checks if role in bound.check.roles]
+    try:  # our prompts use every value of their agent
+        values = prompts.load_prompt(plan.recipe.family, role, None, plan.family.prompts).placeholders
+    except UsageError:
+        values = frozenset()
+    if plan.attempt_check and plan.attempt_judge and plan.attempt_judge.role == role:
+        asking_checks = [*asking_checks, plan.attempt_check]
+    if any(bound.config.path is not None or bound.extension for bound in asking_checks):
+        values |= plan.prompt(role).placeholders  # only a check of the user's knows its values
+    return values | seed.data.keys() if asking_checks else values
 
 
-def _read_jsonl(path: Path) -> dict[int, dict[str, Any]]:
-    """The rows of a JSONL file, by line number."""
-    try:
-        check_regular_file(path)
-        content = path.read_bytes()
-        lines = content.decode("utf-8-sig").split("\n")  # only "\n": JSON text may contain other line ends of Unicode
-    except OSError as error:
-        raise UsageError(f"{path}: the seeds cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}:{number}: is not UTF-8 text; save the file as UTF-8") from None
-    rows, faults = {}, []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            faults.append(f"{path}:{number}: is not JSON: {error}")
-            continue
-        if not isinstance(row, dict):
-            faults.append(f"{path}:{number}: must be a JSON object, not {line.strip()[:40]!r}")
-        elif has_surrogate(line, row):
-            faults.append(
-                f"{path}:{number}: has half a surrogate pair (\\ud800 to \\udfff), which is no character; take it out"
-            )
-        rows[number] = row
-    if faults:
-        raise UsageError("\n  ".join(faults[:MAX_REPORTED_FAULTS]))
-    if not rows:
-        raise UsageError(f"{path}: has no seeds")
-    return rows
+def _check_prompt_placeholders(plan: RunPlan, seed: Seed) -> None:
+    """Fill every prompt that this seed needs. Raises UsageError where a placeholder has no value."""
+    roles = [role for role in plan.roles if role not in plan.family.writes]
+    for role in (plan.family.prompt_role(seed), *roles):
+        plan.prompt(role).fill(dict.fromkeys(_list_prompt_values(plan, role, seed), ""))
 
 
-def has_surrogate(line: str, row: SeedRow) -> bool:
-    """Whether a JSON row contains half a surrogate pair as an escape, which UTF-8 cannot encode."""
-    if "\\u" not in line:
-        return False
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+def _find_placed_columns(plan: RunPlan, columns: Set[str]) -> dict[str, Set[str]]:
+    """The columns of the seeds that each prompt uses, by role."""
+    return {role: plan.prompt(role).placeholders & columns for role in (*plan.family.writes, *plan.roles)}
 
 
-def _read_parquet(path: Path) -> dict[int, dict[str, Any]]:
-    """The rows of a Parquet dataset, by number from 1."""
-    from core.storage.sample_files import read_sample_columns
-
-    try:
-        check_parquet_file(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: the seeds cannot be read: {error}") from None
-    # through JSON, so that dates become text
-    parsed = (json.loads(json.dumps(row, default=str)) for row in read_sample_columns(path).to_dicts())
-    rows = dict(enumerate(parsed, 1))
-    if not rows:
-        raise UsageError(f"{path}: has no seeds")
-    return rows
+def _find_missing_columns(plan: RunPlan, placed: Mapping[str, Set[str]], seed: Seed) -> dict[str, str]:
+    """The `placed` columns that this seed lacks, each with the name of a prompt that uses it."""
+    return {
+        name: plan.prompt(role).name
+        for role, names in placed.items()
+        for name in sorted(names - _list_prompt_values(plan, role, seed))
+    }

@@ -19,7 +19,6 @@ from agents.checks.text.text_units import split_words
 from agents.families.constrained_instructions import ConstrainedOptions
 from agents.families.constraints import ConstraintTopic
 from agents.planning.run_plan import RunPlan
-from agents.planning.seeds import load_seed_rows
 from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out
 from agents.studies.panel_tasks import CONSTRAINTS, FORM_KINDS, OPEN, REASONING, PanelFamily, panel_check
 from core.config.agents import GeneratorConfig, VerifierConfig
@@ -153,7 +152,7 @@ def _list_used_texts(plan: RunPlan) -> set[str]:
     """The texts of the recipe's own seeds, such as topics and questions."""
     if plan.recipe.seeds.documents is not None or plan.recipe.seeds.source is not None:
         return set()
-    rows = load_seed_rows(plan).rows
+    rows = plan.seed_rows.rows
     return {value.casefold() for row in rows for value in row.values() if isinstance(value, str)}
 
 
@@ -162,7 +161,7 @@ def _list_trained_kinds(plan: RunPlan) -> set[str]:
     options = plan.options
     if isinstance(options, ConstrainedOptions):
         return {name for name, weight in options.kinds.items() if weight > 0}
-    return set(plan.family.list_trained_questions(options, lambda: load_seed_rows(plan).rows))
+    return set(plan.family.list_trained_questions(options, lambda: plan.seed_rows.rows))
 
 
 def _list_forms(plan: RunPlan, part: PanelPart, used: set[str]) -> Iterator[Mapping[str, Any]]:

@@ -61,9 +61,12 @@ def held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = 
     Raises:
         UsageError: if a seed cannot be made.
     """
+    return _find_unused_seeds(plan, number, used_requests, RunSeeds(plan, "held0out"))
+
+
+def _find_unused_seeds(plan: RunPlan, number: int, used_requests: Collection[str], rows: RunSeeds) -> list[Seed]:
     recipe = plan.recipe
     first = -(-recipe.samples // recipe.answers_per_seed)
-    rows = RunSeeds(plan, "held0out")
     probed = max(number * PROBED_SEEDS, 2 * len(rows.rows))  # any two passes' worth of seeds has every row
     longer = plan.with_recipe(samples=first + probed, answers_per_seed=1)
     seeds = rows.for_run(longer, "held0out")
@@ -87,7 +90,11 @@ def _skip_known_requests(plan: RunPlan, seeds: Iterable[Seed], used_requests: Co
 
 def require_held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = ()) -> list[Seed]:
     """`held_out_seeds`. Raises UsageError if there are fewer than `number`."""
-    seeds = held_out_seeds(plan, number, used_requests)
+    return _require_seeds(plan, number, used_requests, RunSeeds(plan, "held0out"))
+
+
+def _require_seeds(plan: RunPlan, number: int, used_requests: Collection[str], rows: RunSeeds) -> list[Seed]:
+    seeds = _find_unused_seeds(plan, number, used_requests, rows)
     if len(seeds) < number:
         raise UsageError(
             f"{plan.recipe.name}: {len(seeds)} requests are left that no sample uses, and the evaluation asks {number}; "
@@ -101,10 +108,12 @@ def has_fixed_questions(plan: RunPlan) -> bool:
     return plan.family.questions(RunSeeds(plan, "held0out")[0]) is not None
 
 
-def check_evaluation_requests(plan: RunPlan) -> None:
-    """Raises UsageError if the recipe asks for an evaluation of the student and its seeds alone ask no question."""
+def check_evaluation_requests(plan: RunPlan, seeds: RunSeeds) -> None:
+    """Raises UsageError if the recipe asks for an evaluation of the student and its `seeds` alone ask no question."""
     student = plan.recipe.student
-    if student and student.evaluation and not has_fixed_questions(plan):
+    if student is None or student.evaluation is None:
+        return
+    if plan.family.questions(seeds[0]) is None:
         if plan.recipe.lineage.promote:
             raise UsageError(
                 f"lineage.promote: in {plan.family.name} the generator writes the questions, so seeds alone ask no question, and "
@@ -114,17 +123,15 @@ def check_evaluation_requests(plan: RunPlan) -> None:
             f"student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
             "ask no question; leave the table out"
         )
-    if student and student.evaluation:
-        times = 2 if student.average == "validation" else 1  # other requests to choose the share on
-        require_held_out_seeds(plan, times * student.evaluation.requests, predict_used_requests(plan))
+    times = 2 if student.average == "validation" else 1  # other requests to choose the share on
+    _require_seeds(plan, times * student.evaluation.requests, _predict_used_requests(plan, seeds), seeds)
 
 
-def predict_used_requests(plan: RunPlan) -> set[str]:
+def _predict_used_requests(plan: RunPlan, seeds: RunSeeds) -> set[str]:
     """The requests that a run of this recipe uses at least: those of as many samples as it keeps, or of all its samples if it
     has no goal. Where conditions change the requests, samples after two passes over the rows are not counted.
     """
     recipe = plan.recipe
-    seeds = RunSeeds(plan, "held0out")
     fewest = sum(recipe.goals.values()) or recipe.samples
     if recipe.answers_per_seed > 1:
         seeds = seeds.for_run(plan.with_recipe(answers_per_seed=1), "held0out")

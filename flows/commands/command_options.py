@@ -2,14 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from core.shared_options import DataKind, GgufType
-
-if TYPE_CHECKING:
-    from agents.planning.run_plan import RunPlan
 
 TRY_PANEL = "Try it"
 MAKE_PANEL = "Make a dataset"
@@ -89,10 +86,3 @@ def print_text(text: str) -> None:
 
 def print_json(value: Any) -> None:
     print_text(json.dumps(value, ensure_ascii=False))
-
-
-def load_command_plan(recipe: str, overrides: list[str] | None) -> "RunPlan":
-    """The plan of a recipe, by name or path, with the overrides of `--set`."""
-    from flows.recipes.recipe_catalog import load_recipe_plan
-
-    return load_recipe_plan(recipe, overrides or [])

@@ -16,7 +16,6 @@ from flows.commands.command_options import (
     OutOption,
     QuietOption,
     SetOption,
-    load_command_plan,
     print_json,
     print_text,
 )
@@ -64,7 +63,9 @@ def filter_command(
     source = name_columns(source, columns)
     if recipe and (filters or overrides):
         raise UsageError("--recipe: brings its own filters; leave out --filters and --set")
-    plan = load_command_plan(recipe, None) if recipe else None
+    from flows.recipes.recipe_catalog import load_recipe_plan
+
+    plan = load_recipe_plan(recipe) if recipe else None
     configs = plan.recipe.filters if plan else parse_filter_settings(overrides or [], filters)
     configs = apply_duplicate_index(configs, index) if index else configs
     with SESSION.handle_interrupts():

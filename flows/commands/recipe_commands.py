@@ -15,7 +15,6 @@ from flows.commands.command_options import (
     RecipeArgument,
     RunsOption,
     SetOption,
-    load_command_plan,
     print_json,
     print_text,
 )
@@ -143,7 +142,7 @@ def preview_command(
     from core.sample import SampleStatus
     from core.stop_signal import RunStopped
     from flows.data.estimate_files import store_estimate
-    from flows.recipes.recipe_catalog import hash_recipe_sources
+    from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.run.run_preparation import plan_next_run
     from flows.terminal.run_summary import format_estimate
     from flows.terminal.sample_history import format_sample_history
@@ -154,7 +153,7 @@ def preview_command(
         suggest_after_preview,
     )
 
-    written = load_command_plan(recipe, overrides)
+    written = load_recipe_plan(recipe, overrides)
     plan = plan_next_run(written, runs_dir)
     generator = plan.recipe.generator_teacher
     with SESSION.handle_interrupts():
@@ -165,7 +164,7 @@ def preview_command(
     samples, estimate = preview.samples, estimate_run(plan, preview)
     judged = any(sample.state is not SampleStatus.failed for sample in samples)
     if judged:
-        store_estimate(recipe_digest(written.recipe, hash_recipe_sources(written)), estimate)
+        store_estimate(recipe_digest(written.recipe, written.sources), estimate)
     if as_json:
         print_json({
             "generator": generator.model,

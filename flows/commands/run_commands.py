@@ -1,13 +1,12 @@
 """Commands that execute a recipe: `run`, and `generate` without a student."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, RunExists, RunFailed, RunInUse, StillhouseError, UsageError
+from core.errors import INTERRUPTED_EXIT_CODE, RunFailed, StillhouseError
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     MAKE_PANEL,
@@ -17,15 +16,14 @@ from flows.commands.command_options import (
     ResumeOption,
     RunsOption,
     SetOption,
-    load_command_plan,
     print_json,
     print_text,
 )
 from flows.terminal.console import SESSION, UserInterrupt
 
 if TYPE_CHECKING:
-    from agents.planning.run_plan import RunPlan
     from core.runs.releases import Release
+    from core.runs.run_dir import RunDir
     from flows.run.run_preparation import PreparedRun
 
 app = typer.Typer()
@@ -56,24 +54,24 @@ def run_command(
     prepared, summary = _run_through_command(
         recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=True, release=release, record=record
     )
-    if not release:
-        _print_result(prepared, summary, runs_dir, as_json=as_json)
-        return
-    if summary["shortfalls"]:
+    run, released = prepared.run, None
+    if release:
+        summary = {**summary, "release": None}
+    if release and summary["shortfalls"]:
         from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
 
-        command = format_command("release", prepared.run.name, *build_runs_dir_arguments(runs_dir))
+        command = format_command("release", run.name, *build_runs_dir_arguments(runs_dir))
         SESSION.print_message(f"not released, since it is partial; `{command}` releases what it has")
-        _print_result(prepared, {**summary, "release": None}, runs_dir, as_json=as_json)
-        return
-    from flows.release.release_creation import release_run
+    elif release:
+        from flows.release.release_creation import release_run
 
-    try:
-        released = release_run(prepared.run, prepared.storage).release
-    except StillhouseError:  # the run is whole
-        _print_result(prepared, {**summary, "release": None}, runs_dir, as_json=as_json)
-        raise
-    _print_result(prepared, {**summary, "release": released.name}, runs_dir, as_json=as_json, released=released)
+        try:
+            released = release_run(run, prepared.storage).release
+        except StillhouseError:  # the run is whole
+            _print_result(run, summary, runs_dir, as_json=as_json)
+            raise
+        summary["release"] = released.name
+    _print_result(run, summary, runs_dir, as_json=as_json, released=released)
 
 
 @app.command("generate", rich_help_panel=MAKE_PANEL)
@@ -91,7 +89,7 @@ def generate_command(
     prepared, summary = _run_through_command(
         recipe, overrides, runs_dir, resume=resume, quiet=quiet, distill=False, record=record
     )
-    _print_result(prepared, summary, runs_dir, as_json=as_json)
+    _print_result(prepared.run, summary, runs_dir, as_json=as_json)
 
 
 def _run_through_command(
@@ -106,64 +104,37 @@ def _run_through_command(
     record: Path | None,
 ) -> "tuple[PreparedRun, dict[str, Any]]":
     """Open the run and run it through Prefect; if it stops early, print the command that resumes it. Returns its summary."""
-    from flows.run.local_run import run_locally
-    from flows.run.run_preparation import prepare_run
-    from flows.terminal.suggested_commands import build_invocation, build_resume_command, suggest_next_command
+    from flows.run.run_preparation import prepare_run, run_locally
+    from flows.terminal.suggested_commands import suggest_next_command
 
     SESSION.quiet = quiet
-    if record:
-        _check_recording_target(record, load_command_plan(recipe, overrides), resume=resume)
-    invocation = build_invocation(recipe, overrides or [], distill=distill, release=release)
-    resumption = build_resume_command(invocation, runs_dir)
-    resumption += f" --record {shlex.quote(str(record))}" if record else ""
-    try:  # before anything slow starts, so that a mistake is printed at once
-        prepared = prepare_run(recipe, overrides or [], runs_dir, resume=resume, distill=distill, release=release)
-    except RunExists as error:
-        if not isinstance(error, RunInUse):
-            error.hint = f"next: {resumption}"
-        raise
+    prepared = prepare_run(
+        recipe, overrides or [], runs_dir, resume=resume, distill=distill, release=release, record=record
+    )
     run = prepared.run
     with SESSION.handle_interrupts():
         try:
             summary = run_locally(prepared)
         except (UserInterrupt, KeyboardInterrupt):
-            print(f"interrupted; finished samples are stored\nnext: {resumption}", file=sys.stderr)
+            print(f"interrupted; finished samples are stored\nnext: {prepared.resume_command}", file=sys.stderr)
             raise SystemExit(INTERRUPTED_EXIT_CODE) from None
         except RunFailed as error:
             error.hint = suggest_next_command(run.read_manifest(), run, run.name, runs_dir)
             raise
         finally:
             if record:
-                _record_samples(prepared, record)
+                _record_samples(run, record)
     return prepared, summary
 
 
-def _check_recording_target(path: Path, plan: "RunPlan", *, resume: bool) -> None:
-    """Refuse a recording that could not be written, or would replace another, before the run costs anything."""
-    from core.project_files import find_referenced_file
-    from core.storage.atomic_files import check_writable
-
-    if "://" in str(path) or str(path).startswith("s3:"):
-        raise UsageError(f"--record {path}: must be a file of this machine, not an address")
-    if not path.name or path.is_dir():
-        raise UsageError(f"--record {path}: is a folder; name a file in it")
-    read = [teacher.recording_file for teacher in plan.recipe.teachers.values() if teacher.replays]
-    read += [find_referenced_file(name, plan.folder) for name in [plan.recipe.seeds.recording] if name]
-    if path.exists() and any(path.samefile(file) for file in read if file.exists()):
-        raise UsageError(f"--record {path}: the run reads this recording; name another file")
-    if path.exists() and not resume:
-        raise UsageError(f"--record {path}: exists; remove it, or name another file (only --resume replaces it)")
-    check_writable(path)
-
-
-def _record_samples(prepared: "PreparedRun", path: Path) -> None:
+def _record_samples(run: "RunDir", path: Path) -> None:
     """Record what a run has finished, also if it ended early. A failure here must not hide how the run ended."""
     from core.storage.recording import write_recording
     from flows.data.curated_run import read_finished_samples
 
     try:
-        family = prepared.run.read_recipe().family
-        count = write_recording(path, family, read_finished_samples(prepared.run))
+        family = run.read_recipe().family
+        count = write_recording(path, family, read_finished_samples(run))
     except StillhouseError as error:
         SESSION.print_message(f"warning: nothing was recorded: {error}")
         return
@@ -173,7 +144,7 @@ def _record_samples(prepared: "PreparedRun", path: Path) -> None:
 
 
 def _print_result(
-    prepared: "PreparedRun", summary: dict[str, Any], runs_dir: str, *, as_json: bool, released: "Release | None" = None
+    run: "RunDir", summary: dict[str, Any], runs_dir: str, *, as_json: bool, released: "Release | None" = None
 ) -> None:
     """Print the card of a run that ended, or its summary. Exits with 1 if it made less than the recipe asks for."""
     from itertools import islice
@@ -181,7 +152,6 @@ def _print_result(
     from flows.data.curated_run import read_kept_samples
     from flows.terminal.run_summary import CARD_CHOICE, format_closing_card
 
-    run = prepared.run
     if as_json:
         print_json(summary)
     else:

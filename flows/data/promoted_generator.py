@@ -67,10 +67,8 @@ def check_verification(release: Release, now: VerificationRecord) -> None:
 
 
 def describe_plan_verification(plan: "RunPlan") -> VerificationRecord:
-    from flows.recipes.recipe_catalog import hash_recipe_sources
-
     return describe_verification(
-        plan.recipe, hash_recipe_sources(plan, weights=False), asks=plan.check_calls > 0,
+        plan.recipe, plan.own_sources, asks=plan.check_calls > 0,
         writing_prompts=list_writing_prompts(plan.family),
     )  # fmt: skip
 

@@ -96,7 +96,7 @@ def load_run_plan(run: RunDir, runs: Path | None = None, option: str = "--recipe
     recipe, folder = run.read_recipe(), run.read_recipe_folder()
     if fault := find_trust_fault(run, recipe, folder, runs or Path(os.environ.get("STILLHOUSE_RUNS", RUNS_FOLDER))):
         raise UsageError(f"{run.path}: {fault}", hint=f"hint: if you trust the recipe, name its file: {option}")
-    from agents.planning.run_plan import build_plan
+    from agents.planning.plan_building import build_plan
 
     try:
         return build_plan(recipe, folder)

@@ -5,19 +5,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from core.config.base import RecipeTable
-from core.config.filters import list_filter_files
 from core.config.inheritance import RECIPE_FILE_NAME
 from core.config.loading import RecipeCheck, load_recipe
 from core.config.recipe import Recipe, list_recipe_plugins
 from core.config.toml_text import parse_toml
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
-from core.hub_reference import find_hub_reference, remove_revision
 from core.plugins import list_plugins, load_hooks
-from core.project_files import NAMED_REFERENCES, find_referenced_file
-from core.storage.atomic_files import hash_file
-from core.weights.gguf_files import hash_gguf
-from core.weights.packaged_weights import EMBEDDED_TEACHER
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
@@ -91,61 +84,6 @@ def read_recipe_headline(path: Path) -> str:
     return "\n".join(lines)
 
 
-def hash_recipe_sources(plan: "RunPlan", *, weights: bool = True) -> dict[str, str]:
-    """Hashes of all files that a run of this plan reads: prompts, seeds, reference, own checks, the files that checks and filters
-    read and, with `weights`, those of its teachers.
-
-    Raises:
-        UsageError: naming a file that cannot be read.
-    """
-    from prompts import hash_prompts
-
-    recipe = plan.recipe
-    prompt_hashes = hash_prompts(recipe.family, plan.own_prompts, plan.family.prompts)
-    hashes = {f"prompts/{name}": digest for name, digest in prompt_hashes.items()}
-    reference = recipe.collapse.reference if recipe.collapse else None
-    names = [recipe.seeds.path, recipe.seeds.recording, None if reference in NAMED_REFERENCES else reference]
-    names += [draw for draw in recipe.seeds.draw.values() if isinstance(draw, str)]
-    names += [name for _, table in recipe if isinstance(table, RecipeTable) for name in table.list_files()]
-    names += [*plan.check_files, *plan.named_files, *list_filter_files(recipe.filters), recipe.lineage.real]
-    for name in filter(None, names):
-        path = find_referenced_file(name, plan.folder)
-        try:
-            hashes[name] = hash_file(path)[:16]
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {error.strerror}; the recipe names it") from None
-    if weights:
-        hashes |= _hash_weights(recipe)
-    hashes |= {
-        f"{extension.kind} {extension.name}": extension.identity for extension in plan.extensions if not extension.own
-    }
-    if recipe.seeds.documents:
-        from agents.sources.documents import hash_documents
-
-        hashes[recipe.seeds.documents] = hash_documents(find_referenced_file(recipe.seeds.documents, plan.folder))[:16]
-    if plan.seed_source:
-        hashes[plan.seed_source.file] = plan.seed_source.digest[:16]
-    return hashes
-
-
-def _hash_weights(recipe: Recipe) -> dict[str, str]:
-    """Hashes of its teachers' GGUF files, without the embedded teacher's, which is the same everywhere, and those on the Hub
-    that are not pinned to a commit.
-    """
-    from teachers.local_weights import find_local_weights
-
-    hashes = {}
-    for teacher in recipe.teachers.values():
-        reference = find_hub_reference(teacher.model)
-        if teacher.replays:
-            hashes[teacher.model] = hash_file(teacher.recording_file)[:16]
-        if not teacher.model.startswith("local/") or teacher.model == f"local/{EMBEDDED_TEACHER}":
-            continue
-        if (reference is None or reference.pinned) and (file := find_local_weights(teacher)) and file.is_file():
-            hashes[remove_revision(teacher.model)] = hash_gguf(file)[:16]
-    return hashes
-
-
 _guards: list[RecipeCheck] = []
 
 
@@ -156,10 +94,10 @@ def guard_recipes(guard: RecipeCheck) -> None:
     _guards[:] = [guard]
 
 
-def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
+def load_recipe_plan(name: str, overrides: Sequence[str] | None = ()) -> "RunPlan":
     """Read, check and resolve a recipe. Raises RecipeError with every problem that can be found without asking a teacher."""
     from agents.families import family_defaults
-    from agents.planning.run_plan import build_plan
+    from agents.planning.plan_building import build_plan
     from filters.chain.registry import find_recipe_filter_problems
 
     plans: list[RunPlan] = []
@@ -178,16 +116,29 @@ def load_recipe_plan(name: str, overrides: Sequence[str] = ()) -> "RunPlan":
         used = load_hooks(list_recipe_plugins(recipe))
         return [problem for hooks in used for problem in hooks.list_plan_problems(plan)]
 
-    load_recipe(locate_recipe(name), overrides, [find_problems], family_defaults, list_built_in_recipes())
+    load_recipe(locate_recipe(name), overrides or (), [find_problems], family_defaults, list_built_in_recipes())
     return plans[0]
 
 
-def check_seeds(plan: "RunPlan", seeds: "RunSeeds") -> None:
-    """Raises UsageError with what is wrong with the seeds, for the recipe or a plugin that it uses."""
+def open_seeds(plan: "RunPlan", *, distill: bool = True) -> "RunSeeds":
+    """The seeds of a recipe, checked; with `distill`, whether they suffice for the student's evaluation too.
+
+    Raises:
+        UsageError: with what is wrong with them for the recipe, or for a plugin that it uses.
+    """
+    from agents.planning.seeds import RunSeeds
+    from agents.studies.general_panel import check_panel_tasks
+    from agents.studies.held_out_evaluation import check_evaluation_requests
+
+    seeds = RunSeeds(plan, "held0out")
     seeds.check()
     used = load_hooks(list_recipe_plugins(plan.recipe))
     if problems := [problem for hooks in used for problem in hooks.list_seed_problems(plan, seeds)]:
         raise UsageError("\n  ".join(problems))
+    if distill:
+        check_evaluation_requests(plan, seeds)
+        check_panel_tasks(plan)
+    return seeds
 
 
 class ValidatedRecipe(NamedTuple):
@@ -211,15 +162,8 @@ def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe
         RecipeError: with every problem that can be found without asking a teacher, those of the seeds last.
     """
     plan = load_recipe_plan(name, overrides)
-    from agents.planning.seeds import RunSeeds
-    from agents.studies.general_panel import check_panel_tasks
-    from agents.studies.held_out_evaluation import check_evaluation_requests
-
     try:
-        seeds = RunSeeds(plan, "validate")
-        check_seeds(plan, seeds)
-        check_evaluation_requests(plan)
-        check_panel_tasks(plan)
+        seeds = open_seeds(plan)
     except UsageError as error:
         raise RecipeError(name, [RecipeProblem("", line) for line in str(error).split("\n  ")]) from None
     return ValidatedRecipe(plan, seeds)

@@ -154,7 +154,7 @@ def check_stop_request() -> None:
 @contextmanager
 def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
     """Lock the run for this process, and record how it ends."""
-    run, plan, seeds, storage, invocation, unpinned_digest = prepared
+    run, plan, seeds, storage, invocation, unpinned_digest, _ = prepared
     with storage.lock_run(run), run.lock():
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []

@@ -20,7 +20,6 @@ from flows.commands.command_options import (
     QuietOption,
     ReferenceOption,
     RunsOption,
-    load_command_plan,
     print_json,
     print_text,
 )
@@ -140,9 +139,10 @@ def feature_gaps_command(
     explain = None
     if labels:
         from flows.data.run_storage import find_cache_folder
+        from flows.recipes.recipe_catalog import load_recipe_plan
         from plugins.features.feature_labelling import label_by_teacher
 
-        plan, cache = load_command_plan(labels, None), find_cache_folder(runs_dir)
+        plan, cache = load_recipe_plan(labels), find_cache_folder(runs_dir)
         explain = partial(label_by_teacher, plan=plan, folder=features, cache=cache)
 
     with SESSION.handle_interrupts():

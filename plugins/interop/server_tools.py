@@ -108,7 +108,6 @@ class ServerTools:
         from agents.studies.preview import estimate_run
         from core.config.recipe import recipe_digest
         from flows.data.estimate_files import store_estimate
-        from flows.recipes.recipe_catalog import hash_recipe_sources
         from flows.run.run_preparation import plan_next_run
         from flows.terminal.run_summary import format_estimate
         from flows.terminal.suggested_commands import build_recipe_arguments, build_unjudged_error
@@ -123,7 +122,7 @@ class ServerTools:
         if all(sample.state is SampleStatus.failed for sample in made.samples):
             raise build_unjudged_error(made.samples, build_recipe_arguments(recipe, []), number)
         estimate = estimate_run(plan, made)
-        store_estimate(recipe_digest(written.recipe, hash_recipe_sources(written)), estimate)
+        store_estimate(recipe_digest(written.recipe, written.sources), estimate)
         kept = sum(sample.state is SampleStatus.kept for sample in made.samples)
         lines = [line for sample in made.samples for line in _format_sample(sample)]
         return PreviewReport(

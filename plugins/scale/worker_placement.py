@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from agents.topologies.sample_production import MakeSample
-from flows.recipes.recipe_catalog import hash_recipe_sources
 from flows.terminal.console import SESSION
 from plugins.scale.config import ScaleConfig
 from plugins.scale.worker_spec import LOOPBACK, ClusterEngine, WorkerSpec
@@ -40,7 +39,7 @@ async def open_cluster_workers(plan: "RunPlan", name: str) -> AsyncIterator[Make
         from plugins.scale.ray_workers import RayEngine
 
         engine = RayEngine()
-    pool = WorkerPool(hash_recipe_sources(plan, weights=False))
+    pool = WorkerPool(plan.own_sources)
     host = engine.find_local_host(scale.address) if scale.address else LOOPBACK
     async with (
         accept_workers(pool, host, scale.port) as address,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 from core.config.recipe import parse_recipe
 from core.errors import StillhouseError, UsageError
 from core.installation import format_install_command
-from flows.recipes.recipe_catalog import hash_recipe_sources
 from plugins.scale.config import ScaleConfig
 from plugins.scale.sample_worker import work_for_run
 from plugins.scale.worker_protocol import WorkerAddress, WorkerJoined
@@ -45,7 +44,7 @@ class WorkerSpec:
         return cls(name, address, plan.recipe.model_dump_json(), str(plan.folder.resolve()), plan.first_seed, release)
 
     def load_plan(self) -> "RunPlan":
-        from agents.planning.run_plan import build_plan
+        from agents.planning.plan_building import build_plan
 
         recipe = parse_recipe(json.loads(self.recipe))
         if self.release:
@@ -81,7 +80,7 @@ async def run_sample_worker(spec: WorkerSpec, worker: str) -> None:
 
     try:
         plan = spec.load_plan()
-        joined = WorkerJoined(worker=worker, sources=hash_recipe_sources(plan, weights=False))
+        joined = WorkerJoined(worker=worker, sources=plan.own_sources)
     except (StillhouseError, ValueError) as error:
         plan, joined = None, WorkerJoined(worker=worker, sources={}, problem=str(error))
     connected = monotonic()

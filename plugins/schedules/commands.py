@@ -12,7 +12,6 @@ from flows.commands.command_options import (
     RecipeArgument,
     RunsOption,
     SetOption,
-    load_command_plan,
     print_json,
     print_text,
 )
@@ -83,10 +82,10 @@ def start_command(
     as_json: JsonOption = False,
 ) -> None:
     """Start a run of a deployment on the Prefect server at PREFECT_API_URL, without waiting for it."""
-    from flows.recipes.recipe_catalog import resolve_recipe_name
+    from flows.recipes.recipe_catalog import load_recipe_plan, resolve_recipe_name
     from plugins.schedules.deployment import format_started_run, start_deployment
 
-    load_command_plan(recipe, overrides)  # checked before the server gets it
+    load_recipe_plan(recipe, overrides)  # checked before the server gets it
     parameters: dict[str, Any] = {"recipe": resolve_recipe_name(recipe), "overrides": overrides or []}
     if runs_dir != RUNS_FOLDER:  # absolute: the worker runs in another folder
         parameters["runs_dir"] = runs_dir if "://" in runs_dir else str(Path(runs_dir).resolve())

@@ -20,7 +20,6 @@ from flows.commands.command_options import (
     RunsOption,
     ServedStudentArgument,
     TypeOption,
-    load_command_plan,
     print_json,
     print_text,
 )
@@ -69,7 +68,9 @@ def route_command(
     from plugins.serving.cascade.serving_setup import suggest_serve_command
 
     SESSION.quiet = quiet
-    plan = load_command_plan(recipe, None) if recipe else None
+    from flows.recipes.recipe_catalog import load_recipe_plan
+
+    plan = load_recipe_plan(recipe) if recipe else None
     with SESSION.handle_interrupts():
         runs = open_run_storage(runs_dir).runs
         cache = RunDir(runs / "route").cache
@@ -170,7 +171,9 @@ def serve(
     SESSION.quiet = quiet
     check_serving_host(host)
     names = parse_host_names(host_names or [])
-    named = load_command_plan(recipe, None).recipe.generator_teacher if recipe else None
+    from flows.recipes.recipe_catalog import load_recipe_plan
+
+    named = load_recipe_plan(recipe).recipe.generator_teacher if recipe else None
     options = ServingOptions(teacher, teacher_url, teacher_key_env, named, threshold, share, signal, draft)
     if find_decision_student(student):
         from plugins.serving.decisions.decision_serving import serve_decision_student

@@ -11,7 +11,6 @@ from flows.commands.command_options import (
     QuietOption,
     RecipeArgument,
     SetOption,
-    load_command_plan,
     print_text,
 )
 from flows.terminal.console import SESSION, UserInterrupt
@@ -50,7 +49,9 @@ def study_command(
     from plugins.study.topology_study import build_study, parse_topologies
 
     SESSION.quiet = quiet
-    plan = build_study(load_command_plan(recipe, overrides), samples, budget, held_out or [])
+    from flows.recipes.recipe_catalog import load_recipe_plan
+
+    plan = build_study(load_recipe_plan(recipe, overrides), samples, budget, held_out or [])
     kinds = parse_topologies(topologies)
     with SESSION.handle_interrupts():
         try:

@@ -18,7 +18,7 @@ from core.config.filters import FilterTable
 from core.errors import RecipeError, UsageError
 from core.extensions import hash_source
 from flows.clean.dataset_filter import filter_dataset
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import UnlimitedAccount
 from teachers.providers import open_teacher
 from tests.support.installed_plugins import write_metadata
@@ -122,10 +122,10 @@ def test_a_registered_extension_of_each_kind_is_part_of_a_recipe_and_its_identit
     plan = load_recipe_plan("smoke", settings)
     found = {f"{extension.kind} {extension.name}" for extension in plan.extensions}
     assert found == {"filter no_bees", "check tidy", "loss half", "protocol parrot"}
-    sources = hash_recipe_sources(plan)
+    sources = plan.sources
     assert {name: sources[name] for name in found} == dict.fromkeys(found, f"registered {hash_source(NoBees)}")
     assert plan.recipe.model_dump(mode="json")["filters"] == [{"type": "no_bees", "word": "bees"}]
-    assert not found & hash_recipe_sources(load_recipe_plan("smoke")).keys()
+    assert not found & load_recipe_plan("smoke").sources.keys()
 
 
 def test_work_in_other_processes_refuses_what_is_registered_here_only(rows: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ PRODUCTION = (
     "flows.prefect_server.local_server",
     "flows.report.page_templates",
     "flows.report.run_report",
-    "flows.run.local_run",
+    "flows.run.run_preparation",
     "flows.run.pipeline",
     "flows.terminal.run_summary",
     "graphviz",

@@ -18,7 +18,7 @@ from core.errors import INTERRUPTED_EXIT_CODE, StillhouseError
 from core.runs.run_dir import RunDir, open_run
 from flows.clean.run_curation import curate_run
 from flows.data import run_storage
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.run_shortfalls import RunShortfalls
 from flows.run.shard_production import produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
@@ -29,7 +29,7 @@ def produce_run(runs: str, recipe: str, settings: Sequence[str]) -> tuple[RunDir
     """Make or resume the run; the run and its shortfalls."""
     plan = load_recipe_plan(recipe, settings)
     storage = run_storage.open_run_storage(runs)
-    sources = hash_recipe_sources(plan)
+    sources = plan.sources
     storage.fetch_for_recipe(plan.recipe, sources)
     run = open_run(storage.runs, plan.recipe, sources, folder=plan.folder, resume=True)
     with storage.lock_run(run), run.lock():

@@ -11,7 +11,8 @@ from agents.calls.budget import BudgetAccount, RunBudget
 from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import RequestDispatcher
 from agents.calls.reply_cache import DisabledReplyCache, ReplyCache
-from agents.planning.run_plan import RunPlan, build_plan
+from agents.planning.plan_building import build_plan
+from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import produce_samples
 from core.config.recipe import Recipe

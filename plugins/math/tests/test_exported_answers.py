@@ -15,7 +15,7 @@ from core.runs.run_dir import RunDir, open_run
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage
 from core.storage.sample_files import write_samples
 from flows.data.run_storage import RunStorage
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.math.checks.solution_agreement import agreement_check
 from plugins.math.families.reasoning import ReasoningDraft
 
@@ -43,7 +43,7 @@ def score(module: Path, *answers: str) -> list[Any]:
 def write_arithmetic_run(folder: Path) -> RunDir:
     """A finished run of three word problems, as a generator writes them."""
     plan = load_recipe_plan("arithmetic", ["teachers.main.model=fake/arithmetic"])
-    run = open_run(folder / "runs", plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(folder / "runs", plan.recipe, plan.sources, folder=plan.folder, resume=False)
     samples = []
     for number in range(3):
         total = 5 + number

@@ -10,7 +10,6 @@ from agents.families.base import RecipeFamily
 from agents.planning.seeds import RunSeeds
 from agents.studies.general_panel import build_general_panel
 from agents.studies.held_out_evaluation import (
-    check_evaluation_requests,
     has_fixed_questions,
     held_out_seeds,
     join_requests,
@@ -18,7 +17,7 @@ from agents.studies.held_out_evaluation import (
 )
 from core.errors import UsageError
 from core.sample import Seed
-from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan, open_seeds
 from plugins.math.families.reasoning import ReasoningFamily
 
 
@@ -61,13 +60,12 @@ def test_a_run_is_refused_before_it_starts_if_its_samples_leave_too_few_requests
     rows = [{"question": f"What is {i}?", "answer": "1"} for i in range(10)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pool = [f"seeds.path={tmp_path}/rows.jsonl", "task={}", *settings]
-    check_evaluation_requests(
-        load_recipe_plan("reasoning", [*pool, f"student.evaluation.requests={max(1, left)}"])
-    ) if left else None
+    if left:
+        open_seeds(load_recipe_plan("reasoning", [*pool, f"student.evaluation.requests={left}"]))
     with pytest.raises(
         UsageError, match=f"{left} requests are left that no sample uses, and the evaluation asks {left + 1}"
     ):
-        check_evaluation_requests(load_recipe_plan("reasoning", [*pool, f"student.evaluation.requests={left + 1}"]))
+        open_seeds(load_recipe_plan("reasoning", [*pool, f"student.evaluation.requests={left + 1}"]))
 
 
 def reasoning(answers: list[str]) -> Any:

@@ -16,7 +16,7 @@ from agents.planning.run_plan import RunPlan
 from agents.topologies.sample_production import produce_samples
 from core.errors import RunFailed
 from core.sample import Sample
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.scale.sample_worker import work_for_run
 from plugins.scale.worker_pool import WorkerPool, accept_workers
 from plugins.scale.worker_protocol import WorkerAddress, WorkerJoined
@@ -67,11 +67,9 @@ async def connect_workers(
     plan: RunPlan, count: int, seen: dict[str, str] | None = None, *, patience: float = HANG_SECONDS
 ) -> AsyncIterator[tuple[WorkerPool, WorkerAddress, list["asyncio.Task[Any]"]]]:
     """Workers in this process, each with its own connection."""
-    pool = WorkerPool(hash_recipe_sources(plan), patience)
+    pool = WorkerPool(plan.sources, patience)
     async with accept_workers(pool, "127.0.0.1") as address:
-        joined = [
-            WorkerJoined(worker=f"w{number}", sources=seen or hash_recipe_sources(plan)) for number in range(count)
-        ]
+        joined = [WorkerJoined(worker=f"w{number}", sources=seen or plan.sources) for number in range(count)]
         tasks = [asyncio.create_task(work_for_run(address, plan, message)) for message in joined]
         yield pool, address, tasks
         for task in tasks:
@@ -165,7 +163,7 @@ def test_a_run_without_workers_ends_with_advice(tmp_path: Path) -> None:
 
 def test_a_worker_with_different_files_is_reported_with_the_file(tmp_path: Path) -> None:
     plan = plan_of()
-    seen = {**hash_recipe_sources(plan), "data/seeds/topics.jsonl": "0" * 16}
+    seen = {**plan.sources, "data/seeds/topics.jsonl": "0" * 16}
     with pytest.raises(RunFailed, match=r"worker w0: has another data/seeds/topics\.jsonl than this machine"):
         produce_by_workers(plan, Counted(plan), tmp_path, count=1, seen=seen)
 

@@ -18,7 +18,7 @@ from core.errors import RunFailed
 from core.plugins import locate_data
 from core.runs.run_dir import open_run
 from core.sample import TokenUsage
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.report.run_report import write_run_report
 from flows.terminal.console import SESSION, CommandSession
 from plugins.serving.cascade.cascade_calibration import (
@@ -184,7 +184,7 @@ def test_the_runs_report_shows_the_cascade(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = load_recipe_plan("smoke")
-    run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(tmp_path, plan.recipe, plan.sources, folder=plan.folder, resume=False)
     manifest = run.read_manifest()
     run.student.mkdir()
     found = routing_of(0.5, 0.9)

@@ -16,7 +16,7 @@ from core.project_files import PROJECT
 from core.runs.run_dir import open_run
 from core.storage.atomic_files import write_json
 from core.thinking import find_thinking_tag, split_thinking
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.serving.cascade.terminal_chat import ChatSettings, choose_chat_settings, find_chat_student
 from students.output.text_generation import StudentTextGenerator
 from students.training.student_training import train_student
@@ -163,7 +163,7 @@ def test_a_student_trained_on_thinking_thinks_and_only_its_answer_is_said(thinki
 
 def test_a_run_without_a_student_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = load_recipe_plan("smoke")
-    run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(tmp_path, plan.recipe, plan.sources, folder=plan.folder, resume=False)
     for name, more in ((str(run.path), []), (run.name, ["--runs-dir", str(tmp_path)])):
         code, out, err = called(capsys, "chat", name, *more)
         assert (code, out) == (2, "")
@@ -177,7 +177,7 @@ def test_a_run_without_a_student_is_one_sentence(tmp_path: Path, capsys: pytest.
 
 def test_a_runs_student_is_asked_as_in_its_evaluation(tmp_path: Path) -> None:
     plan = load_recipe_plan("smoke", ["agents.generator.temperature=0.25", "agents.generator.max_tokens=77"])
-    run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(tmp_path, plan.recipe, plan.sources, folder=plan.folder, resume=False)
     write_json(run.student / "config.json", {})
     found = find_chat_student(Path(run.name), str(tmp_path))
     assert found.folder == run.student

@@ -14,7 +14,7 @@ import pytest
 from core.errors import RecipeError
 from core.sample import RejectionReason, Sample, SampleStatus
 from core.storage.sample_files import read_samples
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.forked import FORKS, Program
@@ -167,9 +167,9 @@ def test_a_program_of_tools_is_never_inherited(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('name = "own"\nextends = "base.toml"\n[[tools]]\nmodule = "mine.py"\n')
     plan = load_recipe_plan(str(tmp_path / "own.toml"))
     assert plan.named_files == ["mine.py"]
-    before = hash_recipe_sources(plan)
+    before = plan.sources
     (tmp_path / "mine.py").write_text("def hello() -> str:\n    'Greet.'\n    return 'good day'\n")
-    assert hash_recipe_sources(load_recipe_plan(str(tmp_path / "own.toml")))["mine.py"] != before["mine.py"]
+    assert load_recipe_plan(str(tmp_path / "own.toml")).sources["mine.py"] != before["mine.py"]
 
 
 def test_the_files_of_a_command_with_relative_paths_are_part_of_the_identity(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from core.errors import RecipeError, UsageError
 from core.project_files import PROJECT
 from core.runs.run_dir import open_run
 from flows.data.student_files import load_student_plan
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 DOC = (PROJECT / "docs" / "your-own.md").read_text()
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_pages_example_runs_and_its_check_decides(folder: Path) -> None:
     plan = load_recipe_plan(str(folder), ["samples=4", "task.kinds={no_digits=1}"])
-    assert {"checks.py", "seeds.jsonl"} <= set(hash_recipe_sources(plan))
+    assert {"checks.py", "seeds.jsonl"} <= set(plan.sources)
     for answer, state in (("Please knock.", "kept"), ("Knock considerately.", "dropped")):
         scratch = folder / state
         scratch.mkdir()
@@ -47,7 +47,7 @@ def test_the_recipes_own_check_judges_a_student_in_every_command(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, elsewhere = load_recipe_plan(str(folder)), tmp_path_factory.mktemp("elsewhere")
-    run = open_run(elsewhere / "runs", plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(elsewhere / "runs", plan.recipe, plan.sources, folder=plan.folder, resume=False)
     monkeypatch.chdir(elsewhere)
     assert [bound.check.name for bound in load_student_plan(run.student, run, elsewhere / "runs").checks] == [
         b.check.name for b in plan.checks

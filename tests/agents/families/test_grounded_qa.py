@@ -24,7 +24,7 @@ from agents.families.grounded_qa import (
 )
 from agents.families.question_targets import can_carry
 from agents.planning.run_plan import RunPlan
-from agents.planning.seeds import RunSeeds, load_seed_rows
+from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError
 from core.project_files import PROJECT
 from core.sample import Candidate, RejectionReason, Sample, SampleStatus, Seed
@@ -111,7 +111,7 @@ def test_a_passage_is_anywhere_among_those_of_other_documents(tmp_path: Path) ->
     assert [{k: v for k, v in seed.data.items() if k not in own} for seed in seeds] == [
         {k: v for k, v in seed.data.items() if k not in own} for seed in alone
     ], "nothing else is drawn otherwise"
-    sources = {row["text"]: row["source"] for row in load_seed_rows(plan).rows}
+    sources = {row["text"]: row["source"] for row in plan.seed_rows.rows}
     for seed in seeds:
         assert len(set(seed.data["distractors"])) == 5
         assert seed.data["source"] not in {sources[other] for other in seed.data["distractors"]}

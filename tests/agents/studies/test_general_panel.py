@@ -11,7 +11,6 @@ import pytest
 from agents.checks.base import Subject
 from agents.checks.text.prose_faults import content_word_stems
 from agents.families.constrained_instructions import PLAIN_TASKS, REQUEST_STYLES, ConstrainedOptions
-from agents.planning.seeds import load_seed_rows
 from agents.studies.general_panel import (
     MAX_TOKENS,
     PanelResults,
@@ -32,7 +31,7 @@ RECIPES = sorted(list_built_in_recipes())
 def test_no_built_in_recipe_trains_a_task_of_its_panel(name: str) -> None:
     plan = load_recipe_plan(name)
     test, validation = build_general_panel(plan, 400), build_general_panel(plan, 400, "validation")
-    rows = [] if plan.recipe.seeds.documents else load_seed_rows(plan).rows
+    rows = [] if plan.recipe.seeds.documents else plan.seed_rows.rows
     topics = {stem for row in rows for stem in content_word_stems(str(row.get("topic", "")))}
     texts = {str(value).casefold() for row in rows for value in row.values()}
     wordings = {text.partition("{topic}")[0] for text in PLAIN_TASKS}

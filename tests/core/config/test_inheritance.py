@@ -9,7 +9,7 @@ import pytest
 from core.config.inheritance import MAX_CHAIN, merge_tables, relocate_files
 from core.errors import RecipeError
 from core.project_files import PROJECT
-from flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan
+from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
 
 TOPICS = "".join(json.dumps({"topic": topic, "words": [topic]}) + "\n" for topic in ("bread", "rain"))
 CHECK = """from pathlib import Path
@@ -62,7 +62,7 @@ def test_the_identity_is_that_of_the_resolved_recipe(tmp_path: Path) -> None:
     extended = load_recipe_plan(write(tmp_path / "mine", 'name = "mine"\nextends = "smoke"\n'))
     other = load_recipe_plan(write(tmp_path / "other", 'name = "other"\nextends = "smoke"\n'))
     assert extended.recipe == copied.recipe != other.recipe
-    assert hash_recipe_sources(extended) == hash_recipe_sources(copied)
+    assert extended.sources == copied.sources
 
 
 def test_files_of_a_base_start_from_its_folder_through_a_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_files_of_a_base_start_from_its_folder_through_a_chain(tmp_path: Path, m
     assert plan.own_prompts is not None
     assert plan.own_prompts.resolve() == base / "prompts"
     assert plan.check_files == ["../shared/base/answers.jsonl"]
-    assert {"seeds.jsonl", "tones.txt", "answers.jsonl"} <= {Path(name).name for name in hash_recipe_sources(plan)}
+    assert {"seeds.jsonl", "tones.txt", "answers.jsonl"} <= {Path(name).name for name in plan.sources}
     (tmp_path / "mine" / "moved").mkdir()
     shutil.move(tmp_path / "shared" / "base" / "seeds.jsonl", tmp_path / "mine" / "seeds.jsonl")
     assert "shared/base/seeds.jsonl" in str(hash_fault(mine)), "the base's folder is named where its file is missing"
@@ -111,7 +111,7 @@ def test_the_files_of_a_bases_teacher_are_found_from_its_folder(model: object, m
 
 def hash_fault(recipe: str) -> Exception:
     with pytest.raises(Exception, match=r"seeds\.jsonl") as caught:
-        hash_recipe_sources(load_recipe_plan(recipe))
+        _ = load_recipe_plan(recipe).sources
     return caught.value
 
 

@@ -7,7 +7,7 @@ from core.config.recipe import Recipe, build_recipe_identity, list_differences, 
 from core.config.students import StudentConfig
 from core.errors import RecipeError, UsageError
 from core.project_files import PROJECT
-from flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan
+from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
 
 GOOD = 'name = "good"\n[seeds]\npath = "seeds.jsonl"\n'
 
@@ -191,7 +191,7 @@ def test_other_weights_under_the_name_of_a_teachers_file_make_another_run(tmp_pa
     weights, found = tmp_path / "mine.gguf", []
     for content in (b"GGUF 1", b"GGUF 2", b"GGUF 2"):
         weights.write_bytes(content)
-        found.append(hash_recipe_sources(load_recipe_plan("smoke", [f"teachers.main={{model='local/{weights}'}}"])))
+        found.append(load_recipe_plan("smoke", [f"teachers.main={{model='local/{weights}'}}"]).sources)
     assert found[0].keys() == found[1].keys()
     assert found[0] != found[1] == found[2]
 
@@ -202,13 +202,13 @@ def test_a_run_of_other_seeds_is_another_run(tmp_path: Path) -> None:
     )
     seeds = tmp_path / "mine.jsonl"
     seeds.write_text('{"topic": "bees", "words": ["hive", "honey"]}\n')
-    before = hash_recipe_sources(load_recipe_plan(str(tmp_path / "mine.toml")))
+    before = load_recipe_plan(str(tmp_path / "mine.toml")).sources
     seeds.write_text('{"topic": "tea", "words": ["cup", "leaf"]}\n')
-    after = hash_recipe_sources(load_recipe_plan(str(tmp_path / "mine.toml")))
+    after = load_recipe_plan(str(tmp_path / "mine.toml")).sources
     assert [difference.where for difference in list_differences({"s": before}, {"s": after})] == ["s.mine.jsonl"]
     seeds.unlink()
     with pytest.raises(UsageError, match=r"mine\.jsonl: cannot be read: No such file"):
-        hash_recipe_sources(load_recipe_plan(str(tmp_path / "mine.toml")))
+        load_recipe_plan(str(tmp_path / "mine.toml")).sources
 
 
 def test_a_budget_of_money_needs_prices(tmp_path: Path) -> None:

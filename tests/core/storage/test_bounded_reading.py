@@ -16,7 +16,7 @@ from core.errors import UsageError
 from core.project_files import PROJECT
 from core.storage.bounded_reading import MAX_ROW_BYTES, read_line_blocks
 from filters.rules.evaluation_sets import read_evaluation_texts
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.rows.dataset_rows import read_batch_lines, read_dataset_batches, read_dataset_documents
 
 MEMORY = 1 << 30
@@ -107,10 +107,9 @@ def test_an_endless_file_is_refused(key: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('name = "mine"\n[teachers.main]\nmodel = "fake/writer"\n[seeds]\n')
     settings = {"seeds.path": "data/seeds/topics.jsonl", key: "/dev/zero"}
+    overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
     with pytest.raises(UsageError, match="is a device, a pipe or a socket; give a regular file"):
-        hash_recipe_sources(
-            load_recipe_plan(str(recipe), [f"{name}={json.dumps(value)}" for name, value in settings.items()])
-        )
+        _ = load_recipe_plan(str(recipe), overrides).sources
     for read in (read_dataset_documents, lambda file: iter(read_evaluation_texts(file, ["text"]))):
         (tmp_path / "zero.jsonl").unlink(missing_ok=True)
         os.mkfifo(tmp_path / "zero.jsonl")

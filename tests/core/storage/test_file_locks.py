@@ -16,7 +16,7 @@ from core.runs.run_dir import RunDir, open_run
 from core.storage.bounded_reading import check_plain_folder, empty_folder
 from core.storage.file_locks import hold_lock, is_held, lock_file
 from core.storage.line_log import append_json_line
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 
 Use = Callable[[Path], object]
 
@@ -138,7 +138,7 @@ def test_a_link_that_replaces_a_folder_while_it_is_emptied_empties_no_other(tmp_
 @pytest.mark.parametrize("attempt", range(5))
 def test_of_commands_that_start_one_run_at_once_one_makes_it(attempt: int, tmp_path: Path) -> None:
     plan, barrier = load_recipe_plan("smoke"), Barrier(8)
-    sources = hash_recipe_sources(plan)
+    sources = plan.sources
 
     def start(_: int) -> RunDir | StillhouseError:
         barrier.wait()

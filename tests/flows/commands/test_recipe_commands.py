@@ -8,7 +8,7 @@ import pytest
 
 from core.config.recipe import build_recipe_identity
 from core.project_files import PROJECT
-from flows.recipes.recipe_catalog import hash_recipe_sources, list_built_in_recipes, load_recipe_plan
+from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
 from tests.flows.commands.test_commands import called
 
 OWN_CHECK = """from pathlib import Path
@@ -38,7 +38,7 @@ def test_the_resolved_recipe_is_the_same_run(name: str, tmp_path: Path, capsys: 
     (tmp_path / "resolved.toml").write_text(out)
     plan, again = load_recipe_plan(name, settings), load_recipe_plan(str(tmp_path / "resolved.toml"))
     assert again.recipe == plan.recipe
-    identities = [build_recipe_identity(one.recipe, hash_recipe_sources(one)) for one in (plan, again)]
+    identities = [build_recipe_identity(one.recipe, one.sources) for one in (plan, again)]
     assert identities[0] == identities[1]
 
 

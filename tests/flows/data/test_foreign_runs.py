@@ -9,7 +9,7 @@ import pytest
 from core.errors import StoreError, UsageError
 from core.runs.run_dir import RunDir, open_run
 from flows.data.student_files import load_student_plan
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.flows.commands.test_commands import called
 
 CHECKS = """
@@ -34,7 +34,7 @@ def run_with_checks(folder: Path, *settings: str) -> tuple[RunDir, Path]:
     (folder / "rows.jsonl").write_text(json.dumps({"topic": "bees", "words": ["hive"]}) + "\n")
     own = [f"seeds.path={folder}/rows.jsonl", f"verifiers=[{{type='own',path='{folder}/checks.py'}}]"]
     plan = load_recipe_plan("smoke", [TEACHER, *own, *settings])
-    run = open_run(folder / "runs", plan.recipe, hash_recipe_sources(plan), folder=folder, resume=False)
+    run = open_run(folder / "runs", plan.recipe, plan.sources, folder=folder, resume=False)
     run.student.mkdir()
     (run.student / "config.json").write_text("{}")
     mark.unlink()

@@ -33,7 +33,7 @@ from core.storage.sample_files import build_message_type
 from flows.clean.run_curation import curate_run
 from flows.data.curated_run import read_kept_rows, split_rows
 from flows.data.preference_pairs import NEAR_COPY_SIMILARITY, FoundPairs, find_preference_pairs, split_preference_pairs
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run import stages
 from flows.run.shard_production import produce_and_curate
 
@@ -231,7 +231,7 @@ def test_a_run_of_pairs_from_seeds_to_files(tmp_path: Path) -> None:
     from datasets import load_dataset
 
     plan = load_recipe_plan("smoke", ["samples=48", "answers_per_seed=4", 'dataset.formats=["preference","messages"]'])
-    run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(tmp_path, plan.recipe, plan.sources, folder=plan.folder, resume=False)
     seeds = RunSeeds(plan, run.read_manifest().digest)
     asyncio.run(produce_and_curate(run, plan, seeds, lambda: curate_run(run, plan.recipe, seeds)))
     manifest, parts = run.read_manifest(), split_rows(read_kept_rows(run), 0.25, 7, 4)

@@ -27,7 +27,7 @@ from flows.evaluate.student_results import (
     StudentEvaluation,
     format_student_evaluation,
 )
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.report.run_report import write_run_report
 from flows.terminal.console import CommandSession
 from students.training.student_training import train_student
@@ -75,7 +75,7 @@ def test_the_printed_evaluation_has_pass_rates_losses_and_sizes() -> None:
 
 def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tmp_path: Path) -> None:
     plan = load_recipe_plan("smoke")
-    run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(tmp_path, plan.recipe, plan.sources, folder=plan.folder, resume=False)
     manifest = run.read_manifest()
     write_run_report(run, manifest, plan.recipe, [], [])
     assert "Compared with its teacher" not in run.report_file.read_text()
@@ -150,7 +150,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
     config = StudentConfig(start=str(start), epochs=10, learning_rate=3e-3, batch_size=4, max_tokens=64, vocabulary=300)
     plan = load_recipe_plan("smoke", ["samples=40"])
-    run = open_run(folder, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(folder, plan.recipe, plan.sources, folder=plan.folder, resume=False)
     train, held_out = conversations()[:9], conversations()[9:]
     train_student(train, config, run.student, seed=7, progress=quiet, held_out=held_out)
     rows = [[message.model_dump() for message in talk] for talk in held_out]

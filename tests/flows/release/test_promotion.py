@@ -26,7 +26,7 @@ from flows.data.promoted_generator import describe_plan_verification
 from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import prepare_student_evaluation
 from flows.evaluate.student_results import build_paired_comparison
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_refusals
 from flows.release.release_creation import create_release, format_created_release
 from flows.run.run_preparation import PreparedRun, plan_next_run, prepare_run
@@ -194,7 +194,7 @@ def test_a_promotion_is_part_of_its_release_and_the_next_run_asks_the_student(
     assert following.run.read_recipe() == own, "a run's own recipe has no path of this machine"
     digests = {read_json(run.run.recipe_file)["digest"] for run in (first, following)}
     assert len(digests) == 2
-    assert hash_recipe_sources(following.plan)["local/student:smoke/0"] == hash_file(gguf)[:16], "as replies are cached"
+    assert following.plan.sources["local/student:smoke/0"] == hash_file(gguf)[:16], "as replies are cached"
     task = prepare_student_evaluation(finished.path, EvaluationOptions(3, runs_dir=str(runs)))
     assert task.plan.recipe.generator_teacher.model == "fake/writer"
 

@@ -38,7 +38,7 @@ from core.config.recipe import recipe_digest
 from core.intervals import IntervalEstimate
 from core.runs.records import RunEstimate
 from flows.data.estimate_files import store_estimate
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.pipeline import open_run_context
 from flows.run.run_preparation import prepare_run
 runs, *settings = sys.argv[1:]
@@ -48,7 +48,7 @@ amounts = ("candidates", "kept_samples", "calls", "tokens", "prompt_tokens", "ca
            "reasoning_tokens", "seconds")
 rest = dict(previewed=2, kept=2, goal=0, cost=None, currency=None, agents={}, notes=[])
 estimate = RunEstimate(**dict.fromkeys(amounts, amount), **rest)
-store_estimate(recipe_digest(plan.recipe, hash_recipe_sources(plan)), estimate)
+store_estimate(recipe_digest(plan.recipe, plan.sources), estimate)
 for changed in [], ["seed=8"]:
     with open_run_context(prepare_run("smoke", settings + changed, runs, resume=False, distill=False)) as context:
         print(context.recipe.teachers["main"].model, context.manifest.costs.estimate == estimate)

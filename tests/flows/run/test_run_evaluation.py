@@ -14,7 +14,7 @@ from core.runs.run_dir import RunDir, open_run
 from core.runs.student_records import EvaluationRecord
 from core.storage.atomic_files import read_json, write_json
 from flows.evaluate.student_results import compare_paired_results
-from flows.recipes.recipe_catalog import hash_recipe_sources, load_recipe_plan
+from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.stages import forget_stale_evaluation
 from flows.terminal.run_summary import summarize_run
 from students.training.checkpoint import training_digest
@@ -72,7 +72,7 @@ def test_an_evaluation_changes_neither_the_run_nor_the_training() -> None:
 @pytest.mark.parametrize(("digest", "kept"), [("new", False), ("old", True)])
 def test_the_evaluation_of_an_earlier_student_is_forgotten(digest: str, kept: bool, tmp_path: Path) -> None:
     plan = load_recipe_plan("smoke")
-    run = open_run(tmp_path, plan.recipe, hash_recipe_sources(plan), folder=plan.folder, resume=False)
+    run = open_run(tmp_path, plan.recipe, plan.sources, folder=plan.folder, resume=False)
     manifest = run.read_manifest()
     manifest.evaluation = EvaluationRecord(
         student_digest="old", requests=3, first_seed=60, type="q8_0", models=[], comparisons=[]

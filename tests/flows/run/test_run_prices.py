@@ -15,7 +15,6 @@ from core.sample import Candidate, Sample, SampleStatus, Seed, Spending, TokenUs
 from core.storage.recording import RecordedSample, read_recording, write_recording
 from flows.data.curated_run import read_finished_samples, read_kept_rows, read_kept_samples, split_rows
 from flows.data.estimate_files import store_estimate
-from flows.recipes.recipe_catalog import hash_recipe_sources
 from flows.report.run_report import write_run_report
 from flows.run import stages
 from flows.run.pipeline import open_run_context
@@ -81,7 +80,7 @@ def test_a_run_copies_the_estimate_of_its_recipe_before_it_spends(
             candidate=Candidate(messages=[]), revisions=0, turns=[], critiques=[], verdicts=[], usage=TokenUsage(calls=calls),
         )  # fmt: skip
         estimate = estimate_run(prepared.plan, PreviewedSamples([sample] * 2, 1.0, {}))
-        store_estimate(recipe_digest(prepared.plan.recipe, hash_recipe_sources(prepared.plan)), estimate)
+        store_estimate(recipe_digest(prepared.plan.recipe, prepared.plan.sources), estimate)
 
     preview(1)
     preview(2)
