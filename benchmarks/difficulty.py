@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from agents.calls.scratch_context import open_scratch_context
+from agents.calls.agent_context import open_scratch_context
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import produce_samples
 from benchmarks.machine import describe_measurement

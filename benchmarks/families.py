@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.calls.scratch_context import open_scratch_context
+from agents.calls.agent_context import open_scratch_context
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import produce_samples

@@ -7,7 +7,7 @@ import json
 import threading
 from typing import Any
 
-from agents.calls.scratch_context import open_scratch_context
+from agents.calls.agent_context import open_scratch_context
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import produce_samples
 from benchmarks.peers.work import PeerResult, PeerTask, run_driver

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from time import monotonic, process_time
 from typing import NamedTuple
 
-from agents.calls.scratch_context import open_scratch_context
+from agents.calls.agent_context import open_scratch_context
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import MakeSample, produce_samples

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.calls.scratch_context import open_scratch_context
+from agents.calls.agent_context import open_scratch_context
 from agents.families.constraints import CONSTRAINT_KINDS
 from agents.planning.rubrics import build_review_schema, check_rubrics
 from agents.planning.run_plan import RunPlan

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from agents.calls.scratch_context import open_scratch_context
+from agents.calls.agent_context import open_scratch_context
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import produce_samples
 from benchmarks.machine import describe_measurement

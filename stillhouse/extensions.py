@@ -1,4 +1,4 @@
-"""What the author of a plugin's parts imports, by `from stillhouse import NAME`, and `register`. Examples: docs/plugins.md."""
+"""What authors of plugins import, by `from stillhouse import NAME`: types, `register`, errors. See docs/plugins.md."""
 
 from typing import Any, TypeVar
 
@@ -13,10 +13,20 @@ from core.config.filters import FILTER_EXTENSIONS
 from core.config.losses import LOSS_EXTENSIONS, Loss, LossOptions, loss
 from core.config.student_steps import STEP_EXTENSIONS, StudentStep
 from core.config.teachers import TeacherConfig
-from core.errors import UsageError
+from core.errors import (
+    GateNotMet,
+    ProviderError,
+    RecipeError,
+    RunExists,
+    RunFailed,
+    StillhouseError,
+    StoreError,
+    UsageError,
+)
 from core.extensions import ExtensionPoint
 from core.hooks import RunHooks
-from core.sample import Candidate, Message, RejectionReason, Seed, TokenUsage
+from core.plugins import Part, Plugin
+from core.sample import Candidate, Message, RejectionReason, Sample, Seed, TokenUsage
 from core.secrets import read_key
 from filters.base import Document, DroppedDocument, Filter, MaskedDocument, PairFilter
 from filters.masks import TextMask
@@ -26,47 +36,14 @@ from teachers.protocols import LimitedTeacher, TeacherProtocol
 from teachers.providers import PROTOCOL_EXTENSIONS
 
 __all__ = [
-    "CallFailed",
-    "Candidate",
-    "ChargeAccount",
-    "Check",
-    "Document",
-    "DroppedDocument",
-    "DuplicateMatches",
-    "Filter",
-    "Finding",
-    "InvalidReply",
-    "LimitedTeacher",
-    "Loss",
-    "LossOptions",
-    "MaskedDocument",
-    "Message",
-    "Options",
-    "PairFilter",
-    "RaggedArray",
-    "RecipeFamily",
-    "RecipeTable",
-    "RejectionReason",
-    "ReplySchema",
-    "RunHooks",
-    "Seed",
-    "SeedSource",
-    "StudentStep",
-    "Subject",
-    "Teacher",
-    "TeacherConfig",
-    "TeacherProtocol",
-    "TeacherQuestion",
-    "TeacherReply",
-    "TextMask",
-    "TokenUsage",
-    "build_finding",
-    "check",
-    "loss",
-    "read_key",
-    "register",
-    "require_text",
-]
+    "CallFailed", "Candidate", "ChargeAccount", "Check", "Document", "DroppedDocument", "DuplicateMatches", "Filter",
+    "Finding", "GateNotMet", "InvalidReply", "LimitedTeacher", "Loss", "LossOptions", "MaskedDocument", "Message",
+    "Options", "PairFilter", "Part", "Plugin", "ProviderError", "RaggedArray", "RecipeError", "RecipeFamily",
+    "RecipeTable", "RejectionReason", "ReplySchema", "RunExists", "RunFailed", "RunHooks", "Sample", "Seed",
+    "SeedSource", "StillhouseError", "StoreError", "StudentStep", "Subject", "Teacher", "TeacherConfig",
+    "TeacherProtocol", "TeacherQuestion", "TeacherReply", "TextMask", "TokenUsage", "UsageError", "build_finding",
+    "check", "loss", "read_key", "register", "require_text",
+]  # fmt: skip
 
 T = TypeVar("T")
 

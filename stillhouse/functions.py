@@ -1,20 +1,25 @@
-"""The functions of the library. Each does what the command of the same name does, and returns what that command writes."""
+"""The functions of the library. Each does what the command of the same name does, and returns what that command writes.
+
+A call runs in its own thread and event loop, without signal handlers, with progress as a callback: a notebook already has a loop,
+and its kernel handles signals. Ctrl-C, or the kernel's interrupt, stops the call as it stops the command.
+"""
 
 import asyncio
 import gc
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, Union
 
 from core.errors import StillhouseError, UsageError
 from core.runs.run_dir import RUNS_FOLDER
 from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL, DataKind
 from stillhouse.results import Assessment, Filtered, LoadedRelease, Preview, Run, Student
-from stillhouse.session import ProgressCallback, format_settings, run_call
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,6 +31,24 @@ if TYPE_CHECKING:
     from flows.report.filter_report import FilterReport
 
 Name = str | PathLike[str]
+__all__ = [
+    "Progress", "assess", "distill", "evaluate", "filter", "generate", "load_release", "preview", "run",
+]  # fmt: skip
+T = TypeVar("T")
+WAIT_SECONDS = 0.2
+"""How often the waiting thread looks for an interrupt."""
+_one_call = threading.Lock()
+
+
+class Progress(NamedTuple):
+    """A message about long work."""
+
+    message: str
+    share: float | None
+    """The share that is done, from 0 to 1; None where it is unknown."""
+
+
+ProgressCallback = Callable[[Progress], None]
 
 
 class _Frame(Protocol):
@@ -76,7 +99,8 @@ def generate(
 def _execute(
     recipe: Name, settings: Settings | None, runs_dir: Name, progress: ProgressCallback | None, *, resume: bool, distill: bool
 ) -> Run:  # fmt: skip
-    from flows.run.run_preparation import prepare_run, run_locally
+    from flows.prefect_server.local_server import run_locally
+    from flows.run.run_preparation import prepare_run
 
     def work() -> Run:
         prepared = prepare_run(str(recipe), format_settings(settings), str(runs_dir), resume=resume, distill=distill)
@@ -129,8 +153,7 @@ def filter(
         RecipeError: if a filter or an option does not exist, or lacks a package.
         UsageError: if the dataset cannot be read, or `out` contains the result of another dataset.
     """
-    from flows.clean.dataset_filter import filter_dataset
-    from flows.clean.filter_settings import apply_duplicate_index, parse_filter_settings
+    from flows.clean.dataset_filter import apply_duplicate_index, filter_dataset, parse_filter_settings
     from flows.recipes.recipe_catalog import load_recipe_plan
 
     if recipe and filters is not None:
@@ -358,3 +381,51 @@ def _read_kept_rows(report: "FilterReport") -> "pl.DataFrame":
         return pl.read_parquet(kept)
     rows = list(read_all_rows(kept, dict)) if report.counts.kept else []
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def run_call(work: Callable[[], T], progress: ProgressCallback | None) -> T:
+    """The result of `work`. One call runs at a time in a process; others wait for it.
+
+    Raises:
+        KeyboardInterrupt: after an interrupt, once work in flight is stored.
+        StillhouseError: as `work`.
+    """
+    from flows.terminal.console import SESSION
+
+    def report(message: str, share: float | None) -> None:
+        if progress:
+            progress(Progress(message, share))
+
+    with _one_call, ThreadPoolExecutor(1, "stillhouse") as thread, SESSION.report_to(report):
+        future = thread.submit(work)
+        try:
+            while not wait([future], WAIT_SECONDS).done:
+                pass
+        except KeyboardInterrupt:
+            SESSION.stop.set()
+            wait([future])
+            raise
+        finally:
+            SESSION.stop.clear()
+        return future.result()
+
+
+def format_settings(settings: Mapping[str, Any] | None) -> list[str]:
+    """Settings as the `KEY=VALUE` of `--set`, with values in TOML.
+
+    Raises:
+        TypeError: for a value that TOML cannot express.
+    """
+    return [f"{key}={_format_toml(value)}" for key, value in (settings or {}).items()]
+
+
+def _format_toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_format_toml(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_format_toml, value)) + "]"
+    if isinstance(value, bool | int | float | str):
+        return json.dumps(value, ensure_ascii=False)
+    if hasattr(value, "__fspath__"):
+        return json.dumps(str(value), ensure_ascii=False)
+    raise TypeError(f"{value!r}: a setting is a text, a number, a truth value, a path, or a list or mapping of these")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from flows.report.filter_report import FilterReport
 
+__all__ = ["Assessment", "DatasetFolder", "Filtered", "LoadedRelease", "Preview", "Run", "Student"]
+
 
 @dataclass(frozen=True)
 class DatasetFolder:

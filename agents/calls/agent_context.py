@@ -1,23 +1,29 @@
-"""Agent context: what the agents of one shard share (plan, dispatcher, ledger) and how an agent asks its teacher.
+"""Agent context: what the agents of one shard share (plan, dispatcher, ledger) and how an agent asks its teacher; and a context
+of a run that is thrown away.
 
 Knows no topology: the order of the agents is decided elsewhere.
 """
 
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from agents.calls.budget import RunBudget
 from agents.calls.call_ledger import CallLedger
 from agents.calls.call_spans import trace_call
-from agents.calls.dispatcher import RequestDispatcher
+from agents.calls.dispatcher import RequestDispatcher, open_dispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, T, parse_reply
 from core.config.agents import AgentConfig
-from core.config.recipe import Recipe
-from core.sample import REPAIR_STRIDE, AgentTurn, Message, Seed, show_images, text_digest
+from core.config.recipe import BudgetConfig, Recipe
+from core.sample import NOTHING_SPENT, REPAIR_STRIDE, AgentTurn, Message, Seed, Spending, show_images, text_digest
+from core.stop_signal import StopSignal, UserStop
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
 from teachers.thinking.schema_thinking import think_and_answer
 
@@ -197,3 +203,34 @@ class LocalAgentContext(AgentContext):
             text = await find()
             self.ledger.add_note(key, text)
         return text
+
+
+@asynccontextmanager
+async def open_scratch_context(
+    plan: RunPlan, stop: UserStop, cache: Path | None = None, *, budget: BudgetConfig | None = None,
+    journal: Path | None = None, elsewhere: Spending = NOTHING_SPENT,
+) -> AsyncIterator[LocalAgentContext]:  # fmt: skip
+    """A context with a budget and a ledger in a temporary folder, which nothing outlives: its teachers reply without batches.
+
+    Args:
+        plan: names the teachers to start; its own budget and cache settings are ignored.
+        stop: set by the user to stop.
+        cache: the folder of the reply cache; None for no cache.
+        budget: limits on what may be spent; None for no limit.
+        journal: the budget's journal, which stays; None for one in the temporary folder.
+        elsewhere: what was spent outside the journal and counts against the limits.
+    """
+    direct = {name: config.model_copy(update={"batch": False}) for name, config in plan.recipe.teachers.items()}
+    plan = plan.with_recipe(budget=budget or BudgetConfig(), teachers=direct)
+    if cache is None:
+        plan = plan.with_recipe(cache_mb=0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (
+            RunBudget(
+                plan.recipe.budget, journal or folder / "spend.jsonl", plan.max_calls_per_sample(), elsewhere
+            ) as run_budget,
+            CallLedger(folder / "calls.jsonl") as ledger,
+        ):
+            async with open_dispatcher(plan, run_budget, StopSignal(stop), folder, cache or folder) as dispatcher:
+                yield LocalAgentContext(plan, dispatcher, ledger)

@@ -59,7 +59,7 @@ class TracedCall:
         self._end_failed_try("_OTHER", "")
         self._tries += 1
         attributes = {
-            **list_request_attributes(self._config, question, content=self._trace.content),
+            **_list_request_attributes(self._config, question, content=self._trace.content),
             "gen_ai.agent.name": self._key.agent,
             "stillhouse.revision": self._key.revision,
             "stillhouse.attempt": self._key.attempt,
@@ -106,7 +106,7 @@ class _TracedAccount:
         await self._account.wait(seconds)
 
 
-def list_request_attributes(config: TeacherConfig, question: TeacherQuestion, *, content: bool) -> dict[str, Any]:
+def _list_request_attributes(config: TeacherConfig, question: TeacherQuestion, *, content: bool) -> dict[str, Any]:
     provider, _, model = config.model.partition("/")
     dialect = config.chat_dialect if provider == "openai" and config.chat_dialect != "generic" else provider
     attributes: dict[str, Any] = {

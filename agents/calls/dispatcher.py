@@ -1,4 +1,4 @@
-"""Request dispatcher: answers the requests of all shards of a run from the reply cache or a teacher.
+"""Request dispatcher: answers the requests of all shards of a run from the reply cache or a teacher, at once or in batches.
 
 Equal requests share one reply: from the cache of earlier runs, from a call in flight, or from a new call. Knows no topology.
 """
@@ -9,16 +9,16 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from agents.calls.batch_waves import BatchWaves
+from pydantic import ValidationError
+
 from agents.calls.budget import BudgetAccount, RunBudget
 from agents.calls.call_spans import TracedCall
-from agents.calls.reply_cache import ReplyCache, open_reply_cache
 from agents.planning.run_plan import RunPlan
 from core.errors import StillhouseError, StoreError
 from core.hub_reference import remove_revision
@@ -44,6 +44,160 @@ cancelled its flow run; on a busy machine the rest of the shutdown (teachers end
 GC_THRESHOLD = 200_000
 """New objects between two searches of the garbage collector for reference cycles. With the default of 700, the searches took
 half of the CPU time of a thousand open samples, which leave almost no cycles."""
+QUIET_STEPS = 8
+"""Steps of the event loop without any progress before questions are sent: a task that was just woken needs one or two of them to
+count again."""
+MIN_BYTES = 2**20
+
+
+class ReplyCache(Protocol):
+    """Replies by the digest of their request."""
+
+    def get(self, request: str) -> TeacherReply | None: ...
+
+    def put(self, request: str, reply: TeacherReply) -> None: ...
+
+
+class DisabledReplyCache:
+    """A cache that stores nothing."""
+
+    def get(self, request: str) -> TeacherReply | None:
+        return None
+
+    def put(self, request: str, reply: TeacherReply) -> None:
+        pass
+
+
+class DiskReplyCache:
+    """A folder that several processes may share. An error of the cache is ignored: the reply is then asked for again."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def get(self, request: str) -> TeacherReply | None:
+        try:
+            reply = self._store.get(request)
+            return None if reply is None else TeacherReply.model_validate_json(reply)
+        except ValidationError:
+            return None
+        except _cache_errors():
+            return None
+
+    def put(self, request: str, reply: TeacherReply) -> None:
+        try:
+            self._store.set(request, reply.model_dump_json())
+        except _cache_errors():
+            return
+
+
+@dataclass
+class _SampleActivity:
+    open: int = 0
+    calls: int = 0
+    """In flight."""
+    batched: int = 0
+    """Those of `calls` that wait for a batch."""
+
+    @property
+    def progresses(self) -> bool:
+        return self.calls > self.batched or (self.open > 0 and not self.batched)
+
+
+class BatchWaves:
+    """Counts what can progress: samples, and shards that start or end. At zero, the teachers send what they collected."""
+
+    def __init__(self, teachers: Iterable[Teacher], budget: RunBudget) -> None:
+        self.teachers = [teacher for teacher in teachers if isinstance(teacher, CollectingTeacher)]
+        self._samples: dict[int, _SampleActivity] = {}
+        self._progressing = 0
+        self._budget = budget
+        self._check: asyncio.Task[None] | None = None
+        for teacher in self.teachers:
+            teacher.on_collected = self._send_when_quiet
+        if self.teachers:
+            budget.on_wait = self._send_when_quiet
+
+    def describe(self) -> str:
+        """The open batches in a line; "" if there is none."""
+        return "; ".join(filter(None, (teacher.describe() for teacher in self.teachers)))
+
+    @contextmanager
+    def hold_open(self, sample: int) -> Iterator[None]:
+        """Around an open sample."""
+        with self._change(sample, "open", 1):
+            yield
+
+    @contextmanager
+    def call(self, sample: int, teacher: Teacher) -> Iterator[None]:
+        """Around one call for a sample."""
+        with self._change(sample, "calls", 1):
+            if isinstance(teacher, CollectingTeacher):
+                with self._change(sample, "batched", 1):
+                    yield
+            else:
+                yield
+
+    @contextmanager
+    def _change(self, sample: int, field: str, amount: int) -> Iterator[None]:
+        if not self.teachers:
+            yield
+            return
+        self._add(sample, field, amount)
+        try:
+            yield
+        finally:
+            self._add(sample, field, -amount)
+
+    def _add(self, sample: int, field: str, amount: int) -> None:
+        activity = self._samples.setdefault(sample, _SampleActivity())
+        before = activity.progresses
+        setattr(activity, field, getattr(activity, field) + amount)
+        self._count(activity.progresses - before)
+        if activity == _SampleActivity():
+            del self._samples[sample]
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Around work that may start further samples. `waiting` in it is the time in which only the samples can progress."""
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside `busy`: the work only waits for its samples."""
+        self._count(-1)
+        try:
+            yield
+        finally:
+            self._count(1)
+
+    def _count(self, change: int) -> None:
+        self._progressing += change
+        self._send_when_quiet()
+
+    @property
+    def _quiet(self) -> bool:
+        # A call that waits for room in the budget may wait for a question that was collected and is not sent.
+        return self._progressing <= self._budget.waiting_calls
+
+    def _send_when_quiet(self) -> None:
+        if self._quiet and self._check is None and any(teacher.collected for teacher in self.teachers):
+            self._check = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        try:
+            for _ in range(QUIET_STEPS):
+                await asyncio.sleep(0)
+                if not self._quiet:
+                    return
+        finally:
+            self._check = None
+        if not any(teacher.delivering for teacher in self.teachers):
+            for teacher in self.teachers:
+                teacher.send_collected()
 
 
 @dataclass
@@ -194,7 +348,7 @@ async def open_dispatcher(
         accounts = {name: BudgetAccount(budget, stop_signal, config) for name, config in configs.items()}
         reply_cache = stack.enter_context(open_reply_cache(plan.recipe.cache_mb, cache))
         resources = await stack.enter_async_context(plan.family.open_resources(plan.recipe, plan.folder))
-        sample_slots = RateLimiter(count_sample_slots(teachers.values()))
+        sample_slots = RateLimiter(_count_sample_slots(teachers.values()))
         dispatcher = RequestDispatcher(
             teachers, accounts, reply_cache, budget, stop_signal, folder, sample_slots, resources
         )
@@ -205,7 +359,7 @@ async def open_dispatcher(
             watch.cancel()
 
 
-def count_sample_slots(teachers: Iterable[Teacher]) -> int:
+def _count_sample_slots(teachers: Iterable[Teacher]) -> int:
     """The number of samples to hold open: all of a batch, since each waits for its end."""
     slots = {True: [0], False: [0]}
     for teacher in teachers:
@@ -233,3 +387,55 @@ async def _watch_stop_signal(dispatcher: RequestDispatcher) -> None:
         await asyncio.sleep(STOP_POLL_SECONDS)
     await asyncio.sleep(STOP_SECONDS)
     dispatcher.cut_off()
+
+
+def _cache_errors() -> tuple[type[Exception], ...]:
+    import sqlite3
+    import zlib
+
+    from diskcache import Timeout
+
+    return (OSError, ValueError, TypeError, sqlite3.Error, zlib.error, Timeout)
+
+
+@cache
+def _json_disk_class() -> type[Any]:
+    """The class by which diskcache stores values as JSON. It rejects pickled rows, which are code, since another user may have
+    written the folder.
+    """
+    from diskcache import JSONDisk
+    from diskcache.core import MODE_PICKLE
+
+    class PlainDisk(JSONDisk):  # type: ignore[misc]
+        def get(self, key: Any, raw: bool) -> Any:
+            if not raw:
+                raise ValueError("the cache has a pickled key")
+            return super().get(key, raw)
+
+        def fetch(self, mode: int, filename: Any, value: Any, read: bool) -> Any:
+            if mode == MODE_PICKLE:
+                raise ValueError("the cache has a pickled value")
+            return super().fetch(mode, filename, value, read)
+
+    return PlainDisk
+
+
+@contextmanager
+def open_reply_cache(max_mb: int, folder: Path) -> Iterator[ReplyCache]:
+    """The cache in `folder`, or a disabled cache for 0 MB or a folder that cannot be used."""
+    if not max_mb:
+        yield DisabledReplyCache()
+        return
+    from diskcache import Cache
+
+    try:
+        # No sync: a power cut only loses replies that can be asked for again.
+        store = Cache(
+            str(folder), disk=_json_disk_class(), size_limit=max(MIN_BYTES, max_mb * 2**20),
+            eviction_policy="least-recently-used", sqlite_synchronous=0,
+        )  # fmt: skip
+    except _cache_errors():
+        yield DisabledReplyCache()
+        return
+    with store:
+        yield DiskReplyCache(store)

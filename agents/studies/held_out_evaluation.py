@@ -9,10 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.calls.agent_context import LocalAgentContext
+from agents.calls.agent_context import LocalAgentContext, open_scratch_context
 from agents.calls.budget import BudgetExhausted
 from agents.calls.call_spans import trace_call
-from agents.calls.scratch_context import open_scratch_context
 from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds

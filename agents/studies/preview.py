@@ -7,8 +7,8 @@ from statistics import correlation, fmean, stdev
 from time import monotonic
 from typing import NamedTuple
 
+from agents.calls.agent_context import open_scratch_context
 from agents.calls.budget import BudgetAccount
-from agents.calls.scratch_context import open_scratch_context
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.topologies.sample_production import produce_samples

@@ -24,8 +24,12 @@ from core.runs.records import CollapseRecord
 from filters.collapse.assessment import assess_corpus
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.text_kinds import TEXT_KINDS
-from flows.data.passages import count_passage_words, split_into_functions
-from flows.data.reference_files import MIN_FUNCTION_WORDS, load_standard_library
+from flows.data.reference_files import (
+    MIN_FUNCTION_WORDS,
+    count_passage_words,
+    load_standard_library,
+    split_into_functions,
+)
 
 RECORDINGS = PROJECT / "benchmarks" / "recordings"
 CHAT_RECIPES = ("conversations", "instructions")

@@ -4,19 +4,30 @@ Filter single rows in batches on all processors, with a checkpoint (`flows.clean
 sketches; read the input again and write every row, unchanged, to the file where it belongs.
 """
 
+import json
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import accumulate, islice
+from itertools import accumulate, count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
-from core.config.filters import DuplicateFilter, FilterConfig, KeepOneFilter, MinHashFilter, list_filter_extensions
+from core.config.filters import (
+    DEFAULT_FILTERS,
+    DuplicateFilter,
+    FilterConfig,
+    KeepOneFilter,
+    MinHashFilter,
+    list_filter_extensions,
+)
+from core.config.loading import parse_settings
 from core.errors import RecipeError, RunInUse, UsageError
 from core.extensions import find_registered
 from core.overrides import Override
@@ -25,26 +36,30 @@ from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import RowFilterResult, find_duplicates
 from filters.chain.registry import find_filter_problems
+from filters.duplicates.datasketch_files import SignatureSettings, read_signatures, write_signatures
+from filters.duplicates.duplicate_index import HEADER_FILE, DuplicateIndex
+from filters.duplicates.shingles import build_shingle_sets
 from filters.rules.contamination import build_all_set_reports
+from flows.clean.applied_overrides import apply_row_decisions, count_row_decisions, find_decided_rows
 from flows.clean.filter_checkpoint import (
     FilterCheckpoint,
     build_checkpoint_identity,
     lock_output,
     read_checkpoint_identity,
 )
-from flows.clean.filter_engine import DropLookup, RowDecisions, RowNames, filter_missing_batches
-from flows.clean.filter_output import FilterOutputPlan, name_kept_file, write_filter_output
-from flows.clean.filter_workers import FilterWorkers, connect_cluster_workers, start_filter_processes
-from flows.clean.overridden_rows import apply_row_decisions, count_row_decisions, find_decided_rows
-from flows.data.similarity_histogram import count_similarities
-from flows.report.filter_report import (
-    DroppedExample,
-    FilterReport,
-    FilterStep,
-    UnreadableRow,
-    write_filter_report,
+from flows.clean.filter_engine import (
+    DropLookup,
+    FilterWorkers,
+    RowDecisions,
+    RowNames,
+    connect_cluster_workers,
+    count_similarities,
+    filter_missing_batches,
+    start_filter_processes,
 )
-from flows.rows.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files
+from flows.clean.filter_output import FilterOutputPlan, name_kept_file, write_filter_output
+from flows.report.filter_report import DroppedExample, FilterReport, FilterStep, UnreadableRow, write_filter_report
+from flows.rows.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files, read_dataset_documents
 from flows.rows.row_forms import build_row_document
 from flows.rows.row_images import choose_document_reader
 from flows.rows.row_overrides import RowOverrides, read_row_overrides
@@ -64,6 +79,18 @@ HIDDEN_TEXT = "(not shown: it has personal data)"
 """Replaces a text in the report, since reports are passed on."""
 MOST_UNREADABLE_ROWS = 20
 """Unreadable rows in the report."""
+INDEX_BATCH_ROWS = 200_000
+"""Rows added to an index at once."""
+SIGNATURE_BATCH_ROWS = 20_000
+"""Rows whose signatures are written at once: 25 MB."""
+
+
+class FilterListSettings(BaseModel):
+    """What `--set` of `stillhouse filter` can set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
 
 
 def filter_dataset(
@@ -297,3 +324,95 @@ def _select_shown_text(place: int, judged: RowFilterResult, config: FilterConfig
     if config.type == "novelty":
         return document.question or document.asked or document.text
     return document.text if getattr(config, "of", "conversation") == "answer" else document.with_question.text
+
+
+def parse_filter_settings(settings: Sequence[str], names: str | None = None) -> Sequence[FilterConfig]:
+    """The filters of the setting `filters`; or those in `names`, separated by commas, with their defaults; or the default ones.
+
+    Raises:
+        RecipeError: for a setting other than `filters`.
+    """
+    if names is not None:
+        types = [name.strip() for name in names.split(",") if name.strip()]
+        tables = ", ".join(f"{{ type = {json.dumps(filter_type)} }}" for filter_type in types)
+        settings = [f"filters=[{tables}]", *settings]
+    return parse_settings(FilterListSettings, settings).filters
+
+
+def apply_duplicate_index(configs: Sequence[FilterConfig], index: Path) -> Sequence[FilterConfig]:
+    """The filters, each `minhash` filter with this index. A `minhash` filter without `of` compares what the index contains.
+
+    Raises:
+        UsageError: if no filter is a `minhash` filter.
+    """
+    if not any(isinstance(config, MinHashFilter) for config in configs):
+        raise UsageError("--index: only the filter `minhash` uses an index, and it is not among the filters; add it")
+    updated: list[FilterConfig] = []
+    for config in configs:
+        if isinstance(config, MinHashFilter):
+            update: dict[str, Any] = {"index": str(index.resolve())}
+            if "of" not in config.model_fields_set and (index / HEADER_FILE).exists():
+                update["of"] = DuplicateIndex(index, ngram=config.ngram).of
+            config = config.model_copy(update=update)
+        updated.append(config)
+    return updated
+
+
+def add_to_duplicate_index(
+    folder: Path, source: Path, name: str, ngram: int, progress: Callable[[str], None], of: str | None = None
+) -> int:
+    """Add a dataset to the index in `folder`, under `name`. Rows that the index already contains under that name are skipped.
+    `of` says which part of a conversation is added. Returns the number of new rows.
+
+    Raises:
+        UsageError: if a row cannot be read, or the index has another n-gram or another `of`.
+    """
+    index = DuplicateIndex(folder, ngram=ngram, of=of)
+    before, answers = index.count_documents(name), index.of == "answer"
+    rows = (document if answers else document.with_question for document in read_dataset_documents(source))
+    texts = islice((document.text for document in rows), before, None)
+    while part := list(islice(texts, INDEX_BATCH_ROWS)):
+        index.add(build_shingle_sets(part, ngram), name)
+        progress(f"{index.count_documents(name):,} rows of {name} are in the index")
+    return index.count_documents(name) - before
+
+
+def describe_duplicate_index(folder: Path, ngram: int) -> dict[str, Any]:
+    """The number of documents in an index, by source, and its size. Raises UsageError if there is no index."""
+    if not (folder / HEADER_FILE).exists():
+        raise UsageError(f"{folder}: no index of near-duplicates; create it with --add DATASET")
+    index = DuplicateIndex(folder, ngram=ngram)
+    names = dict.fromkeys(source.name for source in index.sources)
+    return {
+        "documents": len(index),
+        "of": index.of,
+        "bytes": index.size_bytes,
+        "sources": {name: index.count_documents(name) for name in names},
+    }
+
+
+def write_datasketch_file(file: Path, source: Path, name: str, ngram: int, of: str) -> int:
+    """Write the MinHash signatures of a dataset for datasketch; keys are `name:row`. Returns the number of rows.
+
+    Raises:
+        UsageError: if a row cannot be read.
+        StoreError: if a file cannot be written.
+    """
+    documents = read_dataset_documents(source)
+    texts = (document.text if of == "answer" else document.with_question.text for document in documents)
+    batches = iter(lambda: list(islice(texts, SIGNATURE_BATCH_ROWS)), [])
+    numbers = count(1)
+    rows = (([f"{name}:{next(numbers)}" for _ in batch], build_shingle_sets(batch, ngram)) for batch in batches)
+    return write_signatures(file, rows, SignatureSettings(ngram, of))
+
+
+def import_datasketch_file(folder: Path, file: Path, name: str, ngram: int, of: str | None = None) -> int:
+    """Add the rows of a signature file to the index in `folder`; a new index takes `of` from the file. Returns the number of new
+    rows.
+
+    Raises:
+        UsageError: if the file cannot be read, or differs from the index in n-gram or part of conversations.
+    """
+    if not (folder / HEADER_FILE).exists():
+        of = of or read_signatures(file).settings.of
+    return DuplicateIndex(folder, ngram=ngram, of=of).import_signatures(file, name)

@@ -1,28 +1,98 @@
-"""The filter engine of datasets and runs: filter single rows batch by batch, compare rows, look up why each row is dropped.
+"""The filter engine of datasets and runs: filter single rows batch by batch on worker processes, compare rows, look up why
+each row is dropped.
 
 Knows neither what a row means nor where rows are written.
 """
 
+import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from core.config.filters import FilterConfig
+from core.errors import RunFailed, UsageError
+from core.plugins import describe_faults, find_part, load_part
+from core.runs.records import ComparedSimilarities, SimilarityBin
 from filters.base import Document, DroppedDocument
-from filters.chain.filter_chain import DuplicateDecisions, RowFilterResult, build_duplicate_drop, build_index_names
+from filters.chain.filter_chain import (
+    CompareFunction,
+    DuplicateDecisions,
+    RowFilterResult,
+    apply_row_filters,
+    build_duplicate_drop,
+    build_index_names,
+)
 from filters.chain.registry import require_set_filter
-from flows.clean.filter_checkpoint import CheckpointBatch, FilterCheckpoint
-from flows.clean.filter_workers import FilterWorkers, ReadDocument
-from flows.rows.dataset_rows import RowBatch, read_dataset_batches
+from filters.ragged_arrays import SIMILARITY_BINS
+from flows.clean.filter_checkpoint import CheckpointBatch, FilterCheckpoint, UnreadableLine
+from flows.rows.dataset_rows import RowBatch, read_batch_lines, read_dataset_batches
 from flows.rows.row_forms import FILTER_COLUMNS, build_row_document
 
 DROP_COLUMNS = ("row", "filter", "reason", "score", "duplicate_of", "duplicate_row", "detail")
 """Columns of dropped rows, in the files of a dataset and of a run."""
+BATCHES_AHEAD = 2
+"""Batches that are read ahead for each worker."""
+ReadDocument = Callable[[Mapping[str, Any], str], Document | None]
+"""Builds the document of a row under a name; None for a row that is not filtered. Raises ValueError if the row cannot be read."""
+
+
+class TaskSubmitter(Protocol):
+    """Runs a function elsewhere and returns a future."""
+
+    def submit(self, function: Any, /, *args: Any) -> Any: ...
+
+
+class FilterWorkers(NamedTuple):
+    pool: TaskSubmitter | None
+    """None for this process."""
+    threads: int
+    compare: Mapping[str, CompareFunction]
+    """Comparison functions by filter type, for filters that do not compare in this process."""
+
+    def filter_batches(
+        self,
+        batches: Iterator[RowBatch],
+        configs: Sequence[FilterConfig],
+        folder: Path,
+        read: ReadDocument = build_row_document,
+    ) -> Iterator[tuple[RowBatch, CheckpointBatch]]:
+        """Each batch with its result, in order. Batches are read and filtered ahead.
+
+        Raises:
+            RunFailed: if a process was killed.
+        """
+        if self.pool is None:
+            yield from ((batch, filter_row_batch(batch, configs, folder, read)) for batch in batches)
+            return
+        waiting: deque[tuple[RowBatch, Any]] = deque()
+        try:
+            for batch in batches:
+                waiting.append((batch, self.pool.submit(filter_row_batch, batch, configs, folder, read)))
+                if len(waiting) > BATCHES_AHEAD * self.threads:
+                    filtered, future = waiting.popleft()
+                    yield filtered, future.result()
+            while waiting:
+                filtered, future = waiting.popleft()
+                yield filtered, future.result()
+        except BrokenProcessPool:
+            raise RunFailed(
+                "a process that filtered rows was killed, most likely for lack of memory; run the same command again with "
+                "fewer --workers: it resumes"
+            ) from None
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
 
 def filter_missing_batches(
@@ -140,3 +210,97 @@ class DropLookup:
     def find_reason(self, place: int) -> str:
         drop = self.decisions.find_row_drop(place)
         return str(drop.reason if drop else require_set_filter(self._configs[self.decisions.step[place]]).reason)
+
+
+def filter_row_batch(
+    batch: RowBatch, configs: Sequence[FilterConfig], folder: Path, read: ReadDocument = build_row_document
+) -> CheckpointBatch:
+    """Apply the filters of single rows to a batch."""
+    documents: list[Document] = []
+    numbers: list[int] = []
+    ids: list[str | None] = []
+    unreadable: list[UnreadableLine] = []
+    for line in read_batch_lines(batch):
+        try:
+            document = read(line.require_row(), str(len(documents)))
+        except ValueError as error:
+            unreadable.append(UnreadableLine(line.number, str(error), line.raw.decode("utf-8", "replace")))
+            continue
+        if document is not None:
+            id = line.require_row().get("id")
+            documents.append(document)
+            ids.append(None if id is None else str(id))
+            numbers.append(line.number)
+    return CheckpointBatch(apply_row_filters(documents, configs, folder), numbers, ids, unreadable)
+
+
+THIS_PROCESS = FilterWorkers(None, 1, {})
+
+
+@contextmanager
+def start_filter_processes(count: int) -> Iterator[FilterWorkers]:
+    """`count` processes of this machine; 1 is this process."""
+    if count == 1:
+        yield THIS_PROCESS
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would lose the threads of polars and numpy
+    with ProcessPoolExecutor(count, context, _setup_worker) as pool:
+        yield FilterWorkers(pool, count, {})
+
+
+def connect_cluster_workers(address: str) -> AbstractContextManager[FilterWorkers]:
+    """The workers of the Dask scheduler at `address`. Workers must see the written files at the same paths.
+
+    Raises:
+        UsageError: if no plugin connects to a cluster, or the scheduler cannot be reached.
+    """
+    if find_part("filter_workers", "dask") is None:
+        raise UsageError(f"--cluster: needs the plugin `scale`, which is not installed here{describe_faults()}")
+    connect: Callable[[str], AbstractContextManager[FilterWorkers]] = load_part("filter_workers", "dask")
+    return connect(address)
+
+
+def _setup_worker() -> None:
+    """Ctrl-C reaches the whole process group: the command decides what is still finished. When the command is killed, its worker
+    ends too: a worker that waits for the next batch would wait for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def name_filter_step(place: int, filter: str) -> str:
+    """The name of a histogram: the position of its filter among all, from 1, and the filter's type."""
+    return f"{place} {filter}"
+
+
+def count_similarities(
+    decisions: DuplicateDecisions, configs: Sequence[FilterConfig]
+) -> dict[str, ComparedSimilarities]:
+    """The histogram of each filter with a threshold, by `name_filter_step`."""
+    histograms = {}
+    for step, under in decisions.under.items():
+        if (threshold := getattr(configs[step], "threshold", None)) is None:
+            continue
+        dropped_similarities = [repeat.similarity for repeat in decisions.repeats.values() if repeat.step == step]
+        bin_numbers = np.minimum(
+            (np.array(dropped_similarities) * SIMILARITY_BINS + 1e-9).astype(np.int64), SIMILARITY_BINS - 1
+        )
+        dropped = np.bincount(bin_numbers, minlength=SIMILARITY_BINS)
+        bins = [
+            SimilarityBin(
+                low=i / SIMILARITY_BINS, high=(i + 1) / SIMILARITY_BINS, dropped=int(dropped[i]), stayed=int(under[i])
+            )
+            for i in range(SIMILARITY_BINS)
+            if dropped[i] or under[i]
+        ]
+        histograms[name_filter_step(step + 1, configs[step].type)] = ComparedSimilarities(
+            threshold=threshold, bins=tuple(bins)
+        )
+    return histograms

@@ -23,7 +23,6 @@ from filters.masks import TextMask, mask_value
 from filters.ragged_arrays import Indices
 from flows.clean.filter_checkpoint import BatchSpan, FilterCheckpoint
 from flows.clean.filter_engine import DROP_COLUMNS, RowDrop
-from flows.data.table_masking import is_text_type, mask_table
 from flows.rows.column_names import rename_columns
 from flows.rows.dataset_rows import (
     FILE_OPENERS,
@@ -40,7 +39,6 @@ from flows.rows.row_overrides import correct_row, has_conversation
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
 
 MAX_TABLE_FIELDS = 250
 """Columns of a table of dropped rows, and keys in the objects of one."""
@@ -235,7 +233,7 @@ class _ParquetWriter:
         table = pa.Table.from_batches([batch.content])
         if len(numbers) < table.num_rows:
             table = table.take([number - batch.first for number in numbers])
-        return fit_table_to_schema(table, self._schema)
+        return _fit_table_to_schema(table, self._schema)
 
     def correct_rows(self, rows: "pa.Table", corrections: Mapping[int, Sequence[Message]]) -> "pa.Table":
         import pyarrow as pa
@@ -326,7 +324,7 @@ def _add_drop_columns(table: "pa.Table", drops: Sequence[dict[str, Any]]) -> "pa
     return table
 
 
-def fit_table_to_schema(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
+def _fit_table_to_schema(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
     """The table with the columns of `schema`, in its order; missing columns are null."""
     import pyarrow as pa
 
@@ -351,9 +349,9 @@ def _join_parts(parts: Sequence[Path], path: Path, minimal: "pa.Schema") -> None
         for part in parts:
             table = pq.read_table(part)
             for i, field in enumerate(table.schema):
-                if schema.field(field.name).type == pa.string() and not is_text_type(field.type):
+                if schema.field(field.name).type == pa.string() and not _is_text_type(field.type):
                     table = table.set_column(i, field.name, _build_text_column(table.column(i).to_pylist()))
-            writer.write_table(fit_table_to_schema(table, schema))
+            writer.write_table(_fit_table_to_schema(table, schema))
 
 
 def _find_column_type(name: str, parts: Sequence[Path], schemas: Sequence["pa.Schema"]) -> "pa.DataType":
@@ -366,8 +364,55 @@ def _find_column_type(name: str, parts: Sequence[Path], schemas: Sequence["pa.Sc
     try:
         common = pa.unify_schemas(columns, promote_options="permissive").field(0).type
         for part, type_ in zip(parts, types, strict=False):
-            if type_ not in (None, common) and not is_text_type(common):
+            if type_ not in (None, common) and not _is_text_type(common):
                 pq.read_table(part).column(name).cast(common)  # fails for a large integer that a float cannot hold
     except pa.ArrowException:
         return pa.string()
     return common
+
+
+def mask_table(table: "pa.Table", masks: Mapping[int, Sequence[TextMask]]) -> "pa.Table":
+    """The table with the masks of each row, by its place, applied to every column of texts or numbers except `id`. Types stay: a
+    masked number becomes null, and so does a value under a masked key.
+    """
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        may_hold_masks = pa.types.is_nested(field.type) or pa.types.is_integer(field.type) or _is_text_type(field.type)
+        if field.name == "id" or not may_hold_masks:
+            continue
+        masked = [
+            _fit_masked_value(mask_value(value, masks[row]), field.type) if masks.get(row) else value
+            for row, value in enumerate(table.column(i).to_pylist())
+        ]
+        if pa.types.is_dictionary(field.type):
+            array = pa.array(masked, field.type.value_type).dictionary_encode().cast(field.type)
+        else:
+            array = pa.array(masked, field.type)
+        table = table.set_column(i, field, array)
+    return table
+
+
+def _fit_masked_value(value: Any, type_: "pa.DataType") -> Any:
+    """`value` without masked parts that no longer fit `type_`."""
+    from pyarrow import types
+
+    if types.is_struct(type_) and value is not None:
+        return {field.name: _fit_masked_value(value.get(field.name), field.type) for field in type_}
+    if types.is_map(type_) and value is not None:
+        fitting = [
+            (_fit_masked_value(key, type_.key_type), _fit_masked_value(item, type_.item_type)) for key, item in value
+        ]
+        return [(key, item) for key, item in fitting if key is not None]
+    if isinstance(value, list):
+        return [_fit_masked_value(item, type_.value_type) for item in value]
+    number = types.is_integer(type_) or types.is_floating(type_)
+    return None if number and isinstance(value, str) else value
+
+
+def _is_text_type(type_: "pa.DataType") -> bool:
+    """Whether the type is text, dictionary-encoded or not."""
+    import pyarrow as pa
+
+    plain = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return plain in (pa.string(), pa.large_string(), pa.string_view())

@@ -23,21 +23,20 @@ from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns
 from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import RowFilterResult, find_duplicates, join_batches, sketch_released
 from filters.rules.contamination import build_all_set_reports
+from flows.clean.applied_overrides import AppliedOverrides, read_run_overrides
 from flows.clean.filter_checkpoint import BatchSpan, FilterCheckpoint, build_checkpoint_identity
 from flows.clean.filter_engine import (
     DROP_COLUMNS,
+    THIS_PROCESS,
     DropLookup,
     RowDecisions,
     RowDrop,
     RowNames,
+    count_similarities,
     filter_missing_batches,
 )
-from flows.clean.filter_output import FilterOutputPlan
-from flows.clean.filter_workers import THIS_PROCESS
-from flows.clean.sample_overrides import AppliedOverrides, read_run_overrides
+from flows.clean.filter_output import FilterOutputPlan, mask_table
 from flows.data.curated_run import build_conversation_document, format_drop_reason
-from flows.data.similarity_histogram import count_similarities
-from flows.data.table_masking import mask_table
 
 CHECKPOINT_FOLDER = ".filters"
 """In the run's directory; hidden, so neither hashed nor published."""

@@ -8,12 +8,9 @@ from typer.core import TyperGroup
 from core.plugins import find_part, iterate_parts
 from flows.commands import (
     assessment_commands,
-    curate_command,
     dataset_commands,
-    plugin_commands,
     recipe_commands,
     release_commands,
-    result_commands,
     run_commands,
     student_commands,
 )
@@ -49,12 +46,9 @@ app = typer.Typer(
 )
 for part in (
     recipe_commands,
-    plugin_commands,
     run_commands,
-    result_commands,
     dataset_commands,
     assessment_commands,
-    curate_command,
     student_commands,
     release_commands,
 ):

@@ -1,4 +1,4 @@
-"""Commands that clean any dataset: filter, index."""
+"""Commands that clean any dataset: filter, index, and `curate` for a finished run."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, RunFailed, UsageError
-from core.project_files import NAMED_REFERENCES, find_referenced_file
+from core.project_files import NAMED_REFERENCES, RUNS_FOLDER, find_referenced_file
 from flows.commands.command_options import (
     CLEAN_PANEL,
     ColumnsOption,
@@ -15,6 +15,8 @@ from flows.commands.command_options import (
     JsonOption,
     OutOption,
     QuietOption,
+    RunArgument,
+    RunsOption,
     SetOption,
     print_json,
     print_text,
@@ -55,8 +57,7 @@ def filter_command(
 
     After an interruption, the same command resumes. Other thresholds in the same folder need no second pass over the rows.
     """
-    from flows.clean.dataset_filter import filter_dataset
-    from flows.clean.filter_settings import apply_duplicate_index, parse_filter_settings
+    from flows.clean.dataset_filter import apply_duplicate_index, filter_dataset, parse_filter_settings
     from flows.report.filter_report import format_filter_card
 
     SESSION.quiet = quiet
@@ -113,7 +114,7 @@ def index_command(
     quiet: QuietOption = False,
 ) -> None:
     """Maintain an index of released rows for `filter --index`. Without --add, print its contents."""
-    from flows.clean.index_building import (
+    from flows.clean.dataset_filter import (
         add_to_duplicate_index,
         describe_duplicate_index,
         import_datasketch_file,
@@ -146,3 +147,41 @@ def index_command(
     print_text(
         f"hint: drop rows that repeat it: {format_command('filter', 'INPUT', '--out', 'DIR', '--index', str(folder))}"
     )
+
+
+@app.command("curate", rich_help_panel=CLEAN_PANEL)
+def curate_command(
+    run_name: RunArgument,
+    *,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a run's dataset again from its samples, its filters and its reviews. Asks no teacher and trains nothing."""
+    from core.runs.records import summarize_manifest
+    from flows.data.run_storage import open_run_storage
+    from flows.run.dataset_stages import curate_again
+    from flows.terminal.run_summary import format_run_card
+    from flows.terminal.suggested_commands import build_resume_command, suggest_next_command
+
+    SESSION.quiet = quiet
+    storage = open_run_storage(runs_dir)
+    run = storage.find_run(run_name)
+    with SESSION.handle_interrupts():
+        try:
+            curated = curate_again(run, storage)
+        except (UserInterrupt, KeyboardInterrupt):
+            print("interrupted; the same command curates the run again", file=sys.stderr)
+            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    manifest = curated.manifest
+    if as_json:
+        print_json({**summarize_manifest(manifest), "stale_student": curated.stale_student})
+        return
+    print_text(format_run_card(manifest, run, suggests=False))
+    if curated.stale_student and manifest.invocation:
+        SESSION.print_message(
+            "the student was trained before this curation and is no longer the run's; to train it again, resume the run"
+        )
+        print_text(f"next: {build_resume_command(manifest.invocation, runs_dir, release=False)}")
+        return
+    print_text(suggest_next_command(manifest, run, run_name, runs_dir))

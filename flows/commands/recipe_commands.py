@@ -1,4 +1,4 @@
-"""Commands to use before a run: list, start, check and preview recipes, draw topologies."""
+"""Commands to use before a run: list, start, check and preview recipes, draw topologies, list plugins."""
 
 from pathlib import Path
 from typing import Annotated
@@ -85,9 +85,7 @@ def validate_command(
     """
     import asyncio
 
-    from flows.recipes.recipe_catalog import validate_recipe
-    from flows.recipes.recipe_findings import inspect_recipe
-    from flows.recipes.resolved_recipe import format_resolved_recipe
+    from flows.recipes.recipe_catalog import format_resolved_recipe, inspect_recipe, validate_recipe
     from flows.terminal.recipe_summary import (
         describe_invalid_recipe,
         format_findings,
@@ -141,7 +139,7 @@ def preview_command(
     from core.config.recipe import recipe_digest
     from core.sample import SampleStatus
     from core.stop_signal import RunStopped
-    from flows.data.estimate_files import store_estimate
+    from flows.data.run_storage import store_estimate
     from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.run.run_preparation import plan_next_run
     from flows.terminal.run_summary import format_estimate
@@ -194,3 +192,38 @@ def graph_command(
     if kind not in TOPOLOGY_BUILDERS:
         raise UsageError(f"{kind}: unknown topology; choose one of {', '.join(TOPOLOGY_BUILDERS)}")
     print_text(draw_topology(kind))
+
+
+@app.command("plugins", rich_help_panel=TRY_PANEL)
+def plugins_command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One plugin, with its recipe keys.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List the installed plugins: what each adds, where it comes from, and what it lacks here."""
+    from core.installation import format_install_command, list_missing_packages
+    from core.plugins import Plugin, find_plugin, list_faults, list_plugins
+
+    def describe(plugin: Plugin) -> dict[str, object]:
+        missing = list_missing_packages(plugin.extra) if plugin.extra else []
+        parts: dict[str, list[str]] = {}
+        for part in plugin.parts:
+            parts.setdefault(part.kind, []).append(part.name)
+        origin, install = plugin.origin or "stillhouse", format_install_command(plugin.extra) if missing else ""
+        return {"name": plugin.name, "about": plugin.about, "origin": origin, "parts": parts, "install": install}
+
+    described = [describe(find_plugin(name))] if name else [describe(plugin) for plugin in list_plugins()]
+    faults = [] if name else [str(fault) for fault in list_faults()]
+    if as_json:
+        print_json({"plugins": described, "faults": faults})
+        return
+    for plugin in described:
+        state = f"needs {plugin['install']}" if plugin["install"] else "ready"
+        print_text(f"{plugin['name']}  {plugin['about']}\n  {plugin['origin']}, {state}")
+        print_text("\n".join(f"  {kind}: {', '.join(names)}" for kind, names in plugin["parts"].items()))  # type: ignore[attr-defined]
+    for fault in faults:
+        print_text(f"left out: {fault}")
+    if name:
+        from flows.recipes.recipe_reference import build_plugin_reference
+
+        print_text(build_plugin_reference(find_plugin(name)))

@@ -7,14 +7,7 @@ import typer
 
 from core.errors import GateNotMet, RunFailed, UsageError
 from core.project_files import RUNS_FOLDER
-from flows.commands.command_options import (
-    RELEASE_PANEL,
-    JsonOption,
-    RecipeArgument,
-    RunsOption,
-    print_json,
-    print_text,
-)
+from flows.commands.command_options import RELEASE_PANEL, JsonOption, RecipeArgument, RunsOption, print_json, print_text
 
 if TYPE_CHECKING:
     from flows.data.run_storage import RunStorage

@@ -9,10 +9,7 @@ import typer
 from core.errors import INTERRUPTED_EXIT_CODE, UsageError
 from core.plugins import find_part
 from core.project_files import RUNS_FOLDER
-from core.shared_options import (
-    DEFAULT_GGUF_TYPE,
-    DEFAULT_PANEL,
-)
+from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL
 from flows.commands.command_options import (
     STUDENT_PANEL,
     ColumnsOption,

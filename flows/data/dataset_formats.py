@@ -73,7 +73,7 @@ def format_dataset(name: str, parts: Sequence["pl.DataFrame"], thinking: Dataset
     parts = [complete_turn_fields(rows) for rows in parts]
     if name == "prompt_completion":
         parts = list(map(_remove_prompt_thinking, parts))
-    parts = [place_thinking(rows, thinking) for rows in parts]
+    parts = [_place_thinking(rows, thinking) for rows in parts]
     # Turns become JSON text if any turn calls a tool, is the result of a tool, or has images.
     present = {
         field
@@ -117,7 +117,7 @@ class TurnForm(NamedTuple):
     """With content in parts, of which those of the type `image` are in the order of the column `images`."""
 
 
-def place_thinking(rows: "pl.DataFrame", thinking: DatasetThinking) -> "pl.DataFrame":
+def _place_thinking(rows: "pl.DataFrame", thinking: DatasetThinking) -> "pl.DataFrame":
     """The rows without thinking, with thinking before the content of its message in tags as by `join_thinking`, or in a field of
     its own; tags in it are escaped, since chat templates write the field between tags.
     """
@@ -292,10 +292,12 @@ def _build_alpaca_form(rows: "pl.DataFrame", _turns: TurnForm) -> "pl.DataFrame"
     if "tools" in rows.columns:
         rows = rows.filter(pl.col("tools").is_null()).drop("tools")
     texts = dict.fromkeys(("instruction", "input", "output", "system"), pl.String)
-    return _rewrite_conversations(rows, convert_to_alpaca, pl.Struct({**texts, "history": pl.List(pl.List(pl.String))}))
+    return _rewrite_conversations(
+        rows, _convert_to_alpaca, pl.Struct({**texts, "history": pl.List(pl.List(pl.String))})
+    )
 
 
-def convert_to_alpaca(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
+def _convert_to_alpaca(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
     """The keys of LLaMA-Factory's documentation, of which the first three are Stanford's; None for a conversation with tools or
     images, or one that does not alternate question and answer.
     """
@@ -320,13 +322,13 @@ def _build_sharegpt_form(rows: "pl.DataFrame", _turns: TurnForm) -> "pl.DataFram
     import polars as pl
 
     turns = pl.List(pl.Struct({"from": pl.String, "value": pl.String}))
-    return _rewrite_conversations(rows, convert_to_sharegpt, pl.Struct({"conversations": turns}))
+    return _rewrite_conversations(rows, _convert_to_sharegpt, pl.Struct({"conversations": turns}))
 
 
 SHAREGPT_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
 
 
-def convert_to_sharegpt(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
+def _convert_to_sharegpt(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
     """`conversations`; None if a turn has images, or both text and calls, which are separate turns in this form."""
     converted = []
     for turn in turns:

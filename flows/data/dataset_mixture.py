@@ -23,12 +23,7 @@ from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import write_parquet
-from core.storage.sample_files import (
-    complete_turn_fields,
-    drop_empty_turn_fields,
-    flatten_message,
-    read_sample_columns,
-)
+from core.storage.sample_files import complete_turn_fields, drop_empty_turn_fields, flatten_message, read_sample_columns
 from filters.base import Document
 from flows.data.curated_run import (
     TRAIN,
@@ -124,10 +119,12 @@ def read_mixture_sources(run: RunDir, recipe: Recipe, folder: Path) -> MixtureSo
         released = complete_turn_fields(read_sample_columns(pairs)) if pairs.exists() else None
         releases.append(EarlierRelease(release.name, rows, released, release.path))
     real = recipe.lineage.real
-    return MixtureSources(releases, read_real_rows(find_referenced_file(real, folder)) if real else create_empty_rows())
+    return MixtureSources(
+        releases, _read_real_rows(find_referenced_file(real, folder)) if real else create_empty_rows()
+    )
 
 
-def read_real_rows(path: Path) -> "pl.DataFrame":
+def _read_real_rows(path: Path) -> "pl.DataFrame":
     """The rows of a file of real conversations or texts, as in `read_kept_rows`. The beginning of a text is the question, its
     rest the answer.
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agents.families.base import RecipeFamily
 from agents.reply_schema import InvalidReply, parse_reply
 from core.config.recipe import PreferenceConfig, Recipe
+from core.config.students import StudentConfig
 from core.runs.records import PairsRecord
+from core.runs.run_dir import RunDir
 from core.sample import (
     Candidate,
     Critique,
@@ -27,7 +29,9 @@ from core.sample import (
 )
 from core.storage.atomic_files import count_values
 from core.storage.sample_files import build_message_type, flatten_message
+from flows.data.curated_run import read_finished_samples
 from flows.data.dataset_formats import count_prompt_turns
+from flows.rows.row_forms import read_row_pair
 from flows.terminal.text_format import format_count
 
 if TYPE_CHECKING:
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 NEAR_COPY_SIMILARITY = 0.9
 """Share of common words, in order (`difflib`'s ratio), from which two answers are too similar for a pair. If they differ in a
 few tokens only, DPO lowers the likelihood of the chosen answer too (Pal et al. 2024, arXiv 2402.13228)."""
+MIN_PAIRS = 5
+"""Fewer pairs than this are not learned from."""
 
 
 class RevisionAnswer(NamedTuple):
@@ -120,21 +126,21 @@ def find_preference_pairs(samples: Iterable[Sample], family: RecipeFamily, recip
         answers = [
             answer
             for sample in siblings
-            for answer in collect_revision_answers(sample, family, checked=bool(recipe.verifiers))
+            for answer in _collect_revision_answers(sample, family, checked=bool(recipe.verifiers))
         ]
         pairs_of_seed: dict[str, list[PreferencePair]] = {}
         for chosen in answers:
             if chosen.kept and chosen.is_sound:
-                worse = (build_preference_pair(chosen, rejected, config.margin) for rejected in answers)
+                worse = (_build_preference_pair(chosen, rejected, config.margin) for rejected in answers)
                 pairs_of_seed.setdefault(chosen.question, []).extend(pair for pair in worse if pair)
         for question, pairs in pairs_of_seed.items():
             known = by_question.get(question, ())
-            by_question[question] = select_clearest_pairs([*known, *pairs], config.pairs_per_prompt)
+            by_question[question] = _select_clearest_pairs([*known, *pairs], config.pairs_per_prompt)
     ordered = sorted((pair for pairs in by_question.values() for pair in pairs), key=lambda pair: pair.run_position)
     return FoundPairs(ordered, len(by_question))
 
 
-def build_preference_pair(chosen: RevisionAnswer, rejected: RevisionAnswer, margin: float) -> PreferencePair | None:
+def _build_preference_pair(chosen: RevisionAnswer, rejected: RevisionAnswer, margin: float) -> PreferencePair | None:
     """A pair, if both answer the same prompt in different words, and `rejected` fails checks or scores clearly lower."""
     if chosen.prompt != rejected.prompt or not (rejected.faults or rejected.is_sound):
         return None
@@ -143,10 +149,10 @@ def build_preference_pair(chosen: RevisionAnswer, rejected: RevisionAnswer, marg
     gap = 0.0 if math.isnan(difference) else round(difference, 6)
     if not rejected.faults and gap < margin:
         return None
-    return None if is_near_copy(chosen.words, rejected.words) else PreferencePair(chosen, rejected, gap)
+    return None if _is_near_copy(chosen.words, rejected.words) else PreferencePair(chosen, rejected, gap)
 
 
-def is_near_copy(left: Sequence[str], right: Sequence[str]) -> bool:
+def _is_near_copy(left: Sequence[str], right: Sequence[str]) -> bool:
     """Whether two texts, as lists of words, are equal or nearly equal."""
     matcher = SequenceMatcher(None, left, right, autojunk=False)
     return all(
@@ -154,7 +160,7 @@ def is_near_copy(left: Sequence[str], right: Sequence[str]) -> bool:
     )
 
 
-def select_clearest_pairs(pairs: Sequence[PreferencePair], most: int) -> list[PreferencePair]:
+def _select_clearest_pairs(pairs: Sequence[PreferencePair], most: int) -> list[PreferencePair]:
     """The `most` pairs with the clearest difference, without repeated rejected texts."""
     taken: dict[tuple[str, ...], PreferencePair] = {}
     for pair in sorted(pairs, key=lambda pair: pair.clearness):
@@ -163,7 +169,7 @@ def select_clearest_pairs(pairs: Sequence[PreferencePair], most: int) -> list[Pr
     return list(taken.values())
 
 
-def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: bool) -> Iterator[RevisionAnswer]:
+def _collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: bool) -> Iterator[RevisionAnswer]:
     """The answers of `sample` in the order of its revisions; none if it failed. If the recipe has checks (`checked`), an answer
     without a verdict is not sound.
     """
@@ -171,7 +177,7 @@ def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: b
         return
     for revision in range(sample.revisions + 1):
         last = revision == sample.revisions
-        candidate = sample.candidate if last else rebuild_candidate(sample, family, revision)
+        candidate = sample.candidate if last else _rebuild_candidate(sample, family, revision)
         if candidate is None:
             continue
         end = count_prompt_turns([message.role for message in candidate.messages])
@@ -193,7 +199,7 @@ def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: b
             )
 
 
-def rebuild_candidate(sample: Sample, family: RecipeFamily, revision: int) -> Candidate | None:
+def _rebuild_candidate(sample: Sample, family: RecipeFamily, revision: int) -> Candidate | None:
     """The candidate of an earlier revision, parsed from its generator's last reply; None if that reply is invalid."""
     turns = [turn for turn in sample.turns if turn.agent == "generator" and turn.revision == revision]
     if not turns:
@@ -242,7 +248,7 @@ def split_preference_pairs(
     return tables, record
 
 
-def match_rejected_answers(
+def _match_rejected_answers(
     conversations: Sequence[Sequence[Message]],
     found: FoundPairs,
     others: Iterable[tuple[list[Message], list[Message]]] = (),
@@ -269,3 +275,38 @@ def explain_missing_pairs(record: PairsRecord, config: PreferenceConfig) -> str:
         f"them failed a check or scored lower by preference.margin = {config.margin:g}; raise answers_per_seed, or "
         "lower the margin"
     )
+
+
+def find_rejected_answers(
+    run: RunDir,
+    recipe: Recipe,
+    conversations: Sequence[Sequence[Message]],
+    released: "Iterable[pl.DataFrame]" = (),
+) -> list[list[Message] | None]:
+    """For each conversation a rejected answer to its prompt, from the run or from `released`, the pairs of earlier releases."""
+    from agents.families import find_recipe_family
+
+    family = find_recipe_family(recipe)
+    found = find_preference_pairs(read_finished_samples(run), family, recipe)
+    earlier = (read_row_pair(row) for pairs in released for row in pairs.iter_rows(named=True))
+    rejected = _match_rejected_answers(conversations, found, earlier)
+    if recipe.dataset.thinking:
+        return rejected
+    return [other and remove_thinking(other) for other in rejected]
+
+
+def leave_out_scarce_pairs(
+    config: StudentConfig, rejected: list[list[Message] | None]
+) -> tuple[StudentConfig, list[list[Message] | None], str]:
+    """The configuration and the rejected answers to train with, and a sentence about their number: with fewer than `MIN_PAIRS`,
+    the other objectives only.
+    """
+    pairs = sum(other is not None for other in rejected)
+    if pairs >= MIN_PAIRS:
+        return config, rejected, f"{format_count(pairs, 'conversation')} with a rejected answer for dpo"
+    objective = {name: weight for name, weight in config.objective_weights.items() if name != "dpo"}
+    sentence = (
+        f"{format_count(pairs, 'conversation')} with a rejected answer, too few for dpo, which needs {MIN_PAIRS}: the student "
+        f"learns from {', '.join(objective)} only; raise answers_per_seed or agents.max_revisions"
+    )
+    return config.model_copy(update={"objective": objective}), [], sentence

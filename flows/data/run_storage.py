@@ -1,5 +1,5 @@
 """Storage of runs and releases: a folder, or a depot on an object store with its mirror on this machine. Knows what is fetched
-before and published after a command; knows no sample.
+before and published after a command; knows no sample. Previews' estimates are in the user's cache.
 """
 
 import os
@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from core.config.recipe import Recipe
 from core.errors import StoreError, UsageError
 from core.plugins import describe_faults, find_part, load_part
 from core.runs.lineage import Lineage, list_possible_run_names
-from core.runs.records import RunManifest, RunState
+from core.runs.records import RunEstimate, RunManifest, RunState
 from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir, find_run
+from core.storage.atomic_files import write_text
 from core.storage.background_work import repeat_in_background
 from flows.terminal.console import SESSION
 
@@ -247,3 +250,29 @@ def _make_writable(folder: Path) -> Path | None:
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def store_estimate(digest: str, estimate: RunEstimate) -> None:
+    """Store the estimate of the recipe with this digest, if there is a place for it."""
+    file = _locate_estimate(digest)
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, estimate.model_dump_json() + "\n")
+    except OSError:
+        return
+
+
+def read_estimate(digest: str) -> RunEstimate | None:
+    """The last estimate of the recipe with this digest; None if there is none that this version can read."""
+    file = _locate_estimate(digest)
+    try:
+        return RunEstimate.model_validate_json(file.read_bytes()) if file and file.exists() else None
+    except (OSError, ValidationError):
+        return None
+
+
+def _locate_estimate(digest: str) -> Path | None:
+    cache = find_user_cache()
+    return cache and cache / "estimates" / f"{digest}.json"

@@ -1,15 +1,18 @@
-"""What a file of unknown origin may cause: data is read from it, but it never decides what runs or where prompts and keys go.
+"""Where a dataset comes from, and what a file of unknown origin may cause: data is read from it, but it never decides what runs
+or where prompts and keys go.
 
 A run's recipe names programs, addresses and keys. The user must confirm each of them.
 """
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from core.config.base import list_marked
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.project_files import find_referenced_file
+from core.runs.lineage import find_release
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
 from core.weights.packaged_weights import EMBEDDED_TEACHER
@@ -19,7 +22,14 @@ MIRROR_METADATA = ".depot"
 """The folder in a mirror of an object store that has, for each folder, the version of each file when both last agreed."""
 
 
-def is_mirror(folder: Path) -> bool:
+class CollapseChoices(NamedTuple):
+    """What the recipe of a run says of its assessment."""
+
+    kind: str | None = None
+    few_structures: bool = False
+
+
+def _is_mirror(folder: Path) -> bool:
     """Whether the folder mirrors an object store: all who write there decide what is in it."""
     return (folder / MIRROR_METADATA).is_dir()
 
@@ -33,7 +43,7 @@ def starts_local_program(model: str) -> bool:
 def is_own_run(run: RunDir, runs: Path) -> bool:
     """Whether the run is in the user's own folder `runs`, and not in the mirror of an object store, to which others write."""
     path = run.path.resolve()
-    return path.is_relative_to(runs.resolve()) and not any(map(is_mirror, path.parents))
+    return path.is_relative_to(runs.resolve()) and not any(map(_is_mirror, path.parents))
 
 
 def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> str | None:
@@ -59,7 +69,7 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
         acts += _list_teacher_acts(name, teacher)
     if not acts:
         return None
-    mirrored = any(map(is_mirror, run.path.resolve().parents))
+    mirrored = any(map(_is_mirror, run.path.resolve().parents))
     place = (
         "comes from an object store, to which others write" if mirrored else f"is not in your folder of runs, {runs}"
     )
@@ -81,3 +91,30 @@ def _list_teacher_acts(name: str, teacher: TeacherConfig) -> list[str]:
         key = f" with the key in {teacher.api_key_env}" if os.environ.get(teacher.api_key_env) else ""
         acts.append(f"send prompts{key} to {teacher.base_url} (teachers.{name})")
     return acts
+
+
+def _find_surrounding_run(source: Path) -> RunDir | None:
+    """The run that a path is, or is inside."""
+    runs = (RunDir(folder) for folder in [source.absolute(), *list(source.absolute().parents)[:3]])
+    return next((run for run in runs if run.recipe_file.is_file() and run.manifest_file.is_file()), None)
+
+
+def is_synthetic_dataset(source: Path) -> bool:
+    """Whether a dataset is, or is inside, a run or a release, so that teachers wrote its text. False if that is unknown."""
+    return find_release(source) is not None or _find_surrounding_run(source) is not None
+
+
+def read_collapse_choices(source: Path) -> CollapseChoices:
+    """Of the run or release that a dataset is, or is inside. A release has no `kind`: it is found from its rows."""
+    if release := find_release(source):
+        return CollapseChoices(few_structures=not release.manifest.run.gate.judges_structures)
+    if run := _find_surrounding_run(source):
+        collapse = run.read_recipe().collapse
+        return CollapseChoices(collapse.kind if collapse else None, not run.read_manifest().gate.judges_structures)
+    return CollapseChoices()
+
+
+def trains_on_thinking(source: Path) -> bool:
+    """Whether the thinking in a dataset is training data: in a run by its recipe, since its samples always keep it."""
+    run = _find_surrounding_run(source)
+    return run is None or bool(run.read_recipe().dataset.thinking)

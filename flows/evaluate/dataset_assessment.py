@@ -18,8 +18,8 @@ from core.runs.verdict_words import COPY_METRICS, CollapseAssessment
 from core.sample import Message, RejectionReason, parse_sample_index
 from core.storage.sample_files import read_sample_columns, unflatten_message
 from filters.base import Document
-from flows.data.dataset_origin import is_synthetic_dataset, read_collapse_choices
 from flows.data.reference_files import load_reference, read_reference, read_reference_record
+from flows.data.stranger_files import is_synthetic_dataset, read_collapse_choices
 from flows.rows.dataset_rows import read_all_rows, read_dataset_documents
 from flows.rows.row_forms import build_row_document, read_row_conversation
 from flows.rows.row_images import has_row_images

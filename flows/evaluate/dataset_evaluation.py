@@ -21,8 +21,7 @@ from core.intervals import IntervalEstimate, estimate_share
 from core.sample import Candidate, Message, Seed, text_digest
 from core.storage.atomic_files import write_text
 from core.storage.sample_files import read_sample_columns
-from flows.data.promoted_generator import STUDENT_SLOTS
-from flows.data.student_files import find_student_folder, find_student_run, import_student_module
+from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run, import_student_module
 from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import loss_notes, student_max_tokens
 from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample

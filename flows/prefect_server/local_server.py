@@ -11,7 +11,9 @@ before the server answers. It never stops when idle. A second start fails instea
 stale PID file blocks every start until `prefect server stop`. It accepts any Host header, and by default any origin.
 """
 
+import asyncio
 import fcntl
+import gc
 import logging
 import os
 import secrets
@@ -34,6 +36,7 @@ from core.storage.atomic_files import write_text
 if TYPE_CHECKING:
     from uvicorn import Server
 
+    from flows.run.run_preparation import PreparedRun
     from flows.terminal.console import CommandSession
 
 IDLE_SECONDS = 600.0
@@ -195,7 +198,7 @@ def _find_log_file(folder: Path) -> Path:
     return folder / "log"
 
 
-def run_local_server(folder: Path, idle_seconds: float, port: int) -> None:
+def _run_local_server(folder: Path, idle_seconds: float, port: int) -> None:
     """Run the server, at `port` if it is free, until no process held `users` for `idle_seconds`. Returns if one is running."""
     with (folder / "serving").open("a") as serving, socket.socket() as listener:
         if not _try_lock(serving):
@@ -235,6 +238,30 @@ def _stop_when_idle(server: "Server", folder: Path, url: str, idle_seconds: floa
         elif time.monotonic() - used < idle_seconds:
             fcntl.flock(users, fcntl.LOCK_UN)
     server.should_exit = True
+
+
+def run_locally(prepared: "PreparedRun") -> dict[str, Any]:
+    """Run an opened run through Prefect in this process. Returns the run's summary.
+
+    Raises:
+        StillhouseError, UserInterrupt: as the stages.
+        RunFailed: if Prefect's server does not answer.
+    """
+    from flows.terminal.console import SESSION
+
+    with configure_prefect(SESSION) as server:
+        import httpx
+
+        from flows.run.pipeline import run_as_flow
+
+        gc.freeze()  # garbage collection would otherwise scan half a million imported objects each time
+        try:
+            return asyncio.run(run_as_flow(prepared))
+        except httpx.TransportError as error:
+            raise RunFailed(
+                f"Prefect's server at {server} does not answer ({error}); finished samples are stored: continue with "
+                "--resume, or unset PREFECT_API_URL to use a server that the command starts"
+            ) from None
 
 
 @contextmanager
@@ -316,4 +343,4 @@ def read_access_status(changed: dict[Any, Any] | None = None) -> int | None:
 
 
 if __name__ == "__main__":
-    run_local_server(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
+    _run_local_server(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

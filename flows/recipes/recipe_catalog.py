@@ -1,20 +1,45 @@
 """The built-in recipes, and how any recipe is found and loaded with everything that can be checked before a run."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.config.inheritance import RECIPE_FILE_NAME
+from core.config.inheritance import ABSENT_IF_FALSE, RECIPE_FILE_NAME, relocate_files
 from core.config.loading import RecipeCheck, load_recipe
 from core.config.recipe import Recipe, list_recipe_plugins
-from core.config.toml_text import parse_toml
+from core.config.teacher_prices import PriceRecord
+from core.config.toml_text import format_toml, parse_toml
 from core.errors import RecipeError, RecipeProblem, UsageError, suggest_name
 from core.plugins import list_plugins, load_hooks
+from flows.release.release_gate import build_gate_record, describe_release_gate
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
     from agents.planning.seeds import RunSeeds
+
+
+class RecipeFindings(NamedTuple):
+    """All but the gate by name of the teacher."""
+
+    gate: str
+    prices: Mapping[str, PriceRecord]
+    weights: Mapping[str, Path | None]
+    """None if they are not downloaded."""
+    abilities: Mapping[str, str]
+    """Empty if no teacher was asked."""
+    facts: Mapping[str, Mapping[str, Sequence[str]]]
+    """Of plugins, by their name and source."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "live": self.abilities,
+            **self.facts,
+            "gate": self.gate,
+            "weights": {name: file and str(file) for name, file in self.weights.items()},
+            "prices": {name: record.model_dump(mode="json") for name, record in self.prices.items()},
+        }
 
 
 def list_built_in_recipes() -> dict[str, Path]:
@@ -167,3 +192,61 @@ def validate_recipe(name: str, overrides: Sequence[str] = ()) -> ValidatedRecipe
     except UsageError as error:
         raise RecipeError(name, [RecipeProblem("", line) for line in str(error).split("\n  ")]) from None
     return ValidatedRecipe(plan, seeds)
+
+
+async def inspect_recipe(plan: "RunPlan", *, live: bool) -> RecipeFindings:
+    """With `live`, each teacher is asked a few short questions, and plugins ask what they name, as servers of tools.
+
+    Raises:
+        ProviderError: as `probe_teachers`.
+        RunFailed: if a source of a plugin cannot be used.
+    """
+    from teachers.local_weights import list_local_weights
+
+    recipe = plan.recipe
+    abilities: dict[str, str] = {}
+    if live:
+        from agents.studies.teacher_probe import probe_teachers
+
+        abilities = await probe_teachers(plan)
+    facts = {}
+    for name in list_recipe_plugins(recipe):
+        for hooks in load_hooks([name]):
+            if found := await hooks.find_recipe_facts(plan, live=live):
+                facts[name] = found
+    return RecipeFindings(
+        describe_release_gate(recipe, build_gate_record(recipe)),
+        plan.prices,
+        list_local_weights(recipe),
+        abilities,
+        facts,
+    )
+
+
+def format_resolved_recipe(recipe: Recipe, folder: Path) -> str:
+    """The recipe in `folder` as the text of a TOML file for any folder: its own files have absolute paths."""
+    data = recipe.model_dump(mode="json")
+    for table, key in ABSENT_IF_FALSE:
+        if isinstance(data.get(table), dict) and data[table].get(key, False) is None:
+            data[table][key] = False
+    task = data.pop("task")
+    data = _drop_nulls(data)
+    # A schema may contain null, which TOML lacks; families read a schema's JSON text too.
+    data["task"] = {key: json.dumps(value) if _has_null(value) else value for key, value in _drop_none(task).items()}
+    return format_toml(relocate_files(data, folder, None))
+
+
+def _drop_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _drop_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _drop_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_drop_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_null, value.values()))
+    return any(map(_has_null, value)) if isinstance(value, list) else value is None

@@ -9,7 +9,7 @@ from core.runs.run_dir import RunDir
 from core.runs.student_records import EvaluationRecord
 from core.shared_options import name_student_file
 from core.storage.atomic_files import read_json
-from flows.data.promoted_generator import list_writing_prompts
+from flows.data.student_files import list_writing_prompts
 from flows.terminal.text_format import format_percent
 
 if TYPE_CHECKING:

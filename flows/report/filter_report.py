@@ -18,7 +18,7 @@ from core.runs.records import ComparedSimilarities, SampleCounts
 from core.sample import FrozenModel, RejectionReason
 from core.storage.atomic_files import write_json, write_text
 from filters.text_normalization import SPACELESS
-from flows.data.similarity_histogram import name_filter_step
+from flows.clean.filter_engine import name_filter_step
 from flows.report.page_templates import create_page_environment
 from flows.report.plots import HistogramPlot, build_histogram_plots
 from flows.terminal.suggested_commands import format_next_line

@@ -69,10 +69,10 @@ def get_columns(path: Path) -> ColumnNames:
 
 def name_columns(path: Path, given: str | ColumnNames | None) -> Path:
     """The path with the columns of `--columns`. Raises UsageError naming what is wrong with them."""
-    return attach_columns(path, parse_columns(given)) if given else path
+    return attach_columns(path, _parse_columns(given)) if given else path
 
 
-def parse_columns(given: str | ColumnNames) -> ColumnNames:
+def _parse_columns(given: str | ColumnNames) -> ColumnNames:
     """Raises UsageError for an unknown target, one that is named twice, or if no row can be made of them."""
     pairs = [part.partition("=")[::2] for part in given.split(",")] if isinstance(given, str) else list(given.items())
     columns: dict[str, str] = {}

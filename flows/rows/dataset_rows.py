@@ -448,7 +448,7 @@ def read_dataset_pairs(source: Path) -> list[ConversationPair]:
 def read_all_rows(source: Path, read: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
     """The result of `read` for each row. Raises UsageError without rows, or naming a row for which `read` raises ValueError."""
     empty = True
-    for row in read_file_rows(find_dataset_files(source), read):
+    for row in _read_file_rows(find_dataset_files(source), read):
         empty = False
         yield row.value
     if empty:
@@ -465,7 +465,7 @@ class FileRow(NamedTuple, Generic[T]):
     value: T
 
 
-def read_file_rows(
+def _read_file_rows(
     files: Sequence[Path],
     read: Callable[[Mapping[str, Any]], T],
     columns: Sequence[str] | None = None,

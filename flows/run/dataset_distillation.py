@@ -13,10 +13,10 @@ from core.sample import Message, remove_thinking
 from core.storage.atomic_files import check_writable
 from core.storage.file_locks import hold_lock
 from core.storage.fitted_images import find_images_problem
-from flows.data.dataset_origin import is_synthetic_dataset, trains_on_thinking
+from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
+from flows.data.stranger_files import is_synthetic_dataset, trains_on_thinking
 from flows.rows.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs
 from flows.rows.row_images import read_seen_conversation
-from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
 from flows.run.stages import distill_conversations
 from flows.terminal.console import is_reporting_process
 
@@ -40,7 +40,7 @@ def parse_student_settings(settings: Sequence[str]) -> StudentConfig:
     return config
 
 
-def find_run_of_dataset(source: Path) -> RunDir | None:
+def _find_run_of_dataset(source: Path) -> RunDir | None:
     """The run, if `source` is one and its dataset has conversations rather than pairs."""
     run = RunDir(source)
     if not (run.recipe_file.is_file() and run.manifest_file.is_file()):
@@ -82,7 +82,7 @@ def _distill_rows(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
     rejected: list[list[Message] | None] = []
-    run = find_run_of_dataset(source)
+    run = _find_run_of_dataset(source)
     if run and "dpo" in config.objective_weights and len(config.objective_weights) > 1:
         rows = [list(row) for row in read_dataset_conversations(source)]
         config, rejected, sentence = leave_out_scarce_pairs(config, find_rejected_answers(run, run.read_recipe(), rows))

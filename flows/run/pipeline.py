@@ -1,4 +1,4 @@
-"""The stages of a run in order, as Prefect tasks: produce, curate, assess, package, distill, evaluate, report.
+"""The stages of a run in order, as Prefect tasks: produce, curate, assess, package, distill, average, evaluate, report.
 
 The run's directory is authoritative: complete files are finished work, so running the stages again resumes. One task per
 shard, which makes many samples at once. Smaller tasks would be too slow, since a task costs the server 25 ms.
@@ -6,10 +6,12 @@ shard, which makes many samples at once. Smaller tasks would be too slow, since 
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
@@ -19,36 +21,31 @@ from agents.calls.budget import BudgetExhausted, read_journal
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
+from core.config.recipe import MAX_GENERAL_LOSS
+from core.config.teachers import TeacherConfig
 from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import DRAWN_BY_SEED, CheckRecord, RunManifest, RunState, summarize_manifest
 from core.runs.run_dir import RunDir
-from core.sample import Message, remove_thinking
+from core.runs.student_records import AverageRecord, ShareScore, StudentRecord
+from core.sample import Message, Seed, remove_thinking
 from core.secrets import redact_text
+from core.shared_options import DEFAULT_GGUF_TYPE
 from core.stop_signal import RunStopped, StopSignal
+from core.storage.atomic_files import read_json, write_json
 from core.tracing import open_trace
 from flows.clean.run_curation import CurationResult
-from flows.data.curated_run import (
-    DatasetSplit,
-    count_finished_samples,
-    extract_conversations,
-    read_kept_rows,
-)
+from flows.data.curated_run import DatasetSplit, count_finished_samples, extract_conversations, read_kept_rows
 from flows.data.dataset_mixture import read_mixture_sources
-from flows.data.estimate_files import read_estimate
+from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
+from flows.data.run_storage import read_estimate
+from flows.data.student_files import configure_student_as_teacher, import_student_module
+from flows.evaluate.student_evaluation import collect_used_requests
 from flows.prefect_server.flow_progress import publish_artifacts, report_flow_progress
 from flows.release.release_gate import build_gate_record
 from flows.rows.row_images import embed_stored_images
 from flows.run import stages
-from flows.run.average_choice import average_run_student, keep_trained_student, locate_training
-from flows.run.dataset_stages import (
-    StageContext,
-    assess_samples,
-    curate_samples,
-    finish_run,
-    package_samples,
-)
-from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
+from flows.run.dataset_stages import StageContext, assess_samples, curate_samples, finish_run, package_samples
 from flows.run.run_preparation import PreparedRun
 from flows.run.run_shortfalls import UNEVALUATED_STUDENT
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
@@ -58,7 +55,11 @@ from flows.terminal.text_format import describe_generator, say
 if TYPE_CHECKING:
     import polars as pl
 
+    from agents.planning.run_plan import RunPlan
+    from agents.studies.general_panel import GeneralPanel
+
 logger = logging.getLogger("stillhouse")
+AVERAGE_SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ async def execute_run(prepared: PreparedRun) -> dict[str, Any]:
     with open_trace(f"invoke_workflow {recipe.name}", run.name, attributes, SESSION.print_message) as span:
         with open_run_context(prepared) as context:
             async with report_flow_progress(recipe.name):
-                await run_stages(context, distill=prepared.distills)
+                await _run_stages(context, distill=prepared.distills)
         if span:
             counts = context.manifest.counts
             span.set_attribute("stillhouse.run.state", context.manifest.state)
@@ -107,13 +108,13 @@ async def execute_run(prepared: PreparedRun) -> dict[str, Any]:
     return summarize_manifest(context.manifest)
 
 
-async def run_stages(context: RunContext, *, distill: bool) -> None:
+async def _run_stages(context: RunContext, *, distill: bool) -> None:
     """Run all stages in order."""
     seeds = context.seeds
     for note in seeds.notes:
         SESSION.print_unless_stopped(note)
     with record_spending(context):
-        await check_run_judges(context)
+        await _check_run_judges(context)
         if (
             not context.recipe.goals
             and (made := count_finished_samples(context.run)) != context.manifest.counts.candidates
@@ -127,25 +128,25 @@ async def run_stages(context: RunContext, *, distill: bool) -> None:
             context.run, context.plan, seeds, partial(run_curate_stage, context, seeds), produce_shard
         )
         context.manifest.shortfalls = shortfalls.sentences
-    check_stop_request()
+    _check_stop_request()
     kept = read_kept_rows(context.run)
     run_assess_stage(context, kept)
-    check_stop_request()
+    _check_stop_request()
     parts = package_samples(context, kept)
     if distill and context.recipe.student and not shortfalls.resumable:
         await asyncio.to_thread(run_distill_stage, context, parts)
-        check_stop_request()
+        _check_stop_request()
         if context.recipe.student.average == "validation" and context.manifest.student:
             await run_average_stage(context, parts)
-            check_stop_request()
+            _check_stop_request()
         if context.recipe.student.evaluation and context.manifest.student:
             await run_evaluate_stage(context)
-            check_stop_request()
+            _check_stop_request()
     finish_run(context)
     await publish_artifacts(context.run, context.manifest, context.recipe.name)
 
 
-def check_stop_request() -> None:
+def _check_stop_request() -> None:
     """Raises UserInterrupt if the user asked to stop. Called between tasks: Prefect counts a task that raises it as crashed."""
     if SESSION.stop.is_set():
         raise UserInterrupt
@@ -218,7 +219,7 @@ def record_spending(context: RunContext) -> Iterator[None]:
             context.manifest.seconds["produce"] = context.manifest.costs.spent.seconds
 
 
-async def check_run_judges(context: RunContext) -> None:
+async def _check_run_judges(context: RunContext) -> None:
     """Measure the judges' accuracy once, before any sample is made.
 
     Raises:
@@ -287,7 +288,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
             train,
             held_out,
             config,
-            locate_training(context.run, config.average),
+            _locate_training(context.run, config.average),
             seed=context.recipe.seed,
             progress=SESSION.print_unless_stopped,
             rejected=rejected,
@@ -308,12 +309,12 @@ async def run_average_stage(context: RunContext, parts: DatasetSplit) -> None:
         if not context.recipe.dataset.thinking:
             held_out = [remove_thinking(turns) for turns in held_out]
         try:
-            manifest.student = await average_run_student(run, context.plan, manifest, held_out)
+            manifest.student = await _average_run_student(run, context.plan, manifest, held_out)
         except BudgetExhausted as error:
             manifest.shortfalls.append(f"{UNEVALUATED_STUDENT}: {error}; continue with --resume and a larger budget")
         except UsageError as error:
             manifest.shortfalls.append(f"the student has its trained weights, since no share can be chosen: {error}")
-            keep_trained_student(run)
+            _keep_trained_student(run)
             manifest.student = trained
         except RunStopped:
             return
@@ -340,3 +341,109 @@ async def run_evaluate_stage(context: RunContext) -> None:
             with suppress(StoreError):  # a full disk was already reported
                 manifest.costs.evaluation_spent = read_journal(context.run.evaluation_spend_file).spent
         context.run.write_manifest(manifest)
+
+
+def choose_average_share(scores: Sequence[ShareScore], start_panel_rate: float, max_loss: float) -> float:
+    """Among the shares whose loss on the panel, compared with the start, is at most `max_loss`, the one with the highest pass
+    rate on the recipe; without any, the one with the highest sum of both rates. The smaller share in a tie.
+    """
+    # Rounded, since 0.6 - 0.55 is a little more than 0.05.
+    safe = [score for score in scores if round(start_panel_rate - score.panel_rate, 9) <= max_loss]
+    if safe:
+        return min(safe, key=lambda score: (-score.pass_rate, score.share)).share
+    return min(scores, key=lambda score: (-round(score.pass_rate + score.panel_rate, 9), score.share)).share
+
+
+def _locate_training(run: RunDir, average: float | str | None) -> Path:
+    """Where the student is trained: apart, if its weights are averaged afterwards and are not yet."""
+    apart = average == "validation" and not (run.student / "student.json").is_file()
+    return run.path / "wip" / "student" if apart else run.student
+
+
+async def _average_run_student(
+    run: RunDir, plan: "RunPlan", manifest: RunManifest, held_out: Sequence[Sequence[Message]]
+) -> StudentRecord:
+    """Choose the share and write the averaged student. Finished scores are kept for a resumed run.
+
+    Raises:
+        BudgetExhausted, RunStopped, StillhouseError: as `evaluate_held_out`; UsageError if the student cannot be exported.
+    """
+    from agents.studies.general_panel import build_general_panel
+    from agents.studies.held_out_evaluation import join_requests, require_held_out_seeds
+
+    config = plan.recipe.student
+    assert config
+    assert config.evaluation
+    trained, folder = run.path / "wip" / "student", run.path / "wip" / "average"
+    number, start = config.evaluation.requests, run.path / "wip" / "average-start"
+    used = collect_used_requests(run, plan, SESSION.print_unless_stopped)
+    seeds = require_held_out_seeds(plan, 2 * number, used)[number:]  # after those of the final evaluation
+    panel = build_general_panel(plan, config.evaluation.panel, part="validation")
+    shutil.rmtree(start, ignore_errors=True)
+    import_student_module("comparison.text_losses").write_untrained_student(trained, start)
+    averaging = import_student_module("training.weight_averaging")
+
+    scores_file = run.path / "wip" / "average.json"
+    scores: dict[str, dict[str, float]] = read_json(scores_file) if scores_file.is_file() else {}
+    for share in (0.0, *AVERAGE_SHARES):
+        if str(share) in scores:
+            continue
+        SESSION.print_unless_stopped(f"average: {share:g} of the training, on {number} requests and the general panel")
+        averaging.write_averaged_weights(trained, start, share, folder)
+        weights = import_student_module("output.gguf_export").export_gguf(folder, DEFAULT_GGUF_TYPE).path
+        model = configure_student_as_teacher(weights, plan.recipe.generator_teacher)
+        # The start is asked the panel only: its loss there is what counts.
+        scores[str(share)] = await _score_share(run, plan, manifest, model, seeds if share else [], panel)
+        write_json(scores_file, scores)
+        shutil.rmtree(folder)
+    found = [ShareScore(share=share, **scores[str(share)]) for share in AVERAGE_SHARES]
+    start_rate, max_loss = scores["0.0"]["panel_rate"], MAX_GENERAL_LOSS
+    choice = AverageRecord(
+        requests=number,
+        tasks=len(panel.judged),
+        start_panel_rate=start_rate,
+        max_loss=max_loss,
+        scores=found,
+        share=choose_average_share(found, start_rate, max_loss),
+    )
+    SESSION.print_unless_stopped(f"average: {choice.sentence}")
+    asked = [join_requests(questions) for seed in seeds if (questions := plan.family.questions(seed)) is not None]
+    record: StudentRecord = averaging.write_averaged_student(trained, start, choice, run.student, held_out, asked)
+    for path in (start, trained):
+        shutil.rmtree(path, ignore_errors=True)
+    scores_file.unlink()
+    return record
+
+
+async def _score_share(
+    run: RunDir,
+    plan: "RunPlan",
+    manifest: RunManifest,
+    model: TeacherConfig,
+    seeds: Sequence[Seed],
+    panel: "GeneralPanel",
+) -> dict[str, float]:
+    from agents.studies.general_panel import ask_general_panel
+    from agents.studies.held_out_evaluation import evaluate_held_out
+
+    def show_progress(done: int) -> None:
+        SESSION.show_progress(lambda: f"average: {done:,} answers")
+
+    checks_ask = any(bound.check.calls(bound.options) for bound in plan.checks)
+    limits = plan.recipe.budget.model_copy(update={"minutes": None})  # these are of production
+    asked = await ask_general_panel(panel, model, SESSION.stop, show_progress, cache=None)
+    results = []
+    if seeds:
+        results = await evaluate_held_out(
+            plan, model, seeds, SESSION.stop, show_progress, cache=None, budget=limits if checks_ask else None,
+            journal=run.evaluation_spend_file if checks_ask else None, elsewhere=manifest.costs.spent,
+        )  # fmt: skip
+    return {
+        "pass_rate": sum(result.fault is None for result in results) / max(1, len(results)),
+        "panel_rate": asked.passed / len(panel.judged),
+    }
+
+
+def _keep_trained_student(run: RunDir) -> None:
+    """Take the trained weights as they are, where no share can be chosen."""
+    (run.path / "wip" / "student").rename(run.student)

@@ -1,22 +1,20 @@
-"""Opening a run: every mistake in its recipe is found before anything is written. Then running it in this process.
+"""Opening a run: every mistake in its recipe is found before anything is written. Knows no Prefect.
 
 Weights of the Hugging Face Hub are downloaded before the run opens, and pinned to a commit in its recipe. A run that exists keeps
 the commit that it began with, even if the file has changed on the Hub since.
 """
 
-import asyncio
-import gc
 import shlex
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.recipe import Recipe, recipe_digest
 from core.config.student_starts import find_start_fault
 from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
-from core.errors import RunExists, RunFailed, RunInUse, StoreError, UsageError
+from core.errors import RunExists, RunInUse, StoreError, UsageError
 from core.hub_reference import HubReference, find_hub_reference, remove_revision
 from core.installation import format_install_command
 from core.project_files import find_referenced_file
@@ -25,9 +23,8 @@ from core.runs.records import RunInvocation
 from core.runs.run_dir import RunDir, open_run
 from core.storage.atomic_files import check_writable
 from core.storage.hub_files import DownloadStopped, HubWeights, fetch_hub_weights
-from flows.data.promoted_generator import use_promoted_generator
 from flows.data.run_storage import RunStorage, open_run_storage
-from flows.prefect_server.local_server import configure_prefect
+from flows.data.student_files import use_promoted_generator
 from flows.recipes.recipe_catalog import load_recipe_plan, open_seeds
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.suggested_commands import (
@@ -120,28 +117,6 @@ def plan_next_run(plan: "RunPlan", runs_dir: str) -> "RunPlan":
     storage.fetch_lineage(plan.recipe.name)
     parent = choose_parent_release(storage.runs, plan.recipe, plan.sources, resume=False)
     return use_promoted_generator(plan, parent, storage.runs)
-
-
-def run_locally(prepared: PreparedRun) -> dict[str, Any]:
-    """Run an opened run through Prefect in this process. Returns the run's summary.
-
-    Raises:
-        StillhouseError, UserInterrupt: as the stages.
-        RunFailed: if Prefect's server does not answer.
-    """
-    with configure_prefect(SESSION) as server:
-        import httpx
-
-        from flows.run.pipeline import run_as_flow
-
-        gc.freeze()  # garbage collection would otherwise scan half a million imported objects each time
-        try:
-            return asyncio.run(run_as_flow(prepared))
-        except httpx.TransportError as error:
-            raise RunFailed(
-                f"Prefect's server at {server} does not answer ({error}); finished samples are stored: continue with "
-                "--resume, or unset PREFECT_API_URL to use a server that the command starts"
-            ) from None
 
 
 def _check_recording_target(path: Path, plan: "RunPlan", *, resume: bool) -> None:

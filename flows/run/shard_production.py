@@ -28,8 +28,8 @@ from core.stop_signal import RunStopped, StopSignal
 from core.storage.image_files import store_sample_images
 from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns, read_samples, write_samples
 from core.tracing import trace_stage
+from flows.clean.applied_overrides import read_run_overrides
 from flows.clean.run_curation import CurationResult
-from flows.clean.sample_overrides import read_run_overrides
 from flows.run.production_progress import EnoughSamples, GroupStateCounts, ProductionProgress
 from flows.run.run_shortfalls import RunShortfalls, count_unmet_goals, describe_lost_samples, describe_shortfalls
 from flows.terminal.console import SESSION, UserInterrupt
@@ -79,7 +79,7 @@ def _read_settled_indexes(shard: Path) -> set[int]:
     return {parse_sample_index(name) for name, reason in rows.iter_rows() if reason != RejectionReason.provider}
 
 
-def delete_finished_ledgers(run: RunDir, unfinished: Sequence[UnfinishedShard]) -> None:
+def _delete_finished_ledgers(run: RunDir, unfinished: Sequence[UnfinishedShard]) -> None:
     """Delete the call ledgers of complete shards."""
     needed = {shard.number for shard in unfinished}
     for index in run.ledgers():
@@ -87,7 +87,7 @@ def delete_finished_ledgers(run: RunDir, unfinished: Sequence[UnfinishedShard]) 
             run.ledger_file(index).unlink()
 
 
-def build_bootstrap_seeds(run: RunDir, shard: UnfinishedShard) -> list[dict[str, Any]]:
+def _build_bootstrap_seeds(run: RunDir, shard: UnfinishedShard) -> list[dict[str, Any]]:
     """The samples kept in earlier shards as seed rows, each with the data of its own seed."""
     kept = []
     for index in run.shards():
@@ -101,7 +101,7 @@ def build_bootstrap_seeds(run: RunDir, shard: UnfinishedShard) -> list[dict[str,
     return kept
 
 
-def count_settled_states(run: RunDir, recipe: Recipe) -> GroupStateCounts:
+def _count_settled_states(run: RunDir, recipe: Recipe) -> GroupStateCounts:
     """States of the samples that need no second attempt, by group; where a person decided, by that decision."""
     states: GroupStateCounts = Counter()
     overrides = read_run_overrides(run)
@@ -188,7 +188,7 @@ async def produce_and_curate(
     """Make samples and filter them; repeat while the filters keep fewer than the recipe's goal.
 
     Raises:
-        UserInterrupt, StillhouseError: as `produce_missing_samples`.
+        UserInterrupt, StillhouseError: as `_produce_missing_samples`.
     """
     recipe, last_message = plan.recipe, ""
 
@@ -204,7 +204,7 @@ async def produce_and_curate(
     curated = curate_and_print() if recipe.goals and run.shards() else None
     while True:
         before = curated.counts.candidates if curated else 0
-        missing = await produce_missing_samples(run, plan, seeds, estimate_wanted_samples(recipe, curated), make)
+        missing = await _produce_missing_samples(run, plan, seeds, _estimate_wanted_samples(recipe, curated), make)
         curated = curate_and_print()
         if recipe.goals and not count_unmet_goals(recipe, curated):
             return RunShortfalls([], [])  # the goal is met: unmade samples are not missing
@@ -213,7 +213,7 @@ async def produce_and_curate(
             return RunShortfalls([*missing, *shortfalls], describe_lost_samples(recipe, curated))
 
 
-async def produce_missing_samples(
+async def _produce_missing_samples(
     run: RunDir, plan: RunPlan, seeds: RunSeeds, wanted: dict[str, int], make: ShardCompleter
 ) -> list[str]:
     """Make all missing samples, or until `wanted` samples of each group have passed. Returns a sentence if samples are missing.
@@ -224,8 +224,8 @@ async def produce_missing_samples(
     """
     recipe = plan.recipe
     shards = list_unfinished_shards(run, recipe, seeds)
-    delete_finished_ledgers(run, shards)
-    states = count_settled_states(run, recipe)
+    _delete_finished_ledgers(run, shards)
+    states = _count_settled_states(run, recipe)
     if not shards or (wanted and all(states[group, SampleStatus.kept] >= count for group, count in wanted.items())):
         return []
     amount = f"{sum(len(shard.missing) for shard in shards):,} samples in {format_count(len(shards), 'shard')}"
@@ -240,7 +240,7 @@ async def produce_missing_samples(
             if stop.calls_stopped or stop.reason:
                 return
             try:
-                shard_seeds = seeds.with_rows(build_bootstrap_seeds(run, shard)) if recipe.seeds.bootstrap else seeds
+                shard_seeds = seeds.with_rows(_build_bootstrap_seeds(run, shard)) if recipe.seeds.bootstrap else seeds
                 with dispatcher.waves.busy():
                     await make(ShardWork(run, plan, shard, shard_seeds, dispatcher, progress, make_sample))
             except StillhouseError as error:
@@ -262,10 +262,10 @@ async def produce_missing_samples(
                 await run_concurrently(
                     work(dispatcher, progress, make_sample) for _ in range(min(at_once, len(shards)))
                 )
-    return explain_early_stop(stop)
+    return _explain_early_stop(stop)
 
 
-def estimate_wanted_samples(recipe: Recipe, curated: CurationResult | None) -> dict[str, int]:
+def _estimate_wanted_samples(recipe: Recipe, curated: CurationResult | None) -> dict[str, int]:
     """The number of verified samples per group, including existing ones, that should reach the goal at the share that passed the
     filters so far. At least one more than exist if some are missing, so that the lowest missing sample is made next.
     """
@@ -283,7 +283,7 @@ def estimate_wanted_samples(recipe: Recipe, curated: CurationResult | None) -> d
     return wanted
 
 
-def explain_early_stop(stop: StopSignal) -> list[str]:
+def _explain_early_stop(stop: StopSignal) -> list[str]:
     """Why production stopped before all samples were made, a sentence each. Empty if enough samples were made.
 
     Raises:

@@ -54,7 +54,7 @@ REVIEWED_SAMPLES = 1000
 """Samples whose reviews are counted."""
 
 
-def describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
+def _describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
     """A sentence for each agent that was asked to think and got neither thinking nor a count of it, in the first samples."""
     agents = {"generator": recipe.agents.generator, "critic": recipe.agents.critic, "verifier": recipe.agents.verifier}
     if recipe.difficulty:
@@ -76,7 +76,7 @@ def describe_missing_thinking(run: RunDir, recipe: Recipe) -> list[str]:
     ]
 
 
-def count_reviews(run: RunDir, recipe: Recipe) -> CriticRecord | None:
+def _count_reviews(run: RunDir, recipe: Recipe) -> CriticRecord | None:
     """The reviews of a critic that is a teacher, or the confidence of a promoted student in its drafts, in the first samples."""
     promoted = recipe.generator_teacher.student_of is not None
     if recipe.agents.critic is None or (recipe.agents.critic.type != "teacher" and not promoted):
@@ -99,8 +99,8 @@ def write_dataset(
     """
     manifest.dataset.formats, manifest.dataset.pairs, missing = [], None, []
     manifest.dataset.thinking = measure_thinking(parts, recipe.dataset.thinking)
-    manifest.agents.missing_thinking = describe_missing_thinking(run, recipe)
-    manifest.agents.critic = count_reviews(run, recipe)
+    manifest.agents.missing_thinking = _describe_missing_thinking(run, recipe)
+    manifest.agents.critic = _count_reviews(run, recipe)
     for hooks in load_hooks([*list_recipe_plugins(recipe), *manifest.plugins], run.path):
         hooks.finish_package(run, manifest)
     read = find_dataset_images(run, recipe)
@@ -219,7 +219,7 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
         budget=limits, journal=run.evaluation_spend_file, elsewhere=manifest.costs.spent, start_folder=run.path / "wip" / "start",
     )  # fmt: skip
     evaluation = await evaluate_student(task, SESSION)
-    record = build_evaluation_record(evaluation, digest, hash_file(run.student / name_student_file()))
+    record = _build_evaluation_record(evaluation, digest, hash_file(run.student / name_student_file()))
     import_student_module("output.student_folder").write_card_evaluation(run.student, record)
     return record
 
@@ -233,7 +233,7 @@ def forget_stale_evaluation(run: RunDir, manifest: RunManifest) -> None:
         manifest.evaluation = None
 
 
-def build_evaluation_record(
+def _build_evaluation_record(
     evaluation: "StudentEvaluation", student_digest: str, weights: str | None = None
 ) -> EvaluationRecord:
     """The part of an evaluation that the run's manifest keeps. `weights` is the hash of the file that was asked."""

@@ -9,7 +9,7 @@ from core.config.teachers import PRICE_KEYS
 from core.errors import RecipeError
 from core.plugins import load_hooks
 from core.secrets import redact_text
-from flows.recipes.recipe_findings import RecipeFindings
+from flows.recipes.recipe_catalog import RecipeFindings
 from flows.terminal.text_format import format_count, replace_unsafe_characters
 
 NOT_DOWNLOADED = "not on this machine; `run` and `validate --live` download them"

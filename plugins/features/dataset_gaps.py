@@ -19,8 +19,7 @@ from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_count
 from plugins.features.coverage_gaps import MIN_GAP_DOCUMENTS, CoverageGap, find_coverage_gaps
-from stillhouse.functions import Columns, Dataset, Name, place_dataset
-from stillhouse.session import run_call
+from stillhouse.functions import Columns, Dataset, Name, place_dataset, run_call
 
 if TYPE_CHECKING:
     import polars as pl

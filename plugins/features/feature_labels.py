@@ -11,8 +11,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 import prompts
-from agents.calls.agent_context import LocalAgentContext
-from agents.calls.scratch_context import open_scratch_context
+from agents.calls.agent_context import LocalAgentContext, open_scratch_context
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, T
 from agents.topologies.sample_production import run_concurrently

@@ -77,8 +77,7 @@ class ServerTools:
 
     def validate(self, recipe: str, settings: Mapping[str, Any]) -> ValidationReport:
         """The problems of a recipe, or its keys and what it does."""
-        from flows.recipes.recipe_catalog import validate_recipe
-        from flows.recipes.recipe_findings import inspect_recipe
+        from flows.recipes.recipe_catalog import inspect_recipe, validate_recipe
         from flows.terminal.recipe_summary import format_findings, format_invalid_recipe, format_recipe_summary
 
         overrides = format_overrides(settings)
@@ -107,7 +106,7 @@ class ServerTools:
         """A few samples with their verdicts, and an estimate of the run. Keeps no sample."""
         from agents.studies.preview import estimate_run
         from core.config.recipe import recipe_digest
-        from flows.data.estimate_files import store_estimate
+        from flows.data.run_storage import store_estimate
         from flows.run.run_preparation import plan_next_run
         from flows.terminal.run_summary import format_estimate
         from flows.terminal.suggested_commands import build_recipe_arguments, build_unjudged_error
@@ -243,8 +242,7 @@ class ServerTools:
         self, source: str, out: str, filters: Sequence[str | Mapping[str, Any]] | None, recipe: str | None
     ) -> FilteringReport:
         """Write the rows of a dataset that the filters keep to a new folder."""
-        from flows.clean.dataset_filter import filter_dataset
-        from flows.clean.filter_settings import parse_filter_settings
+        from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
         from flows.recipes.recipe_catalog import load_recipe_plan
         from flows.terminal.text_format import say
 

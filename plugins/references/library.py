@@ -13,8 +13,7 @@ from plugins.references.preparation import (
     check_reference_file,
     prepare_reference,
 )
-from stillhouse.functions import Columns, Dataset, Name, place_dataset
-from stillhouse.session import ProgressCallback, run_call
+from stillhouse.functions import Columns, Dataset, Name, ProgressCallback, place_dataset, run_call
 
 if TYPE_CHECKING:
     import polars as pl

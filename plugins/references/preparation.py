@@ -26,8 +26,15 @@ from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.collapse.matched_samples import split_into_words
 from filters.duplicates.shingles import compute_text_keys
-from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
-from flows.data.reference_files import MIN_FUNCTION_WORDS, ReferenceRecord, hash_texts, write_reference
+from flows.data.reference_files import (
+    MIN_FUNCTION_WORDS,
+    ReferenceRecord,
+    count_passage_words,
+    hash_texts,
+    split_into_functions,
+    split_into_passages,
+    write_reference,
+)
 from flows.evaluate.dataset_assessment import DIALOGUE_KIND, NULL_CACHE_FOLDER
 from flows.rows.dataset_rows import find_dataset_files, find_ending, read_all_rows
 from flows.rows.row_forms import build_row_document, read_row_conversation

@@ -20,8 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from core.errors import StillhouseError, StoreError
 from core.secrets import redact_text
-from flows.http_server.application_server import list_refusing_names, serve_application
-from flows.http_server.host_names import HostNames
+from flows.application_server import HostNames, list_refusing_names, serve_application
 from flows.terminal.console import CommandSession
 from plugins.review.review_session import DecisionRequest, ReviewSession, SampleQuery
 

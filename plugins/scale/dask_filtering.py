@@ -12,7 +12,7 @@ from core.config.filters import FilterConfig, MinHashFilter
 from core.errors import UsageError
 from core.installation import format_install_command
 from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, compute_offsets, expand_spans
-from flows.clean.filter_workers import FilterWorkers
+from flows.clean.filter_engine import FilterWorkers
 from flows.rows.dataset_rows import RowBatch
 
 if TYPE_CHECKING:

@@ -163,7 +163,7 @@ def serve(
     """
     import asyncio
 
-    from flows.http_server.host_names import parse_host_names
+    from flows.application_server import parse_host_names
     from plugins.serving.cascade.chat_server import check_serving_host, run_chat_server
     from plugins.serving.cascade.serving_setup import ServingOptions, prepare_serving
     from plugins.serving.decision_students.decision_student import find_decision_student

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from agents.calls.agent_context import open_scratch_context
 from agents.calls.budget import BudgetExhausted
-from agents.calls.scratch_context import open_scratch_context
 from agents.checks.base import CheckBroken, Subject
 from agents.checks.registry import BoundCheck, bind_checks
 from agents.planning.run_plan import RunPlan

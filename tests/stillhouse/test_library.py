@@ -25,7 +25,7 @@ import stillhouse
 from core.project_files import PROJECT
 from core.sample import SampleStatus
 from flows.prefect_server.local_server import stop_local_server
-from stillhouse.session import run_call
+from stillhouse.functions import run_call
 
 ROWS = [
     {"text": f"The {name} of the harbour was painted in {year}."}

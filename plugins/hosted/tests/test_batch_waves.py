@@ -7,8 +7,7 @@ from threading import Event
 import pytest
 
 from agents.calls.budget import BudgetAccount, BudgetExhausted, RunBudget
-from agents.calls.dispatcher import RequestDispatcher
-from agents.calls.reply_cache import DisabledReplyCache
+from agents.calls.dispatcher import DisabledReplyCache, RequestDispatcher
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.sample import Message

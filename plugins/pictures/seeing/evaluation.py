@@ -16,8 +16,8 @@ from core.sample import text_digest
 from core.storage.atomic_files import write_text
 from core.storage.fitted_images import FittedImage, find_images_problem
 from core.weights.gguf_header import ImageLimits, read_image_limits
-from flows.data.promoted_generator import STUDENT_SLOTS
 from flows.data.student_files import (
+    STUDENT_SLOTS,
     continue_lineage,
     find_student_folder,
     find_student_run,

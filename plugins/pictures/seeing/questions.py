@@ -52,7 +52,7 @@ async def draw_picture_questions(
         RunStopped: on the stop signal.
         UsageError: if the recipe draws no pictures, or too few pass its checks.
     """
-    from agents.calls.scratch_context import open_scratch_context
+    from agents.calls.agent_context import open_scratch_context
     from agents.studies.held_out_evaluation import held_out_seeds
     from agents.topologies.sample_production import produce_samples
     from core.stop_signal import RunStopped

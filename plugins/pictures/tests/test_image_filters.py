@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from core.errors import StoreError
 from core.storage.image_files import format_png_url, store_sample_images
 from core.storage.sample_files import write_samples
-from flows.clean.dataset_filter import filter_dataset
-from flows.clean.filter_settings import parse_filter_settings
+from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
 from flows.rows.row_images import read_row_images
 from plugins.pictures.tests.test_image_duplicates import draw_chart, jpeg
 from plugins.pictures.tests.test_image_quality import build_bomb, encode

@@ -5,7 +5,7 @@ from pathlib import Path
 from core.runs.records import RunState
 from core.sample import SampleStatus
 from flows.data.run_storage import open_run_storage
-from flows.run.repeated_curation import curate_again
+from flows.run.dataset_stages import curate_again
 from plugins.review.review_samples import index_run
 from plugins.review.review_session import DecisionRequest, ReviewSession
 from plugins.review.summary import ReviewSummary

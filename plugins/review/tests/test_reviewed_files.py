@@ -9,8 +9,7 @@ import pytest
 
 from core.errors import UsageError
 from core.sample import Message
-from flows.clean.dataset_filter import filter_dataset
-from flows.clean.filter_settings import parse_filter_settings
+from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
 from flows.report.filter_report import ReviewedRows, format_filter_card
 from flows.rows.row_forms import read_row_conversation
 from flows.rows.row_overrides import correct_row

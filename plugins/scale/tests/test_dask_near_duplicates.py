@@ -22,8 +22,7 @@ from core.errors import UsageError
 from filters.duplicates.shingles import build_shingle_sets
 from filters.duplicates.similarity_join import find_near_duplicates
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
-from flows.clean.dataset_filter import filter_dataset
-from flows.clean.filter_settings import parse_filter_settings
+from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
 from plugins.scale.dask_near_duplicates import find_near_duplicates_on_cluster
 from plugins.scale.dask_workers import PATIENT_RESTARTS
 from tests.support.waiting import HANG_SECONDS, wait_until

@@ -21,9 +21,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
 from core.weights.gguf_header import ImageLimits
-from flows.http_server.application_server import CONNECTIONS_KEY, list_refusing_names, serve_application
-from flows.http_server.client_connections import STALLED_SECONDS
-from flows.http_server.host_names import HostNames
+from flows.application_server import CONNECTIONS_KEY, STALLED_SECONDS, HostNames, list_refusing_names, serve_application
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line
 from plugins.serving.cascade.chat_protocol import ChatError, read_chat_request

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.config.teachers import TeacherConfig
 from core.sample import join_conversation
-from flows.http_server.application_server import serve_application
+from flows.application_server import serve_application
 from flows.terminal.console import CommandSession
 from plugins.serving.cascade.chat_protocol import ChatError, ChatRequest, build_request_error, read_chat_request
 from plugins.serving.cascade.chat_server import create_application, mark_busy, read_json_body

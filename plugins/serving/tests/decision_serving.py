@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from flows.http_server.application_server import serve_application
+from flows.application_server import serve_application
 from flows.terminal.console import CommandSession
 from plugins.serving.decision_students.decision_student import DecisionStudent
 from plugins.serving.decisions.decision_server import build_decision_application

@@ -14,8 +14,8 @@ from aiohttp import ClientSession
 
 from core.errors import UsageError
 from core.project_files import PROJECT
-from flows.http_server import client_connections
-from flows.http_server.host_names import parse_host_names
+from flows import application_server
+from flows.application_server import parse_host_names
 from flows.terminal.console import CommandSession
 from plugins.serving.cascade import chat_server
 from plugins.serving.cascade.chat_router import ChatRouter
@@ -75,8 +75,8 @@ HALF = (
 
 @pytest.mark.parametrize("sent", [b"", HALF, HALF + b"\r\n{"], ids=["nothing", "half a header", "half a body"])
 def test_a_client_that_sends_nothing_more_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_connections, "STALLED_SECONDS", 0.2)
-    monkeypatch.setattr(client_connections, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(application_server, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(application_server, "WATCH_SECONDS", 0.05)
     monkeypatch.setattr(
         chat_server, "STALLED_SECONDS", 10 * HANG_SECONDS
     )  # aiohttp closes some of these connections, too
@@ -94,8 +94,8 @@ def test_a_client_that_sends_nothing_more_is_closed(sent: bytes, monkeypatch: py
 
 
 def test_a_client_that_waits_for_its_answer_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_connections, "STALLED_SECONDS", 0.1)
-    monkeypatch.setattr(client_connections, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(application_server, "STALLED_SECONDS", 0.1)
+    monkeypatch.setattr(application_server, "WATCH_SECONDS", 0.02)
 
     class Slow(Parrot):
         async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def test_1100_half_open_requests_do_not_block_other_clients() -> None:
         command, cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    client_connections.find_connection_limit()  # raises the limit of open files here, where the system allows it
+    application_server.find_connection_limit()  # raises the limit of open files here, where the system allows it
 
     async def go() -> None:
         assert server.stdout

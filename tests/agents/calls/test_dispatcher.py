@@ -14,8 +14,7 @@ import pytest
 from agents.calls.agent_context import LocalAgentContext
 from agents.calls.budget import RunBudget
 from agents.calls.call_ledger import CallLedger
-from agents.calls.dispatcher import open_dispatcher
-from agents.calls.reply_cache import open_reply_cache
+from agents.calls.dispatcher import open_dispatcher, open_reply_cache
 from agents.topologies.sample_production import produce_samples
 from core.config.recipe import Recipe
 from core.errors import StoreError

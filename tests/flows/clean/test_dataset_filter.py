@@ -33,9 +33,12 @@ from core.project_files import PROJECT
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from flows.clean import dataset_filter
-from flows.clean.dataset_filter import filter_dataset
-from flows.clean.filter_settings import apply_duplicate_index, parse_filter_settings
-from flows.clean.index_building import add_to_duplicate_index
+from flows.clean.dataset_filter import (
+    add_to_duplicate_index,
+    apply_duplicate_index,
+    filter_dataset,
+    parse_filter_settings,
+)
 from flows.report.filter_report import FilterReport
 from flows.rows import dataset_rows
 from flows.terminal.console import SESSION

@@ -14,9 +14,8 @@ from core.runs.run_dir import RunDir
 from core.sample import AgentTurn, Candidate, Critique, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
 from core.storage.atomic_files import read_json
 from core.storage.sample_files import read_samples, write_samples
-from flows.clean import filter_workers
-from flows.clean.dataset_filter import HIDDEN_TEXT, filter_dataset
-from flows.clean.filter_settings import parse_filter_settings
+from flows.clean import filter_engine
+from flows.clean.dataset_filter import HIDDEN_TEXT, filter_dataset, parse_filter_settings
 from flows.clean.run_curation import curate_run
 from flows.recipes.recipe_catalog import load_recipe_plan
 
@@ -211,9 +210,9 @@ def test_a_run_filters_only_shards_that_are_new_or_have_changed(
     run = RunDir(tmp_path / "run")
     recipe = Recipe.model_validate({"name": "x", "samples": 30, "seeds": {}, "filters": [{"type": "exact"}]})
     rows: list[int] = []
-    filter_batch = filter_workers.filter_row_batch
+    filter_batch = filter_engine.filter_row_batch
     monkeypatch.setattr(
-        filter_workers,
+        filter_engine,
         "filter_row_batch",
         lambda batch, *args: rows.append(batch.content.num_rows) or filter_batch(batch, *args),
     )

@@ -15,7 +15,7 @@ from core.config.recipe import LineageConfig, Recipe
 from core.runs.run_dir import RunDir
 from flows.data.curated_run import DatasetSplit, create_empty_rows
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
-from flows.data.passages import count_passage_words, split_into_functions, split_into_passages
+from flows.data.reference_files import count_passage_words, split_into_functions, split_into_passages
 from flows.data.student_files import load_student_plan
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan

@@ -22,7 +22,7 @@ from core.storage.atomic_files import hash_file, read_json, write_json
 from core.weights.packaged_weights import find_embedded_teacher
 from flows.data.curated_run import read_finished_samples
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
-from flows.data.promoted_generator import describe_plan_verification
+from flows.data.student_files import describe_plan_verification
 from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import prepare_student_evaluation
 from flows.evaluate.student_results import build_paired_comparison

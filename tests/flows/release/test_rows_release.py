@@ -11,8 +11,7 @@ import pytest
 import stillhouse
 from core.runs.releases import read_release
 from core.storage.atomic_files import hash_file
-from flows.clean.dataset_filter import filter_dataset
-from flows.clean.filter_settings import parse_filter_settings
+from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
 from tests.flows.clean.test_dataset_filter import corpus
 from tests.flows.commands.test_commands import called
 

@@ -13,8 +13,7 @@ import pytest
 
 from core.errors import UsageError
 from core.storage.bounded_reading import MAX_FIELDS
-from flows.clean.dataset_filter import filter_dataset
-from flows.clean.filter_settings import parse_filter_settings
+from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
 from flows.rows.dataset_rows import read_dataset_conversations
 
 EXACT = parse_filter_settings([], "exact")

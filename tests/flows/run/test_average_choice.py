@@ -18,10 +18,10 @@ from core.runs.student_records import ShareScore
 from core.sample import Message
 from core.storage.atomic_files import read_json
 from flows.data.curated_run import extract_conversations, read_kept_rows
+from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.run.average_choice import AVERAGE_SHARES, choose_average_share
-from flows.run.rejected_answers import find_rejected_answers, leave_out_scarce_pairs
+from flows.run.pipeline import AVERAGE_SHARES, choose_average_share
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import COMMAND_FORKS
 

@@ -37,7 +37,7 @@ import sys
 from core.config.recipe import recipe_digest
 from core.intervals import IntervalEstimate
 from core.runs.records import RunEstimate
-from flows.data.estimate_files import store_estimate
+from flows.data.run_storage import store_estimate
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.pipeline import open_run_context
 from flows.run.run_preparation import prepare_run

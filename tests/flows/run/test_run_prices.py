@@ -14,7 +14,7 @@ from core.runs.run_dir import RunDir
 from core.sample import Candidate, Sample, SampleStatus, Seed, Spending, TokenUsage
 from core.storage.recording import RecordedSample, read_recording, write_recording
 from flows.data.curated_run import read_finished_samples, read_kept_rows, read_kept_samples, split_rows
-from flows.data.estimate_files import store_estimate
+from flows.data.run_storage import store_estimate
 from flows.report.run_report import write_run_report
 from flows.run import stages
 from flows.run.pipeline import open_run_context

@@ -1,12 +1,17 @@
-"""Decisions that overrule agents and filters (`core.overrides`), applied to the rows of a run's shards before the filters.
+"""Decisions that overrule agents and filters (`core.overrides`), applied to the samples of a run and the rows of a file before
+the filters.
 
 Knows rows, not who decided where.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from core.errors import UsageError
 from core.overrides import Override, Overrides
@@ -14,6 +19,14 @@ from core.plugins import load_hooks
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, SampleStatus
 from core.storage.sample_files import complete_turn_fields, drop_empty_turn_fields, flatten_message
+from filters.base import DroppedDocument
+from filters.chain.filter_chain import RowFilterResult
+from filters.ragged_arrays import Indices
+from flows.clean.filter_checkpoint import BatchSpan
+from flows.report.filter_report import ReviewedRows
+from flows.rows.dataset_rows import read_batch_lines, read_dataset_batches
+from flows.rows.row_forms import FILTER_COLUMNS
+from flows.rows.row_overrides import RowOverrides
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,7 +55,7 @@ class AppliedOverrides(Overrides):
         decision = self.decisions.get(row["id"])
         if decision is None or decision.edited is None:
             return row
-        fields = correct_fields(row["fields"], row["messages"], decision.edited)
+        fields = _correct_fields(row["fields"], row["messages"], decision.edited)
         return {**row, "messages": flatten_messages(decision.edited), "fields": fields}
 
     def apply_to_shard(self, shard: "pl.DataFrame") -> "pl.DataFrame":
@@ -66,7 +79,7 @@ class AppliedOverrides(Overrides):
         whole = complete_turn_fields(shard)
         messages, fields = whole["messages"].to_list(), whole["fields"].to_list()
         for row, edited in edits.items():
-            fields[row] = correct_fields(fields[row], messages[row], edited)
+            fields[row] = _correct_fields(fields[row], messages[row], edited)
             messages[row] = flatten_messages(edited)
         return drop_empty_turn_fields(
             whole.with_columns(
@@ -90,7 +103,7 @@ def flatten_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [flatten_message(message.model_dump(mode="json")) for message in messages]
 
 
-def correct_fields(fields: str, before: Sequence[Mapping[str, Any]], edited: Sequence[Message]) -> str:
+def _correct_fields(fields: str, before: Sequence[Mapping[str, Any]], edited: Sequence[Message]) -> str:
     """The candidate's fields, as JSON, without what no longer fits its messages."""
 
     def turns_changed(*roles: str) -> bool:
@@ -100,3 +113,41 @@ def correct_fields(fields: str, before: Sequence[Mapping[str, Any]], edited: Seq
     stale = {PROMPT_FIELD} if turns_changed("system", "user") else set()
     stale |= {ANSWER_FIELD} if turns_changed("assistant") else set()
     return json.dumps({key: value for key, value in json.loads(fields).items() if key not in stale}, ensure_ascii=False)
+
+
+def find_decided_rows(files: Sequence[Path], spans: Sequence[BatchSpan], reviews: RowOverrides) -> dict[int, Override]:
+    """The decision about each reviewed row, by its place among all rows. Reads the files again if there are any."""
+    found: dict[int, Override] = {}
+    batches = read_dataset_batches(files, FILTER_COLUMNS, checked=FILTER_COLUMNS) if reviews.decisions else ()
+    for span, batch in zip(spans, batches, strict=False):
+        places = {number: place for place, number in enumerate(span.numbers, span.first_place)}
+        for line in read_batch_lines(batch):
+            if line.number in places and (decision := reviews.find(line.row)) is not None:
+                found[places[line.number]] = decision
+    return found
+
+
+def apply_row_decisions(
+    judged: RowFilterResult, decided: Mapping[int, Override], step: int
+) -> tuple[RowFilterResult, Indices | None]:
+    """The result without drops of rows that people kept, and with those that they dropped as drops of filter number `step`; and
+    the places of the rows to compare, or None for all: no row is dropped for repeating one that people dropped.
+    """
+    drops = {place: drop for place, drop in judged.drops.items() if place not in decided}
+    dropped = [place for place, decision in decided.items() if not decision.keeps]
+    for place in dropped:
+        detail = " ".join(decided[place].note.split())
+        drop = DroppedDocument(id=str(place), filter="review", reason=RejectionReason.review, detail=detail)
+        drops[place] = (step, drop)
+    among = np.setdiff1d(np.arange(judged.documents), dropped) if dropped else None
+    return judged._replace(drops=drops), among
+
+
+def count_row_decisions(decided: Mapping[int, Override], reviews: RowOverrides) -> ReviewedRows | None:
+    """None without reviews."""
+    if not reviews.decisions:
+        return None
+    counts = Counter("drop" if not one.keeps else "fix" if one.edited else "keep" for one in decided.values())
+    there = {id(entry) for entry in decided.values()}
+    absent = sum(id(entry) not in there for entry in reviews.decisions.values())
+    return ReviewedRows(kept=counts["keep"], dropped=counts["drop"], corrected=counts["fix"], absent=absent)
