@@ -208,7 +208,7 @@ def test_a_run_of_other_seeds_is_another_run(tmp_path: Path) -> None:
     assert [difference.where for difference in list_differences({"s": before}, {"s": after})] == ["s.mine.jsonl"]
     seeds.unlink()
     with pytest.raises(UsageError, match=r"mine\.jsonl: cannot be read: No such file"):
-        load_recipe_plan(str(tmp_path / "mine.toml")).sources
+        _ = load_recipe_plan(str(tmp_path / "mine.toml")).sources
 
 
 def test_a_budget_of_money_needs_prices(tmp_path: Path) -> None:
