@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +16,8 @@ from core.sample import RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.code.checks.tested_solution import CodeOptions, code_check
 from plugins.code.family import LEVELS, REGISTERS, CodeDraft, CodeFamily, count_decisions
-from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
-from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
+from tests.support.scripted_teacher import produce_scripted
 
 pytestmark = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
 
@@ -79,34 +77,6 @@ def test_kept_solutions_pass_when_python_runs_them(samples: list[Sample]) -> Non
         assert f"```python\n{fields['solution']}\n```" in assistant.content
         wanted = sample.seed.data["function"]
         assert f"Write `{wanted}(" in user.content if wanted else "Write `" in user.content
-
-
-def test_a_fault_comes_back_as_advice_and_the_revision_is_run(tmp_path: Path) -> None:
-    def answer(question: TeacherQuestion) -> str:
-        if question.contract == "Review":
-            return json.dumps(GOOD)
-        if question.contract == "Solved":
-            return json.dumps({"solution": DRAFT["solution"]})
-        bug = "Not right" not in question.messages[-1].content
-        return json.dumps({**DRAFT, "solution": DRAFT["solution"].replace("+", "-")} if bug else DRAFT)
-
-    teacher = ScriptedTeacher(answer)
-    (sample,) = produce_scripted(plan_of("samples=1", "task.twists=1.0"), teacher, tmp_path)
-    assert (sample.state, sample.revisions) == (SampleStatus.kept, 1)
-    revision = next(q for q in teacher.asked if "Not right" in q.messages[-1].content)
-    asked, refused = revision.messages[-1].content, revision.messages[-2]
-    assert refused.role == "assistant"
-    assert "return a - b" in refused.content, "the refused answer is shown"
-    assert asked.endswith("at most 16."), "and what was asked for"
-    assert "`add(1, 2)` returns -1, and line 1 of the tests wants 3" in asked
-    solver = next(q for q in teacher.asked if q.contract == "Solved")
-    said = "\n".join(message.content for message in solver.messages)
-    assert "Write `add(a: int, b: int=0) -> int`. For example, `add(1, 2)` returns `3`." in said
-    assert "return a + b" not in said, "the solver does not see the solution"
-    assert "add(-4" not in said, "nor the other tests"
-    critic = next(q for q in teacher.asked if q.contract == "Review").messages[-1].content
-    for shown in ("Idea: ", "Write `add(a: int, b: int=0) -> int`", "return a + b", "assert add(-4, b=9) == 5"):
-        assert shown in critic, "the critic sees request, task, signature, solution and tests"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from filters.collapse.matched_samples import split_into_words
 from filters.ragged_arrays import RaggedArray, compute_offsets
 from plugins.features.coverage_gaps import select_by_holm
 from plugins.features.lacking_features import (
-    choose_examples,
     choose_gap_documents,
     compute_thresholds,
     find_feature_gaps,
@@ -93,19 +92,6 @@ def test_seeds_show_the_gap_and_the_strongest_come_first() -> None:
     values = [present.values[present.starts[p] :][present.find_latents(p).tolist().index(PLANTED)] for p in strongest]
     assert values == sorted(values, reverse=True)
     assert values[0] == present.values[present.latents == PLANTED].max()
-
-
-def test_examples_of_a_seed_have_its_feature_and_differ_between_seeds() -> None:
-    reference = draw_features(600, 4)
-    having = [place for place in range(len(reference)) if PLANTED in reference.find_latents(place)]
-    chosen = {place: choose_examples(reference, PLANTED, place, 3) for place in having}
-    for place, examples in chosen.items():
-        assert len(set(examples)) == 3
-        assert place not in examples
-        assert set(examples) <= set(having)
-    assert len({tuple(examples) for examples in chosen.values()}) == len(having)
-    one = reference.take(np.array(having[:1]))
-    assert choose_examples(one, PLANTED, 0, 3) == []
 
 
 def test_real_text_split_at_random_has_no_gaps() -> None:

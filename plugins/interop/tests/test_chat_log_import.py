@@ -52,31 +52,6 @@ def test_each_format_gives_the_same_labeled_row(name: str, tmp_path: Path) -> No
     assert list(report.formats) == ["openai" if name == "batch" else name]
 
 
-@pytest.mark.parametrize(
-    ("log", "label"),
-    [
-        ({"messages": TURNS[:1], "response": '{"label": "refund"}'}, '{"label": "refund"}'),
-        ({"type": "GENERATION", "input": TURNS[:1], "output": {"label": "refund"}}, '{"label": "refund"}'),
-        ({"request": {"messages": TURNS[:1]}, "response": {"choices": [{"text": "refund"}]}}, "refund"),
-        (
-            {
-                "gen_ai.input.messages": TURNS[:1],
-                "gen_ai.output.messages": [
-                    {
-                        "role": "assistant",
-                        "parts": [{"type": "reasoning", "content": "Hm."}, {"type": "text", "content": "refund"}],
-                    }
-                ],
-            },
-            "refund",
-        ),
-    ],
-)
-def test_replies_in_json_and_beside_thinking_are_labels(log: dict[str, Any], label: str, tmp_path: Path) -> None:
-    _, (row,) = import_rows(tmp_path, [log], "labels")
-    assert row["label"] == label
-
-
 def test_personal_data_in_the_arguments_of_a_call_is_masked_and_odd_lines_are_counted(tmp_path: Path) -> None:
     arguments = '{"to": "olga\\u0040acme-tools.de", "text": "line\\nanna.smith@acme-tools.de", "a@acme-tools.de": 1}'
     call = {"id": "1", "type": "function", "function": {"name": "send", "arguments": arguments}}

@@ -1,13 +1,12 @@
 """Operation trees of word problems, what is drawn for a problem, and the examples that show how to write one."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 import prompts
 from core.config.teachers import TeacherConfig
-from core.sample import SampleStatus, Seed
+from core.sample import Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.math.checks.worked_steps import find_wrong_sums
 from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check, operations_check
@@ -15,7 +14,7 @@ from plugins.math.families.operation_trees import GOALS, TREES, OperationTree, f
 from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.agents.checks.rows import findings_of, subject_of
-from tests.support.scripted_teacher import build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import build_test_seeds
 
 FAKE = "teachers.main={model='fake/arithmetic'}"
 
@@ -90,18 +89,3 @@ class Recording(FakeTeacher):
         if question.contract == "ProblemDraft":
             self.drafts.append(question)
         return await super().reply(question, rank, account)
-
-
-def test_a_revision_shows_what_was_written_and_what_is_wrong(tmp_path: Path) -> None:
-    plan = load_recipe_plan(
-        "arithmetic", [FAKE, "samples=12", "agents.critic=false", "verifiers=[{type='expression'}]"]
-    )
-    teacher = Recording(plan.recipe.teachers["main"], "arithmetic")
-    samples = produce_scripted(plan, teacher, tmp_path)
-    revised = [question for question in teacher.drafts if "Not right:" in question.messages[-1].content]
-    assert revised
-    assert any(sample.state == SampleStatus.kept for sample in samples)
-    for question in revised:
-        refused = ProblemDraft.model_validate_json(question.messages[-2].content)
-        assert f"- {refused.expression} is " in question.messages[-1].content
-        assert "Form of the expression: " in question.messages[-3].content

@@ -118,24 +118,6 @@ def test_without_faults_all_topologies_keep_every_sample_and_no_error() -> None:
     assert calls == [1, 5, 6, 5], "a draft; critic and three solvers; three debaters, twice; nothing is revised"
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind", "kept", "wrong"),
-    [
-        ("drift", "single", 30, 30),
-        ("drift", "decentralized", 30, 30),
-        ("drift", "centralized", 0, 0),
-        ("malformed", "single", 0, 0),
-        ("malformed", "decentralized", 0, 0),
-        ("malformed", "centralized", 0, 0),
-    ],
-)
-def test_where_every_reply_is_faulty(fault: str, kind: str, kept: int, wrong: int) -> None:
-    made = study(f"{fault}=1.0", 30)
-    [row] = build_study_report(made, trials(made, kind)).rows
-    assert (row.samples, row.kept, row.wrong) == (30, kept, wrong)
-    assert row.failed == (30 if fault == "malformed" else 0)
-
-
 @pytest.mark.parametrize("kind", TOPOLOGY_KINDS)
 def test_no_topology_spends_more_than_its_budget_and_each_begins_at_the_first_seed(kind: str) -> None:
     [trial] = trials(study("drift=0.1,omission=0.1", 500, 30_000), kind)

@@ -11,7 +11,6 @@ import pytest
 
 import prompts
 from agents.planning.run_plan import RunPlan
-from core.errors import UsageError
 from core.sample import Message, Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
@@ -126,26 +125,6 @@ def test_the_schema_sent_to_the_teacher_accepts_only_the_right_calls() -> None:
     for broken in (turns[:1], [*turns, turns[0]], [{**turns[0], "calls": [{"name": "x", "arguments": {}}]}, turns[1]]):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({"turns": broken}, schema)
-
-
-@pytest.mark.parametrize(
-    ("row", "problem"),
-    [
-        ('{"who": "a nurse", "why": "x"}', "a seed of tool_calls needs the key 'tools'"),
-        ('{"who": "a nurse", "why": "x", "tools": []}', "needs the key 'tools' with a list of names of tools"),
-        ('{"who": "a nurse", "why": "x", "tools": "get_weather"}', "needs the key 'tools' with a list"),
-        (
-            '{"who": "a nurse", "why": "x", "tools": ["get_wether"]}',
-            "names of tools, not 'get_wether'; there are get_weather",
-        ),
-        ('{"who": "a nurse", "why": 3, "tools": ["get_weather"]}', "needs the key 'why' with a text, not '3'"),
-        ('{"why": "x", "tools": ["get_weather"]}', "needs the key 'who'"),
-    ],
-)
-def test_a_bad_seed_is_reported_in_a_sentence(row: str, problem: str, tmp_path: Path) -> None:
-    (tmp_path / "seeds.jsonl").write_text(row + "\n")
-    with pytest.raises(UsageError, match=re.escape(problem)):
-        build_test_seeds(plan_of(f"seeds.path={tmp_path}/seeds.jsonl"))
 
 
 @pytest.mark.parametrize(

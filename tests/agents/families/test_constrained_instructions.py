@@ -17,35 +17,6 @@ def plan_of(*settings: str) -> RunPlan:
     return load_recipe_plan("conversations", [teacher, "samples=40", "topology.max_revisions=0", *settings])
 
 
-def test_a_revision_shows_the_answers_and_their_faults_and_a_critic_the_labeled_turns(tmp_path: Path) -> None:
-    settings = ["samples=4", "topology.max_revisions=2", "verifiers=[]", "task.turns=[2]", "task.system=1.0"]
-
-    def answer(question: TeacherQuestion) -> str:
-        revised = "have faults" in question.messages[-1].content
-        if question.contract != "Review":
-            return json.dumps(
-                {"answers": ["Fog hides roads.", "It lifts by noon." if revised else "Fog hides roads again."]}
-            )
-        if "roads again" not in question.messages[-1].content:
-            return json.dumps(GOOD)
-        return json.dumps({**GOOD, "faults": [{"quote": "Fog hides roads again.", "fault": "says nothing new"}]})
-
-    teacher = ScriptedTeacher(answer)
-    samples = produce_scripted(plan_of(*settings, "task.styles={}"), teacher, tmp_path)
-    assert {sample.answer for sample in samples} == {"Fog hides roads.\nIt lifts by noon."}
-    revision = next(q for q in teacher.asked if "have faults" in q.messages[-1].content)
-    assert revision.messages[-2].role == "assistant"
-    assert "Fog hides roads again." in revision.messages[-2].content
-    assert "says nothing new" in revision.messages[-1].content
-    assert samples[0].seed.data["requests"][0] not in revision.messages[-1].content, (
-        "the request comes before the answers"
-    )
-    review = next(q for q in teacher.asked if q.contract == "Review").messages[-1].content
-    assert all(
-        label in review for label in ("Rule for every answer:", "\nSystem: ", "\nUser: ", "\nAssistant: Fog hides")
-    )
-
-
 def writes(answers: list[str]) -> ScriptedTeacher:
     def answer(question: TeacherQuestion) -> str:
         return json.dumps(GOOD if question.contract == "Review" else {"answers": answers})

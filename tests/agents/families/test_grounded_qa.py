@@ -86,23 +86,6 @@ def test_every_sample_ends_for_a_reason_and_each_check_finds_something(tmp_path:
     assert dropped == {"quotes", "supported", "own_words", "standalone", "unanswerable", "read_again"}
 
 
-def test_an_open_book_shows_passage_and_question_and_cites_its_quotes(tmp_path: Path) -> None:
-    for sample in made(plan_of("samples=60"), tmp_path):
-        if sample.state != SampleStatus.kept:
-            continue
-        (user, assistant), data, fields = sample.candidate.messages, sample.seed.data, sample.candidate.fields
-        assert (user.role, assistant.role) == ("user", "assistant")
-        assert data["text"] in user.content
-        assert f"Question: {fields['question']}" in user.content
-        assert SILENCE in user.content
-        lines = assistant.content.split("\n")
-        assert lines[0] == fields["answer"]
-        assert len(lines) == 1 + len(fields["quotes"])
-        for line in lines[1:]:
-            assert line.startswith("> ")
-            assert " ".join(line[2:].split()) in " ".join(data["text"].split())
-
-
 def test_a_passage_is_anywhere_among_those_of_other_documents(tmp_path: Path) -> None:
     plan = plan_of("task.distractors=5", "agents.critic={}", "topology.max_revisions=1")
     seeds, alone = build_test_seeds(plan)[:], build_test_seeds(plan_of())[:]

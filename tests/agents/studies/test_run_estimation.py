@@ -51,18 +51,6 @@ def test_the_first_samples_estimate_the_whole_run(made: PreviewedSamples) -> Non
     assert sum(agents.values(), TokenUsage()) == usage
 
 
-def test_a_goal_takes_as_many_candidates_as_the_yield_says_and_at_most_all(made: PreviewedSamples) -> None:
-    estimate = estimate_run(planned("keep=60"), first(made, 40))
-    states = [sample.state is SampleStatus.kept for sample in made.samples]
-    needed = next(number for number in range(1, 201) if sum(states[:number]) == 60)
-    assert estimate.candidates.low <= needed <= estimate.candidates.high
-    calls = sum(sample.usage.calls for sample in made.samples[:needed])
-    assert estimate.calls.low <= calls <= estimate.calls.high
-    whole = estimate_run(planned("keep=199"), first(made, 40))
-    assert whole.candidates.high == 200
-    assert whole.calls.high <= estimate_run(planned(), first(made, 40)).calls.high
-
-
 COLOUR = '{"colour": "ochre", "again": "no"}'
 
 

@@ -59,23 +59,6 @@ def test_a_lost_category_is_found_with_both_shares() -> None:
     )
 
 
-def test_only_what_has_few_values_is_an_attribute_and_members_of_lists_count() -> None:
-    chance = random.Random(2)
-    seeds = draw_seeds(chance, 200)
-    kept = [
-        not any(rule["kind"] == "commas" for rule in seed["constraints"]) or chance.random() < 0.3 for seed in seeds
-    ]
-    record = spread_of(seeds, kept)
-    assert {attribute.name for attribute in record.attributes} == {"category", "level", "turns", "constraints", "tone"}
-    assert (record.attributes[0].name, record.attributes[0].value) == ("constraints", "commas")
-    assert record.attributes[0].is_uneven
-    even = record.model_copy(update={"attributes": record.attributes[1:]})
-    more = record.model_copy(update={"attributes": [*record.attributes[1:], record.attributes[1]]})
-    assert even.summary.endswith("; no value is rarer than by chance")
-    assert ", and 1 more on the page; no value" in more.summary
-    assert "on the page" not in even.summary, "the control: all four are listed"
-
-
 def test_the_interval_of_the_effective_number_covers_that_of_the_source() -> None:
     chance = random.Random(4)
     truth = 4.686  # exp of the entropy of 0.3, 0.25, 0.2, 0.15, 0.1

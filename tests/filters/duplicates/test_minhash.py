@@ -8,7 +8,6 @@ from core.config.filters import MinHashFilter
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.duplicates.shingles import hash_shingles
-from filters.duplicates.signatures import choose_operating_point
 
 CONFIG = MinHashFilter(type="minhash")
 
@@ -83,15 +82,6 @@ def test_template_text_is_not_dropped_but_its_copies_are() -> None:
     documents = [Document(str(i), text) for i, text in enumerate(texts + copies)]
     dropped = apply_filters(documents, [CONFIG]).dropped
     assert [(d.id, d.duplicate_of) for d in dropped] == [(str(600 + i), str(20 * i)) for i in range(30)]
-
-
-def test_operating_points_reach_the_recall_with_the_most_rows() -> None:
-    assert choose_operating_point(0.8, 128)[:2] == (25, 5)
-    assert choose_operating_point(0.8, 128).recall > 0.9999
-    assert choose_operating_point(1.0, 16) == (2, 8, 1.0)
-    assert choose_operating_point(0.1, 16)[:2] == (16, 1)
-    for threshold in (0.3, 0.5, 0.7, 0.9):
-        assert choose_operating_point(threshold, 256).recall >= 0.999
 
 
 def test_shingle_hashes_are_the_same_everywhere() -> None:

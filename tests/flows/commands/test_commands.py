@@ -8,7 +8,6 @@ import signal
 import sys
 from pathlib import Path
 
-import polars as pl
 import pytest
 import typer
 
@@ -95,21 +94,6 @@ def test_a_teacher_that_breaks_the_schema_gets_advice_for_another_mode(
     code, _, err = called(capsys, "validate", "smoke", "--live", "--set", malformed)
     assert code == 1
     assert re.search(rf'with structured = "{way}"; try "{others}" \(teachers.main.structured\)$', err.strip())
-
-
-def test_filter_keeps_rows_unchanged_and_reports_drop_reasons(
-    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    code, text, _ = called(capsys, "filter", str(rows), "--out", str(out), "--json")
-    assert code == 0
-    assert json.loads(text)["counts"] == {"candidates": 4, "kept": 2, "dropped": 2, "failed": 0}
-    assert [json.loads(line) for line in (out / "kept.jsonl").read_text().splitlines()] == [ROWS[0], ROWS[3]]
-    dropped = pl.read_parquet(out / "dropped.parquet").to_dicts()
-    assert [(d["id"], d["n"], d["reason"], d["duplicate_of"]) for d in dropped] == [
-        ("b", 2, "refusal", None),
-        ("c", 3, "exact_duplicate", "a"),
-    ]
 
 
 def test_assess_without_a_reference_measures_repetition(

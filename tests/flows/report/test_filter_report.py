@@ -2,7 +2,6 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from flows.report.filter_report import (
     format_filter_card,
     write_filter_report,
 )
-from flows.terminal.text_format import say
 from tests.support.browser import collect_browser_complaints
 
 FILTERS: tuple[FilterConfig, ...] = (
@@ -187,33 +185,6 @@ def test_the_json_report_is_the_report(filtered: FilterReport, tmp_path: Path) -
 def test_contradictory_numbers_are_refused(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(expected)):
         small(**changes)
-
-
-def test_every_reason_of_a_filter_has_words() -> None:
-    of_a_run = {
-        RejectionReason.provider,
-        RejectionReason.contract,
-        RejectionReason.critic,
-        RejectionReason.verifier,
-        RejectionReason.difficulty,
-        RejectionReason.surplus,
-    }
-    counts = SampleCounts(candidates=3, kept=1, dropped=2)
-    for reason in set(RejectionReason) - of_a_run:
-        found = say("filter_conclusion", SimpleNamespace(counts=counts, reasons={reason: 2}))
-        assert found.startswith("1 of 3 rows kept (33 %); 2 dropped ")
-        assert reason == "boilerplate" or not found.endswith(f" for {reason}.")
-
-
-def test_differences_of_two_texts_are_marked_word_by_word(tmp_path: Path) -> None:
-    example = repeat("The cat sat on the\nblack mat today.", "The cat lay on the black mat.")
-    page = written(tmp_path, small(examples=[example]))
-    legend = 1
-    assert page.texts["del"][:-legend] == ["sat", "mat today."]
-    assert page.texts["ins"][:-legend] == ["lay", "mat."]
-    assert page.texts["pre"] == ["The cat sat on the\nblack mat today.", "The cat lay on the black mat."]
-    assert "similarity 0.85 to a, at least 0.8" in page.text
-    assert "kept: a" in page.text
 
 
 def test_hostile_text_stays_text_and_no_script_may_run(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from core.sample import (
     Verdict,
 )
 from core.storage.atomic_files import read_json
-from flows.data.dataset_card import build_dataset_card, find_size_category
+from flows.data.dataset_card import build_dataset_card
 from flows.report.page_templates import write_assessment_page
 from flows.report.run_report import write_run_report
 from flows.terminal.run_summary import format_run_card
@@ -269,26 +269,6 @@ def test_a_run_that_ended_short_says_what_is_missing_and_what_was_paid(tmp_path:
     assert "cost 1.99, 300 calls, 40,000 tokens in, 2,000 out" in page
 
 
-def test_a_sample_is_printed_in_the_order_it_happened() -> None:
-    text = format_sample_history(sample("s1"))
-    order = [
-        "honey bees",
-        "hive, nectar",
-        "revision 0",
-        "system",
-        "You follow every rule.",
-        "the first draft",
-        "the first judgement",
-        "relevance 2/5",
-    ]
-    order += ["it strays", "Stay with bees.", "FAIL  max_words  it has 31 words", "revision 1"]
-    order += ["1 message as in the first call of the generator", "Write it again."]
-    order += ["pass  max_words  it has 4 words", "answer", "outcome   kept after 1 revision", "3 calls"]
-    places = [text.index(part) for part in order]
-    assert places == sorted(places)
-    assert max(map(len, text.splitlines())) <= 100
-
-
 @pytest.mark.parametrize("bad", ["\x1b[2J", "\x07", "\x9b31m", "\u202e", "\x00"])
 def test_text_for_a_terminal_has_no_characters_a_terminal_obeys(bad: str) -> None:
     hostile = dropped("s1", f"before{bad}after\nnext line")
@@ -430,14 +410,6 @@ def test_the_dataset_card_says_how_it_was_made_and_what_it_is_not() -> None:
 def test_hostile_reasons_stay_in_their_table_cell() -> None:
     card = build_dataset_card(manifest(reasons={"verifier:a | b\n# c <img>": 62}), RECIPE, 52, 6)
     assert r"| verifier:a \| b # c \<img\> | 62 |" in card
-
-
-@pytest.mark.parametrize(
-    ("rows", "category"),
-    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (50_000, "10K<n<100K"), (2_000_000, "1M<n<10M"), (10**9, "n>1B")],
-)
-def test_size_categories_are_the_hubs(rows: int, category: str) -> None:
-    assert find_size_category(rows) == category
 
 
 def test_a_report_is_valid_json_even_with_hostile_text(tmp_path: Path) -> None:

@@ -12,28 +12,6 @@ LED = [
     {"role": "user", "content": "Hi?"},
     {"role": "assistant", "content": "Bread."},
 ]
-SPOKEN = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Bread."}]
-SYSTEM_FORMS: list[dict[str, Any]] = [
-    {"system": "You bake.", "conversations": SPOKEN},
-    {"system": "You bake.", "conversations": LED[1:]},
-    {"conversations": LED},
-    {"system": "Not this one.", "conversations": [{"from": "system", "value": "You bake."}, *SPOKEN]},
-    {"system": "You bake.", "messages": LED[1:]},
-    {"messages": [{**LED[0], "role": "developer"}, *LED[1:]]},
-    {"system": "You bake.", "prompt": "Hi?", "completion": "Bread."},
-    {"system": "You bake.", "prompt": "Hi?", "response": "Bread.", "completion": None},
-    {"system": "You bake.", "question": "Hi?", "answer": "Bread."},
-    {"system": "You bake.", "instruction": "Hi?", "output": "Bread."},
-]
-
-
-@pytest.mark.parametrize("row", SYSTEM_FORMS)
-def test_a_system_prompt_is_read_wherever_it_is(row: dict[str, Any]) -> None:
-    assert read_row_conversation(row) == read_row_conversation({"messages": LED})
-    assert build_row_document(row).around == "You bake."
-    without = {key: value for key, value in row.items() if key != "system"}
-    if "You bake." not in json.dumps(without):
-        assert read_row_conversation(without) == read_row_conversation({"messages": LED[1:]})
 
 
 CALLED = [

@@ -122,17 +122,6 @@ def test_the_models_are_compared_with_their_intervals(tmp_path: Path) -> None:
     assert "16 of 40   40 % (26 % to 55 %)" in text
 
 
-def test_a_student_that_is_its_start_is_called_no_better(tmp_path: Path) -> None:
-    """The control: the same answers on both sides."""
-    same = EVALUATION.model_copy(
-        update={"models": evaluated(teacher=16, student=16), "comparisons": [compared("teacher", 16, 0, 0)]}
-    )
-    text = "\n".join(card_of(tmp_path, manifest(evaluation=same)))
-    assert "student +0 points" in text
-    assert "no certain difference" in text
-    assert "better" not in text
-
-
 def test_a_run_with_less_than_was_asked_for_says_so_and_how_to_go_on(tmp_path: Path) -> None:
     short = manifest(
         state=RunState.partial, shortfalls=["only 12 of 30 samples were kept"], remedy="resume",

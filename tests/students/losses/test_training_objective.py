@@ -15,9 +15,8 @@ from core.config.students import DIVERGENCES, StudentConfig
 from core.errors import RunFailed, RunInUse, UsageError
 from core.sample import Message
 from flows.run.dataset_distillation import distill_dataset, hold_folder
-from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_stop_ids
+from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.losses.training_objective import TrainingObjective
-from students.signals.own_answers import find_last_answer, generate_own_answers
 from students.signals.torch_teacher import TorchTeacher
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
@@ -234,22 +233,6 @@ def test_a_stopped_training_resumes_to_the_same_weights(
 
 
 # Answers of the student's own
-
-
-def test_own_answers_follow_the_prompts_and_are_what_is_learned(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    settings = {"stop": find_stop_ids(tokenizer), "pad": 0, "max_new_tokens": 12, "temperature": 1.0}
-    state = torch.get_rng_state()
-    own, again, other = (generate_own_answers(model, encoded[:4], seed=seed, **settings) for seed in (1, 1, 2))
-    assert torch.get_rng_state().equal(state)
-    assert own == again != other
-    for one, given in zip(own, encoded, strict=False):
-        start = find_last_answer(given)
-        assert one.ids[:start] == given.ids[:start]
-        assert one.learned == (False,) * start + (True,) * (len(one.ids) - start)
-        assert 1 <= len(one.ids) - start <= 12
-        assert not set(one.ids[start:-1]) & set(find_stop_ids(tokenizer))
 
 
 def test_training_on_own_answers_reduces_the_distance_to_the_teacher(

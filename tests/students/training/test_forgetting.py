@@ -304,12 +304,12 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
     replay = {"most": 8, "max_tokens": 16}
     settings = {"start": "layers", "layers": 3, "vocabulary": 2000, "epochs": 1, "replay": replay}
     config = StudentConfig.model_validate(settings)
-    training = prepare_start(rows, None, (), config, 7, quiet)
-    start, data = training.start, training.data
-    texts = prepare_replay(start, data, config, tmp_path / "student", quiet)
+    training = prepare_start(rows, None, (), config, 7, quiet, out=tmp_path / "student")
+    start = training.start
+    texts = prepare_replay(training)
     original = load_original(start.model, start.tokenizer, config)
     assert original.config.num_hidden_layers == 30
-    reference = build_reference(start, None, config)
+    reference = build_reference(training)
     assert reference
     pad = find_pad_id(start.tokenizer)
     assert reference.measure_divergence(original, texts.held_out, pad) < 0.05
