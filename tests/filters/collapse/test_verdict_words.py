@@ -1,5 +1,6 @@
 """A verdict in words: the line, the paragraph and the advice of records of every verdict."""
 
+import re
 from typing import Any
 
 import pytest
@@ -135,6 +136,7 @@ def test_the_paragraph_names_no_metric(name: str) -> None:
     paragraph = CASES[name][0].paragraph
     assert "_" not in paragraph
     assert paragraph.endswith(".")
+    assert not re.search(r"[.;][^ \d]", paragraph.replace("english.jsonl", "")), "a space between sentences"
     assert 60 < len(paragraph) < 900
 
 
