@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from core.intervals import IntervalEstimate
-from flows.report.plots import create_plot_area
+from flows.report.pages import create_plot_area
 
 WIDTH, HEIGHT, LABELS = 620.0, 380.0, 240.0
 MARGINS = (16.0, LABELS, 44.0, 56.0)

@@ -27,7 +27,7 @@ from core.runs.releases import Release, locate_releases
 from core.storage.atomic_files import write_text
 from flows.data.student_files import configure_student_as_teacher, export_student
 from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.report.plots import create_plot_area
+from flows.report.pages import create_plot_area
 from flows.terminal.text_format import format_percent
 
 GENERATIONS, KEEP, QUESTIONS, TASKS = 4, 40, 100, 100

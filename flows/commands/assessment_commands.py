@@ -52,7 +52,7 @@ def assess_command(
     earlier, source = parent and name_columns(parent, columns), name_columns(source, columns)
     assessment = assess_dataset(source, reference, seed, parent=earlier, cache=find_cache_folder(runs_dir), kind=kind)
     if out:
-        from flows.report.page_templates import write_assessment_page
+        from flows.report.pages import write_assessment_page
 
         write_assessment_page(out, source, assessment)
     if as_json:

@@ -19,8 +19,7 @@ from core.sample import FrozenModel, RejectionReason
 from core.storage.atomic_files import write_json, write_text
 from filters.text_normalization import SPACELESS
 from flows.clean.filter_engine import name_filter_step
-from flows.report.page_templates import create_page_environment
-from flows.report.plots import HistogramPlot, build_histogram_plots
+from flows.report.pages import HistogramPlot, build_histogram_plots, create_page_environment
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import TERMINAL_WIDTH, create_environment, replace_unsafe_characters, say
 

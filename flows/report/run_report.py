@@ -23,8 +23,14 @@ from core.storage.atomic_files import count_values, read_record, write_json, wri
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.release.lineage_view import read_earlier_comparisons
 from flows.release.release_gate import describe_release_gate
-from flows.report.page_templates import TEMPLATE_FOLDER, build_comparison_view, create_page_environment
-from flows.report.plots import build_histogram_plots, build_loss_curves, build_panel_plot
+from flows.report.pages import (
+    TEMPLATE_FOLDER,
+    build_comparison_view,
+    build_histogram_plots,
+    build_loss_curves,
+    build_panel_plot,
+    create_page_environment,
+)
 from flows.terminal.run_summary import RunSummary, summarize_run
 
 if TYPE_CHECKING:

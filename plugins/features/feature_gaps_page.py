@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from core.storage.atomic_files import write_text
-from flows.report.page_templates import create_page_environment
+from flows.report.pages import create_page_environment
 from plugins.features.feature_gaps_report import (
     MOST_SHOWN_FEATURES,
     SHOWN_PASSAGES,

@@ -17,7 +17,7 @@ from core.sample import Sample
 from flows.data.curated_run import join_assistant_turns, read_kept_rows
 from flows.data.reference_files import load_reference
 from flows.release.lineage_view import read_earlier_releases
-from flows.report.page_templates import create_page_environment
+from flows.report.pages import create_page_environment
 from flows.terminal.console import SESSION
 from plugins.features.config import FeaturesConfig
 from plugins.features.coverage_gaps import MIN_GAP_DOCUMENTS

@@ -9,7 +9,7 @@ from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample
 from flows.data.curated_run import read_finished_samples
-from flows.report.page_templates import create_page_environment
+from flows.report.pages import create_page_environment
 from plugins.pictures.gallery import build_gallery
 from plugins.pictures.statistics import PicturesRecord, measure_pictures
 

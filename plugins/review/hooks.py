@@ -8,7 +8,7 @@ from core.overrides import Override, Overrides
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample
-from flows.report.page_templates import create_page_environment
+from flows.report.pages import create_page_environment
 from flows.terminal.text_format import escape_cell, format_count
 from plugins.review.log import ReviewLog, hash_decisions, locate_reviews, read_reviews
 from plugins.review.summary import ReviewSummary, summarize_reviews

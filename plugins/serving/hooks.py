@@ -9,7 +9,7 @@ from core.hooks import PageSection, RunHooks
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample
-from flows.report.page_templates import create_page_environment
+from flows.report.pages import create_page_environment
 
 logger = logging.getLogger("stillhouse")
 

@@ -48,7 +48,7 @@ PRODUCTION = (
     "flows.evaluate.dataset_assessment",
     "flows.prefect_server.flow_progress",
     "flows.prefect_server.local_server",
-    "flows.report.page_templates",
+    "flows.report.pages",
     "flows.report.run_report",
     "flows.run.run_preparation",
     "flows.run.pipeline",
@@ -214,7 +214,7 @@ def load_what_programs_share(imported: Sequence[str]) -> None:
         import_module(name)
     list_plugins()
     from flows.data.dataset_card import TEMPLATES
-    from flows.report.page_templates import create_page_environment
+    from flows.report.pages import create_page_environment
     from flows.terminal.text_format import create_environment
 
     for templates in (create_environment(), create_environment(TEMPLATES), create_page_environment()):

@@ -11,7 +11,7 @@ from core.runs.run_dir import RunDir
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from flows.recipes.recipe_catalog import validate_recipe
-from flows.report.page_templates import create_page_environment
+from flows.report.pages import create_page_environment
 from flows.run.run_preparation import prepare_run
 from plugins.features.dictionary_opening import open_dictionary
 from plugins.features.feature_filter import FeaturesFilter

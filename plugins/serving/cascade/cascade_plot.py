@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from core.intervals import IntervalEstimate
-from flows.report.plots import PlotArea, Tick, create_plot_area, list_round_values
+from flows.report.pages import PlotArea, Tick, create_plot_area, list_round_values
 from flows.terminal.text_format import format_number, format_percent
 from plugins.serving.cascade.routing_curves import QUALITY, RoutingPoint
 from plugins.serving.cascade.routing_result import RoutingResult

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.storage.atomic_files import write_text
-from flows.report.page_templates import create_page_environment
-from flows.report.plots import Tick, create_plot_area, list_round_values
+from flows.report.pages import Tick, create_page_environment, create_plot_area, list_round_values
 from flows.terminal.text_format import format_duration, format_percent, format_table
 from plugins.serving.decision_students.agreement_bound import AgreementTarget
 from plugins.serving.decision_students.student_fitting import CoverageAtThreshold, QuestionEvaluation

@@ -42,7 +42,7 @@ from core.sample import (
 )
 from core.storage.atomic_files import read_json
 from flows.data.dataset_card import build_dataset_card
-from flows.report.page_templates import write_assessment_page
+from flows.report.pages import write_assessment_page
 from flows.report.run_report import write_run_report
 from flows.terminal.run_summary import format_run_card
 from flows.terminal.sample_history import format_sample_history

@@ -1,20 +1,31 @@
-"""The plots in our pages: scales, axes and paths as SVG coordinates, and what each plot shows. Templates draw them.
+"""Our pages: the environment of their templates, a comparison as a page shows it, and the page of `stillhouse assess`; and their
+plots: scales, axes and paths as SVG coordinates, which templates draw.
 
-SVG by hand, since a page allows no script but its own: altair draws without one only through vl-convert, a JavaScript engine, and
-such a picture follows neither the page's dark colors nor its width. Measures nothing; knows no color.
+Text from teachers is untrusted: it is escaped and loses markup. Measures nothing; knows no color. Plots are SVG by hand, since a
+page allows no script but its own: altair draws without one only through vl-convert, a JavaScript engine, and such a picture
+follows neither the page's dark colors nor its width.
 """
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
+from jinja2 import Environment
+from markupsafe import Markup, escape
+
 from core.intervals import IntervalEstimate
 from core.runs.records import CollapseRecord, ComparedSimilarities, MetricRecord, SimilarityBin
 from core.runs.student_records import TRAINING_LOG
-from flows.terminal.text_format import format_percent
+from core.runs.verdict_words import CollapseAssessment
+from core.storage.atomic_files import write_text
+from filters.collapse.tail_trend import find_lineage_trend
+from flows.terminal.sample_history import collect_revisions, describe_call, format_sample_outcome, format_seed_value
+from flows.terminal.text_format import create_environment, format_percent, replace_unsafe_characters
 
 if TYPE_CHECKING:
     from flows.evaluate.student_results import StudentEvaluation
@@ -251,3 +262,48 @@ def place_labels(points: Mapping[str, tuple[float, float]]) -> dict[str, float]:
                 line = other_line - LINE
         placed[role] = x, line
     return {role: line for role, (_, line) in placed.items()}
+
+
+# Pages
+
+TEMPLATE_FOLDER = Path(__file__).with_name("templates")
+
+
+@cache
+def create_page_environment(own: Path = TEMPLATE_FOLDER) -> Environment:
+    """The environment of all pages. `own` is searched before the shared templates."""
+    functions = (collect_revisions, describe_call, format_sample_outcome, format_seed_value, mark_code)
+    environment = create_environment(own, TEMPLATE_FOLDER, filters=functions, pages=True)
+    environment.globals.update(LinearScale=LinearScale, create_plot_area=create_plot_area, zip=zip)
+    return environment
+
+
+def mark_code(text: str) -> Markup:
+    """`text` for a page; text in backticks becomes code."""
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(replace_unsafe_characters(text)))))
+
+
+class ComparisonView(NamedTuple):
+    """One comparison with everything that a page shows of it."""
+
+    record: CollapseRecord
+    trends: dict[str, dict[str, MetricRecord]]
+    """By metric and generation; empty for a first generation."""
+    trend: str
+
+
+def build_comparison_view(record: CollapseRecord, before: Mapping[str, CollapseRecord] | None = None) -> ComparisonView:
+    """`before` has the comparisons of the earlier generations by name, oldest first."""
+    real = record.reference is not None
+    comparable = {name: earlier for name, earlier in (before or {}).items() if (earlier.reference is not None) == real}
+    generations = {**comparable, "this": record}
+    trend = find_lineage_trend(list(generations.values()))
+    return ComparisonView(record, list_trends(generations) if comparable else {}, str(trend or ""))
+
+
+def write_assessment_page(path: Path, source: Path, assessment: CollapseAssessment) -> None:
+    """Write a page that loads nothing from the network."""
+    records = [record for record in (assessment.collapse, assessment.parent) if record]
+    page = create_page_environment().get_template("assessment.html")
+    shown = list(map(build_comparison_view, records))
+    write_text(path, page.render(source=str(source), assessment=assessment, shown=shown))
