@@ -110,7 +110,7 @@ NOT_RUN = {
     "plugins/features/README.md: stillhouse": "minutes of training; plugins/features/tests/ runs them on a small model",
     "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
-    "docs/ternary.md: stillhouse export": "needs a ternary student; tests/students/init/test_ternary.py exports one by command",
+    "docs/ternary.md: stillhouse export": "needs a ternary student; plugins/forms/tests/test_ternary.py exports one by command",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
