@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from benchmarks.collapse.corpora import MOST_DOCUMENTS
-from core.expression import NotArithmetic, evaluate_expression
 from core.storage.atomic_files import write_atomically
 from filters.collapse.text_kinds import TEXT_KINDS
 from filters.text_normalization import SPACELESS
+from plugins.math.checks.expression import NotArithmetic, evaluate_expression
 
 FEWEST_UNITS, MOST_UNITS = {"json": 3, "arithmetic": 4}, {"code": 200, "dialogue": 400, "characters": 200}
 """Units of a document, where it is not 8 to 80."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from core.errors import UsageError
 from core.plugins import locate_data
 from core.sample import Message, SampleStatus, json_digest
-from core.storage.line_log import LineLogReader, append_json_line
+from plugins.review.line_log import LineLogReader, append_json_line
 
 REVIEWS_FILE = "reviews.jsonl"
 """In a run's directory; next to a file, the file's name precedes it."""

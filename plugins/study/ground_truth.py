@@ -3,16 +3,22 @@
 No agent uses it, and it shares no code with the teacher: it parses the same sentences with separate rules.
 """
 
+import ast
+import operator
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
+from fractions import Fraction
 
-from core.expression import NotArithmetic, evaluate_expression
 from core.sample import Candidate, Seed
 
 TOLERANCE = 1e-4
 """Relative: a solution prints its numbers with six digits."""
 STORY_OPERATIONS = {"more come": "+", "taken away": "-", "times as many": "*", "shared equally": "/"}
+OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+}  # fmt: skip
 REQUESTED_OPERATIONS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 
 
@@ -49,8 +55,17 @@ def find_problem_fault(seed: Seed, candidate: Candidate) -> ProblemFault | None:
         return ProblemFault.drift
     last = re.search(r"So there are (\S+)\.$", str(fields["solution"]))
     results = [steps[-1][2], last[1] if last else "nan", str(fields["answer"])]
-    with suppress(NotArithmetic, ValueError):
-        value = float(evaluate_expression(expression))
+    with suppress(ValueError, SyntaxError, ZeroDivisionError):
+        value = float(_evaluate(ast.parse(expression, mode="eval").body))
         if all(abs(float(result) - value) <= TOLERANCE * max(1.0, abs(value)) for result in results):
             return None
     return ProblemFault.contradiction
+
+
+def _evaluate(node: ast.expr) -> Fraction:
+    match node:
+        case ast.Constant(value=int()):
+            return Fraction(node.value)
+        case ast.BinOp() if apply := OPERATORS.get(type(node.op)):
+            return apply(_evaluate(node.left), _evaluate(node.right))
+    raise ValueError(f"`{ast.unparse(node)}` is no number and no sum")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +20,6 @@ from core.sample import Message
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import open_teacher
-from teachers.relay import RelayError, open_relay
 from teachers.reply_tokens import read_reply_tokens
 from tests.support.http_serving import Handler, serve_handler
 from tests.support.scripted_teacher import build_test_plan, open_scripted_dispatcher
@@ -103,44 +101,6 @@ def test_the_likeliest_tokens_are_asked_for_and_make_the_certainty_of_a_reply() 
     (reply,) = asked(answer)
     assert isinstance(reply, TeacherReply)
     assert reply.certainty is None
-
-
-def test_a_relay_follows_no_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
-    status = 307
-    monkeypatch.setenv("MYCRED", "sk-canary-93121")
-    reached = []
-
-    async def elsewhere(request: web.Request) -> web.Response:
-        reached.append(await request.text())
-        return web.json_response(COMPLETION)
-
-    async def run() -> None:
-        async with served(elsewhere) as url:
-            locations = [
-                f"{url}/chat/completions?key=sk-canary-93121",
-                "nope://sk-canary-93121/x",
-                "/v2?sk-canary-93121",
-            ]
-
-            async def answer(_: web.Request) -> web.Response:
-                return web.Response(status=status, headers={"Location": locations[0]})
-
-            async with served(answer) as asked_url:
-                config = TeacherConfig(model="openai/m", base_url=asked_url, api_key_env="MYCRED")
-                for where in (
-                    url.removeprefix("http://").removesuffix("/v1"),
-                    "[MYCRED]",
-                    "another path of the same host",
-                ):
-                    wanted = f"status {status} redirects to {where}; redirects are not followed"
-                    async with open_relay(config) as relay:
-                        with pytest.raises(RelayError, match=re.escape(wanted)) as failed:
-                            await relay.complete({"messages": []})
-                    assert "sk-canary" not in str(failed.value)
-                    locations.pop(0)
-
-    asyncio.run(run())
-    assert not reached
 
 
 def test_endpoints_that_serve_a_model_of_one_name_share_no_answer(tmp_path: Path) -> None:

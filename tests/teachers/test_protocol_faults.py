@@ -14,8 +14,7 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.sample import Message, TokenUsage
 from teachers.base import CallCharge, CallFailed, ChargeAccount, TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.providers import open_teacher
-from teachers.relay import open_relay
+from teachers.providers import locate_endpoint, open_teacher
 from tests.support.http_serving import Handler, serve_handler
 from tests.support.protocols import PROTOCOLS, TestedProtocol
 
@@ -303,12 +302,12 @@ def test_two_endpoints_of_one_model_are_two_origins_and_a_relay_needs_openais_pr
 
     assert asyncio.run(read_manner("http://one")) != asyncio.run(read_manner("http://two"))
 
-    async def relay() -> str:
-        async with open_relay(TeacherConfig.model_validate(protocol.build_table("http://one"))) as opened:
-            return opened.model
+    async def locate() -> str:
+        async with locate_endpoint(TeacherConfig.model_validate(protocol.build_table("http://one"))) as (there, _, _):
+            return there.model
 
     if protocol.model.startswith("openai/"):
-        assert asyncio.run(relay()) == protocol.model
+        assert asyncio.run(locate()) == protocol.model
     else:
         with pytest.raises(UsageError, match="has a protocol of its own and no OpenAI endpoint; name another model"):
-            asyncio.run(relay())
+            asyncio.run(locate())

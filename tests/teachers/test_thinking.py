@@ -14,7 +14,6 @@ from teachers.openai_chat import parse_completion
 from teachers.providers import open_teacher
 from teachers.thinking.request_keys import build_thinking_keys
 from teachers.thinking.schema_thinking import think_and_answer
-from teachers.thinking.thought_stream import CompletionStream, move_thinking
 from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking
 
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
@@ -236,39 +235,3 @@ def test_a_thought_that_needs_all_tokens_is_a_reply_that_is_cut_off(thinking: st
     with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:
         reply = ask(server, thinking=thinking)
     assert (reply.text, reply.finished, len(server.bodies)) == ("", False, 1)
-
-
-@pytest.mark.parametrize("ends", [True, False])
-@pytest.mark.parametrize("size", [1, 2, 7, 1000])
-@pytest.mark.parametrize(
-    ("text", "thought", "answer"),
-    [
-        ("<think>\na</thi b\n</think>\n\nI use <think>.", "\na</thi b\n", "I use <think>."),
-        ("[THINK]a[/THINK]b", "a", "b"),
-        (" <think>never ends", "never ends", ""),
-        ("<this is text", "", "<this is text"),
-        ("\n plain", "", "\n plain"),
-        ("<", "", "<"),
-        ("", "", ""),
-    ],
-    ids=lambda value: str(value)[:15],
-)
-def test_a_streamed_thought_is_moved_out_of_the_answer(
-    text: str, thought: str, answer: str, size: int, *, ends: bool
-) -> None:
-    stream = CompletionStream()
-    pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
-    chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}] * ends
-    moved = [*map(stream.move_thinking, chunks), *filter(None, [stream.finish()])]
-    deltas = [chunk["choices"][0]["delta"] for chunk in moved]
-    assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == thought
-    assert "".join(delta.get("content") or "" for delta in deltas) == answer
-
-
-def test_a_completion_that_is_passed_on_has_no_thinking_in_its_answer() -> None:
-    passed = move_thinking(json.loads(completion(content="<think>a</think>b")))
-    assert passed["choices"][0]["message"] == {"content": "b", "reasoning_content": "a"}
-    for message in ({"content": "b", "reasoning": "a"}, {"content": None, "tool_calls": []}):
-        same = json.loads(completion(**message))
-        assert move_thinking(same) == same

@@ -12,7 +12,6 @@ from core.config.teachers import TeacherConfig
 from core.sample import Message
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.providers import open_teacher
-from teachers.relay import open_relay
 from tests.support.thinking_model import write_thinking_model
 
 pytestmark = pytest.mark.slow
@@ -79,25 +78,3 @@ def test_the_probe_finds_that_the_server_thinks_and_keeps_to_a_schema(model: str
     ability = probe(model)
     assert [(trial.way, trial.works, trial.counts) for trial in ability.trials] == [("native", True, False)]
     assert ability.switches_off
-
-
-def test_a_relayed_answer_has_no_thinking(model: str) -> None:
-    body = {
-        "messages": [{"role": "user", "content": "What is two plus three?"}], "max_tokens": 40, "temperature": 0,
-        "thinking_budget_tokens": 8,
-    }  # fmt: skip
-
-    async def run(reasoning_format: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        whole = {**body, "reasoning_format": reasoning_format}
-        async with open_relay(configure(model)) as relay:
-            completion = await relay.complete(whole)
-            async with relay.stream(whole) as chunks:
-                return completion["choices"][0]["message"], [chunk["choices"][0]["delta"] async for chunk in chunks]
-
-    separated, between_tags = (asyncio.run(run(name)) for name in ("deepseek", "none"))
-    for message, deltas in (separated, between_tags):
-        assert message["reasoning_content"].strip()
-        assert "think" not in message["content"]
-        for field in ("content", "reasoning_content"):
-            assert "".join(delta.get(field) or "" for delta in deltas).strip() == message[field].strip()
-    assert separated[0]["content"].strip() == between_tags[0]["content"].strip()

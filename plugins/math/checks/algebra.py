@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from mpmath import mp  # type: ignore[import-untyped]
 
 from agents.checks.text.answer_equality import AnswerEquality
-from core.expression import NotArithmetic, fold_expression
+from plugins.math.checks.expression import NotArithmetic, fold_expression
 from plugins.math.checks.notation import expression_letters
 
 REALS = mp.clone()

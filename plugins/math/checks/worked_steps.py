@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.text.answer_equality import normalize_notation
-from core.expression import NotArithmetic, evaluate_expression
+from plugins.math.checks.expression import NotArithmetic, evaluate_expression
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,6}(?!\d)|\d{1,40})(?:\.\d{1,40})?|\.\d{1,40}"
 SIDE = rf"(?:[-(] ?){{0,12}}(?:{NUMBER})(?: ?\)){{0,12}}(?: ?[-+*/] ?(?:[-(] ?){{0,12}}(?:{NUMBER})(?: ?\)){{0,12}}){{0,60}}"

@@ -17,8 +17,8 @@ from agents.checks.plain_answers import FINAL_ANSWER, IndependentSolution
 from agents.checks.text.text_units import contains_question, remove_invisible
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import ReplySchema
-from core.expression import NotArithmetic, evaluate_expression, find_named_numbers, find_numbers
 from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
+from plugins.math.checks.expression import NotArithmetic, evaluate_expression, find_named_numbers, find_numbers
 from plugins.math.checks.solution_agreement import is_same_answer
 from plugins.math.checks.worked_steps import find_wrong_sums
 from plugins.math.families.operation_trees import (

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
-from core.expression import NotArithmetic, evaluate_expression
+from plugins.math.checks.expression import NotArithmetic, evaluate_expression
 
 Tree = tuple[str, tuple[tuple[int, "Tree | str"], ...]]
 """A sum or a product: its sorted parts, each with its sign (-1: subtracted or divided by) and a tree or a leaf."""

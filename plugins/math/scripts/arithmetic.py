@@ -7,7 +7,7 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
-from core.expression import evaluate_expression
+from plugins.math.checks.expression import evaluate_expression
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import COMMON, WORDS, TeacherScript
 

@@ -4,7 +4,7 @@ import re
 from random import Random
 from typing import Any
 
-from core.expression import NotArithmetic, evaluate_expression
+from plugins.math.checks.expression import NotArithmetic, evaluate_expression
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import COMMON, TeacherScript
 

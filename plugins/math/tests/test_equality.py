@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.external_truth.math_verify import build_pairs, has_wrong_pass, judge_pairs
 from benchmarks.external_truth.reasoning_gym import compare_checkers, is_sound
-from core.expression import evaluate_expression
 from plugins.math.checks.answer_equality import NumberTolerance, compare_answers
+from plugins.math.checks.expression import evaluate_expression
 from tests.agents.checks.rows import check_each
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden/answers.jsonl").read_text().splitlines()]
@@ -171,3 +171,11 @@ def test_no_wrong_answer_to_a_question_of_reasoning_gym_passes() -> None:
     assert len(answers) > 1_000
     assert is_sound(answers, found)
     assert found["reasoning-gym"].passed, "the control: the scorer alone accepts 0 for a small probability"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2 + 3 * 4", 14), ("(2 + 3) * 4", 20), ("1 / 3", Fraction(1, 3)), ("-2 - -3", 1), ("0.1 + 0.2", Fraction(3, 10))],
+)
+def test_expressions_are_evaluated_exactly(text: str, value: Fraction) -> None:
+    assert evaluate_expression(text) == value

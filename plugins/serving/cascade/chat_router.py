@@ -29,9 +29,9 @@ from plugins.serving.cascade.chat_protocol import (
 from plugins.serving.cascade.confidence_signals import AnswerWithLogprobs
 from plugins.serving.cascade.question_router import QUESTION_SIGNAL
 from plugins.serving.cascade.routing_result import RoutingResult, compute_signal_score
+from plugins.serving.relay import CompletionRelay, RelayDown, RelayError
 from teachers.local_images import MAX_DECODERS
 from teachers.openai_chat import build_certainty, list_answer_tokens
-from teachers.relay import CompletionRelay, RelayDown, RelayError
 from teachers.thinking.thought_text import read_message_reasoning
 
 ROUTED_MODEL, STUDENT_MODEL, TEACHER_MODEL = "stillhouse", "stillhouse/student", "stillhouse/teacher"

@@ -27,9 +27,9 @@ from flows.terminal.text_format import format_count, format_one_line
 from plugins.serving.cascade.chat_protocol import ChatError, read_chat_request
 from plugins.serving.cascade.chat_router import ChatRouter
 from plugins.serving.cascade.serving_setup import ServingSetup
+from plugins.serving.relay import RelayError, open_relay
 from teachers.local_llama import read_projector_limits
 from teachers.local_weights import fetch_local_weights, find_projector
-from teachers.relay import RelayError, open_relay
 
 API_KEY_VARIABLE = "STILLHOUSE_API_KEY"
 """The environment variable with the key that requests must have; unset, no key is needed."""

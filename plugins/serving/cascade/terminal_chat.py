@@ -28,8 +28,8 @@ from flows.data.student_files import (
 from flows.terminal.console import SESSION
 from flows.terminal.suggested_commands import format_command, format_resume_hint
 from flows.terminal.text_format import replace_unsafe_characters
+from plugins.serving.relay import RelayError, open_relay
 from teachers.local_weights import find_llama_problem
-from teachers.relay import RelayError, open_relay
 
 PROMPT = "> "
 LEAST_SLOT_TOKENS = 4096

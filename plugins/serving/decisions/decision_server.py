@@ -20,7 +20,7 @@ from plugins.serving.cascade.chat_protocol import ChatError, ChatRequest, build_
 from plugins.serving.cascade.chat_server import create_application, mark_busy, read_json_body
 from plugins.serving.decision_students.decision_student import DecisionStudent
 from plugins.serving.decisions.decision_service import DecisionService
-from teachers.relay import open_relay
+from plugins.serving.relay import open_relay
 
 MOST_REQUEST_TEXTS = 1000
 MODEL = "stillhouse"

@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 from plugins.serving.decision_students.decision_student import Decision, DecisionStudent
 from plugins.serving.decision_students.drift_watch import DriftStatus, DriftWatch
 from plugins.serving.decisions.questions import PROMPTS, REPLY_TOKENS, Answer, DecisionQuestion, build_response_format
+from plugins.serving.relay import CompletionRelay, RelayError
 from prompts import load_prompt
 from teachers.openai_chat import find_json_object
-from teachers.relay import CompletionRelay, RelayError
 
 MOST_TEXTS = 256
 """Texts of one batch of the student."""

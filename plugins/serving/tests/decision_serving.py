@@ -12,7 +12,7 @@ from flows.terminal.console import CommandSession
 from plugins.serving.decision_students.decision_student import DecisionStudent
 from plugins.serving.decisions.decision_server import build_decision_application
 from plugins.serving.decisions.decision_service import DecisionService
-from teachers.relay import CompletionRelay
+from plugins.serving.relay import CompletionRelay
 
 
 @asynccontextmanager

@@ -31,9 +31,9 @@ from plugins.serving.cascade.chat_server import API_KEY_VARIABLE, open_chat_rout
 from plugins.serving.cascade.question_router import fit_question_router
 from plugins.serving.cascade.routing_curves import RoutingOutcomes
 from plugins.serving.cascade.serving_setup import ServingSetup, add_draft
+from plugins.serving.relay import open_relay
 from plugins.serving.tests.test_cascade_calibration import routing_of
 from teachers import local_llama
-from teachers.relay import open_relay
 from tests.support.colored_pictures import QUESTION, draw_square
 from tests.support.exported_students import export_student, find_guards
 from tests.support.http_serving import serve_handler

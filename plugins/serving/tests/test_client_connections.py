@@ -20,7 +20,7 @@ from flows.terminal.console import CommandSession
 from plugins.serving.cascade import chat_server
 from plugins.serving.cascade.chat_router import ChatRouter
 from plugins.serving.cascade.chat_server import API_KEY_VARIABLE, check_serving_host, serve_router
-from teachers.relay import CompletionRelay, RelayError
+from plugins.serving.relay import CompletionRelay, RelayError
 from tests.support.waiting import HANG_SECONDS
 
 

@@ -31,8 +31,8 @@ from plugins.serving.decisions.decision_serving import serve_decision_student
 from plugins.serving.decisions.labeled_texts import estimate_label_noise, read_labeled_texts
 from plugins.serving.decisions.student_creation import DecisionReport, DecisionSettings, create_decision_student
 from plugins.serving.decisions.student_report import format_decision_report, write_decision_page
+from plugins.serving.relay import open_relay
 from plugins.serving.tests.decision_serving import post, served
-from teachers.relay import open_relay
 from tests.support.http_serving import serve_handler
 
 THINGS = {

@@ -1,5 +1,4 @@
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +6,6 @@ import pytest
 
 from agents.checks.text.second_reader import is_paraphrase, is_same_reading, meaning_similarity
 from agents.families.constrained_instructions import on_topic_check, sound_prose_check
-from core.expression import evaluate_expression
 from core.sample import Candidate, Message, Seed
 from tests.agents.checks.rows import Case, Subject, check_each, findings_of, nobody, rows_of, subject_of
 
@@ -45,14 +43,6 @@ def test_answers_read_as_prose_or_not(case: Case) -> None:
     subject = Subject(Seed(id="s-0", data={"topic": case["topic"]}), Candidate(messages=said, fields={}), nobody)
     (finding,) = findings_of(sound_prose_check, subject)
     assert finding.passed == case["passes"], finding.evidence
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("2 + 3 * 4", 14), ("(2 + 3) * 4", 20), ("1 / 3", Fraction(1, 3)), ("-2 - -3", 1), ("0.1 + 0.2", Fraction(3, 10))],
-)
-def test_expressions_are_evaluated_exactly(text: str, value: Fraction) -> None:
-    assert evaluate_expression(text) == value
 
 
 GOLDEN = Path(__file__).with_name("golden")

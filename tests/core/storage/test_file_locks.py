@@ -15,7 +15,6 @@ from core.errors import RunExists, RunInUse, StillhouseError, StoreError, UsageE
 from core.runs.run_dir import RunDir, open_run
 from core.storage.bounded_reading import check_plain_folder, empty_folder
 from core.storage.file_locks import hold_lock, is_held, lock_file
-from core.storage.line_log import append_json_line
 from flows.recipes.recipe_catalog import load_recipe_plan
 
 Use = Callable[[Path], object]
@@ -36,7 +35,7 @@ def keep_ledger(path: Path) -> None:
         pass
 
 
-USES = [take_lock, take_file, keep_ledger, is_held, lambda path: append_json_line(path, "line")]
+USES = [take_lock, take_file, keep_ledger, is_held]
 
 
 @pytest.mark.parametrize("use", USES)
@@ -55,35 +54,6 @@ def test_nothing_behind_a_link_is_opened(kind: str, use: Use, tmp_path: Path) ->
     assert kind != "link" or target.read_text() == "before\n"
     path.unlink()
     use(path)  # the control
-
-
-def test_a_link_that_replaces_a_log_while_it_is_written_gets_no_line(tmp_path: Path) -> None:
-    target, path, other = tmp_path / "outside", tmp_path / "log", tmp_path / "link"
-    target.write_text("before\n")
-    done = threading.Event()
-
-    def replace() -> None:
-        while not done.is_set():
-            other.symlink_to(target)
-            other.replace(path)
-            path.unlink()
-            path.touch()
-
-    thread = threading.Thread(target=replace)
-    thread.start()
-    written = refused = 0
-    try:
-        for _ in range(300):
-            try:
-                append_json_line(path, "line")
-                written += 1
-            except StoreError:
-                refused += 1
-    finally:
-        done.set()
-        thread.join()
-    assert target.read_text() == "before\n"
-    assert written + refused == 300
 
 
 @pytest.mark.parametrize("name", ["link", ".filters", "student/deep/link"])
