@@ -16,7 +16,7 @@ from benchmarks.decoding_speed import PROMPT, post_json
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message
-from teachers.drafts.draft_counts import DraftCounts, read_draft_counts
+from teachers.drafts import DraftCounts, read_draft_counts
 from teachers.local_llama import draft_settings, llama_settings, run_llama_server
 from teachers.server_guard import StartedServer
 

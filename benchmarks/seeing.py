@@ -26,9 +26,8 @@ from core.config.students import StudentConfig
 from core.runs.student_records import StudentRecord
 from core.sample import Message
 from core.shared_options import DEFAULT_GGUF_TYPE
-from core.storage.fitted_images import decode_image_url, fit_image
-from core.storage.image_files import format_png_url
-from core.weights.gguf_header import ImageLimits, read_image_limits
+from core.storage.image_files import decode_image_url, fit_image, format_png_url
+from core.weights.gguf_files import ImageLimits, read_image_limits
 from flows.terminal.console import SESSION
 from plugins.pictures.seeing.evaluation import (
     ARMS,

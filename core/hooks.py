@@ -1,4 +1,5 @@
-"""What a plugin does in a run: methods that the stages call, each with a default that does nothing.
+"""What a plugin does in a run: methods that the stages call, each with a default that does nothing; and the decisions
+about samples (`Overrides`) that hooks return.
 
 The hooks of a plugin are called for a run whose recipe names one of its parts, whose manifest has its record, or whose folder has
 data of it.
@@ -6,17 +7,49 @@ data of it.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import RecipeProblem
-from core.overrides import NO_OVERRIDES, Overrides
-from core.sample import Message, Sample
+from core.sample import Message, Sample, json_digest
 
 if TYPE_CHECKING:
     from core.config.recipe import Recipe
     from core.runs.records import RunManifest
     from core.runs.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Override:
+    """The decision about one sample."""
+
+    keeps: bool
+    """Whether the sample stays, whatever agents, filters and goals say."""
+    edited: tuple[Message, ...] | None = None
+    """The conversation that replaces it."""
+    note: str = ""
+    """Why it is dropped."""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The decisions about the samples of a run, by id, or about the rows of a file, by the digest of their conversation."""
+
+    decisions: Mapping[str, Override] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Changes with any decision or edited text, and not with notes."""
+        return json_digest(
+            {
+                name: [one.keeps, [message.model_dump(mode="json") for message in one.edited or ()]]
+                for name, one in self.decisions.items()
+            }
+        )
+
+
+NO_OVERRIDES = Overrides()
 
 
 class PageSection(NamedTuple):

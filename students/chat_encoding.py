@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from core.config.students import ImagesConfig
 from core.errors import UsageError
 from core.sample import Message, remove_thinking
-from core.storage.fitted_images import FittedImage, UnreadableImage, decode_image_url, fit_image
+from core.storage.image_files import FittedImage, UnreadableImage, decode_image_url, fit_image
 from core.thinking import join_thinking
 
 Conversation = Sequence[Message]

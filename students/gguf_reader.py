@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 from gguf import GGUFValueType, ReaderField
 
-from core.weights.gguf_header import find_texts
+from core.weights.gguf_files import find_texts
 
 ITEMS_AT = 12
 """Bytes of a list before its items: their type, and their number."""

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from email.utils import parsedate_to_datetime
@@ -14,7 +15,7 @@ from core.addresses import REDIRECT_STATUSES, describe_redirect
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import redact_excerpt
-from teachers.base import CallCharge, CallFailed, ChargeAccount, TeacherQuestion
+from teachers.base import CallCharge, CallFailed, ChargeAccount, TeacherQuestion, TeacherReply
 from teachers.rate_limiter import RateLimiter
 
 RETRIED_STATUSES = {408, 409, 425, 429}
@@ -223,3 +224,39 @@ def _parse_retry_after(header: str | None) -> float:
         except ValueError:
             return 0.0
     return min(max(wait, 0.0), LONGEST_PAUSE) if wait == wait else 0.0
+
+
+class SingleEndpointTeacher(ABC):
+    """A teacher that only has to send one try of a call."""
+
+    manner = ""
+    """As `Teacher.manner`."""
+
+    def __init__(self, config: TeacherConfig, url: str, name: str) -> None:
+        """`name` is the endpoint's own name for the model."""
+        self.model = config.model
+        self.slots = config.max_concurrent
+        self.config = config
+        self._calls = EndpointCalls(config, url, name)
+
+    @abstractmethod
+    async def _send_once(self, question: TeacherQuestion, charge: CallCharge) -> TeacherReply:
+        """The reply of one try, whose usage is charged. May waive the charge of a try that costs nothing.
+
+        Raises:
+            FailedTry: if there is no usable reply.
+            ProviderError: if no call can succeed.
+        """
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        async def send(charge: CallCharge) -> TeacherReply:
+            reply = await self._send_once(question, charge)
+            # Without token counts, the maximum that was set aside stays charged.
+            if reply.usage.prompt_tokens:
+                charge.usage = reply.usage
+            return reply
+
+        return await self._calls.complete(send, rank, account, question)
+
+    def release(self) -> None:
+        self._calls.release()

@@ -7,9 +7,8 @@ import asyncio
 from collections.abc import Sequence
 
 from core.sample import Message
-from core.storage.fitted_images import MAX_PIXELS, UnreadableImage, decode_image_url, fit_image
-from core.storage.image_files import format_png_url
-from core.weights.gguf_header import ImageLimits
+from core.storage.image_files import MAX_PIXELS, UnreadableImage, decode_image_url, fit_image, format_png_url
+from core.weights.gguf_files import ImageLimits
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 
 MAX_DECODERS = 2

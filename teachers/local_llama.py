@@ -26,10 +26,9 @@ from core.errors import ProviderError
 from core.openmp import SPIN_VARIABLE, choose_llama_spins
 from core.secrets import SECRET_NAME, redact_text
 from core.shared_options import DRAFT_TOKENS, EMBEDDER_FILE, PROJECTOR_FILE
-from core.storage.fitted_images import find_images_problem
-from core.weights.gguf_header import ImageLimits, read_image_limits
-from teachers.drafts.draft_counts import watch_draft
-from teachers.drafts.draft_model import describe_large_draft, find_draft_problem, find_draft_weights
+from core.storage.image_files import find_images_problem
+from core.weights.gguf_files import ImageLimits, read_image_limits
+from teachers.drafts import describe_large_draft, find_draft_problem, find_draft_weights, watch_draft
 from teachers.local_weights import NOTE_SECONDS, STUDENT_FILE, find_projector
 from teachers.server_guard import StartedServer, start_guarded, stop_guarded
 
@@ -176,7 +175,7 @@ def draft_settings(
         }
         if gpu_layers is not None:
             kind["speculative.draft.n_gpu_layers"] = gpu_layers
-    return {**kind, "endpoint_metrics": True}  # where `teachers.drafts.draft_counts` reads what became of the proposals
+    return {**kind, "endpoint_metrics": True}  # where `teachers.drafts` reads what became of the proposals
 
 
 class LoadedServer(NamedTuple):

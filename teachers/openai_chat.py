@@ -6,18 +6,21 @@ tool call, or instructions in the prompt.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from core.config.teachers import TeacherConfig
-from core.sample import Message, TokenUsage, ToolCall
+from core.sample import Message, ReplyToken, TokenUsage, ToolCall
 from core.secrets import redact_excerpt
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
 from teachers.grammar_bounds import simplify_schema
-from teachers.reply_tokens import clamp_logprob, read_reply_tokens, replace_surrogates
-from teachers.thinking.request_keys import build_thinking_keys
-from teachers.thinking.thought_text import is_json_object, read_message_reasoning, read_message_text
+from teachers.thinking_keys import (
+    build_thinking_keys,
+    is_json_object,
+    read_message_reasoning,
+    read_message_text,
+)
 
 MAX_TOKEN_COUNT = 100_000_000
 """Of one call; ten times the longest known context."""
@@ -269,3 +272,103 @@ def build_certainty(tokens: Sequence[dict[str, Any]]) -> TokenCertainty | None:
 def _entropy(logprobs: list[float]) -> float:
     rest = max(0.0, 1.0 - sum(map(math.exp, logprobs)))
     return -sum(math.exp(logprob) * logprob for logprob in logprobs) - (rest * math.log(rest) if rest else 0.0)
+
+
+TAGGED_WORDS = (
+    "First think step by step between <think> and </think>. After </think> write one JSON object and nothing else. "
+    "Its JSON schema: {schema}"
+)
+
+AskTeacher = Callable[[TeacherQuestion], Awaitable[TeacherReply]]
+
+
+def needs_own_thinking(question: TeacherQuestion, config: TeacherConfig) -> bool:
+    """Whether the question is not sent as it is: it has a schema, and asks for thinking."""
+    return config.thinking != "native" and question.json_schema is not None and question.reasoning not in (None, "off")
+
+
+async def think_and_answer(ask: AskTeacher, question: TeacherQuestion, config: TeacherConfig) -> TeacherReply:
+    """The reply to a question with a schema, and the thinking before it; by a call of `ask`.
+
+    Raises:
+        CallFailed, ProviderError, RunStopped: as `ask`.
+    """
+    if not needs_own_thinking(question, config):
+        return await ask(question)
+    reply = await ask(build_tagged_question(question))
+    split = split_thinking(reply.text)
+    return reply.model_copy(
+        update={
+            "text": find_json_object(split.answer),
+            "reasoning": reply.reasoning or split.reasoning,
+            "finished": reply.finished and split.closed,
+        }
+    )
+
+
+def build_tagged_question(question: TeacherQuestion) -> TeacherQuestion:
+    """Asks in words for the thoughts between tags and the object after them."""
+    words = TAGGED_WORDS.format(schema=json.dumps(question.json_schema))
+    return question.model_copy(update={"messages": insert_instructions(question.messages, words), "json_schema": None})
+
+
+MIN_LOGPROB = -50.0
+"""Less likely than any sampled token; servers write impossible tokens in several ways."""
+
+
+def read_reply_tokens(tokens: Sequence[Mapping[str, Any]], content: str, most: int) -> tuple[ReplyToken, ...]:
+    """The tokens that write `content`, which may be a part of what they write: thinking, fences and end tokens are cut off.
+
+    Args:
+        tokens: as a server returned them, for the whole completion.
+        content: the text of the reply.
+        most: likeliest tokens to keep at each place.
+
+    Returns:
+        Tokens whose texts joined are `content`; one without likeliest tokens if those of the server do not write it.
+    """
+    texts = [replace_surrogates(str(token.get("token") or "")) for token in tokens]
+    begin = "".join(texts).rfind(content)
+    if not tokens or begin < 0:
+        return (ReplyToken(text=content, logprob=MIN_LOGPROB, likeliest={}),) if tokens else ()
+    return tuple(_cut_tokens(tokens, texts, begin, begin + len(content), most))
+
+
+def _cut_tokens(
+    tokens: Sequence[Mapping[str, Any]], texts: Sequence[str], begin: int, end: int, most: int
+) -> Iterator[ReplyToken]:
+    """Those between two places of their joined texts; of a token that is cut, nothing is known."""
+    at = 0
+    for token, text in zip(tokens, texts, strict=True):
+        inside = text[max(0, begin - at) : max(0, end - at)]
+        at += len(text)
+        if inside == text != "":
+            yield _read_token(token, text, most)
+        elif inside:
+            yield ReplyToken(text=inside, logprob=MIN_LOGPROB, likeliest={})
+
+
+def _read_token(token: Mapping[str, Any], text: str, most: int) -> ReplyToken:
+    listed = [top for top in token.get("top_logprobs") or () if isinstance(top, Mapping)][:most]
+    likeliest = {
+        replace_surrogates(str(top.get("token") or "")): clamp_logprob(top.get("logprob")) for top in reversed(listed)
+    }
+    written = token.get("logprob")
+    if not _is_number(written):
+        written = likeliest.get(text)
+    if written is None:  # without it, the others would seem to be all there is
+        return ReplyToken(text=text, logprob=MIN_LOGPROB, likeliest={})
+    return ReplyToken(text=text, logprob=clamp_logprob(written), likeliest=likeliest)
+
+
+def clamp_logprob(logprob: float | None) -> float:
+    return MIN_LOGPROB if logprob is None else min(0.0, max(MIN_LOGPROB, float(logprob)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def replace_surrogates(text: str) -> str:
+    """With `?` for half a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()

@@ -18,8 +18,7 @@ from core.plugins import load_part
 from core.secrets import redact_text
 from core.stop_signal import RunStopped
 from teachers.base import CallCharge, CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
-from teachers.endpoint_calls import FailedTry, FailureCause
-from teachers.single_endpoint import SingleEndpointTeacher
+from teachers.endpoint_calls import FailedTry, FailureCause, SingleEndpointTeacher
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ async def open_teacher(
 async def _open_direct_teacher(config: TeacherConfig, rejected: Path | None) -> AsyncIterator[Teacher]:
     provider, _, model = config.model.partition("/")
     if config.replays:
-        from teachers.fake.replay_teacher import ReplayTeacher
+        from teachers.fake.fake_teacher import ReplayTeacher
 
         yield ReplayTeacher(config)
         return
@@ -117,7 +117,7 @@ async def locate_endpoint(
     elif provider not in PROVIDERS:
         raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
     elif provider == "vllm":
-        from teachers.drafts.draft_model import find_draft_problem
+        from teachers.drafts import find_draft_problem
         from teachers.vllm import draft_options, start_vllm_server
 
         if problem := find_draft_problem(config):
@@ -206,7 +206,7 @@ def _find_model_problem(config: TeacherConfig) -> str | None:
 def _find_draft_problem(config: TeacherConfig) -> str | None:
     if config.draft is None:
         return None
-    from teachers.drafts.draft_model import find_draft_problem
+    from teachers.drafts import find_draft_problem
 
     return find_draft_problem(config)
 

@@ -25,7 +25,7 @@ from core.config.recipe import BudgetConfig, Recipe
 from core.sample import NOTHING_SPENT, REPAIR_STRIDE, AgentTurn, Message, Seed, Spending, show_images, text_digest
 from core.stop_signal import StopSignal, UserStop
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
-from teachers.thinking.schema_thinking import think_and_answer
+from teachers.openai_chat import think_and_answer
 
 
 class BrokenReply(NamedTuple):

@@ -21,7 +21,7 @@ from referencing import Registry
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.safe_patterns import MAX_STEPS, InvalidPattern, count_pattern_steps, matches_pattern
-from teachers.json_subschemas import direct_subschemas, iter_subschemas, map_subschemas
+from teachers.grammar_bounds import direct_subschemas, iter_subschemas, map_subschemas
 
 JsonSchema = Mapping[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -29,7 +29,7 @@ from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import InvalidReply, ReplySchema
 from core.project_files import read_shipped_table
 from core.sample import Candidate, Message, Seed
-from teachers.json_subschemas import iter_subschemas
+from teachers.grammar_bounds import iter_subschemas
 
 MAX_NESTING = 4
 """Nesting depth to which a seed requires fields individually; a recursive schema has no deepest level."""

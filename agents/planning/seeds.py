@@ -15,7 +15,7 @@ from agents.planning.run_plan import RunPlan
 from agents.planning.seed_rows import MAX_REPORTED_FAULTS, SeedRow, load_documents
 from agents.sources.conditions import draw_conditions
 from agents.sources.seed_source import list_skipped_files
-from core.config.difficulty import PASS_RATE
+from core.config.agents import PASS_RATE
 from core.errors import UsageError
 from core.sample import CONDITIONS_KEY, Seed, json_digest
 

@@ -14,7 +14,7 @@ from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, s
 from agents.sources.conditions import format_conditions
 from core.config.agents import DEBATERS
 from core.sample import Message, Seed, show_images
-from core.storage.fitted_images import UnreadableImage
+from core.storage.image_files import UnreadableImage
 from teachers.base import CallFailed, CallKey
 
 

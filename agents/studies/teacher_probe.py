@@ -10,10 +10,10 @@ from core.config.teachers import SchemaThinking, StructuredOutput, TeacherConfig
 from core.errors import ProviderError
 from core.sample import Message
 from teachers.base import CallFailed, Teacher, TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.openai_chat import think_and_answer
 from teachers.protocols import load_batches
 from teachers.providers import open_teacher
-from teachers.thinking.request_keys import Reasoning
-from teachers.thinking.schema_thinking import think_and_answer
+from teachers.thinking_keys import Reasoning
 
 COLOURS = ("vermilion", "ultramarine", "ochre")
 PROBE_SCHEMA = {

@@ -10,8 +10,7 @@ from agents.calls.agent_context import AgentContext, BrokenReply
 from agents.planning.rubrics import check_rubrics
 from agents.reply_schema import AttemptResults, Findings, InvalidReply, Review
 from agents.roles.sample_state import AgentHandover, SampleOutcome, SampleProgress, SampleState
-from core.config.agents import AgentConfig
-from core.config.difficulty import OUTSIDE_BANDS
+from core.config.agents import OUTSIDE_BANDS, AgentConfig
 from core.sample import Critique, RejectionReason, SampleStatus, Seed, Verdict
 
 NextStep = Literal["generator", "critic", "verifier", "solver", "end"]

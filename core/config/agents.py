@@ -1,10 +1,13 @@
-"""The `[agents]`, `[topology]` and `[[verifiers]]` tables of a recipe."""
+"""The `[agents]`, `[topology]`, `[[verifiers]]` and `[difficulty]` tables of a recipe. Knows no teacher and no sample."""
 
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from core.config.base import ProgramFile, RecipeTable
+from core.config.base import ProgramFile, RecipeTable, check_repeats
 
 ReasoningEffort = Literal["off", "low", "medium", "high"]
 REASONING_BUDGETS: dict[ReasoningEffort, int] = {"off": 0, "low": 1024, "medium": 2048, "high": 4096}
@@ -89,3 +92,111 @@ class VerifierConfig(RecipeTable):
     @property
     def options(self) -> dict[str, Any]:
         return self.model_extra or {}
+
+
+PASS_RATE = "pass_rate"
+"""The column of a measured pass rate, and the value of `quotas.by` that groups samples by it."""
+TOO_EASY, TOO_HARD, OUTSIDE_BANDS = "too easy", "too hard", "outside the bands"
+"""Why a sample is dropped for its difficulty."""
+
+
+class DifficultyConfig(RecipeTable):
+    """Difficulty of each verified sample, measured by attempts of a weaker teacher at its question. The pass rate is the share
+    of attempts that the recipe's first check with a known answer accepts. Samples outside `wanted` are dropped with the reason
+    `difficulty`. An attempt without a valid reply does not pass.
+    """
+
+    teacher: str
+    """A name from `[teachers]`: the model that makes the attempts, usually of the student's size."""
+    attempts: int = Field(5, ge=1, le=20)
+    """Attempts per sample, one after the other. They end early once no result of the rest can bring the pass rate into
+    `wanted`; a kept sample always has all of them."""
+    wanted: tuple[float, float] = (0.2, 0.8)
+    """Lowest and highest pass rate of a sample that is kept, both included."""
+    temperature: float = Field(0.7, ge=0, le=2)
+    max_tokens: Annotated[int, Field(ge=8)] | None = None
+    """Tokens of an attempt. Default: those of the generator."""
+    reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
+    """How much the teacher thinks before it answers: an effort, or a budget in tokens. Absent: the teacher's own default. The
+    call may use these tokens in addition to `max_tokens`: 1,024 for low, 2,048 for medium, 4,096 for high."""
+    max_repairs: int = Field(1, ge=0, le=5)
+    """Repeated requests after a reply that does not match its schema."""
+
+    @model_validator(mode="after")
+    def _check_attempts(self) -> Self:
+        low, high = self.wanted
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"wanted = [{low:g}, {high:g}] must be two pass rates from 0 to 1, the lower one first")
+        if not any(self.is_wanted(passed, self.attempts) for passed in range(self.attempts + 1)):
+            raise ValueError(
+                f"attempts = {self.attempts} gives no pass rate from {low:g} to {high:g}; raise attempts, or widen wanted"
+            )
+        check_repeats("attempts", self.attempts, self.temperature)
+        return self
+
+    def build_agent(self, generator: AgentConfig) -> AgentConfig:
+        """The solver as an agent."""
+        return AgentConfig(
+            teacher=self.teacher,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens or generator.max_tokens,
+            reasoning=self.reasoning,
+            max_repairs=self.max_repairs,
+        )
+
+    def is_wanted(self, passed: int, attempts: int) -> bool:
+        low, high = map(_exact, self.wanted)
+        return low <= Fraction(passed, attempts) <= high
+
+    def is_settled(self, results: Sequence[bool]) -> bool:
+        """Whether the remaining attempts can no longer bring the pass rate into `wanted`."""
+        passed, left = sum(results), self.attempts - len(results)
+        return not any(self.is_wanted(passed + more, self.attempts) for more in range(left + 1))
+
+    def describe_fault(self, results: Sequence[bool]) -> str | None:
+        """Why a sample with these attempts is dropped; None if its pass rate is wanted."""
+        passed, made = sum(results), len(results)
+        if self.is_wanted(passed, made):
+            return None
+        kind = TOO_HARD if Fraction(passed, made) < _exact(self.wanted[0]) else TOO_EASY
+        return f"{kind}: {passed} of {made} attempts passed"
+
+
+def _exact(rate: float) -> Fraction:
+    """The decimal number as written, so that 3 of 5 attempts are 0.6."""
+    return Fraction(str(rate))
+
+
+BAND_END = re.compile(r"\d{0,3}\.?\d{1,9}|\d{1,6}/[1-9]\d{0,5}", re.ASCII)
+"""A decimal number, or a fraction."""
+
+
+def parse_bands(names: Iterable[str]) -> dict[str, tuple[Fraction, Fraction]]:
+    """Bands of the pass rate by their names, `LOW-HIGH`, the lowest first.
+
+    Raises:
+        ValueError: if a name is not a band, or two bands overlap.
+    """
+    bands = {}
+    for name in names:
+        try:
+            low, high = (Fraction(end) for end in name.split("-") if BAND_END.fullmatch(end))
+        except ValueError:
+            low, high = Fraction(1), Fraction(0)
+        if not 0 <= low < high <= 1:
+            raise ValueError(f'{name!r} is not a band of pass rates; write LOW-HIGH, such as "0.2-0.4"')
+        bands[name] = (low, high)
+    ordered = dict(sorted(bands.items(), key=lambda band: band[1]))
+    for (name, (_, high)), (other, (low, _)) in zip(list(ordered.items()), list(ordered.items())[1:], strict=False):
+        if low < high:
+            raise ValueError(f"the bands {name!r} and {other!r} overlap")
+    return ordered
+
+
+def find_band(rate: Fraction, names: Iterable[str]) -> str:
+    """The band of a pass rate, or "". A band contains its lower end; the highest one contains its upper end too."""
+    bands = parse_bands(names)
+    for place, (name, (low, high)) in enumerate(bands.items(), 1):
+        if low <= rate < high or (rate == high and place == len(bands)):
+            return name
+    return ""

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from core.config.agents import find_band, parse_bands
 from core.config.base import list_inner_types
-from core.config.difficulty import find_band, parse_bands
 from core.config.filters import FilterTable, find_filter_table
 from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
 from core.config.recipe import Recipe, find_recipe_type

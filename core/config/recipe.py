@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
-from core.config.agents import AgentsConfig, TopologyConfig, VerifierConfig
+from core.config.agents import PASS_RATE, AgentsConfig, DifficultyConfig, TopologyConfig, VerifierConfig, find_band
 from core.config.base import RecipeTable
-from core.config.difficulty import PASS_RATE, DifficultyConfig, find_band
 from core.config.filters import DEFAULT_FILTERS, FilterConfig
 from core.config.students import StudentConfig
 from core.config.teachers import CONNECTION_KEYS, TeacherConfig

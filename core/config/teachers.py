@@ -1,8 +1,12 @@
-"""The `[teachers]` tables of a recipe: how to reach each model, its limits and its prices."""
+"""The `[teachers]` tables of a recipe: how to reach each model, its limits, its prices, the keys of its requests, and what is
+known of hosted models. Knows no protocol.
+"""
 
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -10,8 +14,6 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from core.addresses import normalize_base_url
 from core.config.agents import REASONING_BUDGETS, ReasoningEffort, reasoning_tokens
 from core.config.base import RecipeTable
-from core.config.fixed_keys import find_fixed_drop, find_fixed_extra
-from core.config.hosted_models import OPENAI_REASONING_MODELS, find_thinking_habit
 from core.prices import TokenPrices
 from core.project_files import find_referenced_file
 from core.secrets import validate_variable_name
@@ -343,3 +345,144 @@ def _find_hosted_dialect(url: str) -> ChatDialect:
     """Cached, since each call of a teacher needs it."""
     host = f".{urlsplit(url).hostname}"
     return next((dialect for domain, dialect in DIALECT_OF_DOMAIN.items() if host.endswith(f".{domain}")), "generic")
+
+
+SETTING_OF_KEY = {
+    **dict.fromkeys(
+        ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_to_sample", "n_predict"),
+        "agents.ROLE.max_tokens",
+    ),
+    **dict.fromkeys(("model", "models"), "the teacher's own `model`"),
+    **dict.fromkeys(
+        ("messages", "contents", "system", "system_instruction", "prompt", "input"), "the recipe's seeds and agents"
+    ),
+    **dict.fromkeys(("n", "n_cmpl", "candidate_count", "best_of", "use_beam_search"), "`samples`"),
+    "stream": "nothing; a reply is read as a whole",
+}  # fmt: skip
+"""What a recipe sets instead, by the keys of all protocols and servers."""
+TABLE_OF_KEYS = "generation_config"
+"""Gemini's table, which has the length of a reply and the number of replies."""
+SETTING_OF_PLAIN_KEY = {key.replace("_", ""): setting for key, setting in SETTING_OF_KEY.items()}
+
+
+def find_fixed_extra(extra: Mapping[str, Any]) -> str | None:
+    """Why requests cannot have these keys, in a sentence; None if they can."""
+    for key, value in extra.items():
+        if _simplify(key) != _simplify(TABLE_OF_KEYS):
+            continue
+        if not isinstance(value, Mapping):
+            return f"{key} must be a table, not {value!r}"
+        if problem := _describe(f"{key}.{inner}" for inner in _list_fixed(value)):
+            return problem
+    return _describe(_list_fixed(extra))
+
+
+def find_fixed_drop(drop: Iterable[str]) -> str | None:
+    """Why requests cannot be without these keys, in a sentence; None if they can."""
+    keys = list(drop)
+    if table := next((key for key in keys if _simplify(key) == _simplify(TABLE_OF_KEYS)), None):
+        return (
+            f"{table} has the length of a reply, which a budget depends on; name the keys in it, such as `temperature`"
+        )
+    return _describe(_list_fixed(keys))
+
+
+def _simplify(key: str) -> str:
+    """Google accepts its keys in two spellings."""
+    return key.replace("_", "").lower()
+
+
+def _list_fixed(keys: Iterable[str]) -> Iterator[str]:
+    return (key for key in keys if _simplify(key) in SETTING_OF_PLAIN_KEY)
+
+
+def _describe(keys: Iterable[str]) -> str | None:
+    key = next(iter(keys), None)
+    if key is None:
+        return None
+    setting = SETTING_OF_PLAIN_KEY[_simplify(key.rpartition(".")[2])]
+    return f"{key} is fixed, since a budget depends on it; remove it, and set {setting} instead"
+
+
+ThinkingHabit = Literal["asked", "default", "always"]
+"""Whether a model thinks only if asked to, unless it is switched off, or always."""
+
+OPENAI_REASONING_MODELS = re.compile(r"(?:ft:)?(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(?!.*-chat)")
+"""Models of api.openai.com that reject sampling parameters and log probabilities
+(https://platform.openai.com/docs/guides/latest-model, "Parameter compatibility"); `gpt-5-chat-latest` accepts them."""
+CLAUDE_NAME = re.compile(r"claude-(?:(\d)(?:-(\d))?-)?([a-z]+)(?:-(\d{1,2})(?:-(\d{1,2}))?)?(?!\d)")
+"""`claude-opus-4-5-20251101`, `claude-sonnet-5`; before version 4 `claude-3-7-sonnet-20250219`."""
+GEMINI_NAME = re.compile(r"gemini-(\d+)(?:\.(\d+))?-(pro|flash-lite|flash)")
+OPEN_REASONING_MODELS = re.compile(r"deepseek-(?:reasoner|r1)|gpt-oss|qwq|.*[-:]thinking\b", re.IGNORECASE)
+"""Open models that cannot answer without thinking."""
+ALWAYS_THINKING_CLAUDE = ("fable", "mythos")
+
+
+class ClaudeThinking(NamedTuple):
+    """https://platform.claude.com/docs/en/build-with-claude/thinking, "Configuring thinking", and the migration guides."""
+
+    habit: ThinkingHabit
+    adaptive: bool
+    """Takes `{"type": "adaptive"}` with an effort; else a budget in tokens. Since Claude 4.6."""
+    off: str | None = None
+    """The type of `thinking` that switches it off; None if it is off without the key, or cannot be switched off."""
+    forced_tools: bool = True
+    """Whether `tool_choice` may force a tool, if the model does not think."""
+
+
+class GeminiThinking(NamedTuple):
+    """https://ai.google.dev/gemini-api/docs/thinking."""
+
+    habit: ThinkingHabit
+    lowest: int | str
+    """The smallest budget in tokens; the lowest level since Gemini 3, which has levels."""
+
+
+GEMINI_2_5 = {
+    "pro": GeminiThinking("always", 128),
+    "flash": GeminiThinking("default", 0),
+    "flash-lite": GeminiThinking("asked", 0),
+}
+
+
+def find_claude_thinking(model: str) -> ClaudeThinking:
+    """How a model with the Messages API thinks; other vendors' models, which some gateways serve, take budgets."""
+    name = CLAUDE_NAME.search(model)
+    if not name:
+        return ClaudeThinking("asked", adaptive=False, off="disabled")
+    family = name[3]
+    version = int(name[1] or name[4] or 99), int(name[2] or name[5] or 0)
+    forced = version < (5, 1)
+    if family in ALWAYS_THINKING_CLAUDE or (family == "opus" and version >= (5, 5)):
+        return ClaudeThinking("always", adaptive=True, forced_tools=forced)
+    if version < (5, 0):
+        return ClaudeThinking("asked", adaptive=version >= (4, 6))
+    off = "between_tools" if family == "sonnet" and version >= (5, 5) else "disabled"
+    return ClaudeThinking("default", adaptive=True, off=off, forced_tools=forced)
+
+
+def find_gemini_thinking(model: str) -> GeminiThinking | None:
+    """How a Gemini model thinks; None if it cannot."""
+    name = GEMINI_NAME.search(model)
+    if not name:
+        return None if "gemma" in model else GeminiThinking("always", "LOW")
+    version = int(name[1]), int(name[2] or 0)
+    if version < (2, 5):
+        return None
+    if version < (3, 0):
+        return GEMINI_2_5[name[3]]
+    # Gemini 3.8 Flash has no MINIMAL any more, and no Pro had it.
+    return GeminiThinking("always", "MINIMAL" if name[3] != "pro" and version < (3, 8) else "LOW")
+
+
+def find_thinking_habit(provider: str, model: str) -> ThinkingHabit:
+    """Whether a model of `anthropic/…`, `gemini/…` or `openai/…` thinks without being asked. A gateway's name for it may have its
+    vendor before a slash (`openai/gpt-5-mini`).
+    """
+    name = model.rpartition("/")[2]
+    if provider == "anthropic" or name.startswith("claude-"):
+        return find_claude_thinking(name.replace(".", "-")).habit
+    if provider == "gemini" or name.startswith("gemini-"):
+        thinking = find_gemini_thinking(name)
+        return thinking.habit if thinking else "asked"
+    return "always" if OPENAI_REASONING_MODELS.match(name) or OPEN_REASONING_MODELS.match(name) else "asked"

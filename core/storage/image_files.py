@@ -1,14 +1,20 @@
 """The images of a run's conversations as files named by their content, so that an image is stored once, and a resumed run stores
-it again under the same name. Knows no sample's family.
+it again under the same name; and images of any origin, bounded and fitted to a size. Knows no sample's family.
 """
 
 import base64
 import hashlib
+import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import StoreError
+from core.installation import format_install_command
 from core.sample import Message, Sample
 from core.storage.atomic_files import write_bytes
 
@@ -85,3 +91,136 @@ def read_image(name: str, folders: Sequence[Path]) -> bytes:
 
 def format_png_url(content: bytes) -> str:
     return f"{PNG_URL}{base64.b64encode(content).decode()}"
+
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats that Pillow decodes by itself. It would start Ghostscript for EPS."""
+MAX_PIXELS = 50_000_000
+"""Width times height of the largest image that is decoded for a student. A pixel takes up to 16 bytes (WebP)."""
+MAX_URL_CHARACTERS = 32 * 2**20
+"""Of a `data:` URL."""
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded, or not within the limit; the text gives the reason."""
+
+
+class FittedImage(NamedTuple):
+    """An image of whole patches."""
+
+    png: bytes
+    columns: int
+    rows: int
+
+    @property
+    def tokens(self) -> int:
+        """One for each patch."""
+        return self.columns * self.rows
+
+
+def find_images_problem() -> str | None:
+    """What this machine lacks to decode images, in a sentence, or None. Loads nothing."""
+    return None if find_spec("PIL") else f"needs the extra `pictures`: run {format_install_command('pictures')}"
+
+
+@contextmanager
+def open_image_bytes(content: bytes, max_pixels: int) -> Iterator["Image"]:
+    """The image, with its size known and its pixels not yet decoded.
+
+    Raises:
+        UnreadableImage: here, or when its pixels are decoded within the context.
+    """
+    from PIL import Image
+
+    if not content:
+        raise UnreadableImage("is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise UnreadableImage(
+                        f"has {image.width:,} x {image.height:,} pixels; {max_pixels:,} are allowed in all"
+                    )
+                yield image
+    except UnreadableImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnreadableImage(f"has far more pixels than {max_pixels:,}, which are allowed") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableImage(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
+    except Exception as error:  # damaged files raise what their decoder happens to raise
+        raise UnreadableImage(f"cannot be decoded: {type(error).__name__}: {str(error)[:100]}") from None
+
+
+def decode_image_url(url: str) -> bytes:
+    """The bytes in a `data:` URL. Nothing is downloaded or opened. Raises UnreadableImage for any other address."""
+    head, comma, encoded = url.partition(",")
+    if not (comma and head.startswith("data:") and head.endswith(";base64")):
+        raise UnreadableImage(f"is not in the message, which names {url[:60]!r}; nothing is downloaded or opened")
+    if len(url) > MAX_URL_CHARACTERS:
+        raise UnreadableImage(f"has {len(url):,} characters; {MAX_URL_CHARACTERS:,} are allowed")
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError:  # also of text that is no ASCII
+        raise UnreadableImage("is no base64 text") from None
+
+
+def fit_image(content: bytes, patch: int, size: int, max_pixels: int = MAX_PIXELS) -> FittedImage:
+    """The image upright (as its EXIF data says) without transparency, with sides that are multiples of `patch` and at most
+    `size` pixels. A smaller image is not enlarged beyond the next multiple. Always written anew: equal pixels give equal bytes,
+    and no decoder but Pillow's reads the bytes of a stranger.
+
+    Raises:
+        UnreadableImage: if it cannot be decoded.
+    """
+    from PIL import Image
+
+    with open_image_bytes(content, max_pixels) as image:
+        turn = _find_turn(image)
+        scale = min(1.0, size / max(image.size))
+        columns, rows = (min(max(1, round(side * scale / patch)), size // patch) for side in image.size)
+        # A large JPEG is decoded at a fraction of its size, and still large enough.
+        image.draft(None, (2 * size, 2 * size))
+        image.load()
+        bright = _reduce_to_8_bits(image)
+        mode = "RGBA" if bright.has_transparency_data else "RGB"
+        colored = bright if bright.mode == mode else bright.convert(mode)
+
+        # Transparency is laid over white after the image was made small: no further copy of all its pixels.
+        small = colored.resize((columns * patch, rows * patch), Image.Resampling.BICUBIC)
+        opaque = Image.new("RGB", small.size, "white")
+        opaque.paste(small, mask=small if mode == "RGBA" else None)
+        upright = opaque if turn is None else opaque.transpose(turn)
+        written = io.BytesIO()
+        upright.save(written, "PNG")
+        return FittedImage(written.getvalue(), upright.width // patch, upright.height // patch)
+
+
+def _find_turn(image: "Image") -> Any:
+    """The operation of Pillow that turns the image upright, by its EXIF data; None if there is none, or it cannot be read."""
+    from PIL.ExifTags import Base
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    with warnings.catch_warnings(), suppress(Exception):  # damaged data raises what its parser happens to raise
+        warnings.simplefilter("ignore")
+        return turns.get(image.getexif().get(Base.Orientation))
+    return None
+
+
+def _reduce_to_8_bits(image: "Image") -> "Image":
+    """The image with 8 bits a color; Pillow would cut higher levels off to white. Raises UnreadableImage if white is unknown."""
+    if image.mode.startswith("I;16"):
+        grey = image.convert("I").point(lambda level: level / 256).convert("L")
+        grey.info.pop("transparency", None)  # of 16 bits
+        return grey
+    if image.mode in ("I", "F"):
+        raise UnreadableImage(f"has {image.mode} pixels, whose white is not known; save it with 8 bits a color")
+    return image

@@ -1,4 +1,4 @@
-"""Decisions that overrule agents and filters (`core.overrides`), applied to the samples of a run and the rows of a file before
+"""Decisions that overrule agents and filters (`core.hooks`), applied to the samples of a run and the rows of a file before
 the filters.
 
 Knows rows, not who decided where.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.errors import UsageError
-from core.overrides import Override, Overrides
+from core.hooks import Override, Overrides
 from core.plugins import load_hooks
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, SampleStatus

@@ -30,7 +30,7 @@ from core.config.filters import (
 from core.config.loading import parse_settings
 from core.errors import RecipeError, RunInUse, UsageError
 from core.extensions import find_registered
-from core.overrides import Override
+from core.hooks import Override
 from core.runs.records import SampleCounts
 from core.sample import RejectionReason
 from filters.base import Document

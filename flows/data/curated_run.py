@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.config.difficulty import PASS_RATE
+from core.config.agents import PASS_RATE
 from core.errors import UsageError
 from core.row_groups import choose_groups, group_rows
 from core.runs.run_dir import RunDir

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.config.difficulty import PASS_RATE
+from core.config.agents import PASS_RATE
 from core.config.recipe import DatasetThinking
 from core.runs.records import ThinkingRecord
 from core.storage.image_files import is_stored_image

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.overrides import Override, Overrides
+from core.hooks import Override, Overrides
 from core.plugins import load_hooks
 from core.sample import Message, conversation_digest
 from core.storage.sample_files import flatten_message

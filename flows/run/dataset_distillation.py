@@ -12,7 +12,7 @@ from core.runs.student_records import StudentRecord
 from core.sample import Message, remove_thinking
 from core.storage.atomic_files import check_writable
 from core.storage.file_locks import hold_lock
-from core.storage.fitted_images import find_images_problem
+from core.storage.image_files import find_images_problem
 from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
 from flows.data.stranger_files import is_synthetic_dataset, trains_on_thinking
 from flows.rows.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs

@@ -7,8 +7,7 @@ import json
 from typing import Any
 
 from core.config.agents import find_effort, reasoning_tokens
-from core.config.hosted_models import ClaudeThinking, find_claude_thinking
-from core.config.teachers import TeacherConfig
+from core.config.teachers import ClaudeThinking, TeacherConfig, find_claude_thinking
 from core.sample import Message, TokenUsage
 from plugins.hosted.reply_parts import (
     build_hosted_reply,

@@ -5,8 +5,7 @@ from mimetypes import guess_type
 from typing import Any
 
 from core.config.agents import find_effort, reasoning_tokens
-from core.config.hosted_models import find_gemini_thinking
-from core.config.teachers import TeacherConfig
+from core.config.teachers import TeacherConfig, find_gemini_thinking
 from core.sample import Message, TokenUsage
 from core.secrets import redact_excerpt
 from plugins.hosted.reply_parts import (

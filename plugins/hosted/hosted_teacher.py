@@ -12,9 +12,8 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import read_key
 from teachers.base import CallCharge, TeacherQuestion, TeacherReply
-from teachers.endpoint_calls import FailedTry, FailureCause
+from teachers.endpoint_calls import FailedTry, FailureCause, SingleEndpointTeacher
 from teachers.openai_chat import InvalidCompletion
-from teachers.single_endpoint import SingleEndpointTeacher
 
 NO_KEY = "none"
 """The key that a client library gets if there is none: a server of the user's may need none, but the library does."""

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from core.errors import StoreError
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus
-from core.storage.fitted_images import FittedImage, UnreadableImage, fit_image
-from core.storage.image_files import is_stored_image, read_image
+from core.storage.image_files import FittedImage, UnreadableImage, fit_image, is_stored_image, read_image
 
 SHOWN_PICTURES = 6
 SHOWN_SIDE = 512

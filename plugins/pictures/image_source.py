@@ -8,7 +8,7 @@ from agents.sources.seed_source import SeedSource, list_skipped_files
 from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.sample import Seed
-from core.storage.fitted_images import UnreadableImage
+from core.storage.image_files import UnreadableImage
 from plugins.pictures.config import SeedImagesConfig
 from plugins.pictures.seed_images import ImageReading, fit_seed_image, read_seed_images
 

@@ -18,15 +18,16 @@ from agents.sources.seed_source import SkippedFile, find_entry_fault, format_sou
 from core.errors import UsageError
 from core.sample import json_digest
 from core.storage.bounded_reading import check_regular_file, read_bounded_file, read_line_blocks, read_parquet_batches
-from core.storage.fitted_images import (
+from core.storage.image_files import (
+    IMAGE_COLUMNS,
     MAX_PIXELS,
     UnreadableImage,
     decode_image_url,
     find_images_problem,
     fit_image,
+    format_png_url,
     open_image_bytes,
 )
-from core.storage.image_files import IMAGE_COLUMNS, format_png_url
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ROW_ENDINGS = (".parquet", ".jsonl", ".ndjson")

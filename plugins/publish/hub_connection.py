@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from core.errors import RunFailed, StillhouseError, UsageError
 from core.installation import format_install_command
 from core.secrets import read_key
-from core.storage.hub_errors import HubFaultKind, HubPlace, find_hub_fault
+from core.storage.hub_files import HubFaultKind, HubPlace, find_hub_fault
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.hooks import LabelledConversation, PageSection, RunHooks
-from core.overrides import Override, Overrides
+from core.hooks import LabelledConversation, Override, Overrides, PageSection, RunHooks
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample

@@ -64,8 +64,8 @@ def find_problem_fault(seed: Seed, candidate: Candidate) -> ProblemFault | None:
 
 def _evaluate(node: ast.expr) -> Fraction:
     match node:
-        case ast.Constant(value=int()):
-            return Fraction(node.value)
+        case ast.Constant(value=int(number)):
+            return Fraction(number)
         case ast.BinOp() if apply := OPERATORS.get(type(node.op)):
             return apply(_evaluate(node.left), _evaluate(node.right))
     raise ValueError(f"`{ast.unparse(node)}` is no number and no sum")

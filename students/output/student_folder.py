@@ -18,7 +18,7 @@ from core.config.students import StudentConfig
 from core.runs.student_records import TRAINING_LOG, EvaluationRecord, GeneralPanelRecord, StudentRecord
 from core.sample import conversation_digest
 from core.storage.atomic_files import write_atomically, write_text
-from core.storage.fitted_images import UnreadableImage, decode_image_url
+from core.storage.image_files import UnreadableImage, decode_image_url
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
 from students.image_embedder import save_model
 from students.init.adapters import ADAPTER_FOLDER, LoraAdapter

@@ -8,7 +8,7 @@ from benchmarks.draft_results import FASTER, SLOWER, UNCLEAR, DraftResult, build
 from benchmarks.draft_speed import DraftComparison, PairedReply, TimedReply
 from benchmarks.energy_counters import count_joules, find_energy_counters, read_energy
 from students.output.gguf_export import export_gguf
-from teachers.drafts.draft_counts import DraftCounts
+from teachers.drafts import DraftCounts
 from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
 from tests.support.exported_students import export_student
 

@@ -20,7 +20,7 @@ from core.errors import ProviderError, UsageError
 from core.runs.student_records import StudentRecord
 from core.sample import Message
 from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE
-from core.weights.gguf_header import ImageLimits, read_image_limits
+from core.weights.gguf_files import ImageLimits, read_image_limits
 from students.chat_encoding import IMAGE_MARKER, EncodedConversation, UnusableReason, encode_conversation
 from students.comparison.text_losses import measure_folder_loss, write_untrained_student
 from students.image_embedder import add_image_embedder, embed_images, save_model

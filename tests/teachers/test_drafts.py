@@ -15,12 +15,11 @@ from benchmarks.decoding_speed import post_json
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, RecipeError
 from core.sample import Message
-from core.weights.gguf_header import read_gguf_tokens
+from core.weights.gguf_files import read_gguf_tokens
 from flows.recipes.recipe_catalog import load_recipe_plan
 from students.output.gguf_export import export_gguf
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.drafts.draft_counts import DraftCounts, read_draft_counts
-from teachers.drafts.draft_model import EXPORTED_DRAFT, find_draft_problem
+from teachers.drafts import EXPORTED_DRAFT, DraftCounts, find_draft_problem, read_draft_counts
 from teachers.local_llama import draft_settings, llama_settings, run_llama_server
 from teachers.providers import open_teacher
 from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer

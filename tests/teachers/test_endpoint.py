@@ -19,8 +19,8 @@ from core.errors import ProviderError
 from core.sample import Message
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.openai_chat import read_reply_tokens
 from teachers.providers import open_teacher
-from teachers.reply_tokens import read_reply_tokens
 from tests.support.http_serving import Handler, serve_handler
 from tests.support.scripted_teacher import build_test_plan, open_scripted_dispatcher
 

@@ -10,10 +10,9 @@ from core.config.teachers import ChatDialect, TeacherConfig
 from core.sample import Message, TokenUsage
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.openai_chat import parse_completion
+from teachers.openai_chat import parse_completion, think_and_answer
 from teachers.providers import open_teacher
-from teachers.thinking.request_keys import build_thinking_keys
-from teachers.thinking.schema_thinking import think_and_answer
+from teachers.thinking_keys import build_thinking_keys
 from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking
 
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}

@@ -19,7 +19,7 @@ from agents.checks.base import Options, Subject, check
 from agents.checks.json_schema import InvalidSchema, build_validator, get_required, resolve_reference
 from agents.checks.text.quantities import WrittenText, read_written
 from agents.checks.text.text_units import fold_text, loosen_text, read_sentences
-from teachers.json_subschemas import iter_subschemas
+from teachers.grammar_bounds import iter_subschemas
 
 EVIDENCE_KEYWORD = "x-evidence"
 """A keyword in addition to the standard's: words that express a value, as lists by value (enums, booleans, codes), or one

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from core.errors import StoreError, UsageError
 from core.storage.atomic_files import read_json
-from core.storage.hub_errors import HubPlace, find_hub_fault
+from core.storage.hub_files import HubPlace, find_hub_fault
 from plugins.features.dictionaries.dictionary_files import (
     CONFIG_FILE,
     WEIGHTS_FILE,

@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-from core.config.hosted_models import find_thinking_habit
 from core.config.recipe import Recipe
-from core.config.teachers import TeacherConfig
+from core.config.teachers import TeacherConfig, find_thinking_habit
 from core.plugins import FOLDER
 from core.sample import Message
 from plugins.hosted.tests.support.anthropic_server import AnthropicServer
 from plugins.hosted.tests.support.gemini_server import GeminiServer
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
+from teachers.openai_chat import think_and_answer
 from teachers.providers import find_teacher_problems, open_teacher
-from teachers.thinking.schema_thinking import think_and_answer
 from tests.support.http_serving import serve
 from tests.support.strict_server import ServedReply
 

@@ -18,7 +18,7 @@ from agents.checks import Check, Subject
 from agents.checks.text.second_reader import read_again_check
 from agents.families.extraction import complete_check
 from agents.planning.run_plan import RunPlan
-from core.config.difficulty import DifficultyConfig
+from core.config.agents import DifficultyConfig
 from core.errors import RecipeError
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.storage.bounded_reading import read_bounded_file
-from core.storage.fitted_images import UnreadableImage, open_image_bytes
+from core.storage.image_files import UnreadableImage, open_image_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from core.storage.fitted_images import UnreadableImage
+from core.storage.image_files import UnreadableImage
 from filters.base import Document, PairFilter
 from filters.duplicates.shingles import hash_word
 from filters.duplicates.similarity_join import SetPairs, add_copies, choose_duplicates, find_copies

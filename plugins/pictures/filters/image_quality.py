@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field
 
 from core.config.filters import FilterTable
-from core.storage.fitted_images import UnreadableImage
+from core.storage.image_files import UnreadableImage
 from filters.base import Document, DroppedDocument, Filter, RowImage
 from plugins.pictures.filters.decoded_images import Grey, decode_grey, open_image
 

@@ -14,8 +14,8 @@ from core.intervals import IntervalEstimate, estimate_share
 from core.runs.student_records import PairedComparison
 from core.sample import text_digest
 from core.storage.atomic_files import write_text
-from core.storage.fitted_images import FittedImage, find_images_problem
-from core.weights.gguf_header import ImageLimits, read_image_limits
+from core.storage.image_files import FittedImage, find_images_problem
+from core.weights.gguf_files import ImageLimits, read_image_limits
 from flows.data.student_files import (
     STUDENT_SLOTS,
     continue_lineage,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import UsageError
 from core.sample import Message, Sample, SampleStatus, Seed
-from core.storage.fitted_images import FittedImage, UnreadableImage, decode_image_url, fit_image
-from core.storage.image_files import format_png_url
-from core.weights.gguf_header import ImageLimits
+from core.storage.image_files import FittedImage, UnreadableImage, decode_image_url, fit_image, format_png_url
+from core.weights.gguf_files import ImageLimits
 from flows.data.student_files import import_student_module
 from flows.rows.row_images import read_seen_conversation
 from flows.terminal.console import CommandSession

@@ -13,7 +13,7 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image, ImageDraw
 
-from core.storage.fitted_images import UnreadableImage
+from core.storage.image_files import UnreadableImage
 from plugins.pictures.filters.decoded_images import open_image
 from plugins.pictures.filters.image_quality import ImagesFilter, find_image_fault
 

@@ -19,7 +19,7 @@ from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, SampleStatus, Seed
-from core.storage.fitted_images import decode_image_url
+from core.storage.image_files import decode_image_url
 from core.storage.sample_files import write_samples
 from flows.data.curated_run import read_kept_rows
 from flows.data.dataset_formats import format_dataset

@@ -14,8 +14,8 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.intervals import estimate_share
 from core.sample import Message, TokenUsage, conversation_digest
-from core.storage.fitted_images import decode_image_url
-from core.weights.gguf_header import ImageLimits
+from core.storage.image_files import decode_image_url
+from core.weights.gguf_files import ImageLimits
 from flows.evaluate.dataset_evaluation import select_held_out_rows
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.rows.row_images import embed_stored_images, read_seen_conversation

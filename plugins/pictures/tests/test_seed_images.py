@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.ExifTags import GPS, Base
 
 from core.errors import UsageError
-from core.storage.fitted_images import UnreadableImage, decode_image_url
+from core.storage.image_files import UnreadableImage, decode_image_url
 from plugins.pictures.seed_images import fit_seed_image, read_seed_images
 
 

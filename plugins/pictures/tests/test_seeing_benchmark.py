@@ -24,7 +24,7 @@ from benchmarks.seeing import (
     draw_chart,
 )
 from core.runs.student_records import StudentRecord
-from core.storage.fitted_images import decode_image_url
+from core.storage.image_files import decode_image_url
 from plugins.pictures.seeing.evaluation import PictureEvaluation
 from plugins.pictures.tests.test_picture_evaluation import count
 

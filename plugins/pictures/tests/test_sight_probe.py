@@ -11,7 +11,7 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image, ImageChops
 
-from core.storage.fitted_images import decode_image_url
+from core.storage.image_files import decode_image_url
 from plugins.pictures.sight_probe import render_digits
 from teachers.base import TeacherQuestion
 from tests.flows.commands.test_commands import called

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.sample import Message, TokenUsage
-from core.storage.fitted_images import UnreadableImage
-from core.weights.gguf_header import ImageLimits
+from core.storage.image_files import UnreadableImage
+from core.weights.gguf_files import ImageLimits
 from flows.terminal.text_format import format_one_line
 from teachers.grammar_bounds import GrammarTooLarge, check_grammar_bounds
 from teachers.local_images import CLIENT_PIXELS, fit_message_images

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from core.sample import TokenUsage
-from core.weights.gguf_header import ImageLimits
+from core.weights.gguf_files import ImageLimits
 from plugins.serving.cascade.cascade_calibration import DRAW_TEMPERATURE, TOP_LOGPROBS
 from plugins.serving.cascade.chat_protocol import (
     MORE_THAN_TEXT,
@@ -32,7 +32,7 @@ from plugins.serving.cascade.routing_result import RoutingResult, compute_signal
 from plugins.serving.relay import CompletionRelay, RelayDown, RelayError
 from teachers.local_images import MAX_DECODERS
 from teachers.openai_chat import build_certainty, list_answer_tokens
-from teachers.thinking.thought_text import read_message_reasoning
+from teachers.thinking_keys import read_message_reasoning
 
 ROUTED_MODEL, STUDENT_MODEL, TEACHER_MODEL = "stillhouse", "stillhouse/student", "stillhouse/teacher"
 """The model names of requests; in a reply, the last two name the model that answered."""

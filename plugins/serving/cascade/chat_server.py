@@ -20,7 +20,7 @@ from aiohttp import web
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.secrets import redact_text
-from core.weights.gguf_header import ImageLimits
+from core.weights.gguf_files import ImageLimits
 from flows.application_server import CONNECTIONS_KEY, STALLED_SECONDS, HostNames, list_refusing_names, serve_application
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line

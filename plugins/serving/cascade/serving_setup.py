@@ -27,7 +27,7 @@ from plugins.serving.cascade.confidence_signals import CONFIDENCE_SIGNALS
 from plugins.serving.cascade.question_router import check_question_router
 from plugins.serving.cascade.routing_curves import choose_threshold
 from plugins.serving.cascade.routing_result import ROUTING_FILE, RoutingResult, read_routing_result
-from teachers.drafts.draft_model import find_draft_problem
+from teachers.drafts import find_draft_problem
 from teachers.local_weights import find_llama_problem
 from teachers.providers import uses_installed_protocol
 

@@ -26,8 +26,7 @@ from plugins.serving.decision_students.text_encoders import GENERATIVE_FILE
 from plugins.serving.decisions.label_probabilities import TOP_LOGPROBS, read_label_probabilities
 from plugins.serving.decisions.questions import REPLY_TOKENS, DecisionQuestion, build_response_format
 from plugins.serving.relay import CompletionRelay, RelayError, open_relay
-from teachers.openai_chat import list_tokens
-from teachers.reply_tokens import read_reply_tokens
+from teachers.openai_chat import list_tokens, read_reply_tokens
 
 SLOTS = 4
 """Texts that are answered at once."""

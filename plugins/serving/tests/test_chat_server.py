@@ -22,9 +22,8 @@ from aiohttp import web
 
 from core.config.teachers import TeacherConfig
 from core.project_files import PROJECT
-from core.storage.fitted_images import decode_image_url, fit_image
-from core.storage.image_files import format_png_url
-from core.weights.gguf_header import ImageLimits
+from core.storage.image_files import decode_image_url, fit_image, format_png_url
+from core.weights.gguf_files import ImageLimits
 from flows.terminal.console import CommandSession
 from plugins.serving.cascade.chat_router import ChatRouter, RoutingRule
 from plugins.serving.cascade.chat_server import API_KEY_VARIABLE, open_chat_router, serve_router

@@ -14,7 +14,7 @@ from huggingface_hub import errors
 
 from core.hub_reference import HubReference, parse_hub_reference
 from core.project_files import PROJECT
-from core.storage.hub_errors import HubPlace, find_hub_fault
+from core.storage.hub_files import HubPlace, find_hub_fault
 from tests.support.local_hub import LocalHub, serve_local_hub
 from tests.support.waiting import wait_until
 

@@ -8,8 +8,7 @@ from PIL import Image
 
 from core.errors import StoreError
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, conversation_digest
-from core.storage.fitted_images import UnreadableImage, fit_image
-from core.storage.image_files import format_png_url, read_image, store_sample_images
+from core.storage.image_files import UnreadableImage, fit_image, format_png_url, read_image, store_sample_images
 from core.storage.sample_files import read_samples, write_samples
 
 PIXEL = b"\x89PNG\r\n\x1a\n" + b"not checked here"

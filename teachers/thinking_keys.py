@@ -1,14 +1,16 @@
-"""How much a teacher thinks, as keys of a chat request in each dialect of the OpenAI protocol. Sends nothing.
+"""How much a teacher thinks, as keys of a chat request in each dialect of the OpenAI protocol; and the thinking in a completion.
+Sends nothing.
 
 An effort is a hint to the model. A number of tokens is a limit where the server has one.
 """
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.config.agents import ReasoningEffort, find_effort, reasoning_tokens
-from core.config.hosted_models import OPENAI_REASONING_MODELS
+from core.config.teachers import OPENAI_REASONING_MODELS
 
 Reasoning = ReasoningEffort | int
 
@@ -103,3 +105,34 @@ DIALECT_KEYS: dict[str, Callable[[Reasoning, str], dict[str, Any]]] = {
     "sglang": _build_sglang_keys,
     "llama.cpp": _build_llama_keys,
 }
+
+
+def read_message_text(message: Mapping[str, Any]) -> str:
+    """The content of a completion's message, or its refusal."""
+    content = message.get("content") or message.get("refusal") or ""
+    if isinstance(content, list):  # Mistral's thinking models
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    return str(content)
+
+
+def read_message_reasoning(message: Mapping[str, Any]) -> str:
+    """The thinking that a server returns outside of the content; each server has its own field for it."""
+    for field in ("reasoning_content", "reasoning"):
+        if message.get(field):
+            return str(message[field]).strip()
+    details = message.get("reasoning_details") or []
+    texts = [detail.get("text") or detail.get("summary") or "" for detail in details]
+    content = message.get("content")
+    for part in content if isinstance(content, list) else []:
+        if part.get("type") == "thinking":
+            texts += [piece["text"] for piece in part["thinking"]]
+    return "".join(texts).strip()
+
+
+def is_json_object(text: str) -> bool:
+    if not text.startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
