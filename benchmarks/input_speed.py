@@ -16,8 +16,8 @@ from statistics import median
 
 from benchmarks.decoding_speed import InputSpeed, measure_input_speed
 from benchmarks.machine import describe_measurement
-from core.config.students import AttentionConfig
-from students.init.start_model import StartModel, add_start_windows, start_from_layers
+from plugins.forms.windows import add_start_windows
+from students.init.start_model import StartModel, start_from_layers
 from students.output.gguf_export import export_gguf
 
 LAYERS, WINDOW, FULL_EVERY = 16, 256, 4
@@ -29,10 +29,9 @@ FULL, WINDOWS = "full attention", f"windows of {WINDOW} tokens, every {FULL_EVER
 
 def table(lengths: Sequence[int] = LENGTHS) -> str:
     with tempfile.TemporaryDirectory() as name:
-        windowed = AttentionConfig(window=WINDOW, full_every=FULL_EVERY)
         files = {
             FULL: export(start_from_layers(LAYERS), Path(name) / "full"),
-            WINDOWS: export(add_start_windows(start_from_layers(LAYERS), windowed), Path(name) / "windows"),
+            WINDOWS: export(add_start_windows(start_from_layers(LAYERS), WINDOW, FULL_EVERY), Path(name) / "windows"),
         }
         found: dict[tuple[str, int], list[InputSpeed]] = {(arm, length): [] for length in lengths for arm in files}
         for length in lengths:

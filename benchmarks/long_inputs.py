@@ -21,13 +21,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.machine import describe_measurement
-from core.config.students import AttentionConfig, StudentConfig
+from core.config.students import StudentConfig
 from core.intervals import estimate_share
 from core.sample import Message
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
+from plugins.forms.windows import add_start_windows
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id
-from students.init.start_model import TEACHER_LAYERS, add_start_windows, start_from_layers
+from students.init.start_model import TEACHER_LAYERS, start_from_layers
 from students.output.gguf_export import read_student
 from students.predictions import predict_tokens
 from students.token_batches import build_batch
@@ -127,14 +128,15 @@ def measure_arms(rows: int, held_out: int) -> dict[str, Outcome]:
         return Outcome(measure_answers(model, tokenizer, other), measure_answers(model, tokenizer, longer))
 
     start = start_from_layers(TEACHER_LAYERS)
-    cut = add_start_windows(start, AttentionConfig(window=WINDOW, full_every=FULL_EVERY))
+    cut = add_start_windows(start, WINDOW, FULL_EVERY)
     found = {START: measure(start.model, start.tokenizer), CUT: measure(cut.model, cut.tokenizer)}
     with tempfile.TemporaryDirectory() as name:
         for arm, full_every in FULL_LAYERS.items():
             config = StudentConfig.model_validate(
                 {
                     "start": "layers", "layers": TEACHER_LAYERS, "vocabulary": 512, "epochs": 1, "learning_rate": 3e-4,
-                    "batch_size": 4, "max_tokens": 1024, "attention": {"window": WINDOW, "full_every": full_every},
+                    "batch_size": 4, "max_tokens": 1024,
+                    "steps": [{"type": "windows", "window": WINDOW, "full_every": full_every}],
                 }
             )  # fmt: skip
             train_student(

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.machine import describe_measurement
-from core.config.students import SparsityConfig
 from flows.terminal.console import SESSION
+from plugins.forms.reconstruction import prune_and_reconstruct
+from plugins.forms.sparsity import Pruning, compute_zero_share, prune_weights
 from students.chat_encoding import EncodedConversation, find_pad_id
-from students.init.reconstruction import prune_and_reconstruct
-from students.init.sparsity import compute_zero_share, prune_weights
 from students.init.start_model import start_from_layers
 from students.predictions import compute_held_out_loss
 from students.signals.replay import PACKAGED_REPLAY, read_held_out_replay
@@ -69,7 +68,7 @@ def table(conversations: int = CONVERSATIONS, held_out: int = HELD_OUT) -> str:
 
 
 def measure_arm(arm: str, measured: Sequence[EncodedConversation], held_out: Sequence[EncodedConversation]) -> Outcome:
-    start, config = start_from_layers(LAYERS), SparsityConfig(share=0.5)
+    start, config = start_from_layers(LAYERS), Pruning(share=0.5)
     pad = find_pad_id(start.tokenizer)
     batch = build_batch(shuffle_tokens(measured) if arm == CONTROL else measured, pad)
     began = time.process_time()

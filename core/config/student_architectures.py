@@ -6,11 +6,8 @@ STUDENT_ARCHITECTURES = (
 )  # fmt: skip
 """The `model_type` in a model's config.json."""
 
-EMBEDDED_STARTS = ("layers", "width", "random")
+EMBEDDED_STARTS = ("layers", "random")
 """Names of starts that are no folder; all are Llamas."""
-
-WINDOWED_START = "llama"
-"""The architecture of a start that can get sliding windows."""
 
 SEEING_START = "llama"
 """The architecture of a start that can see images."""

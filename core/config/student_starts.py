@@ -15,7 +15,6 @@ from core.config.student_architectures import (
     MEMORY_START,
     SEEING_START,
     STUDENT_ARCHITECTURES,
-    WINDOWED_START,
     describe_unknown_architecture,
 )
 from core.config.students import StudentConfig
@@ -41,8 +40,6 @@ def find_start_settings_fault(settings: Mapping[str, Any], config: StudentConfig
         return describe_unknown_architecture(settings.get("model_type"))
     if config.packing and has_memories(settings):
         return "has memories, which would carry over from one conversation of a row to the next; use packing = false"
-    if config.attention and (fault := find_windows_fault(settings)):
-        return fault
     if config.images and (kind := settings.get("model_type")) != SEEING_START:
         return f"is a {kind!r}; images need a {SEEING_START} as start, such as layers, or leave them out"
     return next((fault for step in config.steps if (fault := step.find_start_fault(settings))), None)
@@ -51,17 +48,6 @@ def find_start_settings_fault(settings: Mapping[str, Any], config: StudentConfig
 def has_memories(settings: Mapping[str, Any]) -> bool:
     """Whether some layers have a memory instead of attention."""
     return settings.get("model_type") == MEMORY_START and MEMORY_LAYER in settings.get("layer_types", [MEMORY_LAYER])
-
-
-def find_windows_fault(settings: Mapping[str, Any]) -> str | None:
-    """Why a model cannot get sliding windows, in words; None if it can."""
-    if (kind := settings.get("model_type")) == "granite_swa":
-        return "has sliding windows already; leave attention out to keep them"
-    if kind != WINDOWED_START:
-        return f"is a {kind!r}; attention needs a {WINDOWED_START} as start, such as layers, or leave it out"
-    if fault := find_shared_settings_fault(settings):
-        return f"has {fault}, which cannot be exported with windows; leave attention out"
-    return None
 
 
 def find_bitnet_fault(settings: Mapping[str, Any]) -> str | None:

@@ -23,6 +23,8 @@ class StudentStep(RecipeTable):
     """Whether it makes no sense with random weights."""
     changes_start: ClassVar[bool] = False
     """Whether the student begins with other weights or another form than its start has."""
+    changes_form: ClassVar[bool] = False
+    """Whether it becomes another model than its start, which is loaded again where the two are compared."""
     row_multiple: ClassVar[int] = ROW_MULTIPLE
     """What the feed-forward width of a random start must be a multiple of."""
 

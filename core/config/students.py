@@ -31,8 +31,6 @@ IMAGES_EXCLUDE = {
     "start_kl": "its start sees nothing",
     "average": "the embedder of images has no start to average with",
     "lora": "low-rank adapters would not train the embedder of images",
-    "sparsity": "weights are chosen by text alone",
-    "attention": "a window would cut images off",
     "evaluation": "its questions have no pictures; use `stillhouse evaluate` afterwards",
 }
 """Keys of `[student]` that `images` rules out, and why."""
@@ -120,44 +118,6 @@ class LoraConfig(RecipeTable):
     """The matrices to update, by the last part of their names (`["q_proj", "v_proj"]`). Default: all of the layers."""
 
 
-class SparsityConfig(RecipeTable):
-    """Weights of the start's layers to set to zero before training, which keeps them zero. Give `share` or `pattern`."""
-
-    method: Literal["wanda", "magnitude"] = "wanda"
-    """Which weights are pruned first: `wanda`, per output, the smallest products of weight and input norm on training
-    conversations (arXiv 2306.11695); `magnitude`, per matrix, the smallest weights."""
-    share: float | None = Field(None, gt=0, lt=1)
-    """Share of the weights to prune."""
-    pattern: Literal["2:4", "4:8"] | None = None
-    """N:M sparsity, as some GPUs accelerate it: of every 4 (8) consecutive weights, 2 (4) stay."""
-    conversations: int = Field(64, ge=1)
-    """For `wanda` and `reconstruct`: training conversations on which inputs are measured, in one batch."""
-    reconstruct: bool = False
-    """Fit the weights that stay by least squares, so that each matrix returns as nearly as it can what it did before, on these
-    conversations. Takes about twice as long as pruning alone; more conversations fit better."""
-
-    @model_validator(mode="after")
-    def _check_amount(self) -> Self:
-        if (self.share is None) == (self.pattern is None):
-            raise ValueError('give either share, as in { share = 0.5 }, or pattern, as in { pattern = "2:4" }')
-        return self
-
-
-class AttentionConfig(RecipeTable):
-    """Let most layers attend to a sliding window of the last tokens only, so that a long input needs a smaller KV cache. The
-    start, a Llama, continues as a Granite SWA with the same weights.
-    """
-
-    window: int = Field(256, ge=2)
-    """Tokens that a layer with a window attends to, the current one included."""
-    full_every: int = Field(4, ge=2)
-    """Every layer of this number attends to all tokens: with 4, layers 4, 8, 12 and so on. If it exceeds the number of layers,
-    none does, and nothing can be found in a distant part of the input."""
-    sinks: bool = True
-    """Give each head of a layer with a window a learned sink: a part of its attention that goes to no token, as in gpt-oss and
-    Granite SWA. Pretrained heads rest on the first token, which a window cuts off (StreamingLLM, arXiv 2309.17453)."""
-
-
 class ImagesConfig(RecipeTable):
     """Let the student see: patches of an image are embedded by one matrix with their place, and read among the words, all
     patches of an image at once. There is no vision encoder (as in Gemma 4; early fusion). The start must be a Llama; what it
@@ -239,11 +199,9 @@ class StudentEvaluationConfig(RecipeTable):
 
 class StudentConfig(RecipeTable):
     start: str = "layers"
-    """The weights to start from. `layers`: some layers of the embedded teacher. `width`: the same, with `hidden_size` of its
-    channels and neurons and heads in proportion, the most active ones on training conversations (Minitron, arXiv 2407.14679).
-    `random`: a small new Llama with its tokenizer. Otherwise a folder or hub name that `transformers` loads, of a model whose
-    architecture and tokenizer llama.cpp knows: Llama, Mistral, Qwen2, Qwen3, SmolLM3, Granite, Granite SWA, Gemma 3, OLMo 2,
-    Phi-3, Qwen3.5 (text), BitNet with SiLU."""
+    """The weights to start from. `layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer.
+    Otherwise a folder or hub name that `transformers` loads, of a model whose architecture and tokenizer llama.cpp knows: Llama,
+    Mistral, Qwen2, Qwen3, SmolLM3, Granite, Granite SWA, Gemma 3, OLMo 2, Phi-3, Qwen3.5 (text), BitNet with SiLU."""
     architecture: Literal["llama", "hybrid"] = "llama"
     """For `start = "random"`. `llama`: attention in every layer. `hybrid`: attention in every fourth layer and a gated-delta
     memory (arXiv 2412.06464) in the others, whose size does not grow with the input: Qwen3.5's text model, of at least 4
@@ -256,9 +214,9 @@ class StudentConfig(RecipeTable):
     """The options of losses of installed packages, by loss (`loss_options = { focal = { gamma = 2.0 } }`)."""
     distillation: DistillationConfig = DistillationConfig()
     layers: int = Field(16, ge=1, le=30)
-    """Layers of the student; with `start = "layers"` or `"width"`, those of the teacher's 30 that perform best on their own."""
+    """Layers of the student; with `start = "layers"`, those of the teacher's 30 that perform best on their own."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
-    """For `start = "random"` and `"width"`."""
+    """For `start = "random"`."""
     vocabulary: int | None = Field(None, ge=1)
     """Tokens of the start's vocabulary to keep: single bytes, special tokens, then the most frequent ones in the training
     conversations. Default: all. A small student is mostly vocabulary: with 8192 of 49,152 tokens it has 6.8M parameters
@@ -303,11 +261,6 @@ class StudentConfig(RecipeTable):
     """What plugins change of the student before, in and after the training, in this order: see `stillhouse plugins`."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
-    sparsity: SparsityConfig | None = None
-    """Set weights of the start to zero and keep them zero."""
-    attention: AttentionConfig | None = None
-    """Sliding windows with sinks in most layers, for students that read long inputs. Needs a Llama as start: `layers`, `width`,
-    `random` or a Llama's folder. Default, or `false`: every layer attends to all tokens."""
     images: ImagesConfig | None = None
     """Let the student see the images of its conversations, for data with images. Needs a Llama as start: `layers`, `random` or a
     Llama's folder. Default, or `false`: a student reads text alone.
@@ -323,7 +276,7 @@ class StudentConfig(RecipeTable):
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 
-    @field_validator("evaluation", "replay", "average", "lora", "sparsity", "attention", "images", mode="before")
+    @field_validator("evaluation", "replay", "average", "lora", "images", mode="before")
     @classmethod
     def _turn_off(cls, setting: object) -> object:
         """`false` is no such setting."""
@@ -386,7 +339,7 @@ class StudentConfig(RecipeTable):
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
-        needing = [name for name in ("lora", "sparsity", "replay", "start_kl", "average") if getattr(self, name)]
+        needing = [name for name in ("lora", "replay", "start_kl", "average") if getattr(self, name)]
         if needing and self.start == "random":
             off = " and ".join(f"{name} = false" for name in needing)
             raise ValueError(
@@ -398,13 +351,6 @@ class StudentConfig(RecipeTable):
                 'average = "validation": the share is chosen on requests of the recipe and on the general panel; add an '
                 "evaluation with a panel, as in evaluation = { requests = 40, panel = 64 }, or give a share such as 0.5"
             )
-        if self.average == "validation" and self.sparsity and self.sparsity.reconstruct:
-            raise ValueError(
-                'average = "validation": the shares are mixed with the start as it was before sparsity.reconstruct fitted it; '
-                "give a share such as 0.75, or leave one of them out"
-            )
-        if self.lora and self.sparsity:
-            raise ValueError("lora fills the zeros of sparsity when it is merged; leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -425,22 +371,6 @@ class StudentConfig(RecipeTable):
         return next((step for step in self.steps if isinstance(step, table)), None)
 
     @model_validator(mode="after")
-    def _check_attention(self) -> Self:
-        if self.attention is None:
-            return self
-        if self.attention.window >= self.max_tokens:
-            raise ValueError(
-                f"attention.window = {self.attention.window}: no conversation is longer than max_tokens = {self.max_tokens}, so "
-                "the window changes nothing; raise max_tokens, lower the window or leave attention out"
-            )
-        if self.lora:
-            raise ValueError(
-                "lora with attention: low-rank adapters would not train the sinks, and would not fit the start, which has no "
-                "windows; leave one of them out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _check_hybrid(self) -> Self:
         if self.architecture != "hybrid":
             return self
@@ -448,10 +378,6 @@ class StudentConfig(RecipeTable):
             raise ValueError(
                 f'architecture = "hybrid": start = {self.start!r} has an architecture already, and a hybrid has new weights; use '
                 'start = "random", or leave architecture out'
-            )
-        if self.attention:
-            raise ValueError(
-                'attention: sliding windows need a Llama, and architecture = "hybrid" is none; leave one of them out'
             )
         if self.layers < HYBRID_PERIOD:
             raise ValueError(
@@ -471,8 +397,6 @@ class StudentConfig(RecipeTable):
             return self
         if self.architecture == "hybrid":
             raise ValueError('images: need a Llama, and architecture = "hybrid" is none; leave one of them out')
-        if self.start == "width":
-            raise ValueError('images: start = "width" chooses channels by text alone; use start = "layers" or "random"')
         if self.packing:
             raise ValueError("images: patches attend to each other only in a row of their own; use packing = false")
         for name, why in IMAGES_EXCLUDE.items():

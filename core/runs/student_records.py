@@ -9,32 +9,6 @@ TRAINING_LOG = "training_log.jsonl"
 """In a student's folder: the measurements of each training step."""
 
 
-class SparsityRecord(BaseModel):
-    """Sparsity of a student's weights."""
-
-    zeros: float
-    """Share of zeros in the matrices of its layers, as stored."""
-    loss_unpruned: float
-    """Held-out loss of the start before pruning; `loss_before` of the training is after pruning."""
-
-
-class WindowRecord(BaseModel):
-    """Sliding windows of a student's attention."""
-
-    window: int
-    """Tokens that a layer with a window attends to."""
-    windowed_layers: int
-    layers: int
-    longer: int
-    """Training conversations longer than the window; on others it changes nothing."""
-    loss_full: float
-    """Held-out loss of the start with full attention; `loss_before` of the training is with windows."""
-
-    @property
-    def form(self) -> str:
-        return f"windows of {self.window:,} tokens in {self.windowed_layers} of {self.layers} layers"
-
-
 class StepRecord(BaseModel):
     """What a step of the training reports of the finished student. Shown without the plugin that made it."""
 
@@ -147,8 +121,6 @@ class StudentRecord(BaseModel):
     """The share of the training in the weights: start + share * (trained - start); None for the trained weights."""
     average_choice: AverageRecord | None = None
     """How that share was chosen, if the recipe does not give it."""
-    sparsity: SparsityRecord | None = None
-    windows: WindowRecord | None = None
     replay: ReplayRecord | None = None
     step_records: list[StepRecord] = []
     seconds: float

@@ -1,4 +1,4 @@
-"""Other forms of a student, as steps of its training: ternary weights and layers that draft tokens."""
+"""Other forms of a student, as steps of its training: ternary or pruned weights, windows, layers that draft."""
 
 from typing import Any
 
@@ -17,9 +17,33 @@ def _load_mtp() -> Any:
     return MtpStep
 
 
+def _load_windows() -> Any:
+    from plugins.forms.config import WindowsStep
+
+    return WindowsStep
+
+
+def _load_sparsity() -> Any:
+    from plugins.forms.config import SparsityStep
+
+    return SparsityStep
+
+
+def _load_width() -> Any:
+    from plugins.forms.config import WidthStep
+
+    return WidthStep
+
+
 PLUGIN = Plugin(
     name="forms",
-    about="Other forms of a student: ternary weights, layers that draft tokens",
+    about="Other forms of a student: ternary and pruned weights, sliding windows, layers that draft",
     extra="train",
-    parts=(Part("step", "ternary", _load_ternary), Part("step", "mtp", _load_mtp)),
+    parts=(
+        Part("step", "ternary", _load_ternary),
+        Part("step", "mtp", _load_mtp),
+        Part("step", "windows", _load_windows),
+        Part("step", "sparsity", _load_sparsity),
+        Part("step", "width", _load_width),
+    ),
 )

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from core.config.student_architectures import TERNARY_BLOCK
 from core.config.student_steps import StudentStep
 from core.config.students import StudentConfig
-from plugins.forms.start_faults import find_ternary_fault, name_multiples
+from plugins.forms.start_faults import find_ternary_fault, find_windows_fault, name_multiples
 
 
 class TernaryStep(StudentStep):
@@ -20,6 +20,7 @@ class TernaryStep(StudentStep):
 
     type: Literal["ternary"]
     changes_start: ClassVar[bool] = True
+    changes_form: ClassVar[bool] = True
     row_multiple: ClassVar[int] = TERNARY_BLOCK
 
     def find_problem(self, student: StudentConfig) -> str | None:
@@ -27,7 +28,7 @@ class TernaryStep(StudentStep):
             return "merged low-rank updates are not ternary; leave lora out"
         if student.architecture == "hybrid":
             return "a BitNet is no hybrid; leave one of them out"
-        if student.start in ("layers", "width"):
+        if student.start == "layers":
             return (
                 f"the embedded teacher's layers are 576 wide, and ternary rows are stored in blocks of {TERNARY_BLOCK}; use "
                 f'start = "random", or a Llama whose sizes are multiples of {TERNARY_BLOCK}'
@@ -37,14 +38,14 @@ class TernaryStep(StudentStep):
                 f"hidden_size = {student.hidden_size} is no multiple of {TERNARY_BLOCK}, the block in which ternary rows are "
                 f"stored; use {name_multiples(student.hidden_size)}"
             )
-        others = {
-            "sparsity": "ternary weights choose their own zeros in training", "attention": "a BitNet has no sliding windows",
-            "average": "the average of ternary weights and their start is not ternary",
-            "images": "a BitNet has no embedder of images",
-        }  # fmt: skip
-        for name, why in others.items():
-            if getattr(student, name) is not None:
-                return f"{name}: {why}; leave one of them out"
+        if student.average is not None:
+            return "average: the average of ternary weights and their start is not ternary; leave one of them out"
+        if student.images:
+            return "images: a BitNet has no embedder of images; leave one of them out"
+        others = {"sparsity": "ternary weights choose their own zeros in training", "windows": "a BitNet has none"}
+        for step in student.steps:
+            if why := others.get(step.type):
+                return f"{step.type}: {why}; leave one of them out"
         return None
 
     def find_start_fault(self, settings: Mapping[str, Any]) -> str | None:
@@ -89,3 +90,113 @@ class MtpStep(StudentStep):
         from plugins.forms.mtp import MtpCode
 
         return MtpCode(self.weight)
+
+
+class WindowsStep(StudentStep):
+    """Let most layers attend to a sliding window of the last tokens only, so that a long input needs a smaller KV cache. The
+    start, a Llama, continues as a Granite SWA with the same weights.
+    """
+
+    type: Literal["windows"]
+    changes_start: ClassVar[bool] = True
+    changes_form: ClassVar[bool] = True
+    window: int = Field(256, ge=2)
+    """Tokens that a layer with a window attends to, the current one included."""
+    full_every: int = Field(4, ge=2)
+    """Every layer of this number attends to all tokens: with 4, layers 4, 8, 12 and so on. If it exceeds the number of layers,
+    none does, and nothing can be found in a distant part of the input."""
+    sinks: bool = True
+    """Give each head of a layer with a window a learned sink: a part of its attention that goes to no token, as in gpt-oss and
+    Granite SWA. Pretrained heads rest on the first token, which a window cuts off (StreamingLLM, arXiv 2309.17453)."""
+
+    def find_problem(self, student: StudentConfig) -> str | None:
+        if self.window >= student.max_tokens:
+            return (
+                f"window = {self.window}: no conversation is longer than max_tokens = {student.max_tokens}, so the window "
+                "changes nothing; raise max_tokens, lower the window or leave the step out"
+            )
+        if student.lora:
+            return (
+                "low-rank adapters would not train the sinks, and would not fit a start without windows; leave lora out"
+            )
+        if student.images:
+            return "a window would cut images off; leave images out"
+        if student.architecture == "hybrid":
+            return 'sliding windows need a Llama, and architecture = "hybrid" is none; leave one of them out'
+        return None
+
+    def find_start_fault(self, settings: Mapping[str, Any]) -> str | None:
+        return find_windows_fault(settings)
+
+    def load(self) -> Any:
+        from plugins.forms.windows import WindowsCode
+
+        return WindowsCode(self.window, self.full_every, sinks=self.sinks)
+
+
+class SparsityStep(StudentStep):
+    """Weights of the start's layers to set to zero before training, which keeps them zero. Give `share` or `pattern`."""
+
+    type: Literal["sparsity"]
+    needs_trained_start: ClassVar[bool] = True
+    changes_start: ClassVar[bool] = True
+    method: Literal["wanda", "magnitude"] = "wanda"
+    """Which weights are pruned first: `wanda`, per output, the smallest products of weight and input norm on training
+    conversations (arXiv 2306.11695); `magnitude`, per matrix, the smallest weights."""
+    share: float | None = Field(None, gt=0, lt=1)
+    """Share of the weights to prune."""
+    pattern: Literal["2:4", "4:8"] | None = None
+    """N:M sparsity, as some GPUs accelerate it: of every 4 (8) consecutive weights, 2 (4) stay."""
+    conversations: int = Field(64, ge=1)
+    """For `wanda` and `reconstruct`: training conversations on which inputs are measured, in one batch."""
+    reconstruct: bool = False
+    """Fit the weights that stay by least squares, so that each matrix returns as nearly as it can what it did before, on these
+    conversations. Takes about twice as long as pruning alone; more conversations fit better."""
+
+    @model_validator(mode="after")
+    def _check_amount(self) -> Self:
+        if (self.share is None) == (self.pattern is None):
+            raise ValueError('give either share, as in { share = 0.5 }, or pattern, as in { pattern = "2:4" }')
+        return self
+
+    def find_problem(self, student: StudentConfig) -> str | None:
+        if student.lora:
+            return "lora fills the zeros when it is merged; leave one of them out"
+        if student.images:
+            return "weights are chosen by text alone; leave images out"
+        if student.average == "validation" and self.reconstruct:
+            return (
+                'the shares of average = "validation" are mixed with the start as it was before reconstruct fitted it; give a '
+                "share such as 0.75, or leave one of them out"
+            )
+        return None
+
+    def load(self) -> Any:
+        from plugins.forms.pruned_start import SparsityCode
+        from plugins.forms.sparsity import Pruning
+
+        return SparsityCode(
+            Pruning(self.method, self.share, self.pattern), self.conversations, reconstruct=self.reconstruct
+        )
+
+
+class WidthStep(StudentStep):
+    """Make the layers of the embedded teacher narrower: `hidden_size` of its channels, and neurons and heads in proportion, the
+    most active ones on training conversations (Minitron, arXiv 2407.14679).
+    """
+
+    type: Literal["width"]
+    changes_start: ClassVar[bool] = True
+    changes_form: ClassVar[bool] = True
+    hidden_size: int = Field(ge=16, multiple_of=16)
+    """Of the teacher's 576 channels."""
+
+    def find_problem(self, student: StudentConfig) -> str | None:
+        if student.start != "layers":
+            return f'makes the embedded teacher narrower, and the start is {student.start!r}; use start = "layers"'
+        return "channels are chosen by text alone; leave images out" if student.images else None
+
+    def load(self) -> Any:
+        from plugins.forms.width import WidthCode
+
+        return WidthCode(self.hidden_size)

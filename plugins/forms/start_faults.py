@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.config.student_architectures import TERNARY_BLOCK
-from core.config.student_starts import find_bitnet_fault
+from core.config.student_starts import find_bitnet_fault, find_shared_settings_fault
 
+WINDOWED_START = "llama"
+"""The `model_type` of starts that can get sliding windows."""
 TERNARY_STARTS = ("bitnet", "llama")
 """The `model_type` of starts that can become ternary: a BitNet has no tensors for what the others have besides a Llama's."""
 
@@ -30,3 +32,14 @@ def name_multiples(size: int) -> str:
     """The multiples of TERNARY_BLOCK next to `size`, at least one block."""
     below = size // TERNARY_BLOCK * TERNARY_BLOCK
     return " or ".join(str(multiple) for multiple in (below, below + TERNARY_BLOCK) if multiple)
+
+
+def find_windows_fault(settings: Mapping[str, Any]) -> str | None:
+    """Why a model cannot get sliding windows, in words; None if it can."""
+    if (kind := settings.get("model_type")) == "granite_swa":
+        return "has sliding windows already; leave the step windows out to keep them"
+    if kind != WINDOWED_START:
+        return f"is a {kind!r}; windows need a {WINDOWED_START} as start, such as layers, or leave it out"
+    if fault := find_shared_settings_fault(settings):
+        return f"has {fault}, which cannot be exported with windows; leave the step out"
+    return None

@@ -17,6 +17,7 @@ from transformers.models.bitnet import BitNetConfig, BitNetForCausalLM
 
 from core.errors import UsageError
 from core.runs.student_records import StepRecord
+from plugins.forms.sparsity import compute_zero_share
 from plugins.forms.start_faults import find_ternary_fault
 from students.architectures.architecture import (
     find_layers,
@@ -26,7 +27,6 @@ from students.architectures.architecture import (
     list_llama_settings,
 )
 from students.architectures.known_architectures import SUB_NORMS
-from students.init.sparsity import compute_zero_share
 from students.init.start_model import StartModel
 from students.training.steps import StepCode, Training
 

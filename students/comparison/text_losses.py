@@ -28,9 +28,8 @@ from students.image_embedder import find_image_embedder, save_model
 from students.init.start_model import TEACHER_LAYERS, StartModel, load_start_model, start_from_layers
 from students.init.start_shape import shape_start
 from students.init.vocabulary_trimming import keep_tokens_of_tokenizer
-from students.init.width_pruning import KeptParts
 from students.output.gguf_export import read_student
-from students.output.student_folder import KEPT_PARTS_FILE, SETTINGS_FILE
+from students.output.student_folder import SETTINGS_FILE
 from students.predictions import compute_held_out_loss
 
 
@@ -98,21 +97,6 @@ def write_embedded_teacher(folder: Path) -> None:
     _write_start(start_from_layers(TEACHER_LAYERS), folder)
 
 
-class RecordedChoices(NamedTuple):
-    """What a finished training chose of its start, as the student's folder records it."""
-
-    student: Path
-
-    def trim(self, start: StartModel) -> StartModel:
-        return keep_tokens_of_tokenizer(start, AutoTokenizer.from_pretrained(self.student, **FROM_FOLDER))
-
-    def choose_parts(self, _start: StartModel) -> KeptParts:
-        return KeptParts(**read_json(self.student / KEPT_PARTS_FILE))
-
-    def see_full_attention(self, _start: StartModel) -> None:
-        pass
-
-
 def write_untrained_student(student: Path, folder: Path) -> bool:
     """Write the untrained form of `student` to `folder`; False if it is unknown or its start no longer exists."""
     settings = student / SETTINGS_FILE
@@ -125,7 +109,11 @@ def write_untrained_student(student: Path, folder: Path) -> bool:
         start = load_start_model(config)
     except UsageError:
         return False
-    start = shape_start(start, config, RecordedChoices(student))
+    start = shape_start(
+        start,
+        config,
+        lambda start, _size: keep_tokens_of_tokenizer(start, AutoTokenizer.from_pretrained(student, **FROM_FOLDER)),
+    )
     for step in config.steps:
         start = step.load().rebuild(start, student)
     start.model.bfloat16()

@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from core.config.student_architectures import ROW_MULTIPLE
 from core.config.student_starts import find_start_settings_fault
-from core.config.students import HYBRID_PERIOD, AttentionConfig, StudentConfig
+from core.config.students import HYBRID_PERIOD, StudentConfig
 from core.errors import UsageError
 from students.architectures.known_architectures import choose_attention, find_configuration_fault
 from students.architectures.vocabularies import find_tokenizer_fault
@@ -41,8 +41,6 @@ from students.init.embedded_teacher import (
     read_teacher_weights,
 )
 from students.init.hybrid_start import build_random_hybrid
-from students.init.width_pruning import KeptParts, narrow_model
-from students.init.windows import add_windows, count_windowed_layers
 
 HUB_SECONDS = 5.0
 """How long to wait for the hub, unless HF_HUB_ETAG_TIMEOUT is set."""
@@ -69,20 +67,17 @@ class StartModel(NamedTuple):
     """The model that the weights come from; None if they are random."""
     licence: str
     """Of `base` or, for random weights, of the tokenizer; `other` if unknown."""
-    kept: KeptParts | None = None
-    """The kept parts of a wider model, if it was narrowed."""
 
 
 def load_start_model(config: StudentConfig) -> StartModel:
-    """The student of `config.start` in float32; for `width`, not narrowed yet; for `attention`, without windows yet.
-    Random weights use torch's global generator.
+    """The student of `config.start` in float32; before any step. Random weights use torch's global generator.
 
     Raises:
         UsageError: if the teacher's package is not installed, or the named model cannot be loaded or is of a form that no
             student can have.
     """
     match config.start:
-        case "layers" | "width":
+        case "layers":
             return start_from_layers(config.layers)
         case "random" if config.architecture == "hybrid":
             return start_from_random_hybrid(config.hidden_size, config.layers)
@@ -105,21 +100,6 @@ def start_from_layers(count: int) -> StartModel:
     model.tie_weights()
     model.load_state_dict(dict(read_teacher_weights(teacher, chosen)))
     return StartModel(model, build_teacher_tokenizer(teacher), made_from, TEACHER_MODEL, TEACHER_LICENCE)
-
-
-def narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
-    """`start` with only the `kept` channels, neurons and heads."""
-    made_from = f"{start.made_from}, {len(kept.channels)} of {start.model.config.hidden_size} channels wide"
-    return start._replace(model=narrow_model(start.model, kept), made_from=made_from, kept=kept)  # type: ignore[arg-type]
-
-
-def add_start_windows(start: StartModel, config: AttentionConfig) -> StartModel:
-    """`start`, a Llama without scaled positions, with sliding windows."""
-    model = add_windows(start.model, config)  # type: ignore[arg-type]
-    assert find_configuration_fault(model.config) is None, "the start was checked"
-    layers = f"{count_windowed_layers(model)} of its {model.config.num_hidden_layers} layers"
-    made_from = f"{start.made_from}, with windows of {config.window:,} tokens in {layers}"
-    return start._replace(model=model, made_from=made_from)
 
 
 def start_from_random(hidden_size: int, layers: int, multiple: int = ROW_MULTIPLE) -> StartModel:

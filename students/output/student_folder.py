@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from transformers import GenerationConfig
 from transformers.utils import logging
@@ -25,13 +25,14 @@ from students.init.adapters import ADAPTER_FOLDER, LoraAdapter
 from students.init.start_model import StartModel
 from students.training_data import TrainingData
 
+if TYPE_CHECKING:
+    from students.training.steps import StepCode
+
 SETTINGS_FILE = "student.json"
 TRAINED_ROWS_FILE = "trained_rows.txt"
 """The digest of each training conversation of the student and its start, one per line."""
 TRAINED_IMAGES_FILE = "trained_images.txt"
 """The digest of each image in these conversations, one per line."""
-KEPT_PARTS_FILE = "kept.json"
-"""The kept parts of the wider start, if it was narrowed."""
 CARD_TEMPLATE = Path(__file__).with_name("card.md")
 ASK_TEXT_TEMPLATE, ASK_IMAGES_TEMPLATE = map(CARD_TEMPLATE.with_name, ("card_ask_text.md", "card_ask_images.md"))
 """How the card says to ask a student that reads text alone, and one that sees."""
@@ -65,6 +66,7 @@ class FinishedTraining(NamedTuple):
     synthetic: bool
     """Whether a language model wrote the conversations, as in a run; False if unknown."""
     adapter: LoraAdapter | None = None
+    steps: Sequence["StepCode"] = ()
 
 
 def write_student(out: Path, start: StartModel, training: FinishedTraining) -> None:
@@ -91,8 +93,8 @@ def write_student(out: Path, start: StartModel, training: FinishedTraining) -> N
         if training.adapter:
             training.adapter.write_folder(partial / ADAPTER_FOLDER)
         (partial / "README.md").write_text(build_model_card(start, training), encoding="utf-8")
-        if start.kept:
-            (partial / KEPT_PARTS_FILE).write_text(json.dumps(start.kept._asdict()), encoding="utf-8")
+        for step in training.steps:
+            step.write_files(partial)
         begun = Path(training.config.start)
         rows = {**read_trained_rows(begun), **dict.fromkeys(map(digest_trained_row, training.trained))}
         _write_digests(partial / TRAINED_ROWS_FILE, rows)
@@ -166,13 +168,6 @@ def list_result_rows(record: StudentRecord) -> list[str]:
         rows.append(("held-out KL divergence from the teacher", change + measured))
     if replay := record.replay:
         rows.append(("KL divergence on held-out conversations that its start wrote", replay.change))
-    if windows := record.windows:
-        loss = f"held-out loss with full attention {windows.loss_full:.3f}, with windows {record.loss_before:.3f}"
-        rows.append(("attention", f"{windows.form}; {loss}, recovered {record.loss_after:.3f}"))
-    if sparsity := record.sparsity:
-        loss = f"held-out loss unpruned {sparsity.loss_unpruned:.3f}, pruned {record.loss_before:.3f}"
-        result = f"{sparsity.zeros:.1%}; {loss}, recovered {record.loss_after:.3f}"
-        rows.append(("weights of the layers that are zero", result))
     rows += [row for step in record.step_records for row in step.rows.items()]
     return [f"| {name} | {value} |" for name, value in rows]
 

@@ -93,24 +93,18 @@ def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMod
 
 def load_original(start: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: StudentConfig) -> PreTrainedModel:
     """The model whose abilities a student is to keep: its `start`; if that is a part of the embedded teacher, the whole teacher,
-    in the student's vocabulary. If the student has windows or a step changes the start, the start as it was before.
+    in the student's vocabulary. If a step changes its form, the start as it was before.
     """
-    if config.start in ("layers", "width"):
-        is_part = (
-            config.start == "width"
-            or config.layers < TEACHER_LAYERS
-            or config.sparsity
-            or config.attention
-            or config.changes_start
-        )
+    if config.start == "layers":
+        is_part = config.layers < TEACHER_LAYERS or config.changes_start
         return load_teacher(EMBEDDED_KEYWORD, tokenizer) if is_part else start
-    return load_teacher(config.start, tokenizer) if config.attention or config.changes_start else start
+    return load_teacher(config.start, tokenizer) if any(step.changes_form for step in config.steps) else start
 
 
 def starts_as_teacher(config: StudentConfig, digest: str) -> bool:
     """Whether the student starts with exactly its teacher's weights, judged by names and by the teacher's `digest`."""
     start, teacher = config.start, config.distillation.teacher
-    if config.attention or config.changes_start:
+    if config.changes_start:
         return False
     if start == "layers":
         return teacher == EMBEDDED_KEYWORD and config.layers == TEACHER_LAYERS

@@ -3,6 +3,7 @@
 The training calls every method of every step, in the recipe's order of the steps. Each has a default that does nothing.
 """
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from core.config.students import StudentConfig
-from core.runs.student_records import StepRecord, WindowRecord
-from students.chat_encoding import find_pad_id
+from core.runs.student_records import StepRecord
+from students.chat_encoding import EncodedConversation, find_pad_id
 from students.init.start_model import StartModel
 from students.predictions import TokenPredictions
 from students.token_batches import TokenBatch
@@ -41,11 +42,15 @@ class Training:
     data: TrainingData
     steps: "Sequence[StepCode]" = ()
     adapters: "peft.LoraModel | None" = None
-    windows: WindowRecord | None = None
 
     @property
     def pad(self) -> int:
         return find_pad_id(self.start.tokenizer)
+
+    def sample_calibration(self, count: int) -> list[EncodedConversation]:
+        """Training conversations on which a start is measured."""
+        train = self.data.train
+        return random.Random(f"calibration {self.seed}").sample(train, min(count, len(train)))
 
 
 class StepCode:
@@ -84,3 +89,6 @@ class StepCode:
     def describe(self, training: Training, log: Sequence[Mapping[str, float]]) -> StepRecord | None:
         """What the record and the card of the finished student say of it. `log` has a line for each step of the training."""
         return None
+
+    def write_files(self, folder: Path) -> None:
+        """Store what `rebuild` needs in the folder of the finished student."""

@@ -9,13 +9,12 @@ from pathlib import Path
 from core.config.recipe import list_differences
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from core.runs.student_records import ReplayRecord, SparsityRecord, StudentRecord
+from core.runs.student_records import ReplayRecord, StudentRecord
 from core.storage.atomic_files import read_json
 from students.chat_encoding import Conversation
 from students.distributed import is_main_process, process_group, rank_and_world_size
 from students.init.adapters import add_adapters, merge_adapters
 from students.init.embedded_teacher import open_teacher_file
-from students.init.sparsity import compute_zero_share
 from students.losses.training_objective import HeldOutLosses
 from students.output.student_folder import SETTINGS_FILE, FinishedTraining, write_student
 from students.signals.prompt_logprobs import PromptLogprobTeacher
@@ -36,7 +35,6 @@ from students.training.training_setup import (
     prepare_objective,
     prepare_replay,
     prepare_start,
-    prune_start,
 )
 from students.training.weight_averaging import StartAverage
 
@@ -79,7 +77,6 @@ def train_student(
         return record
     training = prepare_start(conversations, held_out, rejected, config, seed, progress, out=out, digest=digest)
     start, data = training.start, training.data
-    unpruned = prune_start(training)
     replay = prepare_replay(training)
     objective = prepare_objective(training, teacher)
     open_teacher_file.cache_clear()  # 150 MB that the training does not need
@@ -101,7 +98,7 @@ def train_student(
     adapter = merge_adapters(adapters) if adapters else None
     round_weights(start.model)
     after = objective.measure(start.model, data.held_out, pad)
-    record = _build_student_record(training, done, after, unpruned)
+    record = _build_student_record(training, done, after)
     record.step_records = described
     if near is not None and far is not None:
         sizes = {name: len(texts) for name, texts in replay._asdict().items()}
@@ -109,7 +106,9 @@ def train_student(
     if is_main_process():
         trained = [conversations[place] for place in data.places]
         write_student(
-            out, start, FinishedTraining(config, seed, digest, data, record, done.log, trained, synthetic, adapter)
+            out,
+            start,
+            FinishedTraining(config, seed, digest, data, record, done.log, trained, synthetic, adapter, training.steps),
         )
         remove_checkpoint(out)
     progress(_format_result(record))
@@ -167,7 +166,6 @@ def _check_training(config: StudentConfig, rejected: Sequence[Conversation | Non
     only_captured = (
         distillation.signals != "dense"
         and config.objective_weights.keys() <= config.divergences
-        and not config.sparsity
         and not config.changes_start
     )
     if only_captured and starts_as_teacher(config, digest):
@@ -178,11 +176,8 @@ def _check_training(config: StudentConfig, rejected: Sequence[Conversation | Non
     return digest
 
 
-def _build_student_record(
-    training: Training, done: TrainingProgress, after: HeldOutLosses, unpruned: float | None
-) -> StudentRecord:
+def _build_student_record(training: Training, done: TrainingProgress, after: HeldOutLosses) -> StudentRecord:
     start, data, config = training.start, training.data, training.config
-    zeros = compute_zero_share(start.model) if config.sparsity else 0.0
     return StudentRecord(
         start=config.start,
         parameters=start.model.num_parameters(),
@@ -196,8 +191,6 @@ def _build_student_record(
         kl_before=done.kl_before,
         kl_after=after.kl,
         average=config.average if isinstance(config.average, float) else None,
-        windows=training.windows,
-        sparsity=None if unpruned is None else SparsityRecord(zeros=zeros, loss_unpruned=unpruned),
         seconds=round(done.seconds, 1),
     )
 

@@ -4,29 +4,24 @@ Knows how these depend on each other; knows nothing of steps.
 """
 
 import copy
-import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from core.config.students import AttentionConfig, DistillationConfig, StudentConfig
+from core.config.students import DistillationConfig, StudentConfig
 from core.errors import UsageError
-from core.runs.student_records import WindowRecord
 from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
 from students.distributed import main_process_first, select_device
-from students.init.sparsity import compute_zero_share, freeze_zeros, prune_weights
 from students.init.start_model import StartModel, load_start_model
 from students.init.start_shape import shape_start
 from students.init.vocabulary_trimming import trim_vocabulary
-from students.init.width_pruning import KeptParts, choose_most_active
-from students.init.windows import count_windowed_layers
 from students.losses.start_reference import StartReference
 from students.losses.training_objective import TrainingObjective, build_projections
-from students.predictions import compute_held_out_loss, separates_packed_rows
+from students.predictions import separates_packed_rows
 from students.signals.captured_signals import (
     CapturedSignals,
     CaptureFunction,
@@ -39,8 +34,6 @@ from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.replay import NO_REPLAY, ReplayTexts, load_replay
 from students.signals.torch_teacher import TorchTeacher, load_original, load_teacher, tokenizer_digest
 from students.stored_precision import cast_weights
-from students.token_batches import build_batch
-from students.training.fitted_start import fit_start_once
 from students.training.steps import Training
 from students.training_data import TrainingData, encode_and_split
 
@@ -48,38 +41,6 @@ if TYPE_CHECKING:
     pass
 
 ProgressCallback = Callable[[str], None]
-
-CALIBRATION_CONVERSATIONS = 64
-"""Conversations on which the activity of a wider start is measured, in one batch; Minitron uses 1,024 texts."""
-
-
-class ChoicesByData:
-    """What the training conversations choose of a start. `data` are the conversations in its tokens."""
-
-    def __init__(
-        self, encode: Callable[[PreTrainedTokenizerBase], TrainingData], config: StudentConfig, seed: int
-    ) -> None:
-        self._encode, self._config, self._seed = encode, config, seed
-        self.data: TrainingData
-        self.full_loss = 0.0
-        """The held-out loss with full attention, if the start gets windows."""
-
-    def read(self, start: StartModel) -> None:
-        self.data = self._encode(start.tokenizer)
-
-    def trim(self, start: StartModel) -> StartModel:
-        assert self._config.vocabulary
-        start = trim_vocabulary(start, self.data.train, self._config.vocabulary)
-        self.read(start)
-        return start
-
-    def choose_parts(self, start: StartModel) -> KeptParts:
-        conversations = sample_calibration(self.data, CALIBRATION_CONVERSATIONS, self._seed)
-        batch = build_batch(conversations, find_pad_id(start.tokenizer))
-        return choose_most_active(start.model, batch, self._config.hidden_size)  # type: ignore[arg-type]
-
-    def see_full_attention(self, start: StartModel) -> None:
-        self.full_loss = compute_held_out_loss(start.model, self.data.held_out, find_pad_id(start.tokenizer))
 
 
 def prepare_start(
@@ -99,19 +60,20 @@ def prepare_start(
     loaded = load_start_model(config)
     check_tokenizer(loaded.tokenizer)
     loaded.model.to(select_device())  # type: ignore[arg-type]
-    choices = ChoicesByData(
-        lambda tokenizer: encode_and_split(conversations, held_out, tokenizer, config, seed, rejected), config, seed
-    )
-    choices.read(loaded)
-    start = shape_start(loaded, config, choices)
-    data = choices.data
+
+    def encode(start: StartModel) -> TrainingData:
+        return encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected)
+
+    data = encode(loaded)
+    start = shape_start(loaded, config, lambda start, size: trim_vocabulary(start, data.train, size))
+    if config.vocabulary:
+        data = encode(start)
     training = Training(config, seed, out, digest, progress, start, data, [step.load() for step in config.steps])
     for step in training.steps:
         training.start = step.prepare(training.start, training)
     start = training.start
     if config.packing:
-        key = "student.attention" if config.attention else "student.start"
-        check_packing(start.model, data.train, find_pad_id(start.tokenizer), key)
+        check_packing(start.model, data.train, training.pad, "student.start")
     progress(
         f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
         f"{len(data.train)} conversations to train on, {len(data.held_out)} held out, "
@@ -120,64 +82,7 @@ def prepare_start(
     )
     if data.truncation and data.truncation.truncated:
         progress(f"student: {data.truncation.summary}")
-    if config.attention:
-        training.windows = record_windows(start, data, config.attention, choices.full_loss, progress)
     return training
-
-
-def sample_calibration(data: TrainingData, count: int, seed: int) -> list[EncodedConversation]:
-    """Training conversations on which a start is measured."""
-    return random.Random(f"calibration {seed}").sample(data.train, min(count, len(data.train)))
-
-
-def record_windows(
-    start: StartModel, data: TrainingData, attention: AttentionConfig, full: float, progress: ProgressCallback
-) -> WindowRecord:
-    """The sliding windows of the start, and what they cost before training; `full` is the held-out loss without them."""
-    longer = sum(len(conversation.ids) > attention.window for conversation in data.train)
-    record = WindowRecord(
-        window=attention.window,
-        windowed_layers=count_windowed_layers(start.model),
-        layers=start.model.config.num_hidden_layers,
-        longer=longer,
-        loss_full=full,
-    )
-    before = compute_held_out_loss(start.model, data.held_out, find_pad_id(start.tokenizer))
-    progress(
-        f"student: {record.form}; {longer} of {len(data.train)} conversations are longer; held-out loss {full:.2f} -> "
-        f"{before:.2f}"
-    )
-    if not longer:
-        progress(
-            f"student: attention.window = {attention.window}: no training conversation is longer, so the windows change nothing "
-            "in the training; lower the window, or train on longer conversations"
-        )
-    if record.windowed_layers == record.layers:
-        progress(
-            f"student: attention.full_every = {attention.full_every}: the student has {record.layers} layers, so none attends to "
-            "all tokens, and what an earlier part of the input says cannot be looked up"
-        )
-    return record
-
-
-def prune_start(training: Training) -> float | None:
-    """Set weights of the start to zero permanently, in place. Returns the held-out loss before; None without `sparsity`."""
-    start, data, config, pad = training.start, training.data, training.config.sparsity, training.pad
-    if config is None:
-        return None
-    before = compute_held_out_loss(start.model, data.held_out, pad)
-    batch = build_batch(sample_calibration(data, config.conversations, training.seed), pad)
-    if config.reconstruct:
-        fit_start_once(start, batch, config, training.out, training.digest, training.progress)
-    else:
-        prune_weights(start.model, batch, config)
-    freeze_zeros(start.model)
-    after = compute_held_out_loss(start.model, data.held_out, pad)
-    training.progress(
-        f"student: {compute_zero_share(start.model):.1%} of the weights in its layers set to zero by {config.method}, "
-        f"held-out loss {before:.2f} -> {after:.2f}"
-    )
-    return before
 
 
 def check_packing(model: PreTrainedModel, data: Sequence[EncodedConversation], pad: int, key: str) -> None:

@@ -117,7 +117,7 @@ def _write_average(trained: Path, start: Path, share: float, out: Path) -> None:
     other, _ = read_student(start)
     zeros = {name: parameter == 0 for name, parameter in model.named_parameters()}
     average_with_start(model, dict(other.named_parameters()), share)
-    if read_json(trained / SETTINGS_FILE)["config"]["sparsity"]:
+    if any(step["type"] == "sparsity" for step in read_json(trained / SETTINGS_FILE)["config"]["steps"]):
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter[zeros[name]] = 0

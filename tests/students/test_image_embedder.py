@@ -248,13 +248,10 @@ def test_llama_cpp_sees_what_torch_sees(
     ("changes", "words"),
     [
         ({"start": "random", "architecture": "hybrid"}, 'need a Llama, and architecture = "hybrid" is none'),
-        ({"start": "width"}, "chooses channels by text alone"),
         ({"packing": True}, "use packing = false"),
-        ({"attention": {"window": 64}}, "attention: a window would cut images off"),
         ({"lora": {}}, "lora: low-rank adapters would not train the embedder of images"),
         ({"replay": {}}, "replay: its start sees nothing"),
         ({"start_kl": 0.5}, "start_kl: its start sees nothing"),
-        ({"sparsity": {"share": 0.5}}, "sparsity: weights are chosen by text alone"),
         ({"evaluation": {"requests": 20}}, "evaluation: its questions have no pictures"),
         ({"objective": "forward_kl"}, "objective forward_kl: its teacher or reference sees nothing; use sft"),
         ({"objective": {"sft": 1.0, "dpo": 1.0}}, "objective dpo: its teacher or reference sees nothing"),

@@ -255,12 +255,8 @@ def test_false_switches_off_what_a_recipe_or_its_base_trains_with(tmp_path: Path
         "constrained-instructions", *(f"student.{key}=false" for key in ("replay", "average", "evaluation"))
     )
     assert (set_off.replay, set_off.average, set_off.evaluation) == (None, None, None)
-    off = dict.fromkeys(("evaluation", "replay", "average", "lora", "sparsity", "attention"), False)
+    off = dict.fromkeys(("evaluation", "replay", "average", "lora", "steps"), False)
     assert StudentConfig.model_validate(off) == StudentConfig(), "as distill reads its settings"
-    windowed = tmp_path / "windowed.toml"
-    windowed.write_text('name = "w"\nextends = "constrained-instructions"\n[student]\nattention = { window = 64 }\n')
-    assert student(str(windowed)).attention
-    assert student(str(windowed), "student.attention=false") == built_in
     extending = tmp_path / "mine.toml"
     extending.write_text(
         'name = "mine"\nextends = "constrained-instructions"\n[student]\nstart = "random"\nreplay = false\naverage = false\n'

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.students.init.test_windows import windowed_model
 from transformers import GenerationConfig, GraniteSWAForCausalLM
 
 from students.architectures.sink_attention import SINK_ATTENTION, build_mask_with_sink
-from tests.students.init.test_windows import windowed_model
 
 LENGTH, PADS = 70, 9
 LEFT, RIGHT = torch.ones(2, LENGTH, dtype=torch.long), torch.ones(2, LENGTH, dtype=torch.long)

@@ -202,7 +202,6 @@ RESUMED: dict[str, tuple[dict[str, Any], list[Conversation]]] = {
     "captured": ({"objective": "forward_kl", "distillation": {"signals": "sampled"}}, []),
     "packed, accumulated": ({"objective": {"sft": 1, "jsd": 1}, "packing": True, "batch_size": 2, "accumulate": 2}, []),
     "adapters": ({"objective": {"sft": 1, "hidden": 1}, "lora": {"rank": 4}}, []),
-    "pruned": ({"objective": {"sft": 1, "jsd": 1}, "sparsity": {"share": 0.5}}, []),
     "answers of its own": (
         {"objective": {"sft": 1, "jsd": 1}, "distillation": {"lmbda": 0.5, "max_new_tokens": 6}},
         [],
@@ -278,10 +277,6 @@ def test_dpo_makes_chosen_answers_likelier_than_rejected_ones(
         (["objective={ dpo = 1, jsd = 1 }", "distillation.lmbda=0.1"], "dpo learns from given answers"),
         (["objective=dpo", "patience=3"], "does not measure how well preferences are learned"),
         (["lora={}", "start=random"], "these keys need trained ones"),
-        (["sparsity={ share = 0.5 }", "start=random"], "sparsity: the weights of start = 'random' are untrained"),
-        (["sparsity={ share = 0.5 }", "lora={}"], "lora fills the zeros of sparsity"),
-        (["sparsity={}"], "give either share"),
-        (["sparsity={ share = 0.5, pattern = '2:4' }"], "give either share"),
         (["decay=0.95"], "less than or equal to 0.9"),
         (["distillation.alpha_beta=[0, 0]"], "nothing is compared"),
         (["distillation.beta=1.5"], "less than or equal to 1"),

@@ -7,9 +7,8 @@ from core.runs.student_records import (
     AverageRecord,
     ReplayRecord,
     ShareScore,
-    SparsityRecord,
+    StepRecord,
     StudentRecord,
-    WindowRecord,
 )
 from students.init.start_model import StartModel
 from students.output.student_folder import FinishedTraining, build_model_card, list_result_rows, write_card_average
@@ -20,8 +19,7 @@ from tests.support.colored_pictures import color_conversations
 TRAINED = StudentRecord(
     start="layers", parameters=1, train_samples=9, held_out_samples=1, steps=3, seconds=1.0,
     loss_before=3.5, loss_after=1.111, kl_before=0.9, kl_after=0.3,
-    windows=WindowRecord(window=16, windowed_layers=3, layers=4, longer=2, loss_full=2.5),
-    sparsity=SparsityRecord(zeros=0.5, loss_unpruned=2.4),
+    step_records=[StepRecord(type="windows", rows={"attention": "windows of 16 tokens"})],
     replay=ReplayRecord(learned=16, held_out=8, divergence_before=0.0, divergence=0.777),
 )  # fmt: skip
 CHOICE = AverageRecord(
@@ -41,7 +39,8 @@ def test_the_card_of_averaged_weights_has_no_result_of_the_trained_ones(tmp_path
     text = card.read_text()
     assert "1.111" not in text
     assert "0.777" not in text
-    assert text.count("2.222") == 3, "after the training, recovered with windows, recovered from pruning"
+    assert text.count("2.222") == 1
+    assert "| attention | windows of 16 tokens |" in text
     assert "| weights | start + 0.5 * (trained - start): share 0.5 of the training, chosen by 4 requests" in text
     assert "0.900 before, 0.300 after the training, before its weights were averaged" in text
     assert text.startswith("| held-out loss before | 3.500 |")

@@ -141,7 +141,6 @@ def test_replay_conversations_are_the_starts_own_and_new(
         ("sft", {}),
         ("kl", {"packing": True, "accumulate": 2, "batch_size": 2}),
         ("kl", {"lora": {"rank": 8}, "learning_rate": 2e-2}),
-        ("kl", {"sparsity": {"method": "magnitude", "share": 0.2}}),
         ("kl", {"objective": {"sft": 1, "forward_kl": 0.5}}),
     ],
 )
@@ -149,17 +148,11 @@ def test_a_student_with_replay_stays_nearer_to_its_start(
     loss: str, settings: dict[str, Any], talk: list[Conversation], chatty: Path, replay_file: Path, teacher: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    cache = None if "sparsity" in settings else replay_file  # the pruned start writes its own
     settings = {**settings, "distillation": {"teacher": str(teacher)}}
-    with_replay = configure(chatty, cache, replay={"loss": loss, "weight": 2.0}, **settings)
+    with_replay = configure(chatty, replay_file, replay={"loss": loss, "weight": 2.0}, **settings)
     record = train_student(talk, with_replay, tmp_path / "replay", seed=7, progress=quiet)
     train_student(talk, with_replay.model_copy(update={"replay": None}), tmp_path / "plain", seed=7, progress=quiet)
-    start = chatty
-    if with_replay.sparsity:
-        start = tmp_path / "start"  # the pruned one
-        pruned = with_replay.model_copy(update={"replay": None, "average": 0.0})
-        train_student(talk, pruned, start, seed=7, progress=quiet)
-    divergences = [measure_fresh_divergence(tmp_path / name, start) for name in ("replay", "plain")]
+    divergences = [measure_fresh_divergence(tmp_path / name, chatty) for name in ("replay", "plain")]
     assert divergences[0] < 0.8 * divergences[1]
     assert record.replay
     assert 0 < record.replay.divergence < divergences[1]
@@ -186,7 +179,7 @@ def test_start_kl_holds_the_student_on_the_data(
     assert log[-1]["start_kl"] > 0.02
 
 
-@pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 8}}, {"sparsity": {"method": "magnitude", "share": 0.5}}])
+@pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 8}}])
 def test_averaged_weights_lie_between_the_start_and_the_trained(
     settings: dict[str, Any], talk: list[Conversation], chatty: Path, tmp_path: Path
 ) -> None:
@@ -198,15 +191,9 @@ def test_averaged_weights_lie_between_the_start_and_the_trained(
         assert record.average == share
         found[share] = read_weights(tmp_path / str(share))
     assert distance(found[None], found[1.0]) == 0
-    if not plain.sparsity:
-        assert distance(found[0.0], {n: w.bfloat16().float() for n, w in read_weights(chatty).items()}) == 0
+    assert distance(found[0.0], {n: w.bfloat16().float() for n, w in read_weights(chatty).items()}) == 0
     expected = {name: torch.lerp(found[0.0][name], found[None][name], 0.25) for name in found[0.0]}
     torch.testing.assert_close(found[0.25], expected, rtol=2**-7, atol=1e-3)  # stored in bfloat16
-    if plain.sparsity:
-        for name, weight in found[None].items():
-            if "layers" in name and weight.ndim == 2:
-                assert torch.equal(found[0.25][name] == 0, weight == 0)
-                assert torch.equal(found[0.0][name] == 0, weight == 0)
 
 
 def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(

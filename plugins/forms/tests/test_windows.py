@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import (
     AutoModelForCausalLM,
     GraniteSWAForCausalLM,
@@ -12,13 +11,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from core.config.students import AttentionConfig, StudentConfig
+from core.config.students import StudentConfig
 from core.errors import RunFailed
 from core.sample import Message
+from plugins.forms.windows import FIRST_SCORE, NO_SINK, add_windows
 from students.architectures.architecture import list_layer_types
 from students.chat_encoding import Conversation
 from students.comparison.text_losses import measure_folder_loss, write_untrained_student
-from students.init.windows import FIRST_SCORE, NO_SINK, add_windows
 from students.output.gguf_export import export_gguf, read_student
 from students.training.student_training import train_student
 from tests.students.conftest import opinionated, quiet
@@ -40,7 +39,7 @@ def llama(layers: int, heads: int = 4, **changes: Any) -> LlamaForCausalLM:
 
 
 def windowed_model(*, window: int, layers: int, full_every: int, sinks: bool = True) -> GraniteSWAForCausalLM:
-    model = add_windows(llama(layers), AttentionConfig(window=window, full_every=full_every, sinks=sinks)).train(False)
+    model = add_windows(llama(layers), window, full_every, sinks=sinks).train(False)
     for place, parameter in enumerate(trained_sinks(model)):
         torch.nn.init.normal_(parameter, mean=1.0, generator=torch.Generator().manual_seed(place))
     return model  # type: ignore[return-value]
@@ -67,11 +66,11 @@ def random_ids(length: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("changes", [{}, {"head_dim": 32}, {"tie_word_embeddings": False}], ids=str)
 def test_it_computes_what_the_llama_does_where_the_window_holds_all(changes: dict[str, Any]) -> None:
     model, ids = llama(3, **changes), random_ids(60)
-    long = add_windows(model, AttentionConfig(window=60, sinks=False))
+    long = add_windows(model, 60, sinks=False)
     torch.testing.assert_close(logits(long, ids), logits(model, ids), rtol=1e-4, atol=1e-4)
-    for other in (AttentionConfig(window=59, sinks=False), AttentionConfig(window=60, sinks=True)):
-        difference = logits(add_windows(model, other), ids)[-1] - logits(model, ids)[-1]
-        assert difference.abs().max() > 1e-2, other
+    for window, sinks in ((59, False), (60, True)):
+        difference = logits(add_windows(model, window, sinks=sinks), ids)[-1] - logits(model, ids)[-1]
+        assert difference.abs().max() > 1e-2, window
 
 
 @pytest.mark.parametrize("window", [4, 16])
@@ -98,7 +97,7 @@ def test_layers_and_sinks_are_those_of_the_recipe() -> None:
     ]
     assert "full_attention" not in list_layer_types(5, 6, "sliding_attention")
     for sinks in (True, False):
-        layers = add_windows(llama(4), AttentionConfig(window=8, full_every=2, sinks=sinks)).model.layers
+        layers = add_windows(llama(4), 8, 2, sinks=sinks).model.layers
         for layer, windowed in zip(layers, [True, False] * 2, strict=True):
             scores = layer.self_attn.sinks
             assert scores.requires_grad == (windowed and sinks)
@@ -125,10 +124,10 @@ def long_conversations() -> list[Conversation]:
 
 @pytest.fixture(scope="session")
 def windows_config(teacher: Path) -> StudentConfig:
-    return StudentConfig(
-        start=str(teacher), epochs=6, learning_rate=3e-3, batch_size=4, max_tokens=128,
-        attention=AttentionConfig(window=WINDOW, full_every=2),
-    )  # fmt: skip
+    return StudentConfig.model_validate({
+        "start": str(teacher), "epochs": 6, "learning_rate": 3e-3, "batch_size": 4, "max_tokens": 128,
+        "steps": [{"type": "windows", "window": WINDOW, "full_every": 2}],
+    })  # fmt: skip
 
 
 def test_a_llama_becomes_a_student_with_windows(windows_config: StudentConfig, tmp_path: Path) -> None:
@@ -136,10 +135,10 @@ def test_a_llama_becomes_a_student_with_windows(windows_config: StudentConfig, t
     (*talk, last), student = long_conversations(), tmp_path / "student"
     held_out = [last]
     record = train_student(talk, windows_config, student, seed=3, progress=lines.append, held_out=held_out)
-    assert record.windows
-    assert record.windows.form == "windows of 16 tokens in 1 of 2 layers"
-    assert record.windows.longer == record.train_samples
-    assert record.windows.loss_full != pytest.approx(record.loss_before, abs=1e-3)
+    [found] = record.step_records
+    assert (found.values["window"], found.values["windowed_layers"], found.values["layers"]) == (16, 1, 2)
+    assert found.values["longer"] == record.train_samples
+    assert found.values["loss_full"] != pytest.approx(record.loss_before, abs=1e-3)
     assert record.loss_after < record.loss_before - 0.5
     assert any(line.startswith("student: windows of 16 tokens in 1 of 2 layers; 11 of 11") for line in lines)
     assert (
@@ -166,16 +165,12 @@ def test_llama_cpp_computes_its_windows_and_sinks(
     assert PREFIXES[-1] > 3 * WINDOW
     with llama_cpp(export_gguf(tmp_path / "student", "f32").path) as loaded:
         assert lowest_correlation(model, loaded, ids) > 0.99999  # type: ignore[arg-type]
-        for attention in (
-            AttentionConfig(window=WINDOW, full_every=2, sinks=False),
-            AttentionConfig(window=4096, full_every=2),
-            AttentionConfig(window=WINDOW + 1, full_every=2),
-        ):
+        for window, sinks in ((WINDOW, False), (4096, True), (WINDOW + 1, True)):
             other, _ = read_student(tmp_path / "student")
-            if not attention.sinks:
+            if not sinks:
                 other.model.layers[0].self_attn.sinks.data.fill_(NO_SINK)
-            other.config.sliding_window = attention.window
-            assert lowest_correlation(other, loaded, ids) < 0.9999, attention  # type: ignore[arg-type]
+            other.config.sliding_window = window
+            assert lowest_correlation(other, loaded, ids) < 0.9999, window  # type: ignore[arg-type]
 
 
 def test_it_is_distilled_from_its_start_with_full_attention(windows_config: StudentConfig, tmp_path: Path) -> None:
@@ -190,7 +185,7 @@ def test_it_is_distilled_from_its_start_with_full_attention(windows_config: Stud
         assert 0 < record.kl_after < 0.7 * record.kl_before
     control = {
         **config.model_dump(),
-        "attention": {"window": 126, "sinks": False},
+        "steps": [{"type": "windows", "window": 126, "sinks": False}],
         "distillation": {"teacher": windows_config.start},
     }
     with pytest.raises(RunFailed, match="had no gradient, so the teacher taught nothing"):
@@ -209,44 +204,26 @@ def test_packing_gives_the_same_student(windows_config: StudentConfig, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("attention", "words"),
+    ("step", "words"),
     [
         (
-            AttentionConfig(window=127, full_every=2),
-            "student: attention.window = 127: no training conversation is longer, so the windows change nothing in "
+            {"window": 127, "full_every": 2},
+            "student: window = 127: no training conversation is longer, so the windows change nothing in "
             "the training; lower the window, or train on longer conversations",
         ),
         (
-            AttentionConfig(window=16, full_every=3),
-            "student: attention.full_every = 3: the student has 2 layers, so none attends to all tokens, and what an earlier "
+            {"window": 16, "full_every": 3},
+            "student: full_every = 3: the student has 2 layers, so none attends to all tokens, and what an earlier "
             "part of the input says cannot be looked up",
         ),
     ],
 )
 def test_windows_that_change_nothing_or_hide_all_are_named(
-    attention: AttentionConfig, words: str, windows_config: StudentConfig, tmp_path: Path
+    step: dict[str, Any], words: str, windows_config: StudentConfig, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    config = windows_config.model_copy(update={"attention": attention, "epochs": 1})
+    config = StudentConfig.model_validate(
+        {**windows_config.model_dump(), "steps": [{"type": "windows", **step}], "epochs": 1}
+    )
     train_student(long_conversations(), config, tmp_path / "student", seed=3, progress=lines.append)
     assert words in lines
-
-
-# What cannot have windows
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {},
-            "attention.window = 256: no conversation is longer than max_tokens = 256, so the window changes nothing; raise",
-        ),
-        ({"attention": {"window": 8}, "lora": {}}, "lora with attention: low-rank adapters would not train the sinks"),
-        ({"attention": {"window": 1}}, "greater than or equal to 2"),
-        ({"attention": {"full_every": 1}}, "greater than or equal to 2"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        StudentConfig.model_validate({"attention": {}, **changes})

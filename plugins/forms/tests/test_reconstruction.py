@@ -5,13 +5,14 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from core.config.students import SparsityConfig, StudentConfig
+from core.config.students import StudentConfig
+from plugins.forms.pruned_start import fit_start_once, name_layer_weights
+from plugins.forms.reconstruction import fit_kept_weights, prune_and_reconstruct
+from plugins.forms.sparsity import Pruning, compute_zero_share, prune_weights
+from students.architectures.architecture import find_layers
 from students.chat_encoding import Conversation, EncodedConversation
-from students.init.reconstruction import fit_kept_weights, prune_and_reconstruct
-from students.init.sparsity import compute_zero_share, find_layers, prune_weights
 from students.init.start_model import StartModel
 from students.token_batches import TokenBatch, build_batch
-from students.training.fitted_start import fit_start_once, name_layer_weights
 from students.training.student_training import train_student
 from tests.students.conftest import opinionated, quiet
 
@@ -43,7 +44,7 @@ def test_as_many_weights_are_zero_and_the_model_changes_less(
 ) -> None:
     whole, plain = (opinionated(LlamaForCausalLM(model.config), 3) for _ in range(2))
     opinionated(model, 3)
-    batch, config = build_batch(encoded, 0), SparsityConfig(**amount)
+    batch, config = build_batch(encoded, 0), Pruning(**amount)
     prune_weights(plain, batch, config)
     lines: list[str] = []
     prune_and_reconstruct(model, batch, config, lines.append)
@@ -62,7 +63,7 @@ def test_a_training_that_resumes_begins_with_the_weights_that_were_fitted(
 
     def fit(rows: list[EncodedConversation], digest: str) -> torch.Tensor:
         start = StartModel(opinionated(LlamaForCausalLM(model.config), 3), tokenizer, "", None, "")
-        fit_start_once(start, build_batch(rows, 0), SparsityConfig(share=0.5), tmp_path / "student", digest, quiet)
+        fit_start_once(start, build_batch(rows, 0), Pruning(share=0.5), tmp_path / "student", digest, quiet)
         return torch.cat([weight.flatten() for weight in name_layer_weights(start).values()])
 
     first = fit(encoded, "a")
@@ -79,11 +80,13 @@ def test_a_reconstructed_student_begins_with_less_loss(
     train_student(talk, config, tmp_path / "whole", seed=7, progress=quiet, held_out=talk)
     losses = []
     for reconstruct in (False, True):
-        sparsity = SparsityConfig(share=0.5, reconstruct=reconstruct)
-        adjusted = config.model_copy(update={"start": str(tmp_path / "whole"), "sparsity": sparsity})
+        sparsity = {"type": "sparsity", "share": 0.5, "reconstruct": reconstruct}
+        adjusted = StudentConfig.model_validate(
+            {**config.model_dump(), "start": str(tmp_path / "whole"), "steps": [sparsity]}
+        )
         record = train_student(talk, adjusted, tmp_path / str(reconstruct), seed=7, progress=quiet, held_out=talk)
-        assert record.sparsity
-        assert record.sparsity.zeros == pytest.approx(0.5, abs=0.01)
-        losses.append((record.loss_before, record.sparsity.loss_unpruned))
+        [pruned] = record.step_records
+        assert pruned.values["zeros"] == pytest.approx(0.5, abs=0.01)
+        losses.append((record.loss_before, pruned.values["loss_unpruned"]))
     (plain, unpruned), (reconstructed, _) = losses
     assert reconstructed - unpruned < 0.5 * (plain - unpruned)

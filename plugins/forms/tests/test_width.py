@@ -8,10 +8,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
+from plugins.forms.width import KeptParts, choose_most_active, narrow_model
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.init.layer_pruning import find_removal_order
 from students.init.start_model import REMOVAL_ORDER, TEACHER_LAYERS, load_start_model, select_best_layers
-from students.init.width_pruning import KeptParts, choose_most_active, narrow_model
 from students.predictions import compute_held_out_loss, compute_token_loss, predict_tokens
 from students.token_batches import TokenBatch, build_batch
 from tests.students.conftest import opinionated, tiny_llama

@@ -6,20 +6,27 @@ Knows models and batches; knows nothing of training.
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from core.config.students import SparsityConfig
 from core.errors import UsageError
 from students.architectures.architecture import find_layers, iterate_matrices
 from students.token_batches import TokenBatch
 
 
+class Pruning(NamedTuple):
+    """Which weights are set to zero: the keys of the step."""
+
+    method: str = "wanda"
+    share: float | None = None
+    pattern: str | None = None
+
+
 @torch.no_grad()
-def prune_weights(model: PreTrainedModel, batch: TokenBatch, config: SparsityConfig) -> None:
+def prune_weights(model: PreTrainedModel, batch: TokenBatch, config: Pruning) -> None:
     """Set weights of all matrices of the layers to zero, in place, from the first layer to the last.
 
     Each layer is measured on the output of the pruned layers before it (Wanda, arXiv 2306.11695, algorithm 1). Costs two
@@ -46,7 +53,7 @@ def run_before_layers(model: PreTrainedModel, batch: TokenBatch, hook: Callable[
 
 
 def _prune_layer(
-    layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], *, tokens: torch.Tensor, config: SparsityConfig
+    layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], *, tokens: torch.Tensor, config: Pruning
 ) -> None:
     """Run before a layer: run the layer unpruned to record the inputs of its matrices, then prune these."""
     squares: dict[str, torch.Tensor] = {}
@@ -62,7 +69,7 @@ def _prune_layer(
         matrix.weight.mul_(select_kept_weights(matrix.weight, squares[name].sqrt(), config))
 
 
-def select_kept_weights(weight: torch.Tensor, norms: torch.Tensor, config: SparsityConfig) -> torch.Tensor:
+def select_kept_weights(weight: torch.Tensor, norms: torch.Tensor, config: Pruning) -> torch.Tensor:
     """A mask of the kept weights, of the shape of `weight`, (outputs, inputs). `norms` are of each input over all tokens.
 
     `wanda` compares |W| times the norm of the input within an output; `magnitude` compares |W| within the matrix (Han et al.,
@@ -77,8 +84,8 @@ def select_kept_weights(weight: torch.Tensor, norms: torch.Tensor, config: Spars
         dropped = int(Fraction(str(config.share or 0)) * size)
     if config.pattern and weight.shape[1] % size:
         raise UsageError(
-            f"student.sparsity.pattern = {config.pattern!r}: a matrix has {weight.shape[1]} inputs, not a multiple of {size}; "
-            "use share"
+            f"student.steps: sparsity: pattern = {config.pattern!r}: a matrix has {weight.shape[1]} inputs, not a multiple of "
+            f"{size}; use share"
         )
     groups = scores.reshape(-1, size)
     least = groups.topk(dropped, largest=False).indices

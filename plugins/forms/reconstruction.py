@@ -12,9 +12,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from core.config.students import SparsityConfig
+from plugins.forms.sparsity import Pruning, run_before_layers, select_kept_weights
 from students.architectures.architecture import find_layers, iterate_matrices
-from students.init.sparsity import run_before_layers, select_kept_weights
 from students.token_batches import TokenBatch
 
 RIDGE = 0.3
@@ -44,7 +43,7 @@ class InputProducts(NamedTuple):
 
 @torch.no_grad()
 def prune_and_reconstruct(
-    model: PreTrainedModel, batch: TokenBatch, config: SparsityConfig, progress: Callable[[str], None]
+    model: PreTrainedModel, batch: TokenBatch, config: Pruning, progress: Callable[[str], None]
 ) -> None:
     """Prune all matrices of the layers, in place, and fit their other weights by least squares on `batch`.
 
@@ -65,7 +64,7 @@ class Reconstruction:
     """Runs two models through the same layers: the unpruned one here, the pruned one as the caller runs it."""
 
     def __init__(
-        self, model: PreTrainedModel, batch: TokenBatch, config: SparsityConfig, progress: Callable[[str], None]
+        self, model: PreTrainedModel, batch: TokenBatch, config: Pruning, progress: Callable[[str], None]
     ) -> None:
         self._tokens = (batch.owner >= 0).to(model.device)
         self._config, self._progress = config, progress

@@ -4,7 +4,9 @@ Knows models and batches; knows nothing of training. Importance is measured as i
 mean absolute activations over tokens in one forward pass.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +16,15 @@ from transformers.initialization import no_init_weights
 
 from core.config.student_architectures import ROW_MULTIPLE
 from core.errors import UsageError
-from students.token_batches import TokenBatch
+from core.storage.atomic_files import read_json
+from students.init.start_model import StartModel
+from students.token_batches import TokenBatch, build_batch
+from students.training.steps import StepCode, Training
+
+KEPT_PARTS_FILE = "kept.json"
+"""In a student's folder: the kept parts of the wider start."""
+CALIBRATION_CONVERSATIONS = 64
+"""Conversations on which the activity of a wider start is measured, in one batch; Minitron uses 1,024 texts."""
 
 
 class KeptParts(NamedTuple):
@@ -46,8 +56,7 @@ def choose_most_active(model: LlamaForCausalLM, batch: TokenBatch, width: int) -
     config: Any = model.config  # with defaults filled in
     if width >= config.hidden_size:
         raise UsageError(
-            f"student.hidden_size = {width}: start = 'width' makes the teacher narrower, and it has {config.hidden_size}; "
-            "lower it, or use start = 'layers'"
+            f"student.steps: width: hidden_size = {width} is no less than the start's {config.hidden_size}; lower it"
         )
     share = width / config.hidden_size
     neurons = max(ROW_MULTIPLE, round(share * config.intermediate_size / ROW_MULTIPLE) * ROW_MULTIPLE)
@@ -55,8 +64,8 @@ def choose_most_active(model: LlamaForCausalLM, batch: TokenBatch, width: int) -
     possible = [count for count in range(1, config.num_key_value_heads + 1) if width % (count * queries) == 0]
     if not possible:
         raise UsageError(
-            f"student.hidden_size = {width}: heads come from the teacher in groups of {queries} and must divide it; use a "
-            f"multiple of {queries * 16}"
+            f"student.steps: width: hidden_size = {width}: heads come from the teacher in groups of {queries} and must "
+            f"divide it; use a multiple of {queries * 16}"
         )
     groups = min(possible, key=lambda count: abs(count - share * config.num_key_value_heads))
     activity = measure_activity(model, batch)
@@ -135,3 +144,28 @@ def narrow_model(model: LlamaForCausalLM, kept: KeptParts) -> LlamaForCausalLM:
 
 def _expand_rows(groups: Sequence[int], size: int) -> list[int]:
     return [group * size + row for group in groups for row in range(size)]
+
+
+class WidthCode(StepCode):
+    """The step `width`."""
+
+    _kept: KeptParts
+
+    def __init__(self, hidden_size: int) -> None:
+        self._width = hidden_size
+
+    def prepare(self, start: StartModel, training: Training) -> StartModel:
+        batch = build_batch(training.sample_calibration(CALIBRATION_CONVERSATIONS), training.pad)
+        self._kept = choose_most_active(start.model, batch, self._width)  # type: ignore[arg-type]
+        return narrow_start(start, self._kept)
+
+    def rebuild(self, start: StartModel, student: Path) -> StartModel:
+        return narrow_start(start, KeptParts(**read_json(student / KEPT_PARTS_FILE)))
+
+    def write_files(self, folder: Path) -> None:
+        (folder / KEPT_PARTS_FILE).write_text(json.dumps(self._kept._asdict()), encoding="utf-8")
+
+
+def narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
+    made_from = f"{start.made_from}, {len(kept.channels)} of {start.model.config.hidden_size} channels wide"
+    return start._replace(model=narrow_model(start.model, kept), made_from=made_from)  # type: ignore[arg-type]
