@@ -32,9 +32,14 @@ from plugins.serving.decision_students.agreement_bound import (
 )
 from plugins.serving.decision_students.classification_metrics import expected_calibration_error
 from plugins.serving.decision_students.decision_student import CalibrationMethod
-from plugins.serving.decision_students.ngram_vectors import encode_by_ngrams
 from plugins.serving.decision_students.student_fitting import Indices, LabeledAnswers, TextParts, fit_question
-from plugins.serving.decision_students.text_encoders import MINILM, create_tfidf, encode_texts, join_vectors
+from plugins.serving.decision_students.text_encoders import (
+    MINILM,
+    create_tfidf,
+    encode_by_ngrams,
+    encode_texts,
+    join_vectors,
+)
 from plugins.serving.decisions.questions import parse_questions
 
 FOLDER_VARIABLE = "STILLHOUSE_DECISIONS"

@@ -18,7 +18,7 @@ from benchmarks.machine import describe_measurement
 from core.sample import Sample
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import SESSION
-from plugins.scale.worker_placement import open_cluster_workers
+from plugins.scale.hooks import open_cluster_workers
 from plugins.scale.worker_pool import WorkerPool
 
 SLOTS = 16

@@ -16,8 +16,8 @@ from agents.topologies.sample_production import produce_samples
 from benchmarks.machine import describe_measurement
 from core.sample import Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.tools.checks.conversation_checks import ConversationTurn, split_turns
-from plugins.tools.checks.user_tool_checks import find_reply_fault, is_failure, list_new_values
+from plugins.tools.checks.conversation_checks import ConversationTurn, is_failure, split_turns
+from plugins.tools.checks.reply_checks import find_reply_fault, list_new_values
 
 SAMPLES = 160
 SETTINGS = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0", "task.none=0",

@@ -23,7 +23,7 @@ PACKAGES = ("core", "prompts", "teachers", "agents", "filters", "students", "flo
 SHIPPED_DATA = ("calibration", "documents", "images", "panel", "reference", "replay", "seeds", "tools", "words")
 """Folders of `data/` with what shipped recipes name. `core/project_files.py` looks for them in `core/shipped`."""
 PRICE_TABLE = "data/prices.toml"
-NOT_SHIPPED = ("__pycache__", "*.pyc", "make.py", "tests")
+NOT_SHIPPED = ("__pycache__", "*.pyc", "make.py", "tests", "benchmarks")
 
 
 class WheelLayout(BuildHookInterface[Any]):

@@ -13,8 +13,7 @@ from core.config.teachers import TeacherConfig
 from core.sample import Message
 from filters.collapse.matched_samples import match_lengths, split_into_words
 from plugins.features.feature_gaps import EXAMPLES, truncate_texts
-from plugins.features.lacking_features import choose_examples, choose_gap_documents
-from plugins.features.pooled_features import PooledFeatures
+from plugins.features.lacking_features import PooledFeatures, choose_examples, choose_gap_documents
 from teachers.base import TeacherQuestion, UnlimitedAccount
 from teachers.providers import open_teacher
 

@@ -17,12 +17,12 @@ from core.project_files import PROJECT
 from core.storage.atomic_files import read_json, write_atomically, write_json
 from filters.collapse.matched_samples import split_into_words
 from flows.terminal.console import SESSION
+from plugins.features.config import DictionarySettings
 from plugins.features.dictionaries.activation_reader import EncodedText
 from plugins.features.dictionaries.dictionary_building import build_dictionary
 from plugins.features.dictionaries.dictionary_files import TrainingRecord, load_dictionary
 from plugins.features.dictionaries.document_features import BothFeatures, FeatureReader, TokenFeatures
-from plugins.features.dictionary_settings import DictionarySettings
-from plugins.features.pooled_features import PooledFeatures
+from plugins.features.lacking_features import PooledFeatures
 
 Ints = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]

@@ -11,8 +11,12 @@ from benchmarks.features.measured_texts import LEARNED, RANDOM, Bench, BoolArray
 from filters.collapse.matched_samples import match_lengths
 from plugins.features.coverage_gaps import LackingItems
 from plugins.features.feature_gaps import cut_texts, truncate_texts
-from plugins.features.lacking_features import compute_matched_thresholds, compute_thresholds, find_feature_gaps
-from plugins.features.pooled_features import PooledFeatures
+from plugins.features.lacking_features import (
+    PooledFeatures,
+    compute_matched_thresholds,
+    compute_thresholds,
+    find_feature_gaps,
+)
 
 MIN_SHARE = 0.09
 """A property in fewer documents is not planted."""

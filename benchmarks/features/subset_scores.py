@@ -17,8 +17,8 @@ from filters.collapse.language_model import LanguageModel
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.ragged_arrays import RaggedArray
 from flows.terminal.console import SESSION
-from plugins.features.pooled_features import PooledFeatures
-from plugins.features.subset_selection import cover_greedily, match_random_lengths
+from plugins.features.lacking_features import PooledFeatures
+from plugins.features.row_selection import cover_greedily, match_random_lengths
 from students.chat_encoding import Conversation
 from students.comparison.text_losses import measure_folder_loss
 from students.training.student_training import train_student

@@ -24,7 +24,7 @@ def _load_section() -> Any:
 
 
 def _load_filter() -> Any:
-    from plugins.features.feature_filter import FeaturesFilter
+    from plugins.features.requested_features import FeaturesFilter
 
     return FeaturesFilter
 

@@ -78,7 +78,7 @@ def features_command(
     quiet: QuietOption = False,
 ) -> None:  # fmt: skip
     """Train a sparse autoencoder on a layer of a model, for `feature-gaps`; or take a published one and measure it."""
-    from plugins.features.dictionary_command import format_training, make_dictionary
+    from plugins.features.feature_dictionary import format_training, make_dictionary
 
     SESSION.quiet = quiet
     with SESSION.handle_interrupts():
@@ -156,7 +156,7 @@ def feature_gaps_command(
             print("interrupted; nothing was written", file=sys.stderr)
             raise SystemExit(INTERRUPTED_EXIT_CODE) from None
     if page:
-        from plugins.features.feature_gaps_page import write_feature_gaps_page
+        from plugins.features.feature_gaps_report import write_feature_gaps_page
 
         write_feature_gaps_page(page, gaps)
     print_text(gaps.model_dump_json() if as_json else format_feature_gaps(gaps, number))

@@ -17,7 +17,7 @@ from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.text_format import format_count
 from plugins.features.coverage_gaps import MIN_GAP_DOCUMENTS
 from plugins.features.dataset_gaps import PASSAGE_WORDS, WORDS_PER_TOPIC, read_answer_turns
-from plugins.features.dictionary_opening import open_feature_reader
+from plugins.features.feature_dictionary import open_feature_reader
 from plugins.features.feature_gaps_report import (
     MOST_SHOWN_FEATURES,
     FeatureGap,
@@ -28,6 +28,7 @@ from plugins.features.feature_gaps_report import (
 from plugins.features.feature_labelling import collect_evidence, read_labels
 from plugins.features.lacking_features import (
     FeatureGapsFound,
+    PooledFeatures,
     choose_examples,
     choose_gap_documents,
     compute_matched_thresholds,
@@ -35,7 +36,6 @@ from plugins.features.lacking_features import (
     find_feature_gaps,
     find_strongest_documents,
 )
-from plugins.features.pooled_features import PooledFeatures
 from plugins.features.requested_features import FEATURE_KEY, SeedFeature
 
 if TYPE_CHECKING:

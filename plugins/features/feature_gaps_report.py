@@ -1,12 +1,14 @@
-"""The result of `stillhouse feature-gaps`, as a table and as JSON. Computes nothing."""
+"""The result of `stillhouse feature-gaps`, as a table, as JSON and as a page. Computes nothing."""
 
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from core.storage.atomic_files import write_text
+from flows.report.pages import create_page_environment
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_count, format_one_line
-from plugins.features.dictionary_settings import EMBEDDED_MODEL
+from plugins.features.config import EMBEDDED_MODEL
 from plugins.features.lacking_features import FEW_DOCUMENTS
 
 MOST_SHOWN_FEATURES = 12
@@ -173,3 +175,14 @@ def mark_passage_text(passage: MarkedPassage, around: int = 250) -> str:
         at = b
     parts.append(passage.text[at : max(at, end)])
     return ("…" if start > 0 else "") + "".join(parts) + ("…" if end < len(passage.text) else "")
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_feature_gaps_page(path: Path, report: FeatureGapsReport) -> None:
+    """Write a page that loads nothing from the network."""
+    page = create_page_environment(TEMPLATES).get_template("feature_gaps.html")
+    shown = report.gaps[:MOST_SHOWN_FEATURES]
+    control = describe_random_gaps(report)
+    write_text(path, page.render(report=report, shown=shown, passages=SHOWN_PASSAGES, control=control))

@@ -12,8 +12,7 @@ from core.errors import UsageError
 from core.storage.atomic_files import write_text
 from flows.terminal.console import SESSION
 from plugins.features.feature_gaps_report import FeatureGap, MarkedPassage, mark_passage_text
-from plugins.features.lacking_features import find_strongest_documents
-from plugins.features.pooled_features import PooledFeatures
+from plugins.features.lacking_features import PooledFeatures, find_strongest_documents
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan

@@ -1,5 +1,6 @@
-"""`stillhouse select`: the rows of a dataset that cover most features, next to cheaper selections of as many rows."""
+"""`stillhouse select`: the rows of a dataset that cover most features, next to cheaper and random selections of as many rows."""
 
+import heapq
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +18,60 @@ from flows.rows.dataset_rows import read_all_rows
 from flows.rows.row_forms import build_row_document
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import format_count, format_table
-from plugins.features.dictionary_opening import open_feature_reader
+from plugins.features.feature_dictionary import open_feature_reader
 from plugins.features.lacking_features import compute_matched_thresholds, compute_thresholds
-from plugins.features.subset_selection import count_covered, cover_greedily, match_random_lengths
+
+Ints = npt.NDArray[np.int64]
+
+REPEAT_WORTH = 1e-3
+
+
+def cover_greedily(items: RaggedArray, size: int, most: int) -> Ints:
+    """Places of `most` documents, in the order of choice: each adds most items that no chosen document has. Covered items count
+    `REPEAT_WORTH` for each time, so that rarely covered ones come first where nothing is new. The gain only falls, so it is
+    computed again only when a document comes first (Minoux 1978).
+
+    Args:
+        items: the different items of each document.
+        size: items are below this number.
+        most: documents to choose.
+    """
+    worth = np.ones(size)
+    heap = [(-float(count), place) for place, count in enumerate(items.sizes)]
+    heapq.heapify(heap)
+    chosen: list[int] = []
+    while heap and len(chosen) < most:
+        before, place = heapq.heappop(heap)
+        mine = items.row(place)
+        gain = float(worth[mine].sum())
+        if heap and -gain > heap[0][0] and gain < -before:
+            heapq.heappush(heap, (-gain, place))
+            continue
+        chosen.append(place)
+        worth[mine] *= REPEAT_WORTH
+    return np.array(chosen, dtype=np.int64)
+
+
+def match_random_lengths(lengths: Ints, chosen: Ints, random: np.random.Generator) -> Ints:
+    """As many random documents with the lengths of the chosen ones: for each, one of nearest length that is not taken yet."""
+    order = random.permutation(lengths.size)
+    order = order[np.argsort(lengths[order], kind="stable")]
+    ordered = lengths[order]
+    free = np.ones(lengths.size, dtype=bool)
+    taken = []
+    for length in np.sort(lengths[chosen])[::-1]:
+        places = np.flatnonzero(free)
+        nearest = places[np.abs(ordered[places] - length) == np.abs(ordered[places] - length).min()]
+        pick = int(random.choice(nearest))
+        free[pick] = False
+        taken.append(int(order[pick]))
+    return np.array(taken, dtype=np.int64)
+
+
+def count_covered(items: RaggedArray, places: Ints) -> int:
+    """Different items in the documents at `places`."""
+    return int(np.unique(items.take_rows(places).values).size)
+
 
 BY_FEATURES, BY_RANDOM, BY_LENGTH, BY_WORDS = "features", "random rows", "random rows of equal lengths", "word types"
 RANDOM_DRAWS = 20

@@ -1,4 +1,5 @@
-"""A teacher behind a vendor's client library: retries, charges and error messages as for every endpoint.
+"""A teacher behind a vendor's client library: retries, charges and error messages as for every endpoint; images, and replies from
+their parts.
 
 Knows no vendor: a protocol builds requests, reads responses, and sends one try.
 """
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
-from core.secrets import read_key
+from core.sample import TokenUsage
+from core.secrets import read_key, redact_excerpt
 from teachers.base import CallCharge, TeacherQuestion, TeacherReply
 from teachers.endpoint_calls import FailedTry, FailureCause, SingleEndpointTeacher
-from teachers.openai_chat import InvalidCompletion
+from teachers.openai_chat import CHARACTERS_PER_TOKEN, InvalidCompletion, find_json_object
 
 NO_KEY = "none"
 """The key that a client library gets if there is none: a server of the user's may need none, but the library does."""
@@ -75,3 +77,44 @@ def require_key(config: TeacherConfig) -> str:
             "variable in api_key_env"
         )
     return key or NO_KEY
+
+
+def split_image_url(url: str) -> tuple[str, str]:
+    """The media type and the base64 text of a `data:` URL; empty texts for another URL."""
+    head, comma, data = url.partition(",")
+    if not comma or not head.startswith("data:"):
+        return "", ""
+    return head.removeprefix("data:").partition(";")[0], data
+
+
+def quote_object(answer: dict[str, Any]) -> str:
+    """The beginning of its JSON text, for an error message."""
+    try:
+        return repr(redact_excerpt(json.dumps(answer), 200))
+    except RecursionError:
+        return "an object of too many levels"
+
+
+def read_text(value: Any) -> str:
+    """`value` itself. Raises TypeError if it is no text."""
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def build_hosted_reply(
+    text: str, reasoning: str, usage: TokenUsage, question: TeacherQuestion, *, finished: bool, refused: bool
+) -> TeacherReply:
+    """The reply with its JSON object only, if it has one. Text and thinking that are too long for `max_tokens` are cut, and
+    count as cut off. Invalid Unicode is replaced.
+    """
+    longest = CHARACTERS_PER_TOKEN * question.max_tokens
+    cut = text[:longest]
+    if question.json_schema is not None and finished and not refused:
+        cut = find_json_object(cut)
+    return TeacherReply(
+        text=cut.encode("utf-8", "replace").decode(),
+        finished=finished and len(text) <= longest,
+        usage=usage,
+        reasoning=reasoning[:longest].encode("utf-8", "replace").decode(),
+    )

@@ -8,14 +8,8 @@ from typing import Any
 from core.plugins import Part, Plugin
 
 
-def _load_agent_commands() -> Any:
+def _load_commands() -> Any:
     from plugins.interop.commands import app
-
-    return app
-
-
-def _load_exchange_commands() -> Any:
-    from plugins.interop.exchange_commands import app
 
     return app
 
@@ -43,10 +37,10 @@ PLUGIN = Plugin(
     about="For other programs: tools of the Model Context Protocol, a skill, environments for RL, chat logs",
     extra="interop",
     parts=(
-        Part("command", "mcp", _load_agent_commands),
-        Part("command", "skill", _load_agent_commands),
-        Part("command", "export-env", _load_exchange_commands),
-        Part("command", "import", _load_exchange_commands),
+        Part("command", "mcp", _load_commands),
+        Part("command", "skill", _load_commands),
+        Part("command", "export-env", _load_commands),
+        Part("command", "import", _load_commands),
         Part("function", "load_answer_scorer", _load_answer_scorer),
         Part("function", "read_answer_tasks", _load_answer_tasks),
         Part("function", "AnswerTask", _load_answer_task),

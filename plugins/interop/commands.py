@@ -1,15 +1,89 @@
-"""The commands `mcp` and `skill`."""
+"""The commands `mcp`, `skill` (files in the format of agentskills.io), `export-env` and `import`."""
 
 import os
+import shlex
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
 from core.errors import UsageError
 from core.project_files import RUNS_FOLDER
-from flows.commands.command_options import MAKE_PANEL, JsonOption, RunsOption, print_json, print_text
-from plugins.interop.skill_files import DEFAULT_SKILL_FOLDER
+from core.storage.atomic_files import write_text
+from flows.commands.command_options import (
+    CLEAN_PANEL,
+    MAKE_PANEL,
+    STUDENT_PANEL,
+    InputArgument,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    RunsOption,
+    SetOption,
+    print_json,
+    print_text,
+)
+from flows.terminal.console import SESSION
+
+SKILL_NAME = "stillhouse"
+"""Also the name of the folder, as the format demands."""
+DEFAULT_SKILL_FOLDER = Path(".claude/skills") / SKILL_NAME
+REFERENCE_FILE = "references/recipe.md"
+
+
+class InstalledSkill(NamedTuple):
+    folder: Path
+    written: list[str]
+    """Names of files that are new or replaced."""
+
+
+def read_skill_text() -> str:
+    """The text of `SKILL.md`."""
+    return (files(__package__) / "SKILL.md").read_text(encoding="utf-8")
+
+
+def build_skill_files() -> dict[str, str]:
+    """The texts of all files, by their names in the skill's folder."""
+    from flows.recipes.recipe_reference import build_recipe_reference
+
+    return {"SKILL.md": read_skill_text(), REFERENCE_FILE: build_recipe_reference()}
+
+
+def install_skill(folder: Path, *, replace: bool) -> InstalledSkill:
+    """Write the skill's files to `folder`. Files that are the same already stay.
+
+    Raises:
+        UsageError: if a file there differs and `replace` is false, before anything is written.
+        StoreError: if a file cannot be written.
+    """
+    contents = build_skill_files()
+    changed = {name: text for name, text in contents.items() if _read_if_there(folder / name) != text}
+    _check_changes(folder, changed, replace=replace)
+    for name, text in changed.items():
+        write_text(folder / name, text)
+    return InstalledSkill(folder, list(changed))
+
+
+def _check_changes(folder: Path, changed: Mapping[str, str], *, replace: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is not a folder; name another one with --out")
+    there = [folder / name for name in changed if (folder / name).exists()]
+    if there and not replace:
+        raise UsageError(
+            f"{there[0]}: differs from this version's skill; --force replaces it, or name another folder with --out"
+        )
+
+
+def _read_if_there(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):  # a folder, or no text
+        return ""
+
 
 app = typer.Typer()
 
@@ -73,7 +147,7 @@ def mcp_command(
     from flows.recipes.recipe_catalog import guard_recipes
     from plugins.interop.access_policy import AccessPolicy
     from plugins.interop.protocol_server import serve_over_stdio
-    from plugins.interop.server_budget import ServerBudget
+    from plugins.interop.run_process import ServerBudget
     from plugins.interop.server_tools import ServerTools
 
     os.chdir(root)
@@ -97,7 +171,7 @@ def skill_command(
     as_json: JsonOption = False,
 ) -> None:
     """Print a skill that teaches a coding agent to use Stillhouse, in the Agent Skills format; or install it in a project."""
-    from plugins.interop.skill_files import build_skill_files, install_skill, read_skill_text
+    from plugins.interop.commands import build_skill_files, install_skill, read_skill_text
 
     if not install:
         if force or out != DEFAULT_SKILL_FOLDER:
@@ -119,3 +193,72 @@ def _check_mcp_package() -> None:
 
     if find_spec("mcp") is None:
         raise UsageError(f"the MCP server needs the extra `interop`: run {format_install_command('interop')}")
+
+
+@app.command("export-env", rich_help_panel=STUDENT_PANEL)
+def export_env_command(
+    source: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe; or a run, for the requests of its samples.")
+    ],
+    out: OutOption,
+    overrides: SetOption = None,
+    *,
+    number: Annotated[int, typer.Option("-n", min=1, max=1_000_000, help="The most tasks to train on.")] = 500,
+    evaluated: Annotated[
+        int, typer.Option("--eval", min=0, max=100_000, help="The most other tasks, for evaluation.")
+    ] = 50,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a recipe as an environment for reinforcement learning with `verifiers`: the reward is the recipe's own checks."""
+    from flows.data.run_storage import open_run_storage
+    from plugins.interop.environment_export import export_environment
+
+    storage = open_run_storage(runs_dir)
+    exported = export_environment(source, overrides or [], out, storage, number=number, evaluated=evaluated)
+    if as_json:
+        print_json({**exported._asdict(), "folder": str(exported.folder)})
+        return
+    print_text(f"{exported.folder}  {exported.name}: {exported.train:,} tasks, {exported.evaluation:,} for evaluation")
+    print_text(f"  reward    1 if an answer passes {', '.join(exported.checks)}, else 0")
+    print_text(f"hint: install it next to Stillhouse: pip install -e {shlex.quote(str(exported.folder))}")
+
+
+@app.command("import", rich_help_panel=CLEAN_PANEL)
+def import_command(
+    source: InputArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .jsonl file to write.")],
+    *,
+    rows: Annotated[
+        Literal["conversations", "texts", "labels"],
+        typer.Option(
+            "--as",
+            help="conversations: `messages`; texts: `text` up to the user's last words; labels: `text` up to the last reply, "
+            "and this as `label`.",
+        ),
+    ] = "conversations",
+    mask: Annotated[
+        bool,
+        typer.Option(
+            "--mask/--no-mask", help="Replace e-mail addresses, phone and card numbers and API keys by placeholders."
+        ),
+    ] = True,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Read chat logs as rows: OpenAI requests with responses, batch files, traces of Langfuse and OpenTelemetry, ATIF."""
+    from flows.terminal.suggested_commands import format_next_line
+    from plugins.interop.chat_log_import import import_chat_logs
+
+    SESSION.quiet = quiet
+    report = import_chat_logs(source, out, rows, mask=mask)
+    if as_json:
+        print_json({"state": "done", "out": str(out), **report._asdict()})
+        return
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.formats.items())
+    print_text(
+        f"{out}  {report.rows:,} rows ({kinds}); {report.repeats:,} repeats left out, {report.masked:,} rows masked"
+    )
+    for reason, count in report.skipped.items():
+        print_text(f"  skipped {count:,}: {reason}")
+    print_text(format_next_line("filter", str(out), "--out", f"{out.with_suffix('')}-clean"))

@@ -24,8 +24,7 @@ from flows.data.run_storage import RunStorage, find_cache_folder
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_count, format_one_line, format_percent
 from plugins.interop.access_policy import AccessPolicy
-from plugins.interop.run_process import RunProcess
-from plugins.interop.server_budget import ServerBudget, list_budget_overrides
+from plugins.interop.run_process import RunProcess, ServerBudget, list_budget_overrides
 from plugins.interop.tool_results import (
     AssessmentReport,
     BudgetLine,

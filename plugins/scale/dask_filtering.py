@@ -1,4 +1,6 @@
-"""Rows filtered and compared on the workers of a Dask cluster."""
+"""Rows filtered and compared on the workers of a Dask cluster, and access to one: anyone who reaches a scheduler without
+certificates can run code as the user of its workers.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +18,11 @@ from flows.clean.filter_engine import FilterWorkers
 from flows.rows.dataset_rows import RowBatch
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Security
 
 CONNECT_SECONDS = "10s"
+HEALTH_PAGES_ONLY = {f"distributed.{node}.http.routes": ["distributed.http.health"] for node in ("scheduler", "worker")}
+"""Other pages of a scheduler and its workers show logs and stacks to anyone; a run needs none of them."""
 DOCUMENTS_PER_PART = 1 << 16
 """Documents in one task of a cluster."""
 
@@ -32,8 +36,6 @@ def connect_dask_workers(address: str) -> Iterator[FilterWorkers]:
     """
     try:
         from distributed import Client
-
-        from plugins.scale.dask_security import find_tls_problem
     except ImportError:
         command = format_install_command("scale")
         raise UsageError(f"--cluster: needs the extra `scale` (distributed is missing): run {command}") from None
@@ -82,3 +84,30 @@ def _read_shingle_sets(file: Path, starts: Indices, sizes: Indices) -> RaggedArr
     """Read shingle sets on the worker that holds them, and again on another if that worker is lost."""
     values = np.memmap(file, dtype=np.uint32, mode="r")
     return RaggedArray(values[expand_spans(starts, sizes)], compute_offsets(sizes))
+
+
+def create_cluster_security() -> tuple["Security", dict[str, Any]]:
+    """Certificates for the private cluster of this command, and the options of `LocalCluster` with them."""
+    from distributed import Security
+
+    security = Security.temporary()  # type: ignore[no-untyped-call]
+    return security, {"security": security, "scheduler_kwargs": {"dashboard": False}}
+
+
+def find_tls_problem(address: str) -> str | None:
+    """Why no connection to the cluster at `address` is possible: missing or unreadable certificates in Dask's settings."""
+    import dask
+    from distributed import Security
+
+    try:
+        tls_context = Security().get_connection_args("client").get("ssl_context")  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        return f"the TLS files of Dask's settings (distributed.comm.tls) cannot be read: {error}"
+    if address.startswith("tls://") and tls_context is None:
+        return (
+            "it wants a certificate, and Dask's settings name none; set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+        )
+    if not address.startswith("tls://") and dask.config.get("distributed.comm.require-encryption", False):
+        return "Dask's settings require encryption; give its tls:// address"
+    return None

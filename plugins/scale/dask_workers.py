@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError
 from plugins.scale.config import ScaleConfig
-from plugins.scale.worker_spec import LOOPBACK, WorkerSpec, build_missing_engine_error, run_sample_worker
+from plugins.scale.sample_worker import LOOPBACK, WorkerSpec, build_missing_engine_error, run_sample_worker
 
 try:
     import dask
@@ -18,7 +18,7 @@ try:
     from distributed.comm.addressing import get_address_host_port
     from distributed.utils import get_ip
 
-    from plugins.scale.dask_security import HEALTH_PAGES_ONLY, create_cluster_security, find_tls_problem
+    from plugins.scale.dask_filtering import HEALTH_PAGES_ONLY, create_cluster_security, find_tls_problem
 except ImportError:
     raise build_missing_engine_error("distributed", "scale") from None
 

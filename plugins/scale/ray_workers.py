@@ -8,7 +8,7 @@ from typing import Any
 
 from core.errors import UsageError
 from plugins.scale.config import ScaleConfig
-from plugins.scale.worker_spec import WorkerSpec, build_missing_engine_error, run_sample_worker
+from plugins.scale.sample_worker import WorkerSpec, build_missing_engine_error, run_sample_worker
 
 try:
     import ray

@@ -1,11 +1,16 @@
-"""Sample worker: makes samples for a run whose teachers, budget and files belong to another process. Knows neither the process
-that started it nor where samples are stored.
+"""A sample worker: what it receives, and what it does until the run ends. It makes samples for a run whose teachers, budget and
+files belong to another process. Knows no cluster engine, and not where samples are stored.
 """
 
 import asyncio
+import json
 import traceback
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
 from aiohttp import WSCloseCode
@@ -13,8 +18,11 @@ from aiohttp import WSCloseCode
 from agents.calls.agent_context import AgentContext
 from agents.planning.run_plan import RunPlan
 from agents.topologies.sample_production import make_sample
-from core.errors import StillhouseError
+from core.config.recipe import parse_recipe
+from core.errors import StillhouseError, UsageError
+from core.installation import format_install_command
 from core.sample import Seed
+from plugins.scale.config import ScaleConfig
 from plugins.scale.worker_protocol import (
     HEARTBEAT_SECONDS,
     MAX_MESSAGE_BYTES,
@@ -30,6 +38,9 @@ from plugins.scale.worker_protocol import (
     WorkerJoined,
 )
 from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
+
+if TYPE_CHECKING:
+    from agents.planning.run_plan import RunPlan
 
 NORMAL_CLOSE_CODES = (WSCloseCode.OK, WSCloseCode.GOING_AWAY)
 
@@ -122,3 +133,85 @@ class _RemoteAgentContext(AgentContext):
 
     async def reply(self, name: str, question: TeacherQuestion, key: CallKey) -> TeacherReply:
         return await self.connection.ask(self.sample, name, question, key)
+
+
+LOOPBACK = "127.0.0.1"
+REDIAL_SECONDS, REDIAL_LIMIT_SECONDS = 1.0, 60.0
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker receives. A worker builds its plan from files that are the same on every machine."""
+
+    name: str
+    """The name of the run."""
+    address: WorkerAddress
+    recipe: str
+    """As JSON, with every default."""
+    folder: str
+    first: int
+    """`first_seed` of the plan."""
+    release: str | None
+    """The folder of the release that has the weights of a promoted generator."""
+
+    @classmethod
+    def from_plan(cls, name: str, address: WorkerAddress, plan: "RunPlan") -> "WorkerSpec":
+        folder = plan.recipe.generator_teacher.release_folder
+        release = str(folder) if folder else None
+        return cls(name, address, plan.recipe.model_dump_json(), str(plan.folder.resolve()), plan.first_seed, release)
+
+    def load_plan(self) -> "RunPlan":
+        from agents.planning.plan_building import build_plan
+
+        recipe = parse_recipe(json.loads(self.recipe))
+        if self.release:
+            teachers = {name: teacher.in_release(Path(self.release)) for name, teacher in recipe.teachers.items()}
+            recipe = recipe.model_copy(update={"teachers": teachers})
+        plan = build_plan(recipe, Path(self.folder))
+        return replace(plan, first_seed=self.first)
+
+
+class ClusterEngine(Protocol):
+    """Runs a sample worker on each worker of a cluster."""
+
+    def find_local_host(self, address: str) -> str:
+        """The address of this machine by which the workers of the cluster at `address` reach it.
+
+        Raises:
+            UsageError: if the cluster cannot be reached.
+        """
+        ...
+
+    def place_workers(self, scale: ScaleConfig, spec: WorkerSpec) -> AbstractAsyncContextManager[str]:
+        """Run a sample worker on each worker until the block ends; yields a description of them.
+
+        Raises:
+            UsageError: if the cluster cannot be reached, or its workers cannot run this checkout.
+        """
+        ...
+
+
+async def run_sample_worker(spec: WorkerSpec, worker: str) -> None:
+    """Connect to the run, make samples until the run ends, and connect again after a broken connection."""
+    import aiohttp
+
+    try:
+        plan = spec.load_plan()
+        joined = WorkerJoined(worker=worker, sources=plan.own_sources)
+    except (StillhouseError, ValueError) as error:
+        plan, joined = None, WorkerJoined(worker=worker, sources={}, problem=str(error))
+    connected = monotonic()
+    while monotonic() - connected < REDIAL_LIMIT_SECONDS:
+        try:
+            if await work_for_run(spec.address, plan, joined):
+                return
+            connected = monotonic()
+        except (aiohttp.ClientConnectionError, OSError):
+            pass
+        await asyncio.sleep(REDIAL_SECONDS)
+
+
+def build_missing_engine_error(engine: str, extra: str) -> UsageError:
+    return UsageError(
+        f"scale.runner: needs the extra `{extra}` ({engine} is missing): run {format_install_command(extra)}"
+    )

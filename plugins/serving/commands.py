@@ -176,7 +176,7 @@ def serve(
     named = load_recipe_plan(recipe).recipe.generator_teacher if recipe else None
     options = ServingOptions(teacher, teacher_url, teacher_key_env, named, threshold, share, signal, draft)
     if find_decision_student(student):
-        from plugins.serving.decisions.decision_serving import serve_decision_student
+        from plugins.serving.decisions.decision_server import serve_decision_student
 
         if kind:
             raise UsageError("--type: a decision student has one form; leave it out")

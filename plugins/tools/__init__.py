@@ -13,31 +13,25 @@ def _load_config() -> Any:
 
 
 def _load_family() -> Any:
-    from plugins.tools.families.tool_calls import ToolCallsFamily
+    from plugins.tools.tool_family import ToolCallsFamily
 
     return ToolCallsFamily
 
 
 def _load_check() -> Any:
-    from plugins.tools.checks.tool_schema import tool_schema_check
+    from plugins.tools.checks.conversation_checks import tool_schema_check
 
     return tool_schema_check
 
 
-def _load_simulated_script() -> Any:
-    from plugins.tools.scripts.tool_calls import SCRIPT
-
-    return SCRIPT
-
-
-def _load_own_script() -> Any:
-    from plugins.tools.scripts.user_tools import SCRIPT
+def _load_script() -> Any:
+    from plugins.tools.tool_script import SCRIPT
 
     return SCRIPT
 
 
 def _load_hooks() -> Any:
-    from plugins.tools.hooks import ToolHooks
+    from plugins.tools.toolbox.toolbox import ToolHooks
 
     return ToolHooks()
 
@@ -51,8 +45,8 @@ PLUGIN = Plugin(
         Part("section", "tools", _load_config),
         Part("family", "tool_calls", _load_family),
         Part("check", "tool_schema", _load_check),
-        Part("script", "tool_calls", _load_simulated_script),
-        Part("script", "user_tools", _load_own_script),
+        Part("script", "tool_calls", _load_script),
+        Part("script", "user_tools", _load_script),
         Part("hooks", "tools", _load_hooks),
     ),
 )

@@ -17,14 +17,19 @@ from agents.roles.sample_state import AgentHandover, SampleState
 from agents.sources.conditions import format_conditions
 from core.errors import UsageError
 from core.sample import REPAIR_STRIDE, AgentTurn, ToolCall, label_turns, text_digest
-from plugins.tools.checks.tool_schema import find_call_fault
+from plugins.tools.checks.conversation_checks import find_call_fault
 from plugins.tools.toolbox.tool_module import MadeCall
-from plugins.tools.toolbox.tool_spec import ToolResult, ToolSpec, build_failure
+from plugins.tools.toolbox.tool_spec import (
+    MAX_CALLS,
+    ToolResult,
+    ToolSpec,
+    build_calls_schema,
+    build_failure,
+    closed_object,
+)
 from plugins.tools.toolbox.toolbox import Toolbox, ToolStep
 from teachers.base import CallFailed, CallKey
 
-MAX_CALLS = 4
-"""Of one step."""
 LAST_STEP = 'No further call is possible: answer now, as {"reply": "…"} alone, and say what could not be found out.'
 TurnValues = dict[str, Any]
 """A turn of a transcript: `kind`, `request`, `steps` of calls with their results, `reply`, and the `thinking` before each step
@@ -61,7 +66,7 @@ class FinalReply(ReplySchema):
 
 
 async def write_tool_conversation(context: LocalAgentContext, state: SampleState) -> AgentHandover:
-    """The generator's hand-over: a transcript for `UserToolsFamily.candidate`."""
+    """The generator's hand-over: a transcript for `OwnToolsFamily.candidate`."""
     turns: list[AgentTurn] = []
     writer = _ConversationWriter(context, state, turns)
     try:
@@ -221,19 +226,6 @@ def _format_conversation(turns: Sequence[TurnValues]) -> str:
 
 def _step_schema(tools: Sequence[ToolSpec]) -> dict[str, Any]:
     """The JSON schema of a step: calls of the offered tools only."""
-    calls = [
-        _closed_object({"name": {"const": tool.name, "type": "string"}, "arguments": _embed_schema(tool.parameters)})
-        for tool in tools
-    ]
-    some = {"type": "array", "items": {"anyOf": calls}, "minItems": 1, "maxItems": MAX_CALLS}
-    reply = {"type": "string", "minLength": 1, "maxLength": 4000}
-    return _closed_object({"step": {"anyOf": [_closed_object({"calls": some}), _closed_object({"reply": reply})]}})
-
-
-def _embed_schema(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A schema inside another: with definitions, whose references start from the top, only its type."""
-    return {"type": "object"} if "$defs" in parameters else parameters
-
-
-def _closed_object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    calls = closed_object({"calls": build_calls_schema(tools, least=1)})
+    reply = closed_object({"reply": {"type": "string", "minLength": 1, "maxLength": 4000}})
+    return closed_object({"step": {"anyOf": [calls, reply]}})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from core.errors import RunFailed, UsageError
-from plugins.features.dictionary_settings import EMBEDDED_MODEL
+from plugins.features.config import EMBEDDED_MODEL
 from students.init.start_model import TEACHER_LAYERS, start_from_layers, start_from_pretrained
 from students.signals.torch_teacher import commit_digest, teacher_digest
 

@@ -13,8 +13,8 @@ from torch.nn.functional import linear
 
 from core.errors import RunFailed
 from core.storage.atomic_files import write_atomically
+from plugins.features.config import DictionarySettings
 from plugins.features.dictionaries.topk_autoencoder import ActiveLatents, TopKAutoencoder, decode_latents
-from plugins.features.dictionary_settings import DictionarySettings
 
 DEAD_TOKENS = 30_000
 """A latent that was active at none of this number of consecutive tokens gets the auxiliary loss."""

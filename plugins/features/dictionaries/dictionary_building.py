@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 from core.errors import RunFailed, UsageError
 from core.sample import json_digest
 from core.storage.atomic_files import check_writable, write_atomically
+from plugins.features.config import EMBEDDED_MODEL, DictionarySettings
 from plugins.features.dictionaries.activation_reader import ActivationReader, EncodedText
 from plugins.features.dictionaries.autoencoder_training import TrainingStatus, train_autoencoder
 from plugins.features.dictionaries.dictionary_files import ReaderRecord, TrainingRecord, write_dictionary
 from plugins.features.dictionaries.published_dictionaries import PublishedDictionary, read_published_dictionary
 from plugins.features.dictionaries.topk_autoencoder import TopKAutoencoder, build_random_dictionary, measure_quality
-from plugins.features.dictionary_settings import EMBEDDED_MODEL, DictionarySettings
 
 DEFAULT_EXPANSION = 4
 """Latents per dimension of the model."""

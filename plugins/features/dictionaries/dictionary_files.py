@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from core.errors import StoreError, UsageError
 from core.storage.atomic_files import hash_file, read_json, write_atomically, write_json
 from core.storage.hub_files import find_cached_model
-from plugins.features.config import DICTIONARY_FILES
+from plugins.features.config import DICTIONARY_FILES, EMBEDDED_MODEL
 from plugins.features.dictionaries.topk_autoencoder import TopKAutoencoder
-from plugins.features.dictionary_settings import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
     from plugins.features.dictionaries.activation_reader import ActivationReader

@@ -13,7 +13,7 @@ import torch
 from plugins.features.dictionaries.activation_reader import ActivationReader, EncodedText
 from plugins.features.dictionaries.dictionary_files import FeatureDictionary
 from plugins.features.dictionaries.topk_autoencoder import ActiveLatents, TopKAutoencoder
-from plugins.features.pooled_features import PooledFeatures
+from plugins.features.lacking_features import PooledFeatures
 
 
 class BothFeatures(NamedTuple):

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dictionary(folder: Path) -> str:
-    from plugins.features.dictionary_command import make_dictionary
+    from plugins.features.feature_dictionary import make_dictionary
 
     settings = [
         f'model="{folder / "model"}"',

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from core.errors import UsageError
+from plugins.features.config import DictionarySettings
 from plugins.features.dictionaries.activation_reader import ActivationReader
 from plugins.features.dictionaries.dictionary_building import build_dictionary, locate_work_folder
 from plugins.features.dictionaries.dictionary_files import load_dictionary
 from plugins.features.dictionaries.document_features import FeatureReader
 from plugins.features.dictionaries.published_dictionaries import read_published_dictionary
-from plugins.features.dictionary_settings import DictionarySettings
 
 WORDS = "bees rivers bread chess rain maps owls tea yoga trains stars soup like write about".split()
 

@@ -16,13 +16,13 @@ from filters.collapse.matched_samples import split_into_words
 from filters.ragged_arrays import RaggedArray, compute_offsets
 from plugins.features.coverage_gaps import select_by_holm
 from plugins.features.lacking_features import (
+    PooledFeatures,
     choose_gap_documents,
     compute_thresholds,
     find_feature_gaps,
     find_strongest_documents,
 )
-from plugins.features.pooled_features import PooledFeatures
-from plugins.features.subset_selection import count_covered, cover_greedily
+from plugins.features.row_selection import count_covered, cover_greedily
 
 LATENTS = 200
 PLANTED = 7

@@ -13,10 +13,9 @@ from filters.chain.filter_chain import apply_filters
 from flows.recipes.recipe_catalog import validate_recipe
 from flows.report.pages import create_page_environment
 from flows.run.run_preparation import prepare_run
-from plugins.features.dictionary_opening import open_dictionary
-from plugins.features.feature_filter import FeaturesFilter
-from plugins.features.hooks import TEMPLATES
-from plugins.features.run_coverage import NAME, SEEDS_FILE, measure_run_features, read_run_gaps
+from plugins.features.feature_dictionary import open_dictionary
+from plugins.features.hooks import NAME, SEEDS_FILE, TEMPLATES, measure_run_features, read_run_gaps
+from plugins.features.requested_features import FeaturesFilter
 from plugins.features.tests.conftest import write_texts
 
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.errors import UsageError
+from plugins.features.config import DictionarySettings
 from plugins.features.dictionaries.autoencoder_training import TrainingStatus, train_autoencoder
 from plugins.features.dictionaries.dictionary_files import read_autoencoder, write_autoencoder
 from plugins.features.dictionaries.published_dictionaries import read_published_dictionary
 from plugins.features.dictionaries.topk_autoencoder import TopKAutoencoder, build_random_dictionary, measure_quality
-from plugins.features.dictionary_settings import DictionarySettings
 
 DIRECTIONS, WIDTH, ACTIVE = 64, 48, 3
 SETTINGS = DictionarySettings(latents=96, k=ACTIVE, epochs=12, batch=256, learning_rate=5e-3)

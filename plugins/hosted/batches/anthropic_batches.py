@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.secrets import redact_excerpt
-from plugins.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
 from plugins.hosted.anthropic_teacher import (
+    build_anthropic_params,
     explain_connection_failure,
     open_anthropic_client,
+    read_anthropic_message,
     translate_anthropic_errors,
 )
 from plugins.hosted.batches.batch_api import (

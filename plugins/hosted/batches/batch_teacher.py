@@ -21,13 +21,15 @@ from core.storage.atomic_files import write_atomically
 from plugins.hosted.batches.batch_api import (
     LONGEST_RESULT,
     BatchApi,
+    BatchJournal,
     BatchStatus,
     ExpiredRequest,
     LostBatch,
     RequestResult,
     find_longest_pause,
+    read_result_lines,
+    update_record,
 )
-from plugins.hosted.batches.batch_journal import BatchJournal, read_result_lines, update_record
 from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 from teachers.endpoint_calls import MAX_FAILURES_IN_ROW, FailedTry, FailureCause
 from teachers.protocols import CollectingTeacher

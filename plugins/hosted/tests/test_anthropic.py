@@ -10,7 +10,7 @@ import pytest
 from core.config.agents import ReasoningEffort
 from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage, ToolCall
-from plugins.hosted.anthropic_messages import build_anthropic_params, read_anthropic_message
+from plugins.hosted.anthropic_teacher import build_anthropic_params, read_anthropic_message
 from plugins.hosted.tests.support.anthropic_server import AnthropicServer
 from teachers.base import CallFailed, TeacherReply
 from teachers.openai_chat import InvalidCompletion

@@ -10,7 +10,7 @@ import pytest
 from core.config.agents import ReasoningEffort
 from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage, ToolCall
-from plugins.hosted.gemini_content import parse_gemini_response
+from plugins.hosted.gemini_teacher import parse_gemini_response
 from plugins.hosted.tests.support.gemini_server import GeminiServer, normalize_names
 from teachers.base import CallFailed, TeacherReply, UnlimitedAccount
 from teachers.openai_chat import InvalidCompletion

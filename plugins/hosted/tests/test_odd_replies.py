@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from core.config.teachers import TeacherConfig
 from core.sample import Message
-from plugins.hosted.anthropic_messages import parse_anthropic_message, read_anthropic_message
-from plugins.hosted.gemini_content import parse_gemini_response
+from plugins.hosted.anthropic_teacher import parse_anthropic_message, read_anthropic_message
+from plugins.hosted.gemini_teacher import parse_gemini_response
 from teachers.base import TeacherQuestion
 from teachers.openai_chat import InvalidCompletion
 from tests.support.odd_replies import (

@@ -10,8 +10,7 @@ from core.config.recipe import BudgetConfig
 from core.errors import RecipeError, RunFailed, UsageError
 from core.sample import Spending
 from plugins.interop.access_policy import AccessPolicy
-from plugins.interop.run_process import RunProcess
-from plugins.interop.server_budget import ServerBudget, list_budget_overrides
+from plugins.interop.run_process import RunProcess, ServerBudget, list_budget_overrides
 from plugins.interop.server_tools import ServerTools
 from tests.support.waiting import HANG_SECONDS
 

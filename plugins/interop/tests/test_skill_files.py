@@ -15,7 +15,7 @@ from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
 from core.project_files import PROJECT
 from core.sample import RejectionReason
 from flows.commands.app import app
-from plugins.interop.skill_files import REFERENCE_FILE, install_skill, read_skill_text
+from plugins.interop.commands import REFERENCE_FILE, install_skill, read_skill_text
 
 TEXT = read_skill_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)\n```$", TEXT, re.MULTILINE | re.DOTALL)

@@ -16,8 +16,8 @@ from core.project_files import PROJECT
 from core.runs.releases import Release, compute_manifest_digest, read_release
 from core.storage.atomic_files import hash_file, write_json
 from flows.release.release_creation import create_release
-from plugins.publish.content_scan import ContentScan
 from plugins.publish.hub_publication import locate_publication_record
+from plugins.publish.publication_plan import ContentScan
 from tests.flows.clean.test_dataset_filter import corpus
 from tests.flows.commands.test_commands import called
 from tests.flows.release.test_rows_release import make_folder

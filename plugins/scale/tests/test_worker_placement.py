@@ -26,8 +26,8 @@ from flows.data.curated_run import read_finished_samples
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.scale.config import ScaleConfig
 from plugins.scale.dask_workers import PATIENT_RESTARTS, DaskEngine
+from plugins.scale.sample_worker import WorkerSpec
 from plugins.scale.worker_protocol import WorkerAddress
-from plugins.scale.worker_spec import WorkerSpec
 from tests.support.produce_run import produce_run
 
 SMALL = ["samples=24", "shard_size=8", "teachers.main.extra={malformed=0.1,seconds=0.4}"]

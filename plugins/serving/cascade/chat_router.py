@@ -26,9 +26,8 @@ from plugins.serving.cascade.chat_protocol import (
     split_into_chunks,
     trim_logprobs,
 )
-from plugins.serving.cascade.confidence_signals import AnswerWithLogprobs
-from plugins.serving.cascade.question_router import QUESTION_SIGNAL
 from plugins.serving.cascade.routing_result import RoutingResult, compute_signal_score
+from plugins.serving.cascade.routing_signals import QUESTION_SIGNAL, AnswerWithLogprobs
 from plugins.serving.relay import CompletionRelay, RelayDown, RelayError
 from teachers.local_images import MAX_DECODERS
 from teachers.openai_chat import build_certainty, list_answer_tokens

@@ -17,16 +17,6 @@ from core.sample import TokenUsage
 from core.storage.atomic_files import read_json
 from flows.terminal.suggested_commands import format_command
 from flows.terminal.text_format import format_percent
-from plugins.serving.cascade.confidence_signals import CONFIDENCE_SIGNALS, AnswerWithLogprobs, build_feature_row
-from plugins.serving.cascade.logistic import LogisticModel, fit_cross_validated
-from plugins.serving.cascade.question_router import (
-    QUESTION_MEANING,
-    QUESTION_SIGNAL,
-    FittedRouter,
-    QuestionRouter,
-    find_question_problem,
-    fit_question_router,
-)
 from plugins.serving.cascade.routing_curves import (
     QUALITY,
     TARGET_SHARES,
@@ -42,6 +32,19 @@ from plugins.serving.cascade.routing_curves import (
     draw_resamples,
     estimate_mean,
     split_halves,
+)
+from plugins.serving.cascade.routing_signals import (
+    CONFIDENCE_SIGNALS,
+    QUESTION_MEANING,
+    QUESTION_SIGNAL,
+    AnswerWithLogprobs,
+    FittedRouter,
+    LogisticModel,
+    QuestionRouter,
+    build_feature_row,
+    find_question_problem,
+    fit_cross_validated,
+    fit_question_router,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ class RoutingClassifier(BaseModel):
     student: LogisticModel
     teacher: LogisticModel
     signals: list[str]
-    """The first columns of both; the others are the `FEATURES` of `plugins.serving.cascade.confidence_signals`."""
+    """The first columns of both; the others are the `FEATURES` of `plugins.serving.cascade.routing_signals`."""
 
     def score(self, answer: AnswerWithLogprobs) -> float:
         """The probability that the student passes minus the probability that the teacher does."""

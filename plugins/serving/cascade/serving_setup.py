@@ -23,10 +23,9 @@ from flows.data.student_files import (
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_number, format_percent
 from plugins.serving.cascade.chat_router import LOCAL_PREFIXES, RoutingRule
-from plugins.serving.cascade.confidence_signals import CONFIDENCE_SIGNALS
-from plugins.serving.cascade.question_router import check_question_router
 from plugins.serving.cascade.routing_curves import choose_threshold
 from plugins.serving.cascade.routing_result import ROUTING_FILE, RoutingResult, read_routing_result
+from plugins.serving.cascade.routing_signals import CONFIDENCE_SIGNALS, check_question_router
 from teachers.drafts import find_draft_problem
 from teachers.local_weights import find_llama_problem
 from teachers.providers import uses_installed_protocol

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from core.errors import UsageError
 from core.storage.atomic_files import write_text
 from plugins.serving.decision_students.agreement_bound import AgreementTarget, Floats
-from plugins.serving.decision_students.exported_encoder import read_exported_encoder
+from plugins.serving.decision_students.int8_encoder import read_exported_encoder
 from plugins.serving.decision_students.linear_head import LinearHead
 from plugins.serving.decision_students.text_encoders import (
     ENCODERS,

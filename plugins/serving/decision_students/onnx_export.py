@@ -1,5 +1,7 @@
 """Exports a decision student as one ONNX file: an int8 encoder with pooling, the weights of n-grams, or both, and the heads, for
 ONNX Runtime alone. Knows no file on disk. Imported only with the extra `embeddings`.
+
+skl2onnx converts heads only: it has neither hashed n-grams nor a graph in front of them, which are the most of this.
 """
 
 import json
@@ -12,11 +14,18 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, load_model_from_st
 from core.errors import UsageError
 from core.weights.embeddings import EMBEDDING_WIDTH, MAX_TOKENS, load_tokenizer
 from plugins.serving.decision_students.decision_student import DecisionStudent, QuestionHead
-from plugins.serving.decision_students.exported_encoder import MASK, VECTOR, ExportedEncoder
-from plugins.serving.decision_students.int8_encoder import build_int8_encoder
+from plugins.serving.decision_students.int8_encoder import MASK, VECTOR, ExportedEncoder, build_int8_encoder
 from plugins.serving.decision_students.linear_head import Floats
-from plugins.serving.decision_students.ngram_vectors import LONGEST, SHORTEST, WIDTH
-from plugins.serving.decision_students.text_encoders import ENCODERS, MINILM, MINILM_NGRAMS, NGRAMS, PART_NORM
+from plugins.serving.decision_students.text_encoders import (
+    ENCODERS,
+    LONGEST,
+    MINILM,
+    MINILM_NGRAMS,
+    NGRAMS,
+    PART_NORM,
+    SHORTEST,
+    WIDTH,
+)
 
 HIDDEN = "last_hidden_state"
 """The packaged encoder's output."""

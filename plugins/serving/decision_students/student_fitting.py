@@ -15,10 +15,13 @@ from plugins.serving.decision_students.agreement_bound import (
     Bools,
     Floats,
     ScoredCases,
+    SelectiveCurve,
+    build_selective_curve,
     certify_threshold,
     check_threshold,
     choose_cross_threshold,
     coverage_and_risk,
+    oracle_coverage,
     uncalibrated_threshold,
     upper_risk_bound,
 )
@@ -34,7 +37,6 @@ from plugins.serving.decision_students.decision_student import (
     stack_probabilities,
 )
 from plugins.serving.decision_students.linear_head import PENALTIES, fit_linear_head
-from plugins.serving.decision_students.selective_curve import SelectiveCurve, build_selective_curve, oracle_coverage
 from plugins.serving.decisions.questions import Answer, DecisionQuestion
 
 Indices = npt.NDArray[np.intp]

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from core.errors import UsageError
 from core.weights.embeddings import find_embeddings_problem
-from plugins.serving.decision_students.exported_encoder import IDS, MASK, VECTOR, ExportedEncoder
+from plugins.serving.decision_students.int8_encoder import IDS, MASK, VECTOR, ExportedEncoder
 
 Floats = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from core.storage.sample_files import read_samples
 from flows.rows.dataset_rows import find_dataset_files, read_batch_lines, read_dataset_batches
 from flows.rows.row_forms import read_row_conversation
 from flows.terminal.text_format import format_percent
-from plugins.serving.decision_students.label_noise import (
+from plugins.serving.decision_students.classification_metrics import (
     estimate_accuracy_from_agreement,
     expected_agreement,
     pairwise_agreement,

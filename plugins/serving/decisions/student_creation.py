@@ -23,7 +23,7 @@ from plugins.serving.decision_students.decision_student import (
     TextEncoder,
     write_decision_student,
 )
-from plugins.serving.decision_students.exported_encoder import ONNX_FILE, TOKENIZER_FILE, ExportedEncoder
+from plugins.serving.decision_students.int8_encoder import ONNX_FILE, TOKENIZER_FILE, ExportedEncoder
 from plugins.serving.decision_students.student_fitting import (
     FEWEST_TEXTS,
     QuestionEvaluation,

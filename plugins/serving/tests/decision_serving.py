@@ -10,8 +10,7 @@ import aiohttp
 from flows.application_server import serve_application
 from flows.terminal.console import CommandSession
 from plugins.serving.decision_students.decision_student import DecisionStudent
-from plugins.serving.decisions.decision_server import build_decision_application
-from plugins.serving.decisions.decision_service import DecisionService
+from plugins.serving.decisions.decision_server import DecisionService, build_decision_application
 from plugins.serving.relay import CompletionRelay
 
 

@@ -26,7 +26,6 @@ from plugins.serving.cascade.cascade_calibration import (
     format_routing_result,
     prepare_cascade_calibration,
 )
-from plugins.serving.cascade.question_router import QUESTION_SIGNAL
 from plugins.serving.cascade.routing_curves import area_over_random, split_halves
 from plugins.serving.cascade.routing_result import (
     CLASSIFIER_SIGNAL,
@@ -37,6 +36,7 @@ from plugins.serving.cascade.routing_result import (
     estimate_cascade_value,
     read_routing_result,
 )
+from plugins.serving.cascade.routing_signals import QUESTION_SIGNAL
 from teachers.base import TeacherReply, TokenCertainty
 from tests.flows.commands.test_commands import called
 from tests.flows.data.test_foreign_runs import run_with_checks

@@ -27,8 +27,8 @@ from core.weights.gguf_files import ImageLimits
 from flows.terminal.console import CommandSession
 from plugins.serving.cascade.chat_router import ChatRouter, RoutingRule
 from plugins.serving.cascade.chat_server import API_KEY_VARIABLE, open_chat_router, serve_router
-from plugins.serving.cascade.question_router import fit_question_router
 from plugins.serving.cascade.routing_curves import RoutingOutcomes
+from plugins.serving.cascade.routing_signals import fit_question_router
 from plugins.serving.cascade.serving_setup import ServingSetup, add_draft
 from plugins.serving.relay import open_relay
 from plugins.serving.tests.test_cascade_calibration import routing_of

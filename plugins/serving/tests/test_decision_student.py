@@ -15,19 +15,18 @@ from scipy.sparse import csr_array
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.weights.embeddings import load_tokenizer
-from plugins.serving.cascade.logistic import fit_cross_validated, fit_logistic, log_loss
+from plugins.serving.cascade.routing_signals import fit_cross_validated, fit_logistic, log_loss
 from plugins.serving.cascade.serving_setup import ServingOptions
 from plugins.serving.decision_students.agreement_bound import AgreementTarget
-from plugins.serving.decision_students.decision_student import read_decision_student
-from plugins.serving.decision_students.label_noise import (
+from plugins.serving.decision_students.classification_metrics import (
     estimate_accuracy_from_agreement,
     pairwise_agreement,
     summarize_votes,
 )
+from plugins.serving.decision_students.decision_student import read_decision_student
 from plugins.serving.decision_students.linear_head import _fit_weights, fit_linear_head, softmax
-from plugins.serving.decision_students.ngram_vectors import hash_character_ngrams
-from plugins.serving.decision_students.text_encoders import ENCODERS
-from plugins.serving.decisions.decision_serving import serve_decision_student
+from plugins.serving.decision_students.text_encoders import ENCODERS, hash_character_ngrams
+from plugins.serving.decisions.decision_server import serve_decision_student
 from plugins.serving.decisions.labeled_texts import estimate_label_noise, read_labeled_texts
 from plugins.serving.decisions.student_creation import DecisionReport, DecisionSettings, create_decision_student
 from plugins.serving.decisions.student_report import format_decision_report, write_decision_page

@@ -5,15 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from plugins.serving.cascade.confidence_signals import (
-    CONFIDENCE_SIGNALS,
-    FEATURES,
-    AnswerWithLogprobs,
-    answer_similarity,
-    build_feature_row,
-    compute_features,
-)
-from plugins.serving.cascade.question_router import LONGEST_QUESTION, fit_question_router
 from plugins.serving.cascade.routing_curves import (
     EvaluationHalf,
     RoutingOutcomes,
@@ -27,6 +18,16 @@ from plugins.serving.cascade.routing_curves import (
     oracle_quality,
     random_quality,
     split_halves,
+)
+from plugins.serving.cascade.routing_signals import (
+    CONFIDENCE_SIGNALS,
+    FEATURES,
+    LONGEST_QUESTION,
+    AnswerWithLogprobs,
+    answer_similarity,
+    build_feature_row,
+    compute_features,
+    fit_question_router,
 )
 
 

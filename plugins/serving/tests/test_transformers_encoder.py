@@ -9,8 +9,7 @@ from transformers import ByT5Tokenizer
 
 from core.errors import UsageError
 from core.weights.embeddings import embed_texts, find_embeddings_problem
-from plugins.serving.decision_students.exported_encoder import read_exported_encoder
-from plugins.serving.decision_students.int8_encoder import build_int8_encoder, encode_by_minilm
+from plugins.serving.decision_students.int8_encoder import build_int8_encoder, encode_by_minilm, read_exported_encoder
 from plugins.serving.decision_students.transformers_encoder import ExportError, encode_by_transformers, export_encoder
 from tests.support.tiny_encoders import save_tiny_encoder
 

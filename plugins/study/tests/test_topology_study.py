@@ -16,7 +16,6 @@ from core.sample import Candidate, Message, SampleStatus, Seed, Spending
 from flows.commands.app import app
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.study import faulty_script
-from plugins.study.ground_truth import find_problem_fault
 from plugins.study.topology_comparison import build_study_report, cost_per_kept, format_study_report
 from plugins.study.topology_study import (
     BASELINE_TOPOLOGY,
@@ -25,6 +24,7 @@ from plugins.study.topology_study import (
     TopologyStudy,
     TopologyTrial,
     build_study,
+    find_problem_fault,
     run_trial,
 )
 from teachers.base import TeacherQuestion

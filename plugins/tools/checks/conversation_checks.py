@@ -1,4 +1,5 @@
-"""Checks of conversations with simulated tools: the right calls, with arguments from the conversation, and true replies.
+"""Checks of conversations with tools, those of the simulated world and the user's own: needed calls, and arguments from the
+conversation. Calls of the simulated tools must be exactly those of the seed's plan.
 
 Knows no teacher. plugins/tools/README.md lists what these checks cannot see.
 """
@@ -6,27 +7,24 @@ Knows no teacher. plugins/tools/README.md lists what these checks cannot see.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from datetime import date, time
-from fractions import Fraction
+from datetime import date
 from typing import Any, NamedTuple
 
 from agents.checks import Finding, Options, Subject, build_finding, check
+from agents.checks.base import first_fault
+from agents.checks.json_schema import InvalidSchema, JsonSchema, find_schema_fault, get_required
 from agents.checks.text.quantities import read_written
-from agents.checks.text.value_in_text import find_leaf_fault, iter_leaves
-from core.sample import Message
+from agents.checks.text.text_units import fold_text
+from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves
+from core.sample import Message, ToolCall
 from plugins.tools.checks.reply_facts import (
+    NO_DAY,
     TEXT_SEPARATOR,
-    KnownFacts,
-    ReplyFacts,
     append_dates,
-    blank_dates,
     collect_known_facts,
     find_names,
-    read_reply_facts,
     value_lines,
 )
-from plugins.tools.simulation import SIMULATED_TOOLS
 from plugins.tools.simulation.conversation_plan import (
     KINDS_WITHOUT_CALL,
     PlannedCall,
@@ -35,77 +33,28 @@ from plugins.tools.simulation.conversation_plan import (
     is_same_call,
     parse_planned_turn,
 )
-from plugins.tools.simulation.scenario_domains import CATALOGUE
-from plugins.tools.simulation.simulated_tool import run_tool
-from plugins.tools.simulation.simulated_world import AUTHORS, TITLES
-from plugins.tools.simulation.town_map import TOWNS
+from plugins.tools.simulation.simulated_tools import SIMULATED_TOOLS
+from plugins.tools.simulation.simulated_world import TOWNS
+from plugins.tools.toolbox.tool_spec import ERROR_PREFIX
 
-SKIES = {
-    "clear": ("clear", "clear skies", "sunny", "sunshine", "cloudless", "fair", "bright"),
-    "cloudy": ("cloudy", "clouds", "overcast", "grey skies"),
-    "rain": ("rain", "rainy", "raining", "showers", "drizzle", "rainfall", "wet"),
-    "snow": ("snow", "snowy", "snowing", "snowfall"),
-    "fog": ("fog", "foggy", "mist", "misty"),
-    "storm": ("storm", "stormy", "storms", "thunder", "thunderstorm", "thunderstorms"),
-}
-STATUSES = {
-    "available": ("available", "on the shelf", "in the library", "not on loan"),
-    "on loan": ("on loan", "checked out", "lent out", "borrowed by", "out on loan", "not available", "unavailable"),
-}
-VALUE_WORDS: Mapping[str, Mapping[str, Sequence[str]]] = {"sky": SKIES, "status": STATUSES}
-"""Fields of results whose values are words, with the words for each value in a reply."""
-KNOWN_NAMES = (*TOWNS, *(name for name in CATALOGUE if " " in name), *TITLES, *AUTHORS)
-"""Names that a reply can only know from the conversation."""
 MARKUP = re.compile(r"[{}]|</?tool|<\|")
 NEGATION_PATTERN = (
     r"(?:\b(?:not|cannot|never|unable|nothing|none|nobody|without|neither|nor|fail(?:s|ed)?|\w+n't"
     r"|no(?!\s+(?:problem|worr|doubt|need|matter)))\b)"
 )
 DENIAL = re.compile(NEGATION_PATTERN, re.IGNORECASE)
-BLOCKED_PATTERN = re.compile(
-    r"\b(?:busy|taken|occupied|sold out|reserved|unknown|impossible|unavailable|only \d+|another reader|too far|off the map"
-    r"|outside (?:the|of the|its) map)\b",
-    re.IGNORECASE,
-)
-"""Other words for a failure."""
-REASON = re.compile(
-    r"\bonly (\d+)|(\d{1,2}:\d\d)(?:\s*[–-]\s*|\s+(?:to|until|till|and)\s+)(\d{1,2}:\d\d)", re.IGNORECASE
-)
-"""The available number, or the busy times, in an error."""
 DONE_PATTERN = re.compile(
     r"\b(?:booked|ordered|placed|scheduled|added|renewed|extended|saved|confirmed|arranged|all set|(?:is|are|been|'s|have) set"
     r"|will remind|(?:is|are|'s) done|done[.!])",
     re.IGNORECASE,
 )
-FAILED_LOOKUP_PATTERN = re.compile(r"\b(?:could not|couldn't|unable to|failed|error)\b", re.IGNORECASE)
-UNDONE_PATTERN = re.compile(
-    r"\b(?:could not|couldn't|unable to|failed|error|cannot|can't|can not|was not|wasn't|is not|isn't|has not|hasn't|have not"
-    r"|haven't|won't|will not|did not|didn't)\b|\?",
-    re.IGNORECASE,
-)
-"""Denials and questions, which must not occur in a reply about a completed action."""
-EXCLUDED_VALUE_PATTERN = re.compile(
-    rf"(?:{NEGATION_PATTERN}[^\w.,;:!?]+(?:[\w']+[^\w.,;:!?]+){{0,2}}|\b(?:than|under|over|below|above|beyond|almost|nearly"
-    r"|at least|at most|up to|before|after)\s+)(?:[A-Z]{3}\s|[-€$£¥])?\d",
-    re.IGNORECASE,
-)
-"""A number that is denied, or used as a limit."""
-RANGE = re.compile(
-    r"\d(?:\s?[ap]\.?m\.?)?\s*(?:-(?!(?:minute|min|hour)\b)|–|—|\bto\b|\buntil\b|\btill\b|\band on\b|\bonwards?\b)",
-    re.IGNORECASE,
-)
-"""A span of numbers; `a 45-minute lesson` is none."""
-ABSENCE_PATTERN = re.compile(
-    r"(?:\b(?:no|not|cannot)|n't)\b(?:(?!\b(?:but|it|is|and)\b)[^.!?;:])*?\bin the library\b", re.IGNORECASE
-)
-"""A book's absence: `there is no book named … in the library`."""
-
-
-OTHER_RATE_PATTERN = re.compile(
-    r"\b(?:tomorrow|yesterday|\w+day(?<!today))'s\s+(?:exchange\s+)?rates?\b|\brates?\s+of\s+(?:tomorrow|yesterday)\b",
-    re.IGNORECASE,
-)
-"""A rate of another day than today."""
+IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z0-9]+)+|[a-z]+(?:[A-Z][a-z0-9]+)+")
+"""A tool's name that is no ordinary word, as `find_book` and `findBook` are and `search` is not. No message may contain it."""
+MIN_WORD_LETTERS = 4
+SHARE_OF_WORDS = 0.5
+"""Of the longer words of a free text, such as a search: that many must be in the conversation."""
+MAX_NAME_WORDS = 4
+"""Of a value that a reply states as it is; of a longer text it states a number or a word."""
 
 
 class ConversationTurn(NamedTuple):
@@ -150,12 +99,21 @@ def parse_json_or_text(content: str) -> Any:
         return content
 
 
-def planned_turns(subject: Subject) -> list[PlannedTurn]:
-    return [parse_planned_turn(data) for data in subject.seed.data["wishes"]]
+def has_plan(subject: Subject) -> bool:
+    """Whether the tools are the simulated ones, with planned calls."""
+    return "wishes" in subject.seed.data
 
 
-def world_today(subject: Subject) -> date:
-    return date.fromisoformat(subject.seed.data["world"]["today"])
+def list_plan(subject: Subject) -> list[PlannedTurn]:
+    """The plan of each turn; with the user's own tools only its kind."""
+    data = subject.seed.data
+    if has_plan(subject):
+        return [parse_planned_turn(wish) for wish in data["wishes"]]
+    return [PlannedTurn(kind) for kind in data["kinds"]]
+
+
+def find_today(subject: Subject) -> date:
+    return date.fromisoformat(subject.seed.data["world"]["today"]) if has_plan(subject) else NO_DAY
 
 
 def build_turn_findings(name: str, faults: Sequence[str | None], met: str) -> list[Finding]:
@@ -173,38 +131,94 @@ def build_turn_findings(name: str, faults: Sequence[str | None], met: str) -> li
 
 @check("tool_use")
 def tool_use_check(subject: Subject, _options: Options) -> list[Finding]:
-    """Each turn must make the calls that its seed wants and no other; without a call, the assistant asks or declines."""
-    turns, wishes = split_turns(subject.candidate.messages), planned_turns(subject)
-    if len(turns) != len(wishes):
-        return [build_finding("tool_use", f"there must be {len(wishes)} turns, not {len(turns)}", "")]
-    today = world_today(subject)
-    faults = [_tool_use_fault(turn, wish, today) for turn, wish in zip(turns, wishes, strict=True)]
+    """Each turn must make the calls that its seed wants and no other; without a call, the assistant asks or declines.
+
+    A call of the user's own tools must succeed in the end, is not repeated, and serves the reply.
+    """
+    turns, plan, planned = split_turns(subject.candidate.messages), list_plan(subject), has_plan(subject)
+    if len(turns) != len(plan):
+        return [build_finding("tool_use", f"there must be {len(plan)} turns, not {len(turns)}", "")]
+    offered = SIMULATED_TOOLS if planned else tool_parameter_schemas(subject.candidate.fields["tools"])
+    names, today = [name for name in offered if IDENTIFIER.fullmatch(name)], find_today(subject)
+    faults = [_use_fault(turn, wish, names, today) for turn, wish in zip(turns, plan, strict=True)]
+    results = [result for turn in turns for result in turn.results]
+    if not planned and results and all(map(is_failure, results)):
+        faults[-1] = faults[-1] or f"each call failed, the last with {str(results[-1])[:120]!r}; make one that succeeds"
     return build_turn_findings("tool_use", faults, "calls what is wanted")
 
 
-def _tool_use_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) -> str | None:
+def is_failure(result: Any) -> bool:
+    """Whether a call's result is an error."""
+    return (
+        result.startswith(ERROR_PREFIX) if isinstance(result, str) else isinstance(result, dict) and "error" in result
+    )
+
+
+def _use_fault(turn: ConversationTurn, wish: PlannedTurn, names: Sequence[str], today: date) -> str | None:
     for text in (turn.request, turn.reply):
         if not any(c.isalnum() for c in text) or MARKUP.search(text):
             return f"the user and the assistant speak in plain words, not {text[:80]!r}"
-    if named := next((name for name in SIMULATED_TOOLS if name in f"{turn.request} {turn.reply}"), None):
+    if named := next((name for name in names if name in f"{turn.request} {turn.reply}"), None):
         return f"a message names the tool {named}; say in plain words what is wanted and what came out"
-    if wish.kind not in KINDS_WITHOUT_CALL:
+    if wish.calls:
         wanted = ", then ".join(f"{call.name} {dump_json(call.arguments)}" for call in wish.calls)
         same = len(turn.calls) == len(wish.calls) and all(
             is_same_call(call, made.name, made.arguments) for call, made in zip(wish.calls, turn.calls, strict=True)
         )
         return None if same else f"the calls must be exactly {wanted}"
+    if wish.kind not in KINDS_WITHOUT_CALL:
+        return _needless_fault(turn) if turn.calls else "a tool must be called; the reply cannot come from nothing"
+    return _uncalled_fault(turn, wish, today)
 
+
+def _uncalled_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) -> str | None:
+    """What is wrong with a turn without a call: a call, a claim, or no plain question or refusal."""
     if turn.calls:
         return f"no tool may be called, but {turn.calls[0].name} is; leave calls empty"
     if claim := find_success_claim(turn.reply):
         return f"nothing was done, but the reply says {claim!r}"
     if wish.kind == "outside":
         return None if DENIAL.search(turn.reply) else "the reply must say plainly that this cannot be done here"
-    asked = (SIMULATED_TOOLS[wish.tool].asked or {})[wish.missing]
+    if not wish.tool:
+        return None if "?" in turn.reply else "the reply must ask for the detail that is missing"
+    asked = SIMULATED_TOOLS[wish.tool].asked[wish.missing]
     if "?" not in turn.reply or not any(read_written(turn.reply).contains_phrase(word) for word in asked):
         return f"the reply must ask for `{wish.missing}` ({', '.join(asked)})"
     return _disclosed_argument_fault(turn.request, wish, today)
+
+
+def _needless_fault(turn: ConversationTurn) -> str | None:
+    """The first call that was made before with the same result, or that nothing later uses."""
+    steps = [pair for step in turn.steps for pair in step]
+    for n, (call, result) in enumerate(steps):
+        if any(call == earlier and result == before for earlier, before in steps[:n]):
+            return f"{call.name} {dump_json(call.arguments)} is called twice with the same result"
+        later = TEXT_SEPARATOR.join([turn.reply, *value_lines([other.arguments for other, _ in steps[n + 1 :]])])
+        values = [] if is_failure(result) else [*iter_values(result)]
+        if values and not any(is_stated(value, later) for value in (*values, *iter_values(call.arguments))):
+            return (
+                f"neither the reply nor a later call uses what {call.name} returned; leave out calls that nothing needs"
+            )
+    return None
+
+
+def iter_values(value: Any) -> Iterator[Any]:
+    """What a result has to tell: numbers, names and texts, but no flags and no bare words such as `ok`."""
+    if isinstance(value, str) and len(value.split()) > MAX_NAME_WORDS:
+        yield from sorted(float(number) for number in read_written(value).numbers)
+        yield from re.findall(r"[^\W\d_]{5,}|[A-Z]\w+", value)
+        return
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from iter_values(inner)
+    elif (
+        isinstance(value, int | float | str) and not isinstance(value, bool) and not re.fullmatch(r"[a-z]*", str(value))
+    ):
+        yield value
+
+
+def is_stated(value: Any, text: str) -> bool:
+    return find_leaf_fault(ValueLeaf("", value, ()), read_written(text)) is None
 
 
 def _disclosed_argument_fault(request: str, wish: PlannedTurn, today: date) -> str | None:
@@ -241,175 +255,133 @@ def find_success_claim(reply: str) -> str | None:
 
 @check("tool_arguments")
 def tool_arguments_check(subject: Subject, _options: Options) -> list[Finding]:
-    """Each argument must come from the conversation so far: from what the user said, or from an earlier result."""
-    turns, today = split_turns(subject.candidate.messages), world_today(subject)
-    faults = [_ungrounded_argument_fault(turns[:number], turn, today) for number, turn in enumerate(turns)]
+    """Each argument must come from the conversation so far: from what the user said, or from an earlier result.
+
+    Of the user's own tools, flags, choices of an enum and defaults may be inferred, and half of the words of a free text.
+    """
+    planned, today = has_plan(subject), find_today(subject)
+    schemas = None if planned else tool_parameter_schemas(subject.candidate.fields["tools"])
+    said: list[str] = []
+    faults = []
+    for turn in split_turns(subject.candidate.messages):
+        said.append(append_dates(turn.request, today) if planned else turn.request)
+        fault = None
+        for step in turn.steps:
+            text = TEXT_SEPARATOR.join(said)
+            fault = fault or next(filter(None, (find_grounding_fault(call, text, schemas) for call, _ in step)), None)
+            said += value_lines([result for _, result in step])
+        faults.append(fault)
     return build_turn_findings("tool_arguments", faults, "each argument was said")
 
 
-def _ungrounded_argument_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, today: date) -> str | None:
-    requests = [append_dates(earlier.request, today) for earlier in (*before, turn)]
-    results = [result for earlier in before for result in earlier.results]
-    for step in turn.steps:
-        text = TEXT_SEPARATOR.join([*requests, *value_lines(results)])
-        for call, _ in step:
-            if fault := find_grounding_fault(call, text):
-                return fault
-        results += [result for _, result in step]
-    return None
+def find_grounding_fault(call: PlannedCall, text: str, own: Mapping[str, Any] | None = None) -> str | None:
+    """The first argument of a call that does not occur in `text`. `own`: the schemas of the user's own tools, by name.
 
-
-def find_grounding_fault(call: PlannedCall, text: str) -> str | None:
-    """The first argument of a call that does not occur in `text`. An unknown tool has no words for its values."""
+    An unknown tool has no words for its values.
+    """
     tool = SIMULATED_TOOLS.get(call.name)
-    schema = tool.parameters if tool else {}
+    schema = own.get(call.name, {}) if own is not None else tool.parameters if tool else {}
     for leaf in iter_leaves(call.arguments, schema):
-        flag = isinstance(leaf.value, bool) and not any(part.schema.get("type") == "boolean" for part in leaf.parts)
-        fault = find_leaf_fault(leaf, read_written(text)) if leaf.value is not None else None
-        if fault and leaf.path == "product" and isinstance(leaf.value, str):  # `5 linen mugs`
-            plurals = {
-                f"{leaf.value}s",
-                f"{leaf.value}es",
-                re.sub("y$", "ies", leaf.value),
-                re.sub("fe?$", "ves", leaf.value),
-            }
-            fault = None if any(map(read_written(text).contains_phrase, plurals)) else fault
-        fault = f"is {leaf.value}, which is no text and no number" if flag else fault
+        if leaf.value is None or (own is not None and _may_be_inferred(leaf)):
+            continue
+        fault = find_leaf_fault(leaf, read_written(text))
+        if fault and isinstance(leaf.value, str):
+            known = _shares_words(leaf.value, text) if own is not None else _is_plural_product(leaf, text)
+            fault = None if known else fault
+        if (
+            own is None
+            and isinstance(leaf.value, bool)
+            and not any(part.schema.get("type") == "boolean" for part in leaf.parts)
+        ):
+            fault = f"is {leaf.value}, which is no text and no number"
         if fault:
             return f"`{leaf.path}` of {call.name} {fault.replace('the text', 'the conversation')}"
     return None
 
 
-@check("tool_result")
-def tool_result_check(subject: Subject, _options: Options) -> list[Finding]:
-    """Each result must be what the tool gives, and each reply must tell it right: all that was asked for, and nothing else."""
-    turns, world = split_turns(subject.candidate.messages), subject.seed.data["world"]
-    tools = {name: SIMULATED_TOOLS[name] for name in subject.seed.data["offered"]}
-    today, faults = world_today(subject), []
-    for number, turn in enumerate(turns):
-        fault = None
-        for call, shown in zip(turn.calls, turn.results, strict=True):
-            result, world = run_tool(world, tools, call.name, call.arguments)
-            if dump_json(result) != dump_json(shown):
-                fault = f"{call.name} gives {dump_json(result)}, not {dump_json(shown)[:200]}"
-                break
-        faults.append(fault or _reply_fault(turns[:number], turn, today))
-    return build_turn_findings("tool_result", faults, "the reply tells what came out")
+def _may_be_inferred(leaf: ValueLeaf) -> bool:
+    schemas = [part.schema for part in leaf.parts]
+    by_default = any("default" in schema and schema["default"] == leaf.value for schema in schemas)
+    return isinstance(leaf.value, bool) or by_default or any({"enum", "const"} & schema.keys() for schema in schemas)
 
 
-def _reply_fault(before: Sequence[ConversationTurn], turn: ConversationTurn, today: date) -> str | None:
-    requests = [earlier.request for earlier in (*before, turn)]
-    errors = [str(result["error"]) for result in turn.results if isinstance(result, dict) and "error" in result]
-    known = _known_facts([*requests, *errors], turn.calls, turn.results, today)
-    products = [str(call.arguments["product"]) for call in turn.calls if "product" in call.arguments]
-    if any(re.search(rf"\bone {re.escape(product)}\b", turn.reply, re.IGNORECASE) for product in products):
-        known = replace(known, numbers=known.numbers | {Fraction(1)})  # the price of one
-    facts, spoken = read_reply_facts(turn.reply, known, today), read_written(turn.reply)
-    results = [result for result in turn.results if isinstance(result, dict)]
-    faults = [*facts.faults]
-    for name in KNOWN_NAMES:
-        if spoken.contains_phrase(name) and not read_written(known.text).contains_phrase(name):
-            faults.append(f"says {name!r}, which neither the user nor a tool gave")
-    for key, tool in (("sky", "get_weather"), ("status", "find_book")):
-        if any(call.name == tool for call in turn.calls):
-            foreign = _mentioned_values(key, turn.reply) - {result.get(key) for result in results}
-            faults += [f"says {min(foreign)!r}"] if foreign else []
-
-    if wrong := OTHER_RATE_PATTERN.search(turn.reply):
-        faults.append(f"says {wrong.group()!r}, but the rate is today's")
-    faults += list_error_faults(turn.reply, "; ".join(errors)) if errors else _missing_result_faults(turn, facts, today)
-    if not faults:
-        return None
-    came_out = f"; the result is {'; '.join(map(dump_json, turn.results))}" if turn.calls else ""
-    return f"the reply {faults[0]}{came_out}"
+def _is_plural_product(leaf: ValueLeaf, text: str) -> bool:
+    """Whether `text` has a product as `5 linen mugs`."""
+    name = leaf.value
+    plurals = (f"{name}s", f"{name}es", re.sub("y$", "ies", name), re.sub("fe?$", "ves", name))
+    return leaf.path == "product" and any(map(read_written(text).contains_phrase, plurals))
 
 
-def _known_facts(
-    requests: Sequence[str], calls: Sequence[PlannedCall], results: Sequence[Any], today: date
-) -> KnownFacts:
-    """The facts of requests, calls and results; today is one of them where a result holds for today, as a price does."""
-    known = collect_known_facts(requests, [[call.arguments for call in calls], results], today)
-    current = any(SIMULATED_TOOLS[call.name].current for call in calls if call.name in SIMULATED_TOOLS)
-    return replace(known, days=known.days | {today}) if current else known
+def _shares_words(value: str, text: str) -> bool:
+    """Whether a free text, of several words and no number, is made of words of `text`."""
+    words = [word for word in re.findall(r"[^\W\d_]+", fold_text(value)) if len(word) >= MIN_WORD_LETTERS]
+    known = set(re.findall(r"[^\W\d_]+", fold_text(text)))
+    common = sum(any(word.startswith(other[:-1]) or other.startswith(word) for other in known) for word in words)
+    return (
+        len(value.split()) > 1 and not re.search(r"\d", value) and bool(words) and common >= SHARE_OF_WORDS * len(words)
+    )
 
 
-def list_error_faults(reply: str, why: str) -> Iterator[str]:
-    if not (DENIAL.search(reply) or BLOCKED_PATTERN.search(reply)):
-        yield f"must say that it could not be done: {why}"
-    if claim := find_success_claim(reply):
-        yield f"says {claim!r}, but nothing was done"
-    if wrong := set(REASON.findall(reply)) - set(REASON.findall(why)):
-        yield f"gives {' '.join(min(wrong)).strip()!r} as the reason; it is {why}"
+class ToolSchemaOptions(Options):
+    field: str = "tools"
+    """Which field of the candidate has the offered tools, in OpenAI's form or as bare functions."""
+    strict: bool = True
+    """Whether arguments are refused that a tool's schema neither names nor explicitly allows."""
 
 
-def _missing_result_faults(turn: ConversationTurn, facts: ReplyFacts, today: date) -> Iterator[str]:
-    """Required values that the reply does not state; of consecutive steps, only those of the last."""
-    acts = any(call.name in SIMULATED_TOOLS and SIMULATED_TOOLS[call.name].acts for call in turn.calls)
-    if turn.calls and (denied := (UNDONE_PATTERN if acts else FAILED_LOOKUP_PATTERN).search(turn.reply)):
-        yield f"says {denied.group()!r}, but it was done"
-    if wrong := EXCLUDED_VALUE_PATTERN.search(blank_dates(turn.reply)):
-        yield f"says {wrong.group()!r}; tell each number as what it is"
-    if any(isinstance(value, list) for result in turn.results for value in result.values()) and (
-        wrong := RANGE.search(blank_dates(turn.reply))
-    ):
-        yield f"says {wrong.group()!r}, as if all that lies between were free; name single times"
-    for step in turn.steps[-1:]:
-        labels = []
-        for call, result in step:
-            tool = SIMULATED_TOOLS.get(call.name)
-            labels.append(str(result.get(tool.label, "")) if tool and tool.label and isinstance(result, dict) else "")
-        parts = _split_by_labels(turn.reply, labels) if len(step) > 1 else [turn.reply]
-        if parts is None:
-            yield f"must speak of {', then of '.join(filter(None, labels))}, each with what came out"
-            return
-        for (call, result), part in zip(step, parts, strict=True):
-            if len(step) > 1:
-                known = _known_facts([turn.request], [call], [result], today)
-                facts = read_reply_facts(part, known, today)
-                yield from facts.faults
-            yield from _missing_fields(call, result, part, facts, turn.request)
+@check("tool_schema", ToolSchemaOptions)
+def tool_schema_check(subject: Subject, options: ToolSchemaOptions) -> str | None:
+    """Every call must name an offered tool, its arguments must fit that tool's schema, and the tool must answer it."""
+    offered = tool_parameter_schemas(get_required(subject.candidate.fields, options.field, "the candidate"))
+    messages = subject.candidate.messages
+    calls = [call for message in messages for call in message.tool_calls]
+    faults = [find_call_fault(call, offered, strict=options.strict) for call in calls]
+    # Tools answer in the order of the calls, before the next text.
+    unanswered: list[str] = []
+    for message in messages:
+        if message.role == "tool":
+            if unanswered[:1] != [message.name]:
+                called = unanswered[0] if unanswered else "no tool"
+                faults.append(f"{message.name or 'a tool'} answers, but {called} was called")
+            unanswered = unanswered[1:]
+            continue
+        if unanswered:
+            faults.append(f"the call of {unanswered[0]} is not answered")
+        if message.tool_calls and message.role != "assistant":
+            faults.append(f"a call stands in a turn of the {message.role}")
+        unanswered = [call.name for call in message.tool_calls]
+    if unanswered:
+        faults.append(f"the call of {unanswered[0]} is not answered")
+    if messages and messages[-1].role == "tool":
+        faults.append("the assistant says nothing to the last answer of a tool")
+    return first_fault(faults)
 
 
-def _split_by_labels(reply: str, labels: Sequence[str]) -> list[str] | None:
-    """The part of a reply after each label, up to the next label; None if a label is missing or out of order."""
-    matches = [re.search(rf"\b{re.escape(label)}\b", reply, re.IGNORECASE) if label else None for label in labels]
-    starts = [match.start() if match else -1 for match in matches]
-    if min(starts) < 0 or starts != sorted(set(starts)):
-        return None
-    return [reply[start:end] for start, end in zip(starts, [*starts[1:], len(reply)], strict=True)]
+def tool_parameter_schemas(tools: Any) -> dict[str, JsonSchema]:
+    """The schemas of the parameters of `tools`, by name.
+
+    Raises:
+        ValueError: if `tools` are not functions with different names.
+    """
+    schemas: dict[str, JsonSchema] = {}
+    for tool in tools if isinstance(tools, list) else [tools]:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or function["name"] in schemas:
+            raise ValueError(f"each tool must be a function with a name of its own, not {str(tool)[:80]!r}")
+        schemas[function["name"]] = function.get("parameters") or {"type": "object", "properties": {}}
+    return schemas
 
 
-def _missing_fields(call: PlannedCall, result: Any, reply: str, facts: ReplyFacts, request: str) -> Iterator[str]:
-    tool = SIMULATED_TOOLS.get(call.name)
-    if tool is None or not isinstance(result, dict):
-        return
-    said = request.replace("’", "'")
-    asked = {key for key, words in tool.asks.items() if words.search(said)}
-    optional = tool.asks.keys() - asked if asked else set()
-    for key in tool.tells:
-        value = None if key in optional else result.get(key)
-        if value is not None and not _states_value(key, value, result, reply, facts):
-            yield f"must tell {key} of {call.name} ({dump_json(value)})"
+def find_call_fault(call: ToolCall, offered: Mapping[str, JsonSchema], *, strict: bool) -> str | None:
+    """Why a call cannot be made, in a sentence.
 
-
-def _states_value(key: str, value: Any, result: Mapping[str, Any], reply: str, facts: ReplyFacts) -> bool:
-    if isinstance(value, list):
-        return any(_states_value(key, item, result, reply, facts) for item in value)
-    if isinstance(value, int | float):
-        number = Fraction(str(value))
-        units = {name: result[name] for name in ("unit", "currency") if name in result}
-        amounts = collect_known_facts([], [{**units, key: value}], date.min).amounts
-        return bool(amounts & facts.amounts) if amounts else number in facts.numbers
-    if key in VALUE_WORDS:
-        return _mentioned_values(key, reply) == {value}
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", value):
-        return date.fromisoformat(value) in facts.days
-    if re.fullmatch(r"\d\d:\d\d", value):
-        return time.fromisoformat(value) in facts.times
-    return read_written(reply).contains_phrase(value)
-
-
-def _mentioned_values(key: str, reply: str) -> set[str]:
-    """The values of a field with words that a reply states; `not in the library` does not say that a book is available."""
-    shown = ABSENCE_PATTERN.sub(" ", reply.replace("’", "'")) if key == "status" else reply
-    return set(read_written(shown).mentioned_terms(VALUE_WORDS[key]))
+    Raises:
+        ValueError: where the tool's own schema cannot be used.
+    """
+    if call.name not in offered:
+        return f"there is no tool {call.name[:80]!r}; there are {', '.join(offered) or 'none'}"
+    try:
+        fault = find_schema_fault(call.arguments, offered[call.name], strict=strict)
+    except InvalidSchema as error:
+        raise ValueError(f"tool {call.name}: {error}") from None
+    return f"the arguments of {call.name} do not fit its schema: {fault}" if fault else None

@@ -67,6 +67,9 @@ VAGUE_NUMBER_PATTERN = re.compile(
 """Times and fractions in words, which are not read."""
 COUNTED_UNIT_PATTERN = re.compile(rf"\b(?:{'|'.join([*COUNT_WORDS, *SCALES])})[ -](?:{UNIT_AFTER})", re.IGNORECASE)
 """A number in words with its unit; the unit of one of two numbers can only be read with digits."""
+NO_DAY = date(2001, 1, 1)
+"""Used as today's date in conversations without one, those with the user's own tools: `tomorrow` in a reply is known only if the
+user said it too."""
 TEXT_SEPARATOR = "\n;\n"
 """Between texts from different places: 8 next to 295 may be read as 8,295."""
 HIDDEN_CATEGORIES = ("Cf", "Cc", "Co", "Cn", "Mn", "Me")

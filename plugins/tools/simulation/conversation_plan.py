@@ -10,10 +10,23 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal, NamedTuple
 
-from plugins.tools.simulation import SIMULATED_TOOLS, TOOL_CHAINS
-from plugins.tools.simulation.scenario_domains import Domain
-from plugins.tools.simulation.simulated_tool import SimulatedTool, ToolArguments, WorldState, run_tool
-from plugins.tools.simulation.simulated_world import EVERYTHING, WORLD_SECTIONS, draw_world, parse_minutes
+from plugins.tools.simulation.simulated_tools import (
+    SIMULATED_TOOLS,
+    SimulatedTool,
+    ToolArguments,
+    WorldState,
+    draw_title,
+    run_tool,
+)
+from plugins.tools.simulation.simulated_world import (
+    EVERYTHING,
+    WORLD_SECTIONS,
+    Domain,
+    draw_world,
+    find_domain,
+    format_minutes,
+    parse_minutes,
+)
 
 TurnKind = Literal["call", "chain", "parallel", "error", "ask", "outside"]
 KINDS_WITHOUT_CALL: tuple[TurnKind, ...] = ("ask", "outside")
@@ -26,6 +39,66 @@ MIN_GAP = 60
 """Minutes between two events or reminders of one plan."""
 ONCE_WITH_A_TOOL: tuple[TurnKind, ...] = ("chain", "parallel", "error")
 """Kinds of turns that a plan has once with the same tools; another becomes a plain call."""
+
+
+ToolLink = Callable[[WorldState, ToolArguments, Mapping[str, Any], Random], dict[str, Any] | None]
+
+
+class ToolChain(NamedTuple):
+    link: ToolLink
+    """Arguments of the second tool, from those of the first and its result; None where the result gives none."""
+    asked: str
+    """What the user asks for, so that the second call follows from the request."""
+
+
+def _link_to_currency(world: WorldState, _arguments: ToolArguments, result: Any, rng: Random) -> dict[str, Any]:
+    payments = find_domain(world).payments
+    foreign = {code for one in payments for code in (one.from_currency, one.to_currency)} - {"EUR"}
+    amount = result.get("price_eur", result.get("each_eur"))
+    return {
+        "amount": amount, "from_currency": "EUR", "to_currency": rng.choice(sorted(foreign) or ["USD", "GBP", "CHF"]),
+    }  # fmt: skip
+
+
+def _link_to_unit(field: str, given: str, wanted: str) -> ToolLink:
+    return lambda _world, _arguments, result, _rng: {"value": result[field], "from_unit": given, "to_unit": wanted}
+
+
+def _link_to_event(world: WorldState, arguments: ToolArguments, result: Any, rng: Random) -> dict[str, Any]:
+    when = {"day": result["day"], "start": result["free"][0]}
+    title = draw_title(world, rng, when["day"], parse_minutes(when["start"]), arguments["minutes"])
+    return {"title": title, "when": when, "minutes": arguments["minutes"]}
+
+
+def _link_to_reminder(_world: WorldState, _arguments: ToolArguments, result: Any, rng: Random) -> dict[str, Any] | None:
+    if "due" not in result:
+        return None
+    time = format_minutes(rng.randint(32, 72) * 15)
+    return {"text": f"ask for {result['title']}", "day": result["due"], "time": time}
+
+
+TOOL_CHAINS: Mapping[tuple[str, str], ToolChain] = {
+    ("find_product", "convert_currency"): ToolChain(
+        _link_to_currency, "the price of one, and the same in the other currency"
+    ),
+    ("split_bill", "convert_currency"): ToolChain(
+        _link_to_currency, "what each person pays, and the same in the other currency"
+    ),
+    ("plan_route", "convert_units"): ToolChain(
+        _link_to_unit("distance_km", "kilometre", "mile"),
+        "how far it is, in miles too, for somebody who thinks in miles",
+    ),
+    ("get_weather", "convert_units"): ToolChain(
+        _link_to_unit("temperature_c", "celsius", "fahrenheit"),
+        "the weather, with the temperature in Fahrenheit too, for somebody who thinks in it",
+    ),
+    ("find_free_slots", "add_event"): ToolChain(
+        _link_to_event, "the first free time of that day, and the event put there"
+    ),
+    ("find_book", "set_reminder"): ToolChain(
+        _link_to_reminder, "when the book is due back, and to be reminded on that day"
+    ),
+}
 
 
 class PlannedCall(NamedTuple):
@@ -155,8 +228,8 @@ def _draw_new_turn(
         )
         if not things & known and not close and not (wish.need and wish.need in needs):
             break
-    purpose = SIMULATED_TOOLS[wish.calls[0].name].purpose if wish.calls else None
-    return replace(wish, about=purpose(world, wish.calls[0].arguments, rng)) if purpose else wish
+    purposes = SIMULATED_TOOLS[wish.calls[0].name].purposes if wish.calls else None
+    return replace(wish, about=rng.choice([*purposes(world, **wish.calls[0].arguments)] or [""])) if purposes else wish
 
 
 def _list_things(call: PlannedCall, *, failing: bool) -> list[str]:
@@ -209,7 +282,7 @@ def _draw_turn(
         usual = domain.tools or SIMULATED_TOOLS
         missing = [SIMULATED_TOOLS[name].need for name in usual if name not in tools and SIMULATED_TOOLS[name].sections]
         return PlannedTurn("outside", need=rng.choice(missing if missing and rng.random() < 0.4 else domain.needs))
-    if kind == "ask" and (tool := able(lambda tool: tool.asked)) and tool.asked:
+    if kind == "ask" and (tool := able(lambda tool: tool.asked)):
         whole, forgotten = tool.draw(world, rng), rng.choice([*tool.asked])
         said = {name: value for name, value in whole.items() if name != forgotten}
         return PlannedTurn("ask", (PlannedCall(tool.name, whole),), tool=tool.name, missing=forgotten, said=said)
@@ -229,12 +302,11 @@ def _draw_turn(
 
 def _draw_parallel_turn(rng: Random, tool: SimulatedTool, world: WorldState) -> PlannedTurn:
     """Two calls of one tool that differ in the label of their results."""
-    assert tool.label is not None
     first = tool.draw(world, rng)
     for _ in range(20):
         second = {**first, tool.label: tool.draw(world, rng)[tool.label]}
         right = "error" not in run_tool(world, {tool.name: tool}, tool.name, second).result
-        right = right and (tool.plausible is None or tool.plausible(world, second))
+        right = right and (tool.plausible is None or tool.plausible(world, **second))
         if right and second[tool.label] not in first.values():
             return PlannedTurn("parallel", (PlannedCall(tool.name, first), PlannedCall(tool.name, second)))
     return PlannedTurn("call", (PlannedCall(tool.name, first),))

@@ -1,33 +1,28 @@
 """The small world of the simulated tools, drawn for each seed: towns with weather, a calendar, a shop, a library, exchange
-rates. Knows no tool.
+rates; and the domains of life in which people use the tools (`data/world.toml`, `data/domains.toml`). Knows no tool.
 
-Towns are those of the map, with weather of their season. Books, forecasts, appointments, prices and rates are invented, in
-plausible ranges.
+A scenario crosses a domain's personas, purposes and tools; its world and calls use the domain's things only, so that a plan
+fits its persona. Towns are real, those of a world of one region, which land connects, so a road is about as much longer than
+the straight line everywhere; their weather is that of the season. Books, forecasts, appointments, prices and rates are
+invented, in plausible ranges.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
+from math import asin, cos, radians, sin, sqrt
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
-from plugins.tools.simulation.scenario_domains import CATALOGUE, DOMAINS, DOMAINS_BY_NAME, PEOPLE, Domain, EventTitle
-from plugins.tools.simulation.town_map import REGIONS, Region, great_circle_km
+from pydantic import TypeAdapter
 
-TITLES = (
-    "The Salt Road", "A Winter of Herons", "Copper and Ash", "The Ferryman's Ledger", "Maps of Nowhere", "Quiet Machines",
-    "The Orchard Wall", "Letters to the Lighthouse Keeper", "Bread Before Dawn", "The Glass Estuary", "An Atlas of Moss",
-    "The Clockmaker's Debt", "Rivers Without Names", "Northern Kitchens", "The Last Tram Home", "Stone Fruit",
-    "The Weather Diary", "Paper Cathedrals", "A Field Guide to Silence", "The Tin Violin", "Under the Viaduct",
-    "The Beekeeper's Map", "Slow Trains", "Night Shift at the Observatory",
-    *(f"The {first} {second}"
-      for first in "Amber Broken Crooked Distant Eleventh Frozen Hollow Iron Painted Patient Second Silver Velvet".split()
-      for second in "Bridge Cellar Comet Garden Harbour Hunter Island Lantern Mirror Orchestra Passage Valley".split()),
-)  # fmt: skip
-AUTHORS = (
-    "Ines Halloway", "Tomas Verhaal", "Odile Marchetti", "Per Lindqvist", "Asha Raman", "Jonas Feld", "Marta Kowal",
-    "Eamon Pryce", "Yuki Hanamura", "Rosa Belmonte", "Niko Saarinen", "Clara Whitlock",
-)  # fmt: skip
-EURO_RATES = {"USD": 1.09, "GBP": 0.85, "CHF": 0.95, "NOK": 11.6, "SEK": 11.2, "JPY": 162.0}
+DATA = Path(__file__).parents[1] / "data"
+EARTH_RADIUS_KM = 6371.0
+"""The mean radius."""
+DETOUR = 1.2
+"""How much longer a road is than the great circle, on average; of 24 pairs of these towns none differs by more than 15 %."""
 FORECAST_DAYS, CALENDAR_DAYS = 5, 7
 """Today included."""
 ASKED_DAYS = CALENDAR_DAYS - 1
@@ -35,18 +30,123 @@ ASKED_DAYS = CALENDAR_DAYS - 1
 WARM_MONTHS = range(4, 11)
 DAY_START, DAY_END = 9 * 60, 17 * 60
 """The hours of the calendar, in minutes."""
+
+Coordinates = Sequence[float]
+"""Latitude and longitude in degrees."""
+
+
+class Region(NamedTuple):
+    towns: Mapping[str, tuple[float, float]]
+    means_c: tuple[int, ...]
+    """Mean temperature by month, from January, in °C."""
+
+
+class Product(NamedTuple):
+    least_eur: float
+    most_eur: float
+    most: int
+    """The most that one person orders at once."""
+
+
+class EventTitle(NamedTuple):
+    title: str
+    minutes: tuple[int, ...]
+    first_hour: int = 9
+    """It begins at this hour or later, and before `last_hour`."""
+    last_hour: int = 17
+
+
+class Measure(NamedTuple):
+    from_unit: str
+    to_unit: str
+    least: float
+    step: float
+    steps: int
+    """The value is `least` plus 0 to `steps` times `step`."""
+    about: str
+
+
+class Payment(NamedTuple):
+    from_currency: str
+    to_currency: str
+    least: int
+    most: int
+    about: str
+
+
+class SharedBill(NamedTuple):
+    least_each: int
+    most_each: int
+    """In euros, for each person, before the tip."""
+    least_people: int
+    most_people: int
+    tip: bool
+    about: str
+
+
+@dataclass(frozen=True)
+class Domain:
+    name: str
+    weight: float = 0
+    personas: tuple[str, ...] = ()
+    """Each goes with each purpose."""
+    purposes: tuple[str, ...] = ()
+    """The end of `NAME, who …`."""
+    tools: Mapping[str, float] = field(default_factory=dict)
+    """The tools that fit, by weight."""
+    needs: tuple[str, ...] = ()
+    """Requests of these people that no tool can fulfil, as the end of `the user wants`."""
+    goods: tuple[str, ...] = ()
+    reminders: tuple[str, ...] = ()
+    events: tuple[EventTitle, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    payments: tuple[Payment, ...] = ()
+    bills: tuple[SharedBill, ...] = ()
+    trips: tuple[str, ...] = ()
+    """What routes are asked for."""
+    weather: tuple[str, ...] = ()
+    """What the forecast is asked for."""
+    modes: Mapping[str, float] = field(default_factory=lambda: {"car": 1, "train": 1, "bicycle": 0.5})
+    """Weights of the modes of travel."""
+    reach_km: int = 250
+    """How far they travel by car or train."""
+    cycling_km: int = 20
+    """How far they travel by bicycle."""
+    outdoors: bool = False
+    """Whether it belongs to the warm half of the year."""
+
+
+def read_data(name: str) -> dict[str, Any]:
+    """A table of `plugins/tools/data`."""
+    return tomllib.loads((DATA / name).read_text(encoding="utf-8"))
+
+
+_WORLD = read_data("world.toml")
+_NAMES: Mapping[str, list[str]] = _WORLD["names"]
+EURO_RATES: Mapping[str, float] = _WORLD["rates"]
+PEOPLE, AUTHORS = _NAMES["people"], _NAMES["authors"]
+TITLES = [
+    *_NAMES["titles"],
+    *(f"The {first} {second}" for first in _NAMES["first_words"] for second in _NAMES["second_words"]),
+]
+CATALOGUE = {name: Product(*values) for name, values in _WORLD["goods"].items()}
+"""The shop's products by name."""
+REGIONS = {name: Region(**region) for name, region in _WORLD["regions"].items()}
+TOWNS = [town for region in REGIONS.values() for town in region.towns]
+DOMAINS = TypeAdapter(tuple[Domain, ...]).validate_python(read_data("domains.toml")["domains"])
+DOMAINS_BY_NAME = {domain.name: domain for domain in DOMAINS}
+CALL = EventTitle("call with NAME", (30, 45, 60, 90))
+"""Fits any hour and every domain."""
+
+
+def _join_domains(things: str) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(one for domain in DOMAINS for one in getattr(domain, things)))
+
+
 EVERYTHING = Domain(
-    "everything", 0, (), (), {},
-    ("a table booked in a restaurant", "the score of last night's match", "a photo made brighter", "a taxi to come",
-     "a song played", "an e-mail sent to a colleague", "the opening hours of a museum", "the latest news",
-     "the tracking of a parcel",
-     "a concert ticket bought", "a phone number found", "the meaning of a dream"),
-    goods=tuple(CATALOGUE),
-    reminders=tuple(dict.fromkeys(text for domain in DOMAINS for text in domain.reminders)),
-    events=tuple(dict.fromkeys(event for domain in DOMAINS for event in domain.events)),
-    measures=tuple(measure for domain in DOMAINS for measure in domain.measures),
-    payments=tuple(payment for domain in DOMAINS for payment in domain.payments),
-    bills=tuple(bill for domain in DOMAINS for bill in domain.bills),
+    "everything", needs=tuple(_NAMES["needs"]), goods=tuple(CATALOGUE), reminders=_join_domains("reminders"),
+    events=_join_domains("events"), measures=_join_domains("measures"), payments=_join_domains("payments"),
+    bills=_join_domains("bills"),
 )  # fmt: skip
 """For scenarios without a domain: the things of all of them, without what they are asked for."""
 
@@ -62,8 +162,19 @@ def draw_world(rng: Random, sections: Iterable[str], domain: Domain = EVERYTHING
 
 
 def find_domain(world: Mapping[str, Any]) -> Domain:
-    """The domain of a world; a world of an older seed has none."""
     return DOMAINS_BY_NAME.get(world.get("domain", ""), EVERYTHING)
+
+
+def great_circle_km(start: Coordinates, end: Coordinates) -> float:
+    """The distance on a sphere, by the haversine formula."""
+    (lat, lon), (other_lat, other_lon) = (map(radians, place) for place in (start, end))
+    half = sin((other_lat - lat) / 2) ** 2 + cos(lat) * cos(other_lat) * sin((other_lon - lon) / 2) ** 2
+    return 2 * EARTH_RADIUS_KM * asin(sqrt(half))
+
+
+def road_km(start: Coordinates, end: Coordinates) -> int:
+    """An estimate of the distance by road or rail, in whole kilometers."""
+    return round(great_circle_km(start, end) * DETOUR)
 
 
 def add_days(world_today: str, days: int) -> str:

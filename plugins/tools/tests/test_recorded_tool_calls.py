@@ -9,11 +9,11 @@ from agents.checks import Subject
 from core.project_files import PROJECT
 from core.sample import Seed
 from core.storage.recording import read_recording
-from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
-from plugins.tools.checks.tool_schema import tool_schema_check
-from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
+from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_schema_check, tool_use_check
+from plugins.tools.checks.reply_checks import tool_result_check
 from plugins.tools.tests.test_tool_conversations import fault
 from plugins.tools.tests.tool_conversations import subject_of
+from plugins.tools.tool_family import ToolCallsFamily, ToolDraft
 
 RECORDED = {
     f"{number:04}": {"seed": sample.seed, "reply": sample.replies[0].reply}

@@ -13,8 +13,8 @@ import prompts
 from agents.planning.run_plan import RunPlan
 from core.sample import Message, Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
-from plugins.tools.simulation import SIMULATED_TOOLS
+from plugins.tools.simulation.simulated_tools import SIMULATED_TOOLS
+from plugins.tools.tool_family import ToolCallsFamily, ToolDraft
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 

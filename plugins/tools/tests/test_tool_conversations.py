@@ -9,8 +9,8 @@ import pytest
 from agents.checks import Check, Subject
 from agents.checks.base import CheckBroken
 from core.sample import Candidate, Message, Seed, ToolCall
-from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_result_check, tool_use_check
-from plugins.tools.checks.tool_schema import tool_schema_check
+from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_schema_check, tool_use_check
+from plugins.tools.checks.reply_checks import tool_result_check
 from plugins.tools.tests.tool_conversations import TURNS, subject_of
 from tests.agents.checks.rows import check_each
 

@@ -22,16 +22,16 @@ from benchmarks.external_truth.bfcl import (
 from core.errors import UsageError
 from core.sample import Seed
 from flows.data.student_files import load_student_plan
-from plugins.tools.checks.tool_schema import tool_schema_check
-from plugins.tools.checks.user_tool_checks import user_tool_arguments_check, user_tool_result_check, user_tool_use_check
-from plugins.tools.families.user_tools import ToolTranscript, UserToolsFamily
+from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_schema_check, tool_use_check
+from plugins.tools.checks.reply_checks import tool_result_check
+from plugins.tools.tool_family import OwnToolsFamily, ToolTranscript
 from tests.flows.data.test_foreign_runs import run_with_checks
 
 CHECKS: Mapping[str, Check] = {
     "schema": tool_schema_check,
-    "use": user_tool_use_check,
-    "arguments": user_tool_arguments_check,
-    "result": user_tool_result_check,
+    "use": tool_use_check,
+    "arguments": tool_arguments_check,
+    "result": tool_result_check,
 }
 
 
@@ -66,7 +66,7 @@ def subject(request: str, calls: Sequence[Sequence[Call]], reply: str, kind: str
         ]
         for step in calls
     ]  # fmt: skip
-    family = UserToolsFamily()
+    family = OwnToolsFamily()
     data = {"task": "x", "kinds": [kind], "fitting": [], "offered": 4, "intro": "Help.", "written_out": False}
     seed = Seed(id="test-000000", data=data)
     turns = [{"kind": kind, "request": request, "steps": steps, "reply": reply, "thinking": [""] * (len(steps) + 1)}]

@@ -4,9 +4,8 @@ from typing import Any
 
 from agents.checks import Subject
 from core.sample import Seed
-from plugins.tools.families.tool_calls import ToolCallsFamily, ToolDraft
-from plugins.tools.simulation import SIMULATED_TOOLS
-from plugins.tools.simulation.simulated_tool import run_tool
+from plugins.tools.simulation.simulated_tools import SIMULATED_TOOLS, run_tool
+from plugins.tools.tool_family import ToolCallsFamily, ToolDraft
 
 TODAY = "2025-11-04"  # a Tuesday
 

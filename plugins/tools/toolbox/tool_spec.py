@@ -6,7 +6,7 @@ bounded, without hidden characters, and never a template or code.
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -25,6 +25,8 @@ MAX_RESULT_CHARACTERS = 8_000
 CHAT_MARKUP = re.compile(r"<\|[^<>\n]{0,40}\|>|</?(?:tools?|tool_call|tool_response|im_start|im_end|s)>", re.IGNORECASE)
 """What chat templates write between turns: in a description it could end its turn."""
 ERROR_PREFIX = "error: "
+MAX_CALLS = 4
+"""At once."""
 
 
 class UnusableTools(Exception):
@@ -48,6 +50,22 @@ class ToolSpec(FrozenModel):
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": parameters},
         }
+
+
+def build_calls_schema(tools: Iterable[ToolSpec], least: int = 0) -> dict[str, Any]:
+    """The JSON schema of `least` to `MAX_CALLS` calls of these tools."""
+    calls = []
+    for tool in tools:
+        parameters = remove_notes(tool.parameters)
+        # Definitions inside another schema: their references start from the top.
+        arguments = {"type": "object"} if "$defs" in parameters else parameters
+        calls.append(closed_object({"name": {"const": tool.name, "type": "string"}, "arguments": arguments}))
+    few = {"minItems": least} if least else {}
+    return {"type": "array", "items": {"anyOf": calls}, **few, "maxItems": MAX_CALLS}
+
+
+def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 class ToolResult(FrozenModel):

@@ -10,15 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from agents.sandbox.python_sandbox import SandboxError
+from core.config.recipe import Recipe
 from core.errors import RecipeProblem, RunFailed
+from core.hooks import RunHooks
 from core.sample import ToolCall, json_digest
 from plugins.tools.config import ToolSourceConfig
 from plugins.tools.toolbox.mcp_server import McpServer, find_server_problem
 from plugins.tools.toolbox.tool_module import MadeCall, ToolModule
 from plugins.tools.toolbox.tool_spec import ToolResult, ToolSpec, UnusableTools
+
+FAMILY = "tool_calls"
 
 
 class CallJournal(Protocol):
@@ -185,6 +189,24 @@ def _find_same_name(listed: Iterable[Sequence[ToolSpec]]) -> str | None:
     names = [tool.name for tools in listed for tool in tools]
     twice = sorted({name for name in names if names.count(name) > 1})
     return f"two sources have a tool {twice[0]!r}; leave one out with `only`" if twice else None
+
+
+class ToolHooks(RunHooks):
+    """What tools do in a run beyond its samples: `validate` lists them, and only their own family takes them."""
+
+    def list_plan_problems(self, plan: Any) -> Sequence[RecipeProblem]:
+        recipe = plan.recipe
+        if recipe.family == FAMILY or not recipe.section_list(ToolSourceConfig):
+            return ()
+        return [RecipeProblem("tools", f"only the family {FAMILY} takes tools, and this is {recipe.family}")]
+
+    def list_recipe_lines(self, recipe: Recipe) -> Sequence[tuple[str, str]]:
+        sources = recipe.section_list(ToolSourceConfig)
+        return [("tools", ", ".join(source.title for source in sources))] if sources else ()
+
+    async def find_recipe_facts(self, plan: Any, *, live: bool) -> Mapping[str, Sequence[str]]:
+        sources = plan.recipe.section_list(ToolSourceConfig)
+        return await list_source_tools(sources, plan.folder, live=live) if sources else {}
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""`stillhouse features`: a feature dictionary from text files and datasets. Knows no torch until it is called."""
+"""`stillhouse features`: a feature dictionary from text files and datasets; and opening one. Knows no torch until it is
+called.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,14 +8,39 @@ from typing import TYPE_CHECKING
 
 from core.config.loading import parse_settings
 from core.errors import UsageError
+from core.installation import format_install_command
 from flows.rows.dataset_rows import read_dataset_documents
 from flows.terminal.suggested_commands import format_command
 from flows.terminal.text_format import format_count
-from plugins.features.dictionary_opening import describe_missing_train_extra
-from plugins.features.dictionary_settings import DictionarySettings
+from plugins.features.config import DictionarySettings
 
 if TYPE_CHECKING:
-    from plugins.features.dictionaries.dictionary_files import TrainingRecord
+    from plugins.features.dictionaries.dictionary_files import FeatureDictionary, TrainingRecord
+    from plugins.features.dictionaries.document_features import FeatureReader
+
+
+def open_dictionary(folder: Path) -> "FeatureDictionary":
+    """Raises UsageError if it is no dictionary, or the extra `train` is missing."""
+    try:
+        from plugins.features.dictionaries.dictionary_files import load_dictionary
+    except ModuleNotFoundError as error:
+        raise describe_missing_train_extra(error) from None
+    return load_dictionary(folder)
+
+
+def open_feature_reader(folder: Path) -> "FeatureReader":
+    """Raises UsageError as `open_dictionary`, and if the dictionary's model is missing or has changed."""
+    dictionary = open_dictionary(folder)
+    from plugins.features.dictionaries.document_features import FeatureReader
+
+    return FeatureReader(dictionary)
+
+
+def describe_missing_train_extra(error: ModuleNotFoundError) -> UsageError:
+    return UsageError(
+        f"features need the extra `train` ({error.name} is missing): run {format_install_command('train')}"
+    )
+
 
 GOOD_VARIANCE = 0.75
 """Explained variance that an autoencoder of the embedded teacher reaches in minutes on two cores (0.777 after 1.4 million visits

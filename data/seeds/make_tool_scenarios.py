@@ -1,7 +1,7 @@
 """The scenarios of the shipped recipes with tools, crossed by weight from taxonomies: who asks, why, and with which tools.
 
-    python -m plugins.tools.simulation.scenarios simulated > data/seeds/tool_scenarios.jsonl
-    python -m plugins.tools.simulation.scenarios library > data/seeds/library_tasks.jsonl
+    python data/seeds/make_tool_scenarios.py simulated > data/seeds/tool_scenarios.jsonl
+    python data/seeds/make_tool_scenarios.py library > data/seeds/library_tasks.jsonl
 
 A line is a seed. Kinds of turns, worlds, things, registers and lengths are drawn later, for each sample.
 """
@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from plugins.tools.simulation import SIMULATED_TOOLS, TOOL_CHAINS
-from plugins.tools.simulation.scenario_domains import DOMAINS, Domain
+from plugins.tools.simulation.conversation_plan import TOOL_CHAINS
+from plugins.tools.simulation.simulated_tools import SIMULATED_TOOLS
+from plugins.tools.simulation.simulated_world import DOMAINS, Domain
 
 COUNTS = {"simulated": 400, "library": 400}
 """Of distinct lines."""

@@ -1,1 +1,0 @@
-"""The two engines of the family `tool_calls`: simulated tools, and the user's own."""

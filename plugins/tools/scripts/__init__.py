@@ -1,1 +1,0 @@
-"""Scripts of fake teachers that write conversations with tools."""
