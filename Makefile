@@ -18,7 +18,7 @@ WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 GROUPS := check waits slow fast
 LONGEST := --durations=12 --durations-min=5
 
-.PHONY: install install-all lock demo test fast waits slow check bench clean $(GROUPS:%=test-%)
+.PHONY: install install-all lock demo test fast waits slow check without-plugins bench clean $(GROUPS:%=test-%)
 
 install: $(VENV)/installed
 
@@ -92,6 +92,10 @@ check: install-all
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/size.py
+
+# The core's fast tests in a copy without plugins, then each plugin alone.
+without-plugins: install-all
+	$(BIN)/python deploy/without_plugins.py
 
 bench: install-all
 	$(BIN)/python -m benchmarks
