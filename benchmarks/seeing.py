@@ -204,7 +204,8 @@ def measure(setting: Setting, jitter: float, folder: Path, seed: int = 0) -> Out
     )
     config = StudentConfig.model_validate({
         "start": "random", "hidden_size": setting.width, "layers": setting.layers, "vocabulary": setting.vocabulary,
-        "images": {"patch": PATCH, "size": SIDE, "color_jitter": jitter}, "epochs": setting.epochs, "learning_rate": setting.rate,
+        "steps": [{"type": "sight", "patch": PATCH, "size": SIDE, "color_jitter": jitter}],
+        "epochs": setting.epochs, "learning_rate": setting.rate,
         "batch_size": setting.batch, "precision": "float32", "checkpoint_steps": 100, "max_tokens": 256,
     })  # fmt: skip
     student = folder / "student"

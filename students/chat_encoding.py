@@ -14,11 +14,11 @@ from typing import NamedTuple
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from core.config.students import ImagesConfig
 from core.errors import UsageError
 from core.sample import Message, remove_thinking
 from core.storage.image_files import FittedImage, UnreadableImage, decode_image_url, fit_image
 from core.thinking import join_thinking
+from core.weights.gguf_files import ImageLimits
 
 Conversation = Sequence[Message]
 
@@ -66,7 +66,7 @@ def encode_conversation(
     conversation: Conversation,
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int,
-    images: ImagesConfig | None = None,
+    images: ImageLimits | None = None,
 ) -> EncodedConversation | UnusableReason:
     """Apply the chat template once and tokenize, truncated after the assistant's last turn and at `max_tokens`.
 
@@ -89,7 +89,7 @@ def truncate_conversation(whole: EncodedConversation, max_tokens: int) -> Encode
 
 
 def encode_untruncated(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, images: ImagesConfig | None = None
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, images: ImageLimits | None = None
 ) -> EncodedConversation | UnusableReason:
     """As `encode_conversation`, at any length. Without `images`, the conversation's images are left out."""
     conversation = _drop_earlier_thinking(conversation)

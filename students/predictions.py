@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from students.chat_encoding import EncodedConversation
-from students.image_embedder import embed_images
+from students.image_reader import find_image_reader
 from students.token_batches import IGNORED_LABEL, TokenBatch, build_batch
 
 EVALUATION_BATCH = 8
@@ -69,12 +69,10 @@ def predict_tokens(
     targets, owner = targets[:, positions], batch.owner[:, 1:][:, positions]
     indices = (targets != IGNORED_LABEL).nonzero()
     learned = tuple(indices[owner[tuple(indices.T)].argsort(stable=True)].T)
-    read = (
-        {"inputs_embeds": embed_images(model, batch.ids, batch.patches)} if batch.patches else {"input_ids": batch.ids}
-    )
+    reader = find_image_reader(model)
+    assert reader or not batch.images, "a model without a reader of images gets none"
     output = model(
-        **read,
-        **batch.layout,
+        **(reader.build_inputs(model, batch) if reader and batch.images else {"input_ids": batch.ids, **batch.layout}),
         logits_to_keep=positions,
         use_cache=False,
         output_hidden_states=hidden or last,

@@ -1,12 +1,11 @@
 """Encoded conversations as padded or packed tensors. Knows no tokenizer and no model."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from students.chat_encoding import EncodedConversation, EncodedImage
-from students.image_embedder import ImagePatches, cut_patches, list_patch_places, scale_colors
 
 IGNORED_LABEL = -100
 """The label of a token that is not learned; torch's cross-entropy ignores it by default."""
@@ -25,13 +24,14 @@ class TokenBatch(NamedTuple):
     positions: torch.Tensor | None
     """If packed, the position of each token in its conversation. Where positions restart and there is no mask,
     transformers lets no conversation attend to another."""
-    patches: ImagePatches | None = None
-    """None without images. Then `attention` is of shape (rows, 1, longest, longest): which token attends to which."""
+    images: tuple[tuple[int, EncodedImage], ...] = ()
+    """Each with its row. The tokens of an image attend to each other in both directions."""
 
     def to_device(self, device: torch.device) -> "TokenBatch":
-        moved = {name: tensor.to(device) for name, tensor in self._asdict().items() if isinstance(tensor, torch.Tensor)}
-        patches = self.patches and ImagePatches(*(tensor.to(device) for tensor in self.patches))
-        return self._replace(**moved, patches=patches)
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in self._asdict().items() if isinstance(value, torch.Tensor)
+        }
+        return self._replace(**moved)
 
     @property
     def layout(self) -> dict[str, torch.Tensor]:
@@ -59,37 +59,10 @@ def build_batch(encoded: Sequence[EncodedConversation], pad: int, *, packed_to: 
             labels[index, span.start] = IGNORED_LABEL
             owner[index, span] = place
             positions[index, span] = torch.arange(sizes[place])
-    if any(conversation.images for conversation in encoded):
-        assert not packed_to, "rows with images are not packed"
-        return TokenBatch(ids, labels, owner, _build_image_mask(encoded, owner), None, _collect_patches(encoded))
-    return TokenBatch(ids, labels, owner, *((None, positions) if packed_to else ((owner >= 0).long(), None)))
-
-
-def _build_image_mask(encoded: Sequence[EncodedConversation], owner: torch.Tensor) -> torch.Tensor:
-    """Which tokens each one attends to: those before it, itself, and all patches of its image."""
-    longest = owner.shape[1]
-    image = torch.full_like(owner, -1)
-    for row, conversation in enumerate(encoded):
-        for number, placed in enumerate(conversation.images):
-            image[row, placed.begin : placed.end] = number
-    same = (image[:, :, None] == image[:, None, :]) & (image[:, :, None] >= 0)
-    before = torch.ones(longest, longest, dtype=torch.bool).tril()
-    return (same | before)[:, None]
-
-
-def _collect_patches(encoded: Sequence[EncodedConversation]) -> ImagePatches:
-    parts = [(row, placed) for row, conversation in enumerate(encoded) for placed in conversation.images]
-    return ImagePatches(
-        torch.cat([_read_patches(placed) for _, placed in parts]),
-        torch.cat([list_patch_places(placed.image.columns, placed.image.rows) for _, placed in parts]),
-        torch.cat([torch.full((placed.image.tokens,), row) for row, placed in parts]),
-        torch.cat([torch.arange(placed.begin, placed.end) for _, placed in parts]),
-    )
-
-
-def _read_patches(placed: EncodedImage) -> torch.Tensor:
-    patches = torch.from_numpy(cut_patches(placed.image.png, placed.image.columns))
-    return scale_colors(patches, placed.color_factors) if placed.color_factors else patches
+    images = tuple((row, placed) for row, conversation in enumerate(encoded) for placed in conversation.images)
+    assert not (images and packed_to), "rows with images are not packed"
+    attention, places = (None, positions) if packed_to else ((owner >= 0).long(), None)
+    return TokenBatch(ids, labels, owner, attention, places, images)
 
 
 def pack_rows(sizes: Sequence[int], capacity: int) -> list[list[int]]:

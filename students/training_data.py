@@ -119,7 +119,7 @@ def _encode_all(
             results.append(None)
             sizes.append(0)
             continue
-        whole = encode_untruncated(conversation, tokenizer, config.images)
+        whole = encode_untruncated(conversation, tokenizer, config.image_limits)
         results.append(whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, config.max_tokens))
         sizes.append(0 if isinstance(whole, UnusableReason) else len(whole.ids))
     return results, sizes
@@ -130,26 +130,3 @@ def shuffle_epoch(count: int, seed: int, epoch: int) -> list[int]:
     order = list(range(count))
     random.Random(f"epoch {epoch} of {seed}").shuffle(order)
     return order
-
-
-def jitter_colors(
-    conversations: Sequence[EncodedConversation], strength: float, seed: int, step: int
-) -> list[EncodedConversation]:
-    """The conversations of a step, with random color factors from 1 - `strength` to 1 for each image.
-
-    The factors depend on the arguments only, so a resumed training has the same, however a step is divided into batches.
-    """
-    rng = random.Random(f"color jitter {step} of {seed}")
-
-    def draw_factor() -> float:
-        return rng.uniform(1 - strength, 1)
-
-    return [
-        conversation._replace(
-            images=tuple(
-                placed._replace(color_factors=(draw_factor(), draw_factor(), draw_factor()))
-                for placed in conversation.images
-            )
-        )
-        for conversation in conversations
-    ]

@@ -405,7 +405,7 @@ def test_what_make_install_installs_trains_exports_and_evaluates_a_student(insta
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     rows[0]["messages"][0]["content"] = [picture, {"type": "text", "text": "What is it?"}]
     write_rows(tmp_path, rows)
-    seeing = [*settings, "--set", "images={patch=16,size=32}"]
+    seeing = [*settings, "--set", "steps=[{type='sight',patch=16,size=32}]"]
     refused = installed("stillhouse", "distill", rows_file, "--out", "seeing", *seeing, code=2, packages="demo")
     assert "a student that sees needs the extra `pictures`" in refused
 

@@ -234,14 +234,14 @@ def _thinking_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
 def _image_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     recipe, student = plan.recipe, plan.recipe.student
     if not plan.family.has_images:
-        if student and student.images:
-            yield RecipeProblem("student.images", f"conversations of {plan.family.name} have no images; leave it out")
+        if student and student.image_limits:
+            yield RecipeProblem("student.steps", f"conversations of {plan.family.name} have no images; leave it out")
         return
-    if student and not student.images:
+    if student and not student.image_limits:
         yield RecipeProblem(
             "student",
             f"conversations of {plan.family.name} have images, and a student that reads text alone would learn to guess; add "
-            "images = {}, or leave the student out",
+            'steps = [{ type = "sight" }], or leave the student out',
         )
     if recipe.topology.kind != "centralized" and not plan.asks_generator:
         yield RecipeProblem("topology.kind", 'no teacher writes these drafts, so nothing is debated; set "centralized"')

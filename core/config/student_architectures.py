@@ -9,8 +9,6 @@ STUDENT_ARCHITECTURES = (
 EMBEDDED_STARTS = ("layers", "random")
 """Names of starts that are no folder; all are Llamas."""
 
-SEEING_START = "llama"
-"""The architecture of a start that can see images."""
 
 MEMORY_START, MEMORY_LAYER = "qwen3_5_text", "linear_attention"
 """The architecture of a hybrid, and transformers' name of its layers that have a memory instead of attention."""

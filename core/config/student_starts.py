@@ -13,7 +13,6 @@ from core.config.student_architectures import (
     EMBEDDED_STARTS,
     MEMORY_LAYER,
     MEMORY_START,
-    SEEING_START,
     STUDENT_ARCHITECTURES,
     describe_unknown_architecture,
 )
@@ -40,8 +39,6 @@ def find_start_settings_fault(settings: Mapping[str, Any], config: StudentConfig
         return describe_unknown_architecture(settings.get("model_type"))
     if config.packing and has_memories(settings):
         return "has memories, which would carry over from one conversation of a row to the next; use packing = false"
-    if config.images and (kind := settings.get("model_type")) != SEEING_START:
-        return f"is a {kind!r}; images need a {SEEING_START} as start, such as layers, or leave them out"
     return next((fault for step in config.steps if (fault := step.find_start_fault(settings))), None)
 
 

@@ -13,6 +13,7 @@ from core.config.base import RecipeTable, put_below, read_table_type
 from core.config.student_architectures import ROW_MULTIPLE
 from core.extensions import EXTENSION_ERROR, Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
+from core.weights.gguf_files import ImageLimits
 
 
 class StudentStep(RecipeTable):
@@ -27,6 +28,11 @@ class StudentStep(RecipeTable):
     """Whether it becomes another model than its start, which is loaded again where the two are compared."""
     row_multiple: ClassVar[int] = ROW_MULTIPLE
     """What the feed-forward width of a random start must be a multiple of."""
+
+    @property
+    def image_limits(self) -> ImageLimits | None:
+        """How it lets the student read images; None if it does not."""
+        return None
 
     def find_problem(self, student: Any) -> str | None:
         """Why a student (`core.config.students.StudentConfig`) cannot have it with its other settings; None if it can."""

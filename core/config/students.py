@@ -14,7 +14,8 @@ from core.config.student_steps import StepConfig, StudentStep, list_step_extensi
 from core.extensions import EXTENSION_ERROR, Extension
 from core.plugins import UnusablePlugin
 from core.secrets import validate_variable_name
-from core.shared_options import DEFAULT_PANEL, MAX_PATCH, MAX_PATCHES_A_SIDE, MIN_PATCH
+from core.shared_options import DEFAULT_PANEL
+from core.weights.gguf_files import ImageLimits
 
 ObjectiveName = Literal[
     "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
@@ -24,16 +25,6 @@ HYBRID_PERIOD = 4
 """Every layer of a hybrid whose number, counted from 1, is a multiple of this has attention, as in Qwen3.5."""
 DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
 """The objectives that compare the student's next-token probabilities with its teacher's."""
-
-
-IMAGES_EXCLUDE = {
-    "replay": "its start sees nothing, and writes no images",
-    "start_kl": "its start sees nothing",
-    "average": "the embedder of images has no start to average with",
-    "lora": "low-rank adapters would not train the embedder of images",
-    "evaluation": "its questions have no pictures; use `stillhouse evaluate` afterwards",
-}
-"""Keys of `[student]` that `images` rules out, and why."""
 
 
 class DistillationConfig(RecipeTable):
@@ -116,47 +107,6 @@ class LoraConfig(RecipeTable):
     """Each update is multiplied by `alpha / rank`."""
     targets: tuple[str, ...] = ()
     """The matrices to update, by the last part of their names (`["q_proj", "v_proj"]`). Default: all of the layers."""
-
-
-class ImagesConfig(RecipeTable):
-    """Let the student see: patches of an image are embedded by one matrix with their place, and read among the words, all
-    patches of an image at once. There is no vision encoder (as in Gemma 4; early fusion). The start must be a Llama; what it
-    sees is learned from the data alone.
-    """
-
-    patch: int = Field(16, ge=MIN_PATCH, le=MAX_PATCH)
-    """Pixels of a patch's side. Each patch is a token."""
-    size: int = Field(192, ge=16)
-    """Pixels of an image's longest side. A larger image is made smaller, so that letters may become illegible."""
-    color_jitter: float = Field(0.0, ge=0, le=0.5)
-    """Color augmentation in training: in each step, red, green and blue of each image are multiplied by random factors from
-    1 - `color_jitter` to 1, so that the student sees in tints that the data lacks. Held-out losses and answers are of unchanged
-    images. 0 is no augmentation; high values confuse similar colors."""
-
-    @model_validator(mode="after")
-    def _check_size(self) -> Self:
-        side = self.size // self.patch
-        if self.size % self.patch:
-            raise ValueError(
-                f"size = {self.size}: is no multiple of patch = {self.patch}; use {side * self.patch or self.patch} or "
-                f"{(side + 1) * self.patch}"
-            )
-        if side > MAX_PATCHES_A_SIDE:
-            raise ValueError(
-                f"size = {self.size}: {side} x {side} patches of {self.patch} are more than the 512 tokens that llama.cpp reads "
-                f"at once; use at most {MAX_PATCHES_A_SIDE * self.patch}, or larger patches"
-            )
-        return self
-
-    @property
-    def max_tokens(self) -> int:
-        """Of an image."""
-        return (self.size // self.patch) ** 2
-
-    @property
-    def description(self) -> str:
-        """In words."""
-        return f"images of up to {self.size} pixels a side in patches of {self.patch}"
 
 
 class ReplayConfig(RecipeTable):
@@ -261,10 +211,6 @@ class StudentConfig(RecipeTable):
     """What plugins change of the student before, in and after the training, in this order: see `stillhouse plugins`."""
     lora: LoraConfig | None = None
     """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
-    images: ImagesConfig | None = None
-    """Let the student see the images of its conversations, for data with images. Needs a Llama as start: `layers`, `random` or a
-    Llama's folder. Default, or `false`: a student reads text alone.
-    """
     max_tokens: int = Field(256, ge=16)
     """A conversation longer than this is truncated; the training prints how many are, and the longest one's tokens."""
     held_out: float = Field(0.1, gt=0, lt=1)
@@ -276,7 +222,7 @@ class StudentConfig(RecipeTable):
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
 
-    @field_validator("evaluation", "replay", "average", "lora", "images", mode="before")
+    @field_validator("evaluation", "replay", "average", "lora", mode="before")
     @classmethod
     def _turn_off(cls, setting: object) -> object:
         """`false` is no such setting."""
@@ -392,30 +338,6 @@ class StudentConfig(RecipeTable):
         return self
 
     @model_validator(mode="after")
-    def _check_images(self) -> Self:
-        if self.images is None:
-            return self
-        if self.architecture == "hybrid":
-            raise ValueError('images: need a Llama, and architecture = "hybrid" is none; leave one of them out')
-        if self.packing:
-            raise ValueError("images: patches attend to each other only in a row of their own; use packing = false")
-        for name, why in IMAGES_EXCLUDE.items():
-            if getattr(self, name) not in (None, 0):
-                raise ValueError(
-                    f"images: {name}: {why}; leave one of them out, or set {name} = false where a base has it"
-                )
-        if strange := sorted(self.objective_weights.keys() - self.text_losses):
-            raise ValueError(
-                f"images: objective {strange[0]}: its teacher or reference sees nothing; use sft, or leave images out"
-            )
-        if self.images.max_tokens >= self.max_tokens:
-            raise ValueError(
-                f"images: {self.images.max_tokens} patches of an image leave no room in max_tokens = {self.max_tokens}; raise it "
-                f"to {self.images.max_tokens + 128} or more"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _check_patience(self) -> Self:
         if self.patience and "dpo" in self.objective_weights:
             raise ValueError(
@@ -458,6 +380,11 @@ class StudentConfig(RecipeTable):
     def changes_start(self) -> bool:
         """Whether a step gives the student other weights or another form than its start has."""
         return any(step.changes_start for step in self.steps)
+
+    @property
+    def image_limits(self) -> ImageLimits | None:
+        """How a step reads images; None if the student reads text alone."""
+        return next((limits for step in self.steps if (limits := step.image_limits)), None)
 
     @property
     def divergences(self) -> frozenset[str]:

@@ -112,6 +112,12 @@ class ImageLimits(NamedTuple):
         """Of an image."""
         return (self.size // self.patch) ** 2
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether a student can have them."""
+        sides = self.patch <= self.size <= MAX_PATCHES_A_SIDE * self.patch
+        return MIN_PATCH <= self.patch <= MAX_PATCH and sides
+
 
 def read_image_limits(file: Path) -> ImageLimits:
     """The settings of a projector file of this program.
@@ -125,10 +131,10 @@ def read_image_limits(file: Path) -> ImageLimits:
         for key, kind, at in _iterate_values(data):
             if key in IMAGE_KEYS and kind == UINT32:
                 (found[key],) = struct.unpack_from("<I", data, at)
-    patch, size = (found.get(key, 0) for key in IMAGE_KEYS)
-    if not (MIN_PATCH <= patch <= MAX_PATCH and patch <= size <= MAX_PATCHES_A_SIDE * patch):
+    limits = ImageLimits(*(found.get(key, 0) for key in IMAGE_KEYS))
+    if not limits.is_possible:
         raise ValueError("it has no sizes of patches and images that a student can have")
-    return ImageLimits(patch, size)
+    return limits
 
 
 @lru_cache(maxsize=4)

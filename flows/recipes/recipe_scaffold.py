@@ -169,7 +169,7 @@ def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mappi
         lines += ["# A program is never inherited.", format_toml({table: source.data[table]})]
     if not has_student:
         sees = find_family(_read_family_name(source.data)).has_images
-        start = '# start = "layers"' + ("\n# images = {}" if sees else "")
+        start = '# start = "layers"' + ('\n# steps = [{ type = "sight" }]' if sees else "")
         lines += ["# A small model that learns from the kept samples.", "# [student]", start, ""]
     return "\n".join(lines)
 

@@ -92,7 +92,9 @@ def _distill_rows(
         rows, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
     else:
         rows = (
-            list(read_all_rows(source, read_seen_conversation)) if config.images else read_dataset_conversations(source)
+            list(read_all_rows(source, read_seen_conversation))
+            if config.image_limits
+            else read_dataset_conversations(source)
         )
     if len(rows) < 2:
         raise UsageError(
@@ -111,13 +113,14 @@ def _check_images(source: Path, rows: Sequence[Sequence[Message]], config: Stude
     """Raises UsageError if the student would be trained on images that it does not see, or sees and there are none, or the extra
     `pictures` is missing.
     """
-    if config.images and (problem := find_images_problem()):
+    if config.image_limits and (problem := find_images_problem()):
         raise UsageError(f"a student that sees {problem}")
     pictured = next((place for place, row in enumerate(rows, 1) if any(turn.images for turn in row)), None)
-    if pictured and not config.images:
+    if pictured and not config.image_limits:
         raise UsageError(
             f"{source}: conversation {pictured} has an image, and this student reads text alone, so it would learn to guess; let "
-            "it see with --set images={}, leave such rows out, or train a model with images on them (plugins/pictures/README.md)"
+            "it see with --set steps=[{type='sight'}], leave such rows out, or train a model with images on them "
+            "(plugins/pictures/README.md)"
         )
-    if config.images and not pictured:
-        raise UsageError(f"{source}: no conversation has an image; leave out --set images, or give rows with images")
+    if config.image_limits and not pictured:
+        raise UsageError(f"{source}: no conversation has an image; leave out the step sight, or give rows with images")

@@ -276,7 +276,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         train, held_out = map(extract_conversations, parts)
         if not context.recipe.dataset.thinking:
             train, held_out = ([remove_thinking(turns) for turns in rows] for rows in (train, held_out))
-        if config.images:
+        if config.image_limits:
             read = stages.find_dataset_images(context.run, context.recipe)
             train, held_out = (embed_stored_images(rows, read) for rows in (train, held_out))
         rejected: list[list[Message] | None] = []

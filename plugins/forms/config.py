@@ -40,8 +40,8 @@ class TernaryStep(StudentStep):
             )
         if student.average is not None:
             return "average: the average of ternary weights and their start is not ternary; leave one of them out"
-        if student.images:
-            return "images: a BitNet has no embedder of images; leave one of them out"
+        if student.image_limits:
+            return "a BitNet has no embedder of images; leave one of them out"
         others = {"sparsity": "ternary weights choose their own zeros in training", "windows": "a BitNet has none"}
         for step in student.steps:
             if why := others.get(step.type):
@@ -119,8 +119,8 @@ class WindowsStep(StudentStep):
             return (
                 "low-rank adapters would not train the sinks, and would not fit a start without windows; leave lora out"
             )
-        if student.images:
-            return "a window would cut images off; leave images out"
+        if student.image_limits:
+            return "a window would cut images off; leave the step sight out"
         if student.architecture == "hybrid":
             return 'sliding windows need a Llama, and architecture = "hybrid" is none; leave one of them out'
         return None
@@ -162,8 +162,8 @@ class SparsityStep(StudentStep):
     def find_problem(self, student: StudentConfig) -> str | None:
         if student.lora:
             return "lora fills the zeros when it is merged; leave one of them out"
-        if student.images:
-            return "weights are chosen by text alone; leave images out"
+        if student.image_limits:
+            return "weights are chosen by text alone; leave the step sight out"
         if student.average == "validation" and self.reconstruct:
             return (
                 'the shares of average = "validation" are mixed with the start as it was before reconstruct fitted it; give a '
@@ -194,7 +194,7 @@ class WidthStep(StudentStep):
     def find_problem(self, student: StudentConfig) -> str | None:
         if student.start != "layers":
             return f'makes the embedded teacher narrower, and the start is {student.start!r}; use start = "layers"'
-        return "channels are chosen by text alone; leave images out" if student.images else None
+        return "channels are chosen by text alone; leave the step sight out" if student.image_limits else None
 
     def load(self) -> Any:
         from plugins.forms.width import WidthCode

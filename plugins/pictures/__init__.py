@@ -54,6 +54,18 @@ def _load_image_source() -> Any:
     return ImageSource
 
 
+def _load_sight() -> Any:
+    from plugins.pictures.config import SightStep
+
+    return SightStep
+
+
+def _load_reader() -> Any:
+    from plugins.pictures.seeing.embedder import load_image_embedder
+
+    return load_image_embedder
+
+
 def _load_evaluation() -> Any:
     from plugins.pictures.seeing.evaluation import PICTURE_EVALUATION
 
@@ -80,6 +92,8 @@ PLUGIN = Plugin(
         Part("filter", "image_duplicates", _load_image_duplicates),
         Part("section", "images", _load_seed_images_config),
         Part("source", "images", _load_image_source),
+        Part("step", "sight", _load_sight),
+        Part("reader", "images.safetensors", _load_reader),
         Part("evaluation", "sight", _load_evaluation),
         Part("hooks", "pictures", _load_hooks),
     ),

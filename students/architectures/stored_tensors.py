@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from students.architectures.architecture import Architecture, count_mtp_layers, get_head_size, get_rope
-from students.image_embedder import EMBEDDER
+from students.image_reader import IMAGE_READER
 
 OUTPUT = "lm_head.weight"
 HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
@@ -34,7 +34,7 @@ def iterate_tensors(
     of its own.
     """
     config: Any = model.config
-    weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{EMBEDDER}.")}
+    weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{IMAGE_READER}.")}
     weights |= block
     if config.tie_word_embeddings and not architecture.requires_output:
         weights.pop(OUTPUT, None)

@@ -24,7 +24,7 @@ from students.chat_encoding import (
     find_pad_id,
     truncate_conversation,
 )
-from students.image_embedder import find_image_embedder, save_model
+from students.image_reader import find_image_reader, save_model
 from students.init.start_model import TEACHER_LAYERS, StartModel, load_start_model, start_from_layers
 from students.init.start_shape import shape_start
 from students.init.vocabulary_trimming import keep_tokens_of_tokenizer
@@ -56,8 +56,8 @@ def measure_text_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, held_out: Sequence[Conversation], max_tokens: int
 ) -> TextLoss:
     """The loss on the tokens that training with `max_tokens` sees."""
-    embedder = find_image_embedder(model)
-    images = embedder.config if embedder else None
+    reader = find_image_reader(model)
+    images = reader.limits if reader else None
     used: list[EncodedConversation] = []
     faults: list[str] = []
     size = truncated = 0

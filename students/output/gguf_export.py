@@ -31,8 +31,7 @@ from students.architectures.known_architectures import (
 from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
-from students.image_embedder import find_image_embedder, load_image_embedder
-from students.output.projector_export import write_projector
+from students.image_reader import find_image_reader, load_image_reader
 
 MTP_PREFIX = "mtp."
 """Of a layer for multi-token prediction in a student's folder, where transformers and vLLM look for it."""
@@ -87,7 +86,7 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
     if fault := find_tokenizer_fault(tokenizer):
         raise UsageError(f"export: {fault}")
     vocabulary = read_vocabulary(tokenizer, config.vocab_size)
-    projector = write_projector(embedder, student) if (embedder := find_image_embedder(model)) else None
+    projector = reader.export(student) if (reader := find_image_reader(model)) else None
     out = student / name_student_file(form)  # after the embedder: without it, a complete file would answer blind
     with write_atomically(out) as partial:
         writer = gguf.GGUFWriter(partial, architecture.gguf_name)
@@ -142,7 +141,7 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
         raise UsageError(f"{student}: has {fault}, which cannot be exported")
     check_tokenizer(tokenizer)
     choose_attention(model)
-    load_image_embedder(model, student)
+    load_image_reader(model, student)
     return model, tokenizer
 
 

@@ -20,7 +20,7 @@ from core.sample import conversation_digest
 from core.storage.atomic_files import write_atomically, write_text
 from core.storage.image_files import UnreadableImage, decode_image_url
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
-from students.image_embedder import save_model
+from students.image_reader import find_image_reader, save_model
 from students.init.adapters import ADAPTER_FOLDER, LoraAdapter
 from students.init.start_model import StartModel
 from students.training_data import TrainingData
@@ -34,8 +34,8 @@ TRAINED_ROWS_FILE = "trained_rows.txt"
 TRAINED_IMAGES_FILE = "trained_images.txt"
 """The digest of each image in these conversations, one per line."""
 CARD_TEMPLATE = Path(__file__).with_name("card.md")
-ASK_TEXT_TEMPLATE, ASK_IMAGES_TEMPLATE = map(CARD_TEMPLATE.with_name, ("card_ask_text.md", "card_ask_images.md"))
-"""How the card says to ask a student that reads text alone, and one that sees."""
+ASK_TEMPLATE = CARD_TEMPLATE.with_name("card_ask.md")
+"""How the card says to ask a student that reads text alone."""
 
 APACHE_NOTICE = (
     "The weights are a derivative of [{base}](https://huggingface.co/{base}), Apache-2.0, "
@@ -175,6 +175,7 @@ def list_result_rows(record: StudentRecord) -> list[str]:
 def build_model_card(start: StartModel, training: FinishedTraining) -> str:
     """The model card, in Markdown with the front matter that the hub reads."""
     data, record, config = training.data, training.record, training.config
+    reader = find_image_reader(start.model)
     front = ["license: apache-2.0" if start.licence == "apache-2.0" else "license: other"]
     if start.base:
         front.append(f"base_model: {start.base}")
@@ -201,8 +202,8 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
             "per_step": config.batch_size * config.accumulate,
             "kept": "" if record.best_step is None else f" (the weights after step {record.best_step} are kept)",
             "front": "\n".join(front),
-            "pipeline": "pipeline_tag: image-text-to-text" if config.images else TEXT_PIPELINE,
-            "ask": _format_ask(training),
+            "pipeline": "pipeline_tag: image-text-to-text" if reader else TEXT_PIPELINE,
+            "ask": reader.describe_use() if reader else _format_ask(training),
             "tags": ", ".join(["stillhouse", *(["synthetic"] if training.synthetic else [])]),
             "wrote": SYNTHETIC_TEXT_NOTICE if training.synthetic else UNKNOWN_TEXT_NOTICE,
             "licence": describe_licence(start),
@@ -222,15 +223,8 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
 
 def _format_ask(training: FinishedTraining) -> str:
     """How to ask the student, in Markdown."""
-    if images := training.config.images:
-        values = {
-            "image_tokens": images.max_tokens,
-            "image_size": images.size,
-            "image_patch": images.patch,
-        }
-        return Template(ASK_IMAGES_TEMPLATE.read_text(encoding="utf-8")).substitute(values).rstrip()
     messages = _choose_example(training.trained)
-    return Template(ASK_TEXT_TEMPLATE.read_text(encoding="utf-8")).substitute(messages=messages).rstrip()
+    return Template(ASK_TEMPLATE.read_text(encoding="utf-8")).substitute(messages=messages).rstrip()
 
 
 EVALUATION_HEADING, LIMITS_HEADING = "## Evaluation\n", "## Limits\n"

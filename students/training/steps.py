@@ -75,6 +75,12 @@ class StepCode:
     def resume(self, training: Training) -> None:
         """After the weights of a checkpoint were restored, if there is one, and before the next step."""
 
+    def alter_examples(self, examples: list[EncodedConversation], seed: int, step: int) -> list[EncodedConversation]:
+        """The training conversations of a step, counted from 0. It depends on its arguments only, so a resumed training has the
+        same.
+        """
+        return examples
+
     def open_losses(self, model: PreTrainedModel, batch: TokenBatch) -> ComputeTerms | None:
         """Called before the student's pass over a batch. Returns what computes the terms of `weights` from its predictions."""
         return None

@@ -32,7 +32,7 @@ from students.training.checkpoint import (
 from students.training.experiment_tracking import track_training
 from students.training.learning_rate import learning_rate
 from students.training.steps import Training
-from students.training_data import jitter_colors, shuffle_epoch
+from students.training_data import shuffle_epoch
 
 ADAM_BETAS = (0.9, 0.95)
 """Of AdamW, as for Llama 2 (arXiv 2307.09288). Weight decay is off: it would shrink embeddings of words not in the data."""
@@ -131,8 +131,8 @@ class TrainingLoop:
         order = shuffle_epoch(len(data.train), self._seed, epoch)[place * per_step :][:per_step]
         examples = [data.train[index] for index in order]
         rejected = [data.rejected[index] for index in order if data.rejected]
-        if (images := self._config.images) and images.color_jitter:
-            examples = jitter_colors(examples, images.color_jitter, self._seed, step)
+        for code in self._steps:
+            examples = code.alter_examples(examples, self._seed, step)
 
         own = self._generate_own_answers(examples, step)
         encoded = own or examples

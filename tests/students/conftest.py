@@ -149,19 +149,6 @@ def saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder
     return folder
 
 
-def save_seeing_start(folder: Path) -> StudentConfig:
-    """How a tiny student learns to see squares in images of 64 pixels within seconds, with its start in a folder."""
-    tokenizer = tiny_tokenizer()
-    return build_seeing_config(saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start"))
-
-
-def build_seeing_config(start: Path) -> StudentConfig:
-    return StudentConfig.model_validate({
-        "start": str(start), "epochs": 8, "learning_rate": 3e-3, "batch_size": 16, "max_tokens": 128, "precision": "float32",
-        "images": {"patch": 16, "size": 64},
-    })  # fmt: skip
-
-
 @pytest.fixture
 def model(tokenizer: "PreTrainedTokenizerBase") -> "LlamaForCausalLM":
     return tiny_llama(len(tokenizer))

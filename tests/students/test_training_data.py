@@ -9,7 +9,6 @@ from core.sample import Message
 from students.chat_encoding import Conversation, UnusableReason
 from students.training_data import encode_and_split
 from tests.students.test_chat_encoding import dialog, encoded
-from tests.support.colored_pictures import color_conversations
 
 
 def test_held_out_conversations_are_drawn_by_seed_and_not_trained_on(
@@ -22,20 +21,6 @@ def test_held_out_conversations_are_drawn_by_seed_and_not_trained_on(
     assert (len(first.train), len(first.held_out)) == (9, 3)
     assert not set(first.train) & set(first.held_out)
     assert {*first.train, *first.held_out} == {encoded(one, tokenizer) for one in talk}
-
-
-def test_questions_about_one_picture_are_held_out_together(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = [
-        [turns[0].model_copy(update={"content": ask}), turns[1]]
-        for turns in color_conversations(6)
-        for ask in ("A?", "B?")
-    ]
-    config = StudentConfig.model_validate({"images": {"patch": 16, "size": 64}, "max_tokens": 96, "held_out": 0.2})
-    for seed in range(5):
-        data = encode_and_split(rows, None, tokenizer, config, seed)
-        trained, held_out = ({one.images[0].image for one in part} for part in (data.train, data.held_out))
-        assert len(data.train) + len(data.held_out) == len(rows)
-        assert not trained & held_out
 
 
 def test_answers_to_one_prompt_are_held_out_together(

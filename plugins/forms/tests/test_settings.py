@@ -74,18 +74,15 @@ def test_other_starts_can_become_the_student(settings: dict[str, Any], step: dic
         ({"type": "windows", "window": 1}, {}, "greater than or equal to 2"),
         ({"type": "windows", "full_every": 1}, {}, "greater than or equal to 2"),
         ({"type": "windows"}, {**HYBRID, "max_tokens": 512}, "sliding windows need a Llama"),
-        ({"type": "windows", "window": 64}, {"images": {}}, "a window would cut images off"),
         (
             {"type": "sparsity", "share": 0.5},
             {"start": "random"},
             "sparsity: the weights of start = 'random' are untrained",
         ),
         ({"type": "sparsity", "share": 0.5}, {"lora": {}}, "lora fills the zeros"),
-        ({"type": "sparsity", "share": 0.5}, {"images": {}}, "weights are chosen by text alone"),
         ({"type": "sparsity"}, {}, "give either share"),
         ({"type": "sparsity", "share": 0.5, "pattern": "2:4"}, {}, "give either share"),
         ({"type": "width", "hidden_size": 480}, {"start": "random"}, "makes the embedded teacher narrower"),
-        ({"type": "width", "hidden_size": 480}, {"images": {}}, "channels are chosen by text alone"),
     ],
 )
 def test_what_a_student_cannot_have_is_one_sentence(step: dict[str, Any], settings: dict[str, Any], words: str) -> None:

@@ -188,7 +188,6 @@ def test_a_start_that_fits_no_bitnet_is_refused(
         ),
         ({"start": "random", "hidden_size": 640}, "use 512 or 768"),
         ({"start": "x", "lora": {}}, "merged low-rank updates are not ternary; leave lora out"),
-        ({"start": "x", "images": {}}, "images: a BitNet has no embedder of images"),
         ({"start": "random", "architecture": "hybrid", "hidden_size": 256}, "a BitNet is no hybrid"),
         ({"start": "x", "average": 0.5}, "average: the average of ternary weights and their start is not ternary"),
     ],

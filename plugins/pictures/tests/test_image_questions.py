@@ -28,9 +28,10 @@ from plugins.pictures.families.image_questions import ImageQuestionsFamily, Well
 from students.output.gguf_export import export_gguf
 from students.training.student_training import train_student
 from teachers.base import TeacherQuestion
-from tests.students.conftest import build_seeing_config, quiet
+from tests.students.conftest import quiet
 from tests.support.colored_pictures import COLORS, QUESTION, draw_square
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
+from tests.support.seeing_students import build_seeing_config
 
 SHOWN = "ReaderAnswer"
 

@@ -1,8 +1,5 @@
 from pathlib import Path
 
-import pytest
-
-from core.config.students import ImagesConfig, StudentConfig
 from core.runs.student_records import (
     AverageRecord,
     ReplayRecord,
@@ -10,11 +7,7 @@ from core.runs.student_records import (
     StepRecord,
     StudentRecord,
 )
-from students.init.start_model import StartModel
-from students.output.student_folder import FinishedTraining, build_model_card, list_result_rows, write_card_average
-from students.training_data import TrainingData
-from tests.students.conftest import tiny_llama, tiny_tokenizer
-from tests.support.colored_pictures import color_conversations
+from students.output.student_folder import list_result_rows, write_card_average
 
 TRAINED = StudentRecord(
     start="layers", parameters=1, train_samples=9, held_out_samples=1, steps=3, seconds=1.0,
@@ -45,18 +38,3 @@ def test_the_card_of_averaged_weights_has_no_result_of_the_trained_ones(tmp_path
     assert "0.900 before, 0.300 after the training, before its weights were averaged" in text
     assert text.startswith("| held-out loss before | 3.500 |")
     assert text.endswith("| seed | 7 |")
-
-
-@pytest.mark.parametrize("images", [None, ImagesConfig(patch=16, size=64)])
-def test_the_card_asks_a_student_that_sees_where_its_images_arrive(images: ImagesConfig | None) -> None:
-    """AutoModelForCausalLM would load it without a word, and drop every image."""
-    start = StartModel(tiny_llama(64), tiny_tokenizer(), "made here", None, "other")
-    config = StudentConfig(images=images)
-    training = FinishedTraining(
-        config, 7, "", TrainingData([], [], {}), TRAINED, [], color_conversations(1), synthetic=False
-    )
-    card = build_model_card(start, training)
-    assert ("AutoModelForCausalLM" in card) is (images is None)
-    assert ("\npipeline_tag: text-generation\n" in card) is (images is None)
-    assert ("--mmproj mmproj-f32.gguf --image-min-tokens 1 --image-max-tokens 16\n" in card) is bool(images)
-    assert "$" not in card

@@ -14,40 +14,58 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from core.config.students import ImagesConfig, StudentConfig
+from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.runs.student_records import StudentRecord
 from core.sample import Message
 from core.shared_options import EMBEDDER_FILE, PROJECTOR_FILE
 from core.weights.gguf_files import ImageLimits, read_image_limits
-from students.chat_encoding import IMAGE_MARKER, EncodedConversation, UnusableReason, encode_conversation
+from plugins.pictures.config import SightStep
+from plugins.pictures.seeing.embedder import (
+    ImagePatches,
+    add_image_embedder,
+    build_image_mask,
+    collect_patches,
+    embed_images,
+)
+from students.chat_encoding import (
+    IMAGE_MARKER,
+    EncodedConversation,
+    UnusableReason,
+    encode_conversation,
+)
 from students.comparison.text_losses import measure_folder_loss, write_untrained_student
-from students.image_embedder import add_image_embedder, embed_images, save_model
+from students.image_reader import save_model
+from students.init.start_model import StartModel
 from students.output.gguf_export import export_gguf, read_student
+from students.output.student_folder import FinishedTraining, build_model_card
 from students.predictions import predict_tokens
-from students.token_batches import build_batch
+from students.token_batches import TokenBatch, build_batch
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
+from students.training_data import TrainingData, encode_and_split
 from teachers.local_images import fit_message_images
 from teachers.local_llama import projector_settings, start_local_server
 from teachers.openai_chat import build_messages
-from tests.students.conftest import quiet, saved, tiny_llama
+from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
+from tests.students.output.test_student_folder import TRAINED
 from tests.support.colored_pictures import COLORS, SIZES, ask_color, color_conversations, png_url
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 
-IMAGES = ImagesConfig(patch=16, size=64)
+SIGHT = SightStep(type="sight", patch=16, size=64)
+LIMITS = ImageLimits(16, 64)
 
 
 def encode(conversation: list[Message], tokenizer: PreTrainedTokenizerBase) -> EncodedConversation:
-    encoded = encode_conversation(conversation, tokenizer, 256, IMAGES)
+    encoded = encode_conversation(conversation, tokenizer, 256, LIMITS)
     assert isinstance(encoded, EncodedConversation)
     return encoded
 
 
 def seeing_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     model = tiny_llama(len(tokenizer))
-    add_image_embedder(model, IMAGES)
+    add_image_embedder(model, LIMITS)
     model.train(False)
     return model
 
@@ -67,7 +85,7 @@ def test_what_cannot_be_read_is_left_out(
     images: tuple[str, ...], text: str, reason: UnusableReason, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     talk = [Message(role="user", content=text, images=images), Message(role="assistant", content="red")]
-    assert encode_conversation(talk, tokenizer, 256, IMAGES) is reason
+    assert encode_conversation(talk, tokenizer, 256, LIMITS) is reason
 
 
 def test_patches_see_their_whole_image_and_nothing_after_it(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -75,18 +93,17 @@ def test_patches_see_their_whole_image_and_nothing_after_it(tokenizer: PreTraine
     model = seeing_model(tokenizer)
     one = encode(ask_color("red", Random(1)), tokenizer)
     batch = build_batch([one], 0)
-    assert batch.patches
-    changed = batch.patches.values.clone()
+    patches = collect_patches(batch.images)
+    changed = patches.values.clone()
     changed[-1] = torch.arange(changed.shape[1]) % 251
-    other = batch._replace(patches=batch.patches._replace(values=changed))
     [placed] = one.images
 
-    def read(batch: Any) -> torch.Tensor:
-        inputs = embed_images(model, batch.ids, batch.patches)
-        return model.model(inputs_embeds=inputs, attention_mask=batch.attention, use_cache=False).last_hidden_state[0]
+    def read(patches: ImagePatches) -> torch.Tensor:
+        inputs, mask = embed_images(model, batch.ids, patches), build_image_mask(batch)
+        return model.model(inputs_embeds=inputs, attention_mask=mask, use_cache=False).last_hidden_state[0]
 
     with torch.no_grad():
-        difference = (read(batch) - read(other)).abs().amax(-1)
+        difference = (read(patches) - read(patches._replace(values=changed))).abs().amax(-1)
     assert difference[: placed.begin].max() < 1e-6
     assert difference[placed.begin : placed.end].min() > 1e-5, "every patch of the image"
     assert difference[placed.end :].min() > 1e-6, "and every token after it"
@@ -136,12 +153,12 @@ def test_it_learns_from_images_alone(seeing_student: Path, tmp_path: Path) -> No
 @pytest.mark.xdist_group("students")
 def test_it_is_a_start_that_sees(seeing_student: Path, tmp_path: Path) -> None:
     config = StudentConfig(
-        start=str(seeing_student), epochs=1, learning_rate=1e-5, batch_size=16, max_tokens=128, images=IMAGES
+        start=str(seeing_student), epochs=1, learning_rate=1e-5, batch_size=16, max_tokens=128, steps=(SIGHT,)
     )
     record = train_student(color_conversations(40, seed=5), config, tmp_path / "more", seed=3, progress=quiet)
     assert record.loss_before < 0.4, "the embedder was continued, not made anew"
-    other = config.model_copy(update={"images": ImagesConfig(patch=8, size=64)})
-    with pytest.raises(UsageError, match="sees patches of 16 in images of 64 pixels; use images = "):
+    other = config.model_copy(update={"steps": (SightStep(type="sight", patch=8, size=64),)})
+    with pytest.raises(UsageError, match="sees patches of 16 in images of 64 pixels; use"):
         train_student(color_conversations(40, seed=5), other, tmp_path / "other", seed=3, progress=quiet)
 
 
@@ -161,13 +178,13 @@ def test_color_jitter_is_of_the_training_alone(
     start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
     rows, held_out = color_conversations(24), color_conversations(8, seed=9)
     config = StudentConfig(
-        start=str(start), epochs=3, learning_rate=3e-3, batch_size=8, max_tokens=128, checkpoint_steps=4, images=IMAGES,
+        start=str(start), epochs=3, learning_rate=3e-3, batch_size=8, max_tokens=128, checkpoint_steps=4, steps=(SIGHT,),
         precision="float32",
     )  # fmt: skip
 
     def train(strength: float, name: str, start: Path, progress: Any = quiet) -> StudentRecord:
-        images = IMAGES.model_copy(update={"color_jitter": strength})
-        settings = config.model_copy(update={"images": images, "start": str(start)})
+        sight = SIGHT.model_copy(update={"color_jitter": strength})
+        settings = config.model_copy(update={"steps": (sight,), "start": str(start)})
         return train_student(rows, settings, tmp_path / name, seed=3, progress=progress, held_out=held_out)
 
     def stop(_: str) -> None:
@@ -205,10 +222,15 @@ def served(seeing_student: Path) -> Iterator[LlamaCpp]:
         yield loaded
 
 
+def build_causal_mask(batch: TokenBatch) -> torch.Tensor:
+    longest = batch.ids.shape[1]
+    return torch.ones(len(batch.ids), 1, longest, longest, dtype=torch.bool).tril()
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("students")
 def test_llama_cpp_sees_what_torch_sees(
-    seeing_student: Path, served: LlamaCpp, tokenizer: PreTrainedTokenizerBase
+    seeing_student: Path, served: LlamaCpp, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On 50 new images of four sizes: the same first token, and its alternatives to 1e-3 nats. Causal patches would differ."""
     model, _ = read_student(seeing_student)
@@ -229,11 +251,11 @@ def test_llama_cpp_sees_what_torch_sees(
             one["id"]: one["logprob"] for one in completion["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         }
         batch = build_batch([encoded], 0)
-        assert batch.attention is not None
         with torch.no_grad():
             ours = predict_tokens(model, batch).logits[0].log_softmax(-1)
-            plain = batch._replace(attention=torch.ones_like(batch.attention).tril())
-            without = predict_tokens(model, plain).logits[0].log_softmax(-1)
+            with monkeypatch.context() as patched:
+                patched.setattr("plugins.pictures.seeing.embedder.build_image_mask", build_causal_mask)
+                without = predict_tokens(model, batch).logits[0].log_softmax(-1)
         assert max(theirs, key=theirs.__getitem__) == int(ours.argmax())
         worst = max(worst, *(abs(ours[token].item() - logprob) for token, logprob in theirs.items()))
         causal = max(causal, *(abs(without[token].item() - logprob) for token, logprob in theirs.items()))
@@ -247,7 +269,7 @@ def test_llama_cpp_sees_what_torch_sees(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"start": "random", "architecture": "hybrid"}, 'need a Llama, and architecture = "hybrid" is none'),
+        ({"start": "random", "architecture": "hybrid"}, 'needs a Llama, and architecture = "hybrid" is none'),
         ({"packing": True}, "use packing = false"),
         ({"lora": {}}, "lora: low-rank adapters would not train the embedder of images"),
         ({"replay": {}}, "replay: its start sees nothing"),
@@ -256,13 +278,14 @@ def test_llama_cpp_sees_what_torch_sees(
         ({"objective": "forward_kl"}, "objective forward_kl: its teacher or reference sees nothing; use sft"),
         ({"objective": {"sft": 1.0, "dpo": 1.0}}, "objective dpo: its teacher or reference sees nothing"),
         ({"max_tokens": 128}, "144 patches of an image leave no room in max_tokens = 128; raise it to 272 or more"),
-        ({"images": {"size": 100}}, "size = 100: is no multiple of patch = 16; use 96 or 112"),
-        ({"images": {"size": 368}}, "23 x 23 patches of 16 are more than the 512 tokens"),
+        ({"size": 100}, "size = 100: is no multiple of patch = 16; use 96 or 112"),
+        ({"size": 368}, "23 x 23 patches of 16 are more than the 512 tokens"),
     ],
 )
 def test_settings_that_cannot_see_are_refused(changes: dict[str, Any], words: str) -> None:
+    sight = {name: changes.pop(name) for name in ("size",) if name in changes}
     with pytest.raises(ValidationError, match=words):
-        StudentConfig.model_validate({"images": {}, **changes})
+        StudentConfig.model_validate({"steps": [{"type": "sight", **sight}], **changes})
 
 
 @pytest.fixture
@@ -304,3 +327,37 @@ def test_limits_that_no_student_has_are_refused(patch: int, size: int, tmp_path:
     writer.close()
     with pytest.raises(ValueError, match="no sizes of patches and images that a student can have"):
         read_image_limits(tmp_path / PROJECTOR_FILE)
+
+
+# Its data and its card
+
+
+def test_questions_about_one_picture_are_held_out_together(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [
+        [turns[0].model_copy(update={"content": ask}), turns[1]]
+        for turns in color_conversations(6)
+        for ask in ("A?", "B?")
+    ]
+    config = StudentConfig.model_validate({"steps": [SIGHT], "max_tokens": 96, "held_out": 0.2})
+    for seed in range(5):
+        data = encode_and_split(rows, None, tokenizer, config, seed)
+        trained, held_out = ({one.images[0].image for one in part} for part in (data.train, data.held_out))
+        assert len(data.train) + len(data.held_out) == len(rows)
+        assert not trained & held_out
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_the_card_asks_a_student_that_sees_where_its_images_arrive(sees: bool) -> None:
+    """AutoModelForCausalLM would load it without a word, and drop every image."""
+    model = tiny_llama(64)
+    if sees:
+        add_image_embedder(model, LIMITS)
+    start = StartModel(model, tiny_tokenizer(), "made here", None, "other")
+    training = FinishedTraining(
+        StudentConfig(), 7, "", TrainingData([], [], {}), TRAINED, [], color_conversations(1), synthetic=False
+    )
+    card = build_model_card(start, training)
+    assert ("AutoModelForCausalLM" in card) is not sees
+    assert ("\npipeline_tag: text-generation\n" in card) is not sees
+    assert ("--mmproj mmproj-f32.gguf --image-min-tokens 1 --image-max-tokens 16\n" in card) is sees
+    assert "$" not in card

@@ -12,7 +12,7 @@ import torch
 
 from core.shared_options import PROJECTOR_FILE
 from core.storage.atomic_files import write_atomically
-from students.image_embedder import ImageEmbedder
+from core.weights.gguf_files import ImageLimits
 
 PROJECTOR = "gemma4uv"
 SCALE_KEY, TYPE_KEYS = "clip.vision.projector.scale_factor", ("clip.projector_type", "clip.vision.projector_type")
@@ -21,9 +21,8 @@ UNUSED = 1
 NORMS = {"patch_ln1": "v.patch_norm.1", "patch_ln2": "v.patch_norm.2", "pos_norm": "v.patch_norm.3"}
 
 
-def write_projector(embedder: ImageEmbedder, folder: Path) -> Path:
+def write_projector(limits: ImageLimits, weights: Any, folder: Path) -> Path:
     """Write `PROJECTOR_FILE` in 32 bits, whole or not at all: it is small, and llama.cpp computes it in 32."""
-    config, weights = embedder.config, embedder.embedder
     width = weights.patch_dense.out_features
     out = folder / PROJECTOR_FILE
     with write_atomically(out) as partial:
@@ -31,8 +30,8 @@ def write_projector(embedder: ImageEmbedder, folder: Path) -> Path:
         writer.add_clip_has_vision_encoder(True)
         for key in TYPE_KEYS:
             writer.add_string(key, PROJECTOR)
-        writer.add_vision_image_size(config.size)
-        writer.add_vision_patch_size(config.patch)
+        writer.add_vision_image_size(limits.size)
+        writer.add_vision_patch_size(limits.patch)
         writer.add_vision_embedding_length(width)
         writer.add_vision_projection_dim(weights.multimodal_embedder.text_hidden_size)
         writer.add_vision_feed_forward_length(UNUSED)
