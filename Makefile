@@ -18,7 +18,7 @@ WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 GROUPS := check waits slow fast
 LONGEST := --durations=12 --durations-min=5
 
-.PHONY: install install-all lock demo test fast waits slow check without-plugins bench clean $(GROUPS:%=test-%)
+.PHONY: install install-all lock docs demo test fast waits slow check without-plugins bench clean $(GROUPS:%=test-%)
 
 install: $(VENV)/installed
 
@@ -51,6 +51,12 @@ lock:
 	  --output-file requirements/packages.txt
 	$(LOCK) $(addprefix --extra ,$(subst $(comma), ,$(ALL_EXTRAS))) pyproject.toml requirements/packages.in \
 	  --output-file requirements/all-extras.txt
+	$(LOCK) --constraint requirements/all-extras.txt requirements/docs.in --output-file requirements/docs.txt
+
+# All pages as a site with search, in build/site; fails at a broken link.
+docs: $(VENV)/installed
+	$(PIP) --quiet --require-hashes --no-deps --requirement requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The main job, end to end, with a real model in this process. A second call resumes an unfinished run; after a release, it makes
 # the next generation.
@@ -92,6 +98,7 @@ check: install-all
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/size.py
+	$(BIN)/python docs/language.py
 
 # The core's fast tests in a copy without plugins, then each plugin alone.
 without-plugins: install-all
