@@ -10,7 +10,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-SHOWN = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data", "docs", "plugins", "benchmarks", "requirements", "tests")
+SHOWN = ("README.md", "CONTRIBUTING.md", "data", "docs", "plugins", "benchmarks", "requirements", "tests")
+SUFFIXES = (".md", ".svg", ".png", ".ipynb")
 LINK = re.compile(r"\[([^]]+)\]\(([^)#\s]+\.md)\)")
 
 
@@ -21,7 +22,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for section in contents.split("\n## ")[1:]:
         heading, _, body = section.partition("\n")
         pages = {
-            (ROOT / "docs" / target).resolve().relative_to(ROOT).as_posix(): title for title, target in LINK.findall(body)
+            (ROOT / "docs" / target).resolve().relative_to(ROOT).as_posix(): title
+            for title, target in LINK.findall(body)
         }
         navigation.append({heading: [{title: path} for path, title in pages.items()]})
     config.nav = navigation
@@ -31,7 +33,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Takes the tracked pages and pictures of the whole repository, so that links between them hold."""
     listed = subprocess.run(["git", "ls-files", *SHOWN], cwd=ROOT, capture_output=True, text=True, check=True)
-    wanted = [path for path in listed.stdout.splitlines() if Path(path).suffix in (".md", ".svg", ".png", ".ipynb")]
+    wanted = [
+        path for path in listed.stdout.splitlines() if Path(path).suffix in SUFFIXES and Path(path).name != "SKILL.md"
+    ]
     return Files([File.generated(config, path, abs_src_path=str(ROOT / path)) for path in wanted])
 
 
@@ -42,7 +46,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def show(link: re.Match[str]) -> str:
         target = link[2].partition("#")[0]
         path = (folder / target).resolve()
-        inside = path.is_relative_to(ROOT) and path.exists()
-        return f"`{path.relative_to(ROOT)}`" if inside and path.suffix not in (".md", ".svg", ".png", ".ipynb") else link[0]
+        page_or_picture = path.suffix in SUFFIXES and files.get_file_from_path(path.relative_to(ROOT).as_posix())
+        return link[0] if page_or_picture or not path.exists() else f"`{path.relative_to(ROOT)}`"
 
     return re.sub(r"(?<!!)\[([^]]+)\]\((?!\w+:|#)([^)\s]+)\)", show, markdown)

@@ -106,6 +106,8 @@ NOT_RUN = {
     "plugins/serving/README.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
     "plugins/scale/README.md: ray": "needs Ray, which `make install-all` leaves out",
     "docs/install.md: make install": "`make test` calls both first",
+    "docs/gpu-training.md: stillhouse distill": "needs a GPU and a model of the Hub",
+    "docs/choosing-a-teacher.md: stillhouse preview": "tests/agents/studies/test_run_estimation.py previews",
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
     "plugins/features/README.md: stillhouse": "minutes of training; plugins/features/tests/ runs them on a small model",
     "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",

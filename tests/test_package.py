@@ -161,8 +161,8 @@ def test_what_is_needed_at_run_time_has_a_licence_that_goes_with_ours() -> None:
 
 
 def test_the_page_of_licences_has_every_package_and_every_file() -> None:
-    again = "run: python requirements/licenses.py > docs/licenses.md"
-    page = (PROJECT / "docs" / "licenses.md").read_text()
+    again = "run: python requirements/licenses.py > requirements/licenses.md"
+    page = (PROJECT / "requirements" / "licenses.md").read_text()
     shown = [row(package) for package in runtime_packages() if (package.licence, package.reason) != CUDA_LICENCE]
     assert [line for line in shown if line not in page] == [], again
     for section in (weights_section(), files_section(), benchmark_data_section()):
