@@ -121,7 +121,6 @@ NOT_RUN = {
     "plugins/references/README.md: stillhouse reference": (
         "the self-test takes minutes; plugins/references/tests/test_reference_preparation.py runs smaller ones"
     ),
-    "docs/measured-recipes.md: stillhouse": "tests/flows/run/test_recorded_samples.py replays the recordings",
 }  # fmt: skip
 """By the beginning of page and first line, the reason why a block of commands is not run here."""
 FAMILIES = (
