@@ -1,4 +1,4 @@
-"""Take measurements and write them into README.md: all of them, or the parts that are named.
+"""Take measurements and write them into the pages of this folder: all of them, or the parts that are named.
 
 [STILLHOUSE_PEERS=FOLDER] python -m benchmarks [teacher] [families] [routing] ... [collapse] [study] [study_embedded]
 """
@@ -52,90 +52,102 @@ from benchmarks.collapse import tables as collapse
 from benchmarks.external_truth import math_verify, reasoning_gym
 from benchmarks.features import tables as features
 
-README = Path(__file__).with_name("README.md")
-HEAD = """# Benchmarks
-
-`make bench` writes this page part by part. The machines are shared and noisy: compare numbers within a table rather than across
-tables. Peers run in separate environments in the folder `STILLHOUSE_PEERS`:
-
-```
-python3.11 -m venv PEERS/distilabel          && PEERS/distilabel/bin/pip install "distilabel[openai,instructor]"
-python3.11 -m venv PEERS/data-designer       && PEERS/data-designer/bin/pip install data-designer
-python3.11 -m venv PEERS/bespokelabs-curator && PEERS/bespokelabs-curator/bin/pip install bespokelabs-curator
-python3.11 -m venv PEERS/rensa               && PEERS/rensa/bin/pip install rensa
-python3.11 -m venv PEERS/gaoya               && PEERS/gaoya/bin/pip install gaoya
-python3.11 -m venv PEERS/text-dedup          && PEERS/text-dedup/bin/pip install "text-dedup==0.4.0"
-python3.11 -m venv PEERS/datatrove           && PEERS/datatrove/bin/pip install "datatrove[processing]" orjson spacy
-python3.11 -m venv PEERS/math-verify         && PEERS/math-verify/bin/pip install "math-verify==0.9.0"
-```
-"""
-PARTS: dict[str, tuple[str, Callable[[], str]]] = {
-    "teacher": ("What the embedded teacher can do", teacher.table),
-    "families": ("What the embedded teacher can do of each family", families.table),
-    "difficulty": ("How hard recorded samples are for the embedded teacher", difficulty.table),
-    "drafts": ("Drafts of the embedded teacher", drafts.table),
-    "multi_token": ("Hybrid students that draft with a layer of their own", multi_token.table),
-    "busy": ("The embedded teacher on a busy machine", busy.table),
-    "busy_training": ("Training steps on a busy machine", busy_training.table),
-    "tool_results": ("Tool results of another sample", tool_results.table),
-    "dedup": ("Near-duplicates, compared with peers", dedup.table),
-    "answer_equality": ("Equality of mathematical answers, compared with Math-Verify", answer_equality.table),
-    "truth_math_verify": ("Forms of answers, compared with Math-Verify", math_verify.table),
-    "truth_reasoning_gym": ("Known answers, compared with reasoning-gym's scorers", reasoning_gym.table),
-    "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
-    "training": ("What a training step costs", training.table),
-    "on_policy": ("What answers of the student's own add", on_policy.table),
-    "retention": ("What students keep of their teacher", retention.table),
-    "forgetting": ("What students forget, by method against it", forgetting.table),
-    "features": ("Features of a sparse autoencoder, next to a random dictionary", features.table),
-    "seeing": ("A student that sees charts, next to a blind one", seeing.table),
-    "pruning": ("What half of a start's weights loses, pruned and fitted", pruning.table),
-    "input_speed": ("What sliding windows save at long inputs", input_speed.table),
-    "long_inputs": ("What a student with sliding windows finds far away", long_inputs.table),
-    "recall": ("What a memory recalls", recall.table),
-    "ternary": ("Ternary students at equal steps and equal bytes", ternary.table),
-    "generations": ("Generations whose generator is the student of the one before", generations.table),
-    "routing": ("How many queries a student can take", routing.table),
-    "decisions": ("Decision students, with a guarantee of agreement", decisions.table),
-    "decision_peer": ("Labels by a student of Heartcut", decision_peer.table),
-    "decision_load": ("A decision server under load", decision_load.table),
-    "orchestration": ("What orchestration costs, compared with peers", orchestration.table),
-    "clients": ("What a call costs by each protocol's client", clients.table),
-    "start": ("From a command to its teacher's first call", start.table),
-    "shards": ("Many shards in one flow run", shards.table),
-    "soak": ("A schedule that fires every minute", soak.table),
-    "robustness": ("What happens when things go wrong, compared with peers", robustness.table),
-    "postgres": ("What runs leave in a Prefect server's database", postgres.table),
-    "scale": ("Many worker processes", scale.table),
-    "collapse": ("The collapse gate", collapse.table),
-    "collapse_small": ("The collapse gate and small references", small_references.table),
-    "collapse_kinds": ("The collapse gate and data that is not English prose", kinds.table),
-    "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
-    "references": ("References of the same kind", references.table),
-    "repetition": ("Repetition, without a reference", repetition.table),
-    "structure": ("Structure, without a reference", structure.table),
-    "planted_faults": ("Planted faults, and what checks and critics catch", planted_faults.table),
-    "sameness": ("How alike the texts of a recipe are", sameness.table),
-    "study": ("Topologies under injected faults", study.measure_injected),
-    "study_embedded": ("Topologies with the embedded teacher", study.measure_embedded),
+PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
+    "families": {
+        "teacher": ("What the embedded teacher can do", teacher.table),
+        "families": ("What the embedded teacher can do of each family", families.table),
+        "difficulty": ("How hard recorded samples are for the embedded teacher", difficulty.table),
+        "planted_faults": ("Planted faults, and what checks and critics catch", planted_faults.table),
+        "sameness": ("How alike the texts of a recipe are", sameness.table),
+        "tool_results": ("Tool results of another sample", tool_results.table),
+        "answer_equality": ("Equality of mathematical answers, compared with Math-Verify", answer_equality.table),
+        "truth_math_verify": ("Forms of answers, compared with Math-Verify", math_verify.table),
+        "truth_reasoning_gym": ("Known answers, compared with reasoning-gym's scorers", reasoning_gym.table),
+    },
+    "local-models": {
+        "drafts": ("Drafts of the embedded teacher", drafts.table),
+        "multi_token": ("Hybrid students that draft with a layer of their own", multi_token.table),
+        "busy": ("The embedded teacher on a busy machine", busy.table),
+        "busy_training": ("Training steps on a busy machine", busy_training.table),
+    },
+    "duplicates": {
+        "dedup": ("Near-duplicates, compared with peers", dedup.table),
+    },
+    "students": {
+        "training": ("What a training step costs", training.table),
+        "distillation": ("What a teacher's probabilities add to its texts", distillation.table),
+        "on_policy": ("What answers of the student's own add", on_policy.table),
+        "retention": ("What students keep of their teacher", retention.table),
+        "forgetting": ("What students forget, by method against it", forgetting.table),
+        "generations": ("Generations whose generator is the student of the one before", generations.table),
+    },
+    "student-forms": {
+        "seeing": ("A student that sees charts, next to a blind one", seeing.table),
+        "pruning": ("What half of a start's weights loses, pruned and fitted", pruning.table),
+        "input_speed": ("What sliding windows save at long inputs", input_speed.table),
+        "long_inputs": ("What a student with sliding windows finds far away", long_inputs.table),
+        "recall": ("What a memory recalls", recall.table),
+        "ternary": ("Ternary students at equal steps and equal bytes", ternary.table),
+    },
+    "features": {
+        "features": ("Features of a sparse autoencoder, next to a random dictionary", features.table),
+    },
+    "serving": {
+        "routing": ("How many queries a student can take", routing.table),
+        "decisions": ("Decision students, with a guarantee of agreement", decisions.table),
+        "decision_peer": ("Labels by a student of Heartcut", decision_peer.table),
+        "decision_load": ("A decision server under load", decision_load.table),
+    },
+    "orchestration": {
+        "orchestration": ("What orchestration costs, compared with peers", orchestration.table),
+        "clients": ("What a call costs by each protocol's client", clients.table),
+        "start": ("From a command to its teacher's first call", start.table),
+        "robustness": ("What happens when things go wrong, compared with peers", robustness.table),
+    },
+    "scale": {
+        "shards": ("Many shards in one flow run", shards.table),
+        "soak": ("A schedule that fires every minute", soak.table),
+        "postgres": ("What runs leave in a Prefect server's database", postgres.table),
+        "scale": ("Many worker processes", scale.table),
+    },
+    "collapse": {
+        "collapse": ("The collapse gate", collapse.table),
+        "collapse_small": ("The collapse gate and small references", small_references.table),
+    },
+    "collapse-kinds": {
+        "collapse_kinds": ("The collapse gate and data that is not English prose", kinds.table),
+        "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
+        "references": ("References of the same kind", references.table),
+    },
+    "repetition": {
+        "repetition": ("Repetition, without a reference", repetition.table),
+        "structure": ("Structure, without a reference", structure.table),
+    },
+    "topologies": {
+        "study": ("Topologies under injected faults", study.measure_injected),
+        "study_embedded": ("Topologies with the embedded teacher", study.measure_embedded),
+    },
 }
-
-
-def split_page(page: str) -> dict[str, str]:
-    """The parts that the page has, by name."""
-    return dict(re.findall(r"<!-- part (\w+) -->\n(.*?)\n<!-- end -->", page, re.DOTALL))
+"""By page of this folder, its parts in their order: heading and table."""
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or list(PARTS)
-    if unknown := sorted(set(wanted) - set(PARTS)):
-        sys.exit(f"unknown parts {', '.join(unknown)}; known are {', '.join(PARTS)}")
+    known = {name: page for page, parts in PAGES.items() for name in parts}
+    wanted = sys.argv[1:] or list(known)
+    if unknown := sorted(set(wanted) - set(known)):
+        sys.exit(f"unknown parts {', '.join(unknown)}; known are {', '.join(known)}")
     for name in wanted:
-        title, table = PARTS[name]
-        part = f"## {title}\n\n{table().strip()}"
-        parts = {**split_page(README.read_text(encoding="utf-8")), name: part}
-        sections = [f"<!-- part {name} -->\n{parts[name]}\n<!-- end -->" for name in PARTS if name in parts]
-        README.write_text("\n\n".join([HEAD.strip(), *sections]) + "\n", encoding="utf-8")
+        title, table = PAGES[known[name]][name]
+        write_part(Path(__file__).with_name(f"{known[name]}.md"), name, f"## {title}\n\n{table().strip()}")
+
+
+def write_part(page: Path, name: str, text: str) -> None:
+    """Puts a part in place of its last measurement, or at the end of its page; what is written by hand stays."""
+    old = page.read_text(encoding="utf-8")
+    part = f"<!-- part {name} -->\n{text}\n<!-- end -->"
+    measured = re.compile(rf"<!-- part {name} -->\n.*?\n<!-- end -->", re.DOTALL)
+    new = measured.sub(lambda _: part, old) if measured.search(old) else f"{old.rstrip()}\n\n{part}\n"
+    page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
