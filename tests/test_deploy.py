@@ -57,6 +57,10 @@ def test_the_images_have_what_make_installs_but_for_development() -> None:
     assert f"\n{weights} \\\n" in (PROJECT / "requirements" / "all-extras.txt").read_text()
 
 
+@pytest.mark.attack(
+    "the base image's tag is moved",
+    "the builder must give a digest",
+)
 def test_every_image_is_built_on_a_digest_that_the_builder_must_name() -> None:
     stages: set[str] = set()
     for base, stage in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE):
@@ -93,6 +97,10 @@ def test_compose_files_keep_to_the_compose_specification(file: Path) -> None:
 REQUIRED = re.compile(r"\$\{(PREFECT_API_AUTH_STRING):\?[^}]+\}")
 
 
+@pytest.mark.attack(
+    "Compose without a secret, or answering foreign pages",
+    "nothing starts; one origin",
+)
 def test_compose_starts_no_server_without_a_secret_and_lets_no_foreign_page_in() -> None:
     server = SERVICES["server"]["environment"]
     assert REQUIRED.fullmatch(server["PREFECT_SERVER_API_AUTH_STRING"])
@@ -178,6 +186,10 @@ def test_manifests_are_what_kubernetes_takes(name: str) -> None:
         check(resource)
 
 
+@pytest.mark.attack(
+    "a pod asks the Prefect server",
+    "one Kubernetes secret for server, worker, jobs",
+)
 def test_the_clusters_server_and_all_its_clients_have_one_secret() -> None:
     server, worker = (
         yaml.safe_load((DEPLOY / "kubernetes" / f"{name}-values.yaml").read_text()) for name in ("server", "worker")

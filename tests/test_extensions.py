@@ -293,6 +293,11 @@ def test_a_filter_of_a_plugin_compares_documents(tmp_path: Path) -> None:
     assert "the filter 'initials' of pairs 1.0 returned 3 sketches of 4 documents; leave it out" in fault
 
 
+@pytest.mark.attack(
+    "a recipe names an extension: another module or object, a built-in name, a module that writes when imported",
+    "only the part of that name is imported, and the declarations of installed packages; built-in names cannot be "
+    "replaced",
+)
 def test_only_the_part_that_is_named_is_imported(tmp_path: Path) -> None:
     """A module that writes a file when it is imported: another recipe, and a name that is not a part, leave it alone."""
     install_plugin(

@@ -59,6 +59,10 @@ def pins(file: str) -> dict[str, str]:
     return {re.sub(r"[._-]+", "-", name).lower(): version for name, version in found}
 
 
+@pytest.mark.attack(
+    "a package list without hashes or with untested versions",
+    "a test compares every entry",
+)
 @pytest.mark.parametrize("file", LOCKS)
 def test_every_locked_package_has_a_version_that_was_tested_and_its_hashes(file: str) -> None:
     entries = re.split(r"\n(?=\S)", (PROJECT / file).read_text().strip())
@@ -69,6 +73,10 @@ def test_every_locked_package_has_a_version_that_was_tested_and_its_hashes(file:
     assert {name: version for name, version in pins(file).items() if tested.get(name) != version} == {}
 
 
+@pytest.mark.attack(
+    "other bytes in a package",
+    "pip checks all hashes but torch's",
+)
 def test_nothing_but_torch_is_installed_without_a_hash() -> None:
     commands = re.findall(r"\$\(PIP\) (.+)", MAKEFILE)
     commands += re.findall(r"pip (?:install|download) (.+)", DOCKERFILE.replace("\\\n", " ").replace("&&", "\n"))
@@ -97,6 +105,10 @@ def test_the_demo_is_installed_without_the_tools_of_the_tests_and_tests_add_to_i
     assert [extra for extra in all_extras if not re.search(rf"^\|.*`{extra}`.*\|.*\|", table, re.MULTILINE)] == []
 
 
+@pytest.mark.attack(
+    "a message names a foreign package",
+    "missing extras are named with their packages",
+)
 def test_a_missing_extra_is_named_with_a_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -153,6 +165,10 @@ def test_a_missing_extra_of_a_value_does_not_repeat_the_value(monkeypatch: pytes
     assert "not 0.6" not in str(error.value)
 
 
+@pytest.mark.attack(
+    "a dependency's license becomes incompatible",
+    "licenses are compared with a list",
+)
 def test_what_is_needed_at_run_time_has_a_licence_that_goes_with_ours() -> None:
     packages = runtime_packages()
     assert {"prefect", "torch", "zss", "distributed"} <= {package.name for package in packages}

@@ -25,6 +25,10 @@ def test_the_weights_that_are_installed_are_those_that_were_tested() -> None:
     assert len(model) == EMBEDDING_WEIGHTS.size
 
 
+@pytest.mark.attack(
+    "other weights for embedded teacher or embedding model",
+    "not loaded, package not imported; exit 2",
+)
 @pytest.mark.parametrize(
     ("weights", "command"),
     [

@@ -15,6 +15,10 @@ from teachers.endpoint import open_session
 KEY = "sk-canary-93121"
 
 
+@pytest.mark.attack(
+    "a proxy or database URL with a password in an error",
+    "redacted, as are user names without a password",
+)
 def test_secrets_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "sk-very-secret")
     assert redact_text("refused: sk-very-secret") == "refused: [SOME_API_KEY]"
@@ -37,6 +41,10 @@ def test_a_key_is_redacted_whatever_its_variable_is_called_also_where_a_server_c
         assert KEY[:3] not in said
 
 
+@pytest.mark.attack(
+    "a recipe, `--set` or student table contains a key (in a URL, or as variable name)",
+    "refused without repeating it, before storage",
+)
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
@@ -76,6 +84,10 @@ def test_a_key_loses_the_line_break_of_its_file(value: str, sent: str | None, mo
     assert asyncio.run(header()) == sent
 
 
+@pytest.mark.attack(
+    "a key with line breaks or control characters",
+    "stripped at the end, else refused without printing it",
+)
 @pytest.mark.parametrize("value", ["sk-one\nsk-two", "sk-one\x1b", "sk-\u00e9", "sk one"])
 def test_what_is_no_key_is_refused_without_showing_it(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", value)

@@ -65,6 +65,10 @@ def test_hashes_cover_the_family_and_the_shared_prompts() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.attack(
+    "a prompt file that repeats a long text",
+    "file and filled prompt are bounded",
+)
 def test_a_prompt_is_bounded_before_and_after_it_is_filled(tmp_path: Path) -> None:
     (tmp_path / "generator.md").write_text("## user\n\n" + "{{text}}" * 1_000)
     (tmp_path / "revise.md").write_text("## user\n\n" + "x" * prompts.MAX_PROMPT)

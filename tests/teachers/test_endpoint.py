@@ -103,6 +103,10 @@ def test_the_likeliest_tokens_are_asked_for_and_make_the_certainty_of_a_reply() 
     assert reply.certainty is None
 
 
+@pytest.mark.attack(
+    "two endpoints serve one model name (cache, ledger, captured signals)",
+    "the endpoint is part of all identities; nothing is shared",
+)
 def test_endpoints_that_serve_a_model_of_one_name_share_no_answer(tmp_path: Path) -> None:
     """Through the dispatcher with its cache, as two runs in one folder would ask."""
     recipe, replies = load_recipe_plan("smoke").recipe, []

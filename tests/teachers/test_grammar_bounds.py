@@ -27,6 +27,11 @@ def nested(levels: int) -> dict[str, Any]:
     return schema
 
 
+@pytest.mark.attack(
+    "schemas with many alternatives, references, repetitions, levels, properties; a `$ref` to a key that holds no "
+    "schema",
+    "all bounded, references followed to checked schemas only",
+)
 @pytest.mark.parametrize(
     ("schema", "sentence"),
     [
@@ -87,6 +92,10 @@ def test_schemas_as_people_write_them_are_taken(schema: dict[str, Any]) -> None:
     assert simplify_schema(schema) == schema
 
 
+@pytest.mark.attack(
+    "a seed's hostile schema reaches the embedded teacher",
+    "left out; the check still compares",
+)
 def test_a_runs_own_schema_reaches_a_local_teacher_within_the_same_bounds() -> None:
     def form(schema: Any, model: str) -> Any:
         question = TeacherQuestion(

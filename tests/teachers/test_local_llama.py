@@ -147,6 +147,10 @@ async def asked(url: str, **headers: str) -> tuple[int, str]:
         return response.status, response.headers.get("Access-Control-Allow-Origin", "")
 
 
+@pytest.mark.attack(
+    "a local user or web page calls the embedded model's port",
+    "a key per start, in no command line or environment; no foreign origins",
+)
 def test_the_inner_port_needs_a_key_that_nobody_else_can_read(
     weights: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +185,10 @@ HOSTILE = {
 ENDLESS = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"
 
 
+@pytest.mark.attack(
+    "a GGUF chat template that crashes llama.cpp (recursive macro, 100,000 parentheses, 50,000 conditions)",
+    "a separate process; the command ends with a sentence",
+)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_template_that_crashes_llama_cpp_is_an_error_of_its_file(name: str, tmp_path: Path) -> None:
     file = export_student(tmp_path, HOSTILE[name])
@@ -188,6 +196,10 @@ def test_a_template_that_crashes_llama_cpp_is_an_error_of_its_file(name: str, tm
         asyncio.run(opened(f"local/{file}"))
 
 
+@pytest.mark.attack(
+    "a GGUF chat template that never ends, also with Ctrl-C, SIGTERM and in `serve`",
+    "loading has a time limit; Ctrl-C and SIGTERM end the command and llama.cpp at once (`serve`: exit 130)",
+)
 def test_weights_that_hang_while_they_load_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_llama, "LOAD_SECONDS", 3)
     file = export_student(tmp_path, ENDLESS)
@@ -208,6 +220,10 @@ def test_a_load_that_hangs_ends_when_its_run_is_to_stop(tmp_path: Path) -> None:
     assert not find_guards(str(local_llama.SERVER_PROGRAM))
 
 
+@pytest.mark.attack(
+    "a model or template that takes all memory",
+    "a memory limit; the kernel kills llama.cpp first",
+)
 def test_a_model_that_does_not_fit_is_an_error_of_its_file(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_llama, "available_memory", lambda: 2**29)
 
@@ -249,6 +265,10 @@ BOMB: dict[str, Any] = {
 }
 
 
+@pytest.mark.attack(
+    "a JSON schema that hangs llama.cpp's grammar, or a request that crashes it mid-run",
+    "restarted at the same address; the run's calls are repeated",
+)
 @pytest.mark.slow
 @pytest.mark.waits
 @pytest.mark.xdist_group("students")
@@ -287,6 +307,10 @@ asyncio.run(run())
 """
 
 
+@pytest.mark.attack(
+    "the command is killed while llama.cpp runs",
+    "its guard ends llama.cpp",
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_server_dies_with_its_parent_however_that_ends(number: signal.Signals, weights: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(weights)]

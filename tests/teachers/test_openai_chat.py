@@ -131,6 +131,10 @@ def test_what_a_budget_depends_on_cannot_be_changed_by_extra_or_drop(table: dict
         config(**table)
 
 
+@pytest.mark.attack(
+    "an endpoint ignores `max_tokens`, or repeats half JSON objects",
+    "cut at 32 characters per token; linear-time search",
+)
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -141,6 +141,10 @@ def test_a_refusal_ends_the_run_with_a_sentence_and_without_the_key(
     assert "sk-secret-value" not in str(error)
 
 
+@pytest.mark.attack(
+    "an endpoint echoes the key, whole, cut or at a message's end, with any status and variable name",
+    "no eight characters of it remain in any fault",
+)
 def test_no_part_of_a_key_is_in_a_fault_whatever_its_variable_is_called(
     protocol: TestedProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +161,10 @@ def test_no_part_of_a_key_is_in_a_fault_whatever_its_variable_is_called(
         assert "sk-canary" not in str(error)
 
 
+@pytest.mark.attack(
+    "an endpoint redirects (301, 302, 303, 307, 308)",
+    "never followed; the fault has status and host only",
+)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_fault_and_never_followed(
     status: int, protocol: TestedProtocol, monkeypatch: pytest.MonkeyPatch

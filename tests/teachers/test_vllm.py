@@ -214,6 +214,10 @@ def test_how_the_server_is_reached_is_not_a_users_to_set(name: str, served: Serv
         served(**{name: "1"})
 
 
+@pytest.mark.attack(
+    "a local user or web page calls the port of a run's vLLM",
+    "a key by environment, `--allowed-origins=[]`, fixed",
+)
 def test_the_server_has_a_key_of_its_own_that_is_in_no_command_line_and_admits_no_foreign_page(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

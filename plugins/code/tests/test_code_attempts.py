@@ -40,6 +40,10 @@ def coded(solution: str, tests: str, folder: Path, options: str = "") -> list[Sa
     return produce_scripted(plan, ScriptedTeacher(lambda _: json.dumps(reply)), folder)
 
 
+@pytest.mark.attack(
+    "code in a reply with unprintable numbers or defaults, surrogate halves, or a forged sandbox answer",
+    "the sample is dropped; run and resumptions continue",
+)
 @pytest.mark.parametrize(
     ("solution", "tests", "options", "check", "evidence"),
     [

@@ -43,6 +43,12 @@ async def found(row: dict[str, Any]) -> list[Finding]:
     return await code_check.findings(subject, CodeOptions.model_validate(options))
 
 
+@pytest.mark.attack(
+    "a solution finds other programs under test, or detects by hash seeds, time limit or layout that it is a "
+    "mutant, and fails only then; a parameter named `eval` or `__subclasses__` frees that name (`pure`)",
+    "one program per sandbox; the solution in a mutant's place must pass; names are resolved by scope, only a "
+    "class's operators freed",
+)
 @needs_sandbox
 def test_golden_solutions_pass_or_fail_and_the_fault_says_why() -> None:
     """All of them at once, as many as there are cores."""

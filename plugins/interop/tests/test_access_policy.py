@@ -38,6 +38,16 @@ def build_policy(root: Path, **allowed: object) -> AccessPolicy:
     return AccessPolicy(root.resolve(), root.resolve() / "data/runs", **allowed)  # type: ignore[arg-type]
 
 
+@pytest.mark.attack(
+    "a client of the MCP server names files outside its folder (a path, a symlink, a recipe that extends, a "
+    "recording, an evaluation set), a program, a foreign endpoint, or a higher budget; a text of a recipe is a "
+    "key",
+    "refused by key, before anything is loaded; a budget is lowered to what is left; keys are redacted in results",
+)
+@pytest.mark.attack(
+    "a client of the MCP server names weights, of the Hub or of its folder, or a path with a line break",
+    "refused by key",
+)
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
@@ -80,6 +90,10 @@ def test_a_recipe_names_no_file_program_or_endpoint_that_is_not_allowed(
 OWN_PORT = "teachers.main={model='openai/m', base_url='http://127.0.0.1:9/v1', api_key_env='PRIVATE_KEY'}"
 
 
+@pytest.mark.attack(
+    "a client of the MCP server sends a key to a port of this machine or to a foreign provider",
+    "refused by key, unless the user allows both the variable and the address",
+)
 @pytest.mark.parametrize(
     ("setting", "problem", "allowed"),
     [
@@ -117,6 +131,10 @@ models = { "*" = { input_price = 0, output_price = 0 } }
 """
 
 
+@pytest.mark.attack(
+    "a client of the MCP server sets prices of zero, in a recipe or in a `prices.toml`",
+    "refused with `--max-usd`",
+)
 @pytest.mark.parametrize(
     ("teacher", "table", "problem"),
     [

@@ -113,6 +113,10 @@ def test_a_small_probability_is_not_zero_and_a_rounded_one_is_rounded_right(
 PWNED = "__import__('pathlib').Path('{path}').touch()"
 
 
+@pytest.mark.attack(
+    "a seeds row names a reasoning-gym task that evaluates answers as Python",
+    "only comparing verifiers are allowed, checked twice",
+)
 @pytest.mark.parametrize("task", sorted(set(DATASETS) - set(GYM_TASKS)))
 def test_a_seed_of_a_file_names_no_task_whose_verifier_may_run_the_answer(task: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
@@ -129,6 +133,10 @@ def test_a_seed_of_a_file_names_no_task_whose_verifier_may_run_the_answer(task: 
     assert not mark.exists()
 
 
+@pytest.mark.attack(
+    "reasoning settings that cost minutes or insert code",
+    "bounded settings, fixed operators",
+)
 @pytest.mark.parametrize(
     "made",
     [

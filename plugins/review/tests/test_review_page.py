@@ -84,6 +84,10 @@ async def review_by_keyboard(page: BrowserPage, names: list[str]) -> None:
     assert all(focused for name, focused in seen.items() if name in ("view", "results", "search", "status", "undo"))
 
 
+@pytest.mark.attack(
+    "a sample with script, markup or half a surrogate pair on the page of `review`",
+    "shown as text; no script but the page's own runs, and nothing is loaded",
+)
 @pytest.mark.slow
 def test_ten_thousand_hostile_samples_are_reviewed_by_keyboard_alone(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"

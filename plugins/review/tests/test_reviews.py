@@ -236,6 +236,11 @@ def test_the_reviews_of_a_run_are_the_labels_of_a_judge(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.attack(
+    "another page or program calls the page of `review`: DNS rebinding, a foreign `Origin` or site, no secret, a "
+    "form's content type",
+    "403, 415 or 421; nothing is written",
+)
 def test_the_server_answers_its_own_page_alone(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     rows = [[{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": "\ud800" + HOSTILE}]]

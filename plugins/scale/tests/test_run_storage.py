@@ -88,6 +88,10 @@ def test_a_release_is_complete_on_every_machine_and_the_next_run_builds_on_it(
     )
 
 
+@pytest.mark.attack(
+    "who writes an object store of runs adds a check and its hash",
+    "refused; name the recipe",
+)
 def test_what_comes_from_an_object_store_is_no_run_of_the_users(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

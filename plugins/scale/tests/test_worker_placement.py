@@ -101,6 +101,10 @@ def listening() -> set[int]:
     return {one.laddr.port for one in found if one.status == psutil.CONN_LISTEN}
 
 
+@pytest.mark.attack(
+    "a local user connects to a run's Dask cluster",
+    "only this run's certificates are accepted; no pages",
+)
 @pytest.mark.slow
 @pytest.mark.waits
 def test_another_user_of_the_machine_reaches_no_worker_of_a_run(tmp_path: Path) -> None:
@@ -134,6 +138,10 @@ def test_another_user_of_the_machine_reaches_no_worker_of_a_run(tmp_path: Path) 
     assert pages <= {404}
 
 
+@pytest.mark.attack(
+    "a TLS Dask cluster without a certificate",
+    "one sentence naming Dask's settings, which work",
+)
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_cluster_with_certificates_is_reached_with_those_of_dasks_settings(tmp_path: Path) -> None:

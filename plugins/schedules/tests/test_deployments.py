@@ -221,6 +221,10 @@ def test_deployments_have_a_form_and_the_commit(server: Server) -> None:
     assert "no Secret block 'other'" in server.call("deploy", "--secret", "TEACHER_KEY=other", code=2)
 
 
+@pytest.mark.attack(
+    "a local user or web page submits a run with a shell command as job variable",
+    "401, no CORS header, preflight refused; no flow run",
+)
 def test_neither_another_user_nor_a_web_page_starts_a_run(server: Server) -> None:
     once = server.api.get("/deployments/name/stillhouse-run/once").raise_for_status().json()["id"]
     begin, shell = f"{server.url}/deployments/{once}/create_flow_run", {"job_variables": {"command": "sh -c id"}}

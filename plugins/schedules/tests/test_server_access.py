@@ -38,6 +38,10 @@ def answering(secret: str | None) -> Iterator[str]:
         server.server_close()
 
 
+@pytest.mark.attack(
+    "deploying to a server without a secret",
+    "refused",
+)
 def test_nothing_is_deployed_to_a_server_that_answers_anybody() -> None:
     for known in (None, SECRET):
         with (

@@ -73,6 +73,10 @@ HALF = (
 )
 
 
+@pytest.mark.attack(
+    "a client never finishes its request",
+    "closed after 30 s of silence",
+)
 @pytest.mark.parametrize("sent", [b"", HALF, HALF + b"\r\n{"], ids=["nothing", "half a header", "half a body"])
 def test_a_client_that_sends_nothing_more_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application_server, "STALLED_SECONDS", 0.2)
@@ -122,6 +126,10 @@ asyncio.run(go())
 """
 
 
+@pytest.mark.attack(
+    "1,100 half-open requests, 1,024 files",
+    "the longest-silent connection is closed",
+)
 @pytest.mark.slow
 @pytest.mark.waits
 def test_1100_half_open_requests_do_not_block_other_clients() -> None:
@@ -160,6 +168,10 @@ def test_1100_half_open_requests_do_not_block_other_clients() -> None:
     assert server.returncode == 0
 
 
+@pytest.mark.attack(
+    "a non-UTF-8 `Authorization` header",
+    "401, in constant time",
+)
 def test_a_key_may_be_any_bytes_and_a_wrong_one_is_never_an_error_of_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -184,6 +196,10 @@ def test_a_key_may_be_any_bytes_and_a_wrong_one_is_never_an_error_of_the_server(
     asyncio.run(go())
 
 
+@pytest.mark.attack(
+    "DNS rebinding; a foreign, missing or doubled Host",
+    "421 before any model",
+)
 @pytest.mark.parametrize(
     ("listening", "answered", "refused"),
     [
@@ -240,6 +256,10 @@ def test_a_host_name_has_no_scheme_port_or_path(name: str) -> None:
         parse_host_names([name])
 
 
+@pytest.mark.attack(
+    "`serve --host 0.0.0.0` without a key",
+    "refused, exit 2",
+)
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.7"])
 def test_other_machines_are_served_only_with_a_key(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(API_KEY_VARIABLE, raising=False)
@@ -254,6 +274,10 @@ def test_other_machines_are_served_only_with_a_key(host: str, monkeypatch: pytes
 BOMB = {"type": "string", "pattern": "^(((a?){40}){40}){40}$"}
 
 
+@pytest.mark.attack(
+    "a client's 211-byte JSON schema (nested repetitions) stops `serve`",
+    "400 before llama.cpp",
+)
 @pytest.mark.parametrize(
     "more",
     [
@@ -276,6 +300,10 @@ def test_a_hostile_schema_is_refused_before_any_model_of_this_process_sees_it(mo
     asyncio.run(go())
 
 
+@pytest.mark.attack(
+    "200,000 messages in one request; images of a kilobyte that take 800 MB to decode",
+    "at most 10,000 messages and parts, 16 images, 25 million pixels; 400",
+)
 @pytest.mark.parametrize("form", ["messages", "parts"])
 def test_a_request_of_too_many_messages_is_refused_and_one_at_the_bound_is_answered(form: str) -> None:
     def build(number: int) -> list[dict[str, Any]]:
@@ -294,6 +322,10 @@ def test_a_request_of_too_many_messages_is_refused_and_one_at_the_bound_is_answe
     asyncio.run(go())
 
 
+@pytest.mark.attack(
+    "a client sends llama.cpp keys (`grammar`, `json_schema`, samplers) or hidden schemas (`response_format`, `tools`)",
+    "only the protocol's keys reach local models; schemas are checked",
+)
 def test_local_models_get_protocol_keys_only_and_a_hosted_teacher_the_whole_request() -> None:
     plain = {
         "type": "json_schema",

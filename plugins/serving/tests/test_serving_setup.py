@@ -118,6 +118,11 @@ def test_the_calibration_chooses_teacher_signal_and_threshold(tmp_path: Path, mo
 EVIL = "http://127.0.0.1:1/v1"
 
 
+@pytest.mark.attack(
+    "a student's `routing.json` names an address and a key variable, starts vLLM with `trust_remote_code` or a "
+    "plugin, or loads a GGUF file",
+    "refused, by name",
+)
 @pytest.mark.parametrize(
     ("recorded", "sentences"),
     [
@@ -167,6 +172,10 @@ def test_a_file_decides_neither_where_prompts_and_keys_go_nor_what_is_started(
         assert f"{recorded.model} ({own}) where" in setup.description
 
 
+@pytest.mark.attack(
+    "a student's `routing.json` asks for 10^9 tokens per slot or no timeout",
+    "only the teacher's name is used",
+)
 def test_of_a_hosted_teacher_only_the_name_is_taken_from_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,10 @@ def http_server(tmp_path: Path) -> Iterator[str]:
         server.wait()
 
 
+@pytest.mark.attack(
+    "an MCP server that hangs, dies in a call, or prints the keys that it got",
+    "the call fails in its time, the server starts again; keys are redacted in results and log",
+)
 def test_a_server_over_stdio_lists_and_executes_its_tools_and_survives_failures() -> None:
     tools, results = use_server("Dune", "Nothing", "die", "Dune", "hang", "Emma", command=LIBRARY, seconds=3)
     assert [tool.name for tool in tools] == ["lend_book"]
@@ -130,6 +134,11 @@ def test_a_server_gets_the_named_variables_only_and_its_words_are_redacted(
     assert "opensesame" not in caplog.text
 
 
+@pytest.mark.attack(
+    "an MCP server with a huge, deep or remote schema, an unsafe pattern, 500 tools, an endless list, equal "
+    "names, chat markup or hidden characters in descriptions, an endless message",
+    "refused in a sentence; markup and hidden characters are removed",
+)
 @pytest.mark.parametrize(
     ("way", "fault"),
     [
@@ -193,6 +202,10 @@ gc.collect()
 """
 
 
+@pytest.mark.attack(
+    "a tool server leaves a process that holds its pipes",
+    "the run ends at once; the process is not ours to end",
+)
 def test_a_server_is_closed_although_a_process_that_it_left_holds_its_pipe() -> None:
     closing = subprocess.Popen(
         [sys.executable, "-c", CLOSING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -298,6 +311,11 @@ async def open_strict_server(
         yield f"{address}/mcp"
 
 
+@pytest.mark.attack(
+    "a tool server's answer of 200 kB that takes gigabytes: compressed, or with values that break the protocol "
+    "one by one",
+    "compressed responses, 200,000 commas and 20,000 values are refused",
+)
 def test_a_key_is_sent_over_http_and_responses_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

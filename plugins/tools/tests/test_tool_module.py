@@ -161,6 +161,10 @@ def test_a_tool_that_reads_the_clock_ends_the_conversation_in_a_sentence(tmp_pat
     assert second.broken.startswith("clock gives another result when the same calls are repeated")
 
 
+@pytest.mark.attack(
+    "a tool module that reads files, connects, hangs, ends its process or takes all memory",
+    "sandbox; an error of the call, without effect",
+)
 def test_a_module_reaches_neither_the_network_nor_the_users_files(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("mine")
     source = f'''
@@ -194,6 +198,10 @@ def forge(lines: list[str]) -> str:
 '''
 
 
+@pytest.mark.attack(
+    "a tool that executes a teacher's code, which forges the sandbox's report",
+    "the call is an error without effect",
+)
 @pytest.mark.parametrize(
     "line",
     [

@@ -71,6 +71,10 @@ def count_calls(sample: Sample) -> int:
     return sum("there is no tool" not in message.content and "do not fit" not in message.content for message in tools)
 
 
+@pytest.mark.attack(
+    "a run killed in the middle of a server's call",
+    "the call is not sent again, the server never outlives the run",
+)
 @pytest.mark.slow
 def test_a_killed_run_sends_no_call_twice_and_makes_the_same_samples(tmp_path: Path) -> None:
     """The server kills the run in the middle of a call, three times. An undisturbed run is the control."""
@@ -155,6 +159,10 @@ def test_a_run_with_a_module_keeps_true_conversations_and_says_why_others_are_dr
     assert anew == samples[:4], "a world is a function of its seed"
 
 
+@pytest.mark.attack(
+    "a recipe that `extends` one with tool modules or server commands",
+    "never inherited, nothing runs",
+)
 def test_a_program_of_tools_is_never_inherited(tmp_path: Path) -> None:
     """One that names the file itself is the control."""
     (tmp_path / "mine.py").write_text("def hello() -> str:\n    'Greet.'\n    return 'hello'\n")

@@ -187,6 +187,10 @@ def test_each_planted_fault_is_the_only_difference(row: BfclRow) -> None:
         assert sum(repr(one) != repr(other) for one, other in zip(good[0], wrong.calls, strict=True)) == 1
 
 
+@pytest.mark.attack(
+    "a run folder of others whose recipe has tools",
+    "nothing is run or started; exit 2 says what would be",
+)
 @pytest.mark.parametrize(
     ("source", "act"),
     [

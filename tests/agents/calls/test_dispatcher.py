@@ -90,6 +90,10 @@ class RepeatingTeacher(ScriptedTeacher):
         return self.given
 
 
+@pytest.mark.attack(
+    "an endpoint replies with the key",
+    "the sample fails, nothing of it is stored",
+)
 @pytest.mark.parametrize(("key", "refused"), [("sk-canary-of-the-user-93121", True), ("lm-studio", False), ("", False)])
 @pytest.mark.parametrize("thinking", [False, True])
 def test_a_reply_with_the_key_fails_and_is_stored_nowhere(
@@ -204,6 +208,10 @@ class Touch:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.attack(
+    "a pickle in a stranger's answer cache",
+    "refused, requested again",
+)
 def test_nothing_in_a_cache_folder_is_unpickled(tmp_path: Path) -> None:
     with open_reply_cache(1024, tmp_path / "cache") as answers:
         answers.put("request", BEES)

@@ -16,6 +16,10 @@ from tests.support.produce_run import produce_run
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
 
 
+@pytest.mark.attack(
+    "90,000 brackets as a regular expression",
+    "the sample is dropped",
+)
 def test_a_pattern_of_90000_brackets_costs_its_sample_alone(tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"code": {"type": "string", "format": "regex"}}, "required": ["code"]}
     (tmp_path / "seeds.jsonl").write_text(json.dumps({"topic": "locks", "schema": schema}) + "\n")
@@ -61,6 +65,11 @@ def alternating(question: TeacherQuestion) -> str:
     return json.dumps({"answer": "A bad day." if "bees" in question.messages[-1].content else "A good day."})
 
 
+@pytest.mark.attack(
+    "replies that make a check raise anything, SystemExit included, once or always",
+    "the sample fails, with check and line as evidence, in every topology with a verifier; the run ends only "
+    "beyond `max_failed`, naming the check",
+)
 @pytest.mark.parametrize(
     "what",
     ["raise KeyError('colour')", "raise RecursionError", "raise MemoryError", "raise SystemExit(3)", "import nowhere",
@@ -115,6 +124,10 @@ class Anything(ReplySchema):
     values: dict[str, Any]
 
 
+@pytest.mark.attack(
+    "reply JSON with surrogate halves, 5,000-digit integers, 10,000 levels",
+    "invalid; requested again",
+)
 @pytest.mark.parametrize("text", ['{"values": {"a": "\\ud800"}}', '{"values": {"a": %s}}' % ("9" * 5000), "[" * 10_000])
 def test_what_python_reads_and_cannot_write_is_no_reply(text: str) -> None:
     with pytest.raises(InvalidReply, match="invalid json"):

@@ -100,6 +100,10 @@ SLOW = "^(([a-z])+.)+[A-Z]([a-z])+$"
 """From OWASP's page on denial of service by regular expressions."""
 
 
+@pytest.mark.attack(
+    "exponential-time `pattern`, `patternProperties` or `format: regex`",
+    "bounded linear-time automaton, or refused",
+)
 @pytest.mark.parametrize(
     "wanted",
     [

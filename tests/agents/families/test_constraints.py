@@ -114,6 +114,10 @@ def test_weights_decide_what_is_drawn() -> None:
     assert abs(kinds.count("max_words") / 400 - 0.9) < 0.06
 
 
+@pytest.mark.attack(
+    "many abbreviations or marks, for `exact_sentences`, `max_sentence_words`",
+    "linear-time sentence splitting",
+)
 @pytest.mark.parametrize("text", ["P.S. ", ". ", "? ", "A. ", "Dr. ", '"A." ', "a.B.", "e.g. "])
 @pytest.mark.parametrize("kind", ["exact_sentences", "max_sentence_words"])
 def test_sentences_are_read_in_time_linear_in_the_text(kind: str, text: str) -> None:

@@ -34,6 +34,10 @@ def test_the_critic_of_every_family_names_its_rubrics(family: RecipeFamily) -> N
     assert scores["additionalProperties"] is False
 
 
+@pytest.mark.attack(
+    "a critic scores other rubrics, or beyond the scale",
+    "requested again, then the sample fails",
+)
 @pytest.mark.parametrize(
     "scores",
     [

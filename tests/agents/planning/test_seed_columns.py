@@ -165,6 +165,10 @@ def small(folder: Path, *lines: str, prompt: str = "") -> Path:
 BEES = '"topic": "bees", "words": ["hive", "honey"]'
 
 
+@pytest.mark.attack(
+    "seeds with surrogate halves, or a column replacing a drawn condition",
+    "refused, with file and line",
+)
 @pytest.mark.parametrize(
     ("line", "settings", "problem"),
     [
@@ -200,6 +204,10 @@ def seeds_in(folder: Path, *lines: str) -> RunSeeds:
     return RunSeeds(load_recipe_plan(str(recipe)), "0" * 16)
 
 
+@pytest.mark.attack(
+    "half a surrogate pair (`\\ud800`) in a seed",
+    "refused, with its line",
+)
 def test_half_a_surrogate_pair_in_a_seed_is_named_with_its_line(tmp_path: Path) -> None:
     broken = json.dumps({**TOPIC, "category": "\ud800"})
     with pytest.raises(UsageError, match=r"seeds\.jsonl:2: has half a surrogate pair .* take it out"):

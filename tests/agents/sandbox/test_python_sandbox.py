@@ -343,6 +343,10 @@ HOST_WIDE = {"x86_64": (206, 162, 306, 457, 458), "aarch64": (0, 81, 267, 457, 4
 listmount (they show the paths of the host's mounts)."""
 
 
+@pytest.mark.attack(
+    "sandboxed code exhausts asynchronous I/O contexts, syncs disks, reads mount paths",
+    "io_setup, sync, syncfs, statmount, listmount are refused",
+)
 def test_calls_that_cost_or_show_the_whole_host_are_refused() -> None:
     numbers = HOST_WIDE[platform.machine()]
     ran = run("from call import *\n" + "\n".join(f"call('syscall', {number}, 0, 0, 0, 0)" for number in numbers))

@@ -266,6 +266,10 @@ def test_chunks_are_whole_sentences_near_the_target(files: Files, ending: str, w
     assert re.findall(r"\d{4}", " ".join(chunk.text for chunk in chunks)) == [str(1800 + n) for n in range(40)]
 
 
+@pytest.mark.attack(
+    "HTML with a Python codec as encoding (`unicode_escape`, `utf-7`, `idna`, …)",
+    "refused, with the file's name",
+)
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [

@@ -115,6 +115,10 @@ def hash_fault(recipe: str) -> Exception:
     return caught.value
 
 
+@pytest.mark.attack(
+    "a recipe without `path` extends one with checks, directly or through another",
+    "refused before anything runs: a check's file is never inherited",
+)
 def test_a_check_file_is_never_inherited_and_its_program_does_not_run(tmp_path: Path) -> None:
     """A recipe without `path` is data, whatever it extends. One that names the file runs it: the control."""
     mark = tmp_path / "mark"
@@ -159,6 +163,10 @@ def test_a_chain_is_bounded(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.attack(
+    "`extends` names a device, a pipe, a file of many megabytes, or itself",
+    "refused in one sentence",
+)
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

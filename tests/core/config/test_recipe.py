@@ -124,6 +124,10 @@ DEEP = {
 """Each took minutes, or ended in a RecursionError, of now or of the first function that follows the levels."""
 
 
+@pytest.mark.attack(
+    "a recipe of 100,000 brackets, or of a key of 100,000 parts",
+    "refused: 64 levels, 256 kB",
+)
 @pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
 def test_a_recipe_has_few_levels(text: str, tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
@@ -171,6 +175,10 @@ def with_teacher(**teacher: object) -> Recipe:
     return Recipe.model_validate({"name": "x", "seeds": {"path": "x"}, "teachers": {"main": teacher}})
 
 
+@pytest.mark.attack(
+    "a run is resumed with another endpoint",
+    "another run",
+)
 def test_a_run_that_asks_another_endpoint_is_another_run_and_its_spelling_does_not_matter() -> None:
     here = with_teacher(model="openai/m", base_url="http://localhost:8000/v1")
     there = with_teacher(model="openai/m", base_url="http://localhost:8001/v1")

@@ -68,6 +68,12 @@ for file in sys.argv[1:]:
 """
 
 
+@pytest.mark.attack(
+    "Parquet under 2 kB whose dictionary has one 10 MB text for 2,000 rows, or whose one row lists a 1 MB text a "
+    "million times; `.jsonl.zst` (`.gz`, `.bz2`, `.xz`) unpacking to a line of 1 GB (`filter`, `assess`, `gaps`, "
+    "`distill`, `index`, seeds, evaluation sets)",
+    "refused before unpacking: 8 MB per row or line; exit 2 with its number",
+)
 def test_filter_refuses_a_bomb_in_a_sentence(tmp_path: Path) -> None:
     files = [tmp_path / name for name, *_ in BOMBS]
     for file, (_, write, _) in zip(files, BOMBS, strict=True):
@@ -102,6 +108,10 @@ def test_batches_do_not_depend_on_the_columns_that_are_read(tmp_path: Path) -> N
     assert len(found[0]) == 2
 
 
+@pytest.mark.attack(
+    "`/dev/zero` or a named pipe as any input file",
+    "only regular files are read; exit 2",
+)
 @pytest.mark.parametrize("key", ["seeds.path", "collapse.reference", "seeds.draw.mood"])
 def test_an_endless_file_is_refused(key: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"

@@ -38,6 +38,10 @@ def keep_ledger(path: Path) -> None:
 USES = [take_lock, take_file, keep_ledger, is_held]
 
 
+@pytest.mark.attack(
+    "a link or pipe in place of a lock or log, also put there in the middle",
+    "not opened",
+)
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
 def test_nothing_behind_a_link_is_opened(kind: str, use: Use, tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ def test_a_killed_download_continues_where_it_was(hub: LocalHub, tmp_path: Path)
     assert not list(tmp_path.rglob("*.incomplete"))
 
 
+@pytest.mark.attack(
+    "the Hub, a proxy or the cache has other bytes of a GGUF file than its SHA-256",
+    "deleted, or refused in one sentence",
+)
 def test_other_bytes_than_the_hub_has_are_refused(hub: LocalHub, tmp_path: Path) -> None:
     hub.publish("o/r", {"x.gguf": b"GGUF of a model"})
     hub.corrupt = "x.gguf"
@@ -135,6 +139,10 @@ def test_a_repository_without_a_network_and_after_a_change(hub: LocalHub, tmp_pa
     assert f"{hub.url} cannot be reached (" in message
 
 
+@pytest.mark.attack(
+    "the Hub redirects a download to another host",
+    "followed without the token",
+)
 def test_what_cannot_be_found_or_read_is_one_sentence(hub: LocalHub, tmp_path: Path) -> None:
     hub.publish("o/r", {"a-Q4_K_M.gguf": b"GGUF", "a-Q8_0.gguf": b"GGUF", "page.gguf": b"<html>", "a.txt": b""})
     hub.publish("o/gated", {"x.gguf": b"GGUF secret"}, gated=True)

@@ -328,6 +328,11 @@ def list_requests(hub: LocalHub) -> list[str]:
     return [path for _method, path, _range in hub.served if "agent-harnesses" not in path]
 
 
+@pytest.mark.attack(
+    "any command that takes a run, a student or data gets a folder of others: own checks, a teacher's address, "
+    "links in place of files and folders, code of a model, an adapter, an encoder of the Hub",
+    "nothing is run, changed outside or fetched; a new command fails the test until it is listed",
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("command", "line"),

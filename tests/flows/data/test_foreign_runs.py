@@ -45,6 +45,10 @@ def run_with_checks(folder: Path, *settings: str) -> tuple[RunDir, Path]:
     return run, mark
 
 
+@pytest.mark.attack(
+    "`evaluate` or `route` on a stranger's run with checks",
+    "nothing is imported; the message names file and `--recipe`",
+)
 def test_no_command_runs_the_checks_of_a_run_of_a_stranger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, mark = run_with_checks(tmp_path / "stranger")
     for name in (run.path, run.student):
@@ -62,6 +66,10 @@ def test_no_other_command_runs_them_either(command: str, tmp_path: Path, capsys:
     assert not mark.exists()
 
 
+@pytest.mark.attack(
+    "your run's checks file changed later",
+    "not run: its hash differs",
+)
 def test_a_users_own_run_runs_its_checks_as_long_as_they_are_the_same(tmp_path: Path) -> None:
     run, mark = run_with_checks(tmp_path / "mine")
     assert load_student_plan(run.student, run, tmp_path / "mine" / "runs").checks
@@ -74,6 +82,10 @@ def test_a_users_own_run_runs_its_checks_as_long_as_they_are_the_same(tmp_path: 
     assert not mark.exists()
 
 
+@pytest.mark.attack(
+    "a link in the folder of runs to a stranger's run",
+    "treated as a stranger's",
+)
 def test_a_link_in_a_users_own_folder_makes_no_run_of_theirs(tmp_path: Path) -> None:
     run, mark = run_with_checks(tmp_path / "stranger")
     (tmp_path / "runs").mkdir()
@@ -83,6 +95,10 @@ def test_a_link_in_a_users_own_folder_makes_no_run_of_theirs(tmp_path: Path) -> 
     assert not mark.exists()
 
 
+@pytest.mark.attack(
+    "a stranger's run names a host for prompts or keys, or a server",
+    "refused; name the recipe",
+)
 @pytest.mark.parametrize(
     ("teacher", "act"),
     [
@@ -116,6 +132,10 @@ def test_a_teacher_of_a_stranger_gets_no_prompt_and_no_key_and_starts_nothing(
         load_student_plan(run.student, run, tmp_path / "mine")
 
 
+@pytest.mark.attack(
+    "a stranger's run has a teacher of an installed protocol, which decides where prompts go",
+    "refused; name the recipe",
+)
 def test_a_strangers_run_sends_no_prompt_by_an_installed_protocol(tmp_path: Path) -> None:
     """The protocol need not be installed to be refused, and the user's own run may use it."""
     run, _ = run_with_checks(tmp_path / "stranger")

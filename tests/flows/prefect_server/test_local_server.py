@@ -62,6 +62,10 @@ def test_commands_share_a_server_that_is_replaced_when_it_dies_and_stops_when_id
     wait_until(lambda: find_live_server(home) is None)
 
 
+@pytest.mark.attack(
+    "a local user or web page submits a run to a command's own Prefect server; DNS rebinding",
+    "random secret in a 0600 file; 401; other host names refused",
+)
 def test_neither_another_user_nor_a_web_page_gets_in(prefect_home: Path) -> None:
     with use_local_prefect_server(prefect_home) as server:
         assert knows(server)

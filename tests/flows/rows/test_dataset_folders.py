@@ -81,6 +81,10 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 
 
+@pytest.mark.attack(
+    "a JSON line of 400,000 keys, Parquet of 20,000 columns",
+    "refused: at most 4,000",
+)
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
 def test_a_strangers_wide_file_is_refused_with_bounded_memory_and_work(name: str, tmp_path: Path) -> None:
     file = tmp_path / name

@@ -86,6 +86,10 @@ def test_a_saved_dataset_with_splits_is_read(tmp_path: Path) -> None:
     assert len(read_dataset_conversations(tmp_path / "saved")) == 5
 
 
+@pytest.mark.attack(
+    "a compressed or damaged Arrow stream, a sheet whose quotes never close, an array of depth 200,000",
+    "refused, naming file and row",
+)
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [

@@ -121,6 +121,10 @@ def test_by_default_thinking_is_in_the_samples_and_not_in_the_dataset(tmp_path: 
     assert "It is not in this dataset" in (run.dataset / "README.md").read_text()
 
 
+@pytest.mark.attack(
+    "a teacher leaks its thinking into its answer",
+    "the reply is asked for again or fails; no kept answer and no row has it",
+)
 def test_planted_thinking_in_answers_is_never_kept(tmp_path: Path) -> None:
     run, missing = produce_run(str(tmp_path), "smoke", settings_of("max_failed=1", thinking=0.5, leak=0.4))
     assert "a reply did not match its schema, even after repairs" in missing.sentences[0]

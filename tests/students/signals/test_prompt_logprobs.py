@@ -118,6 +118,10 @@ def test_a_student_learns_the_same_from_an_endpoint_as_from_its_model(
     assert set(served.asked) == {("big", f"Bearer {KEY}")}
 
 
+@pytest.mark.attack(
+    "captured signals used for another endpoint",
+    "refused",
+)
 def test_its_signals_serve_again_and_for_no_other_model_or_endpoint(
     served: Served, talk: list[Conversation], config: StudentConfig, tmp_path: Path
 ) -> None:

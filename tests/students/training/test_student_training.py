@@ -105,6 +105,10 @@ def test_the_code_of_the_card_runs(
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.attack(
+    "a training prompt that ends the model card's code fence",
+    "a Python literal without backquotes",
+)
 def test_the_model_cards_tags_and_example_come_from_its_data(
     talk: list[Conversation], config: StudentConfig, tmp_path: Path
 ) -> None:
