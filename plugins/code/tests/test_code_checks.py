@@ -231,3 +231,11 @@ def test_without_a_sandbox_the_recipe_is_refused_and_no_solution_runs() -> None:
     assert [where for where, _ in ast.literal_eval(problems)] == ["verifiers.0", "verifiers.1"], done.stderr
     assert problems.count("no sandbox can be had here: ") == 2
     assert ran.startswith("SandboxError no sandbox can be had here: ")
+
+
+@needs_sandbox
+def test_each_call_runs_in_a_separate_process() -> None:
+    program = "n = 4\n\ndef f():\n    global n\n    n += 1\n    return n"
+    answers = asyncio.run(run_calls(program, "f", [FunctionCall((), {})] * 3, CallLimits(), hash_seeds=(0, 5)))
+    values = [[call_harness.decode_value(outcome.value) for outcome in row] for row in answers.rows]
+    assert values == [[5] * 3] * 2

@@ -8,7 +8,7 @@ import pytest
 
 from plugins.hosted.tests.support.anthropic_batch_server import KEY, AnthropicBatchServer
 from plugins.hosted.tests.support.batch_questions import QUESTIONS, Outcome, ask_in_batches, count_replies
-from teachers.base import TeacherReply
+from teachers.base import CallFailed, TeacherReply
 from tests.support.http_serving import serve
 
 
@@ -121,3 +121,13 @@ def test_an_answer_that_is_cut_off_is_requested_again(server: AnthropicBatchServ
     assert cut
     assert len(server.batches) == 1
     assert set(server.billed.values()) == {1}
+
+
+def test_an_invalid_request_fails_its_call_alone(server: AnthropicBatchServer, tmp_path: Path) -> None:
+    server.fate = lambda request, number: "invalid_request_error" if number == 3 else "succeeded"
+    outcomes = ask(server, tmp_path)
+    assert count_replies(outcomes) == len(QUESTIONS) - 1
+    (failed,) = [outcome for outcome in outcomes if not isinstance(outcome, TeacherReply)]
+    assert isinstance(failed, CallFailed)
+    assert "status 400" in str(failed)
+    assert len(server.batches) == 1

@@ -275,3 +275,16 @@ def test_the_command_line_runs_stops_shows_and_resumes_batches(
     check_paid_once(server, tmp_path / "runs")
     ended(produce(server, tmp_path / "control", batch=False), 0)
     assert kept_hashes(tmp_path / "runs") == kept_hashes(tmp_path / "control")
+
+
+def test_only_the_generator_may_be_batched(server: BatchServer, tmp_path: Path) -> None:
+    critic = f"teachers.other={{model='openai/m',base_url='{server.url}',api_key_env='TEST_API_KEY'}}"
+    for batch in (True, False):
+        server.reset()
+        ended(produce(server, tmp_path / str(batch), critic, "agents.critic.teacher='other'", batch=batch), 0)
+        assert server.direct
+        assert bool(server.batches) is batch
+        if batch:
+            assert len(next(iter(server.batches.values())).requests) == SAMPLES
+            assert not set(server.billed) & set(server.direct)
+    assert kept_hashes(tmp_path / "True") == kept_hashes(tmp_path / "False")

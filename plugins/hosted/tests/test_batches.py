@@ -263,3 +263,20 @@ def test_a_provider_without_a_batch_api_is_refused(model: str) -> None:
     problems = find_teacher_problems(plan.recipe.model_copy(update={"teachers": {"main": batched}}))
     assert [problem.where for problem in problems] == ["teachers.main.batch"]
     assert "has no batch API here" in problems[0].what
+
+
+def test_a_batch_without_any_success_stops_the_run(server: BatchServer, tmp_path: Path) -> None:
+    server.fate = lambda _request, _before: "400"
+    outcomes, _ = ask(server, tmp_path)
+    assert all(isinstance(outcome, ProviderError) for outcome in outcomes)
+    assert "all 10 requests of batch batch_000002 failed, the first: status 400" in str(outcomes[0])
+    server.fate = lambda _request, _before: "404"
+    outcomes, _ = ask(server, tmp_path / "other")
+    assert "it does not know the model 'm'" in str(outcomes[0])
+
+
+def test_equal_questions_of_two_runs_make_two_batches(server: BatchServer, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        outcomes, _ = ask(server, tmp_path / name)
+        assert count_replies(outcomes) == len(QUESTIONS)
+    assert len(server.batches) == 2

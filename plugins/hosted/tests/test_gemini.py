@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -12,7 +14,7 @@ from core.config.teachers import TeacherConfig
 from core.sample import Message, TokenUsage, ToolCall
 from plugins.hosted.gemini_teacher import parse_gemini_response
 from plugins.hosted.tests.support.gemini_server import GeminiServer, normalize_names
-from teachers.base import CallFailed, TeacherReply, UnlimitedAccount
+from teachers.base import CallCharge, CallFailed, TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.openai_chat import InvalidCompletion
 from teachers.providers import open_teacher
 from tests.support.http_serving import serve
@@ -237,3 +239,25 @@ def test_the_time_to_wait_is_read_from_the_body(monkeypatch: pytest.MonkeyPatch)
 
         assert asyncio.run(run()).text
     assert waits == [34.5]
+
+
+def test_a_request_that_the_library_rejects_is_not_charged() -> None:
+    charges = []
+
+    class Account(UnlimitedAccount):
+        @asynccontextmanager
+        async def charge(self, question: TeacherQuestion, name: str | None = None) -> AsyncIterator[CallCharge]:
+            charge = CallCharge()
+            yield charge
+            charges.append(charge.usage)
+
+    broken = [Message(role="user", content="hi", images=("data:image/png;base64,abc",))]
+    with serve(GeminiServer(KEY)) as server:
+
+        async def run() -> None:
+            async with open_teacher(TeacherConfig(model="gemini/gemini-2.5-flash", base_url=server.url)) as teacher:
+                with pytest.raises(CallFailed, match="Incorrect padding"):
+                    await teacher.reply(build_question(messages=broken), 0, Account())
+
+        asyncio.run(run())
+    assert (charges, server.requests) == ([TokenUsage(calls=0)], [])

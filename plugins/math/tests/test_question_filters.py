@@ -3,7 +3,12 @@
 import pytest
 from reasoning_gym import create_dataset
 
-from plugins.math.families.question_filters import QUESTION_FILTERS, find_question_fault, syllogism_answers
+from plugins.math.checks.number_sequences import find_continuation_fault
+from plugins.math.families.question_filters import (
+    QUESTION_FILTERS,
+    find_question_fault,
+    syllogism_answers,
+)
 from plugins.math.families.reasoning import ProceduralQuestion, draw_fair_questions, task_settings
 
 
@@ -78,3 +83,28 @@ def test_a_fair_question_is_drawn_again_from_its_place(task: str) -> None:
     dataset = create_dataset(task, seed=7, size=400, **task_settings(task, {}))
     for row in rows:
         assert find_question_fault(task, dataset, dataset[row["made"]["place"]]) is None
+
+
+@pytest.mark.parametrize(
+    ("terms", "answer", "fault"),
+    [
+        # A capable model was asked these.
+        ([-2, -4, -8, -16, -32, -64, -128], -256, None),
+        ([10, 10, 30, 50, 110, 210, 430], 850, None),
+        ([-2, -1, -1, -1, -1], -1, "constant"),
+        ([-4, 15, 24, 29], 31, "rounds"),
+        ([-5, -10, -25, -60], -145, "unconfirmed"),  # steps that double less 5 give -135
+        ([-8, -16, -40, -96], -232, "unconfirmed"),
+        # Neighbors of them.
+        ([-5, -10, -25, -60, -145], -350, None),
+        ([1, 4, 9, 16], 25, None),
+        ([1, 2, 4, 8], 16, None),
+        ([1, 2, 4, 8], 15, "unconfirmed"),  # the cubic
+        ([2, 3, 5, 8], 13, "ambiguous"),  # sums of the two before, or steps that grow by one: 12
+        ([2, 3, 5, 8, 13], 21, None),
+        ([3, 7, 4, 8, 5], 9, None),
+        ([16, 8, 4, 2], 1, None),
+    ],
+)
+def test_a_sequence_determines_its_next_number_or_not(terms: list[int], answer: int, fault: str | None) -> None:
+    assert find_continuation_fault(terms, answer) == fault

@@ -10,8 +10,10 @@ import pytest
 
 from benchmarks.picture_answers import measure
 from plugins.pictures.drawing.drafts import PictureDraft, find_spec_fault
+from plugins.pictures.drawing.legibility import find_layout_fault, find_reading_fault
 from plugins.pictures.drawing.queries import DataTable, NoAnswer, Query, compute_answer
 from plugins.pictures.drawing.styles import PictureStyle
+from plugins.pictures.drawing.svg_texts import TextBox
 from plugins.pictures.drawing.vega_charts import build_chart_spec
 from plugins.pictures.drawing.word_leaks import AskedQuestion, measure_word_leak
 
@@ -135,3 +137,26 @@ def test_procedural_answers_are_those_of_a_second_implementation() -> None:
     assert counts.keys() == {*Query.model_fields["op"].annotation.__args__}  # type: ignore[union-attr]
     assert wrong.total() == 0
     assert leak.questions >= 400
+
+
+def test_labels_that_overlap_run_together_or_are_cut_off_are_found() -> None:
+    def box(text: str, left: float, top: float, width: float = 40, height: float = 12) -> TextBox:
+        return TextBox(text, 11, ((left, top), (left + width, top), (left + width, top + height), (left, top + height)))
+
+    assert find_layout_fault([box("a", 10, 10), box("b", 60, 10)], 200, 100) is None
+    assert "overlap or run together" in str(find_layout_fault([box("a", 10, 10), box("b", 51, 10)], 200, 100))
+    assert "cut off" in str(find_layout_fault([box("a", 180, 10)], 200, 100))
+    assert "6 pixels" in str(find_layout_fault([box("a", 10, 10)._replace(size=6)], 200, 100))
+    # Two diagonal labels whose upright boxes overlap, and which do not touch.
+    steep = ((0.0, 40.0), (40.0, 0.0), (48.0, 8.0), (8.0, 48.0))
+    beside = tuple((x + 30, y) for x, y in steep)
+    assert find_layout_fault([TextBox("a", 11, steep), TextBox("b", 11, beside)], 200, 100) is None
+
+
+def test_an_answer_that_two_values_decide_needs_pixels_between_them() -> None:
+    table = PictureDraft.model_validate(change("rows.0.1", 40)).table
+    argmax, value = Query(op="argmax", column="Rye"), Query(op="value", column="Rye", row="Monday")
+    assert find_reading_fault(argmax, table, "bar", 6.0, values=False) is None
+    assert "is 5.0 pixels; 6 are needed" in str(find_reading_fault(argmax, table, "bar", 5.0, values=False))
+    assert "not written" in str(find_reading_fault(value, table, "bar", 4.0, values=False))
+    assert find_reading_fault(value, table, "bar", 0.1, values=True) is None

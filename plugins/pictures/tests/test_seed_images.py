@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from plugins.pictures import seed_images
+
 pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image
@@ -122,3 +124,16 @@ def test_a_photo_is_shown_upright_small_and_without_its_place(tmp_path: Path) ->
     (tmp_path / "photo.jpg").write_bytes(encode("blue"))
     with pytest.raises(UnreadableImage, match="has changed since the run began"):
         fit_seed_image(content, digest, 100)
+
+
+def test_a_dataset_of_more_images_than_memory_is_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "rows.jsonl"
+    urls = [f"data:image/png;base64,{base64.b64encode(encode('red', (40, n))).decode()}" for n in (30, 40, 50)]
+    lines.write_text("\n".join(json.dumps({"image": url}) for url in urls), encoding="utf-8")
+    monkeypatch.setattr(seed_images, "MAX_HELD_BYTES", 200)
+    with pytest.raises(
+        UsageError, match=r"rows.jsonl: has more than 0 GB of images.* up to rows.jsonl:\d; give a folder"
+    ):
+        read_seed_images(lines)

@@ -387,3 +387,31 @@ def test_a_release_of_a_filtered_folder_is_published_and_pulled(
     code, _, errors = called(capsys, "pull", "hf:me/clean", "--out", str(tmp_path / "pulled"), "--quiet")
     assert code == 0, errors
     assert list_contents(tmp_path / "pulled") == list_contents(release.path)
+
+
+def test_a_student_replaces_no_model_that_no_release_recorded(
+    hub: LocalHub, release: Release, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = add_student(release, STUDENT)
+    foreign = hub.repos["model", "me/smoke-student"] = HostedRepo(private=True)
+    foreign.commit({"model.safetensors": b"another model"})
+    code, _, errors = publish(capsys, release, "--student")
+    assert code == 2
+    assert "has a model that no release recorded (model.safetensors)" in errors
+    assert ("dataset", "me/smoke") not in hub.repos, "the dataset is not sent either"
+    assert publish(capsys, release, "--student-to", "hf:me/new")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("4111111111111111", 1),
+        ("DE89370400440532013000", 1),
+        ("8f14e45fceea167a5a36dedd4bea2543", 0),
+        ("sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0),
+    ],
+)
+def test_hashes_are_not_taken_for_numbers_of_cards_and_accounts(text: str, found: int, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"text": text}) + "\n")
+    assert len(list(ContentScan().search(file, "rows.jsonl"))) == found

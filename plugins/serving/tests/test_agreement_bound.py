@@ -8,11 +8,13 @@ import pytest
 from plugins.serving.decision_students.agreement_bound import (
     AgreementTarget,
     ScoredCases,
+    binomial_p_value,
     certify_threshold,
     choose_cross_threshold,
     coverage_and_risk,
     measure_drift,
     refute_agreement,
+    upper_risk_bound,
 )
 
 TARGET = AgreementTarget(agreement=0.95, confidence=0.95)
@@ -101,3 +103,11 @@ def test_drift_is_found_and_sampling_error_is_not() -> None:
     assert refute_agreement(25, 200, TARGET) < 0.001
     assert refute_agreement(10, 200, TARGET) > 0.4
     assert refute_agreement(0, 0, TARGET) == 1
+
+
+def test_bounds_are_exact() -> None:
+    # Clopper-Pearson in closed form without disagreements, and its defining equation with some.
+    assert upper_risk_bound(0, 59, 0.05) == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert binomial_p_value(3, 200, upper_risk_bound(3, 200, 0.05)) == pytest.approx(0.05)
+    assert upper_risk_bound(4, 4, 0.05) == 1
+    assert upper_risk_bound(0, 0, 0.05) == 1

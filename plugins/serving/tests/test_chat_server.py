@@ -570,3 +570,15 @@ def test_a_student_that_hangs_while_it_loads_can_be_stopped(tmp_path: Path) -> N
         assert any(": loading, " in line for line in server.stderr), "it has begun to load"
         server.send_signal(signal.SIGTERM)
         assert server.wait() == 130
+
+
+def test_a_score_at_the_threshold_is_trusted_and_a_truncated_answer_has_none() -> None:
+    async def go() -> None:
+        async with housed(RoutingRule("log_probability", -2.0, None, 0)) as house:
+            _, _, headers = await house.ask(UNSURE)
+            assert (headers["X-Stillhouse-Answered-By"], headers["X-Stillhouse-Score"]) == ("student", "-2")
+            house.student.finish = "length"
+            _, reply, headers = await house.ask(SURE)
+            assert (headers["X-Stillhouse-Answered-By"], reply["stillhouse"]["score"]) == ("teacher", None)
+
+    asyncio.run(go())

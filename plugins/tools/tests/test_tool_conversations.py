@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,16 @@ import pytest
 from agents.checks import Check, Subject
 from agents.checks.base import CheckBroken
 from core.sample import Candidate, Message, Seed, ToolCall
-from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_schema_check, tool_use_check
+from plugins.tools.checks.conversation_checks import (
+    find_grounding_fault,
+    tool_arguments_check,
+    tool_schema_check,
+    tool_use_check,
+)
 from plugins.tools.checks.reply_checks import tool_result_check
-from plugins.tools.tests.tool_conversations import TURNS, subject_of
+from plugins.tools.checks.reply_facts import TEXT_SEPARATOR, append_dates, value_lines
+from plugins.tools.simulation.conversation_plan import PlannedCall
+from plugins.tools.tests.tool_conversations import TODAY, TURNS, subject_of
 from tests.agents.checks.rows import check_each
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -118,3 +126,25 @@ def test_a_result_that_no_tool_gave_is_found() -> None:
     found = fault(tool_result_check, forged)
     assert found
     assert "get_weather gives" in found
+
+
+@check_each(golden("tool_result"))
+def test_a_reply_states_the_result_or_fails(case: Mapping[str, Any]) -> None:
+    found = fault(tool_result_check, subject_of(dict(case)))
+    assert (found is None) == case["passes"], found
+    assert found is None or (len(found) < 500 and "the reply " in found)
+
+
+@check_each(golden("tool_use"))
+def test_the_calls_are_those_that_are_wanted_or_not(case: Mapping[str, Any]) -> None:
+    found = fault(tool_use_check, subject_of(dict(case)))
+    assert (found is None) == case["passes"], found
+
+
+@check_each(golden("tool_arguments"))
+def test_an_argument_occurs_in_the_conversation_or_fails(case: Mapping[str, Any]) -> None:
+    said = [append_dates(text, date.fromisoformat(TODAY)) for text in (*case["before"], case["request"])]
+    found = find_grounding_fault(
+        PlannedCall(**case["call"]), TEXT_SEPARATOR.join([*said, *value_lines(case["results"])])
+    )
+    assert (found is None) == case["passes"], found

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -20,11 +21,18 @@ from benchmarks.external_truth.bfcl import (
     table,
 )
 from core.errors import UsageError
-from core.sample import Seed
+from core.sample import Message, Seed
 from flows.data.student_files import load_student_plan
-from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_schema_check, tool_use_check
+from plugins.tools.checks.conversation_checks import (
+    parse_json_or_text,
+    tool_arguments_check,
+    tool_schema_check,
+    tool_use_check,
+)
 from plugins.tools.checks.reply_checks import tool_result_check
 from plugins.tools.tool_family import OwnToolsFamily, ToolTranscript
+from plugins.tools.tool_script import write_step
+from teachers.base import TeacherQuestion
 from tests.flows.data.test_foreign_runs import run_with_checks
 
 CHECKS: Mapping[str, Check] = {
@@ -206,3 +214,14 @@ def test_the_tools_of_a_strangers_run_are_not_started(source: dict[str, Any], ac
     run.recipe_file.write_text(json.dumps(recipe))
     with pytest.raises(UsageError, match=act):
         load_student_plan(run.student, run, tmp_path / "mine")
+
+
+def test_a_result_nested_too_deep_is_a_text() -> None:
+    deep = "[" * 3000 + "]" * 3000
+    assert parse_json_or_text(deep) == deep
+    lines = [{"user": "Find it."}, {"calls": []}, {"tool": "find", "result": deep}]
+    question = TeacherQuestion(
+        messages=[Message(role="user", content="\n".join(map(json.dumps, lines)))],
+        contract="step", json_schema=None, temperature=0, top_p=1, max_tokens=100, seed=0,
+    )  # fmt: skip
+    assert deep in str([write_step(Random(n), question) for n in range(9)])
