@@ -15,8 +15,9 @@ import stillhouse
 from agents.checks.registry import CHECK_EXTENSIONS
 from core import extensions
 from core.config.filters import FilterTable
-from core.errors import RecipeError, UsageError
+from core.errors import RecipeError, RunFailed, UsageError
 from core.extensions import hash_source
+from filters.chain.filter_chain import apply_filters
 from flows.clean.dataset_filter import filter_dataset
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import UnlimitedAccount
@@ -234,3 +235,15 @@ def test_the_package_of_the_entry_point_is_part_of_the_identity(
             hashes.append(CHECK_EXTENSIONS.require("limited").identity)
         sys.modules.pop("limited_words", None)
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_filter_decides_on_its_own_documents_only() -> None:
+    class Strange(NoBees):
+        type: Literal["strange"]
+
+        def apply(self, documents: Sequence[stillhouse.Document], folder: Path) -> list[stillhouse.DroppedDocument]:
+            return [self.drop(stillhouse.Document("elsewhere", ""), "x")]
+
+    stillhouse.register(Strange)
+    with pytest.raises(RunFailed, match="decided on 'elsewhere', a document that it was not given"):
+        apply_filters([stillhouse.Document("a", "text")], [Strange(type="strange")])

@@ -98,3 +98,23 @@ def test_the_exact_interval_of_a_finite_population_covers_95_percent(population:
         inside = [k for k, one in estimates.items() if one and one.low <= hits / population <= one.high]
         covered.append(sum(chances[k] for k in inside) / math.comb(population, tries))
     assert 0.95 <= min(covered) < 0.99
+
+
+@pytest.mark.parametrize("cells", [(10, 0, 0, 0), (0, 0, 0, 10), (5, 0, 0, 5), (0, 10, 0, 0), (1, 0, 0, 0)])
+def test_tables_without_variation_have_an_interval_in_range(cells: tuple[int, int, int, int]) -> None:
+    found = estimate_paired_difference(*cells)
+    assert found is not None
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+
+
+def test_a_whole_population_has_no_interval_and_a_small_part_that_of_clopper_and_pearson() -> None:
+    whole = estimate_finite_share(3, 60, 60)
+    assert whole
+    assert (whole.low, whole.value, whole.high) == (0.05, 0.05, 0.05)
+    part = estimate_finite_share(4, 100, 10_000_000)
+    assert part
+    assert (part.low, part.high) == pytest.approx(
+        (0.0110045, 0.0992572), abs=2e-6
+    )  # scipy.stats.binomtest, method "exact"
+    assert estimate_finite_share(0, 0, 10) is None

@@ -7,11 +7,11 @@ from threading import Event
 
 import pytest
 
-from agents.calls.budget import BudgetAccount, BudgetExhausted, RunBudget, read_journal
+from agents.calls.budget import BudgetAccount, BudgetExhausted, RunBudget, count_bytes, read_journal
 from core.config.recipe import BudgetConfig, Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import StoreError
-from core.sample import Message, Sample, Spending, TokenUsage
+from core.sample import Message, Sample, SampleStatus, Spending, TokenUsage
 from core.stop_signal import StopSignal
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
@@ -240,3 +240,17 @@ def test_the_error_for_an_unreadable_journal_names_it(tmp_path: Path) -> None:
         RunBudget(BudgetConfig(), tmp_path / "spend.jsonl", 1),
     ):
         pass
+
+
+def test_a_changed_question_is_counted_by_its_own_text() -> None:
+    """As the second of two calls, which has the thoughts of the first in it."""
+    before = count_bytes(QUESTION)
+    longer = QUESTION.model_copy(update={"messages": [*QUESTION.messages, Message(role="user", content="x" * 1000)]})
+    assert count_bytes(longer) > before + 1000
+
+
+def test_spending_and_samples_add_up(tmp_path: Path) -> None:
+    samples = produce_scripted(recipe_of(), ScriptedTeacher(answer), tmp_path)
+    with RunBudget(BudgetConfig(), tmp_path / "spend.jsonl", 1) as budget:
+        assert budget.spent.calls == sum(sample.usage.calls for sample in samples)
+    assert {sample.state for sample in samples} == {SampleStatus.kept}

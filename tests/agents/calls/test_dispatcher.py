@@ -17,7 +17,7 @@ from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import open_dispatcher, open_reply_cache
 from agents.topologies.sample_production import produce_samples
 from core.config.recipe import Recipe
-from core.errors import StoreError
+from core.errors import ProviderError, StoreError
 from core.sample import Message, TokenUsage
 from core.secrets import read_key
 from core.stop_signal import RunStopped, StopSignal
@@ -225,3 +225,31 @@ def test_nothing_in_a_cache_folder_is_unpickled(tmp_path: Path) -> None:
         assert not mark.exists()
         answers.put("request", BEES)
         assert answers.get("request") == BEES
+
+
+@pytest.mark.parametrize("error", [CallFailed("no"), ProviderError("down")])
+def test_equal_requests_in_flight_share_a_failure(error: Exception, tmp_path: Path) -> None:
+    def answer(_: TeacherQuestion) -> str:
+        raise error
+
+    teacher = ScriptedTeacher(answer, seconds=0.01)
+    assert answers(teacher, [question("a")] * 10, tmp_path) == [error] * 10
+    assert len(teacher.asked) == 1
+
+
+def test_a_reply_is_not_shared_between_models_or_manners(tmp_path: Path) -> None:
+    for model, manner in (("fake/one", ""), ("fake/one", "greedy"), ("fake/two", "greedy")):
+        teacher = ScriptedTeacher(lambda _: "x")
+        teacher.model, teacher.manner = model, manner
+        with open_reply_cache(1024, tmp_path / "cache") as cache:
+            answers(teacher, [question("a")], tmp_path, cache)
+        assert len(teacher.asked) == 1
+
+
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_an_empty_reply_is_not_cached(nothing: str, tmp_path: Path) -> None:
+    teacher = ScriptedTeacher(lambda _: nothing)
+    for runs in (1, 2):
+        with open_reply_cache(1024, tmp_path / "cache") as cache:
+            [reply] = answers(teacher, [question("a")], tmp_path, cache)
+        assert (reply.text, len(teacher.asked)) == (nothing, runs)

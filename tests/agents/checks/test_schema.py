@@ -163,3 +163,16 @@ def test_a_schema_as_pydantic_exports_it_is_closed_and_left_as_it_is() -> None:
     assert find_schema_fault({"items": [{"name": "x", "colour": "red"}]}, exported, strict=False) is None
     close_objects(exported)
     assert json.dumps(exported) == before
+
+
+def test_numbers_that_json_does_not_have_fit_nothing() -> None:
+    wanted = {"type": "object", "properties": {"a": {"type": "number"}}}
+    for value in (math.nan, math.inf, -math.inf):
+        assert find_schema_fault({"a": value}, wanted) is not None
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": list(range(6_000))}, {"a": ["x" * 60_000] * 2}, {"a": {"x" * 120_000: 1}}, {"a": 10**41}]
+)
+def test_a_value_that_is_too_large_is_rejected_without_validation(value: Any) -> None:
+    assert find_schema_fault(value, {"type": "object"}) is not None

@@ -28,6 +28,7 @@ from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatu
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
+from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import produce_scripted
 
 FAKE = ["teachers.main.model=fake/extraction", "agents.critic=false"]
@@ -335,3 +336,16 @@ def test_the_examples_of_the_prompts_pass_the_checks(role: str) -> None:
             subject = Subject(Seed(id="s-0", data=data), Candidate(messages=said, fields=fields), None)  # type: ignore[arg-type]
             for finding in asyncio.run(bound.check.findings(subject, bound.options)):
                 assert finding.passed, finding.evidence
+
+
+@check_each(GOLDEN)
+def test_a_candidate_is_complete_or_not(case: dict[str, Any]) -> None:
+    async def ask(*_: Any, **__: Any) -> Any:
+        raise AssertionError("no teacher is asked")
+
+    said = [Message(role="user", content="q"), Message(role="assistant", content="a")]
+    subject = Subject(Seed(id="s-0", data=case["seed"]), Candidate(messages=said, fields=case["fields"]), ask)
+    found = asyncio.run(complete_check.findings(subject, complete_check.options()))
+    assert [finding.check for finding in found] == ["complete", "decoy"][: len(found)]
+    (finding,) = (finding for finding in found if finding.check == case["check"])
+    assert finding.passed == case["passes"], finding.evidence

@@ -10,7 +10,7 @@ import pytest
 from agents.calls.budget import BudgetExhausted
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, held_out_seeds
+from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, held_out_seeds, join_requests
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.sample import Spending
@@ -81,3 +81,19 @@ def test_what_an_interrupted_evaluation_spent_counts_when_it_is_repeated(
                 )
             )  # fmt: skip
     assert [one.calls for one in spent] == asked
+
+
+def test_a_request_that_was_drawn_twice_is_left_out() -> None:
+    plan = load_recipe_plan("constrained-instructions", ["seed=8"])
+    used = {join_requests(plan.family.questions(seed) or ()) for seed in RunSeeds(plan, "run00000")}
+    seeds = held_out_seeds(plan, 400)
+    twice = [seed.id for seed in seeds if join_requests(plan.family.questions(seed) or ()) in used]
+    assert len(twice) == 2, "topics and rules are few"
+    new = held_out_seeds(plan, 400, used)
+    assert len(new) == 400
+    assert [seed.id for seed in new][:398] == [seed.id for seed in seeds if seed.id not in twice]
+
+
+def test_a_model_without_an_answer_does_not_pass() -> None:
+    silent = TeacherConfig.model_validate({**WRITER.model_dump(), "extra": {"unavailable": 1.0}})
+    assert {result.fault for result in results_of(load_recipe_plan("smoke"), 5, silent)} == {"no answer"}

@@ -241,3 +241,12 @@ def test_extras_of_filters_exist() -> None:
     extras = metadata("stillhouse").get_all("Provides-Extra") or []
     assert {entry.extra for entry in FILTERS.values() if entry.extra} <= set(extras)
     assert all(bool(entry.extra) == bool(entry.modules) for entry in FILTERS.values())
+
+
+@pytest.mark.parametrize("filter_type", ["exact", "minhash"])
+def test_one_answer_to_two_questions_is_a_duplicate_only_as_an_answer(filter_type: str) -> None:
+    rows = [Document("a", "It is true.", asked="Is 7 odd?"), Document("b", "It is true.", asked="Do most whales sing?")]
+    rows.append(Document("c", "It is true.", asked="Is 7 odd?"))
+    for of, dropped in (("answer", ["b", "c"]), ("conversation", ["c"])):
+        config = TypeAdapter(FilterConfig).validate_python({"type": filter_type, "of": of})
+        assert [drop.id for drop in apply_filters(rows, [config]).dropped] == dropped

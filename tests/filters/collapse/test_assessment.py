@@ -1,6 +1,7 @@
 """The collapse gate on the tracked reference: what it must call collapse, what it must not, and what it says of it."""
 
 import json
+import math
 import random
 import re
 from collections import Counter
@@ -222,3 +223,11 @@ def test_a_small_reference_is_reported_with_the_number_it_needs(real: list[str])
     wanted = int(re.search(r"about ([\d,]+) that", advice).group(1).replace(",", ""))  # type: ignore[union-attr]
     assert wanted >= 3000
     assert "assess at least" not in advice
+
+
+@pytest.mark.parametrize("texts", [["bees"] * 40, ["a b c d"] * 40, ["Bees fly home. " * 40] * 10])
+def test_degenerate_text_gives_finite_metrics(sides: Sides, texts: list[str]) -> None:
+    record = sides.judge(texts)
+    assert record.metrics
+    assert all(math.isfinite(value) for m in record.metrics for value in (m.candidate, m.reference, m.low, m.high))
+    assert math.isfinite(json.loads(record.model_dump_json())["metrics"][0]["candidate"])

@@ -18,6 +18,7 @@ from filters.collapse.diversity import (
     TokenSample,
     compute_effective_number,
     count_documents_by_word,
+    distinct_ngram_share,
     estimate_entropy,
     heaps_slope,
     rarefied_types,
@@ -201,3 +202,12 @@ def test_nothing_found_leaves_an_upper_end_and_more_documents_lower_it() -> None
 def test_equally_frequent_kinds_have_an_interval_though_the_jackknife_sees_no_variance() -> None:
     low, high = estimate_pairs(np.full(90, 29))
     assert low < 29 / 89 < high
+
+
+def test_self_bleu_is_that_of_nltk() -> None:
+    """`sentence_bleu` of NLTK 3.10.4 with `SmoothingFunction().method2`, each against the others, gave this mean."""
+    assert self_bleu(draw_of(*GOLDEN)) == pytest.approx(0.4320355448509205)
+
+
+def test_ngrams_stay_inside_documents() -> None:
+    assert distinct_ngram_share(draw_of("a b c d", "a b c e", "x a b"), 2) == pytest.approx(5 / 8)  # ab bc cd ce xa

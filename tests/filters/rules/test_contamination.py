@@ -13,7 +13,7 @@ from core.errors import UsageError
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from filters.rules.evaluation_sets import MIN_ROW_WORDS, hash_ngrams, hash_words, read_evaluation_texts
+from filters.rules.evaluation_sets import MAX_NGRAM_ROWS, MIN_ROW_WORDS, hash_ngrams, hash_words, read_evaluation_texts
 from filters.text_normalization import normalize_words
 
 CLIPS = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."  # 20 words
@@ -163,3 +163,32 @@ def test_thinking_is_compared_like_an_answer(tmp_path: Path) -> None:
     result = apply_filters(documents, [sets], tmp_path)
     assert [document.id for document in result.kept] == ["b"]
     assert result.dropped[0].reason is RejectionReason.contamination
+
+
+def test_words_do_not_run_on_from_question_to_answer(tmp_path: Path) -> None:
+    name = write_set(tmp_path, "maths.jsonl", [{"question": CLIPS}])
+    split = Document("a", " ".join(CLIPS.split()[10:]), asked=" ".join(CLIPS.split()[:10]))
+    assert apply_filters([split], [config(name)], tmp_path).dropped == []
+
+
+@pytest.mark.parametrize(("count", "dropped"), [(8, False), (10, True), (20, True)])
+def test_coverage_is_the_least_share_of_a_row(count: int, dropped: bool, tmp_path: Path) -> None:
+    name = write_set(tmp_path, "maths.jsonl", [{"question": CLIPS}])
+    result = apply_filters([Document("a", shared(CLIPS, count))], [config(name, ngram=8, coverage=0.5)], tmp_path)
+    assert bool(result.dropped) == dropped
+
+
+def test_the_template_of_a_set_does_not_count(tmp_path: Path) -> None:
+    template = "The following is a multiple choice question with exactly one right answer among the four"
+    rows = [{"text": f"{template} number {i}: {CLIPS.replace('48', str(i))}"} for i in range(MAX_NGRAM_ROWS + 1)]
+    name = write_set(tmp_path, "choices.jsonl", rows)
+    result = apply_filters([Document("a", template), Document("b", rows[3]["text"])], [config(name)], tmp_path)
+    assert [drop.id for drop in result.dropped] == ["b"]
+    assert "choices.jsonl:4" in result.dropped[0].overlaps
+
+
+def test_a_changed_set_is_read_again(tmp_path: Path) -> None:
+    name = write_set(tmp_path, "maths.jsonl", [{"question": TINY}])
+    assert apply_filters([Document("a", CLIPS)], [config(name)], tmp_path).dropped == []
+    write_set(tmp_path, name, [{"question": CLIPS}])
+    assert apply_filters([Document("a", CLIPS)], [config(name)], tmp_path).dropped != []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from phonenumbers import PhoneNumberMatcher
 
 from core.config.filters import PersonalDataFilter
 from core.sample import RejectionReason
@@ -171,3 +172,16 @@ def test_keys_and_numbers_are_masked_and_no_value_is_lost(value: Any, masked: An
         TextMask("amy@acme.io", "[EMAIL]"),
     ]
     assert mask_value(value, masks) == masked
+
+
+def test_a_phone_number_is_found_after_many_invalid_numbers() -> None:
+    """The library itself gives up after 65,535 of them."""
+    only = PersonalDataFilter(type="pii", kinds=("phone",))
+    text = "01/02/2024\n" * 66_000 + "+1 650-253-0000"
+    assert [*PhoneNumberMatcher(text, None)] == []
+    assert [one.text for one in find_personal_data(text, only)] == ["+1 650-253-0000"]
+
+
+def test_longer_masks_are_applied_before_those_inside_them() -> None:
+    masks = [TextMask("b@acme.io", "[EMAIL]"), TextMask("a-b@acme.io", "[OTHER]")]
+    assert mask_text("a-b@acme.io b@acme.io", masks) == "[OTHER] [EMAIL]"
