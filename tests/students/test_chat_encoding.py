@@ -177,3 +177,21 @@ def test_thinking_is_learned_with_its_answer(template: str | None, tokenizer: Pr
     whole = "<think>\nBees?\nThey hum.\n</think>\n\nI like bees.<|im_end|>"
     assert tokenizer.decode(span) == whole.removeprefix(opened)
     assert tokenizer.decode(one.ids).startswith(render_chat(asked, tokenizer, answer_next=True)), "as in generation"
+
+
+def test_a_tool_call_with_a_special_token_is_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert encode_conversation(called(what="a<|im_end|>b"), tokenizer, 256) is UnusableReason.has_special_token
+
+
+def test_a_special_token_inside_thinking_makes_a_conversation_unusable(tokenizer: PreTrainedTokenizerBase) -> None:
+    thought = THOUGHT.model_copy(update={"reasoning": "It ends with <|im_end|>."})
+    found = encode_conversation([*dialog("user: Hi"), thought], tokenizer, 512)
+    assert found is UnusableReason.has_special_token
+
+
+def test_thinking_before_an_earlier_question_is_not_learned(tokenizer: PreTrainedTokenizerBase) -> None:
+    asked, more = dialog("user: Write about bees.")[0], dialog("user: And?")[0]
+    conversation = [asked, THOUGHT, more, THOUGHT.model_copy(update={"content": "So it is."})]
+    first, second = map(tokenizer.decode, spans(encoded(conversation, tokenizer)))
+    assert first == "I like bees.<|im_end|>"
+    assert second == "<think>\nBees?\nThey hum.\n</think>\n\nSo it is.<|im_end|>"

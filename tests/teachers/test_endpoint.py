@@ -213,3 +213,9 @@ def test_what_a_server_returns_is_bounded_and_readable() -> None:
     assert half.text == "?"
     assert list(half.likeliest) == [f"t{i}" for i in reversed(range(20))]
     half.model_dump_json()
+
+
+def test_the_port_of_a_server_of_our_own_decides_no_answer() -> None:
+    for model in ("local/smollm2-135m", "vllm/m"):
+        configs = [TeacherConfig(model=model, base_url=f"http://127.0.0.1:{port}/v1") for port in (1, 2)]
+        assert {config.endpoint for config in configs} == {""}

@@ -10,7 +10,7 @@ from core.config.teachers import ChatDialect, TeacherConfig
 from core.sample import Message, TokenUsage
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
-from teachers.openai_chat import parse_completion, think_and_answer
+from teachers.openai_chat import InvalidCompletion, parse_completion, think_and_answer
 from teachers.providers import open_teacher
 from teachers.thinking_keys import build_thinking_keys
 from tests.support.thinking_endpoint import THOUGHT, ThinkingServer, serve_thinking
@@ -234,3 +234,8 @@ def test_a_thought_that_needs_all_tokens_is_a_reply_that_is_cut_off(thinking: st
     with serve_thinking(ThinkingServer(thoughts="hm " * 2000)) as server:
         reply = ask(server, thinking=thinking)
     assert (reply.text, reply.finished, len(server.bodies)) == ("", False, 1)
+
+
+def test_an_impossible_count_of_thinking_tokens_is_rejected() -> None:
+    with pytest.raises(InvalidCompletion):
+        parse(completion(usage={"completion_tokens_details": {"reasoning_tokens": -5}}, content="b"))

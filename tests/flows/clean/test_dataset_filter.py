@@ -524,3 +524,11 @@ def test_fewer_kept_rows_than_min_kept_are_no_success(
     assert (tmp_path / "out" / "report.json").exists()
     least = options[1] if options else "1"
     assert (f"fewer than --min-kept {least}" in stderr) == bool(code)
+
+
+def test_a_masked_row_with_half_a_surrogate_pair_is_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"text": f"é {HALF} to ann.lee@corp.com"}))
+    filter_dataset(file, tmp_path / "out", parse_filter_settings([], "pii"))
+    kept = (tmp_path / "out" / "kept.jsonl").read_text(encoding="utf-8")
+    assert json.loads(kept) == {"text": "é ? to [EMAIL]"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from core.config.recipe import Recipe
@@ -225,3 +226,33 @@ def test_a_run_filters_only_shards_that_are_new_or_have_changed(
     write(2, "one", "five", "six", "seven")
     assert curate() == ["x-0", "x-1", "x-10", "x-22", "x-23"]
     assert rows == [2, 3, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "masked"),
+    [
+        (pa.dictionary(pa.int32(), pa.string()), "mail john.smith@gmail.com now", "mail [EMAIL] now"),
+        (pa.list_(pa.dictionary(pa.int8(), pa.large_string())), ["john.smith@gmail.com"], ["[EMAIL]"]),
+        (pa.int64(), 4111111111111111, None),
+        (pa.list_(CALLED), [{"card": 4111111111111111, "john.smith@gmail.com": "x"}],
+         [{"card": None, "john.smith@gmail.com": None}]),
+        (pa.map_(pa.string(), pa.int64()), [("john.smith@gmail.com", 4111111111111111)], [("[EMAIL]", None)]),
+        (pa.map_(pa.int64(), pa.string()), [(4111111111111111, "x"), (1, "y")], [(1, "y")]),
+    ],
+)  # fmt: skip
+def test_masked_columns_keep_their_type(type_: pa.DataType, value: Any, masked: Any, tmp_path: Path) -> None:
+    text = pa.array(["4111111111111111 john.smith@gmail.com", "No."]).dictionary_encode()
+    pq.write_table(pa.table({"text": text, "more": pa.array([value, value], type_)}), tmp_path / "rows.parquet")
+    filter_dataset(tmp_path / "rows.parquet", tmp_path / "out", parse_filter_settings([f"filters={PII}"]))
+    out = pq.read_table(tmp_path / "out" / "kept.parquet")
+    assert out.schema == pq.read_schema(tmp_path / "rows.parquet")
+    assert out["text"].to_pylist() == ["[CARD] [EMAIL]", "No."]
+    assert out["more"].to_pylist() == [masked, value]
+
+
+def test_evaluation_sets_next_to_the_recipe_are_part_of_the_runs_identity(tmp_path: Path) -> None:
+    (tmp_path / "maths.jsonl").write_text(json.dumps({"question": QUESTION}))
+    recipe = str(written(tmp_path, 'type = "contamination"\nsets = ["maths.jsonl"]'))
+    before = load_recipe_plan(recipe).sources["maths.jsonl"]
+    (tmp_path / "maths.jsonl").write_text(json.dumps({"question": QUESTION + " How many?"}))
+    assert load_recipe_plan(recipe).sources["maths.jsonl"] != before

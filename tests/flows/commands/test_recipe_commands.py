@@ -1,5 +1,6 @@
 """`new`, `validate` and `preview`: a folder to start from, the verdict, the resolved recipe, and whole requests."""
 
+import json
 import shlex
 import tomllib
 from pathlib import Path
@@ -131,3 +132,21 @@ def test_new_from_a_file_runs_no_check_of_it_and_names_its_program(
     Path("between.toml").write_text('name = "between"\nextends = "theirs"\n')
     code, _, err = called(capsys, "new", "other", "--from", "between.toml")
     assert (code, "a recipe never inherits a program" in err, Path("other").exists()) == (2, True, False)
+
+
+def test_validate_prints_every_problem_of_an_invalid_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["validate", "smoke", "--set", "samples=0", "--set", "sedds=1"]
+    problems = [
+        "samples: input should be greater than or equal to 1, not 0",
+        "sedds: unknown key, did you mean `seeds`?",
+    ]
+    code, out, err = called(capsys, *words)
+    first, *rest = out.splitlines()
+    assert (code, err, rest) == (2, "", [f"  {problem}" for problem in problems])
+    assert first.startswith("invalid: 2 problems in ")
+    code, out, _ = called(capsys, *words, "--json")
+    found = json.loads(out)
+    assert (code, found["valid"]) == (2, False)
+    assert [f"{one['where']}: {one['what']}" for one in found["problems"]] == problems
+    code, out, err = called(capsys, *words, "--resolved")
+    assert (code, out, problems[0] in err) == (2, "", True), "no TOML on stdout"

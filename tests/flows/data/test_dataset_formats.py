@@ -236,3 +236,33 @@ def test_thinking_reaches_a_chat_template_alike_in_both_forms(form: str, tmp_pat
     assert all([*halves[name]["prompt"], *halves[name]["completion"]] == rows[name]["messages"] for name in rows)
     read = {row.pop("id"): read_row_conversation(row) for row in map(dict, rows.values())}
     assert read == {one.id: one.candidate.messages for one in samples}, "and it is read back"
+
+
+def test_jsonl_has_the_rows_of_the_parquet(tmp_path: Path) -> None:
+    made = Dataset(tmp_path, [sample(0, PLAIN), sample(1, WITH_SYSTEM, reasoning="Why\nnot?"), sample(2, CALLING)], ALL)
+    assert {name: made.lines(name) for name in ALL} == {name: made.rows(name) for name in ALL}
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_tools_are_in_the_system_message_or_in_a_column(written: bool, tmp_path: Path) -> None:
+    one = sample(0, CALLING, tools=[TOOL]).model_copy(
+        update={"seed": Seed(id="s-000000", data={"written_out": written})}
+    )
+    rows = {row["id"]: row for row in Dataset(tmp_path, [one, sample(1, PLAIN)], ["messages"]).rows()}
+    assert (rows["s-000000"].get("tools") is None) == written
+
+
+@pytest.mark.parametrize("form", ["tags", "field"])
+def test_a_prompt_has_no_thinking_of_its_turns(form: str, tmp_path: Path) -> None:
+    turns = [*thinking_turns("First."), Message(role="user", content="More?"), *thinking_turns("Second.")[1:]]
+    made = Dataset(tmp_path, [sample(n, turns) for n in range(4)], ["prompt_completion"], thinking=form)
+    rows = [row for side in made.load("prompt_completion").values() for row in side]
+    assert not any("First." in str(row["prompt"]) for row in rows)
+    assert all("Second." in str(row["completion"]) for row in rows)
+
+
+def test_a_form_without_a_field_for_thinking_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"alpaca and sharegpt have no field for thinking; set \"tags\""):
+        recipe_of(dataset={"formats": ["alpaca", "messages", "sharegpt"], "thinking": "field"})
+    with pytest.raises(ValueError, match=r"dataset\.thinking"):
+        recipe_of(dataset={"thinking": True})

@@ -254,3 +254,17 @@ def test_a_run_of_pairs_from_seeds_to_files(tmp_path: Path) -> None:
     assert not asked["train"] & asked["validation"]
     card = (run.dataset / "README.md").read_text()
     assert f"{manifest.dataset.pairs.total} pairs of {manifest.dataset.pairs.prompts} prompts" in card
+
+
+@pytest.mark.parametrize(("margin", "pairs"), [(1.0, 1), (1.01, 0)])
+def test_a_gap_as_wide_as_the_margin_makes_a_pair(margin: float, pairs: int) -> None:
+    """In floating point, 13/3 - 10/3 is less than 1."""
+    good = kept(0, "Bees hum at dawn.", critiques=[critique(0, 5, 4, 4)])
+    fair = kept(1, "Some insects.", critiques=[critique(0, 4, 3, 3)])
+    assert len(found([good, fair], preference={"margin": margin}).pairs) == pairs
+
+
+def test_a_kept_sample_that_failed_a_check_is_not_preferred() -> None:
+    """The baselines keep such samples."""
+    voted_in = dropped(0, "Bees hum.", state=SampleStatus.kept, reason=None, detail="")
+    assert found([voted_in, dropped(1, "honey honey")]).pairs == []

@@ -12,8 +12,10 @@ import stillhouse
 from core.runs.releases import read_release
 from core.storage.atomic_files import hash_file
 from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
+from flows.release.release_creation import create_release
 from tests.flows.clean.test_dataset_filter import corpus
 from tests.flows.commands.test_commands import called
+from tests.support.lineages import make_run
 
 TOKEN = "hf_" + "aB3d" * 9
 """Has the shape of a token of the Hub, and is none."""
@@ -105,3 +107,13 @@ def test_what_cannot_be_released_is_an_error_of_one_sentence(
     (folder / "report.json").unlink()
     code, _, errors = called(capsys, "release", str(folder), "--name", "x", *runs)
     assert (code, "`filter` has not finished here" in errors) == (2, True), errors
+
+
+def test_a_lineage_is_of_rows_or_of_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, runs = make_folder(tmp_path / "clean", corpus(20)), tmp_path / "data" / "runs"
+    create_release(make_run(runs))
+    code, _, errors = called(capsys, "release", str(folder), "--name", "smoke", "--runs-dir", str(runs))
+    assert (code, "--name smoke: is the name of a recipe with releases (smoke/0)" in errors) == (2, True), errors
+    assert called(capsys, "release", str(folder), "--name", "rows", "--runs-dir", str(runs))[0] == 0
+    code, _, errors = called(capsys, "run", "smoke", "--set", 'name="rows"', "--runs-dir", str(runs))
+    assert (code, "rows: is the name of releases of given rows (rows/0)" in errors) == (2, True), errors

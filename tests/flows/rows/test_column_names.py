@@ -90,3 +90,10 @@ def test_the_names_reach_the_reader_of_each_command(
     code, _, err = called(capsys, *command, "--columns", "user=asked,assistant=sad")
     assert code == 2
     assert "has no `sad`, which --columns names" in err
+
+
+def test_a_result_of_other_columns_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    file, out = write(tmp_path / "rows.jsonl"), tmp_path / "out"
+    stillhouse.filter(file, out, filters=["exact"], columns=NAMES)
+    with pytest.raises(UsageError, match="result of another input"):
+        stillhouse.filter(file, out, filters=["exact"], columns="text=said")

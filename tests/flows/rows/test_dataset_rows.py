@@ -9,7 +9,7 @@ from core.errors import UsageError
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, ToolCall
 from core.storage.sample_files import write_samples
 from flows.data.dataset_formats import count_prompt_turns, format_dataset
-from flows.rows.dataset_rows import read_dataset_conversations, read_dataset_documents
+from flows.rows.dataset_rows import read_dataset_conversations, read_dataset_documents, read_dataset_pairs
 from flows.rows.row_forms import build_row_document, read_row_conversation
 
 CALL = ToolCall(name="weather", arguments={"city": "Oslo", "days": [1, 2]})
@@ -116,3 +116,30 @@ def test_thinking_in_any_form_is_read_and_is_no_part_of_the_answer(answered: dic
     document, (asked, turn) = build_row_document(row), read_row_conversation(row)
     assert (document.text, document.answers, document.thinking) == ("Bees fly.", ("Bees fly.",), "Hm, bees.")
     assert (asked.reasoning, turn.content, turn.reasoning) == (None, "Bees fly.", "Hm, bees.")
+
+
+def test_pairs_are_read_in_the_form_of_preference_trainers(tmp_path: Path) -> None:
+    turns = {
+        "prompt": [{"role": "user", "content": "Hi?"}],
+        "chosen": [{"role": "assistant", "content": "Hi."}],
+        "rejected": [{"role": "assistant", "content": "No."}],
+    }
+    texts = {"prompt": "Hi?", "chosen": "Hi.", "rejected": "No."}
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps(turns) + "\n" + json.dumps(texts) + "\n")
+    worse = [PLAIN[0], Message(role="assistant", content="No.")]
+    assert read_dataset_pairs(file) == [(PLAIN, worse)] * 2
+    file.write_text(json.dumps({"prompt": "Hi?", "chosen": "Hi."}))
+    with pytest.raises(UsageError, match="row 1: needs `prompt`, `chosen` and `rejected`; it lacks rejected"):
+        read_dataset_pairs(file)
+
+
+def test_tags_in_a_question_or_inside_an_answer_are_text() -> None:
+    row = {
+        "messages": [
+            {"role": "user", "content": "<think>What is it?</think> Say."},
+            {"role": "assistant", "content": "The tag <think> opens it, </think> closes it."},
+        ]
+    }
+    assert build_row_document(row).thinking == ""
+    assert [turn.content for turn in read_row_conversation(row)] == [turn["content"] for turn in row["messages"]]

@@ -349,3 +349,9 @@ def test_quotas_are_met_by_category_and_are_the_same_at_any_concurrency(tmp_path
         assert any(sample.reason == "near_duplicate" for sample in made)
     assert Counter(json.loads(one)["seed"]["data"]["category"] for one in kept[0]) == quotas
     assert kept[0] == kept[1]
+
+
+def test_a_quota_that_cannot_be_met_is_given_up_and_named(tmp_path: Path) -> None:
+    quotas = "quotas={by='category',keep={food=2,animals=30}}"
+    out = ended(produce(tmp_path / "runs", [quotas, "samples=400", "shard_size=50"]), 1)
+    assert "of 30 samples of 'animals' are kept" in out

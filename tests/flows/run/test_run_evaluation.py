@@ -203,3 +203,11 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
             in said
         )
         assert poor.stdout.splitlines()[-1].endswith("--resume")
+
+
+def test_the_pairs_of_two_models_are_counted_request_by_request() -> None:
+    student, other = [True] * 15 + [False] * 2 + [True] + [False] * 22, [False] * 15 + [True] * 3 + [False] * 22
+    found = compare_paired_results("teacher", answered(student), answered(other))
+    assert (found.both, found.student_only, found.other_only, found.neither) == (1, 15, 2, 22)
+    assert found.conclusion == "better"
+    assert compare_paired_results("teacher", answered(other), answered(student)).conclusion == "worse"

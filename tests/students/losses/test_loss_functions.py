@@ -158,3 +158,8 @@ def test_shares_that_are_the_probabilities_give_the_divergence() -> None:
     assert sampled_kl(logits, exact) == pytest.approx(
         loss_functions.forward_kl(logits.log_softmax(-1), teacher), abs=1e-5
     )
+
+
+def test_outcomes_of_zero_teacher_probability_do_not_count() -> None:
+    teacher = torch.tensor([[0.0, -math.inf]])
+    assert loss_functions.forward_kl(FAIR, teacher).item() == pytest.approx(math.log(2))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from core.config.students import ReplayConfig, StudentConfig
-from core.errors import RunFailed
+from core.errors import RunFailed, UsageError
 from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id
 from students.init.start_model import start_from_layers
@@ -312,3 +312,18 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
     assert again == texts
     whole = StudentConfig.model_validate({**settings, "layers": 30})
     assert load_original(start.model, start.tokenizer, whole) is start.model
+
+
+def test_a_cache_serves_any_seed_and_no_other_start_or_settings(
+    talk: list[Conversation], chatty: Path, replay_file: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    train_student(talk[:6], configure(chatty, replay_file), tmp_path / "second", seed=8, progress=lines.append)
+    assert not any("writes replay" in line for line in lines)
+    assert not (tmp_path / "second.replay.jsonl").exists()
+    for other in (configure(tiny_folder, replay_file), configure(chatty, replay_file, replay={"max_tokens": 25})):
+        with pytest.raises(UsageError, match="another start or other settings"):
+            train_student(talk, other, tmp_path / "other", seed=7, progress=quiet)
+    replay_file.with_name("damaged").write_text("{}")
+    with pytest.raises(UsageError, match="not a file of replay"):
+        train_student(talk, configure(chatty, replay_file.with_name("damaged")), tmp_path / "x", seed=7, progress=quiet)

@@ -408,3 +408,14 @@ def test_a_tracker_that_is_not_installed_is_refused_at_once(
     config = config.model_copy(update={"track": ("wandb",)})
     with pytest.raises(UsageError, match=r"student.track: wandb is not installed: run `pip install wandb`"):
         train_student(talk, config, tmp_path / "student", seed=7, progress=quiet)
+
+
+def test_a_finished_student_is_not_trained_again(
+    talk: list[Conversation], config: StudentConfig, undisturbed: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
+    lines: list[str] = []
+    record = train_student(talk, config, undisturbed, seed=7, progress=lines.append)
+    assert record.model_dump() == json.loads((undisturbed / "student.json").read_text())["record"]
+    assert "trained already" in lines[0]
+    assert before == {path: path.stat().st_mtime_ns for path in undisturbed.iterdir()}
