@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -22,9 +23,10 @@ from core.sample import SampleStatus
 from core.storage.recording import read_recording
 from core.storage.sample_files import read_samples
 from filters.collapse.code_structure import outline_code, outline_expression
+from filters.collapse.diversity import TokenSample, compute_effective_number, self_bleu
+from filters.collapse.matched_samples import TokenCorpus
 from filters.collapse.sameness import (
     TextSameness,
-    measure_structure_sameness,
     measure_text_sameness,
 )
 
@@ -60,6 +62,21 @@ class SamenessRow(NamedTuple):
     self_bleu: float | None
     shuffled: Sequence[float]
     """Shares of opening and beginning with shuffled words; empty for structures."""
+
+
+class StructureSameness(NamedTuple):
+    """How alike the structures of expressions or programs are."""
+
+    structures: int
+    unreadable: int
+    """Texts that are no Python, which are not counted above."""
+    structure: str
+    """The most frequent structure."""
+    structure_share: float
+    kinds: float
+    """Effective number of different structures."""
+    self_bleu: float | None
+    """Of the structures, each as the words of `outline_expression` or `outline_code`."""
 
 
 class WrittenText(NamedTuple):
@@ -148,6 +165,24 @@ def measure_sources(sources: Sequence[Path], limit: int | None = None) -> list[S
             if row := _measure_texts(source.stem, kind, texts):
                 rows.append(row)
     return rows
+
+
+def measure_structure_sameness(outlines: Sequence[str | None]) -> StructureSameness | None:
+    """The sameness of structures, of which None is an unreadable one; None if all are unreadable."""
+    known = [outline for outline in outlines if outline]
+    if not known:
+        return None
+    counts = Counter(known)
+    structure, largest = counts.most_common(1)[0]
+    corpus = TokenCorpus.from_words([outline.split() for outline in known], {})
+    return StructureSameness(
+        structures=len(known),
+        unreadable=len(outlines) - len(known),
+        structure=structure,
+        structure_share=largest / len(known),
+        kinds=compute_effective_number(counts.values()),
+        self_bleu=self_bleu(TokenSample(corpus.ids, corpus.lengths)),
+    )
 
 
 def _measure_texts(name: str, kind: str, texts: Sequence[str]) -> SamenessRow | None:

@@ -23,18 +23,23 @@ from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.repetition import assess_repetition
 from filters.collapse.text_kinds import (
+    ARITHMETIC_TOKEN,
+    CODE_TOKEN,
+    MAX_CHARACTERS,
     REPETITION_SHARES,
+    SIGNS,
+    SPACELESS_RUN,
     TEXT_KINDS,
     TextKind,
+    extract_code,
     iterate_fields,
     read_turns,
-    split_into_characters,
-    split_into_exact_fields,
-    split_into_name_parts,
-    split_into_rounded_operations,
+    round_number,
+    spell_field,
+    spell_token,
     split_into_tokens,
 )
-from filters.text_normalization import SPACELESS
+from filters.text_normalization import SPACELESS, is_spaceless
 
 Ints = npt.NDArray[np.int64]
 
@@ -52,6 +57,51 @@ GENERATED_SIZE = 1_000
 
 REPETITION_SIZES = (50, 500, 2_000)
 MAX_REPETITION_TRIALS = 8
+
+# Units that were tried, and found less of a collapse than those of the kinds.
+
+NAME_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|_+|\w")
+
+
+def split_into_characters(text: str) -> list[str]:
+    """Single characters of scripts without spaces; other words whole, in lower case."""
+    return [unit for run in SPACELESS_RUN.findall(text.lower()) for unit in (run if is_spaceless(run) else [run])]
+
+
+def split_into_name_parts(text: str) -> list[str]:
+    """Tokens of code, names in parts: `read_file` and `readFile` are `read`, `file`."""
+    return [
+        part
+        for found in CODE_TOKEN.finditer(extract_code(text))
+        if found.lastgroup
+        for part in (
+            [part.lower() for part in NAME_PART.findall(found.group()) if part.strip("_")]
+            if found.lastgroup == "name"
+            else [spell_token(found)]
+        )
+    ]
+
+
+def split_into_exact_fields(text: str) -> list[str]:
+    """As `split_into_fields`, with numbers as they are."""
+    return [
+        unit
+        for field in iterate_fields(text)
+        for unit in (
+            [f"{field.path}={field.value}"]
+            if isinstance(field.value, int | float) and not isinstance(field.value, bool)
+            else spell_field(field)
+        )
+    ]
+
+
+def split_into_rounded_operations(text: str) -> list[str]:
+    """Numbers, operators and words in order, large numbers rounded."""
+    return [
+        round_number(token.replace(",", "")) if token[0].isdigit() else SIGNS.get(token, token.lower())
+        for token in ARITHMETIC_TOKEN.findall(text[:MAX_CHARACTERS])
+    ]
+
 
 UNITS: dict[str, dict[str, Callable[[str], list[str]]]] = {
     "code": {"parts of names": split_into_name_parts},

@@ -1,5 +1,5 @@
-"""How much the texts of one dataset are alike in form, without a reference: openings, templates, self-BLEU; and how much the
-structures of expressions and programs (`filters.collapse.code_structure`). Knows neither recipes nor what a value should be.
+"""How much the texts of one dataset are alike in form, without a reference: openings, templates, self-BLEU. Knows neither
+recipes nor what a value should be.
 """
 
 import re
@@ -46,21 +46,6 @@ class TextSameness(NamedTuple):
     """Mean BLEU-4 of each text against all others, from 0 to 1 (Zhu et al. 2018). None if there is one text only."""
 
 
-class StructureSameness(NamedTuple):
-    """How alike the structures of expressions or programs are."""
-
-    structures: int
-    unreadable: int
-    """Texts that are no Python, which are not counted above."""
-    structure: str
-    """The most frequent structure."""
-    structure_share: float
-    kinds: float
-    """Effective number of different structures."""
-    self_bleu: float | None
-    """Of the structures, each as the words of `outline_expression` or `outline_code`."""
-
-
 def measure_text_sameness(texts: Sequence[str]) -> TextSameness | None:
     """The sameness of the texts that have a word; None if no text has one."""
     spelled = [words for text in texts if (words := list(_iterate_words(text)))]
@@ -100,24 +85,6 @@ def build_sameness_records(documents: Sequence[Document], *, seed: int) -> list[
             shown = {name: getattr(found, name) for name in SamenessRecord.model_fields if name != "of"}
             records.append(SamenessRecord(of=of, **shown))
     return records
-
-
-def measure_structure_sameness(outlines: Sequence[str | None]) -> StructureSameness | None:
-    """The sameness of structures, of which None is an unreadable one; None if all are unreadable."""
-    known = [outline for outline in outlines if outline]
-    if not known:
-        return None
-    counts = Counter(known)
-    structure, largest = counts.most_common(1)[0]
-    corpus = TokenCorpus.from_words([outline.split() for outline in known], {})
-    return StructureSameness(
-        structures=len(known),
-        unreadable=len(outlines) - len(known),
-        structure=structure,
-        structure_share=largest / len(known),
-        kinds=compute_effective_number(counts.values()),
-        self_bleu=self_bleu(TokenSample(corpus.ids, corpus.lengths)),
-    )
 
 
 # Words of texts

@@ -45,11 +45,6 @@ def _without(*names: str) -> frozenset[str]:
 SPACELESS_RUN = re.compile(f"[{SPACELESS}]+|[^\\W{SPACELESS}]+")
 
 
-def split_into_characters(text: str) -> list[str]:
-    """Single characters of scripts without spaces; other words whole, in lower case."""
-    return [unit for run in SPACELESS_RUN.findall(text.lower()) for unit in (run if is_spaceless(run) else [run])]
-
-
 def split_into_pairs(text: str) -> list[str]:
     """Overlapping pairs of characters of scripts without spaces; other words whole, in lower case."""
     return [
@@ -79,7 +74,6 @@ CODE_TOKEN = re.compile(
 )
 """Tokens of Python (language reference, chapter 2) without line ends and comments. Never fails, so that broken code and other
 languages also have tokens. Lengths of strings are bounded: without bounds, text with many quotes takes quadratic time."""
-NAME_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|_+|\w")
 MAX_TEXT_TOKEN = 24
 """Characters of a string that is counted by its value: a longer one is a message or a docstring."""
 
@@ -92,24 +86,11 @@ def extract_code(text: str) -> str:
 
 def split_into_tokens(text: str) -> list[str]:
     """Tokens of code, names whole."""
-    return [_spell_token(found) for found in CODE_TOKEN.finditer(extract_code(text)) if found.lastgroup]
+    return [spell_token(found) for found in CODE_TOKEN.finditer(extract_code(text)) if found.lastgroup]
 
 
-def split_into_name_parts(text: str) -> list[str]:
-    """Tokens of code, names in parts: `read_file` and `readFile` are `read`, `file`."""
-    return [
-        part
-        for found in CODE_TOKEN.finditer(extract_code(text))
-        if found.lastgroup
-        for part in (
-            [part.lower() for part in NAME_PART.findall(found.group()) if part.strip("_")]
-            if found.lastgroup == "name"
-            else [_spell_token(found)]
-        )
-    ]
-
-
-def _spell_token(found: re.Match[str]) -> str:
+def spell_token(found: re.Match[str]) -> str:
+    """A match of `CODE_TOKEN` as its unit."""
     token = found.group()
     return '"…"' if found.lastgroup == "text" and len(token) > MAX_TEXT_TOKEN else token
 
@@ -172,19 +153,16 @@ def iterate_fields(text: str) -> Iterator[RecordField]:
 
 def split_into_fields(text: str) -> list[str]:
     """A unit for each field, `path=value`; of longer texts, one for each word. Large numbers are rounded."""
-    return [unit for field in iterate_fields(text) for unit in _spell_field(field, rounded=True)]
+    return [unit for field in iterate_fields(text) for unit in spell_field(field)]
 
 
-def split_into_exact_fields(text: str) -> list[str]:
-    return [unit for field in iterate_fields(text) for unit in _spell_field(field, rounded=False)]
-
-
-def _spell_field(field: RecordField, *, rounded: bool) -> list[str]:
+def spell_field(field: RecordField) -> list[str]:
+    """Its units, as those of `split_into_fields`."""
     match field.value:
         case bool() | None:
             return [f"{field.path}={json.dumps(field.value)}"]
         case int() | float():
-            return [f"{field.path}={round_number(str(field.value)) if rounded else field.value}"]
+            return [f"{field.path}={round_number(str(field.value))}"]
         case str():
             words = field.value.lower().split()
             if len(words) <= WHOLE_VALUE_WORDS:
@@ -211,14 +189,6 @@ MAX_EQUAL_OPERATIONS = 0.1
 """As among ten equally frequent shapes. Real sums have at most 0.03 (`benchmarks/README.md`, structure without a reference)."""
 MAX_EXPRESSIONS = 20
 """Expressions of a document that its shape is made of."""
-
-
-def split_into_rounded_operations(text: str) -> list[str]:
-    """Numbers, operators and words in order, large numbers rounded."""
-    return [
-        round_number(token.replace(",", "")) if token[0].isdigit() else SIGNS.get(token, token.lower())
-        for token in ARITHMETIC_TOKEN.findall(text[:MAX_CHARACTERS])
-    ]
 
 
 def split_into_operations(text: str) -> list[str]:
