@@ -1,5 +1,5 @@
-"""The page of licences, from the metadata of installed packages: `python requirements/licenses.py > requirements/licenses.md`, in an
-environment that `make install-all` made. Knows which licences an Apache-2.0 application may depend on.
+"""The page of licences, from the metadata of installed packages: `python requirements/licenses.py > requirements/licenses.md`, in
+an environment that `make install-all` made. Knows which licences an Apache-2.0 application may depend on.
 """
 
 import re
@@ -229,8 +229,8 @@ def page() -> str:
     return f"""# Licences
 
 Stillhouse is licensed under [Apache-2.0](../LICENSE). This page lists every package that it needs at run time, by extra, and
-every file of weights or data that it reads or ships. `python requirements/licenses.py > requirements/licenses.md` writes it from the
-metadata of installed packages; a test checks that each licence is on a list that an Apache-2.0 application may depend on.
+every file of weights or data that it reads or ships. `python requirements/licenses.py > requirements/licenses.md` writes it from
+the metadata of installed packages; a test checks that each licence is on a list that an Apache-2.0 application may depend on.
 Stillhouse ships none of these packages; pip installs them.
 
 Not listed: `ray` and `vllm` with what they need (`make install-all` leaves them out; both Apache-2.0), packages for development

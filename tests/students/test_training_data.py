@@ -71,20 +71,6 @@ def test_at_least_one_conversation_is_held_out_and_one_trained_on(
         assert (len(data.train), len(data.held_out)) == (1, 1)
 
 
-def test_pictures_of_rows_about_two_are_held_out_together(tokenizer: PreTrainedTokenizerBase) -> None:
-    """A row about two pictures joins the rows about either of them."""
-    shown = [turns[0].images[0] for turns in color_conversations(12)]
-    rows = [
-        [Message(role="user", content=f"{n}?", images=pair), Message(role="assistant", content="red")]
-        for n, pair in enumerate([*((one,) for one in shown), (shown[0], shown[1]), (shown[1], shown[2])])
-    ]
-    config = StudentConfig.model_validate({"images": {"patch": 16, "size": 64}, "max_tokens": 128, "held_out": 0.2})
-    for seed in range(8):
-        data = encode_and_split(rows, None, tokenizer, config, seed)
-        trained, held_out = ({p.image for one in part for p in one.images} for part in (data.train, data.held_out))
-        assert not trained & held_out
-
-
 def test_each_epoch_has_its_own_reproducible_order() -> None:
     orders = [shuffle_epoch(20, seed, epoch) for seed in (1, 2) for epoch in (0, 1)]
     assert all(sorted(order) == list(range(20)) for order in orders)

@@ -346,6 +346,20 @@ def test_questions_about_one_picture_are_held_out_together(tokenizer: PreTrained
         assert not trained & held_out
 
 
+def test_pictures_of_rows_about_two_are_held_out_together(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A row about two pictures joins the rows about either of them."""
+    shown = [turns[0].images[0] for turns in color_conversations(12)]
+    rows = [
+        [Message(role="user", content=f"{n}?", images=pair), Message(role="assistant", content="red")]
+        for n, pair in enumerate([*((one,) for one in shown), (shown[0], shown[1]), (shown[1], shown[2])])
+    ]
+    config = StudentConfig.model_validate({"steps": [SIGHT], "max_tokens": 128, "held_out": 0.2})
+    for seed in range(8):
+        data = encode_and_split(rows, None, tokenizer, config, seed)
+        trained, held_out = ({p.image for one in part for p in one.images} for part in (data.train, data.held_out))
+        assert not trained & held_out
+
+
 @pytest.mark.parametrize("sees", [False, True])
 def test_the_card_asks_a_student_that_sees_where_its_images_arrive(sees: bool) -> None:
     """AutoModelForCausalLM would load it without a word, and drop every image."""
