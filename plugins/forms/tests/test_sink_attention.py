@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.students.init.test_windows import windowed_model
 from transformers import GenerationConfig, GraniteSWAForCausalLM
 
+from plugins.forms.tests.test_windows import windowed_model
 from students.architectures.sink_attention import SINK_ATTENTION, build_mask_with_sink
 
 LENGTH, PADS = 70, 9
