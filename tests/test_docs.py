@@ -114,7 +114,6 @@ NOT_RUN = {
     "plugins/features/README.md: stillhouse": "minutes of training; plugins/features/tests/ runs them on a small model",
     "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
-    "docs/ternary.md: stillhouse export": "needs a ternary student; plugins/forms/tests/test_ternary.py exports one by command",
     "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
@@ -138,11 +137,12 @@ DATASETS = (
 )  # fmt: skip
 TRAINING = (
     "README.md: stillhouse distill",
-    "docs/students.md: torchrun", "docs/students.md: stillhouse distill", "docs/distillation.md: stillhouse distill",
-    "docs/hybrid.md: stillhouse distill",
+    "docs/students.md: torchrun", "docs/students.md: stillhouse distill", "docs/evaluate.md: stillhouse distill",
+    "docs/distillation.md: stillhouse distill",
+    "plugins/forms/README.md: stillhouse distill",
 )  # fmt: skip
 STUDENT = (
-    "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/students.md: stillhouse evaluate",
+    "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/evaluate.md: stillhouse evaluate",
     "docs/students.md: stillhouse chat", "plugins/serving/README.md: stillhouse route data",
     "plugins/serving/README.md: stillhouse serve STUDENT  ",
     "plugins/serving/README.md: stillhouse serve STUDENT --teacher-url",

@@ -22,7 +22,7 @@ from students.training.steps import StepCode, Training
 
 WINDOWED = "sliding_attention"
 FIRST_SCORE = 0.0
-"""The score of a sink before training, as in a new Granite SWA; docs/long-inputs.md compares it with others."""
+"""The score of a sink before training, as in a new Granite SWA; benchmarks/student-forms.md compares it with others."""
 NO_SINK = -1e4
 """The score of a sink that takes no attention: e to this power is 0 in every precision."""
 
