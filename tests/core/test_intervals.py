@@ -100,14 +100,6 @@ def test_the_exact_interval_of_a_finite_population_covers_95_percent(population:
     assert 0.95 <= min(covered) < 0.99
 
 
-@pytest.mark.parametrize("cells", [(10, 0, 0, 0), (0, 0, 0, 10), (5, 0, 0, 5), (0, 10, 0, 0), (1, 0, 0, 0)])
-def test_tables_without_variation_have_an_interval_in_range(cells: tuple[int, int, int, int]) -> None:
-    found = estimate_paired_difference(*cells)
-    assert found is not None
-    assert -1 <= found.low <= found.value <= found.high <= 1
-    assert found.low < found.high
-
-
 def test_a_whole_population_has_no_interval_and_a_small_part_that_of_clopper_and_pearson() -> None:
     whole = estimate_finite_share(3, 60, 60)
     assert whole

@@ -187,11 +187,3 @@ def test_a_special_token_inside_thinking_makes_a_conversation_unusable(tokenizer
     thought = THOUGHT.model_copy(update={"reasoning": "It ends with <|im_end|>."})
     found = encode_conversation([*dialog("user: Hi"), thought], tokenizer, 512)
     assert found is UnusableReason.has_special_token
-
-
-def test_thinking_before_an_earlier_question_is_not_learned(tokenizer: PreTrainedTokenizerBase) -> None:
-    asked, more = dialog("user: Write about bees.")[0], dialog("user: And?")[0]
-    conversation = [asked, THOUGHT, more, THOUGHT.model_copy(update={"content": "So it is."})]
-    first, second = map(tokenizer.decode, spans(encoded(conversation, tokenizer)))
-    assert first == "I like bees.<|im_end|>"
-    assert second == "<think>\nBees?\nThey hum.\n</think>\n\nSo it is.<|im_end|>"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
 from students.chat_encoding import (
@@ -25,7 +25,6 @@ from students.predictions import (
     compute_held_out_loss,
     compute_token_loss,
     predict_tokens,
-    separates_packed_rows,
 )
 from students.stored_precision import round_weights
 from students.token_batches import IGNORED_LABEL, build_batch, pack_rows
@@ -165,11 +164,3 @@ def test_positions_restart_for_each_conversation_of_a_packed_row(tokenizer: PreT
     assert batch.positions.tolist() == [[*range(sizes[1]), *range(sizes[0])]]
     assert (batch.labels != IGNORED_LABEL).sum() == sum(sum(one.learned) for one in ones)
     assert build_batch(ones, pad=2, packed_to=sum(sizes) - 1).ids.shape == (2, max(sizes))
-
-
-def test_a_recurrent_model_does_not_separate_packed_conversations(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation]
-) -> None:
-    assert separates_packed_rows(model, encoded[:2], pad=0)
-    state = MambaForCausalLM(MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, state_size=4))
-    assert not separates_packed_rows(state, encoded[:2], pad=0)

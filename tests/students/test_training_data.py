@@ -7,7 +7,7 @@ from core.config.students import StudentConfig
 from core.errors import RunFailed
 from core.sample import Message
 from students.chat_encoding import Conversation, UnusableReason
-from students.training_data import encode_and_split, shuffle_epoch
+from students.training_data import encode_and_split
 from tests.students.test_chat_encoding import dialog, encoded
 
 
@@ -61,18 +61,3 @@ def test_too_little_to_train_on_fails_the_run(
 ) -> None:
     with pytest.raises(RunFailed, match="too few"):
         encode_and_split(talk[:given], None if held_out is None else talk[:held_out], tokenizer, StudentConfig(), 0)
-
-
-def test_at_least_one_conversation_is_held_out_and_one_trained_on(
-    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    for share in (0.01, 0.99):
-        data = encode_and_split(talk[:2], None, tokenizer, StudentConfig(held_out=share), 0)
-        assert (len(data.train), len(data.held_out)) == (1, 1)
-
-
-def test_each_epoch_has_its_own_reproducible_order() -> None:
-    orders = [shuffle_epoch(20, seed, epoch) for seed in (1, 2) for epoch in (0, 1)]
-    assert all(sorted(order) == list(range(20)) for order in orders)
-    assert len({tuple(order) for order in orders}) == 4
-    assert shuffle_epoch(20, 2, 1) == orders[3]

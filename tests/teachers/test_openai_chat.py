@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import RecipeError
-from core.sample import Message, ToolCall
+from core.sample import Message
 from teachers.base import TeacherQuestion
 from teachers.openai_chat import InvalidCompletion, build_request_body, find_json_object, parse_completion
 from tests.support.scripted_teacher import build_test_plan
@@ -173,15 +173,6 @@ def test_a_reply_longer_than_its_tokens_can_be_is_cut_and_counts_as_cut_off(stru
 def test_what_is_no_completion_is_rejected(text: str) -> None:
     with pytest.raises(InvalidCompletion, match="not a chat completion"):
         parse_completion(text, config())
-
-
-def test_tool_turns_pair_results_with_their_calls() -> None:
-    calls = (ToolCall(name="look", arguments={"x": 1}), ToolCall(name="look", arguments={"x": 2}))
-    turns = [Message(role="user", content="hi"), Message(role="assistant", content="", tool_calls=calls)]
-    turns += [Message(role="tool", name="look", content=text) for text in ("cat", "dog")]
-    _, called, *results = build_request_body(QUESTION.model_copy(update={"messages": turns}), "m", config())["messages"]
-    assert [call["function"]["arguments"] for call in called["tool_calls"]] == ['{"x": 1}', '{"x": 2}']
-    assert [call["id"] for call in called["tool_calls"]] == [result["tool_call_id"] for result in results]
 
 
 def test_invalid_unicode_goes_no_further() -> None:

@@ -55,8 +55,3 @@ def test_an_outage_ends_the_run_and_costs_no_sample() -> None:
         errors = ask(FailingTeacher(error, float("inf")), calls)
         assert {type(found) for found in errors} == {ProviderError}
         assert str(errors[0]).startswith(f"parrot/x: no answer for 1.5 s: {type(error).__name__}")
-
-
-def test_an_outage_in_the_patience_of_the_recipe_is_waited_for() -> None:
-    replies = ask(FailingTeacher(ConnectionError("gone"), 9, outage_seconds=60), 4)
-    assert {type(reply) for reply in replies} == {TeacherReply}

@@ -273,10 +273,3 @@ def test_a_batch_without_any_success_stops_the_run(server: BatchServer, tmp_path
     server.fate = lambda _request, _before: "404"
     outcomes, _ = ask(server, tmp_path / "other")
     assert "it does not know the model 'm'" in str(outcomes[0])
-
-
-def test_equal_questions_of_two_runs_make_two_batches(server: BatchServer, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        outcomes, _ = ask(server, tmp_path / name)
-        assert count_replies(outcomes) == len(QUESTIONS)
-    assert len(server.batches) == 2

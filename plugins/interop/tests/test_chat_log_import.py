@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from core.errors import UsageError
 from plugins.interop.chat_log_import import import_chat_logs
 
 ASKED, REPLIED = "Is my order late? Write to olga@acme-tools.de.", "delivery"
@@ -84,10 +83,3 @@ def test_calls_of_tools_stay_and_their_arguments_are_masked(tmp_path: Path) -> N
     (made,) = row["messages"][1]["tool_calls"]
     assert json.loads(made["function"]["arguments"]) == {"to": "[EMAIL]"}
     assert row["messages"][2] == {"role": "tool", "content": "sent", "tool_call_id": "c1"}
-
-
-def test_nothing_readable_is_an_error_that_leaves_no_file(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text('{"a": 1}', encoding="utf-8")
-    with pytest.raises(UsageError, match="has no chat that can be read: 1 is of no known format"):
-        import_chat_logs(tmp_path / "log.jsonl", tmp_path / "out.jsonl", "texts", mask=True)
-    assert [file.name for file in tmp_path.iterdir()] == ["log.jsonl"]

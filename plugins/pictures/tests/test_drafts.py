@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.picture_answers import measure
 from plugins.pictures.drawing.drafts import PictureDraft, find_spec_fault
-from plugins.pictures.drawing.legibility import find_layout_fault, find_reading_fault
+from plugins.pictures.drawing.legibility import find_layout_fault
 from plugins.pictures.drawing.queries import DataTable, NoAnswer, Query, compute_answer
 from plugins.pictures.drawing.styles import PictureStyle
 from plugins.pictures.drawing.svg_texts import TextBox
@@ -151,12 +151,3 @@ def test_labels_that_overlap_run_together_or_are_cut_off_are_found() -> None:
     steep = ((0.0, 40.0), (40.0, 0.0), (48.0, 8.0), (8.0, 48.0))
     beside = tuple((x + 30, y) for x, y in steep)
     assert find_layout_fault([TextBox("a", 11, steep), TextBox("b", 11, beside)], 200, 100) is None
-
-
-def test_an_answer_that_two_values_decide_needs_pixels_between_them() -> None:
-    table = PictureDraft.model_validate(change("rows.0.1", 40)).table
-    argmax, value = Query(op="argmax", column="Rye"), Query(op="value", column="Rye", row="Monday")
-    assert find_reading_fault(argmax, table, "bar", 6.0, values=False) is None
-    assert "is 5.0 pixels; 6 are needed" in str(find_reading_fault(argmax, table, "bar", 5.0, values=False))
-    assert "not written" in str(find_reading_fault(value, table, "bar", 4.0, values=False))
-    assert find_reading_fault(value, table, "bar", 0.1, values=True) is None

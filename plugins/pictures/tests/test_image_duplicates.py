@@ -1,14 +1,9 @@
 """Near-duplicate images: what was saved again, resized or darkened is found, what shows other data is not."""
 
 import io
-from pathlib import Path
 from random import Random
 
-import numpy as np
 import pytest
-
-from filters.ragged_arrays import RaggedArray
-from plugins.pictures.filters.decoded_images import HASH_BITS, HASH_WORDS
 
 pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
@@ -75,17 +70,3 @@ def test_several_questions_about_one_image_stay_if_only_the_same_question_counts
     assert [document.id for document in result.kept] == ["0", "1"]
     assert [drop.duplicate_of for drop in result.dropped] == ["0", "1"]
     assert "shows nearly what 0 shows and asks the same" in result.dropped[0].detail
-
-
-def test_every_pair_within_the_threshold_is_found() -> None:
-    rng = np.random.default_rng(5)
-    hashes = rng.integers(0, 2**64, (400, HASH_WORDS), dtype=np.uint64)
-    for place in range(0, 400, 2):  # each second one is its neighbour with up to 20 bits changed
-        bits = np.unpackbits(hashes[place].view(np.uint8))
-        bits[rng.choice(HASH_BITS, place // 20 + 1, replace=False)] ^= 1
-        hashes[place + 1] = np.packbits(bits).view(np.uint64)
-    sketches = RaggedArray(hashes.reshape(-1), np.arange(401) * HASH_WORDS)
-    table = ImageDuplicatesFilter(type="image_duplicates", threshold=0.94)
-    found = table.find_repeats(sketches, Path())
-    near = [place + 1 for place in range(0, 400, 2) if place // 20 + 1 <= HASH_BITS * 0.06]
-    assert (found.repeated.tolist(), found.original.tolist()) == (near, [place - 1 for place in near])

@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 
-from agents.checks.text.second_reader import ReaderAnswer
-from plugins.pictures.families.image_questions import AskedAboutImage
-
 pytest.importorskip("PIL", reason="needs the extra `pictures`")
 
 from PIL import Image
@@ -262,17 +259,3 @@ def eyes(seeing_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         rows.append([shown, Message(role="assistant", content=json.dumps({"found": True, "answer": color}))])
     train_student(rows, config, out, seed=3, progress=quiet)
     return export_gguf(out, "f32").path
-
-
-@pytest.mark.parametrize(
-    ("answer", "guess", "counts"),
-    [
-        ("red and blue", "red", False), ("red and blue", "red and white", False), ("red and blue", "blue and red", True),
-        ("dark blue", "blue", False), ("Honda Civic", "Honda", False), ("red, white and blue", "red and white", False),
-        ("£55.00", "55", True), ("Water level of rivers", "Level of rivers in 2020", True),
-        ("Water level of rivers", "Air quality of cities", False), ("hardware store", "a hardware store", True),
-    ],
-)  # fmt: skip
-def test_a_part_of_a_short_answer_is_no_right_guess(answer: str, guess: str, counts: bool) -> None:
-    asked = AskedAboutImage("What does it show?", answer)
-    assert asked.is_guessed_by(ReaderAnswer(found=False, answer=guess)) == counts

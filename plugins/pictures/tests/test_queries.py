@@ -23,16 +23,6 @@ def test_a_rank_after_a_tie_has_two_answers_and_is_not_asked(row: str, answer: s
         assert compute_answer(query, MEDALS) == answer
 
 
-def test_a_mean_in_the_middle_of_two_roundings_has_no_answer() -> None:
-    table = DataTable(
-        ["Day", "Loaves"],
-        [[str(day), value] for day, value in enumerate((1, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2))],
-    )
-    assert sum(row[1] for row in table.rows) / 20 == 1.65
-    with pytest.raises(NoAnswer, match="middle of two roundings"):
-        compute_answer(Query(op="mean", column="Loaves"), table)
-
-
 def test_a_wrong_answer_is_found_by_the_second_implementation() -> None:
     draft = PictureDraft.model_validate(draw_draft(Random(5), "tables", 8, "", values=True))
     for asked in draft.questions:

@@ -119,17 +119,6 @@ def test_a_hostile_reply_has_no_values() -> None:
         assert find_values(text) == {}
 
 
-def test_answers_that_leave_the_reply_together_share_what_begins_them() -> None:
-    question = DecisionQuestion(name="a", ask="?", labels=("yes", "no", "never"))
-    likeliest = {'"yes': math.log(0.5), '"n': math.log(0.3), '"maybe': math.log(0.1), "\n": math.log(0.1)}
-    tokens = [
-        ReplyToken(text='{"a": ', logprob=-0.1, likeliest={'{"a": ': -0.1, "I": -3.0}),
-        ReplyToken(text='"yes', logprob=likeliest['"yes'], likeliest=likeliest),
-        ReplyToken(text='"}', logprob=0.0, likeliest={'"}': 0.0}),
-    ]
-    assert read_label_probabilities(question, tokens) == pytest.approx({"yes": 0.625, "no": 0.1875, "never": 0.1875})
-
-
 def test_tokens_without_alternatives_have_no_probabilities() -> None:
     question = DecisionQuestion(name="a", ask="?", type="yes_no")
     tokens = [ReplyToken(text=text, logprob=-0.1, likeliest={}) for text in ('{"a": ', "true", "}")]

@@ -226,9 +226,3 @@ def test_a_feature_row_has_the_signals_then_the_lengths() -> None:
     row = build_feature_row(ONE, ["agreement", "log_probability"])
     assert row.tolist() == [0.5, pytest.approx(-0.5), *compute_features(ONE)]
     assert len(row) == 2 + len(FEATURES)
-
-
-def test_a_threshold_sends_its_share_to_the_teacher_and_no_score_equal_to_it() -> None:
-    scores = [1.0, 2.0, 3.0, 4.0]
-    assert [choose_threshold(scores, share) for share in (0, 0.25, 0.5, 1)] == [-np.inf, 1.5, 2.5, np.inf]
-    assert choose_threshold([0.0, 1.0, 1.0, 1.0], 0.5) == 1.0

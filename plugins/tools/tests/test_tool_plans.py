@@ -10,11 +10,10 @@ from typing import Any
 from core.sample import Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.tools.simulation.simulated_tools import SIMULATED_TOOLS
-from plugins.tools.simulation.simulated_world import CATALOGUE, DOMAINS_BY_NAME, REGIONS
+from plugins.tools.simulation.simulated_world import CATALOGUE, DOMAINS_BY_NAME
 from tests.support.scripted_teacher import build_test_seeds
 
 SETTINGS = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "samples=3000", "task.turns=[1,2,3]"]
-PLACES = {town: place for region in REGIONS.values() for town, place in region.towns.items()}
 
 
 @cache

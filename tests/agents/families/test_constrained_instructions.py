@@ -3,7 +3,6 @@ from collections import Counter
 from pathlib import Path
 
 from agents.families.constrained_instructions import PURPOSES, REQUEST_STYLES, UNFIT_KINDS
-from agents.families.constraints import TextConstraint
 from agents.planning.run_plan import RunPlan
 from core.sample import RejectionReason, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -57,21 +56,3 @@ def test_no_rule_forbids_what_its_topic_needs_or_clashes_with_its_turn() -> None
         rules += len(data["constraints"][-1])
     assert met.keys() == UNFIT_KINDS.keys()
     assert endings / rules < 0.02, "one rule in thirty before"
-
-
-def test_a_rule_of_the_first_turn_or_of_the_system_binds_the_last_answer(tmp_path: Path) -> None:
-    settings = [
-        "samples=30",
-        "task.turns=[2]",
-        "task.kinds={no_commas=1,no_digits=1,no_exclamation=1}",
-        "task.system=1.0",
-    ]
-    plan = plan_of(*settings, 'verifiers=[{type="constraints"}]')
-    samples = produce_scripted(plan, writes(["A good day to all.", "A good day, to 4 of you!"]), tmp_path)
-    for sample in samples:
-        assert sample.candidate.messages[0].role == "system"
-        failed = next(verdict for verdict in sample.verdicts if not verdict.passed)
-        assert failed.evidence.startswith("answer 2: ")
-        rules = [TextConstraint.model_validate(one) for one in sample.seed.data["constraints"][1]]
-        assert failed.check in {rule.kind for rule in rules}
-    assert {(sample.state, sample.reason) for sample in samples} == {(SampleStatus.dropped, RejectionReason.verifier)}

@@ -101,18 +101,6 @@ def test_the_usual_filters_find_no_repetition_in_what_a_good_model_wrote() -> No
     assert apply_filters(documents, usual).dropped == []
 
 
-PASSAGES = [
-    ("The lock of the canal takes 40 minutes to fill when the sluices are half open.", "How long does the lock take?"),
-    ("The keeper of the light lives in the low house behind the dunes with her dog.", "Where does the keeper live?"),
-    ("A ferry crosses the bay every morning at eight and comes back in the afternoon.", "What crosses the bay?"),
-]
-
-
-REST = (
-    " The weather was mild that week, and the road along the water stayed dry until evening, when a light rain began."
-)
-
-
 def test_a_renamed_reply_type_keeps_the_title_that_request_digests_contain() -> None:
     titles = {kind: kind.model_json_schema()["title"] for kind in RENAMED_REPLY_TYPES}
     assert titles == RENAMED_REPLY_TYPES

@@ -5,7 +5,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from agents.checks.text.supported_by_passage import supported_check
 from agents.families.grounded_qa import (
     QUESTION_KINDS,
     GroundedQAFamily,
-    PassagePool,
     own_words_check,
     standalone_check,
     unanswerable_check,
@@ -369,10 +367,3 @@ def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
 
 
 TABLE = "| corpus | called collapse |\n| --- | --- |\n" + "\n".join(f"| part {n} | {n} of 58 |" for n in range(4, 12))
-
-
-def test_a_passage_of_two_documents_is_of_no_other_document_for_both() -> None:
-    rows = [{"source": source, "text": text} for source, text in ((1, "a"), (1, "b"), (2, "a"), (2, "c"), (3, "d"))]
-    pool, drawn = PassagePool(rows), Random(1)
-    found = {own: {other for _ in range(40) for other in pool.draw("a", own, 2, drawn)} for own in (1, 2)}
-    assert found == {1: {"c", "d"}, 2: {"b", "d"}}

@@ -76,13 +76,3 @@ def test_a_teacher_repeats_itself_if_the_seed_determines_a_free_answer(
     found = asyncio.run(probe())
     assert ("NOT: repeats itself under a seed" in found) is not repeats, found
     assert "NOT: keeps to a JSON schema" not in found
-
-
-def test_limits_that_the_range_exceeds_are_named_in_one_sentence(made: PreviewedSamples) -> None:
-    calls = estimate_run(planned(), first(made, 25)).calls
-    tight = planned(f"budget.calls={int(calls.value)}", "budget.tokens=100", "budget.cost=1000")
-    (line,) = (note for note in estimate_run(tight, first(made, 25)).notes if "budget" in note)
-    assert line == (
-        f"the run may end early: budget.calls = {int(calls.value)} may be too small, budget.tokens = 100 is too small"
-    )
-    assert not [note for note in estimate_run(planned("budget.calls=9000"), first(made, 25)).notes if "budget" in note]

@@ -396,19 +396,6 @@ def test_a_debate_takes_its_maximum_number_of_calls(tmp_path: Path) -> None:
     assert plan.max_calls_per_sample() == len(teacher.asked)
 
 
-def test_a_low_score_leads_to_a_revision(tmp_path: Path) -> None:
-    def answer(question: TeacherQuestion) -> str:
-        if question.contract == "Draft":
-            return json.dumps({"answer": "Bees fly."})
-        return json.dumps({"scores": {"style": 5, "sense": 1}, "faults": ["dull"], "advice": "be bright"})
-
-    samples, _ = made(recipe_of("topology.max_revisions=1"), answer, tmp_path)
-    for sample in samples:
-        assert (sample.state, sample.reason, sample.detail) == (SampleStatus.dropped, RejectionReason.critic, "sense")
-        assert all(verdict.passed for verdict in sample.verdicts)
-        assert [critique.advice for critique in sample.critiques] == ["be bright", "be bright"]
-
-
 def test_after_the_last_revision_the_scores_decide_about_a_quoted_fault(tmp_path: Path) -> None:
     for score, state in ((5, SampleStatus.kept), (2, SampleStatus.dropped)):
         fault = review_of(("Bees", "there are wasps too"), score=score)

@@ -18,7 +18,6 @@ from filters.collapse.diversity import (
     TokenSample,
     compute_effective_number,
     count_documents_by_word,
-    distinct_ngram_share,
     estimate_entropy,
     heaps_slope,
     rarefied_types,
@@ -207,7 +206,3 @@ def test_equally_frequent_kinds_have_an_interval_though_the_jackknife_sees_no_va
 def test_self_bleu_is_that_of_nltk() -> None:
     """`sentence_bleu` of NLTK 3.10.4 with `SmoothingFunction().method2`, each against the others, gave this mean."""
     assert self_bleu(draw_of(*GOLDEN)) == pytest.approx(0.4320355448509205)
-
-
-def test_ngrams_stay_inside_documents() -> None:
-    assert distinct_ngram_share(draw_of("a b c d", "a b c e", "x a b"), 2) == pytest.approx(5 / 8)  # ab bc cd ce xa

@@ -19,7 +19,7 @@ from filters.collapse.code_structure import measure_code_names
 from filters.collapse.collapse_metrics import METRIC_NAMES
 from filters.collapse.dialogues import assess_dialogue_repetition, assess_dialogues
 from filters.collapse.reference_corpus import number_units
-from filters.collapse.repetition import REPETITION_LIMITS, assess_repetition
+from filters.collapse.repetition import REPETITION_LIMITS
 from filters.collapse.text_kinds import TEXT_KINDS, find_kind, get_kind, read_turns
 
 NAMES = [f"{a}{b}" for a in "bcdfghklmnprst" for b in ("ar", "en", "il", "om", "ust", "ay", "ip", "ock")]
@@ -237,9 +237,3 @@ def test_the_names_of_code_are_shown_and_decide_nothing() -> None:
     assert shown["called_names"].z is None
     prose = assess_texts(["A cat sat on a mat."] * 40, ["A dog sat on a log."] * 90, name="real", seed=1)
     assert not {"called_names", "identifiers"} & {metric.name for metric in prose.metrics}
-
-
-def test_hostile_documents_change_no_verdict() -> None:
-    for name in ("code", "json", "arithmetic"):
-        texts = [*write_texts(name, 300), *HOSTILE.values()]
-        assert assess_repetition([Document(str(i), text) for i, text in enumerate(texts)], seed=1).kind == name

@@ -17,7 +17,6 @@ from core.errors import UsageError
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.chain.registry import find_filter_problems
-from filters.duplicates import duplicate_index as index_module
 from filters.duplicates.duplicate_index import DuplicateIndex, IndexMatches
 from filters.duplicates.shingles import build_shingle_sets, hash_shingles
 
@@ -138,13 +137,3 @@ def test_a_filter_with_an_index_drops_repeats_of_the_index_and_of_the_input(tmp_
     assert list(find_filter_problems([config], tmp_path)) == []
     (problem,) = find_filter_problems([config.model_copy(update={"index": "none"})], tmp_path)
     assert "no index of near-duplicates; make one with `stillhouse index" in problem.what
-
-
-def test_many_additions_become_few_files_with_the_same_matches(tmp_path: Path) -> None:
-    texts, near = corpus(400)
-    distinct = [text for place, text in enumerate(texts) if place not in {later for _, later in near}]
-    for first in range(0, len(distinct), 10):
-        index = added(tmp_path, distinct[first : first + 10])
-    assert len(list(tmp_path.glob("segment-*"))) <= index_module.MAX_SEGMENTS
-    found = checked(index, distinct)
-    assert found.repeated.tolist() == found.original.tolist() == list(range(len(distinct)))

@@ -98,9 +98,3 @@ def test_the_threshold_is_held_exactly(shared: int, own: int, similarity: float)
     texts = [text for i in range(20) for text in pair(shared, own, 1000 * i)]
     dropped = apply_filters([Document(str(i), text) for i, text in enumerate(texts)], [UNIGRAMS]).dropped
     assert [drop.score for drop in dropped] == ([pytest.approx(similarity)] * 20 if similarity >= 0.8 else [])
-
-
-def test_a_chain_does_not_drop_what_is_like_nothing_kept() -> None:
-    chain = [" ".join(words(10 * i, 100)) for i in range(4)]  # neighbours 90 / 110, second neighbours 80 / 120
-    documents = [Document(str(i), text) for i, text in enumerate(chain)]
-    assert [(d.id, d.duplicate_of) for d in apply_filters(documents, [UNIGRAMS]).dropped] == [("1", "0"), ("3", "2")]

@@ -11,7 +11,7 @@ from datasketch import MinHash, MinHashLSH
 from benchmarks.corpus import PlantedCorpus
 from filters.duplicates.shingles import build_shingle_sets, hash_shingles
 from filters.duplicates.signatures import choose_operating_point, compute_signatures
-from filters.duplicates.similarity_join import MAX_RARE_DOCUMENTS, find_near_duplicates, select_possible_duplicates
+from filters.duplicates.similarity_join import find_near_duplicates, select_possible_duplicates
 from filters.ragged_arrays import DuplicateMatches
 from filters.text_normalization import normalize_words
 
@@ -171,17 +171,3 @@ def test_signatures_go_to_datasketch_and_back(seed: int) -> None:
     for repeated, original, how_much in zip(*(column.tolist() for column in gone[:3]), strict=True):
         assert original in index.query(ours[repeated])
         assert abs(ours[repeated].jaccard(theirs[original]) - how_much) < 0.15
-
-
-def test_a_part_goes_at_the_threshold_though_all_else_of_the_whole_is_rarer() -> None:
-    whole = [f"w{i}" for i in range(10)]
-    gone = [found([" ".join(whole), " ".join(whole[:part])], part / 10, ngram=1).repeated for part in range(1, 10)]
-    assert [one.tolist() for one in gone] == [[1]] * 9
-
-
-@pytest.mark.parametrize("count", [MAX_RARE_DOCUMENTS, MAX_RARE_DOCUMENTS + 1, MAX_RARE_DOCUMENTS + 2])
-def test_all_texts_that_share_a_shingle_with_the_first_are_dropped(count: int) -> None:
-    shared = " ".join(f"s{i}" for i in range(90))
-    repeats = found([f"{shared} {i}" for i in range(count)])
-    assert repeats.repeated.tolist() == list(range(1, count))
-    assert not repeats.original.any()

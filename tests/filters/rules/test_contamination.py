@@ -171,13 +171,6 @@ def test_words_do_not_run_on_from_question_to_answer(tmp_path: Path) -> None:
     assert apply_filters([split], [config(name)], tmp_path).dropped == []
 
 
-@pytest.mark.parametrize(("count", "dropped"), [(8, False), (10, True), (20, True)])
-def test_coverage_is_the_least_share_of_a_row(count: int, dropped: bool, tmp_path: Path) -> None:
-    name = write_set(tmp_path, "maths.jsonl", [{"question": CLIPS}])
-    result = apply_filters([Document("a", shared(CLIPS, count))], [config(name, ngram=8, coverage=0.5)], tmp_path)
-    assert bool(result.dropped) == dropped
-
-
 def test_the_template_of_a_set_does_not_count(tmp_path: Path) -> None:
     template = "The following is a multiple choice question with exactly one right answer among the four"
     rows = [{"text": f"{template} number {i}: {CLIPS.replace('48', str(i))}"} for i in range(MAX_NGRAM_ROWS + 1)]

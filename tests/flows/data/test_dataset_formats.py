@@ -238,11 +238,6 @@ def test_thinking_reaches_a_chat_template_alike_in_both_forms(form: str, tmp_pat
     assert read == {one.id: one.candidate.messages for one in samples}, "and it is read back"
 
 
-def test_jsonl_has_the_rows_of_the_parquet(tmp_path: Path) -> None:
-    made = Dataset(tmp_path, [sample(0, PLAIN), sample(1, WITH_SYSTEM, reasoning="Why\nnot?"), sample(2, CALLING)], ALL)
-    assert {name: made.lines(name) for name in ALL} == {name: made.rows(name) for name in ALL}
-
-
 @pytest.mark.parametrize("written", [True, False])
 def test_tools_are_in_the_system_message_or_in_a_column(written: bool, tmp_path: Path) -> None:
     one = sample(0, CALLING, tools=[TOOL]).model_copy(

@@ -523,11 +523,3 @@ def test_a_released_dataset_loads_as_datasets_do(two: Path, tmp_path: Path) -> N
 def test_nothing_kept_is_nothing_to_release() -> None:
     (refusal,) = find_release_refusals(RunManifest(run="x-1", digest="1", started="", gated=False))
     assert str(refusal) == "no sample was kept, so there is nothing to release"
-
-
-def test_a_run_is_released_once(copy_of_two: Path) -> None:
-    first = lineage(copy_of_two).read_all()[0]
-    again = create_release(RunDir(copy_of_two / first.manifest.run.run))
-    assert again.already_released
-    assert again.release.manifest == first.manifest
-    assert lineage(copy_of_two).list_generations() == [0, 1]

@@ -3,8 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -128,8 +126,3 @@ def test_a_tokenizer_with_other_merges_is_not_a_trimmed_one(
     assert not is_trimmed_from(reversed_merges, tokenizer)
     with pytest.raises(UsageError, match="probabilities are of different tokens"):
         load_teacher(str(teacher), reversed_merges)
-
-
-@given(text=st.text(max_size=40))
-def test_any_text_can_still_be_encoded(text: str, small_tokenizer: PreTrainedTokenizerBase) -> None:
-    assert small_tokenizer.decode(small_tokenizer(text)["input_ids"]) == text

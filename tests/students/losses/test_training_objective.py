@@ -15,12 +15,9 @@ from core.config.students import DIVERGENCES, StudentConfig
 from core.errors import RunFailed, RunInUse, UsageError
 from core.sample import Message
 from flows.run.dataset_distillation import distill_dataset, hold_folder
-from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_stop_ids
-from students.losses.training_objective import TrainingObjective, conversation_log_likelihoods
-from students.predictions import compute_token_loss, predict_tokens
-from students.signals.own_answers import find_last_answer, generate_own_answers
+from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
+from students.losses.training_objective import TrainingObjective
 from students.signals.torch_teacher import TorchTeacher
-from students.token_batches import build_batch
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
 from students.training_data import TrainingData, encode_and_split
@@ -324,30 +321,6 @@ def test_a_dataset_is_distilled_by_command_and_pairs_too(
     assert "| objective | 1 dpo, 0.5 sft |" in (tmp_path / "two" / "README.md").read_text()
     with pytest.raises(UsageError, match="row 1: needs `prompt`, `chosen` and `rejected`"):
         distill_dataset(tmp_path / "talk.jsonl", tmp_path / "three", mixed, 7, quiet)
-
-
-def test_own_answers_follow_the_prompts_and_are_what_is_learned(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    settings = {"stop": find_stop_ids(tokenizer), "pad": 0, "max_new_tokens": 12, "temperature": 1.0}
-    state = torch.get_rng_state()
-    own, again, other = (generate_own_answers(model, encoded[:4], seed=seed, **settings) for seed in (1, 1, 2))
-    assert torch.get_rng_state().equal(state)
-    assert own == again != other
-    for one, given in zip(own, encoded, strict=False):
-        start = find_last_answer(given)
-        assert one.ids[:start] == given.ids[:start]
-        assert one.learned == (False,) * start + (True,) * (len(one.ids) - start)
-        assert 1 <= len(one.ids) - start <= 12
-        assert not set(one.ids[start:-1]) & set(find_stop_ids(tokenizer))
-
-
-def test_likelihoods_of_a_batch_are_those_of_each_conversation(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation]
-) -> None:
-    together = conversation_log_likelihoods(predict_tokens(model, build_batch(encoded, 0)), len(encoded))
-    alone = [-compute_token_loss(model, build_batch([one], 0)).total.item() for one in encoded]
-    assert together.tolist() == pytest.approx(alone, rel=1e-4)
 
 
 def test_pairs_stay_aligned_when_conversations_are_left_out(

@@ -18,7 +18,6 @@ from tests.support.strict_server import (
 )
 
 VERSION = "2026-10-21"
-BUDGET_ONLY = ("claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-5")
 THINKING_TYPES: dict[str, set[str]] = {
     "claude-haiku-4-5": {"enabled", "disabled"},
     "claude-sonnet-4-5": {"enabled", "disabled"},
