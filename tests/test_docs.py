@@ -82,7 +82,6 @@ def blocks() -> list[Block]:
 
 
 NOT_RUN = {
-    "README.md: make demo ": "minutes, and the whole suite; the commands are CI's own",
     "README.md: pipx": "installs for the user; tests/test_package.py installs the wheel",
     "plugins/publish/README.md: export HF_TOKEN": "needs the Hub; plugins/publish/tests/test_publication.py has one",
     "plugins/interop/README.md: stillhouse mcp": "plugins/interop/tests/test_protocol_server.py is a client of servers",
@@ -142,7 +141,8 @@ TRAINING = (
     "plugins/forms/README.md: stillhouse distill",
 )  # fmt: skip
 STUDENT = (
-    "README.md: stillhouse new mine", "docs/students.md: stillhouse export", "docs/evaluate.md: stillhouse evaluate",
+    "README.md: stillhouse new mine", "README.md: stillhouse validate mine",
+    "docs/students.md: stillhouse export", "docs/evaluate.md: stillhouse evaluate",
     "docs/students.md: stillhouse chat", "plugins/serving/README.md: stillhouse route data",
     "plugins/serving/README.md: stillhouse serve STUDENT  ",
     "plugins/serving/README.md: stillhouse serve STUDENT --teacher-url",
@@ -163,7 +163,6 @@ CLUSTER = ("plugins/scale/README.md: dask", "plugins/scale/README.md: export DAS
 OBJECT_STORE = ("plugins/scale/README.md: export AWS_",)
 SERVER = (
     "plugins/schedules/README.md: mkdir", "plugins/schedules/README.md: export", "plugins/schedules/README.md: stillhouse",
-    "README.md: stillhouse deploy",
 )  # fmt: skip
 EMBEDDED = {
     "docs/preference-pairs.md: ": "--set samples=2 --set topology.max_revisions=0",
