@@ -18,7 +18,7 @@ WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 GROUPS := check waits slow fast
 LONGEST := --durations=12 --durations-min=5
 
-.PHONY: install install-all lock docs demo test fast waits slow check without-plugins bench clean $(GROUPS:%=test-%)
+.PHONY: install install-all lock docs demo test fast waits slow check bench clean $(GROUPS:%=test-%)
 
 install: $(VENV)/installed
 
@@ -76,12 +76,17 @@ $(GROUPS:%=test-%): test-%: install-all
 	@echo "== $*"; $(MAKE) --no-print-directory $* || echo $* >> $(FAILED)
 
 # What needs neither a real teacher, nor a training, nor a whole run. Tests of one file stay with one worker, as long as others
-# have work: what a file's tests share is made once.
+# have work: what a file's tests share is made once. Those of the core run in a copy without plugins, here those of plugins and
+# of all that is there; also after the first failed.
+FAST := $(LONGEST) --numprocesses $(WAITING) --dist worksteal
 fast: install-all
-	$(BIN)/pytest -m "not slow" $(LONGEST) --numprocesses $(WAITING) --dist worksteal
+	$(BIN)/python deploy/without_plugins.py -m "not slow and not whole" $(FAST) $(CORE_TESTS); core=$$?; \
+	$(BIN)/pytest -m "not slow and whole" $(FAST) $(WHOLE_TESTS) && exit $$core
 
 # The files with tests of a mark: to import all others takes longer than some groups' tests.
 files = $(sort $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)' tests plugins))
+CORE_TESTS = --ignore-glob='tests/test_*.py' tests
+WHOLE_TESTS = plugins $(wildcard tests/test_*.py) $(call files,whole)
 
 # Real processes, servers and workers, which wait more than they compute.
 waits: install-all
@@ -99,9 +104,6 @@ check: install-all
 	$(BIN)/lint-imports
 	$(BIN)/python docs/size.py
 	$(BIN)/python docs/language.py
-
-# The core's fast tests in a copy without plugins, then each plugin alone.
-without-plugins: install-all
 	$(BIN)/python deploy/without_plugins.py
 
 bench: install-all

@@ -2,6 +2,7 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,8 @@ pytest_plugins = [
 ]
 
 
-GROUP_MARKS = ("slow", "waits")
+GROUP_MARKS = ("slow", "waits", "whole")
+TESTS, PLUGINS = (Path(__file__).parent / name for name in ("tests", "plugins"))
 LONGEST = {"test_docs.py"}
 """Files with tests of a minute and more."""
 
@@ -49,8 +51,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for path, mark in {(item.path, mark) for item in items for mark in GROUP_MARKS if item.get_closest_marker(mark)}:
         if f"pytest.mark.{mark}" not in path.read_text():
             raise pytest.UsageError(
-                f"{path}: has tests marked {mark}, which `make {mark}` finds by `pytest.mark.{mark}`"
+                f"{path}: has tests marked {mark}, which the Makefile finds by `pytest.mark.{mark}`"
             )
+    for item in items:
+        if item.path.is_relative_to(PLUGINS) or item.path.parent == TESTS:
+            item.add_marker("whole")
     items.sort(key=lambda item: item.path.name not in LONGEST)
     if getattr(config.option, "loadgroup", False):
         for item in items:

@@ -1,4 +1,4 @@
-"""Tries the core without plugins, then each plugin alone: its tests are collected, and its recipes and the core's are validated.
+"""Runs pytest in a copy without any plugin; or tries each plugin alone in it: imports its tests and validates its recipes.
 
 python deploy/without_plugins.py [tests and options of pytest]
 """
@@ -7,56 +7,89 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
+from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 PROJECT = Path(__file__).resolve().parents[1]
-VALIDATE = """
-from pathlib import Path
-from core.errors import RecipeError
-from flows.recipes.recipe_catalog import load_recipe_plan
-import sys
-for path in sorted([*Path("flows/recipes").glob("*.toml"), *Path("plugins").glob("*/recipes/*.toml")]):
-    try:
-        load_recipe_plan(str(path))
-    except RecipeError as error:
-        # The recipe of a study needs a family of another plugin.
-        if "topology-study" not in path.name:
-            sys.exit(str(error))
-"""
+PACKAGES = ("polars", "langgraph.graph", "prefect", "pytest", "torch", "transformers")
+"""What most plugins take long to import: imported once, before the process of each is forked."""
+REWRITTEN = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""Without the warning that pytest cannot rewrite packages that are imported already."""
 
 
 def main() -> None:
     with TemporaryDirectory() as name:
         copy = Path(name) / "core"
         shutil.copytree(PROJECT, copy, ignore=_leave_out, symlinks=True)
-        for folder in (copy / "plugins").glob("*/"):
-            shutil.rmtree(folder)
-        _run(copy, "-m", "pytest", "-m", "not slow", *(sys.argv[1:] or ["tests"]))
-        for folder in sorted(one.parent for one in (PROJECT / "plugins").glob("*/__init__.py")):
-            alone = copy / "plugins" / folder.name
-            shutil.copytree(folder, alone, ignore=_leave_out)
-            if list(alone.rglob("test_*.py")):
-                _run(copy, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", str(alone))
-            _run(copy, "-c", VALIDATE)
-            shutil.rmtree(alone)
+        if sys.argv[1:]:
+            words = [sys.executable, "-m", "pytest", *sys.argv[1:]]
+            sys.exit(
+                subprocess.run(words, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, check=False).returncode
+            )
+        for package in PACKAGES:
+            import_module(package)
+        os.chdir(copy)
+        sys.path.insert(0, str(copy))
+        os.environ["PYTHONPATH"] = str(copy)
+        failed = [
+            one.parent.name for one in sorted(PROJECT.glob("plugins/*/__init__.py")) if not _try(one.parent, copy)
+        ]
+        sys.exit(f"alone, without other plugins, these fail: {', '.join(failed)}" if failed else 0)
 
 
 def _leave_out(folder: str, names: list[str]) -> list[str]:
-    return [
-        one
-        for one in names
-        if one[0] == "." or one == "__pycache__" or (folder, one) == (str(PROJECT / "data"), "runs")
-    ]
+    """Keeps compiled modules, which need not be compiled again."""
+    place = str(Path(folder).relative_to(PROJECT))
+    hidden = [one for one in names if one[0] == "."]
+    if place == "plugins":
+        return [*hidden, *(one for one in names if (PROJECT / "plugins" / one).is_dir())]
+    return [*hidden, *(["runs"] if place == "data" else [])]
 
 
-def _run(folder: Path, *words: str) -> None:
-    """Raises SystemExit if the command fails."""
-    done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, check=False
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(words[:3])} without the other plugins: status {done.returncode}")
+def _try(folder: Path, copy: Path) -> bool:
+    alone = copy / "plugins" / folder.name
+    shutil.copytree(folder, alone)
+    with TemporaryFile("w+") as log:
+        if not (child := os.fork()):
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            status = 1
+            try:
+                status = _import_tests_and_validate(Path("plugins", folder.name))
+            except SystemExit as stopped:
+                sys.stderr.write(f"{stopped}\n")
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        status = os.waitpid(child, 0)[1]
+        log.seek(0)
+        if status:
+            sys.stdout.write(f"{folder.name}:\n{log.read()}")
+    shutil.rmtree(alone)
+    return not status
+
+
+def _import_tests_and_validate(folder: Path) -> int:
+    import pytest
+
+    from core.errors import RecipeError
+    from flows.recipes.recipe_catalog import load_recipe_plan
+
+    for path in sorted(folder.glob("recipes/*.toml")):
+        # The recipe of the study has the family of another plugin, as its page says.
+        if path.stem != "topology-study":
+            try:
+                load_recipe_plan(str(path))
+            except RecipeError as error:
+                sys.exit(str(error))
+    if not list(folder.rglob("test_*.py")):
+        return 0
+    return pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *REWRITTEN, str(folder)])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ ROLES = [
 ]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("family", "role"), ROLES)
 def test_every_prompt_ends_with_what_the_user_asks(family: RecipeFamily, role: str) -> None:
     prompt = prompts.load_prompt(family.name, role, installed=family.prompts)
@@ -26,6 +27,7 @@ def test_every_prompt_ends_with_what_the_user_asks(family: RecipeFamily, role: s
     assert prompt.placeholders
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"constrained_instructions", "image_questions"}))
 def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp_path: Path) -> None:
     places = " ".join(f"{{{{{name}}}}}" for name in (*FAMILIES[family].fields, "answer"))

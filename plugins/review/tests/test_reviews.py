@@ -32,6 +32,7 @@ from plugins.review.review_server import build_review_application, load_review_p
 from plugins.review.review_session import DecisionRequest, ReviewSession, SampleQuery
 from plugins.review.summary import summarize_reviews
 from tests.core.storage.test_image_files import PIXEL
+from tests.flows.commands.test_commands import called
 
 HOSTILE = '<img src=x onerror="document.title=1"></script><script>alert(1)</script>'
 TOKEN = "secret-of-this-test"
@@ -337,6 +338,13 @@ def test_no_acknowledged_decision_is_lost_when_the_server_is_killed(tmp_path: Pa
     assert len(acknowledged) >= 30
     assert set(acknowledged) <= kept
     assert pl.read_ndjson(log)["sample"].n_unique() == len(kept), "every line is whole"
+
+
+def test_named_columns_reach_the_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"asked": "Why?", "said": "Because."}\n')
+    code, _, err = called(capsys, "review", str(rows), "--summary", "--columns", "user=asked,assistant=sad")
+    assert (code, "has no `sad`, which --columns names" in err) == (2, True)
 
 
 def test_kappa_has_published_values() -> None:

@@ -64,6 +64,7 @@ def recorded() -> dict[str, list[Document]]:
     return found
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("family", SHIPPED)
 def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: str, tmp_path: Path) -> None:
     mine, shipped = least(tmp_path, family), load_recipe_plan(SHIPPED[family]).recipe

@@ -25,6 +25,7 @@ def review(scores: Any) -> str:
     return json.dumps({"scores": scores, "faults": [], "advice": "Keep it."})
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("family", list_families(), ids=lambda family: family.name)
 def test_the_critic_of_every_family_names_its_rubrics(family: RecipeFamily) -> None:
     rubrics = find_rubrics(prompts.load_prompt(family.name, "critic", installed=family.prompts))

@@ -134,6 +134,7 @@ def test_a_placed_column_that_some_rows_lack_is_refused_with_their_lines(role: s
         RunSeeds(load_recipe_plan(str(recipe), settings), "0" * 16).check()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_column_can_be_placed_in_every_prompt_and_reaches_every_check(family: str, folder: Path) -> None:
     plan = load_recipe_plan(str(written(folder, family, {**ROWS[family], "fact": FACT, "who_found": "Réaumur"})))

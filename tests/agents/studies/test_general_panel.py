@@ -27,6 +27,7 @@ from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
 RECIPES = sorted(list_built_in_recipes())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_built_in_recipe_trains_a_task_of_its_panel(name: str) -> None:
     plan = load_recipe_plan(name)

@@ -21,6 +21,7 @@ def problems_of(tmp_path: Path, text: str, *overrides: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", list_built_in_recipes())
 def test_every_shipped_recipe_is_valid(name: str) -> None:
     assert load_recipe_plan(name).recipe.name == name

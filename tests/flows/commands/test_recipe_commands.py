@@ -28,6 +28,7 @@ SETTINGS = {"smoke": ["agents.critic=false", "collapse.reference=false"], "extra
 """Values that TOML has no word for: an absent critic and reference, null in a schema. Fewer questions, which take seconds."""
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", list_built_in_recipes())
 def test_the_resolved_recipe_is_the_same_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = SETTINGS.get(name, [])
@@ -43,6 +44,7 @@ def test_the_resolved_recipe_is_the_same_run(name: str, tmp_path: Path, capsys: 
     assert identities[0] == identities[1]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("source", list_built_in_recipes())
 def test_a_new_folder_is_a_valid_recipe(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -24,7 +24,7 @@ from tests.flows.commands.test_commands import called
 from tests.support.lineages import OFF, make_run
 from tests.support.local_hub import LocalHub, serve_local_hub
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore")]
 
 LINES: dict[str, list[str]] = {
     "assess": ["{given} --out {out}", "{data} --reference {given} --out {out}"],

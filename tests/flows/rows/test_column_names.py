@@ -58,6 +58,7 @@ def test_wrong_names_are_refused_with_the_columns_there_are(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.whole
 def test_every_command_that_reads_a_dataset_takes_names() -> None:
     from typer.main import get_command
 
@@ -78,7 +79,6 @@ def test_every_command_that_reads_a_dataset_takes_names() -> None:
         ["assess", "{rows}"],
         ["assess", "{plain}", "--parent", "{rows}"],
         ["distill", "{rows}", "--out", "{out}"],
-        ["review", "{rows}", "--summary"],
         ["index", "{out}", "--add", "{rows}"],
     ],
 )

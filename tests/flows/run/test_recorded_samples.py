@@ -47,6 +47,7 @@ def replay(recipe: str, path: Path, recorded: list[RecordedSample]) -> list[Samp
     return list(asyncio.run(preview_samples(plan, len(recorded), threading.Event())).samples)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("path", list_recordings(EARLIER), ids=lambda path: path.stem)
 def test_no_good_draft_of_a_capable_model_is_sent_back(path: Path) -> None:
     recorded = list(read_recording(path))
@@ -60,6 +61,7 @@ def test_no_good_draft_of_a_capable_model_is_sent_back(path: Path) -> None:
     assert sent_back == {}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("path", list_recordings(RECORDINGS), ids=lambda path: path.stem)
 def test_checks_refuse_no_good_first_draft(path: Path) -> None:
     recorded = list(read_recording(path))

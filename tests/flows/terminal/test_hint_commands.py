@@ -11,6 +11,8 @@ import typer
 from core.project_files import PROJECT
 from flows.commands.app import app
 
+pytestmark = pytest.mark.whole
+
 PACKAGES = ("core", "prompts", "teachers", "agents", "filters", "students", "flows", "stillhouse")
 NAMED = re.compile(r"stillhouse ([a-z][a-z-]*)((?: (?!stillhouse )[^`\n;|&#]*)?)")
 OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|-[a-z](?![\w-]))")
