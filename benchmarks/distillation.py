@@ -31,14 +31,13 @@ from students.chat_encoding import (
     find_stop_ids,
     render_chat,
 )
+from students.generation import generate_own_answers
 from students.init.start_model import TEACHER_LAYERS, StartModel, start_from_layers
-from students.losses.training_objective import measure_held_out
-from students.predictions import compute_held_out_loss, predict_tokens
+from students.predictions import build_batch, compute_held_out_loss, predict_tokens
 from students.signals.captured_signals import CAPTURE_BATCH, build_model_capture, build_signal_identity, capture_signals
-from students.signals.own_answers import generate_own_answers
 from students.signals.torch_teacher import EMBEDDED_KEYWORD, TorchTeacher, load_teacher
-from students.token_batches import build_batch
 from students.training.student_training import train_student
+from students.training.training_objective import measure_held_out
 
 TOPICS = Path("data/seeds/topics.jsonl")
 ASKED = ("Write about {}.", "Tell me something about {}.", "What is special about {}?", "Explain {} to a child.")

@@ -34,7 +34,7 @@ from flows.rows.dataset_rows import read_all_rows
 from flows.rows.row_forms import read_row_conversation
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
-from students.comparison.text_losses import write_untrained_student
+from students.comparison import write_untrained_student
 from students.training.student_training import train_student
 from students.training.weight_averaging import write_averaged_weights
 

@@ -17,8 +17,8 @@ from statistics import median
 from benchmarks.decoding_speed import InputSpeed, measure_input_speed
 from benchmarks.machine import describe_measurement
 from plugins.forms.windows import add_start_windows
+from students.gguf_export import export_gguf
 from students.init.start_model import StartModel, start_from_layers
-from students.output.gguf_export import export_gguf
 
 LAYERS, WINDOW, FULL_EVERY = 16, 256, 4
 LENGTHS = (128, 1024, 4096)

@@ -33,8 +33,8 @@ from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
 from plugins.forms.mtp import load_mtp_block
 from students.chat_encoding import Conversation
-from students.comparison.text_losses import measure_text_loss
-from students.output.gguf_export import export_gguf, read_student
+from students.comparison import measure_text_loss
+from students.gguf_export import export_gguf, read_student
 from students.training.student_training import train_student
 
 SEEDS, EPOCHS, REQUESTS, REPLY_TOKENS, MAX_TOKENS = 2, 5, 20, 64, 256

@@ -20,11 +20,10 @@ from core.config.students import StudentConfig
 from core.sample import Message
 from students.chat_encoding import Conversation, find_pad_id
 from students.init.start_model import TEACHER_LAYERS, StartModel, start_from_layers
-from students.losses.training_objective import measure_held_out
-from students.predictions import EVALUATION_BATCH, predict_tokens
+from students.predictions import EVALUATION_BATCH, build_batch, predict_tokens
 from students.signals.torch_teacher import TorchTeacher
-from students.token_batches import build_batch
 from students.training.student_training import train_student
+from students.training.training_objective import measure_held_out
 
 TRAIN, HELD_OUT, LAYERS, SEEDS = 240, 60, 15, (7, 8, 9)
 ANSWER_TOKENS = 48

@@ -39,7 +39,7 @@ from plugins.pictures.seeing.evaluation import (
 )
 from plugins.pictures.seeing.questions import PictureQuestion, QuestionSet
 from students.chat_encoding import Conversation
-from students.output.gguf_export import export_gguf
+from students.gguf_export import export_gguf
 from students.training.student_training import train_student
 
 COLORS: Mapping[str, tuple[int, int, int]] = {

@@ -31,10 +31,10 @@ from core.sample import Message
 from flows.terminal.console import SESSION
 from plugins.forms.ternary import build_bitnet, round_to_ternary
 from students.chat_encoding import Conversation
-from students.comparison.text_losses import measure_text_loss
+from students.comparison import measure_text_loss
+from students.gguf_export import GGUF_FORMS, GgufForm, export_gguf, read_student
 from students.init.start_model import start_from_random
 from students.init.vocabulary_trimming import choose_tokens, keep_tokens
-from students.output.gguf_export import GGUF_FORMS, GgufForm, export_gguf, read_student
 from students.training.student_training import train_student
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"

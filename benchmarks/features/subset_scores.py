@@ -20,7 +20,7 @@ from flows.terminal.console import SESSION
 from plugins.features.lacking_features import PooledFeatures
 from plugins.features.row_selection import cover_greedily, match_random_lengths
 from students.chat_encoding import Conversation
-from students.comparison.text_losses import measure_folder_loss
+from students.comparison import measure_folder_loss
 from students.training.student_training import train_student
 
 

@@ -24,7 +24,7 @@ from flows.data.stranger_files import find_trust_fault
 if TYPE_CHECKING:
     from agents.families.base import RecipeFamily
     from agents.planning.run_plan import RunPlan
-    from students.output.gguf_export import ExportedStudent
+    from students.gguf_export import ExportedStudent
 
 STUDENT_EVALUATION_FILE = "evaluation.json"
 """In a student's folder: the results of `stillhouse evaluate`."""
@@ -64,7 +64,7 @@ def is_weights_file(name: Path) -> bool:
 
 
 def export_student(name: Path, kind: str) -> "ExportedStudent":
-    exported: ExportedStudent = import_student_module("output.gguf_export").export_gguf(find_student_folder(name), kind)
+    exported: ExportedStudent = import_student_module("gguf_export").export_gguf(find_student_folder(name), kind)
     return exported
 
 

@@ -33,7 +33,7 @@ from flows.terminal.text_format import format_count, format_one_line, format_per
 
 if TYPE_CHECKING:
     from agents.checks.registry import BoundCheck
-    from students.comparison.text_losses import TextLoss
+    from students.comparison import TextLoss
     from teachers.base import Teacher
 
 DATASET_EVALUATION_FILE = "evaluation-data.json"
@@ -163,7 +163,7 @@ async def evaluate_on_dataset(name: Path, options: EvaluationOptions, session: C
         f"evaluate: {_format_row_counts(len(held_out.rows), held_out.total, held_out.trained_on)}"
     )
     rows, notes = held_out.rows, held_out.notes
-    text_losses = import_student_module("comparison.text_losses")
+    text_losses = import_student_module("comparison")
     longest = student_max_tokens(student)
     with tempfile.TemporaryDirectory() as scratch:
         folders = {"student": student}
@@ -178,7 +178,7 @@ async def evaluate_on_dataset(name: Path, options: EvaluationOptions, session: C
         answers = {}
         asked = [row for row in rows if row.reference is not None] if options.check else []
         for role, folder in folders.items() if asked else ():
-            weights = import_student_module("output.gguf_export").export_gguf(folder, options.kind).path
+            weights = import_student_module("gguf_export").export_gguf(folder, options.kind).path
             answers[role] = await _collect_answers(check, role, weights, asked, longest, session)
     notes += loss_notes(losses["student"], "row", longest)
     if options.check and (left_out := len(rows) - len(asked)):
@@ -206,7 +206,7 @@ def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConve
     Raises:
         UsageError: if the data cannot be read, or the student was trained on all of its rows.
     """
-    folder = import_student_module("output.student_folder")
+    folder = import_student_module("student_folder")
     every = [
         HeldOutDatasetRow(place, conversation, columns)
         for place, (conversation, columns) in enumerate(read_all_rows(data, partial(_read_row, read)), 1)

@@ -75,7 +75,7 @@ def _measure_divergence(folders: Mapping[str, Path], start: "PanelResults") -> I
         for result in start.open
         if result.answer
     ]
-    measure = import_student_module("comparison.answer_divergence").measure_answer_divergence
+    measure = import_student_module("comparison").measure_answer_divergence
     found = estimate_small_mean(measure(folders["start"], folders["student"], conversations))
     return found and found.model_copy(update={"low": max(0.0, found.low)})
 

@@ -49,8 +49,7 @@ from flows.terminal.text_format import format_count
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
     from agents.studies.held_out_evaluation import HeldOutResult
-    from students.comparison.lm_eval_tasks import EvaluationHarness
-    from students.comparison.text_losses import TextLoss
+    from students.comparison import EvaluationHarness, TextLoss
 
 MODEL_ROLES = ("teacher", "student", "start")
 MOST_EXAMPLES = 10
@@ -114,7 +113,7 @@ def prepare_student_evaluation(name: Path, options: EvaluationOptions) -> Studen
     run = find_student_run(student)
     plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
     tasks = [task.strip() for task in options.tasks.split(",") if task.strip()]
-    harness = import_student_module("comparison.lm_eval_tasks").EvaluationHarness(tasks) if tasks else None
+    harness = import_student_module("comparison").EvaluationHarness(tasks) if tasks else None
     cache = run.cache if run else RunDir(runs / student.name).cache
     return StudentEvaluationTask(
         student, plan, run, options.number, options.kind, harness, options.task_rows, options.panel, cache=cache
@@ -144,9 +143,9 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
     session.print_unless_stopped(f"evaluate: {task.student} as GGUF, {task.kind}")
     with _open_start_folder(task) as start, tempfile.TemporaryDirectory() as scratch:
         folders = {"student": task.student}
-        if import_student_module("comparison.text_losses").write_untrained_student(task.student, start):
+        if import_student_module("comparison").write_untrained_student(task.student, start):
             folders["start"] = start
-        export = import_student_module("output.gguf_export").export_gguf
+        export = import_student_module("gguf_export").export_gguf
         files: dict[str, Path] = {role: export(folder, task.kind).path for role, folder in folders.items()}
         from teachers.local_weights import fetch_local_weights
 
@@ -278,7 +277,7 @@ def _measure_losses(
     if not held_out:
         return {}
     session.print_unless_stopped(f"evaluate: losses on {len(held_out)} held-out conversations")
-    text_losses = import_student_module("comparison.text_losses")
+    text_losses = import_student_module("comparison")
     longest = student_max_tokens(task.student)
     losses = {role: text_losses.measure_folder_loss(folder, held_out, longest) for role, folder in folders.items()}
     if task.plan.recipe.generator_teacher.model == f"local/{EMBEDDED_TEACHER}":
@@ -298,7 +297,7 @@ def _run_harness_tasks(
     if task.harness is None:
         return []
     if task.plan.recipe.generator_teacher.model == f"local/{EMBEDDED_TEACHER}":
-        import_student_module("comparison.text_losses").write_embedded_teacher(teacher)
+        import_student_module("comparison").write_embedded_teacher(teacher)
         folders = {"teacher": teacher, **folders}
     results: dict[tuple[str, str], HarnessTaskResult] = {}
     for role, folder in folders.items():

@@ -380,7 +380,7 @@ async def _average_run_student(
     seeds = require_held_out_seeds(plan, 2 * number, used)[number:]  # after those of the final evaluation
     panel = build_general_panel(plan, config.evaluation.panel, part="validation")
     shutil.rmtree(start, ignore_errors=True)
-    import_student_module("comparison.text_losses").write_untrained_student(trained, start)
+    import_student_module("comparison").write_untrained_student(trained, start)
     averaging = import_student_module("training.weight_averaging")
 
     scores_file = run.path / "wip" / "average.json"
@@ -390,7 +390,7 @@ async def _average_run_student(
             continue
         SESSION.print_unless_stopped(f"average: {share:g} of the training, on {number} requests and the general panel")
         averaging.write_averaged_weights(trained, start, share, folder)
-        weights = import_student_module("output.gguf_export").export_gguf(folder, DEFAULT_GGUF_TYPE).path
+        weights = import_student_module("gguf_export").export_gguf(folder, DEFAULT_GGUF_TYPE).path
         model = configure_student_as_teacher(weights, plan.recipe.generator_teacher)
         # The start is asked the panel only: its loss there is what counts.
         scores[str(share)] = await _score_share(run, plan, manifest, model, seeds if share else [], panel)

@@ -220,7 +220,7 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     )  # fmt: skip
     evaluation = await evaluate_student(task, SESSION)
     record = _build_evaluation_record(evaluation, digest, hash_file(run.student / name_student_file()))
-    import_student_module("output.student_folder").write_card_evaluation(run.student, record)
+    import_student_module("student_folder").write_card_evaluation(run.student, record)
     return record
 
 

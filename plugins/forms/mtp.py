@@ -14,10 +14,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_layers import MtpModel
 
+from students.gguf_export import MTP_PREFIX, read_mtp_weights
 from students.init.start_model import StartModel
-from students.output.gguf_export import MTP_PREFIX, read_mtp_weights
-from students.predictions import TokenPredictions
-from students.token_batches import IGNORED_LABEL, TokenBatch
+from students.predictions import IGNORED_LABEL, TokenBatch, TokenPredictions
 from students.training.steps import ComputeTerms, StepCode, Training
 
 MTP = "mtp"

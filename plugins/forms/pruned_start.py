@@ -18,8 +18,7 @@ from plugins.forms.sparsity import Pruning, compute_zero_share, freeze_zeros, pr
 from students.architectures.architecture import find_layers, iterate_matrices
 from students.distributed import is_main_process, main_process_first
 from students.init.start_model import StartModel
-from students.predictions import compute_held_out_loss
-from students.token_batches import TokenBatch, build_batch
+from students.predictions import TokenBatch, build_batch, compute_held_out_loss
 from students.training.checkpoint import locate_checkpoint
 from students.training.steps import StepCode, Training
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from plugins.forms.sparsity import Pruning, run_before_layers, select_kept_weights
 from students.architectures.architecture import find_layers, iterate_matrices
-from students.token_batches import TokenBatch
+from students.predictions import TokenBatch
 
 RIDGE = 0.3
 """How strongly a fitted weight is drawn to the original one, as a share of the squares of its input. Chosen on the held-out

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from core.errors import UsageError
 from students.architectures.architecture import find_layers, iterate_matrices
-from students.token_batches import TokenBatch
+from students.predictions import TokenBatch
 
 
 class Pruning(NamedTuple):

@@ -18,7 +18,7 @@ from core.config.student_architectures import ROW_MULTIPLE
 from core.errors import UsageError
 from core.storage.atomic_files import read_json
 from students.init.start_model import StartModel
-from students.token_batches import TokenBatch, build_batch
+from students.predictions import TokenBatch, build_batch
 from students.training.steps import StepCode, Training
 
 KEPT_PARTS_FILE = "kept.json"

@@ -3,6 +3,7 @@
 Knows weights and tokenizers; knows nothing of training data.
 """
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -23,13 +24,21 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.initialization import no_init_weights
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 from transformers.utils import logging
 
-from core.config.student_architectures import ROW_MULTIPLE
+from core.config.student_architectures import MEMORY_LAYER, ROW_MULTIPLE
 from core.config.student_starts import find_start_settings_fault
 from core.config.students import HYBRID_PERIOD, StudentConfig
 from core.errors import UsageError
-from students.architectures.known_architectures import choose_attention, find_configuration_fault
+from students.architectures.architecture import list_layer_types
+from students.architectures.known_architectures import (
+    ROTARY_SHARE,
+    choose_attention,
+    find_configuration_fault,
+    split_rotary_channels,
+)
 from students.architectures.vocabularies import find_tokenizer_fault
 from students.init.embedded_teacher import (
     TEACHER_LICENCE,
@@ -40,7 +49,6 @@ from students.init.embedded_teacher import (
     read_teacher_config,
     read_teacher_weights,
 )
-from students.init.hybrid_start import build_random_hybrid
 
 HUB_SECONDS = 5.0
 """How long to wait for the hub, unless HF_HUB_ETAG_TIMEOUT is set."""
@@ -49,7 +57,7 @@ REMOVAL_ORDER = (
     17, 6, 5, 4, 25, 7, 26, 16, 18, 14, 15, 12, 13, 19, 3, 20, 9, 2, 10, 23, 22, 28, 8, 11, 27, 21, 1, 24, 29,
 )  # fmt: skip
 """The teacher's layers, least important first: each is the layer whose removal, after all earlier ones, raises the loss
-least (SLEB, arXiv 2402.09025). `python -m students.init.layer_pruning` measures this on 32 of the teacher's answers. In nats
+least (SLEB, arXiv 2402.09025). `python -m benchmarks.layer_pruning` measures this on 32 of the teacher's answers. In nats
 per assistant token, before any training, on those answers: 24 layers 2.37, 20 3.11, 16 4.06, 12 5.60, 8 7.08. On 40 other
 answers, greedy removal (in slightly different orders above 12 layers) compared with even spacing (arXiv 2010.13002): 2.5 and
 4.6 with 24 layers, 4.1 and 12.4 with 16, 7.1 and 17.9 with 8.
@@ -219,3 +227,65 @@ def select_best_layers(count: int) -> list[int]:
     """The `count` layers of the teacher that remain after removals in `REMOVAL_ORDER`, in their order."""
     removed = REMOVAL_ORDER[: max(0, TEACHER_LAYERS - count)]
     return [layer for layer in range(TEACHER_LAYERS) if layer not in removed]
+
+
+SHORT_CONVOLUTION = 4
+"""Tokens that the convolution before a memory sees."""
+NORM_EPSILON = 1e-6
+"""Qwen3.5's. transformers adds this to the squared lengths of keys and queries at every setting, llama.cpp adds the model's."""
+SMALLEST_STEP, LARGEST_STEP = 0.001, 0.1
+"""Of a new memory: what a token's decay is multiplied by; see `initialize_memory`."""
+
+
+def build_random_hybrid(proportions: LlamaConfig) -> Qwen3_5ForCausalLM:
+    """A new model with the width, layers, heads, positions and tokens of a Llama. Uses torch's global generator."""
+    head, heads = proportions.head_dim, proportions.num_attention_heads
+    given: Any = proportions.rope_parameters
+    rope = {
+        "rope_type": "default",
+        "rope_theta": given["rope_theta"],
+        "partial_rotary_factor": ROTARY_SHARE,
+        "mrope_interleaved": True,
+    }
+    config: Any = Qwen3_5TextConfig(
+        vocab_size=proportions.vocab_size,
+        hidden_size=proportions.hidden_size,
+        intermediate_size=proportions.intermediate_size,
+        num_hidden_layers=proportions.num_hidden_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=proportions.num_key_value_heads,
+        head_dim=head,
+        linear_num_key_heads=heads,
+        linear_num_value_heads=heads,
+        linear_key_head_dim=head,
+        linear_value_head_dim=head,
+        linear_conv_kernel_dim=SHORT_CONVOLUTION,
+        layer_types=list_layer_types(proportions.num_hidden_layers, HYBRID_PERIOD, MEMORY_LAYER),
+        max_position_embeddings=proportions.max_position_embeddings,
+        rms_norm_eps=NORM_EPSILON,
+        rope_parameters=rope,
+        tie_word_embeddings=True,
+        bos_token_id=proportions.bos_token_id,
+        eos_token_id=proportions.eos_token_id,
+        pad_token_id=proportions.pad_token_id,
+    )
+    config.rope_parameters["mrope_section"] = split_rotary_channels(config)
+    model = Qwen3_5ForCausalLM(config)
+    for layer in model.model.layers:
+        if layer.block_type == MEMORY_LAYER:
+            initialize_memory(layer.linear_attn)
+    return model
+
+
+@torch.no_grad()
+def initialize_memory(memory: Any) -> None:
+    """Initialize the step sizes and the convolution of a new memory, in place.
+
+    Step sizes are drawn log-uniformly between 0.001 and 0.1 and stored as the bias before their softplus, as in Mamba (arXiv
+    2312.00752) and the code of Gated DeltaNet; the convolution has torch's own initialization. transformers, which loads trained
+    memories, has a bias of 1 and a convolution near 0: such a memory forgets within a few tokens and returns almost nothing.
+    """
+    low, high = math.log(SMALLEST_STEP), math.log(LARGEST_STEP)
+    steps = torch.empty_like(memory.dt_bias).uniform_(low, high).exp()
+    memory.dt_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
+    memory.conv1d.reset_parameters()

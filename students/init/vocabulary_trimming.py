@@ -5,7 +5,7 @@ Knows byte-level BPEs and the rows of embeddings; knows nothing of training.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ from tokenizers.models import BPE
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from core.config.students import StudentConfig
 from core.errors import UsageError
 from students.architectures.vocabularies import BYTE_TOKENS
 from students.chat_encoding import EncodedConversation
@@ -145,3 +146,12 @@ def keep_embedding_rows(model: Any, kept: Sequence[int]) -> None:
     if embedding.padding_idx is not None:
         embedding.padding_idx = list(kept).index(embedding.padding_idx)
     model.config.vocab_size = len(kept)
+
+
+def shape_start(start: StartModel, config: StudentConfig, trim: Callable[[StartModel, int], StartModel]) -> StartModel:
+    """`start`, as `load_start_model` returns it, with its final vocabulary, partly in place. `trim` keeps a number of tokens.
+    Steps come after it.
+    """
+    if config.vocabulary:
+        start = trim(start, config.vocabulary)
+    return start

@@ -24,8 +24,7 @@ from core.config.students import DistillationConfig
 from core.errors import RunFailed, UsageError
 from core.storage.atomic_files import write_atomically
 from students.chat_encoding import EncodedConversation
-from students.predictions import predict_tokens
-from students.token_batches import TokenBatch, build_batch
+from students.predictions import TokenBatch, build_batch, predict_tokens
 
 SIGNAL_FORMATS = {"top_k": "1", "sampled": "2"}
 """The format version of each kind's arrays."""

@@ -30,7 +30,7 @@ from students.chat_encoding import (
     list_special_tokens,
     render_chat,
 )
-from students.signals.own_answers import sample_texts
+from students.generation import sample_texts
 
 REPLAY_BATCH = 32
 """Conversations written at once: larger batches are hardly faster on a CPU, and the last one is written whole."""

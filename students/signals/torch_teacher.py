@@ -19,8 +19,7 @@ from students.chat_encoding import EncodedConversation
 from students.init.embedded_teacher import find_teacher_file
 from students.init.start_model import TEACHER_LAYERS, start_from_layers, start_from_pretrained
 from students.init.vocabulary_trimming import is_trimmed_from, keep_tokens_of_tokenizer
-from students.predictions import predict_tokens
-from students.token_batches import TokenBatch
+from students.predictions import TokenBatch, predict_tokens
 
 EMBEDDED_KEYWORD = "embedded"
 MODEL_FILES = ("config.json", "*.safetensors", "*.bin")

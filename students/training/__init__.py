@@ -1,1 +1,1 @@
-"""Training from conversations to a finished student: setup, steps, learning rate, checkpoints. Knows no run directory."""
+"""Training from conversations to a finished student: setup, steps, objectives, losses, checkpoints. Knows no run directory."""

@@ -16,8 +16,7 @@ from core.config.students import StudentConfig
 from core.runs.student_records import StepRecord
 from students.chat_encoding import EncodedConversation, find_pad_id
 from students.init.start_model import StartModel
-from students.predictions import TokenPredictions
-from students.token_batches import TokenBatch
+from students.predictions import TokenBatch, TokenPredictions
 from students.training_data import TrainingData
 
 if TYPE_CHECKING:

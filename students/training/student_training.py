@@ -15,11 +15,10 @@ from students.chat_encoding import Conversation
 from students.distributed import is_main_process, process_group, rank_and_world_size
 from students.init.adapters import add_adapters, merge_adapters
 from students.init.embedded_teacher import open_teacher_file
-from students.losses.training_objective import HeldOutLosses
-from students.output.student_folder import SETTINGS_FILE, FinishedTraining, write_student
+from students.predictions import round_weights
 from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.torch_teacher import start_digest, starts_as_teacher, teacher_digest
-from students.stored_precision import round_weights
+from students.student_folder import SETTINGS_FILE, FinishedTraining, write_student
 from students.training.checkpoint import (
     TrainingProgress,
     dump_relevant_settings,
@@ -29,6 +28,7 @@ from students.training.checkpoint import (
 from students.training.experiment_tracking import check_trackers
 from students.training.steps import Training
 from students.training.training_loop import run_training_loop
+from students.training.training_objective import HeldOutLosses
 from students.training.training_setup import (
     ProgressCallback,
     build_reference,

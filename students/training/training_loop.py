@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
+from core.config.students import StudentConfig
 from core.errors import RunFailed
 from students.chat_encoding import EncodedConversation, find_stop_ids
 from students.distributed import all_reduce_sum, is_main_process, rank_and_world_size
-from students.losses.training_objective import REPLAY, TrainingObjective, gradient_norm
+from students.generation import generate_own_answers
 from students.predictions import compute_held_out_loss
 from students.signals.captured_signals import count_predicted_tokens
-from students.signals.own_answers import generate_own_answers
 from students.signals.replay import NO_REPLAY, ReplayTexts
 from students.training.checkpoint import (
     HELD_OUT_REPLAY,
@@ -30,8 +30,8 @@ from students.training.checkpoint import (
     set_parameters,
 )
 from students.training.experiment_tracking import track_training
-from students.training.learning_rate import learning_rate
 from students.training.steps import Training
+from students.training.training_objective import REPLAY, TrainingObjective, gradient_norm
 from students.training_data import shuffle_epoch
 
 ADAM_BETAS = (0.9, 0.95)
@@ -282,3 +282,29 @@ def _collect_gradients(learner: torch.nn.Module) -> Iterator[torch.Tensor]:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         yield parameter.grad
+
+
+WARM_UP_SHARE = 0.1
+"""Share of the steps in which the learning rate rises: Adam's first estimates of scale are poor."""
+FINAL_RATE_SHARE = 0.1
+"""The last learning rate as a share of the peak, as in Chinchilla (arXiv 2203.15556, appendix B)."""
+
+
+def learning_rate(step: int, steps: int, config: StudentConfig) -> float:
+    """The learning rate of step `step`, counted from 0: linear warm-up to the peak, then `config.schedule`.
+
+    `cosine` decays by half a cosine after the warm-up. `wsd` is constant and decays in its last share (MiniCPM, arXiv
+    2404.06395, section 4.2), by a square root (arXiv 2405.18392, section 3.2). `constant` does not decay.
+    """
+    warm = max(1, round(WARM_UP_SHARE * steps))
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    match config.schedule:  # the completed share of the decay, from 0 to 1
+        case "cosine":
+            decayed = (1 - math.cos(math.pi * (step - warm + 1) / (steps - warm))) / 2
+        case "wsd":
+            decay = max(1, round(config.decay * steps))
+            decayed = math.sqrt(max(0, step + 1 - (steps - decay)) / decay)
+        case "constant":
+            decayed = 0.0
+    return config.learning_rate * (1 - (1 - FINAL_RATE_SHARE) * decayed)

@@ -17,11 +17,8 @@ from core.errors import UsageError
 from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
 from students.distributed import main_process_first, select_device
 from students.init.start_model import StartModel, load_start_model
-from students.init.start_shape import shape_start
-from students.init.vocabulary_trimming import trim_vocabulary
-from students.losses.start_reference import StartReference
-from students.losses.training_objective import TrainingObjective, build_projections
-from students.predictions import separates_packed_rows
+from students.init.vocabulary_trimming import shape_start, trim_vocabulary
+from students.predictions import cast_weights, separates_packed_rows
 from students.signals.captured_signals import (
     CapturedSignals,
     CaptureFunction,
@@ -33,8 +30,8 @@ from students.signals.captured_signals import (
 from students.signals.prompt_logprobs import PromptLogprobTeacher
 from students.signals.replay import NO_REPLAY, ReplayTexts, load_replay
 from students.signals.torch_teacher import TorchTeacher, load_original, load_teacher, tokenizer_digest
-from students.stored_precision import cast_weights
 from students.training.steps import Training
+from students.training.training_objective import StartReference, TrainingObjective, build_projections
 from students.training_data import TrainingData, encode_and_split
 
 if TYPE_CHECKING:

@@ -18,14 +18,14 @@ from core.config.students import StudentConfig
 from core.runs.student_records import VALIDATION_REQUESTS, AverageRecord, StudentRecord
 from core.storage.atomic_files import read_json, write_atomically
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id
+from students.gguf_export import read_student
 from students.init.adapters import ADAPTER_FOLDER, ADAPTER_WEIGHTS
-from students.losses.start_reference import StartReference
-from students.output.gguf_export import read_student
-from students.output.student_folder import SETTINGS_FILE, write_card_average
 from students.predictions import compute_held_out_loss
 from students.signals.replay import read_held_out_replay
 from students.signals.torch_teacher import load_original
+from students.student_folder import SETTINGS_FILE, write_card_average
 from students.training.checkpoint import list_trainable_parameters
+from students.training.training_objective import StartReference
 
 if TYPE_CHECKING:
     import peft

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.draft_results import FASTER, SLOWER, UNCLEAR, DraftResult, build_draft_result, list_draft_lines
 from benchmarks.draft_speed import DraftComparison, PairedReply, TimedReply
 from benchmarks.energy_counters import count_joules, find_energy_counters, read_energy
-from students.output.gguf_export import export_gguf
+from students.gguf_export import export_gguf
 from teachers.drafts import DraftCounts
 from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
 from tests.support.exported_students import export_student

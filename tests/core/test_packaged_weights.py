@@ -63,7 +63,7 @@ def test_torch_is_loaded_with_the_chosen_spins_or_the_users(own: dict[str, str],
     """OpenMP itself prints what it read, long before the import of torch ends, which nothing here waits for."""
     others = {name: value for name, value in os.environ.items() if name != SPIN_VARIABLE}
     environment = {**others, **own, "OMP_DISPLAY_ENV": "VERBOSE"}
-    command = [sys.executable, "-c", "import students.losses.loss_functions"]
+    command = [sys.executable, "-c", "import students.training.loss_functions"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as importing:
         assert importing.stderr
         printed = next((line.strip() for line in importing.stderr if SPIN_VARIABLE in line), "nothing")

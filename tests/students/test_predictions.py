@@ -18,16 +18,18 @@ from students.chat_encoding import (
     encode_untruncated,
     find_pad_id,
 )
-from students.comparison.text_losses import measure_text_loss
-from students.output.gguf_export import read_student
+from students.comparison import measure_text_loss
+from students.gguf_export import read_student
 from students.predictions import (
     EVALUATION_BATCH,
+    IGNORED_LABEL,
+    build_batch,
     compute_held_out_loss,
     compute_token_loss,
+    pack_rows,
     predict_tokens,
+    round_weights,
 )
-from students.stored_precision import round_weights
-from students.token_batches import IGNORED_LABEL, build_batch, pack_rows
 from students.training_data import encode_and_split
 from tests.students.conftest import conversations, opinionated, saved, tiny_llama
 from tests.students.test_chat_encoding import CONVERSATIONS, encoded

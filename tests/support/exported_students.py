@@ -7,7 +7,7 @@ from pathlib import Path
 
 def export_student(folder: Path, template: str | None = None) -> Path:
     """A random student of `tests.students.conftest`, with this chat template or its own."""
-    from students.output.gguf_export import export_gguf
+    from students.gguf_export import export_gguf
     from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 
     tokenizer = tiny_tokenizer()

@@ -17,7 +17,7 @@ from core.errors import ProviderError, RecipeError
 from core.sample import Message
 from core.weights.gguf_files import read_gguf_tokens
 from flows.recipes.recipe_catalog import load_recipe_plan
-from students.output.gguf_export import export_gguf
+from students.gguf_export import export_gguf
 from teachers.base import TeacherQuestion, TeacherReply, UnlimitedAccount
 from teachers.drafts import EXPORTED_DRAFT, DraftCounts, find_draft_problem, read_draft_counts
 from teachers.local_llama import draft_settings, llama_settings, run_llama_server

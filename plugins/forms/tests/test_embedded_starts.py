@@ -8,12 +8,12 @@ import pytest
 from core.config.students import StudentConfig
 from core.sample import Message
 from students.chat_encoding import EncodedConversation, encode_conversation
-from students.comparison.text_losses import write_untrained_student
-from students.output.gguf_export import export_gguf, read_student
+from students.comparison import write_untrained_student
+from students.gguf_export import export_gguf, read_student
 from students.predictions import compute_held_out_loss
 from students.training.student_training import train_student
 from tests.students.init.test_embedded_teacher import SENTENCE
-from tests.students.output.test_gguf_export import lowest_correlation
+from tests.students.test_gguf_export import lowest_correlation
 from tests.support.llama_cpp import llama_cpp
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("embedded")]

@@ -16,10 +16,9 @@ from core.config.students import StudentConfig
 from core.sample import Message
 from plugins.forms.mtp import add_mtp_block, load_mtp_block, predict_ahead
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
+from students.gguf_export import export_gguf, read_student
 from students.init.start_model import StartModel
-from students.output.gguf_export import export_gguf, read_student
-from students.predictions import predict_tokens
-from students.token_batches import build_batch
+from students.predictions import build_batch, predict_tokens
 from students.training.student_training import train_student
 from teachers.local_llama import draft_settings
 from tests.students.architectures.test_gated_delta import tiny_hybrid

@@ -12,7 +12,7 @@ from plugins.forms.sparsity import Pruning, compute_zero_share, prune_weights
 from students.architectures.architecture import find_layers
 from students.chat_encoding import Conversation, EncodedConversation
 from students.init.start_model import StartModel
-from students.token_batches import TokenBatch, build_batch
+from students.predictions import TokenBatch, build_batch
 from students.training.student_training import train_student
 from tests.students.conftest import opinionated, quiet
 

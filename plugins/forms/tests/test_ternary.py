@@ -31,14 +31,14 @@ from plugins.forms.ternary import (
 )
 from students.architectures.architecture import find_ternary_weights_fault
 from students.chat_encoding import Conversation, EncodedConversation
+from students.gguf_export import export_gguf, read_student
 from students.init.start_model import load_start_model
-from students.output.gguf_export import export_gguf, read_student
 from students.predictions import compute_held_out_loss
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import conversations, quiet, saved
-from tests.students.output.test_gguf_export import lowest_correlation, many_ids
+from tests.students.test_gguf_export import lowest_correlation, many_ids
 from tests.students.training.test_student_training import (
     assert_same_student,
     kill_after_first_checkpoint,

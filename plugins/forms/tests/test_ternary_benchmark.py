@@ -12,7 +12,7 @@ from benchmarks.ternary import (
     round_to_form,
 )
 from plugins.forms.ternary import round_to_ternary
-from students.output.gguf_export import GGUF_FORMS
+from students.gguf_export import GGUF_FORMS
 from tests.students.conftest import tiny_llama
 
 

@@ -6,14 +6,13 @@ import torch
 from huggingface_hub import constants
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from benchmarks.layer_pruning import find_removal_order
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from plugins.forms.width import KeptParts, choose_most_active, narrow_model
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
-from students.init.layer_pruning import find_removal_order
 from students.init.start_model import REMOVAL_ORDER, TEACHER_LAYERS, load_start_model, select_best_layers
-from students.predictions import compute_held_out_loss, compute_token_loss, predict_tokens
-from students.token_batches import TokenBatch, build_batch
+from students.predictions import TokenBatch, build_batch, compute_held_out_loss, compute_token_loss, predict_tokens
 from tests.students.conftest import opinionated, tiny_llama
 
 

@@ -17,11 +17,11 @@ from core.sample import Message
 from plugins.forms.windows import FIRST_SCORE, NO_SINK, add_windows
 from students.architectures.architecture import list_layer_types
 from students.chat_encoding import Conversation
-from students.comparison.text_losses import measure_folder_loss, write_untrained_student
-from students.output.gguf_export import export_gguf, read_student
+from students.comparison import measure_folder_loss, write_untrained_student
+from students.gguf_export import export_gguf, read_student
 from students.training.student_training import train_student
 from tests.students.conftest import opinionated, quiet
-from tests.students.output.test_gguf_export import PREFIXES, lowest_correlation, many_ids
+from tests.students.test_gguf_export import PREFIXES, lowest_correlation, many_ids
 from tests.support.llama_cpp import llama_cpp
 
 WORDS = 100

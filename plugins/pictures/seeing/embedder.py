@@ -23,10 +23,9 @@ from core.shared_options import EMBEDDER_FILE
 from core.storage.atomic_files import read_json
 from core.weights.gguf_files import ImageLimits
 from students.chat_encoding import EncodedConversation, EncodedImage
-from students.image_reader import IMAGE_READER, ImageReader
 from students.init.start_model import StartModel
-from students.output.student_folder import SETTINGS_FILE
-from students.token_batches import TokenBatch
+from students.predictions import IMAGE_READER, ImageReader, TokenBatch
+from students.student_folder import SETTINGS_FILE
 from students.training.steps import StepCode, Training
 
 CARD_TEMPLATE = Path(__file__).parents[1] / "templates" / "card_ask.md"

@@ -126,7 +126,7 @@ async def evaluate_pictures(name: Path, options: EvaluationOptions, session: Com
     student = find_student_folder(name)
     plan = None if options.data else load_picture_plan(student, options)
     session.print_unless_stopped(f"evaluate: {student} as GGUF, {options.kind}")
-    exported = import_student_module("output.gguf_export").export_gguf(student, options.kind)
+    exported = import_student_module("gguf_export").export_gguf(student, options.kind)
     limits = read_image_limits(exported.projector)
     if options.data:
         found, source = read_held_out_pictures(student, options.data, options.number, limits), str(options.data)

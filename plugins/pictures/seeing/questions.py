@@ -87,7 +87,7 @@ async def draw_picture_questions(
 
 def _drop_trained_pictures(student: Path, conversations: Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
     """The conversations that neither are in the student's training nor have an image of it."""
-    folder = import_student_module("output.student_folder")
+    folder = import_student_module("student_folder")
     rows, images = folder.read_trained_rows(student), set(folder.read_trained_images(student))
     return [
         turns

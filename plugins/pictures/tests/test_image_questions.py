@@ -25,7 +25,7 @@ from flows.data.curated_run import read_kept_rows
 from flows.data.dataset_formats import format_dataset
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.pictures.families.image_questions import ImageQuestionsFamily, WellPosedOptions, well_posed_check
-from students.output.gguf_export import export_gguf
+from students.gguf_export import export_gguf
 from students.training.student_training import train_student
 from teachers.base import TeacherQuestion
 from tests.students.conftest import quiet

@@ -35,7 +35,7 @@ from plugins.pictures.seeing.questions import (
     read_picture_questions,
     shuffle_pictures,
 )
-from students.output.student_folder import TRAINED_IMAGES_FILE, TRAINED_ROWS_FILE, digest_images, digest_trained_row
+from students.student_folder import TRAINED_IMAGES_FILE, TRAINED_ROWS_FILE, digest_images, digest_trained_row
 from teachers.base import TeacherReply
 from tests.flows.commands.test_commands import called
 from tests.support.colored_pictures import QUESTION, color_conversations, write_rows

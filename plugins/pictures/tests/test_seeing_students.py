@@ -35,13 +35,11 @@ from students.chat_encoding import (
     UnusableReason,
     encode_conversation,
 )
-from students.comparison.text_losses import measure_folder_loss, write_untrained_student
-from students.image_reader import save_model
+from students.comparison import measure_folder_loss, write_untrained_student
+from students.gguf_export import export_gguf, read_student
 from students.init.start_model import StartModel
-from students.output.gguf_export import export_gguf, read_student
-from students.output.student_folder import FinishedTraining, build_model_card
-from students.predictions import predict_tokens
-from students.token_batches import TokenBatch, build_batch
+from students.predictions import TokenBatch, build_batch, predict_tokens, save_model
+from students.student_folder import FinishedTraining, build_model_card
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
 from students.training_data import TrainingData, encode_and_split
@@ -49,7 +47,7 @@ from teachers.local_images import fit_message_images
 from teachers.local_llama import projector_settings, start_local_server
 from teachers.openai_chat import build_messages
 from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
-from tests.students.output.test_student_folder import TRAINED
+from tests.students.test_student_folder import TRAINED
 from tests.support.colored_pictures import COLORS, SIZES, ask_color, color_conversations, png_url
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 

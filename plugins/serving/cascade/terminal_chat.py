@@ -142,7 +142,7 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
     """
     if (weights := _find_llama_weights(student)) is None:
         assert student.folder is not None, "a GGUF file needs llama.cpp"
-        generator = import_student_module("output.text_generation").StudentTextGenerator(student.folder)
+        generator = import_student_module("generation").StudentTextGenerator(student.folder)
 
         def generate(turns: Sequence[ChatTurn], write: WriteText) -> str:
             reply = str(generator.generate_reply(turns, settings.temperature, TOP_P, settings.max_tokens))

@@ -17,7 +17,7 @@ from plugins.serving.decisions.generative_encoder import open_decision_student
 from plugins.serving.decisions.questions import DecisionQuestion, parse_questions
 from plugins.serving.decisions.student_creation import DecisionSettings, create_decision_student
 from plugins.serving.tests.decision_serving import post, served
-from students.output.gguf_export import export_gguf
+from students.gguf_export import export_gguf
 from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
 
 THINGS = {"delivery": ["parcel", "parcels"], "payment": ["invoice", "invoices"]}

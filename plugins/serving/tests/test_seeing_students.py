@@ -11,7 +11,7 @@ import pytest
 from flows.terminal.console import CommandSession
 from plugins.serving.cascade.chat_server import open_chat_router, serve_router
 from plugins.serving.cascade.serving_setup import ServingSetup
-from students.output.gguf_export import export_gguf
+from students.gguf_export import export_gguf
 from tests.support.colored_pictures import COLORS, QUESTION, draw_square
 
 

@@ -15,9 +15,8 @@ from flows.data.student_files import configure_student_as_teacher
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import CommandSession
-from students.comparison.answer_divergence import measure_answer_divergence
-from students.comparison.text_losses import write_embedded_teacher
-from students.output.gguf_export import export_gguf, read_student
+from students.comparison import measure_answer_divergence, write_embedded_teacher
+from students.gguf_export import export_gguf, read_student
 from tests.students.conftest import conversations, one_thread, saved, tiny_llama, tiny_tokenizer
 
 TASKS = 18

@@ -12,12 +12,12 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
 from core.config.students import StudentConfig
 from students.chat_encoding import Conversation, find_pad_id, find_stop_ids
-from students.init.hybrid_start import build_random_hybrid
-from students.output.gguf_export import export_gguf
-from students.signals.own_answers import sample_texts
+from students.generation import sample_texts
+from students.gguf_export import export_gguf
+from students.init.start_model import build_random_hybrid
 from students.training.student_training import train_student
 from tests.students.conftest import quiet, saved
-from tests.students.output.test_gguf_export import many_ids
+from tests.students.test_gguf_export import many_ids
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 
 CHUNK = 64

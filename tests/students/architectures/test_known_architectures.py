@@ -35,11 +35,11 @@ from core.errors import UsageError
 from students.architectures.known_architectures import ARCHITECTURES
 from students.architectures.vocabularies import BYTE_TOKENS, TEXT_SPLITS, find_tokenizer_fault
 from students.chat_encoding import render_chat
+from students.gguf_export import export_gguf, read_student
 from students.init.start_model import load_start_model
-from students.output.gguf_export import export_gguf, read_student
 from students.training.student_training import train_student
 from tests.students.conftest import TEMPLATE, conversations, quiet, saved
-from tests.students.output.test_gguf_export import lowest_correlation
+from tests.students.test_gguf_export import lowest_correlation
 from tests.support.llama_cpp import llama_cpp
 
 SIZES = {

@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM
 from core.config.students import LoraConfig, StudentConfig
 from core.errors import UsageError
 from students.chat_encoding import Conversation, EncodedConversation
-from students.predictions import predict_tokens
-from students.token_batches import build_batch
+from students.predictions import build_batch, predict_tokens
 from students.training.student_training import train_student
 from tests.students.conftest import quiet
 

@@ -10,8 +10,7 @@ from transformers import LlamaForCausalLM
 from core.config.students import DistillationConfig
 from core.errors import UsageError
 from students.chat_encoding import EncodedConversation
-from students.losses.training_objective import SignalSource, measure_held_out
-from students.predictions import compute_held_out_loss
+from students.predictions import build_batch, compute_held_out_loss
 from students.signals.captured_signals import (
     CapturedSignals,
     SampledSignal,
@@ -27,7 +26,7 @@ from students.signals.captured_signals import (
     sample_tokens,
 )
 from students.signals.torch_teacher import TorchTeacher, teacher_digest
-from students.token_batches import build_batch
+from students.training.training_objective import SignalSource, measure_held_out
 from tests.students.conftest import opinionated, quiet
 
 

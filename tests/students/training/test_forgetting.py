@@ -14,14 +14,14 @@ from core.config.students import ReplayConfig, StudentConfig
 from core.errors import RunFailed, UsageError
 from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id
+from students.generation import sample_texts
+from students.gguf_export import read_student
 from students.init.start_model import start_from_layers
-from students.losses.start_reference import StartReference
-from students.output.gguf_export import read_student
-from students.signals.own_answers import sample_texts
 from students.signals.replay import OPENINGS, PACKAGED_REPLAY, find_user_turn, is_packaged, load_replay, replay_digest
 from students.signals.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
+from students.training.training_objective import StartReference
 from students.training.training_setup import build_reference, build_replay_writer, prepare_replay, prepare_start
 from tests.students.conftest import opinionated, quiet, saved, tiny_llama
 

@@ -22,9 +22,8 @@ from core.sample import Message, conversation_digest
 from students.chat_encoding import Conversation
 from students.training import training_loop
 from students.training.checkpoint import TrainingProgress, locate_checkpoint
-from students.training.learning_rate import learning_rate
 from students.training.student_training import train_student
-from students.training.training_loop import run_training_loop
+from students.training.training_loop import learning_rate, run_training_loop
 from students.training.training_setup import prepare_objective, prepare_start
 from tests.students.conftest import conversations, quiet
 

@@ -7,7 +7,7 @@ from core.runs.student_records import (
     StepRecord,
     StudentRecord,
 )
-from students.output.student_folder import list_result_rows, write_card_average
+from students.student_folder import list_result_rows, write_card_average
 
 TRAINED = StudentRecord(
     start="layers", parameters=1, train_samples=9, held_out_samples=1, steps=3, seconds=1.0,

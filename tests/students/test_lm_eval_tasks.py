@@ -8,7 +8,7 @@ import pytest
 from core.config.students import StudentConfig
 from core.sample import Message
 from students.chat_encoding import Conversation
-from students.comparison.lm_eval_tasks import EvaluationHarness
+from students.comparison import EvaluationHarness
 from students.training.student_training import train_student
 from tests.students.conftest import TOPICS, quiet
 

@@ -20,9 +20,9 @@ from core.sample import conversation_digest
 from core.storage.atomic_files import write_atomically, write_text
 from core.storage.image_files import UnreadableImage, decode_image_url
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
-from students.image_reader import find_image_reader, save_model
 from students.init.adapters import ADAPTER_FOLDER, LoraAdapter
 from students.init.start_model import StartModel
+from students.predictions import find_image_reader, save_model
 from students.training_data import TrainingData
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from students.losses import loss_functions
-from students.losses.training_objective import outcome_log_probabilities, sampled_kl
 from students.signals.captured_signals import SampledSignal, TopKSignal
 from students.signals.torch_teacher import DenseSignal
+from students.training import loss_functions
+from students.training.training_objective import outcome_log_probabilities, sampled_kl
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "trl_losses.json").read_text())
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -1,7 +1,7 @@
 """Losses as TRL computes them, to compare ours with: writes `trl_losses.json` next to this file.
 
 Run where TRL is installed (1.16.0 wrote the numbers that are here), from the root of the project:
-PYTHONPATH=. python tests/students/losses/golden/trl_losses.py
+PYTHONPATH=. python tests/students/training/golden/trl_losses.py
 """
 
 import json

@@ -12,10 +12,10 @@ from core.config.losses import TRAINING_LOG_FIELDS
 from core.config.students import StudentConfig
 from core.errors import RunFailed
 from students.chat_encoding import Conversation
-from students.losses.loss_functions import forward_kl
+from students.training.loss_functions import forward_kl
 from students.training.student_training import train_student
 from tests.students.conftest import quiet
-from tests.students.losses.test_training_objective import log_of, with_settings
+from tests.students.training.test_training_objective import log_of, with_settings
 
 
 @pytest.fixture

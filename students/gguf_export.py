@@ -1,26 +1,35 @@
 """A student as a GGUF file for llama.cpp and compatible runtimes: weights, tokenizer and chat template in one.
 
-Knows number formats and llama.cpp's names of tensors; knows no runtime.
+Knows number formats, and llama.cpp's names of tensors and order of rows; knows no runtime.
 """
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, LlamaFileType
+from gguf import MODEL_TENSOR, GGMLQuantizationType, LlamaFileType
 from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import logging
 
 from core.config.student_architectures import describe_unknown_architecture
 from core.errors import UsageError
 from core.shared_options import name_student_file
 from core.storage.atomic_files import write_atomically
-from students.architectures.architecture import add_shared_settings, find_ternary_weights_fault
+from students.architectures.architecture import (
+    Architecture,
+    add_shared_settings,
+    count_mtp_layers,
+    find_ternary_weights_fault,
+    get_head_size,
+    get_rope,
+)
 from students.architectures.known_architectures import (
     ARCHITECTURES,
     FROM_FOLDER,
@@ -28,10 +37,9 @@ from students.architectures.known_architectures import (
     find_architecture,
     find_configuration_fault,
 )
-from students.architectures.stored_tensors import iterate_tensors
 from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 from students.chat_encoding import check_tokenizer
-from students.image_reader import find_image_reader, load_image_reader
+from students.predictions import IMAGE_READER, find_image_reader, load_image_reader
 
 MTP_PREFIX = "mtp."
 """Of a layer for multi-token prediction in a student's folder, where transformers and vLLM look for it."""
@@ -154,3 +162,73 @@ def choose_tensor_type(name: str, weight: np.ndarray, form: GgufForm) -> GGMLQua
     wanted = form.embedding if name in ("token_embd.weight", "output.weight") else form.matrices
     block = gguf.GGML_QUANT_SIZES[wanted][0]
     return GGMLQuantizationType.F16 if weight.shape[1] % block else wanted
+
+
+OUTPUT = "lm_head.weight"
+HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+PART_ORDER = (
+    "token_embd", "output_norm", "output", "attn_norm", "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_gate", "attn_q_norm",
+    "attn_k_norm", "attn_sinks", "ssm_conv1d", "ssm_beta", "ssm_alpha", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out",
+    "attn_sub_norm", "attn_output", "post_attention_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_sub_norm", "ffn_down",
+    "post_ffw_norm", "nextn.enorm", "nextn.hnorm", "nextn.eh_proj", "nextn.shared_head_norm",
+)  # fmt: skip
+"""The order of the tensors in a file: embeddings, then each layer as it computes."""
+
+
+def iterate_tensors(
+    model: PreTrainedModel, architecture: Architecture, block: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Every weight in float32 under llama.cpp's name, the rows of queries and keys in its order. An embedder of images has a file
+    of its own.
+    """
+    config: Any = model.config
+    weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{IMAGE_READER}.")}
+    weights |= block
+    if config.tie_word_embeddings and not architecture.requires_output:
+        weights.pop(OUTPUT, None)
+    names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers + count_mtp_layers(config))
+    converted = dict(architecture.convert_tensor(name, weight, config) for name, weight in weights.items())
+    stored = {names.get_name(name, (".weight", ".bias")) or name: name for name in converted}
+    assert len(stored) == len(weights), "two tensors have one name"
+    yield from _iterate_position_tensors(config)
+    for theirs in sorted(stored, key=_find_place):
+        ours = stored[theirs]
+        weight = converted[ours].numpy()
+        projection = ours.split(".")[-2]
+        if architecture.rotates_neighbours and projection in HEAD_COUNTS:
+            weight = permute_rows(weight, getattr(config, HEAD_COUNTS[projection]))
+        if architecture.norms_from_one and projection.endswith("norm"):
+            weight = weight + 1
+        yield theirs, weight
+
+
+def _find_place(name: str) -> tuple[int, int, bool]:
+    """Where a tensor is in a file: those of no layer first, a matrix before its bias."""
+    _, layer, part = name.split(".", 2) if name.startswith("blk.") else ("", "-1", name)
+    is_bias = part.endswith(".bias")
+    return int(layer), PART_ORDER.index(part.removesuffix(".weight").removesuffix(".bias")), is_bias
+
+
+def permute_rows(weight: np.ndarray, heads: int) -> np.ndarray:
+    """The rows in llama.cpp's order; the inverse of `unpermute_rows`."""
+    rows, columns = weight.shape
+    halves = weight.reshape(heads, 2, rows // heads // 2, columns)
+    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows, columns))
+
+
+def _iterate_position_tensors(config: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """What llama.cpp divides the frequencies of rotary positions by, for long inputs; none for unscaled positions."""
+    rope = get_rope(config)
+    factors: dict[MODEL_TENSOR, Any] = {}
+    if rope["rope_type"] == "llama3":
+        size = get_head_size(config)
+        unscaled = rope["rope_theta"] ** (-torch.arange(0, size, 2) / size)
+        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+        factors = {MODEL_TENSOR.ROPE_FREQS: unscaled / scaled}
+    elif rope["rope_type"] == "longrope":
+        factors = {
+            MODEL_TENSOR.ROPE_FACTORS_LONG: rope["long_factor"],
+            MODEL_TENSOR.ROPE_FACTORS_SHORT: rope["short_factor"],
+        }
+    for tensor, values in factors.items():
+        yield f"{gguf.TENSOR_NAMES[tensor]}.weight", np.asarray(values, dtype=np.float32)

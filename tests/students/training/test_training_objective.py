@@ -16,10 +16,10 @@ from core.errors import RunFailed, RunInUse, UsageError
 from core.sample import Message
 from flows.run.dataset_distillation import distill_dataset, hold_folder
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
-from students.losses.training_objective import TrainingObjective
 from students.signals.torch_teacher import TorchTeacher
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
+from students.training.training_objective import TrainingObjective
 from students.training_data import TrainingData, encode_and_split
 from tests.students.conftest import opinionated, quiet, saved, tiny_llama
 

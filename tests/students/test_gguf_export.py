@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 
 from core.errors import UsageError
 from students.chat_encoding import find_stop_ids
-from students.output.gguf_export import GGUF_FORMS, ExportedStudent, export_gguf
+from students.gguf_export import GGUF_FORMS, ExportedStudent, export_gguf
 from tests.students.conftest import TEMPLATE, conversations, saved, tiny_llama
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 
