@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from core.errors import UsageError
 from core.project_files import PROJECT
 from core.weights.packaged_weights import TEACHER_WEIGHTS
 
@@ -18,10 +19,20 @@ EXTRAS_OF_INSTALL_ALL = ("harness", "hosted", "interop", "math", "pictures", "sc
 """Extras that `make install` leaves out and `make install-all` installs."""
 EXTRAS_OUTSIDE_MAKE = ("ray", "vllm")
 """Extras that neither installs."""
+TRAINING_MODULES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "gguf", "sklearn")
+"""The packages of the extra `train`."""
 MISSING_EXTRA = "missing_extra"
 """Type of a validation error that is about this machine, so that its message does not repeat the value."""
 RECEIPT, PIPX = "uv-receipt.toml", "pipx_metadata.json"
 """Files at the root of an environment of `uv tool install` and `pipx`."""
+
+
+def check_train_extra(what: str = "a student", instead: str = "") -> None:
+    """Raises UsageError if a package of the extra `train` is missing. Imports none of them, which would take seconds."""
+    if missing := [name for name in TRAINING_MODULES if find_spec(name) is None]:
+        raise UsageError(
+            f"{what} needs the extra `train` ({', '.join(missing)} is missing): run {format_install_command('train')}{instead}"
+        )
 
 
 def installer() -> Literal["pip", "pipx", "uv tool", "uvx"]:

@@ -1,7 +1,8 @@
 """The `[student]` tables of a recipe: the small model and its training."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -261,99 +262,80 @@ class StudentConfig(RecipeTable):
         return {name: _resolve_loss_options(one, options.get(name, {})) for name, one in losses.items()}
 
     @model_validator(mode="after")
-    def _check_signals(self) -> Self:
-        names, distillation = set(self.objective_weights), self.distillation
-        if distillation.signals != "dense" and "hidden" in names:
-            raise ValueError(
-                f"hidden states are not captured, and signals = {distillation.signals!r}; use signals = 'dense'"
-            )
-        if distillation.signals == "sampled" and (biased := sorted(self.divergences - {"forward_kl"})):
-            raise ValueError(
-                f"{', '.join(biased)}: cannot be computed from sampled signals; use forward_kl, or top_k or dense"
-            )
-        if distillation.lmbda and not self.divergences:
-            raise ValueError(f"lmbda = {distillation.lmbda:g}: generated answers need a divergence as objective")
-        if distillation.lmbda and distillation.signals != "dense":
-            raise ValueError(
-                f"lmbda = {distillation.lmbda:g}: generated answers have no captured signals; use signals = 'dense'"
-            )
-        if distillation.lmbda and "dpo" in names:
-            raise ValueError(
-                f"lmbda = {distillation.lmbda:g}: dpo learns from given answers only; leave one of them out"
-            )
+    def _check_combinations(self) -> Self:
+        """Raises ValueError for the first keys that do not go together."""
+        faults = chain(self._find_loss_faults(), self._find_start_faults(), self._find_step_faults())
+        if fault := next(faults, None):
+            raise ValueError(fault)
         return self
 
-    @model_validator(mode="after")
-    def _check_start(self) -> Self:
+    def _find_loss_faults(self) -> Iterator[str]:
+        names, distillation = set(self.objective_weights), self.distillation
+        dense, generates = distillation.signals == "dense", f"lmbda = {distillation.lmbda:g}: generated answers"
+        if not dense and "hidden" in names:
+            yield f"hidden states are not captured, and signals = {distillation.signals!r}; use signals = 'dense'"
+        if distillation.signals == "sampled" and (biased := sorted(self.divergences - {"forward_kl"})):
+            yield f"{', '.join(biased)}: cannot be computed from sampled signals; use forward_kl, or top_k or dense"
+        if distillation.lmbda and not self.divergences:
+            yield f"{generates} need a divergence as objective"
+        if distillation.lmbda and not dense:
+            yield f"{generates} have no captured signals; use signals = 'dense'"
+        if distillation.lmbda and "dpo" in names:
+            yield f"lmbda = {distillation.lmbda:g}: dpo learns from given answers only; leave one of them out"
+        if self.patience and "dpo" in names:
+            yield (
+                f"patience = {self.patience}: the held-out loss does not measure how well preferences are learned; leave out "
+                "patience or dpo"
+            )
+        if self.patience_on == "both" and not (self.patience and self.replay):
+            yield (
+                'patience_on = "both": both losses are measured for patience, and one of them on conversations of replay; add '
+                "patience = 3 and replay = {}, or leave it out"
+            )
+
+    def _find_start_faults(self) -> Iterator[str]:
         needing = [name for name in ("lora", "replay", "start_kl", "average") if getattr(self, name)]
         if needing and self.start == "random":
             off = " and ".join(f"{name} = false" for name in needing)
-            raise ValueError(
+            yield (
                 f"{' and '.join(needing)}: the weights of start = 'random' are untrained, and these keys need trained ones; "
                 f"leave out what the recipe has, and set {off} where a base has it"
             )
         if self.average == "validation" and not (self.evaluation and self.evaluation.panel):
-            raise ValueError(
+            yield (
                 'average = "validation": the share is chosen on requests of the recipe and on the general panel; add an '
                 "evaluation with a panel, as in evaluation = { requests = 40, panel = 64 }, or give a share such as 0.5"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_steps(self) -> Self:
-        for step in self.steps:
-            if [one.type for one in self.steps].count(step.type) > 1:
-                raise ValueError(f"steps: {step.type} is named more than once")
-            if step.needs_trained_start and self.start == "random":
-                raise ValueError(
-                    f"steps: {step.type}: the weights of start = 'random' are untrained; leave the step out"
-                )
-            if problem := step.find_problem(self):
-                raise ValueError(f"steps: {step.type}: {problem}")
-        return self
-
-    def find_step(self, table: type[Step]) -> Step | None:
-        """The table of a step; None if it has none."""
-        return next((step for step in self.steps if isinstance(step, table)), None)
-
-    @model_validator(mode="after")
-    def _check_hybrid(self) -> Self:
         if self.architecture != "hybrid":
-            return self
+            return
         if self.start != "random":
-            raise ValueError(
+            yield (
                 f'architecture = "hybrid": start = {self.start!r} has an architecture already, and a hybrid has new weights; use '
                 'start = "random", or leave architecture out'
             )
         if self.layers < HYBRID_PERIOD:
-            raise ValueError(
+            yield (
                 f'layers = {self.layers}: only every {HYBRID_PERIOD}th layer of architecture = "hybrid" has attention; use '
                 f"{HYBRID_PERIOD} or more"
             )
         if self.packing:
-            raise ValueError(
+            yield (
                 'packing: the memories of architecture = "hybrid" would carry over from one conversation of a row to the next; '
                 "use packing = false"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _check_patience(self) -> Self:
-        if self.patience and "dpo" in self.objective_weights:
-            raise ValueError(
-                f"patience = {self.patience}: the held-out loss does not measure how well preferences are learned; leave out "
-                "patience or dpo"
-            )
-        return self
+    def _find_step_faults(self) -> Iterator[str]:
+        for step in self.steps:
+            if [one.type for one in self.steps].count(step.type) > 1:
+                yield f"steps: {step.type} is named more than once"
+            if step.needs_trained_start and self.start == "random":
+                yield f"steps: {step.type}: the weights of start = 'random' are untrained; leave the step out"
+            if problem := step.find_problem(self):
+                yield f"steps: {step.type}: {problem}"
 
-    @model_validator(mode="after")
-    def _check_patience_on(self) -> Self:
-        if self.patience_on == "both" and not (self.patience and self.replay):
-            raise ValueError(
-                'patience_on = "both": both losses are measured for patience, and one of them on conversations of replay; add '
-                "patience = 3 and replay = {}, or leave it out"
-            )
-        return self
+    def find_step(self, table: type[Step]) -> Step | None:
+        """The table of a step; None if it has none."""
+        return next((step for step in self.steps if isinstance(step, table)), None)
 
     @property
     def objective_weights(self) -> dict[str, float]:

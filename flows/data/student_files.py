@@ -4,16 +4,12 @@ nothing of training, and reads no row.
 
 import os
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import students
 from core.config.recipe import ParentRelease, Recipe
 from core.config.teachers import STUDENT_PREFIX, TeacherConfig
 from core.errors import RecipeError, UsageError
-from core.installation import format_install_command
 from core.runs.lineage import Lineage
 from core.runs.releases import Release, VerificationRecord, describe_verification, identify_model, locate_releases
 from core.runs.run_dir import RUNS_FOLDER, RunDir
@@ -64,8 +60,9 @@ def is_weights_file(name: Path) -> bool:
 
 
 def export_student(name: Path, kind: str) -> "ExportedStudent":
-    exported: ExportedStudent = import_student_module("gguf_export").export_gguf(find_student_folder(name), kind)
-    return exported
+    from students.gguf_export import export_gguf
+
+    return export_gguf(find_student_folder(name), kind)
 
 
 def find_student_run(student: Path) -> RunDir | None:
@@ -131,24 +128,6 @@ def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> Teach
         gpu_layers=teacher.gpu_layers,
         threads=teacher.threads,
     )
-
-
-def import_student_module(name: str) -> Any:
-    """Import a module of `students`, named without that package. Raises UsageError if the extra `train` is not installed."""
-    try:
-        return import_module(f"{students.__name__}.{name}")
-    except ModuleNotFoundError as error:
-        raise _describe_missing_extra(error.name) from None
-
-
-def check_train_extra() -> None:
-    """Raises UsageError if the extra `train` is not installed. Imports nothing of it, which would take seconds."""
-    if find_spec("sklearn") is None:
-        raise _describe_missing_extra("sklearn")
-
-
-def _describe_missing_extra(missing: str | None) -> UsageError:
-    return UsageError(f"students need the extra `train` ({missing} is missing): run {format_install_command('train')}")
 
 
 def use_promoted_generator(plan: "RunPlan", parent: ParentRelease | None, runs: Path) -> "RunPlan":

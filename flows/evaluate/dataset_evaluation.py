@@ -21,7 +21,7 @@ from core.intervals import IntervalEstimate, estimate_share
 from core.sample import Candidate, Message, Seed, text_digest
 from core.storage.atomic_files import write_text
 from core.storage.sample_files import read_sample_columns
-from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run, import_student_module
+from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run
 from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import loss_notes, student_max_tokens
 from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample
@@ -163,22 +163,24 @@ async def evaluate_on_dataset(name: Path, options: EvaluationOptions, session: C
         f"evaluate: {_format_row_counts(len(held_out.rows), held_out.total, held_out.trained_on)}"
     )
     rows, notes = held_out.rows, held_out.notes
-    text_losses = import_student_module("comparison")
     longest = student_max_tokens(student)
+    from students.comparison import measure_folder_loss, write_untrained_student
+    from students.gguf_export import export_gguf
+
     with tempfile.TemporaryDirectory() as scratch:
         folders = {"student": student}
-        if text_losses.write_untrained_student(student, Path(scratch) / "start"):
+        if write_untrained_student(student, Path(scratch) / "start"):
             folders["start"] = Path(scratch) / "start"
         else:
             notes.append("Nothing on the untrained student: its start is unknown or missing.")
         losses: dict[str, TextLoss] = {}
         for role, folder in folders.items():
             session.print_unless_stopped(f"evaluate: loss of the {role}")
-            losses[role] = text_losses.measure_folder_loss(folder, [row.conversation for row in rows], longest)
+            losses[role] = measure_folder_loss(folder, [row.conversation for row in rows], longest)
         answers = {}
         asked = [row for row in rows if row.reference is not None] if options.check else []
         for role, folder in folders.items() if asked else ():
-            weights = import_student_module("gguf_export").export_gguf(folder, options.kind).path
+            weights = export_gguf(folder, options.kind).path
             answers[role] = await _collect_answers(check, role, weights, asked, longest, session)
     notes += loss_notes(losses["student"], "row", longest)
     if options.check and (left_out := len(rows) - len(asked)):
@@ -206,7 +208,8 @@ def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConve
     Raises:
         UsageError: if the data cannot be read, or the student was trained on all of its rows.
     """
-    folder = import_student_module("student_folder")
+    from students import student_folder
+
     every = [
         HeldOutDatasetRow(place, conversation, columns)
         for place, (conversation, columns) in enumerate(read_all_rows(data, partial(_read_row, read)), 1)
@@ -215,17 +218,17 @@ def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConve
         raise UsageError(f"{data}: has no rows")
 
     # The digests of the student's training conversations: those recorded, or those of its run's dataset.
-    trained, images = set(folder.read_trained_rows(student)), set(folder.read_trained_images(student))
+    trained, images = set(student_folder.read_trained_rows(student)), set(student_folder.read_trained_images(student))
     run = None if trained else find_student_run(student)
     for dataset in (run.dataset, run.dataset / "messages") if run else ():
         file = dataset / "train.parquet"
         if file.is_file() and "messages" in read_sample_columns(file).columns:
             rows = [*read_all_rows(file, read)]
-            trained, images = set(map(folder.digest_trained_row, rows)), set(folder.digest_images(rows))
+            trained, images = set(map(student_folder.digest_trained_row, rows)), set(student_folder.digest_images(rows))
             break
 
-    others = [row for row in every if folder.digest_trained_row(row.conversation) not in trained]
-    fresh = [row for row in others if images.isdisjoint(folder.digest_images([row.conversation]))]
+    others = [row for row in every if student_folder.digest_trained_row(row.conversation) not in trained]
+    fresh = [row for row in others if images.isdisjoint(student_folder.digest_images([row.conversation]))]
     if not fresh:
         raise UsageError(
             f"{data}: the student was trained on each of its {format_count(len(every), 'row')}"

@@ -14,7 +14,6 @@ from core.config.teachers import TeacherConfig
 from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
 from core.runs.student_records import GeneralPanelRecord, PanelModelRecord
 from core.sample import Message, Spending
-from flows.data.student_files import import_student_module
 from flows.evaluate.student_results import compare_paired_results
 from flows.terminal.console import CommandSession
 
@@ -70,13 +69,14 @@ async def evaluate_general_panel(
 
 
 def _measure_divergence(folders: Mapping[str, Path], start: "PanelResults") -> IntervalEstimate | None:
+    from students.comparison import measure_answer_divergence
+
     conversations: list[Sequence[Message]] = [
         [Message(role="user", content=result.question), Message(role="assistant", content=result.answer)]
         for result in start.open
         if result.answer
     ]
-    measure = import_student_module("comparison").measure_answer_divergence
-    found = estimate_small_mean(measure(folders["start"], folders["student"], conversations))
+    found = estimate_small_mean(measure_answer_divergence(folders["start"], folders["student"], conversations))
     return found and found.model_copy(update={"low": max(0.0, found.low)})
 
 

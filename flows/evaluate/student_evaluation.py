@@ -30,7 +30,6 @@ from flows.data.student_files import (
     continue_lineage,
     find_student_folder,
     find_student_run,
-    import_student_module,
     load_student_plan,
 )
 from flows.evaluate.evaluation_options import EvaluationOptions
@@ -113,7 +112,11 @@ def prepare_student_evaluation(name: Path, options: EvaluationOptions) -> Studen
     run = find_student_run(student)
     plan = continue_lineage(plan, run) if plan else load_student_plan(student, run, runs)
     tasks = [task.strip() for task in options.tasks.split(",") if task.strip()]
-    harness = import_student_module("comparison").EvaluationHarness(tasks) if tasks else None
+    harness = None
+    if tasks:
+        from students.comparison import EvaluationHarness
+
+        harness = EvaluationHarness(tasks)
     cache = run.cache if run else RunDir(runs / student.name).cache
     return StudentEvaluationTask(
         student, plan, run, options.number, options.kind, harness, options.task_rows, options.panel, cache=cache
@@ -140,15 +143,16 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
         RunStopped: on the stop signal; BudgetExhausted where the budget ends.
         StillhouseError: if the student cannot be exported, or a model cannot be started.
     """
+    from students.comparison import write_untrained_student
+    from students.gguf_export import export_gguf
+    from teachers.local_weights import fetch_local_weights
+
     session.print_unless_stopped(f"evaluate: {task.student} as GGUF, {task.kind}")
     with _open_start_folder(task) as start, tempfile.TemporaryDirectory() as scratch:
         folders = {"student": task.student}
-        if import_student_module("comparison").write_untrained_student(task.student, start):
+        if write_untrained_student(task.student, start):
             folders["start"] = start
-        export = import_student_module("gguf_export").export_gguf
-        files: dict[str, Path] = {role: export(folder, task.kind).path for role, folder in folders.items()}
-        from teachers.local_weights import fetch_local_weights
-
+        files = {role: export_gguf(folder, task.kind).path for role, folder in folders.items()}
         teacher = task.plan.recipe.generator_teacher
         if teacher.model.startswith("local/"):
             files["teacher"] = await fetch_local_weights(teacher, session.print_unless_stopped)
@@ -276,12 +280,13 @@ def _measure_losses(
             break
     if not held_out:
         return {}
+    from students.comparison import measure_embedded_teacher_loss, measure_folder_loss
+
     session.print_unless_stopped(f"evaluate: losses on {len(held_out)} held-out conversations")
-    text_losses = import_student_module("comparison")
     longest = student_max_tokens(task.student)
-    losses = {role: text_losses.measure_folder_loss(folder, held_out, longest) for role, folder in folders.items()}
+    losses = {role: measure_folder_loss(folder, held_out, longest) for role, folder in folders.items()}
     if task.plan.recipe.generator_teacher.model == f"local/{EMBEDDED_TEACHER}":
-        losses["teacher"] = text_losses.measure_embedded_teacher_loss(held_out, longest)
+        losses["teacher"] = measure_embedded_teacher_loss(held_out, longest)
     return losses
 
 
@@ -297,7 +302,9 @@ def _run_harness_tasks(
     if task.harness is None:
         return []
     if task.plan.recipe.generator_teacher.model == f"local/{EMBEDDED_TEACHER}":
-        import_student_module("comparison").write_embedded_teacher(teacher)
+        from students.comparison import write_embedded_teacher
+
+        write_embedded_teacher(teacher)
         folders = {"teacher": teacher, **folders}
     results: dict[tuple[str, str], HarnessTaskResult] = {}
     for role, folder in folders.items():

@@ -39,7 +39,7 @@ from flows.data.curated_run import DatasetSplit, count_finished_samples, extract
 from flows.data.dataset_mixture import read_mixture_sources
 from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
 from flows.data.run_storage import read_estimate
-from flows.data.student_files import configure_student_as_teacher, import_student_module
+from flows.data.student_files import configure_student_as_teacher
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.prefect_server.flow_progress import publish_artifacts, report_flow_progress
 from flows.release.release_gate import build_gate_record
@@ -370,6 +370,9 @@ async def _average_run_student(
     """
     from agents.studies.general_panel import build_general_panel
     from agents.studies.held_out_evaluation import join_requests, require_held_out_seeds
+    from students.comparison import write_untrained_student
+    from students.gguf_export import export_gguf
+    from students.training.weight_averaging import write_averaged_student, write_averaged_weights
 
     config = plan.recipe.student
     assert config
@@ -380,8 +383,7 @@ async def _average_run_student(
     seeds = require_held_out_seeds(plan, 2 * number, used)[number:]  # after those of the final evaluation
     panel = build_general_panel(plan, config.evaluation.panel, part="validation")
     shutil.rmtree(start, ignore_errors=True)
-    import_student_module("comparison").write_untrained_student(trained, start)
-    averaging = import_student_module("training.weight_averaging")
+    write_untrained_student(trained, start)
 
     scores_file = run.path / "wip" / "average.json"
     scores: dict[str, dict[str, float]] = read_json(scores_file) if scores_file.is_file() else {}
@@ -389,8 +391,8 @@ async def _average_run_student(
         if str(share) in scores:
             continue
         SESSION.print_unless_stopped(f"average: {share:g} of the training, on {number} requests and the general panel")
-        averaging.write_averaged_weights(trained, start, share, folder)
-        weights = import_student_module("gguf_export").export_gguf(folder, DEFAULT_GGUF_TYPE).path
+        write_averaged_weights(trained, start, share, folder)
+        weights = export_gguf(folder, DEFAULT_GGUF_TYPE).path
         model = configure_student_as_teacher(weights, plan.recipe.generator_teacher)
         # The start is asked the panel only: its loss there is what counts.
         scores[str(share)] = await _score_share(run, plan, manifest, model, seeds if share else [], panel)
@@ -408,7 +410,7 @@ async def _average_run_student(
     )
     SESSION.print_unless_stopped(f"average: {choice.sentence}")
     asked = [join_requests(questions) for seed in seeds if (questions := plan.family.questions(seed)) is not None]
-    record: StudentRecord = averaging.write_averaged_student(trained, start, choice, run.student, held_out, asked)
+    record = write_averaged_student(trained, start, choice, run.student, held_out, asked)
     for path in (start, trained):
         shutil.rmtree(path, ignore_errors=True)
     scores_file.unlink()

@@ -16,7 +16,7 @@ from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
 from core.errors import RunExists, RunInUse, StoreError, UsageError
 from core.hub_reference import HubReference, find_hub_reference, remove_revision
-from core.installation import format_install_command
+from core.installation import check_train_extra, format_install_command
 from core.project_files import find_referenced_file
 from core.runs.lineage import choose_parent_release, list_possible_run_names
 from core.runs.records import RunInvocation
@@ -37,8 +37,6 @@ from flows.terminal.suggested_commands import (
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
     from agents.planning.seeds import RunSeeds
-
-TRAINING_MODULES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "gguf")
 
 
 class PreparedRun(NamedTuple):
@@ -136,12 +134,8 @@ def _check_recording_target(path: Path, plan: "RunPlan", *, resume: bool) -> Non
 
 def _check_training(student: StudentConfig, invocation: RunInvocation) -> None:
     """Raises UsageError if the student cannot be trained or evaluated here."""
-    if missing := [name for name in TRAINING_MODULES if find_spec(name) is None]:
-        alone = format_command("generate", *build_recipe_arguments(invocation.recipe, invocation.overrides))
-        raise UsageError(
-            f"student: training needs the extra `train` ({', '.join(missing)} is missing): run "
-            f"{format_install_command('train')}; or `{alone}` makes the dataset alone"
-        )
+    alone = format_command("generate", *build_recipe_arguments(invocation.recipe, invocation.overrides))
+    check_train_extra("student: training", f"; or `{alone}` makes the dataset alone")
     if fault := find_start_fault(student):
         raise UsageError(f"student.start: {student.start!r} {fault}")
     if student.evaluation and find_spec("xllamacpp") is None:

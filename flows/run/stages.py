@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 from core.config.recipe import Recipe, list_recipe_plugins
 from core.config.students import StudentConfig
-from core.errors import UsageError
-from core.installation import format_install_command
 from core.plugins import load_hooks
 from core.runs.lineage import Lineage
 from core.runs.records import CriticRecord, FormatRecord, RunManifest
@@ -37,7 +35,6 @@ from flows.data.dataset_formats import (
     measure_thinking,
 )
 from flows.data.image_columns import IMAGES_COLUMN, write_parquet_with_images
-from flows.data.student_files import import_student_module
 from flows.run.run_shortfalls import EMPTY_FORM, NO_THINKING
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
@@ -180,12 +177,8 @@ def distill_conversations(
     Raises:
         UsageError: if the extra `train` is not installed.
     """
-    try:
-        from students.training.student_training import train_student
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"training a student needs the extra `train` ({error.name} is missing): run {format_install_command('train')}"
-        ) from None
+    from students.training.student_training import train_student
+
     return train_student(
         train, config, out, seed=seed, progress=progress, held_out=held_out, rejected=rejected, synthetic=synthetic
     )
@@ -201,6 +194,7 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
         BudgetExhausted, RunStopped, StillhouseError: as `evaluate_student`.
     """
     from flows.evaluate.student_evaluation import StudentEvaluationTask, evaluate_student
+    from students.student_folder import write_card_evaluation
 
     assert plan.recipe.student
     config = plan.recipe.student.evaluation
@@ -220,7 +214,7 @@ async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManife
     )  # fmt: skip
     evaluation = await evaluate_student(task, SESSION)
     record = _build_evaluation_record(evaluation, digest, hash_file(run.student / name_student_file()))
-    import_student_module("student_folder").write_card_evaluation(run.student, record)
+    write_card_evaluation(run.student, record)
     return record
 
 

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from core.config.students import LoraConfig
 from core.errors import UsageError
-from core.installation import format_install_command
 
 if TYPE_CHECKING:
     import peft
@@ -43,12 +42,8 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig) -> "peft.LoraModel"
     Raises:
         UsageError: if a target is not a matrix of the model, or the rank is not below the sides of all targets.
     """
-    try:
-        import peft
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"student.lora needs the extra `train` ({error.name} is missing): run {format_install_command('train')}"
-        ) from None
+    import peft
+
     targets = resolve_targets(model, config)
     settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM")
     return peft.LoraModel(model, settings, ADAPTER_NAME)

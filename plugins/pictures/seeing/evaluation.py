@@ -21,7 +21,6 @@ from flows.data.student_files import (
     continue_lineage,
     find_student_folder,
     find_student_run,
-    import_student_module,
     load_student_plan,
 )
 from flows.evaluate.evaluation_options import Evaluation, EvaluationOptions
@@ -120,13 +119,16 @@ async def evaluate_pictures(name: Path, options: EvaluationOptions, session: Com
         UsageError: if there are no questions about at least two pictures, or an option measures nothing here.
         StillhouseError: if the student cannot be exported or started.
     """
+    from students.gguf_export import export_gguf
+
     if problem := find_images_problem():
         raise UsageError(f"a student that sees {problem}")
     options.refuse(("tasks", "check"), "a student that sees is asked about pictures only; leave it out")
     student = find_student_folder(name)
     plan = None if options.data else load_picture_plan(student, options)
     session.print_unless_stopped(f"evaluate: {student} as GGUF, {options.kind}")
-    exported = import_student_module("gguf_export").export_gguf(student, options.kind)
+    exported = export_gguf(student, options.kind)
+    assert exported.projector, "a student that sees has one"
     limits = read_image_limits(exported.projector)
     if options.data:
         found, source = read_held_out_pictures(student, options.data, options.number, limits), str(options.data)

@@ -9,7 +9,6 @@ from core.errors import UsageError
 from core.sample import Message, Sample, SampleStatus, Seed
 from core.storage.image_files import FittedImage, UnreadableImage, decode_image_url, fit_image, format_png_url
 from core.weights.gguf_files import ImageLimits
-from flows.data.student_files import import_student_module
 from flows.rows.row_images import read_seen_conversation
 from flows.terminal.console import CommandSession
 
@@ -87,12 +86,14 @@ async def draw_picture_questions(
 
 def _drop_trained_pictures(student: Path, conversations: Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
     """The conversations that neither are in the student's training nor have an image of it."""
-    folder = import_student_module("student_folder")
-    rows, images = folder.read_trained_rows(student), set(folder.read_trained_images(student))
+    from students import student_folder
+
+    rows, images = student_folder.read_trained_rows(student), set(student_folder.read_trained_images(student))
     return [
         turns
         for turns in conversations
-        if folder.digest_trained_row(turns) not in rows and images.isdisjoint(folder.digest_images([turns]))
+        if student_folder.digest_trained_row(turns) not in rows
+        and images.isdisjoint(student_folder.digest_images([turns]))
     ]
 
 

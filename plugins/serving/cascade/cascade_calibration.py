@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from core.config.agents import reasoning_tokens
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
+from core.installation import check_train_extra
 from core.plugins import locate_data
 from core.storage.atomic_files import hash_file, write_text
 from flows.data.student_files import (
-    check_train_extra,
     configure_student_as_teacher,
     continue_lineage,
     export_student,

@@ -22,7 +22,6 @@ from flows.data.run_storage import open_run_storage
 from flows.data.student_files import (
     export_student,
     find_student_run,
-    import_student_module,
     is_weights_file,
 )
 from flows.terminal.console import SESSION
@@ -142,7 +141,9 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
     """
     if (weights := _find_llama_weights(student)) is None:
         assert student.folder is not None, "a GGUF file needs llama.cpp"
-        generator = import_student_module("generation").StudentTextGenerator(student.folder)
+        from students.generation import StudentTextGenerator
+
+        generator = StudentTextGenerator(student.folder)
 
         def generate(turns: Sequence[ChatTurn], write: WriteText) -> str:
             reply = str(generator.generate_reply(turns, settings.temperature, TOP_P, settings.max_tokens))

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from core.errors import UsageError
+from core.installation import check_train_extra
 from core.storage.atomic_files import write_bytes, write_text
-from flows.data.student_files import check_train_extra
 from plugins.serving.decision_students.agreement_bound import AgreementTarget
 from plugins.serving.decision_students.decision_student import (
     CalibrationMethod,

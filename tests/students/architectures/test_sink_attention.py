@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, GraniteSWAForCausalLM
+from transformers import GenerationConfig, GraniteSWAConfig, GraniteSWAForCausalLM
 
-from plugins.forms.tests.test_windows import windowed_model
+from students.architectures.architecture import list_layer_types
 from students.architectures.sink_attention import SINK_ATTENTION, build_mask_with_sink
+from tests.students.conftest import opinionated
 
 LENGTH, PADS = 70, 9
 LEFT, RIGHT = torch.ones(2, LENGTH, dtype=torch.long), torch.ones(2, LENGTH, dtype=torch.long)
@@ -16,7 +17,19 @@ PACKED = torch.cat([torch.arange(size) for size in (11, LENGTH - 31, 20)])[None]
 @pytest.fixture(params=[8, 50], ids=["blocks", "one mask"])
 def model(request: pytest.FixtureRequest) -> GraniteSWAForCausalLM:
     """With a window whose mask comes in blocks, and one that is more than half of the input."""
-    return windowed_model(window=request.param, layers=3, full_every=2)
+    torch.manual_seed(0)
+    config = GraniteSWAConfig(
+        vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=2048, tie_word_embeddings=True, sliding_window=request.param,
+        layer_types=list_layer_types(3, 2, "sliding_attention"), attention_multiplier=0.25, embedding_multiplier=1.0,
+        residual_multiplier=1.0, logits_scaling=1.0,
+    )  # fmt: skip
+    model: Any = opinionated(GraniteSWAForCausalLM(config), 1).train(False)
+    for layer, kind in zip(model.model.layers, config.layer_types, strict=True):
+        windowed = kind == "sliding_attention"
+        torch.nn.init.normal_(layer.self_attn.sinks, mean=1.0 if windowed else -1e4, std=float(windowed))
+        layer.self_attn.sinks.requires_grad_(windowed)
+    return model  # type: ignore[no-any-return]
 
 
 def outputs(
