@@ -117,7 +117,7 @@ NOT_RUN = {
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
     "plugins/pictures/README.md: curl": "plugins/serving/tests/test_seeing_students.py asks about a picture",
-    "docs/promotion.md: stillhouse run": "two trainings; tests/flows/release/test_promotion.py has them",
+    "docs/releases.md: stillhouse run mine.toml --release": "two trainings; tests/flows/release/test_promotion.py has them",
     "plugins/references/README.md: stillhouse reference": (
         "the self-test takes minutes; plugins/references/tests/test_reference_preparation.py runs smaller ones"
     ),
@@ -153,7 +153,7 @@ ASK = ("plugins/serving/README.md: curl",)
 OWN_RECIPE = (
     "docs/teachers.md: stillhouse validate",
     "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "plugins/scale/README.md: stillhouse run",
-    "docs/releases.md: stillhouse run",
+    "docs/releases.md: stillhouse run mine.toml  ",
     "docs/collapse.md: stillhouse assess",
     "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
 )  # fmt: skip

@@ -20,28 +20,24 @@ from tests.support.forked import FORKS, ForkServer
 from tests.support.installed_plugins import install_plugin
 
 PAGE = (PROJECT / "docs" / "plugins.md").read_text()
-NAME = re.compile(r"(?:# |<!-- )([\w./]+\.(?:py|toml|md))(?: -->)?$")
+NAME = re.compile(r"# ([\w./]+\.(?:py|toml))$")
 
 
-def read_page_files() -> dict[str, str]:
-    """The files of the page; blocks of one file are joined."""
-    files: dict[str, str] = {}
-    for block in re.findall(r"^```\w*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
-        head, _, text = block.partition("\n")
-        if name := NAME.match(head):
-            files[name[1]] = files.get(name[1], "") + text + "\n"
-    return files
+def test_the_page_shows_the_files_of_the_package() -> None:
+    shown = [block.partition("\n") for block in re.findall(r"^```\w*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)]
+    files = {name[1]: text for head, _, text in shown if (name := NAME.match(head))}
+    assert len(files) > 4
+    for name, text in files.items():
+        assert text in (PROJECT / "docs" / "extras" / name).read_text(), name
 
 
 @pytest.fixture(scope="module")
 def extras(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the page's files, and the installed package in `site`."""
+    """A copy of the page's package, and the installed package in `site`."""
     folder = tmp_path_factory.mktemp("extras")
-    for name, text in read_page_files().items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+    shutil.copytree(PROJECT / "docs" / "extras", folder, dirs_exist_ok=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(folder / "site"), str(folder / "extras")], check=True)
+    subprocess.run([*pip, "--target", str(folder / "site"), str(folder)], check=True)
     return folder
 
 
@@ -140,9 +136,6 @@ def ollama() -> Iterator[str]:
         thread.join()
 
 
-TERMS = ("river", "storm", "harbor", "lantern")
-
-
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_run_uses_an_installed_family_check_filter_and_protocol(
@@ -150,7 +143,7 @@ def test_a_run_uses_an_installed_family_check_filter_and_protocol(
 ) -> None:
     """The page's recipe. Of four answers, the check refuses the one with an exclamation mark, with every revision."""
     shutil.copy(extras / "words.toml", tmp_path)
-    (tmp_path / "words.jsonl").write_text("".join(json.dumps({"term": term}) + "\n" for term in TERMS))
+    shutil.copy(extras / "words.jsonl", tmp_path)
     here = ["--set", f"teachers.main.base_url={ollama}"]
     commands = re.findall(r"^stillhouse (.+ words\.toml)$", PAGE, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["validate", "run"]

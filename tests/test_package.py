@@ -46,7 +46,7 @@ from requirements.licenses import (
 )
 from teachers.local_weights import local_model_problem
 from tests.support.installed_plugins import install_plugin
-from tests.test_extensions import read_page_files, write_rows
+from tests.test_extensions import write_rows
 
 MAKEFILE = (PROJECT / "Makefile").read_text()
 DOCKERFILE = (PROJECT / "deploy" / "Dockerfile").read_text()
@@ -431,7 +431,7 @@ def test_what_make_install_installs_trains_exports_and_evaluates_a_student(insta
 def test_an_extension_imports_the_same_names_from_the_wheel(installed: Any, tmp_path: Path) -> None:
     """The filter of docs/plugins.md, unchanged."""
     [site] = installed("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").split()
-    code = read_page_files()["extras/extras_filters.py"]
+    code = (PROJECT / "docs" / "extras" / "extras_filters.py").read_text()
     install_plugin(Path(site), "extras_filters", code, ("filter", "sign_off", "extras_filters:SignOff"))
     write_rows(tmp_path)
     rows, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "clean")
