@@ -16,7 +16,7 @@ LINK = re.compile(r"\[([^]]+)\]\(([^)#\s]+\.md)\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Reads the navigation from docs/README.md: a section per heading, a page per link of its table."""
+    """Reads the navigation from docs/README.md: a section per heading, a page per link of its list."""
     contents = (ROOT / "docs/README.md").read_text(encoding="utf-8")
     navigation: list[Any] = [{"Stillhouse": "README.md"}, {"Contents": "docs/README.md"}]
     for section in contents.split("\n## ")[1:]:
