@@ -10,6 +10,7 @@ Importing it is cheap: every function imports what it needs when it is called.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def __getattr__(name: str) -> Any:
         return getattr(plugins, name)
     if name == "__all__":
         return _list_own_names()
-    if not name.startswith("_"):
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is None:  # no package of an installed wheel
         for module in map(_import_module, _MODULES):
             if name in module.__all__:
                 return getattr(module, name)
