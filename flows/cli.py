@@ -31,7 +31,7 @@ def main() -> None:
         raise UserInterrupt
 
     try:
-        check_packages()
+        _check_packages()
         from flows.commands.app import app
 
         try:
@@ -58,7 +58,7 @@ def main() -> None:
         raise
 
 
-def check_packages() -> None:
+def _check_packages() -> None:
     """Raises UsageError if a package of another distribution, such as `agents` of openai-agents, hides ours."""
     from importlib.util import find_spec
     from pathlib import Path

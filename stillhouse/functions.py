@@ -103,7 +103,7 @@ def _execute(
     from flows.run.run_preparation import prepare_run
 
     def work() -> Run:
-        prepared = prepare_run(str(recipe), format_settings(settings), str(runs_dir), resume=resume, distill=distill)
+        prepared = prepare_run(str(recipe), _format_settings(settings), str(runs_dir), resume=resume, distill=distill)
         try:
             run_locally(prepared)
         finally:
@@ -125,7 +125,7 @@ def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) 
     from flows.terminal.console import SESSION
 
     def work() -> Preview:
-        plan = load_recipe_plan(str(recipe), format_settings(settings))
+        plan = load_recipe_plan(str(recipe), _format_settings(settings))
         made = asyncio.run(preview_samples(plan, number, SESSION.stop))
         return Preview(made.samples, estimate_run(plan, made))
 
@@ -168,7 +168,7 @@ def filter(
             configs = plan.recipe.filters
         else:
             tables = [{"type": one} if isinstance(one, str) else one for one in filters or ()]
-            configs = parse_filter_settings(format_settings({} if filters is None else {"filters": tables}))
+            configs = parse_filter_settings(_format_settings({} if filters is None else {"filters": tables}))
         configs = apply_duplicate_index(configs, Path(index)) if index else configs
         with ExitStack() as stack:
             file = place_dataset(source, stack, columns)
@@ -249,7 +249,7 @@ def distill(
 
     def work() -> Student:
         with ExitStack() as stack:
-            config = parse_student_settings(format_settings(settings))
+            config = parse_student_settings(_format_settings(settings))
             place = place_dataset(source, stack, columns)
             return Student(Path(out), distill_dataset(place, Path(out), config, seed, SESSION.print_unless_stopped))
 
@@ -410,7 +410,7 @@ def run_call(work: Callable[[], T], progress: ProgressCallback | None) -> T:
         return future.result()
 
 
-def format_settings(settings: Mapping[str, Any] | None) -> list[str]:
+def _format_settings(settings: Mapping[str, Any] | None) -> list[str]:
     """Settings as the `KEY=VALUE` of `--set`, with values in TOML.
 
     Raises:

@@ -164,7 +164,7 @@ def _split_turns(
                 "student.start: the chat template rewrites earlier turns, so its turns cannot be separated"
             )
         turn = answered[len(prompt) :]
-        turn = turn[: find_end_of_turn(turn, tokenizer).end()]
+        turn = turn[: _find_end_of_turn(turn, tokenizer).end()]
         yield prompt[len(done) :], turn
         done = prompt + turn
 
@@ -194,7 +194,7 @@ def render_chat(
         raise UsageError(f"student.start: the chat template rejects a conversation of the data: {error}") from None
 
 
-def find_end_of_turn(turn: str, tokenizer: PreTrainedTokenizerBase) -> re.Match[str]:
+def _find_end_of_turn(turn: str, tokenizer: PreTrainedTokenizerBase) -> re.Match[str]:
     """The special token that ends `turn`; a student that never learns it never stops."""
     ends = list(re.finditer("|".join(map(re.escape, list_special_tokens(tokenizer))), turn))
     if not ends:
@@ -208,7 +208,7 @@ def find_stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an answer: the chat template's end of turn, and the tokenizer's end of text if it differs."""
     example = [Message(role="user", content="a"), Message(role="assistant", content="b")]
     _, turn = next(_split_turns(example, tokenizer))
-    ids = {tokenizer.convert_tokens_to_ids(find_end_of_turn(turn, tokenizer).group()), tokenizer.eos_token_id}
+    ids = {tokenizer.convert_tokens_to_ids(_find_end_of_turn(turn, tokenizer).group()), tokenizer.eos_token_id}
     return sorted(ids - {None})
 
 

@@ -33,7 +33,7 @@ def generate_own_answers(
     An answer ends with one of `stop`, or after `max_new_tokens`. `seed` determines the samples; the state of torch's global
     generator is restored.
     """
-    prompts = [conversation.ids[: find_last_answer(conversation)] for conversation in encoded]
+    prompts = [conversation.ids[: _find_last_answer(conversation)] for conversation in encoded]
     answers = sample_texts(
         model, prompts, stop=stop, pad=pad, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
     )
@@ -88,7 +88,7 @@ def sample_texts(
     return texts
 
 
-def find_last_answer(conversation: EncodedConversation) -> int:
+def _find_last_answer(conversation: EncodedConversation) -> int:
     """The start of the last span of learned tokens."""
     learned = conversation.learned
     place = len(learned) - learned[::-1].index(True)

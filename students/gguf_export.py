@@ -105,8 +105,8 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
 
         writer.add_file_type(GGUF_FORMS[form].file)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        for name, weight in iterate_tensors(model, architecture, block):
-            stored = choose_tensor_type(name, weight, GGUF_FORMS[form])
+        for name, weight in _iterate_tensors(model, architecture, block):
+            stored = _choose_tensor_type(name, weight, GGUF_FORMS[form])
             writer.add_tensor(name, gguf.quantize(weight, stored), raw_dtype=stored)
 
         writer.write_header_to_file()
@@ -153,7 +153,7 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return model, tokenizer
 
 
-def choose_tensor_type(name: str, weight: np.ndarray, form: GgufForm) -> GGMLQuantizationType:
+def _choose_tensor_type(name: str, weight: np.ndarray, form: GgufForm) -> GGMLQuantizationType:
     """Norms and short convolutions, which llama.cpp computes in 32 bits, are stored in 32; rows that do not divide into the
     blocks of a quantized type in 16.
     """
@@ -175,7 +175,7 @@ PART_ORDER = (
 """The order of the tensors in a file: embeddings, then each layer as it computes."""
 
 
-def iterate_tensors(
+def _iterate_tensors(
     model: PreTrainedModel, architecture: Architecture, block: Mapping[str, torch.Tensor]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Every weight in float32 under llama.cpp's name, the rows of queries and keys in its order. An embedder of images has a file
@@ -196,7 +196,7 @@ def iterate_tensors(
         weight = converted[ours].numpy()
         projection = ours.split(".")[-2]
         if architecture.rotates_neighbours and projection in HEAD_COUNTS:
-            weight = permute_rows(weight, getattr(config, HEAD_COUNTS[projection]))
+            weight = _permute_rows(weight, getattr(config, HEAD_COUNTS[projection]))
         if architecture.norms_from_one and projection.endswith("norm"):
             weight = weight + 1
         yield theirs, weight
@@ -209,7 +209,7 @@ def _find_place(name: str) -> tuple[int, int, bool]:
     return int(layer), PART_ORDER.index(part.removesuffix(".weight").removesuffix(".bias")), is_bias
 
 
-def permute_rows(weight: np.ndarray, heads: int) -> np.ndarray:
+def _permute_rows(weight: np.ndarray, heads: int) -> np.ndarray:
     """The rows in llama.cpp's order; the inverse of `unpermute_rows`."""
     rows, columns = weight.shape
     halves = weight.reshape(heads, 2, rows // heads // 2, columns)

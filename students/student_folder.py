@@ -206,15 +206,15 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
             "ask": reader.describe_use() if reader else _format_ask(training),
             "tags": ", ".join(["stillhouse", *(["synthetic"] if training.synthetic else [])]),
             "wrote": SYNTHETIC_TEXT_NOTICE if training.synthetic else UNKNOWN_TEXT_NOTICE,
-            "licence": describe_licence(start),
+            "licence": _describe_licence(start),
             "parameters": f"{record.parameters / 1e6:.1f}",
             "made_from": start.made_from,
             "unusable": ", ".join(f"{count} ({why})" for why, count in data.unusable.items()) or "0",
-            "train_tokens": count_learned_tokens(data.train),
-            "held_out_tokens": count_learned_tokens(data.held_out),
+            "train_tokens": _count_learned_tokens(data.train),
+            "held_out_tokens": _count_learned_tokens(data.held_out),
             "seed": training.seed,
             "loss_before": f"{record.loss_before:.3f}",
-            "objective": describe_objective(config),
+            "objective": _describe_objective(config),
             "rows": "\n".join([*list_result_rows(record), *rows]),
             "trained": trained,
         }
@@ -292,7 +292,7 @@ def _format_panel(panel: GeneralPanelRecord) -> list[str]:
     return [*lines, "", *said]
 
 
-def describe_objective(config: StudentConfig) -> str:
+def _describe_objective(config: StudentConfig) -> str:
     """The objectives with their weights, and the teacher, in words."""
     weights = config.objective_weights
     names = ", ".join(name if len(weights) == 1 else f"{weight:g} {name}" for name, weight in weights.items())
@@ -308,12 +308,12 @@ def _choose_example(trained: Sequence[Conversation]) -> str:
     return json.dumps(turns, ensure_ascii=False).replace("`", "\\u0060").replace("\x7f", "\\u007f")
 
 
-def describe_licence(start: StartModel) -> str:
+def _describe_licence(start: StartModel) -> str:
     """The licence of the weights, as far as known."""
     if start.base is None:
         return NEW_WEIGHTS_NOTICE
     return (APACHE_NOTICE if start.licence == "apache-2.0" else OTHER_LICENCE_NOTICE).format(base=start.base)
 
 
-def count_learned_tokens(encoded: Sequence[EncodedConversation]) -> int:
+def _count_learned_tokens(encoded: Sequence[EncodedConversation]) -> int:
     return sum(sum(conversation.learned) for conversation in encoded)

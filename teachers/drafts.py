@@ -153,7 +153,7 @@ class DraftCounts(NamedTuple):
         return 1 + self.accepted / self.verifications if self.verifications else 1.0
 
 
-def parse_draft_counts(text: str) -> DraftCounts:
+def _parse_draft_counts(text: str) -> DraftCounts:
     """The counts in the text of llama.cpp's `/metrics`."""
     totals: dict[str, int] = {}
     positions: dict[int, int] = {}
@@ -179,7 +179,7 @@ async def read_draft_counts(server: StartedServer) -> DraftCounts:
         aiohttp.ClientSession(headers=headers, timeout=timeout, raise_for_status=True) as session,
         session.get(f"{server.url.removesuffix('/v1')}/metrics") as response,
     ):
-        return parse_draft_counts(await response.text())
+        return _parse_draft_counts(await response.text())
 
 
 @asynccontextmanager
@@ -197,7 +197,7 @@ async def watch_draft(
         with suppress(aiohttp.ClientError, TimeoutError):  # it has ended, or hangs
             counts = await read_draft_counts(server)
             if counts.decoded:
-                note(f"{who}: {describe_draft_counts(counts)}")
+                note(f"{who}: {_describe_draft_counts(counts)}")
 
 
 async def _report_useless_draft(
@@ -209,14 +209,14 @@ async def _report_useless_draft(
             counts = await read_draft_counts(server)
         except (aiohttp.ClientError, TimeoutError):  # it is busy, or started again
             continue
-        if problem := find_draft_failure(counts, is_model=is_model):
+        if problem := _find_draft_failure(counts, is_model=is_model):
             note(f"{who}: {problem}")
             return
         if counts.verifications >= FIRST_VERIFICATIONS:
             return
 
 
-def find_draft_failure(counts: DraftCounts, *, is_model: bool) -> str | None:
+def _find_draft_failure(counts: DraftCounts, *, is_model: bool) -> str | None:
     """What to say of a draft that never helped, or None. N-grams may find nothing to propose; a model always does."""
     if counts.verifications >= FIRST_VERIFICATIONS and counts.accepted < LEAST_GAIN * counts.verifications:
         return (
@@ -228,7 +228,7 @@ def find_draft_failure(counts: DraftCounts, *, is_model: bool) -> str | None:
     return None
 
 
-def describe_draft_counts(counts: DraftCounts) -> str:
+def _describe_draft_counts(counts: DraftCounts) -> str:
     """What the draft did, in a line."""
     if not counts.verifications:
         return "the draft proposed nothing"

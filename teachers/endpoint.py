@@ -58,7 +58,7 @@ class EndpointTeacher(SingleEndpointTeacher):
                 raise
             if key := self._rejected.learn(error.response, body, question):
                 raise FailedTry(f"rejects {key}", FailureCause.rejected_key) from None
-            raise FailedTry(f"{error}{describe_remedy(error.response, body)}", error.cause, kind=error.kind) from None
+            raise FailedTry(f"{error}{_describe_remedy(error.response, body)}", error.cause, kind=error.kind) from None
         if question.top_logprobs and reply.text and not reply.tokens:
             raise ProviderError(f"{self.config.model} returned no token probabilities, which a check asks for")
         return reply
@@ -212,7 +212,7 @@ class RejectedKeys:
         Raises:
             ProviderError: if the recipe needs the key.
         """
-        key = find_rejected_key(response, body.keys() & {*OPTIONAL_KEYS, *LENGTH_KEYS})
+        key = _find_rejected_key(response, body.keys() & {*OPTIONAL_KEYS, *LENGTH_KEYS})
         if key is None or (key in LENGTH_KEYS and LENGTH_KEYS[key][0] in self._keys):
             return None
         also = ["top_logprobs"] if key == "logprobs" else []
@@ -239,13 +239,13 @@ class RejectedKeys:
         return key
 
 
-def describe_remedy(response: str, body: dict[str, Any]) -> str:
+def _describe_remedy(response: str, body: dict[str, Any]) -> str:
     """What to change in the teacher's table if a rejection names a key that a request cannot be without; "" if it names none."""
-    key = find_rejected_key(response, body.keys() & REMEDIES.keys())
+    key = _find_rejected_key(response, body.keys() & REMEDIES.keys())
     return f"; set {REMEDIES[key]} in the teacher's table" if key else ""
 
 
-def find_rejected_key(response: str, keys: Collection[str]) -> str | None:
+def _find_rejected_key(response: str, keys: Collection[str]) -> str | None:
     """The first of `keys` that a rejection calls unsupported; None if it rejects something else."""
     text = response[:SEARCHED_CHARACTERS]
     if not SAYS_UNSUPPORTED.search(text):

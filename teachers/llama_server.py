@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 
-def serve_llama() -> None:
+def _serve_llama() -> None:
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # keeps llama.cpp's output out of the report
     request = json.loads(sys.stdin.readline())
@@ -58,4 +58,4 @@ def resident_bytes(which: str, pid: int | str = "self") -> int:
 
 
 if __name__ == "__main__":
-    serve_llama()
+    _serve_llama()

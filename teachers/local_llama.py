@@ -365,10 +365,10 @@ class LlamaServer:
 
     def _log_error(self) -> str:
         end = os.fstat(self._log).st_size
-        return find_logged_error(os.pread(self._log, TAIL, max(0, end - TAIL)).decode("utf-8", "replace"))
+        return _find_logged_error(os.pread(self._log, TAIL, max(0, end - TAIL)).decode("utf-8", "replace"))
 
 
-def find_logged_error(log: str) -> str:
+def _find_logged_error(log: str) -> str:
     """The reason of a failure in llama.cpp's log, in one line; empty if there is none."""
     if errors := LOAD_ERROR.findall(log):
         return _shorten_line(errors[-1])

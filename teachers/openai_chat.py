@@ -41,7 +41,7 @@ class InvalidCompletion(Exception):
 def build_request_body(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
     turns = question.messages
     if question.json_schema is not None and config.structured == "plain":
-        turns = insert_instructions(turns, describe_schema(question.json_schema))
+        turns = _insert_instructions(turns, describe_schema(question.json_schema))
     newer = config.chat_dialect == "openai"
     body: dict[str, Any] = {
         "model": model,
@@ -76,7 +76,7 @@ def describe_schema(schema: Mapping[str, Any]) -> str:
     return f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(schema, ensure_ascii=False)}"
 
 
-def insert_instructions(messages: Sequence[Message], words: str) -> list[Message]:
+def _insert_instructions(messages: Sequence[Message], words: str) -> list[Message]:
     """The messages with `words` at the end of the system message, which is added if there is none."""
     if messages and messages[0].role == "system":
         system = messages[0].model_copy(update={"content": f"{messages[0].content}\n\n{words}"})
@@ -171,14 +171,14 @@ def parse_completion(
         thought, content, closed = (reasoning, whole, True) if calls else split_thinking(whole)
         reasoning = reasoning or thought
         content = find_json_object(content) if config.structured == "plain" else content
-        readable = replace_surrogates(content)
+        readable = _replace_surrogates(content)
         tokens = list_answer_tokens(choice, content, reasoning)
         values = [token["logprob"] for token in tokens if token.get("logprob") is not None]
         return TeacherReply(
             text=readable,
             finished=choice.get("finish_reason") != "length" and closed and not cut_off,
-            usage=read_usage(answer.get("usage") or {}),
-            reasoning=replace_surrogates(reasoning),
+            usage=_read_usage(answer.get("usage") or {}),
+            reasoning=_replace_surrogates(reasoning),
             confidence=math.exp(sum(values) / len(values)) if values else None,
             certainty=build_certainty(tokens),
             tokens=read_reply_tokens(list_tokens(choice), readable, top_logprobs) if top_logprobs else (),
@@ -193,7 +193,7 @@ def _read_arguments(call: Mapping[str, Any]) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def read_usage(usage: Mapping[str, Any]) -> TokenUsage:
+def _read_usage(usage: Mapping[str, Any]) -> TokenUsage:
     """The token counts of a completion. Raises ValueError for an impossible count, which would be charged to the budget."""
     prompt_details = usage.get("prompt_tokens_details") or {}
     completion_details = usage.get("completion_tokens_details") or {}
@@ -264,8 +264,8 @@ def build_certainty(tokens: Sequence[dict[str, Any]]) -> TokenCertainty | None:
     """Certainty from the tokens of an answer; None unless every position has its most likely tokens."""
     if not tokens or not all(token.get("top_logprobs") for token in tokens):
         return None
-    chosen = tuple(clamp_logprob(token["logprob"]) for token in tokens)
-    likeliest = ([clamp_logprob(top["logprob"]) for top in token["top_logprobs"]] for token in tokens)
+    chosen = tuple(_clamp_logprob(token["logprob"]) for token in tokens)
+    likeliest = ([_clamp_logprob(top["logprob"]) for top in token["top_logprobs"]] for token in tokens)
     return TokenCertainty(logprobs=chosen, entropies=tuple(map(_entropy, likeliest)))
 
 
@@ -282,7 +282,7 @@ TAGGED_WORDS = (
 AskTeacher = Callable[[TeacherQuestion], Awaitable[TeacherReply]]
 
 
-def needs_own_thinking(question: TeacherQuestion, config: TeacherConfig) -> bool:
+def _needs_own_thinking(question: TeacherQuestion, config: TeacherConfig) -> bool:
     """Whether the question is not sent as it is: it has a schema, and asks for thinking."""
     return config.thinking != "native" and question.json_schema is not None and question.reasoning not in (None, "off")
 
@@ -293,9 +293,9 @@ async def think_and_answer(ask: AskTeacher, question: TeacherQuestion, config: T
     Raises:
         CallFailed, ProviderError, RunStopped: as `ask`.
     """
-    if not needs_own_thinking(question, config):
+    if not _needs_own_thinking(question, config):
         return await ask(question)
-    reply = await ask(build_tagged_question(question))
+    reply = await ask(_build_tagged_question(question))
     split = split_thinking(reply.text)
     return reply.model_copy(
         update={
@@ -306,10 +306,10 @@ async def think_and_answer(ask: AskTeacher, question: TeacherQuestion, config: T
     )
 
 
-def build_tagged_question(question: TeacherQuestion) -> TeacherQuestion:
+def _build_tagged_question(question: TeacherQuestion) -> TeacherQuestion:
     """Asks in words for the thoughts between tags and the object after them."""
     words = TAGGED_WORDS.format(schema=json.dumps(question.json_schema))
-    return question.model_copy(update={"messages": insert_instructions(question.messages, words), "json_schema": None})
+    return question.model_copy(update={"messages": _insert_instructions(question.messages, words), "json_schema": None})
 
 
 MIN_LOGPROB = -50.0
@@ -327,7 +327,7 @@ def read_reply_tokens(tokens: Sequence[Mapping[str, Any]], content: str, most: i
     Returns:
         Tokens whose texts joined are `content`; one without likeliest tokens if those of the server do not write it.
     """
-    texts = [replace_surrogates(str(token.get("token") or "")) for token in tokens]
+    texts = [_replace_surrogates(str(token.get("token") or "")) for token in tokens]
     begin = "".join(texts).rfind(content)
     if not tokens or begin < 0:
         return (ReplyToken(text=content, logprob=MIN_LOGPROB, likeliest={}),) if tokens else ()
@@ -351,17 +351,17 @@ def _cut_tokens(
 def _read_token(token: Mapping[str, Any], text: str, most: int) -> ReplyToken:
     listed = [top for top in token.get("top_logprobs") or () if isinstance(top, Mapping)][:most]
     likeliest = {
-        replace_surrogates(str(top.get("token") or "")): clamp_logprob(top.get("logprob")) for top in reversed(listed)
+        _replace_surrogates(str(top.get("token") or "")): _clamp_logprob(top.get("logprob")) for top in reversed(listed)
     }
     written = token.get("logprob")
     if not _is_number(written):
         written = likeliest.get(text)
     if written is None:  # without it, the others would seem to be all there is
         return ReplyToken(text=text, logprob=MIN_LOGPROB, likeliest={})
-    return ReplyToken(text=text, logprob=clamp_logprob(written), likeliest=likeliest)
+    return ReplyToken(text=text, logprob=_clamp_logprob(written), likeliest=likeliest)
 
 
-def clamp_logprob(logprob: float | None) -> float:
+def _clamp_logprob(logprob: float | None) -> float:
     return MIN_LOGPROB if logprob is None else min(0.0, max(MIN_LOGPROB, float(logprob)))
 
 
@@ -369,6 +369,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def replace_surrogates(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """With `?` for half a surrogate pair."""
     return text.encode("utf-8", "replace").decode()

@@ -73,7 +73,7 @@ async def stop_guarded(process: asyncio.subprocess.Process) -> None:
     transport.close()
 
 
-def guard_server(parent: int, command: list[str]) -> None:
+def _guard_server(parent: int, command: list[str]) -> None:
     """Run `command` until it ends, `parent` is gone or SIGTERM arrives; then end all processes of this session.
 
     A server may start other processes, and all of them must end. Polling the parent's id works however the parent died;
@@ -97,4 +97,4 @@ def guard_server(parent: int, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    guard_server(int(sys.argv[1]), sys.argv[2:])
+    _guard_server(int(sys.argv[1]), sys.argv[2:])

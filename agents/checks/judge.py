@@ -82,21 +82,21 @@ async def judge_check(subject: Subject, options: JudgeOptions) -> Finding:
 
 async def ask_for_ruling(subject: Subject, options: JudgeOptions) -> JudgeRuling:
     """The judge's ruling on the subject's answer."""
-    parts = split_conversation(subject.candidate.messages)
+    parts = _split_conversation(subject.candidate.messages)
     if not parts.answer.strip():
         return JudgeRuling("poor", "there is no answer to judge")
-    return combine_orders(*[await _ask_in_order(subject, options, parts, good) for good in ("A", "B")])
+    return _combine_orders(*[await _ask_in_order(subject, options, parts, good) for good in ("A", "B")])
 
 
 async def _ask_in_order(subject: Subject, options: JudgeOptions, parts: "ConversationParts", good: str) -> OrderVotes:
-    values, start = judge_prompt_values(parts, options.rubric, good), options.votes * (good == "B")
+    values, start = _judge_prompt_values(parts, options.rubric, good), options.votes * (good == "B")
     asked = await ask_votes(
         subject, options, "judge", JudgeVote, values, lambda vote: vote.verdict == good, start=start
     )
-    return tally_order(asked.replies, good, options.needed)
+    return _tally_order(asked.replies, good, options.needed)
 
 
-def tally_order(replies: Sequence[JudgeVote | None], good: str, needed: int) -> OrderVotes:
+def _tally_order(replies: Sequence[JudgeVote | None], good: str, needed: int) -> OrderVotes:
     """The side with `needed` of `replies`, in which the letter `good` means a good answer; None is an unparsable reply."""
     votes: dict[JudgeSide, list[str]] = {
         "good": [reply.reason for reply in replies if reply and reply.verdict == good],
@@ -118,7 +118,7 @@ def is_unclear_ruling(evidence: str) -> bool:
     return evidence.startswith((NO_CLEAR_VERDICT, UNSTABLE_VERDICT))
 
 
-def combine_orders(good_first: OrderVotes, poor_first: OrderVotes) -> JudgeRuling:
+def _combine_orders(good_first: OrderVotes, poor_first: OrderVotes) -> JudgeRuling:
     """The ruling of both orders; it is good only if good wins in each."""
     first, second = good_first, poor_first
     orders = (("good named first", first), ("poor named first", second))
@@ -139,7 +139,7 @@ class ConversationParts(NamedTuple):
     """All turns from the first turn of the assistant; with speaker names if there is more than one."""
 
 
-def split_conversation(messages: Sequence[Message]) -> ConversationParts:
+def _split_conversation(messages: Sequence[Message]) -> ConversationParts:
     begin = next((i for i, message in enumerate(messages) if message.role == "assistant"), len(messages))
     question = "\n\n".join(message.text for message in messages[:begin])
     rest = messages[begin:]
@@ -152,7 +152,7 @@ def split_conversation(messages: Sequence[Message]) -> ConversationParts:
     return ConversationParts(question, "\n\n".join(turns))
 
 
-def judge_prompt_values(parts: ConversationParts, rubric: str, good: str) -> dict[str, str]:
+def _judge_prompt_values(parts: ConversationParts, rubric: str, good: str) -> dict[str, str]:
     """The values of the prompt in which the letter `good` means a good answer.
 
     `mark` delimits the texts: an answer cannot contain its own digest, so it cannot close its quotation.

@@ -43,18 +43,18 @@ class AnswerForm(NamedTuple):
     """The fields of the solver's reply that the check judges."""
 
 
-def read_final_answer(text: str) -> dict[str, Any]:
+def _read_final_answer(text: str) -> dict[str, Any]:
     """The answer at the end of a solution, or the whole text if it names none."""
     found = list(ANSWER_LINE.finditer(text))
     answer = found[-1]["answer"].strip().strip("*").strip() if found else text.strip()
     return {"solution": text, "answer": answer.removesuffix(".")}
 
 
-def read_whole_answer(text: str) -> dict[str, Any]:
+def _read_whole_answer(text: str) -> dict[str, Any]:
     return {"solution": "", "answer": strip_code_fence(text)}
 
 
-def read_code_answer(text: str) -> dict[str, Any]:
+def _read_code_answer(text: str) -> dict[str, Any]:
     """The last code block, or the whole text if it has none."""
     blocks = CODE_BLOCK.findall(text)
     return {"solution": blocks[-1] if blocks else text}
@@ -68,7 +68,7 @@ def strip_code_fence(text: str) -> str:
 
 
 FINAL_ANSWER = AnswerForm(
-    'Reason step by step. End with the line "Answer: X", where X is the answer alone.', read_final_answer
+    'Reason step by step. End with the line "Answer: X", where X is the answer alone.', _read_final_answer
 )
-WHOLE_ANSWER = AnswerForm("", read_whole_answer)
-CODE_ANSWER = AnswerForm("Give the whole solution in one Python code block.", read_code_answer)
+WHOLE_ANSWER = AnswerForm("", _read_whole_answer)
+CODE_ANSWER = AnswerForm("Give the whole solution in one Python code block.", _read_code_answer)

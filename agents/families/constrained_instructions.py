@@ -76,9 +76,9 @@ class ConstrainedOptions(Options):
 @check("constraints")
 def constraints_check(subject: Subject, _options: Options) -> list[Finding]:
     """A program checks every constraint that the instruction states, in every answer that it holds for."""
-    answers = assistant_answers(subject)
+    answers = _assistant_answers(subject)
     findings = []
-    for number, (turn, answer) in enumerate(zip(constraints_by_turn(subject.seed), answers, strict=True), 1):
+    for number, (turn, answer) in enumerate(zip(_constraints_by_turn(subject.seed), answers, strict=True), 1):
         where = f"answer {number}: " if len(answers) > 1 else ""
         for constraint in turn:
             fault = constraint.fault(answer)
@@ -104,7 +104,7 @@ def on_topic_check(subject: Subject, options: TopicOptions) -> str | None:
     (`tests/agents/checks/golden/topic_pairs.jsonl`): by words alone, 41 answers are refused and 1.8 % of the pairs with another
     topic pass; with `similarity` at 0.28, 2 are refused and 7.4 % pass.
     """
-    seed, answers = subject.seed.data, assistant_answers(subject)
+    seed, answers = subject.seed.data, _assistant_answers(subject)
     texts = {f"answer {number}": answer for number, answer in enumerate(answers, 1)}
     if options.similarity is not None:
         texts = {"answer 1": answers[0], "all answers together": "\n".join(answers)}
@@ -135,14 +135,14 @@ def sound_prose_check(subject: Subject, _options: Options) -> str | None:
     asked = [message.content for message in subject.candidate.messages if message.role == "user"]
     prompt = prompts.load_prompt(ConstrainedInstructionsFamily.name, "generator")
     examples = [json.loads(example)["answer"] for example in prompt.examples]
-    return first_fault([find_prose_fault(answer, topic, examples, asked) for answer in assistant_answers(subject)])
+    return first_fault([find_prose_fault(answer, topic, examples, asked) for answer in _assistant_answers(subject)])
 
 
-def assistant_answers(subject: Subject) -> list[str]:
+def _assistant_answers(subject: Subject) -> list[str]:
     return [message.content for message in subject.candidate.messages if message.role == "assistant"]
 
 
-def constraints_by_turn(seed: Seed) -> list[list[TextConstraint]]:
+def _constraints_by_turn(seed: Seed) -> list[list[TextConstraint]]:
     """The constraints that each answer must meet, a list for each turn."""
     return [[TextConstraint.model_validate(constraint) for constraint in turn] for turn in seed.data["constraints"]]
 
@@ -248,8 +248,8 @@ def _draw_styled_wordings(
     """The requests of a conversation without their rules, in one style; each fits the kinds of rules that hold for its answer."""
     style = rng.choices(list(options.styles), list(options.styles.values()))[0]
     kinds = [{rule.kind for rule in turn} for turn in rules]
-    first = draw_first_request(rng, style, topic, options.purposes, kinds[0])
-    return [first, *draw_later_requests(rng, style, topic, kinds[1:])]
+    first = _draw_first_request(rng, style, topic, options.purposes, kinds[0])
+    return [first, *_draw_later_requests(rng, style, topic, kinds[1:])]
 
 
 def _draw_plain_wording(rng: Random, topic: str, category: str, *, later: bool) -> str:
@@ -284,7 +284,7 @@ PURPOSES = tuple(_WORDINGS["purposes"])
 UNFIT_KINDS: Mapping[str, Collection[str]] = _WORDINGS["unfit_kinds"]
 
 
-def draw_first_request(rng: Random, style: str, topic: str, purposes: float, kinds: Collection[str] = ()) -> str:
+def _draw_first_request(rng: Random, style: str, topic: str, purposes: float, kinds: Collection[str] = ()) -> str:
     """A first request in one of `REQUEST_STYLES` for an answer under rules of these kinds, in a share of `purposes` with the
     purpose of the text.
     """
@@ -293,7 +293,7 @@ def draw_first_request(rng: Random, style: str, topic: str, purposes: float, kin
     return f"{request} {rng.choice(_list_fitting(PURPOSES, kinds))}" if stated else request
 
 
-def draw_later_requests(rng: Random, style: str, topic: str, kinds: Sequence[Collection[str]]) -> list[str]:
+def _draw_later_requests(rng: Random, style: str, topic: str, kinds: Sequence[Collection[str]]) -> list[str]:
     """Later requests of the same user, different while there are wordings, each with a reminder of the earlier rules. `kinds`
     are the kinds of rules that hold for each.
     """

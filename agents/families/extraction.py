@@ -95,7 +95,7 @@ class ExtractionOptions(Options):
     @classmethod
     def _usable(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
         if schema is not None:
-            check_extraction_schema(schema)
+            _check_extraction_schema(schema)
         return schema
 
 
@@ -116,7 +116,7 @@ class WantedField(NamedTuple):
     optional: bool
 
 
-def check_extraction_schema(schema: Any) -> None:
+def _check_extraction_schema(schema: Any) -> None:
     """Check that a schema is suitable for extraction. Raises InvalidSchema with the location."""
     if not isinstance(schema, dict):
         raise InvalidSchema(f"a JSON schema is an object, not {str(schema)[:80]!r}")
@@ -138,33 +138,33 @@ def _iter_wanted_fields(
     schema: Mapping[str, Any], root: Mapping[str, Any], path: str, levels: int
 ) -> Iterator[WantedField]:
     for name, part in schema.get("properties", {}).items():
-        inner, nullable = resolve_nullable(part, root)
+        inner, nullable = _resolve_nullable(part, root)
         location = f"{path}.{name}".lstrip(".")
         yield WantedField(location, nullable or name not in schema.get("required", ()))
         if levels > 1 and inner.get("type") == "object":
             yield from _iter_wanted_fields(inner, root, location, levels - 1)
 
 
-def list_item_fields(schema: Mapping[str, Any], path: str) -> list[WantedField]:
+def _list_item_fields(schema: Mapping[str, Any], path: str) -> list[WantedField]:
     """The fields of the items of the list at a dotted path; none if it is no list of objects of one kind."""
     inner = _part_at(schema, path)
-    item, _ = resolve_nullable(inner.get("items"), schema) if inner.get("type") == "array" else ({}, False)
+    item, _ = _resolve_nullable(inner.get("items"), schema) if inner.get("type") == "array" else ({}, False)
     required = item.get("required", ())
     return [
-        WantedField(name, name not in required or resolve_nullable(below, schema)[1])
+        WantedField(name, name not in required or _resolve_nullable(below, schema)[1])
         for name, below in item.get("properties", {}).items()
     ]
 
 
 def _part_at(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The schema of the field at a dotted path, with references resolved."""
-    part, _ = resolve_nullable(schema, schema)
+    part, _ = _resolve_nullable(schema, schema)
     for name in path.split("."):
-        part, _ = resolve_nullable(part.get("properties", {}).get(name), schema)
+        part, _ = _resolve_nullable(part.get("properties", {}).get(name), schema)
     return part
 
 
-def resolve_nullable(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def _resolve_nullable(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """The schema of a value that is not null, with references resolved, and whether null is allowed."""
     part = dict(schema) if isinstance(schema, dict) else {}
     nullable = False
@@ -176,7 +176,7 @@ def resolve_nullable(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, An
         nullable |= len(branches) < len(part.get(key, ()))
         if len(branches) == 1 and nullable:
             rest = {name: value for name, value in part.items() if name not in (key, "default")}
-            return {**resolve_nullable(branches[0], root)[0], **rest}, True
+            return {**_resolve_nullable(branches[0], root)[0], **rest}, True
     types = part.get("type")
     if isinstance(types, list) and "null" in types:
         left = [kind for kind in types if kind != "null"]
@@ -187,17 +187,17 @@ def resolve_nullable(schema: Any, root: Mapping[str, Any]) -> tuple[dict[str, An
     return part, nullable
 
 
-def order_values(values: Any, schema: Any, root: Mapping[str, Any]) -> Any:
+def _order_values(values: Any, schema: Any, root: Mapping[str, Any]) -> Any:
     """`values` in the schema's order: null for absent nullable fields, no null for other fields."""
-    inner, _ = resolve_nullable(schema, root)
+    inner, _ = _resolve_nullable(schema, root)
     if isinstance(values, list):
-        return [order_values(value, inner.get("items"), root) for value in values]
+        return [_order_values(value, inner.get("items"), root) for value in values]
     if not isinstance(values, dict):
         return values
     ordered: dict[str, Any] = {}
     for name, part in inner.get("properties", {}).items():
-        _, nullable = resolve_nullable(part, root)
-        value = order_values(values.get(name), part, root)
+        _, nullable = _resolve_nullable(part, root)
+        value = _order_values(values.get(name), part, root)
         if value is not None or nullable or (name in values and name in inner.get("required", ())):
             ordered[name] = value
     return {**ordered, **{name: value for name, value in values.items() if name not in inner.get("properties", {})}}
@@ -208,10 +208,10 @@ def narrow_schema(
 ) -> dict[str, Any]:
     """`schema` with all fields required, except `left_out`, which are null or absent; items of `lists` follow their plan."""
     plans = {plan.path: plan for plan in lists}
-    inner, _ = resolve_nullable(schema, root)
+    inner, _ = _resolve_nullable(schema, root)
     required: dict[str, Any] = {}
     for name, part in inner.get("properties", {}).items():
-        below, nullable = resolve_nullable(part, root)
+        below, nullable = _resolve_nullable(part, root)
         location = f"{path}.{name}".lstrip(".")
         if location in left_out:
             required |= {name: {"type": "null"}} if nullable else {}
@@ -227,18 +227,18 @@ def narrow_schema(
 def _narrow_list(schema: dict[str, Any], root: Mapping[str, Any], plan: ListPlan) -> dict[str, Any]:
     narrow = {**schema, "minItems": max(2 if plan.some else 1, schema.get("minItems", 1))}
     if plan.each:
-        item, _ = resolve_nullable(schema["items"], root)
-        told = {name: resolve_nullable(item["properties"][name], root)[0] for name in plan.each}
+        item, _ = _resolve_nullable(schema["items"], root)
+        told = {name: _resolve_nullable(item["properties"][name], root)[0] for name in plan.each}
         required = [name for name in item["properties"] if name in told or name in item.get("required", ())]
         narrow["items"] = {**item, "properties": {**item["properties"], **told}, "required": required}
     return narrow
 
 
-def gives_same_values(subject: Subject, reply: IndependentSolution, _options: Options) -> bool:
+def _gives_same_values(subject: Subject, reply: IndependentSolution, _options: Options) -> bool:
     return is_same_json(subject.candidate.fields["answer"], str(reply.answer))
 
 
-@check("complete", attempt=AttemptJudge(IndependentSolution, gives_same_values, plain=WHOLE_ANSWER))
+@check("complete", attempt=AttemptJudge(IndependentSolution, _gives_same_values, plain=WHOLE_ANSWER))
 def complete_check(subject: Subject, _options: Options) -> list[Finding]:
     """Every field that the seed demands has a value, none that it leaves out has one, list items follow their plan, and the
     decoy is in the text only.
@@ -338,7 +338,7 @@ class ExtractionFamily(RecipeFamily):
         if schema is None:
             raise UnusableSeedRow("'schema', or the recipe one as task.schema")
         try:
-            check_extraction_schema(schema)
+            _check_extraction_schema(schema)
         except InvalidSchema as error:
             raise UnusableSeedRow(f"'schema' with a JSON schema that can be used: {error}") from None
 
@@ -369,7 +369,7 @@ class ExtractionFamily(RecipeFamily):
         )
         demands = _draw_demands(row, schema, options, rng)
         needed = WORDS_PER_FIELD * len(demands["demanded"])
-        needed += sum(WORDS_PER_ITEM_FIELD * len(list_item_fields(schema, path)) for path in demands["demanded"])
+        needed += sum(WORDS_PER_ITEM_FIELD * len(_list_item_fields(schema, path)) for path in demands["demanded"])
         roomy = [words for words in options.words if words >= needed] or [max(options.words)]
         words = rng.choice(roomy)
         topic = require_text(row, "topic")
@@ -428,7 +428,7 @@ class ExtractionFamily(RecipeFamily):
     def candidate(self, seed: Seed, draft: TextDraft | ValuesDraft) -> Candidate:
         data = seed.data
         text = draft.text.strip() if isinstance(draft, TextDraft) else data["text"]
-        values = order_values(draft.values, data["schema"], data["schema"])
+        values = _order_values(draft.values, data["schema"], data["schema"])
         try:
             answer = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         except ValueError:
@@ -455,12 +455,12 @@ def _draw_voice(given: Sequence[str], rng: Random) -> dict[str, str]:
     drawn: dict[str, str] = {}
     for name, choices in (("sender", SENDERS), ("register", REGISTERS), ("opening", OPENINGS)):
         known = [*given, *drawn.values()]
-        fit = [one for one in choices if not any(is_unfit(one, other) for other in known)] or list(choices)
+        fit = [one for one in choices if not any(_is_unfit(one, other) for other in known)] or list(choices)
         drawn[name] = rng.choices(fit, [choices[one] for one in fit])[0]
     return drawn
 
 
-def is_unfit(one: str, other: str) -> bool:
+def _is_unfit(one: str, other: str) -> bool:
     """Whether two conditions of a text do not go together, such as a formal tone and a diary."""
     (first, second), (other_first, other_second) = _match_unfit(one), _match_unfit(other)
     return bool(first & other_second or other_first & second)
@@ -503,7 +503,7 @@ def _draw_list_plan(schema: dict[str, Any], path: str, rng: Random) -> ListPlan:
     make an item of which nothing is told.
     """
     single = _part_at(schema, path).get("maxItems", 2) < 2
-    optional = [field.path for field in list_item_fields(schema, path) if field.optional]
+    optional = [field.path for field in _list_item_fields(schema, path) if field.optional]
     some = [] if single or not optional or rng.random() < TOLD_OF_EACH else [rng.choice(optional)]
     return ListPlan(path, [name for name in optional if name not in some], some)
 

@@ -312,7 +312,7 @@ class InstructionsFamily(RecipeFamily):
         self, rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
         """Each row with all tasks, because a new task needs several examples."""
-        tasks, own = tuple(map(row_instruction, rows)), tuple(map(row_instruction, made))
+        tasks, own = tuple(map(_row_instruction, rows)), tuple(map(_row_instruction, made))
         return [
             {"task": task, "category": row.get("category", ""), "tasks": tasks, "made": own}
             for task, row in zip((*tasks, *own), (*rows, *made), strict=True)
@@ -320,7 +320,7 @@ class InstructionsFamily(RecipeFamily):
 
     def condition(self, row: Mapping[str, Any], options: InstructionsOptions, rng: Random) -> dict[str, Any]:
         ways = dict(options.ways)
-        if is_concrete(row["task"]) and sum(ways.values()) > ways.get("concretize", 0):
+        if _is_concrete(row["task"]) and sum(ways.values()) > ways.get("concretize", 0):
             ways.pop("concretize", None)
         way = rng.choices(list(ways), list(ways.values()))[0]
         examples: list[str] = []
@@ -368,13 +368,13 @@ def _drawn_conditions(options: InstructionsOptions, way: str) -> dict[str, dict[
     }
 
 
-def is_concrete(task: str) -> bool:
+def _is_concrete(task: str) -> bool:
     """Whether a task already has material, a number or a name, so that it cannot be asked for a concrete case."""
     numbered = re.search(r"\d", task) or QUOTATION.search(task) or ":" in task
     return bool(numbered or re.search(r"[a-z,;] [A-Z][a-z]", task))
 
 
-def row_instruction(row: Mapping[str, Any]) -> str:
+def _row_instruction(row: Mapping[str, Any]) -> str:
     """What a row asks: its `instruction`, or the first turn of the user in its `messages`.
 
     Raises:

@@ -103,13 +103,13 @@ CALENDAR = re.compile(
 )
 
 
-def compares_numbers(sentence: str) -> bool:
+def _compares_numbers(sentence: str) -> bool:
     """Whether a sentence gives two different quantities of one unit, joined by `and`, `but` or a semicolon."""
     numbers = {(number.unit, number.values) for number in find_quantities(normalize_spelling(sentence)) if number.unit}
     return len({unit for unit, _ in numbers}) < len(numbers) and re.search(r" (?:and|but) |;", sentence) is not None
 
 
-def states_number(sentence: str) -> bool:
+def _states_number(sentence: str) -> bool:
     """Whether a sentence has a number with a unit or with what it counts; no year, date or time, and seldom `one`."""
     plain = normalize_spelling(sentence)
     return any(
@@ -120,17 +120,17 @@ def states_number(sentence: str) -> bool:
     )
 
 
-def lists_things(sentence: str) -> bool:
+def _lists_things(sentence: str) -> bool:
     """Whether a sentence names three things or more with `and` or `or`, after a leading clause or not."""
     return any(not LEADING_CLAUSE.fullmatch(sentence[: match.start()]) for match in LISTING.finditer(sentence))
 
 
 CARRIERS: Mapping[str, Callable[[str], object]] = {
     "fact": bool,
-    "number": states_number,
+    "number": _states_number,
     "reason": REASON.search,
-    "comparison": lambda sentence: COMPARISON.search(sentence) or compares_numbers(sentence),
-    "list": lists_things,
+    "comparison": lambda sentence: COMPARISON.search(sentence) or _compares_numbers(sentence),
+    "list": _lists_things,
     "definition": DEFINITION.search,
     "yes_no": RULE.search,
 }
@@ -169,7 +169,7 @@ PURPOSE_WORDS = 2
 """Content words before a purpose that it is of: in "repaired in March by volunteers, so that", it is not of the repair."""
 
 
-def gives_reason(sentence: str, asked: frozenset[str]) -> bool:
+def _gives_reason(sentence: str, asked: frozenset[str]) -> bool:
     """Whether a sentence gives a reason of what is asked, by the forms of the question's words: its effect has one of them, or
     refers back to the sentence before.
     """
@@ -189,7 +189,7 @@ def gives_reason(sentence: str, asked: frozenset[str]) -> bool:
     return False
 
 
-def gives_amount(sentence: str) -> object:
+def _gives_amount(sentence: str) -> object:
     return AMOUNT.search(sentence) or read_written(sentence).numbers
 
 
@@ -197,8 +197,8 @@ WANTED_ANSWERS: tuple[tuple[re.Pattern[str], Callable[[str], object]], ...] = tu
     (re.compile(asked, re.IGNORECASE), gives)
     for asked, gives in (
         (r"\bhow old\b|\bwhat age\b", AGE.search),
-        (r"\bhow (?:many|much)\b", gives_amount),
-        (r"\bhow (?:tall|high|long|wide|deep|heavy|large|big|far|thick|hot|cold|fast)\b", gives_amount),
+        (r"\bhow (?:many|much)\b", _gives_amount),
+        (r"\bhow (?:tall|high|long|wide|deep|heavy|large|big|far|thick|hot|cold|fast)\b", _gives_amount),
         (r"^\W*(?:and |but )?when\b|\b(?:what|which) (?:time|year|day|date|month)\b", TIME.search),
     )
 )
@@ -230,7 +230,7 @@ def find_possible_answer(question: str, passage: str) -> PossibleAnswer:
         return PossibleAnswer(any(occurs), None)
     gives = next((gives for asked, gives in WANTED_ANSWERS if asked.search(question)), None)
     if gives is None and ASKS_REASON.search(question):
-        gives = partial(gives_reason, asked=merge_forms(words))
+        gives = partial(_gives_reason, asked=merge_forms(words))
     if gives is None or not words:
         return PossibleAnswer(any(occurs), "")
     sentences = [sentence for line in passage.splitlines() for sentence in split_sentences(line)] or [passage]

@@ -45,7 +45,7 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
 
     assert progress.candidate is not None, "the critic only gets a validated candidate"
     prompt = context.plan.prompt("critic")
-    request = prompt.fill(review_values(context, state["seed"], progress.candidate))
+    request = prompt.fill(_review_values(context, state["seed"], progress.candidate))
     hints = [
         verdict.evidence.removeprefix(HINT)
         for verdict in progress.verdicts
@@ -69,7 +69,7 @@ async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     return {"handovers": [AgentHandover("critic", reply.text, (turn,), reply.finished)]}
 
 
-def review_values(context: AgentContext, seed: Seed, candidate: Candidate) -> dict[str, str]:
+def _review_values(context: AgentContext, seed: Seed, candidate: Candidate) -> dict[str, str]:
     """The values of a critic's prompt: what a check sees, the request to the generator, and the labeled conversation."""
     own = {} if context.plan.family.converses else {"request": draft_messages(context, start_sample(seed))[-1].content}
     return {

@@ -33,11 +33,11 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
     messages, repair = draft_messages(context, state), len(context.repair_messages(progress.broken))
     try:
-        images = await show_seed_images(context, seed)
+        images = await _show_seed_images(context, seed)
     except UnreadableImage as fault:
         return {"handovers": [AgentHandover("generator", "", unusable=f"an image of the seed {fault}")]}
     messages = show_images(messages, images, place=-1 - repair)
-    own_messages = count_own_messages(context, messages, repair)
+    own_messages = _count_own_messages(context, messages, repair)
     try:
         reply, turn = await context.ask(key, config, messages, contract, config.temperature, schema, own_messages)
     except CallFailed as error:
@@ -46,7 +46,7 @@ async def run_generator(state: SampleState, runtime: Runtime[AgentContext]) -> S
     return {"handovers": [made]}
 
 
-async def show_seed_images(context: AgentContext, seed: Seed) -> tuple[str, ...]:
+async def _show_seed_images(context: AgentContext, seed: Seed) -> tuple[str, ...]:
     """The images of a seed. Two are decoded at once, outside the event loop: each may take 200 MB. Raises UnreadableImage."""
     if (source := context.plan.seed_source) is None or not source.shows_images:
         return ()
@@ -90,7 +90,7 @@ def _revision_role(context: AgentContext, seed: Seed) -> str:
     return role if replaced else reviewed
 
 
-def count_own_messages(context: AgentContext, messages: list[Message], after_request: int) -> int:
+def _count_own_messages(context: AgentContext, messages: list[Message], after_request: int) -> int:
     """How many of a draft's messages no other sample has, if that number of them follow the request."""
     drawn = context.recipe.agents.generator.examples is not None
     return len(messages) if drawn else 1 + after_request
@@ -128,7 +128,7 @@ async def run_debater(state: DebateState, runtime: Runtime[AgentContext]) -> Sta
             messages = [*messages, Message(role="assistant", content=str(own.payload)), *debate]
 
     contract, schema = family.reply_type(seed), family.reply_json_schema(seed)
-    own_messages = count_own_messages(context, messages, len(messages) - requested)
+    own_messages = _count_own_messages(context, messages, len(messages) - requested)
     try:
         reply, turn = await context.ask(key, config, messages, contract, config.temperature, schema, own_messages)
     except CallFailed as error:

@@ -32,7 +32,7 @@ async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> St
     critic = context.recipe.agents.critic
     hints = progress.awaits_review(context.recipe) and critic is not None and critic.type == "teacher"
     try:
-        due = due_checks(state, context)
+        due = _due_checks(state, context)
         await run_checks(context, state["seed"], candidate, progress.revision, turns, findings, due, hints=hints)
     except CallFailed as error:
         return {"handovers": [AgentHandover("verifier", "", tuple(turns), failure=str(error))]}
@@ -43,7 +43,7 @@ async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> St
     return {"handovers": [AgentHandover("verifier", payload, tuple(turns), broken=broken)]}
 
 
-def due_checks(state: SampleState, context: AgentContext) -> Collection[BoundCheck]:
+def _due_checks(state: SampleState, context: AgentContext) -> Collection[BoundCheck]:
     """The checks of this visit: all, or those before or after the critic's review."""
     plan, progress = context.plan, state["progress"]
     if progress.awaits_review(context.recipe):
@@ -98,7 +98,7 @@ async def run_solver(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     results: list[bool] = []
     broken = ""
     try:
-        await attempt_question(runtime.context, state["seed"], candidate, progress.revision, turns, results)
+        await _attempt_question(runtime.context, state["seed"], candidate, progress.revision, turns, results)
     except CallFailed as error:
         return {"handovers": [AgentHandover("solver", "", tuple(turns), failure=str(error))]}
     except CheckBroken as error:
@@ -106,7 +106,7 @@ async def run_solver(state: SampleState, runtime: Runtime[AgentContext]) -> Stat
     return {"handovers": [AgentHandover("solver", {"attempts": results}, tuple(turns), broken=broken)]}
 
 
-async def attempt_question(
+async def _attempt_question(
     context: AgentContext,
     seed: Seed,
     candidate: Candidate,

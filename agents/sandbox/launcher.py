@@ -76,7 +76,7 @@ def call_libc(what: str, function: str, *arguments: Any) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
-def run_in_sandbox(request: LaunchRequest, launcher: int) -> dict[str, Any]:
+def _run_in_sandbox(request: LaunchRequest, launcher: int) -> dict[str, Any]:
     """Build the sandbox and run the code in it; all its processes have ended on return.
 
     Raises:
@@ -84,14 +84,14 @@ def run_in_sandbox(request: LaunchRequest, launcher: int) -> dict[str, Any]:
     """
     libc.signal(SIGINT, None)  # the default, so that not even the code's own user can interrupt the first process
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-    write_file_at(proc, "self/oom_score_adj", "1000")  # where the kernel looks first if the host runs out of memory
-    as_root = os.geteuid() == 0 and is_nobody_mapped()
+    _write_file_at(proc, "self/oom_score_adj", "1000")  # where the kernel looks first if the host runs out of memory
+    as_root = os.geteuid() == 0 and _is_nobody_mapped()
     if not as_root:
-        enter_user_namespace(proc)
+        _enter_user_namespace(proc)
     namespaces = NEW_MOUNT | NEW_CGROUP | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET
     call_libc("unshare of the mount, PID and network namespaces", "unshare", namespaces)
     call_libc("sethostname", "sethostname", b"sandbox", 7)
-    build_root_mount(request)
+    _build_root_mount(request)
     call_libc("prctl", "prctl", PDEATHSIG, SIGKILL)
     if os.getppid() != launcher:  # it ended before this process could end with it
         os._exit(1)
@@ -101,12 +101,12 @@ def run_in_sandbox(request: LaunchRequest, launcher: int) -> dict[str, Any]:
     first = os.fork()
     if first == 0:
         os.close(report)
-        run_init(request, proc, as_root, output_end, report_end)
+        _run_init(request, proc, as_root, output_end, report_end)
     os.close(output_end)
     os.close(report_end)
     watcher = OutputWatcher(first, output, request["limits"])
     stopped = watcher.watch(began + request["limits"]["wall_seconds"])
-    return build_answer(read_descriptor(report), watcher, stopped) | {"seconds": monotonic() - began}
+    return build_answer(_read_descriptor(report), watcher, stopped) | {"seconds": monotonic() - began}
 
 
 class OutputWatcher:
@@ -171,36 +171,36 @@ def build_answer(report: bytes, watcher: OutputWatcher, stopped: str | None) -> 
     return answer | {"output": watcher.kept.decode("utf-8", "replace")}
 
 
-def read_descriptor(descriptor: int) -> bytes:
+def _read_descriptor(descriptor: int) -> bytes:
     with open(descriptor, "rb") as file:
         return file.read()
 
 
-def run_init(request: LaunchRequest, proc: int, as_root: bool, output: int, report: int) -> NoReturn:
+def _run_init(request: LaunchRequest, proc: int, as_root: bool, output: int, report: int) -> NoReturn:
     """Init of the PID namespace: gives up all rights, starts the code, and reports how it ended."""
     try:
         if as_root:
-            switch_to_nobody()
-            enter_user_namespace(proc)
+            _switch_to_nobody()
+            _enter_user_namespace(proc)
         os.close(proc)
         drop_capabilities()
         call_libc("prctl", "prctl", DUMPABLE, 0)
         call_libc("prctl", "prctl", PDEATHSIG, SIGKILL)
         os.write(report, b"\n")  # fails if the watcher died before it could take this process with it
         # This process counts in the namespace; where the watcher entered it too, so does the watcher.
-        run_and_report(request, output, report, own_processes=1 if as_root else 2)
+        _run_and_report(request, output, report, own_processes=1 if as_root else 2)
         os._exit(0)
     except BaseException as error:
-        write_report(report, "problem", describe_error(error))
+        _write_report(report, "problem", _describe_error(error))
     finally:
         os._exit(1)
 
 
-def run_and_report(request: LaunchRequest, output: int, report: int, own_processes: int) -> None:
-    check_process_limit()
+def _run_and_report(request: LaunchRequest, output: int, report: int, own_processes: int) -> None:
+    _check_process_limit()
     code = os.fork()
     if code == 0:
-        exec_code(request, output, report, own_processes)
+        _exec_code(request, output, report, own_processes)
     os.close(output)
     while True:
         ended, status, usage = os.wait4(-1, 0)
@@ -209,12 +209,12 @@ def run_and_report(request: LaunchRequest, output: int, report: int, own_process
     exit_code, cpu_seconds = os.waitstatus_to_exitcode(status), request["limits"]["cpu_seconds"]
     spent = usage.ru_utime + usage.ru_stime >= cpu_seconds
     if exit_code == -SIGXCPU or (exit_code == -SIGKILL and spent):
-        write_report(report, "stopped", "cpu time")
+        _write_report(report, "stopped", "cpu time")
     else:
-        write_report(report, "exit_code", exit_code)
+        _write_report(report, "exit_code", exit_code)
 
 
-def check_process_limit() -> None:
+def _check_process_limit() -> None:
     """Raises OSError if the limit on processes is not enforced, as for user id 0 of the host, whatever its id inside."""
     before = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (0, before[1]))
@@ -227,38 +227,38 @@ def check_process_limit() -> None:
         raise OSError(errno.ENOTSUP, "not kept for this user", "the limit on processes")
 
 
-def exec_code(request: LaunchRequest, output: int, report: int, own_processes: int) -> NoReturn:
+def _exec_code(request: LaunchRequest, output: int, report: int, own_processes: int) -> NoReturn:
     try:
         os.setsid()
         os.umask(0o022)
         os.chdir(SCRATCH)
-        if not write_code_files(request["files"]):
-            write_report(report, "stopped", "file size")
+        if not _write_code_files(request["files"]):
+            _write_report(report, "stopped", "file size")
             os._exit(1)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        limit_resources(request["limits"], own_processes)
+        _limit_resources(request["limits"], own_processes)
         load_seccomp_filter(bytes.fromhex(request["filter"]))
         os.execve(request["python"], [request["python"], *request["options"], request["main"]], request["environment"])
     except BaseException as error:
-        write_report(report, "problem", describe_error(error))
+        _write_report(report, "problem", _describe_error(error))
     finally:
         os._exit(1)
 
 
-def write_report(report: int, key: str, value: object) -> None:
+def _write_report(report: int, key: str, value: object) -> None:
     """A line for `build_answer`."""
     os.write(report, f"{key} {' '.join(str(value).splitlines())}\n".encode("utf-8", "replace"))
 
 
-def describe_error(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'a system call'}: {error.strerror}"
     return f"{type(error).__name__} in the launcher: {error}"
 
 
-def write_file_at(folder: int, path: str, text: str) -> None:
+def _write_file_at(folder: int, path: str, text: str) -> None:
     try:
         file = os.open(path, os.O_WRONLY, dir_fd=folder)
         os.write(file, text.encode())
@@ -267,23 +267,23 @@ def write_file_at(folder: int, path: str, text: str) -> None:
         raise OSError(error.errno, error.strerror, f"writing {path}") from None
 
 
-def is_nobody_mapped() -> bool:
+def _is_nobody_mapped() -> bool:
     """Whether `nobody` is a user here. In a namespace with root alone, who is an ordinary user outside, it is not."""
     with open("/proc/self/uid_map") as file:
         rows = [line.split() for line in file]
     return any(int(first) <= NOBODY < int(first) + int(count) for first, _, count in rows)
 
 
-def enter_user_namespace(proc: int) -> None:
+def _enter_user_namespace(proc: int) -> None:
     """Enter a namespace in which this process is `nobody`, whatever its user outside, and its processes are counted."""
     user, group = os.geteuid(), os.getegid()
     call_libc("unshare of the user namespace", "unshare", NEW_USER)
-    write_file_at(proc, "self/setgroups", "deny")
-    write_file_at(proc, "self/uid_map", f"{NOBODY} {user} 1")
-    write_file_at(proc, "self/gid_map", f"{NOBODY} {group} 1")
+    _write_file_at(proc, "self/setgroups", "deny")
+    _write_file_at(proc, "self/uid_map", f"{NOBODY} {user} 1")
+    _write_file_at(proc, "self/gid_map", f"{NOBODY} {group} 1")
 
 
-def switch_to_nobody() -> None:
+def _switch_to_nobody() -> None:
     """Root's own number would keep what belongs to root, and is exempt from the limit on processes."""
     try:
         os.setgroups([])
@@ -306,7 +306,7 @@ def drop_capabilities() -> None:
     call_libc("no_new_privs", "prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def limit_resources(limits: dict[str, Any], own_processes: int) -> None:
+def _limit_resources(limits: dict[str, Any], own_processes: int) -> None:
     megabyte = 2**20
     memory, file = limits["memory_mb"] * megabyte, limits["file_mb"] * megabyte
     cpu, processes = limits["cpu_seconds"], limits["processes"] + own_processes
@@ -328,7 +328,7 @@ def load_seccomp_filter(steps: bytes) -> None:
     call_libc("seccomp", "prctl", SECCOMP, SECCOMP_FILTER, ctypes.byref(program), 0, 0)
 
 
-def write_code_files(files: dict[str, str]) -> bool:
+def _write_code_files(files: dict[str, str]) -> bool:
     """Whether all of them found room."""
     try:
         for name, text in files.items():
@@ -341,10 +341,10 @@ def write_code_files(files: dict[str, str]) -> bool:
     return True
 
 
-def build_root_mount(request: LaunchRequest) -> None:
+def _build_root_mount(request: LaunchRequest) -> None:
     """Mount a new root in memory, read-only except for the scratch folder; the host's root is detached."""
-    mount_filesystem(None, "/", None, MS_REC | MS_PRIVATE)
-    mount_filesystem(
+    _mount_filesystem(None, "/", None, MS_REC | MS_PRIVATE)
+    _mount_filesystem(
         "tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755"
     )  # any folder would do, to become the root
     os.mkdir("/tmp/host")
@@ -353,61 +353,63 @@ def build_root_mount(request: LaunchRequest) -> None:
     for link, target in request["links"]:
         os.symlink(target, link)
     for source, target in request["shown"]:
-        bind_mount(source, target, RDONLY | NOSUID | NODEV)
+        _bind_mount(source, target, RDONLY | NOSUID | NODEV)
     for device in DEVICES:
-        bind_mount(f"/dev/{device}", f"/dev/{device}", RDONLY | NOSUID | NOEXEC)
-    hide_folders(request["hidden"])
-    mount_scratch(request["limits"]["file_mb"])
+        _bind_mount(f"/dev/{device}", f"/dev/{device}", RDONLY | NOSUID | NOEXEC)
+    _hide_folders(request["hidden"])
+    _mount_scratch(request["limits"]["file_mb"])
     call_libc("umount2", "umount2", b"/host", MNT_DETACH)
     os.rmdir("/host")
-    set_mount_attributes("/", RDONLY | NOSUID | NODEV, recursive=False)
+    _set_mount_attributes("/", RDONLY | NOSUID | NODEV, recursive=False)
 
 
-def mount_scratch(megabytes: int) -> None:
+def _mount_scratch(megabytes: int) -> None:
     os.mkdir(SCRATCH)
     options = f"size={megabytes}m,nr_inodes={SCRATCH_FILES},mode=700,uid={NOBODY},gid={NOBODY}"
-    mount_filesystem("tmpfs", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+    _mount_filesystem("tmpfs", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
     for link in ("/tmp", "/dev/shm"):
         os.symlink(SCRATCH, link)
 
 
-def bind_mount(source: str, target: str, attributes: int) -> None:
+def _bind_mount(source: str, target: str, attributes: int) -> None:
     """What the host has at `source` is seen at `target` too."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(f"/host{source}"):
         os.mkdir(target)
     else:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT, 0o666))
-    mount_filesystem(f"/host{source}", target, None, MS_BIND | MS_REC)
-    set_mount_attributes(target, attributes, recursive=True)
+    _mount_filesystem(f"/host{source}", target, None, MS_BIND | MS_REC)
+    _set_mount_attributes(target, attributes, recursive=True)
 
 
-def hide_folders(folders: Iterable[str]) -> None:
+def _hide_folders(folders: Iterable[str]) -> None:
     for folder in folders:
         if os.path.isdir(folder):
-            mount_filesystem("tmpfs", folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,mode=755")
+            _mount_filesystem("tmpfs", folder, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "size=4k,mode=755")
 
 
-def mount_filesystem(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+def _mount_filesystem(
+    source: str | None, target: str, kind: str | None, flags: int, options: str | None = None
+) -> None:
     texts = [text.encode() if text else None for text in (source, target, kind, options)]
     call_libc(f"mounting {target}", "mount", *texts[:3], flags, texts[3])
 
 
-def set_mount_attributes(target: str, attributes: int, recursive: bool) -> None:
+def _set_mount_attributes(target: str, attributes: int, recursive: bool) -> None:
     wanted = MountAttributes(set=attributes)
     flags = AT_RECURSIVE if recursive else 0
     arguments = (AT_FDCWD, target.encode(), flags, ctypes.byref(wanted), ctypes.sizeof(wanted))
     call_libc(f"protecting {target}", "syscall", SYS_MOUNT_SETATTR, *arguments)
 
 
-def serve_requests() -> None:
+def _serve_requests() -> None:
     """Answer each request from a process of its own, until the caller closes its end. Writes an empty answer first."""
     launcher = os.getpid()
     write_answer(b"")
-    while request := read_request():
+    while request := _read_request():
         watcher = os.fork()
         if watcher == 0:
-            answer_request(request, launcher)
+            _answer_request(request, launcher)
         status = os.waitpid(watcher, 0)[1]
         if os.WIFSIGNALED(status):
             os.kill(launcher, os.WTERMSIG(status))
@@ -415,18 +417,18 @@ def serve_requests() -> None:
             os._exit(1)
 
 
-def answer_request(request: bytes, launcher: int) -> NoReturn:
+def _answer_request(request: bytes, launcher: int) -> NoReturn:
     try:
-        answer = run_in_sandbox(marshal.loads(request), launcher)
+        answer = _run_in_sandbox(marshal.loads(request), launcher)
     except OSError as failure:
-        answer = {"problem": describe_error(failure)}
+        answer = {"problem": _describe_error(failure)}
     try:
         write_answer(marshal.dumps(answer))
     finally:
         os._exit(0)
 
 
-def read_request() -> bytes:
+def _read_request() -> bytes:
     length = int.from_bytes(read_bytes(LENGTH_BYTES), "little")
     return read_bytes(length)
 
@@ -446,4 +448,4 @@ def write_answer(answer: bytes) -> None:
 
 
 if __name__ == "__main__":
-    serve_requests()
+    _serve_requests()

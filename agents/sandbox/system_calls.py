@@ -71,7 +71,7 @@ def build_seccomp_filter(machine: str) -> bytes:
         _filter_step(LOAD, NUMBER_AT), _filter_step(GREATER, NEWEST_CALL, 0, 1), _filter_step(RETURN, NOT_IMPLEMENTED),
         _filter_step(EQUAL, known.clone3, 0, 1), _filter_step(RETURN, NOT_IMPLEMENTED),
     ]  # fmt: skip
-    for number in list_denied_calls(machine):
+    for number in _list_denied_calls(machine):
         steps += [_filter_step(EQUAL, number, 0, 1), _filter_step(RETURN, REFUSE)]
     steps += _refuse_by_argument(known.clone, _filter_step(ANY_BIT, NEW_NAMESPACES, 0, 1))
     for socket in known.sockets:
@@ -80,7 +80,7 @@ def build_seccomp_filter(machine: str) -> bytes:
     return b"".join([*steps, _filter_step(RETURN, ALLOW)])
 
 
-def list_denied_calls(machine: str) -> list[int]:
+def _list_denied_calls(machine: str) -> list[int]:
     words = DENIED.split()
     column = words[MACHINES[machine].column :: 3]
     return [int(number) for number in column if number != "-"]

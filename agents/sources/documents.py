@@ -94,7 +94,7 @@ def read_documents(folder: Path, *, words: int = 180, overlap: int = 0, min_word
         headings = list(_find_headings(text))
         chunks += [
             DocumentChunk(
-                source, n, find_table_header(text, start) + text[start:end], start, _headings_before(headings, start)
+                source, n, _find_table_header(text, start) + text[start:end], start, _headings_before(headings, start)
             )
             for n, (start, end) in enumerate(spans, 1)
         ]
@@ -169,7 +169,7 @@ def _chunk_spans(text: str, kind: str, words: int, overlap: int, min_words: int)
     return _move_headings(text, spans, min_words), carried is not None
 
 
-def find_table_header(text: str, start: int) -> str:
+def _find_table_header(text: str, start: int) -> str:
     """The header and the rule of the Markdown table that `start` is inside of, with their line ends; "" elsewhere."""
     if not text.startswith("|", start) or not text.endswith("\n", 0, start):
         return ""

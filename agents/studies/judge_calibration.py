@@ -146,11 +146,11 @@ def build_judge_record(plan: RunPlan, judge: BoundJudge, judged: Sequence[Judged
         teacher=plan.recipe.teachers[plan.recipe.agents.verifier.teacher].model,
         rubric=judge.options.rubric,
         min_accuracy=judge.options.min_accuracy,
-        measured=None if judged is None else measure_accuracy(judge.bound.config.options["calibration"], judged),
+        measured=None if judged is None else _measure_accuracy(judge.bound.config.options["calibration"], judged),
     )
 
 
-def measure_accuracy(file: str, judged: Sequence[JudgedAnswer]) -> JudgeAccuracy:
+def _measure_accuracy(file: str, judged: Sequence[JudgedAnswer]) -> JudgeAccuracy:
     """The rulings compared with the labels. Every ruling but good counts as poor, as in a run."""
     passes = {
         good: [answer.ruling.says == "good" for answer in judged if answer.row.good is good] for good in (True, False)

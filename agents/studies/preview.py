@@ -58,7 +58,7 @@ async def preview_samples(
     return PreviewedSamples([samples[seed.id] for seed in first], seconds, call_seconds)
 
 
-def find_turn_teacher(plan: RunPlan, turn: AgentTurn) -> str:
+def _find_turn_teacher(plan: RunPlan, turn: AgentTurn) -> str:
     """The name of the teacher that was asked in this turn."""
     agents, solver = plan.recipe.agents, plan.solver
     if turn.agent == "solver" and solver:
@@ -91,7 +91,7 @@ def estimate_run(plan: RunPlan, preview: PreviewedSamples) -> RunEstimate:
         kept=sum(kept),
         goal=goal,
         candidates=candidates,
-        kept_samples=_limit(predict_kept(kept, most), goal or most),
+        kept_samples=_limit(_predict_kept(kept, most), goal or most),
         calls=calls,
         tokens=predict(lambda sample: sample.usage.prompt_tokens + sample.usage.completion_tokens),
         prompt_tokens=predict(lambda sample: sample.usage.prompt_tokens),
@@ -115,7 +115,7 @@ def _limit(estimate: IntervalEstimate, most: float) -> IntervalEstimate:
 def _price_sample(plan: RunPlan, sample: Sample) -> float:
     cost = 0.0
     for turn in sample.turns:
-        if prices := plan.recipe.teachers[find_turn_teacher(plan, turn)].prices():
+        if prices := plan.recipe.teachers[_find_turn_teacher(plan, turn)].prices():
             cost += prices.cost(turn.usage)
     return cost
 
@@ -128,7 +128,7 @@ def _predict_seconds(
     """
     number, usage = len(preview.samples), dict[str, TokenUsage]()
     for turn in (turn for sample in preview.samples for turn in sample.turns):
-        name = find_turn_teacher(plan, turn)
+        name = _find_turn_teacher(plan, turn)
         usage[name] = usage.get(name, TokenUsage()) + turn.usage
     at_best = at_rate = chain = 0.0
     for name, used in usage.items():
@@ -205,7 +205,7 @@ def predict_sum(values: Sequence[float], number: float) -> IntervalEstimate:
     return IntervalEstimate(value=total, low=total * math.exp(-reach), high=total * math.exp(reach))
 
 
-def predict_kept(kept: Sequence[bool], number: int) -> IntervalEstimate:
+def _predict_kept(kept: Sequence[bool], number: int) -> IntervalEstimate:
     """The kept samples of `number` new ones."""
     share, low, high = _predict_share(kept, number)
     return IntervalEstimate(value=number * share, low=number * low, high=number * high)

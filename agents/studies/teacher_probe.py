@@ -43,7 +43,7 @@ def build_probe_question(
     )  # fmt: skip
 
 
-def matches_probe(reply: TeacherReply) -> bool:
+def _matches_probe(reply: TeacherReply) -> bool:
     try:
         answer = json.loads(reply.text)
     except ValueError:
@@ -130,7 +130,7 @@ async def _try_way(teacher: Teacher, question: TeacherQuestion, config: TeacherC
     except (CallFailed, ProviderError) as error:
         return ThinkingTrial(way, thinks=False, structured=False, counts=False, fault=str(error))
     thinks = bool(reply.reasoning) or reply.usage.reasoning_tokens > 0
-    return ThinkingTrial(way, thinks, matches_probe(reply), reply.usage.reasoning_tokens > 0)
+    return ThinkingTrial(way, thinks, _matches_probe(reply), reply.usage.reasoning_tokens > 0)
 
 
 class TeacherAbility(NamedTuple):
@@ -232,7 +232,7 @@ async def _probe_teacher(teacher: Teacher, question: TeacherQuestion, digits: Te
         await teacher.reply(asked, 0, UnlimitedAccount()) for asked in (question, question, digits, digits)
     ]
     return TeacherAbility(
-        structured=matches_probe(first) and matches_probe(second),
+        structured=_matches_probe(first) and _matches_probe(second),
         logprobs=first.confidence is not None,
         usage=first.usage.completion_tokens > 0,
         repeats=third.text == fourth.text,

@@ -37,9 +37,9 @@ def decide_next_step(state: SampleState, context: AgentContext) -> OrchestratorD
         if handover.agent == "generator":
             return decide_after_draft(progress, state["seed"], handover, context)
         if handover.agent == "critic":
-            return decide_after_review(progress, parse_review(handover, context), context)
+            return _decide_after_review(progress, parse_review(handover, context), context)
         if handover.agent == "solver":
-            return decide_after_attempts(progress, state["seed"], handover, context)
+            return _decide_after_attempts(progress, state["seed"], handover, context)
         return decide_after_findings(progress, handover, context)
     except InvalidReply as fault:
         # Ask the same agent again; an agent that is code would return the same.
@@ -63,7 +63,7 @@ def parse_review(handover: AgentHandover, context: AgentContext) -> Review:
         check_rubrics(review, context.plan.rubrics)
     shown = fold_spaces(_find_critic_request(handover, context))
     faults = [
-        fault if is_quoted(fault.quote, shown) else fault.model_copy(update={"quote": ""}) for fault in review.faults
+        fault if _is_quoted(fault.quote, shown) else fault.model_copy(update={"quote": ""}) for fault in review.faults
     ]
     return review.model_copy(update={"faults": faults})
 
@@ -76,7 +76,7 @@ def _find_critic_request(handover: AgentHandover, context: AgentContext) -> str:
     return [*(message.content for message in turn.context), turn.asked][len(context.plan.prompt("critic").messages) - 1]
 
 
-def is_quoted(quote: str, shown: str) -> bool:
+def _is_quoted(quote: str, shown: str) -> bool:
     """Whether a quote has words, and they are in `shown`, a text of `fold_spaces`."""
     folded = fold_spaces(quote)
     return sum(map(str.isalnum, folded)) >= MIN_QUOTED_CHARACTERS and folded in shown
@@ -122,7 +122,7 @@ def record_review(progress: SampleProgress, review: Review) -> SampleProgress:
     return replace(progress, critiques=(*progress.critiques, critique), attempt=0, broken=None)
 
 
-def decide_after_review(progress: SampleProgress, review: Review, context: AgentContext) -> OrchestratorDecision:
+def _decide_after_review(progress: SampleProgress, review: Review, context: AgentContext) -> OrchestratorDecision:
     config = context.recipe.agents.critic
     assert config is not None
     reviewed, low = record_review(progress, review), find_low_rubric(review)
@@ -167,7 +167,7 @@ def _measure_or_keep(progress: SampleProgress, context: AgentContext) -> Orchest
     return OrchestratorDecision("end", replace(progress, outcome=SampleOutcome(SampleStatus.kept)))
 
 
-def decide_after_attempts(
+def _decide_after_attempts(
     progress: SampleProgress, seed: Seed, handover: AgentHandover, context: AgentContext
 ) -> OrchestratorDecision:
     """Keep a verified sample whose pass rate the recipe wants."""

@@ -35,7 +35,7 @@ from core.sample import Candidate, RejectionReason, SampleStatus
 TopologyGraph = CompiledStateGraph[SampleState, AgentContext, SampleState, SampleState]
 
 
-async def orchestrate(
+async def _orchestrate(
     state: SampleState, runtime: Runtime[AgentContext]
 ) -> Command[Literal["generator", "critic", "verifier", "solver", "__end__"]]:
     step, progress = decide_next_step(state, runtime.context)
@@ -45,7 +45,7 @@ async def orchestrate(
 def _build_centralized() -> StateGraph[SampleState, AgentContext]:
     """The centralized topology: every hand-over passes through the orchestrator."""
     graph = StateGraph(SampleState, AgentContext)
-    graph.add_node("orchestrator", orchestrate)
+    graph.add_node("orchestrator", _orchestrate)
     agents = {"generator": run_generator, "critic": run_critic, "verifier": run_verifier, "solver": run_solver}
     for name, agent in agents.items():
         graph.add_node(name, agent)
@@ -54,7 +54,7 @@ def _build_centralized() -> StateGraph[SampleState, AgentContext]:
     return graph
 
 
-async def read_draft(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
+async def _read_draft(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     """Read the draft in a topology without an orchestrator; end the sample if the draft is invalid."""
     handover, progress = state["handovers"][-1], state["progress"]
     if ending := handover.ending:
@@ -74,14 +74,14 @@ def _build_single() -> StateGraph[SampleState, AgentContext]:
     """The single topology: one generator and no check, so the first draft is the sample."""
     graph = StateGraph(SampleState, AgentContext)
     graph.add_node("generator", run_generator)
-    graph.add_node("reader", read_draft)
+    graph.add_node("reader", _read_draft)
     graph.add_edge(START, "generator")
     graph.add_edge("generator", "reader")
     graph.add_edge("reader", END)
     return graph
 
 
-async def count_votes(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
+async def _count_votes(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     """Count the votes of the generator (for its own draft), the critic and the verifier. An invalid reply does not count."""
     context, progress = runtime.context, state["progress"]
     ayes, noes = 1, 0
@@ -119,12 +119,12 @@ def _build_independent() -> StateGraph[SampleState, AgentContext]:
     graph = StateGraph(SampleState, AgentContext)
     for name, node in (
         ("generator", run_generator),
-        ("reader", read_draft),
+        ("reader", _read_draft),
         ("critic", run_critic),
         ("verifier", run_verifier),
     ):
         graph.add_node(name, node)
-    graph.add_node("ballot", count_votes)
+    graph.add_node("ballot", _count_votes)
     graph.add_edge(START, "generator")
     graph.add_edge("generator", "reader")
     graph.add_conditional_edges("reader", to_voters, ["critic", "verifier", END])
@@ -134,7 +134,7 @@ def _build_independent() -> StateGraph[SampleState, AgentContext]:
     return graph
 
 
-async def exchange_drafts(
+async def _exchange_drafts(
     state: SampleState, runtime: Runtime[AgentContext]
 ) -> Command[Literal["debater", "plurality"]]:
     """Send all hand-overs so far to every debater, not validated, or end the debate after its last round."""
@@ -143,7 +143,7 @@ async def exchange_drafts(
     return Command(goto=[Send("debater", {**state, "number": n}) for n in range(1, DEBATERS + 1)])
 
 
-async def pick_plurality(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
+async def _pick_plurality(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
     """Take the question and answer of most debaters' last drafts; the earliest draft breaks a tie. An invalid reply does not
     count.
     """
@@ -178,7 +178,7 @@ def _build_decentralized() -> StateGraph[SampleState, AgentContext]:
     frequent draft is the sample.
     """
     graph = StateGraph(SampleState, AgentContext)
-    for name, node in (("exchange", exchange_drafts), ("debater", run_debater), ("plurality", pick_plurality)):
+    for name, node in (("exchange", _exchange_drafts), ("debater", run_debater), ("plurality", _pick_plurality)):
         graph.add_node(name, node)
     graph.add_edge(START, "exchange")
     graph.add_edge("debater", "exchange")

@@ -194,7 +194,7 @@ FILTER_EXTENSIONS: ExtensionPoint[type[FilterTable]] = ExtensionPoint(
 )
 
 
-def parse_filter_table(values: Any) -> FilterTable:
+def _parse_filter_table(values: Any) -> FilterTable:
     """A table of `[[filters]]` as the table of its built-in filter, or of an installed or registered one.
 
     Raises:
@@ -240,7 +240,7 @@ def list_filter_extensions(filters: Sequence[FilterTable]) -> list[Extension[typ
     ]
 
 
-FilterConfig = Annotated[SerializeAsAny[FilterTable], PlainValidator(parse_filter_table)]
+FilterConfig = Annotated[SerializeAsAny[FilterTable], PlainValidator(_parse_filter_table)]
 """The table of any filter."""
 
 

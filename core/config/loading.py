@@ -71,7 +71,7 @@ def load_recipe(
     scratch = deepcopy(data)
     _apply_overrides(scratch, [setting for setting in overrides if setting.partition("=")[0].strip() == "family"])
     family = str(scratch.get("family", Recipe.model_fields["family"].default))
-    data = fill_defaults(data, defaults(family))
+    data = _fill_defaults(data, defaults(family))
 
     problems = _apply_overrides(data, overrides)
     inherited_programs = tables.find_inherited_programs([] if problems else overrides)
@@ -101,12 +101,12 @@ def load_recipe(
     return LoadedRecipe(recipe, path.resolve().parent)
 
 
-def fill_defaults(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_defaults(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """`data` with defaults for missing keys, table by table; lists are not merged."""
     whole = {**deepcopy(dict(defaults)), **data}
     for key, default in defaults.items():
         if isinstance(default, Mapping) and isinstance(data.get(key), dict):
-            whole[key] = fill_defaults(data[key], default)
+            whole[key] = _fill_defaults(data[key], default)
     return whole
 
 

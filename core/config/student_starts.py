@@ -37,12 +37,12 @@ def find_start_settings_fault(settings: Mapping[str, Any], config: StudentConfig
     """Why a model with these settings cannot become the student, in words; None if it can, as far as settings tell."""
     if settings.get("model_type") not in STUDENT_ARCHITECTURES:
         return describe_unknown_architecture(settings.get("model_type"))
-    if config.packing and has_memories(settings):
+    if config.packing and _has_memories(settings):
         return "has memories, which would carry over from one conversation of a row to the next; use packing = false"
     return next((fault for step in config.steps if (fault := step.find_start_fault(settings))), None)
 
 
-def has_memories(settings: Mapping[str, Any]) -> bool:
+def _has_memories(settings: Mapping[str, Any]) -> bool:
     """Whether some layers have a memory instead of attention."""
     return settings.get("model_type") == MEMORY_START and MEMORY_LAYER in settings.get("layer_types", [MEMORY_LAYER])
 
@@ -59,7 +59,7 @@ def find_bitnet_fault(settings: Mapping[str, Any]) -> str | None:
 
 def find_shared_settings_fault(settings: Mapping[str, Any], rope_types: Collection[str] = ("default",)) -> str | None:
     """What llama.cpp does not compute, of the settings that all architectures have; it computes positions of `rope_types`."""
-    if (rope := find_rope_type(settings)) not in rope_types:
+    if (rope := _find_rope_type(settings)) not in rope_types:
         return f"positions of the type {rope!r}"
     if settings.get("attention_bias") or settings.get("mlp_bias"):
         return "biases"
@@ -68,7 +68,7 @@ def find_shared_settings_fault(settings: Mapping[str, Any], rope_types: Collecti
     return None
 
 
-def find_rope_type(settings: Mapping[str, Any]) -> Any:
+def _find_rope_type(settings: Mapping[str, Any]) -> Any:
     """The type of the rotary positions, under transformers' present or former name; of layers without a window, if two differ."""
     rope = settings.get("rope_parameters") or settings.get("rope_scaling")
     if isinstance(rope, Mapping) and isinstance(rope.get("full_attention"), Mapping):

@@ -55,7 +55,7 @@ def find_step_table(name: str) -> type[StudentStep]:
     return STEP_EXTENSIONS.require(name).value
 
 
-def parse_step(values: Any) -> StudentStep:
+def _parse_step(values: Any) -> StudentStep:
     """A table of `[[student.steps]]` as the table of its step.
 
     Raises:
@@ -77,7 +77,7 @@ def parse_step(values: Any) -> StudentStep:
         raise put_below(error, name) from None
 
 
-StepConfig = Annotated[SerializeAsAny[StudentStep], PlainValidator(parse_step)]
+StepConfig = Annotated[SerializeAsAny[StudentStep], PlainValidator(_parse_step)]
 """The table of any step."""
 
 

@@ -162,14 +162,14 @@ class TeacherConfig(RecipeTable):
     @field_validator("extra")
     @classmethod
     def _check_extra(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        if problem := find_fixed_extra(extra):
+        if problem := _find_fixed_extra(extra):
             raise ValueError(problem)
         return extra
 
     @field_validator("drop")
     @classmethod
     def _check_drop(cls, drop: tuple[str, ...]) -> tuple[str, ...]:
-        if problem := find_fixed_drop(drop):
+        if problem := _find_fixed_drop(drop):
             raise ValueError(problem)
         return drop
 
@@ -365,7 +365,7 @@ TABLE_OF_KEYS = "generation_config"
 SETTING_OF_PLAIN_KEY = {key.replace("_", ""): setting for key, setting in SETTING_OF_KEY.items()}
 
 
-def find_fixed_extra(extra: Mapping[str, Any]) -> str | None:
+def _find_fixed_extra(extra: Mapping[str, Any]) -> str | None:
     """Why requests cannot have these keys, in a sentence; None if they can."""
     for key, value in extra.items():
         if _simplify(key) != _simplify(TABLE_OF_KEYS):
@@ -377,7 +377,7 @@ def find_fixed_extra(extra: Mapping[str, Any]) -> str | None:
     return _describe(_list_fixed(extra))
 
 
-def find_fixed_drop(drop: Iterable[str]) -> str | None:
+def _find_fixed_drop(drop: Iterable[str]) -> str | None:
     """Why requests cannot be without these keys, in a sentence; None if they can."""
     keys = list(drop)
     if table := next((key for key in keys if _simplify(key) == _simplify(TABLE_OF_KEYS)), None):

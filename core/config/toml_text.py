@@ -60,12 +60,12 @@ def format_toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(format_toml_value, value)) + "]"
     if isinstance(value, Mapping):
-        pairs = ", ".join(f"{format_toml_key(key)} = {format_toml_value(inner)}" for key, inner in value.items())
+        pairs = ", ".join(f"{_format_toml_key(key)} = {format_toml_value(inner)}" for key, inner in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     raise TypeError(f"{value!r}: TOML has texts, numbers, truth values, dates, lists and tables")
 
 
-def format_toml_key(key: str) -> str:
+def _format_toml_key(key: str) -> str:
     return key if _BARE_KEY.fullmatch(key) else format_toml_value(str(key))
 
 
@@ -77,16 +77,16 @@ def _format_lines(table: Mapping[str, Any], where: str) -> Iterator[str]:
         yield f"\n[{where}]"
     yield from _format_pairs(values)
     for key, value in inner.items():
-        yield from _format_lines(value, f"{where}.{format_toml_key(key)}".lstrip("."))
+        yield from _format_lines(value, f"{where}.{_format_toml_key(key)}".lstrip("."))
     for key, tables in lists.items():
         for entry in tables:
-            yield f"\n[[{f'{where}.{format_toml_key(key)}'.lstrip('.')}]]"
+            yield f"\n[[{f'{where}.{_format_toml_key(key)}'.lstrip('.')}]]"
             yield from _format_pairs(entry)
 
 
 def _format_pairs(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        yield f"{format_toml_key(key)} = {format_toml_value(value)}"
+        yield f"{_format_toml_key(key)} = {format_toml_value(value)}"
 
 
 def _is_list_of_tables(value: Any) -> bool:

@@ -71,7 +71,7 @@ def has_collapse(findings: Iterable[str]) -> bool:
 # One line
 
 
-def write_headline(record: CollapseFacts) -> str:
+def _write_headline(record: CollapseFacts) -> str:
     """The verdict, what was compared, and the main finding: one line without a full stop."""
     if not _is_measured(record):
         compared = (
@@ -189,7 +189,7 @@ def _load_template() -> Any:
     return environment.get_template("verdict.txt").module
 
 
-def write_paragraph(record: CollapseFacts) -> str:
+def _write_paragraph(record: CollapseFacts) -> str:
     """What was compared, what the verdict means for the user, and what it leaves open, without names of metrics."""
     size = _find_dataset_size(record)
     facts = {
@@ -241,7 +241,7 @@ def _judges_structure(record: CollapseFacts) -> bool:
 # Advice by cause
 
 
-def list_advice(record: CollapseFacts) -> list[Advice]:
+def _list_advice(record: CollapseFacts) -> list[Advice]:
     """What may help, by cause."""
     uneven = record.spread.uneven if record.spread else []
     facts = {
@@ -343,7 +343,7 @@ class CollapseRecord(CollapseFacts):
     @property
     def headline(self) -> str:
         """The verdict, what was compared and the main finding: one line without a full stop."""
-        return write_headline(self)
+        return _write_headline(self)
 
     @property
     def line(self) -> str:
@@ -354,13 +354,13 @@ class CollapseRecord(CollapseFacts):
     @property
     def paragraph(self) -> str:
         """What the verdict means, without names of metrics."""
-        return write_paragraph(self)
+        return _write_paragraph(self)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def advice(self) -> list[Advice]:
         """What may help, by cause."""
-        return list_advice(self)
+        return _list_advice(self)
 
 
 class CollapseAssessment(BaseModel):

@@ -204,7 +204,7 @@ def find_duplicates(
     return result
 
 
-def build_drops(
+def _build_drops(
     judged: RowFilterResult,
     decisions: DuplicateDecisions,
     configs: Sequence[FilterConfig],
@@ -258,7 +258,7 @@ def apply_filters(
         ValueError: if two documents have the same id, since a drop names its document by id.
     """
     judged = apply_row_filters(documents, configs, folder)
-    drops = build_drops(
+    drops = _build_drops(
         judged, find_duplicates(judged, configs, folder), configs, folder, [document.id for document in documents]
     )
     kept = [

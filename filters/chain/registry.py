@@ -101,7 +101,7 @@ def require_set_filter(config: FilterTable) -> SetFilter:
     return found
 
 
-def find_extension_fault(config: FilterTable) -> str | None:
+def _find_extension_fault(config: FilterTable) -> str | None:
     """Why the filter of this table cannot run; None for a built-in filter."""
     if config.type in FILTER_TABLES or isinstance(config, Filter | PairFilter):
         return None
@@ -168,7 +168,7 @@ def find_filter_problems(filters: Sequence[FilterConfig], folder: Path) -> Itera
     """Yield what prevents these filters from running. Relative paths start from `folder`."""
     for i, config in enumerate(filters):
         entry = find_filter_entry(config)
-        if fault := find_extension_fault(config):
+        if fault := _find_extension_fault(config):
             yield RecipeProblem(f"filters.{i}.type", fault)
         elif not entry.find_problems:  # which reads its files itself
             for name in config.list_files():

@@ -160,7 +160,7 @@ def assess_corpus(
     decision = decide_collapse(compared.evidence, steady=isinstance(trend, TailTrend) and trend.steady)
     if general:
         decision = restrict_to_general_reference(decision, documents)
-    power = None if general else find_loss_power(compared)
+    power = None if general else _find_loss_power(compared)
     needed = [MIN_CONCLUSIVE_DOCUMENTS, power.documents_needed if power else 0]
     needed += [power.replaced_needed] if power and "uncertain" in decision.reasons else []
     beginnings = find_frequent_beginnings(compared.sides, reference)
@@ -184,7 +184,7 @@ def assess_corpus(
     )
 
 
-def find_loss_power(compared: ReferenceComparison) -> LossPower | None:
+def _find_loss_power(compared: ReferenceComparison) -> LossPower | None:
     """The losses of rare words that the comparison finds; None if what shows them does not hold or does not vary here."""
     evidence, tokens = compared.evidence, compared.sides.draws[0].tokens
     places = [METRIC_NAMES.index(name) for name in ("hapax_mass", "tail_coverage")]

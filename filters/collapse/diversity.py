@@ -71,7 +71,7 @@ def measure_diversity(
     """Measure `draw`. `points` are its documents' directions (`TopicModel`); compression reads `budget` words."""
     return DiversityMetrics(
         types=float(len(sort_unique(draw.ids))),
-        distinct_2=distinct_ngram_share(draw, 2),
+        distinct_2=_distinct_ngram_share(draw, 2),
         self_bleu=self_bleu(draw),
         compression_ratio=compression_ratio(" ".join(spelled[i] for i in draw.ids[:budget]).encode()),
         vendi=vendi_score(points),
@@ -152,7 +152,7 @@ def _log_binomial(n: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.float64]
     return np.array(logs)[where]
 
 
-def distinct_ngram_share(draw: TokenSample, n: int) -> float | None:
+def _distinct_ngram_share(draw: TokenSample, n: int) -> float | None:
     """Different n-grams over all n-grams (Li et al. 2016, arXiv 1510.03055); comparable only at equal size."""
     ids = draw.list_ngrams(n).ids
     return (int(ids.max()) + 1) / len(ids) if len(ids) else None

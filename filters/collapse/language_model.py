@@ -56,7 +56,7 @@ class LanguageModel(NamedTuple):
     @classmethod
     def fit(cls, ids: Ints, lengths: Ints, order: int = NGRAM_ORDER) -> Self:
         """Fit a model to documents end to end in `ids`."""
-        stream, real = pad_documents(ids, lengths, order)
+        stream, real = _pad_documents(ids, lengths, order)
         numbers, tables = [], []
         histories = np.zeros(len(stream), dtype=np.int64)
         for _ in range(order):
@@ -77,7 +77,7 @@ class LanguageModel(NamedTuple):
 
     def negative_log_likelihood(self, ids: Ints, lengths: Ints) -> Floats:
         """Mean negative log-likelihood of each document's words, in nats per word."""
-        stream, real = pad_documents(ids, lengths, len(self.levels))
+        stream, real = _pad_documents(ids, lengths, len(self.levels))
         probability = np.full(len(stream), 1 / OPEN_VOCABULARY)
         histories = np.zeros(len(stream), dtype=np.int64)
         for level in self.levels:
@@ -89,7 +89,7 @@ class LanguageModel(NamedTuple):
         return sums / np.maximum(lengths, 1)
 
 
-def pad_documents(ids: Ints, lengths: Ints, order: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+def _pad_documents(ids: Ints, lengths: Ints, order: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """The documents with `order - 1` (at least 1) padding tokens before each, and a mask of the words."""
     before = max(order - 1, 1)
     stream = np.full(len(ids) + before * len(lengths), START_WORD, dtype=np.int64)

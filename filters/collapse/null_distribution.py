@@ -84,13 +84,13 @@ def load_null_distribution(reference: ReferenceCorpus, size: int, cache: Path | 
     if path and path.exists():
         fields = read_json(path)
         return NullDistribution(fields["documents"], fields["tokens"], np.array(fields["differences"]), fields["shown"])
-    null = compute_null_distribution(reference, size)
+    null = _compute_null_distribution(reference, size)
     if path:
         write_json(path, {"metrics": METRIC_NAMES, **null._asdict(), "differences": null.differences.tolist()})
     return null
 
 
-def compute_null_distribution(
+def _compute_null_distribution(
     reference: ReferenceCorpus, size: int, comparisons: int = COMPARISONS, seed: int = 0
 ) -> NullDistribution:
     """Split the reference into disjoint samples repeatedly; in each split, every sample is the candidate once. Documents of one

@@ -174,7 +174,7 @@ class OwnNgrams(NamedTuple):
     leads: Bools
 
 
-def list_own_ngrams(sample: PromptedSample, n: int) -> OwnNgrams:
+def _list_own_ngrams(sample: PromptedSample, n: int) -> OwnNgrams:
     both = TokenSample(*(np.concatenate(parts) for parts in zip(sample.own[:2], sample.prompts[:2], strict=True)))
     if both.tokens < n:
         return OwnNgrams(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool))
@@ -245,7 +245,7 @@ class RepetitionShare(NamedTuple):
 def measure_repetition_shares(sample: PromptedSample) -> dict[str, RepetitionShare]:
     """The value of each metric in `REPETITION_LIMITS` but those of `CopyCounts`."""
     different = sample.take(_find_firsts(sample.number_texts()))
-    eights = list_own_ngrams(different, COPY_WORDS)
+    eights = _list_own_ngrams(different, COPY_WORDS)
     pairs = sort_unique(eights.ids * different.documents + eights.documents)
     grams, owners = pairs // different.documents, pairs % different.documents
     shared = np.bincount(grams)[grams] > 1
@@ -274,7 +274,7 @@ def _measure_equal_openers(prose: PromptedSample, texts: Ints) -> RepetitionShar
     """Probability that two documents have the same first three words and different texts. A document without an opener, or with
     one from its prompt, is like no other.
     """
-    grams = list_own_ngrams(prose, OPENER_WORDS)
+    grams = _list_own_ngrams(prose, OPENER_WORDS)
     leading, openers = grams.documents[grams.leads], grams.ids[grams.leads]
     same = openers * prose.documents + texts[leading]
     partners = np.zeros(prose.documents, dtype=np.int64)
@@ -296,7 +296,7 @@ def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionSh
     different documents are drawn, equally many from each.
     """
     different = prose.take(_find_firsts(texts))
-    fours = list_own_ngrams(different, DISTINCT_WORDS)
+    fours = _list_own_ngrams(different, DISTINCT_WORDS)
     owned = np.bincount(fours.documents, minlength=different.documents)
     having = int((owned > 0).sum())
     if not having:
@@ -405,7 +405,7 @@ def _measure_structure(
         ]
         return measure_records(read, drawn) if kind.compares_values else measure_outlines(read, kind, drawn)
     # A beginning that the document's prompt asks for does not count.
-    grams = list_own_ngrams(sample, OPENER_WORDS)
+    grams = _list_own_ngrams(sample, OPENER_WORDS)
     counted = np.zeros(sample.documents, dtype=bool)
     counted[grams.documents[grams.leads]] = True
     counted &= sample.prose
@@ -453,7 +453,7 @@ def _find_frequent_openers(sample: PromptedSample, kind: TextKind) -> list[Phras
     """The first three words that several prose documents share and their prompts lack, most frequent first."""
     sample = sample.take(np.flatnonzero(sample.prose))
     spelled = list(sample.vocabulary)
-    grams = list_own_ngrams(sample, OPENER_WORDS)
+    grams = _list_own_ngrams(sample, OPENER_WORDS)
     numbers, counts = np.unique(grams.ids[grams.leads], return_counts=True)
     starts = np.cumsum(sample.own.lengths) - sample.own.lengths
     phrases = []

@@ -45,7 +45,7 @@ def _without(*names: str) -> frozenset[str]:
 SPACELESS_RUN = re.compile(f"[{SPACELESS}]+|[^\\W{SPACELESS}]+")
 
 
-def split_into_pairs(text: str) -> list[str]:
+def _split_into_pairs(text: str) -> list[str]:
     """Overlapping pairs of characters of scripts without spaces; other words whole, in lower case."""
     return [
         unit
@@ -54,7 +54,7 @@ def split_into_pairs(text: str) -> list[str]:
     ]
 
 
-def join_pairs(pairs: Sequence[str]) -> str:
+def _join_pairs(pairs: Sequence[str]) -> str:
     """Consecutive pairs as the text that they are of: `ab`, `bc` is `abc`."""
     text = ""
     for pair in pairs:
@@ -99,7 +99,7 @@ MIN_CODE_NODES = 10
 """Nodes of a function that returns a constant or raises an error: real code has many of these."""
 
 
-def outline_document_code(text: str) -> str | None:
+def _outline_document_code(text: str) -> str | None:
     return outline_code(extract_code(text))
 
 
@@ -112,7 +112,7 @@ class RecordField(NamedTuple):
     """A scalar, or an empty container."""
 
 
-def parse_records(text: str) -> list[Any]:
+def _parse_records(text: str) -> list[Any]:
     """The JSON objects and lists of a text: all of it, its fenced blocks, or its lines; empty without any."""
     text = text[:MAX_CHARACTERS]
     whole = _parse_container(text)
@@ -138,7 +138,7 @@ def _parse_container(text: str) -> Any:
 
 def iterate_fields(text: str) -> Iterator[RecordField]:
     """The fields of a text's records in order, at most `MAX_FIELDS`."""
-    waiting: list[RecordField] = [RecordField("", record) for record in reversed(parse_records(text))]
+    waiting: list[RecordField] = [RecordField("", record) for record in reversed(_parse_records(text))]
     for _ in range(MAX_FIELDS):
         if not waiting:
             return
@@ -171,7 +171,7 @@ def spell_field(field: RecordField) -> list[str]:
     return [f"{field.path}={'{}' if isinstance(field.value, dict) else '[]'}"]
 
 
-def list_record_keys(text: str) -> str | None:
+def _list_record_keys(text: str) -> str | None:
     """The paths of a text's records, each once, in order of the alphabet."""
     return " ".join(sorted({field.path for field in iterate_fields(text)})) or None
 
@@ -191,7 +191,7 @@ MAX_EXPRESSIONS = 20
 """Expressions of a document that its shape is made of."""
 
 
-def split_into_operations(text: str) -> list[str]:
+def _split_into_operations(text: str) -> list[str]:
     """Numbers, operators and words in order."""
     return [
         SIGNS.get(token, token.lower().replace(",", "")) for token in ARITHMETIC_TOKEN.findall(text[:MAX_CHARACTERS])
@@ -208,7 +208,7 @@ def round_number(number: str) -> str:
     return f"{sign}{whole[0]}e{len(whole) - 1}"
 
 
-def outline_operations(text: str) -> str | None:
+def _outline_operations(text: str) -> str | None:
     """The operation trees of a text's expressions in order."""
     outlines = []
     for found in EXPRESSION.finditer(text[:MAX_CHARACTERS]):
@@ -318,10 +318,10 @@ TEXT_KINDS = {
             "JSON records",
             "field",
             split_into_fields,
-            lambda text: bool(parse_records(text)),
+            lambda text: bool(_parse_records(text)),
             _without("strange_words"),
             REPETITION_SHARES - {"openers", "repeated_4grams", "copied_documents"},
-            list_record_keys,
+            _list_record_keys,
             "set of keys",
             compares_values=True,
         ),
@@ -333,7 +333,7 @@ TEXT_KINDS = {
             _is_code,
             _without("strange_words"),
             REPETITION_SHARES - {"repeated_4grams"},
-            outline_document_code,
+            _outline_document_code,
             "syntax tree, names and constants aside",
             MIN_CODE_NODES,
             folds_case=False,
@@ -342,11 +342,11 @@ TEXT_KINDS = {
             "arithmetic",
             "arithmetic",
             "token",
-            split_into_operations,
+            _split_into_operations,
             lambda text: bool(EQUATION.search(text)),
             _without("strange_words"),
             REPETITION_SHARES - {"repeated_4grams"},
-            outline_operations,
+            _outline_operations,
             "operation trees",
             MIN_OPERATION_WORDS,
             MAX_EQUAL_OPERATIONS,
@@ -355,11 +355,11 @@ TEXT_KINDS = {
             "characters",
             "text without spaces between words",
             "character pair",
-            split_into_pairs,
+            _split_into_pairs,
             _has_spaceless_letters,
             _without("strange_words", "duplicate_8grams"),  # eight pairs are nine characters: a phrase, and no copy
             REPETITION_SHARES,
-            join=join_pairs,
+            join=_join_pairs,
             min_letters=2,
         ),
         TextKind("prose", "prose", "word", split_into_words, lambda _: True, _without(), REPETITION_SHARES),

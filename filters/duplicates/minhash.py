@@ -25,12 +25,12 @@ from filters.duplicates.similarity_join import find_near_duplicates
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 
 
-def sketch_shingles(documents: Sequence[Document], config: MinHashFilter) -> RaggedArray:
+def _sketch_shingles(documents: Sequence[Document], config: MinHashFilter) -> RaggedArray:
     """The hashed shingles of each text, four bytes per shingle."""
     return build_shingle_sets((document.text for document in documents), config.ngram)
 
 
-def compare_shingles(sets: RaggedArray, config: MinHashFilter, folder: Path) -> DuplicateMatches:
+def _compare_shingles(sets: RaggedArray, config: MinHashFilter, folder: Path) -> DuplicateMatches:
     """Texts that are at least `threshold` similar to an earlier kept text or to an indexed one. The original is the most similar
     of the compared texts, the earliest among equals.
     """
@@ -67,10 +67,10 @@ def _explain_drop(config: MinHashFilter, similarity: float, original: str) -> st
     return f"similarity {similarity:.2f} to {original} in {config.ngram}-word shingles, at least {config.threshold:g}"
 
 
-MINHASH_FILTER = SetFilter(sketch_shingles, compare_shingles, RejectionReason.near_duplicate, _explain_drop)
+MINHASH_FILTER = SetFilter(_sketch_shingles, _compare_shingles, RejectionReason.near_duplicate, _explain_drop)
 
 
-def sketch_text_keys(documents: Sequence[Document], _config: ExactFilter) -> RaggedArray:
+def _sketch_text_keys(documents: Sequence[Document], _config: ExactFilter) -> RaggedArray:
     """A 128-bit hash of each text's words, ignoring case, width, spacing and punctuation.
 
     By the birthday bound, the probability of a collision among 10 million texts is about 1.5e-25.
@@ -79,7 +79,7 @@ def sketch_text_keys(documents: Sequence[Document], _config: ExactFilter) -> Rag
     return RaggedArray(keys, np.arange(keys.size + 1))
 
 
-def compare_text_keys(sketches: RaggedArray, _config: ExactFilter, _folder: Path) -> DuplicateMatches:
+def _compare_text_keys(sketches: RaggedArray, _config: ExactFilter, _folder: Path) -> DuplicateMatches:
     """Texts with the words of an earlier text."""
     low, high = sketches.values["low"], sketches.values["high"]
     order = np.lexsort((low, high))  # stable: of equal ones the first comes first
@@ -97,4 +97,4 @@ def _explain_repeat(_config: ExactFilter, _similarity: float, original: str) -> 
     return f"the same words as {original}"
 
 
-EXACT_FILTER = SetFilter(sketch_text_keys, compare_text_keys, RejectionReason.exact_duplicate, _explain_repeat)
+EXACT_FILTER = SetFilter(_sketch_text_keys, _compare_text_keys, RejectionReason.exact_duplicate, _explain_repeat)

@@ -18,7 +18,7 @@ CUTOFF_ROUNDING = 1e-6
 """Rounding error by which rapidfuzz may put a similarity under an equal cutoff."""
 
 
-def sketch_questions(documents: Sequence[Document], _config: NoveltyFilter) -> RaggedArray:
+def _sketch_questions(documents: Sequence[Document], _config: NoveltyFilter) -> RaggedArray:
     """The hashed words of each question, or of the text of a document without one."""
     asked = [document.question or document.asked or document.text for document in documents]
     hashed = [[hash_word(word) for word in normalize_words(text)] for text in asked]
@@ -26,7 +26,7 @@ def sketch_questions(documents: Sequence[Document], _config: NoveltyFilter) -> R
     return RaggedArray(values, compute_offsets(np.array([len(words) for words in hashed], dtype=np.int64)))
 
 
-def compare_questions(sketches: RaggedArray, config: NoveltyFilter, _folder: Path) -> DuplicateMatches:
+def _compare_questions(sketches: RaggedArray, config: NoveltyFilter, _folder: Path) -> DuplicateMatches:
     """Documents whose question has a ROUGE-L F measure (Lin 2004) of at least `threshold` with that of an earlier kept document:
     twice the longest common subsequence of words over all words of both.
 
@@ -60,4 +60,4 @@ def _explain_drop(config: NoveltyFilter, similarity: float, original: str) -> st
     return f"asks what {original} asks: ROUGE-L {similarity:.2f}, at most {config.threshold:g} is new"
 
 
-NOVELTY_FILTER = SetFilter(sketch_questions, compare_questions, RejectionReason.near_duplicate, _explain_drop)
+NOVELTY_FILTER = SetFilter(_sketch_questions, _compare_questions, RejectionReason.near_duplicate, _explain_drop)

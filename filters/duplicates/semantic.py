@@ -36,7 +36,7 @@ class SemanticMatch(NamedTuple):
     cosine: float
 
 
-def sketch_embeddings(documents: Sequence[Document], config: SemanticFilter) -> RaggedArray:
+def _sketch_embeddings(documents: Sequence[Document], config: SemanticFilter) -> RaggedArray:
     """The vector of each text, and a hash of its numbers."""
     out = np.zeros(len(documents), dtype=SKETCH_TYPE)
     out["vector"] = embed_texts([document.text for document in documents])
@@ -45,7 +45,7 @@ def sketch_embeddings(documents: Sequence[Document], config: SemanticFilter) -> 
     return RaggedArray(out, np.arange(out.size + 1))
 
 
-def compare_embeddings(sketches: RaggedArray, config: SemanticFilter, _folder: Path) -> DuplicateMatches:
+def _compare_embeddings(sketches: RaggedArray, config: SemanticFilter, _folder: Path) -> DuplicateMatches:
     """Documents near an earlier kept document. The original is the nearest, the earliest among equals."""
     pairs = find_nearest_kept(sketches.values["vector"], config.threshold, sketches.values["numbers"].tolist())
     repeated, original, cosines = zip(*pairs, strict=True) if pairs else ((), (), ())
@@ -94,4 +94,4 @@ def _find_candidates(
     return near
 
 
-SEMANTIC_FILTER = SetFilter(sketch_embeddings, compare_embeddings, RejectionReason.near_duplicate, _explain_drop)
+SEMANTIC_FILTER = SetFilter(_sketch_embeddings, _compare_embeddings, RejectionReason.near_duplicate, _explain_drop)

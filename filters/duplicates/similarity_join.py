@@ -146,7 +146,7 @@ def add_copies(matches: DuplicateMatches, copied: Indices, first: Indices) -> Du
 
 def _find_among_different(sets: RaggedArray, threshold: float, permutations: int) -> DuplicateMatches:
     rare, crowded = _pair_by_rare_shingles(sets, threshold)
-    compared = compute_similarities(sets, rare)
+    compared = _compute_similarities(sets, rare)
     under = _count_below_threshold(compared, threshold)
     pairs, similarities = _select_by_threshold(rare, compared, threshold)
     matches = choose_duplicates(pairs, similarities)
@@ -159,7 +159,7 @@ def _find_among_different(sets: RaggedArray, threshold: float, permutations: int
         fresh = np.setdiff1d(bands.propose_pairs(remaining, bucket), seen, assume_unique=True)
         seen = np.concatenate((seen, fresh))
         proposed = SetPairs(crowded[fresh & 0xFFFFFFFF], crowded[fresh >> 32])
-        compared = compute_similarities(sets, proposed)
+        compared = _compute_similarities(sets, proposed)
         under += _count_below_threshold(compared, threshold)
         more, more_similarities = _select_by_threshold(proposed, compared, threshold)
         if more.later.size:
@@ -188,12 +188,12 @@ def choose_duplicates(pairs: SetPairs, similarities: Scores) -> DuplicateMatches
 
 def select_near_pairs(sets: RaggedArray, pairs: SetPairs, threshold: float) -> tuple[SetPairs, Scores]:
     """The near-duplicate pairs and their similarities."""
-    return _select_by_threshold(pairs, compute_similarities(sets, pairs), threshold)
+    return _select_by_threshold(pairs, _compute_similarities(sets, pairs), threshold)
 
 
-def compute_similarities(sets: RaggedArray, pairs: SetPairs) -> Scores:
+def _compute_similarities(sets: RaggedArray, pairs: SetPairs) -> Scores:
     """Jaccard similarity of each pair: |A and B| / |A or B| (Jaccard 1901)."""
-    shared = count_overlaps(sets, pairs)
+    shared = _count_overlaps(sets, pairs)
     return shared / (sets.sizes[pairs.earlier] + sets.sizes[pairs.later] - shared)
 
 
@@ -209,7 +209,7 @@ def _count_below_threshold(similarities: Scores, threshold: float) -> Indices:
     )
 
 
-def count_overlaps(sets: RaggedArray, pairs: SetPairs) -> Indices:
+def _count_overlaps(sets: RaggedArray, pairs: SetPairs) -> Indices:
     """Number of shingles that the two sets of each pair share."""
     work = compute_offsets(sets.sizes[pairs.earlier] + sets.sizes[pairs.later])
     out = np.empty(pairs.later.size, dtype=np.int64)

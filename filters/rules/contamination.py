@@ -45,7 +45,7 @@ def drop_contaminated(
     Raises:
         UsageError: naming a set that cannot be read.
     """
-    sets = load_evaluation_sets(config, folder)
+    sets = _load_evaluation_sets(config, folder)
     drops = []
     for document in documents:
         matches: list[tuple[EvaluationMatch, str]] = []
@@ -74,7 +74,7 @@ def drop_contaminated(
     return drops
 
 
-def load_evaluation_sets(config: ContaminationFilter, folder: Path) -> EvaluationSets:
+def _load_evaluation_sets(config: ContaminationFilter, folder: Path) -> EvaluationSets:
     """Raises UsageError naming a set that cannot be read."""
     files = [(name, find_referenced_file(name, folder)) for name in config.sets]
     return read_evaluation_sets(files, config.columns, config.ngram)
@@ -83,17 +83,17 @@ def load_evaluation_sets(config: ContaminationFilter, folder: Path) -> Evaluatio
 def find_evaluation_set_problems(config: ContaminationFilter, folder: Path) -> Iterator[RecipeProblem]:
     """Yield a problem if the table names a set that cannot be read."""
     try:
-        load_evaluation_sets(config, folder)
+        _load_evaluation_sets(config, folder)
     except UsageError as error:
         yield RecipeProblem("sets", str(error))
 
 
-def build_set_reports(
+def _build_set_reports(
     drops: Sequence[DroppedDocument], config: ContaminationFilter, folder: Path = Path()
 ) -> dict[str, EvaluationSetReport]:
     """The report of each evaluation set of the filter, by its name in the recipe."""
     rows = [row for drop in drops for row in drop.overlaps]
-    sizes = load_evaluation_sets(config, folder).sizes
+    sizes = _load_evaluation_sets(config, folder).sizes
     by_set = {name: [row for row in rows if row.rpartition(":")[0] == name] for name in sizes}
     documents = Counter(name for drop in drops for name in {row.rpartition(":")[0] for row in drop.overlaps})
     return {
@@ -110,5 +110,5 @@ def build_all_set_reports(
         name: report._asdict()
         for config in configs
         if isinstance(config, ContaminationFilter)
-        for name, report in build_set_reports(drops, config, folder).items()
+        for name, report in _build_set_reports(drops, config, folder).items()
     }

@@ -38,7 +38,7 @@ def drop_other_languages(documents: Sequence[Document], config: LanguageFilter) 
         prose = NOT_PROSE.sub(" ", document.text)
         if sum(map(str.isalpha, prose)) < MIN_LETTERS:
             continue
-        probabilities = language_probabilities(prose)
+        probabilities = _language_probabilities(prose)
         others = {name: p for name, p in probabilities.items() if name not in wanted_labels and name != NO_LANGUAGE}
         likeliest = max(others, key=lambda name: others[name])
         wanted, other = sum(probabilities.get(name, 0.0) for name in config.languages), others[likeliest]
@@ -56,7 +56,7 @@ def drop_other_languages(documents: Sequence[Document], config: LanguageFilter) 
     return drops
 
 
-def language_probabilities(text: str) -> dict[str, float]:
+def _language_probabilities(text: str) -> dict[str, float]:
     """Probability of each known language by ISO 639-1 code. Bokmål and Nynorsk also count as Norwegian."""
     probabilities = {str(language): float(share) for language, share in _load_identifier().rank(text)}
     probabilities["no"] = sum(probabilities.get(code, 0.0) for code in ("no", "nb", "nn"))

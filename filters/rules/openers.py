@@ -46,7 +46,7 @@ BOILERPLATE_PATTERNS = [(name, re.compile(opener)) for name, opener in BOILERPLA
 
 def drop_boilerplate(documents: Sequence[Document], config: BoilerplateFilter) -> list[DroppedDocument]:
     """Drop documents that begin with one of `BOILERPLATE`."""
-    return drop_by_opener(
+    return _drop_by_opener(
         documents, find_boilerplate_opener, config.type, RejectionReason.boilerplate, "begins with boilerplate"
     )
 
@@ -98,7 +98,9 @@ REFUSAL_PATTERNS = [(name, re.compile(FILLER + APOLOGY + "(?:" + opener + ")")) 
 
 def drop_refusals(documents: Sequence[Document], config: RefusalFilter) -> list[DroppedDocument]:
     """Drop documents that begin with one of `REFUSALS`."""
-    return drop_by_opener(documents, find_refusal_opener, config.type, RejectionReason.refusal, "begins like a refusal")
+    return _drop_by_opener(
+        documents, find_refusal_opener, config.type, RejectionReason.refusal, "begins like a refusal"
+    )
 
 
 def find_refusal_opener(text: str) -> str | None:
@@ -109,7 +111,7 @@ def find_refusal_opener(text: str) -> str | None:
     return next((name for name, pattern in REFUSAL_PATTERNS if pattern.match(beginning)), None)
 
 
-def drop_by_opener(
+def _drop_by_opener(
     documents: Sequence[Document],
     opener_of: Callable[[str], str | None],
     filter_type: str,

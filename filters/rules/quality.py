@@ -149,10 +149,10 @@ ENGLISH_RULES: frozenset[QualityRule] = frozenset(
 
 def can_judge_quality(document: Document, config: QualityFilter) -> bool:
     """Not text of other scripts by rules for English."""
-    return not ENGLISH_RULES.intersection(select_quality_rules(config)) or is_mostly_latin(document.text)
+    return not ENGLISH_RULES.intersection(_select_quality_rules(config)) or is_mostly_latin(document.text)
 
 
-def select_quality_rules(config: QualityFilter) -> list[QualityRule]:
+def _select_quality_rules(config: QualityFilter) -> list[QualityRule]:
     """The rules of the table's sets and its own rules, without the excluded ones, in the order of `QUALITY_LIMITS`."""
     chosen = set(config.rules)
     for name in config.sets:
@@ -164,7 +164,7 @@ def select_quality_rules(config: QualityFilter) -> list[QualityRule]:
 
 def drop_low_quality(documents: Sequence[Document], config: QualityFilter) -> list[DroppedDocument]:
     """Drop documents that break a rule; the detail is the first such rule, its value and its limit."""
-    rules = select_quality_rules(config)
+    rules = _select_quality_rules(config)
     drops = []
     for document in documents:
         text = TextStatistics(document.text)

@@ -54,8 +54,8 @@ def drop_repetitive(documents: Sequence[Document], config: RepetitionFilter) -> 
     """Drop documents over a limit times `scale`; the detail is the first such rule."""
     drops = []
     for document in documents:
-        pieces = [piece for answer in document.answers or (document.text,) for piece in split_quotes(answer)]
-        by_rule = zip(*map(measure_repetition, pieces), strict=True)
+        pieces = [piece for answer in document.answers or (document.text,) for piece in _split_quotes(answer)]
+        by_rule = zip(*map(_measure_repetition, pieces), strict=True)
         highest = (max(measures, key=lambda measure: measure.share) for measures in by_rule)
         over = next((m for m in highest if m.share > m.limit * config.scale), None)
         if over:
@@ -72,7 +72,7 @@ def drop_repetitive(documents: Sequence[Document], config: RepetitionFilter) -> 
     return drops
 
 
-def split_quotes(text: str) -> list[str]:
+def _split_quotes(text: str) -> list[str]:
     """The lines of `text` without quotes, and the quoted lines, without empty parts."""
     if ">" not in text:
         return [text]
@@ -82,7 +82,7 @@ def split_quotes(text: str) -> list[str]:
     return ["\n".join(part) for part in (own, quoted) if part]
 
 
-def measure_repetition(text: str) -> Iterator[RepetitionMeasure]:
+def _measure_repetition(text: str) -> Iterator[RepetitionMeasure]:
     """Every rule's share of `text`, in table A1's order; computed lazily."""
     lines = _clean_pieces(text.split("\n"))
     paragraphs = _clean_pieces(re.split(r"\n\s*\n", text))
@@ -100,7 +100,7 @@ def measure_repetition(text: str) -> Iterator[RepetitionMeasure]:
     )
     words = normalize_words(text)
     width = CHARACTERS_PER_WORD if 2 * sum(map(is_spaceless, words)) > len(words) else 1
-    top, duplicate = partial(top_ngram_share, words, width=width), partial(duplicate_ngram_share, words, width=width)
+    top, duplicate = partial(_top_ngram_share, words, width=width), partial(_duplicate_ngram_share, words, width=width)
     yield from _measure_ngrams("characters in the top {}-gram", top, MAX_TOP_NGRAM, width)
     yield from _measure_ngrams("characters in duplicate {}-grams", duplicate, MAX_DUPLICATE_NGRAMS, width)
 
@@ -138,7 +138,7 @@ def _character_share(characters: int, words: list[str], width: int) -> float:
     return characters / (sum(map(len, words)) * max(1.0, GOPHER_MIN_WORDS * width / len(words)))
 
 
-def top_ngram_share(words: list[str], n: int, width: int = 1) -> float:
+def _top_ngram_share(words: list[str], n: int, width: int = 1) -> float:
     """Occurrences times length of the most frequent n-gram (the longest of equals), over the text's length."""
     counts = Counter(_list_ngrams(words, n))
     most = max(counts.values(), default=0)
@@ -148,7 +148,7 @@ def top_ngram_share(words: list[str], n: int, width: int = 1) -> float:
     return min(1.0, _character_share(most * longest, words, width))
 
 
-def duplicate_ngram_share(words: list[str], n: int, width: int = 1) -> float:
+def _duplicate_ngram_share(words: list[str], n: int, width: int = 1) -> float:
     """Characters of words in a second or later occurrence of an n-gram, each counted once, over the text's length."""
     ngrams = _list_ngrams(words, n)
     if len(set(ngrams)) == len(ngrams):

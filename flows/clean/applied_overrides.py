@@ -56,7 +56,7 @@ class AppliedOverrides(Overrides):
         if decision is None or decision.edited is None:
             return row
         fields = _correct_fields(row["fields"], row["messages"], decision.edited)
-        return {**row, "messages": flatten_messages(decision.edited), "fields": fields}
+        return {**row, "messages": _flatten_messages(decision.edited), "fields": fields}
 
     def apply_to_shard(self, shard: "pl.DataFrame") -> "pl.DataFrame":
         """The rows of a shard with the states, reasons and texts that people decided."""
@@ -80,7 +80,7 @@ class AppliedOverrides(Overrides):
         messages, fields = whole["messages"].to_list(), whole["fields"].to_list()
         for row, edited in edits.items():
             fields[row] = _correct_fields(fields[row], messages[row], edited)
-            messages[row] = flatten_messages(edited)
+            messages[row] = _flatten_messages(edited)
         return drop_empty_turn_fields(
             whole.with_columns(
                 pl.Series("messages", messages, whole.schema["messages"]), pl.Series("fields", fields, pl.String)
@@ -99,7 +99,7 @@ def read_run_overrides(run: RunDir) -> AppliedOverrides:
     return AppliedOverrides(decisions)
 
 
-def flatten_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def _flatten_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [flatten_message(message.model_dump(mode="json")) for message in messages]
 
 

@@ -215,7 +215,7 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
             question=fields.json_path_match("$.question"),
             passage=seed.json_path_match("$.data.text").map_elements(_hash_passage, pl.String),
             **{name: of_image.then(seed.json_path_match(f"$.data.{name}")) for name in IMAGE_SEED_COLUMNS},
-            votes=fields.json_path_match("$.label_votes").str.json_decode(build_votes_type()),
+            votes=fields.json_path_match("$.label_votes").str.json_decode(_build_votes_type()),
             pass_rate=pl.col(ATTEMPTS_COLUMN).list.mean(),
         )
         measured = selected["pass_rate"].is_not_null().any()
@@ -236,12 +236,12 @@ def create_empty_rows() -> "pl.DataFrame":
         "id": pl.String,
         "messages": pl.List(build_message_type()),
         "asked": pl.Int64,
-        VOTES: build_votes_type(),
+        VOTES: _build_votes_type(),
     }
     return pl.DataFrame(schema={**shapes, **texts})
 
 
-def build_votes_type() -> "pl.List":
+def _build_votes_type() -> "pl.List":
     """The type of the column `votes`."""
     import polars as pl
 

@@ -46,7 +46,7 @@ def build_dataset_card(
         size=find_size_category(max([train + validation, *(form.train + form.validation for form in forms)])),
         columns={name: COLUMN_MEANINGS[name] for form in forms for name in form.columns},
         form_words=FORM_DESCRIPTIONS,
-        configs=build_hub_configs(forms, "dataset/" if release else ""),
+        configs=_build_hub_configs(forms, "dataset/" if release else ""),
         terms=[describe_teacher_terms(model) for model in summary.teachers],
         license_fields=build_license_fields(manifest.dataset.license),
         release=release,
@@ -57,7 +57,7 @@ def build_dataset_card(
     return f"{text}\n"
 
 
-def build_hub_configs(formats: Sequence[FormatRecord], base: str = "") -> list[dict[str, Any]]:
+def _build_hub_configs(formats: Sequence[FormatRecord], base: str = "") -> list[dict[str, Any]]:
     """The files of each form, as `datasets` reads them from the card, in the folder `base` (empty, or with a slash). A split
     without rows is left out: `datasets` cannot load it.
     """

@@ -37,7 +37,7 @@ def write_parquet_with_images(path: Path, rows: "pl.DataFrame", read: ReadImage)
             for field in rows.drop(IMAGES_COLUMN).clear().to_arrow(compat_level=_oldest_level()).schema
         ]
     )
-    features = {field.name: describe_feature(field.type) for field in plain}
+    features = {field.name: _describe_feature(field.type) for field in plain}
     features[IMAGES_COLUMN] = {"feature": {"_type": "Image"}, "_type": "List"}
     declared = {"huggingface": json.dumps({"info": {"features": features}})}
     schema = plain.append(pa.field(IMAGES_COLUMN, pa.list_(image))).with_metadata(declared)
@@ -70,12 +70,12 @@ def _shorten_offsets(dtype: Any) -> Any:
     return pa.string() if pa.types.is_large_string(dtype) else dtype
 
 
-def describe_feature(dtype: Any) -> Any:
+def _describe_feature(dtype: Any) -> Any:
     """A type of Arrow as a feature of `datasets`."""
     import pyarrow as pa
 
     if pa.types.is_list(dtype):
-        return {"feature": describe_feature(dtype.value_type), "_type": "List"}
+        return {"feature": _describe_feature(dtype.value_type), "_type": "List"}
     if pa.types.is_struct(dtype):
-        return {field.name: describe_feature(field.type) for field in dtype}
+        return {field.name: _describe_feature(field.type) for field in dtype}
     return {"dtype": "float64" if pa.types.is_floating(dtype) else str(dtype), "_type": "Value"}

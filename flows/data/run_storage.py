@@ -232,10 +232,10 @@ def find_cache_folder(runs_dir: str) -> Path | None:
     None if neither is writable.
     """
     runs = open_run_storage(runs_dir).runs
-    return _make_writable(RunDir(runs / "any").cache) if runs.is_dir() else find_user_cache()
+    return _make_writable(RunDir(runs / "any").cache) if runs.is_dir() else _find_user_cache()
 
 
-def find_user_cache() -> Path | None:
+def _find_user_cache() -> Path | None:
     """The user's cache directory (XDG Base Directory Specification); None if it is not writable."""
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -274,5 +274,5 @@ def read_estimate(digest: str) -> RunEstimate | None:
 
 
 def _locate_estimate(digest: str) -> Path | None:
-    cache = find_user_cache()
+    cache = _find_user_cache()
     return cache and cache / "estimates" / f"{digest}.json"

@@ -160,7 +160,7 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
             f"  retention {evaluation.retention.format(lambda value: f'{value:.2f}')} of the teacher's pass rate"
         )
     for comparison in evaluation.comparisons:
-        lines.append(f"  {format_paired_comparison(comparison)}")
+        lines.append(f"  {_format_paired_comparison(comparison)}")
     if evaluation.panel:
         first, *rest = list_panel_lines(evaluation.panel)
         lines += [f"  general panel: {first}", *(f"    {line}" for line in rest)]
@@ -177,7 +177,7 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
     return "\n".join([*lines, f"  {Path(evaluation.student) / STUDENT_EVALUATION_FILE}"])
 
 
-def format_paired_comparison(comparison: PairedComparison) -> str:
+def _format_paired_comparison(comparison: PairedComparison) -> str:
     """The difference of two pass rates on the same requests, in percentage points, in a line."""
     value, low, high = (
         f"{100 * x:+.0f}" for x in (comparison.difference.value, comparison.difference.low, comparison.difference.high)

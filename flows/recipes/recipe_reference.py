@@ -61,7 +61,7 @@ def build_recipe_reference() -> str:
     parts += _format_families(ALL_FAMILIES)
     parts += [
         "## Checks\n",
-        *_format_checks([*BUILT_IN_CHECKS, *list_family_checks(ALL_FAMILIES)]),
+        *_format_checks([*BUILT_IN_CHECKS, *_list_family_checks(ALL_FAMILIES)]),
         "## Filters\n",
         filters,
     ]
@@ -86,7 +86,7 @@ def build_plugin_reference(plugin: Plugin) -> str:
         for table in list_inner_types(section):
             parts += [_format_section(title, table), *_format_tables(table, f"{name}.")]
     parts += _format_families(families)
-    checks = [*(check for _, check in loaded.get("check", [])), *list_family_checks(families)]
+    checks = [*(check for _, check in loaded.get("check", [])), *_list_family_checks(families)]
     parts += ["## Checks\n", *_format_checks(checks)] if checks else []
     filters = [_format_section(f"`{name}`", table) for name, table in loaded.get("filter", [])]
     parts += ["## Filters\n", *filters] if filters else []
@@ -96,7 +96,7 @@ def build_plugin_reference(plugin: Plugin) -> str:
     return page.replace("](#keys-of-", "](../../docs/recipe.md#keys-of-")
 
 
-def list_family_checks(families: Sequence[RecipeFamily]) -> list[Check]:
+def _list_family_checks(families: Sequence[RecipeFamily]) -> list[Check]:
     return list({check.name: check for family in families for check in family.checks}.values())
 
 

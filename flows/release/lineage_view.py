@@ -156,13 +156,13 @@ def _format_metric_table(releases: Sequence[Release]) -> list[str]:
             )
             if metric and metric.reference:
                 ratios.append(metric.candidate / metric.reference)
-        trend = f"{format_sparkline(ratios)} {ratios[0]:.2f} to {ratios[-1]:.2f}" if len(ratios) > 1 else ""
+        trend = f"{_format_sparkline(ratios)} {ratios[0]:.2f} to {ratios[-1]:.2f}" if len(ratios) > 1 else ""
         lines.append(f"{name:<20}{values}  {trend}".rstrip())
     limits = "where real text of that size varies" if real else "the limits"
     return [*lines, f"< below and > above {limits}"]
 
 
-def format_sparkline(values: Sequence[float]) -> str:
+def _format_sparkline(values: Sequence[float]) -> str:
     """The values as bars, scaled from the lowest to the highest value."""
     low, span = min(values), (max(values) - min(values)) or 1.0
     return "".join(SPARKLINE_BARS[round((value - low) / span * (len(SPARKLINE_BARS) - 1))] for value in values)

@@ -74,7 +74,7 @@ class ReleaseFacts(NamedTuple):
         return "; ".join(filter(None, (one.describe_people(self.manifest) for one in hooks)))
 
 
-def gather_release_facts(
+def _gather_release_facts(
     recipe: Recipe,
     manifest: RunManifest,
     lineage: LineageRecord,
@@ -120,10 +120,10 @@ def write_release_documents(
 ) -> dict[str, str]:
     """Write the documents of the release in `folder`. Returns the hash of each."""
     train, validation = _count_conversations(folder, manifest)
-    facts = gather_release_facts(recipe, manifest, lineage, released, sources)
+    facts = _gather_release_facts(recipe, manifest, lineage, released, sources)
     texts = {
         CARD: build_dataset_card(manifest, recipe, train, validation, lineage),
-        TRAINING_SUMMARY: build_training_summary(facts),
+        TRAINING_SUMMARY: _build_training_summary(facts),
     }
     return _write_documents(folder, texts)
 
@@ -157,7 +157,7 @@ def _count_conversations(folder: Path, manifest: RunManifest) -> tuple[int, int]
     return int((splits == "train").sum()), int((splits == "validation").sum())
 
 
-def build_training_summary(facts: ReleaseFacts) -> str:
+def _build_training_summary(facts: ReleaseFacts) -> str:
     """The draft of the public summary of training content."""
     template = create_environment(TEMPLATES).get_template("training_summary.md")
     return template.render(facts=facts, m=facts.manifest, mix=facts.lineage.mix, recipe=facts.recipe) + "\n"

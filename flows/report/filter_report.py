@@ -155,7 +155,7 @@ def write_filter_report(out: Path, report: FilterReport) -> None:
         r=report,
         name=Path(report.source).name or report.source,
         conclusion=say("filter_conclusion", report),
-        sections=build_filter_sections(report),
+        sections=_build_filter_sections(report),
         most_words=EXCERPT_WORDS,
     )
     write_text(out / "report.html", html)
@@ -188,13 +188,13 @@ class TextComparison(NamedTuple):
         return not any(part.own for side in self for part in side.parts)
 
 
-def cut_excerpt(text: str) -> TextExcerpt:
+def _cut_excerpt(text: str) -> TextExcerpt:
     """The beginning of `text`."""
     words = WORD_PATTERN.findall(text.strip())
     return _build_side(words, 0, set(range(EXCERPT_WORDS)))
 
 
-def compare_texts(dropped: str, kept: str) -> TextComparison:
+def _compare_texts(dropped: str, kept: str) -> TextComparison:
     """Both texts, starting a few words before their first difference."""
     sides = [WORD_PATTERN.findall(text.strip()) for text in (dropped, kept)]
     left, right = sides
@@ -258,15 +258,15 @@ class FilterSection(NamedTuple):
         return any(shown.comparison and not shown.comparison.same for shown in self.examples)
 
 
-def build_filter_sections(report: FilterReport) -> list[FilterSection]:
+def _build_filter_sections(report: FilterReport) -> list[FilterSection]:
     """The sections of filter types with examples or plots, in the order of the filters."""
     sections = []
     for name in dict.fromkeys(step.filter for step in report.steps):
         examples = []
         for example in report.examples:
             if example.filter == name:
-                both = compare_texts(example.text, example.original) if example.original is not None else None
-                examples.append(ExampleView(example, cut_excerpt(example.text), both))
+                both = _compare_texts(example.text, example.original) if example.original is not None else None
+                examples.append(ExampleView(example, _cut_excerpt(example.text), both))
         own = {name_filter_step(number, name) for number, step in enumerate(report.steps, 1) if step.filter == name}
         plots = build_histogram_plots({key: values for key, values in report.histograms.items() if key in own})
         if examples or plots:

@@ -102,7 +102,7 @@ def list_round_values(low: float, high: float) -> Iterator[float]:
         value += step
 
 
-def list_powers_of_ten(most: int) -> list[int]:
+def _list_powers_of_ten(most: int) -> list[int]:
     """From 1 to `most`, with `most` itself where it is at least twice the last power."""
     powers = [10**power for power in range(len(str(most)))]
     return [*powers, most] if most >= 2 * powers[-1] else powers
@@ -111,7 +111,7 @@ def list_powers_of_ten(most: int) -> list[int]:
 # A metric over the generations
 
 
-def list_trends(generations: Mapping[str, CollapseRecord]) -> dict[str, dict[str, MetricRecord]]:
+def _list_trends(generations: Mapping[str, CollapseRecord]) -> dict[str, dict[str, MetricRecord]]:
     """Each metric that all generations have, by name and generation."""
     metrics = {name: {metric.name: metric for metric in record.metrics} for name, record in generations.items()}
     shared = [name for name in next(iter(metrics.values()), {}) if all(name in by_name for by_name in metrics.values())]
@@ -160,7 +160,7 @@ def build_histogram_plots(similarities: Mapping[str, ComparedSimilarities]) -> l
             higher = [(edge, sum(one.dropped for one in bins if one.low > edge - BORDER_TOLERANCE)) for edge in edges]
             x, height = LinearScale(low, high, 0, 100, digits=2), CountScale(most, HISTOGRAM_HEIGHT)
             plots.append(HistogramPlot(
-                name, histogram.threshold, bins, x, height, [tick / 100 for tick in ticks], list_powers_of_ten(most), higher
+                name, histogram.threshold, bins, x, height, [tick / 100 for tick in ticks], _list_powers_of_ten(most), higher
             ))  # fmt: skip
     return plots
 
@@ -246,13 +246,13 @@ def build_panel_plot(evaluation: "StudentEvaluation") -> PanelPlot | None:
     return PanelPlot(
         area,
         rates,
-        place_labels({role: (area.x(one.value), area.y(other.value)) for role, (one, other) in rates.items()}),
+        _place_labels({role: (area.x(one.value), area.y(other.value)) for role, (one, other) in rates.items()}),
         [Tick(area.x(value), format_percent(value)) for value in list_round_values(*across)],
         [Tick(area.y(value), format_percent(value)) for value in list_round_values(*up)],
     )
 
 
-def place_labels(points: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+def _place_labels(points: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """The line of each point's label: above the point, from the lowest one on, and above any label that is too near."""
     placed: dict[str, tuple[float, float]] = {}
     for role, (x, y) in sorted(points.items(), key=lambda item: -item[1][1]):
@@ -298,7 +298,7 @@ def build_comparison_view(record: CollapseRecord, before: Mapping[str, CollapseR
     comparable = {name: earlier for name, earlier in (before or {}).items() if (earlier.reference is not None) == real}
     generations = {**comparable, "this": record}
     trend = find_lineage_trend(list(generations.values()))
-    return ComparisonView(record, list_trends(generations) if comparable else {}, str(trend or ""))
+    return ComparisonView(record, _list_trends(generations) if comparable else {}, str(trend or ""))
 
 
 def write_assessment_page(path: Path, source: Path, assessment: CollapseAssessment) -> None:

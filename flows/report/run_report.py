@@ -70,7 +70,7 @@ class SamplesOverview(NamedTuple):
         return count_values([sample.reason for sample in self.shown if sample.reason])
 
 
-def summarize_samples(kept: Iterable[Sample], dropped: Iterable[Sample]) -> SamplesOverview:
+def _summarize_samples(kept: Iterable[Sample], dropped: Iterable[Sample]) -> SamplesOverview:
     shown: list[Sample] = []
     total = 0
     passed: Counter[str] = Counter()
@@ -101,8 +101,8 @@ def write_run_report(
 
     `dropped` includes the failed samples, as `dropped/` does.
     """
-    summary, overview = summarize_run(manifest, recipe), summarize_samples(kept, dropped)
-    evaluation = read_student_evaluation(run.student)
+    summary, overview = summarize_run(manifest, recipe), _summarize_samples(kept, dropped)
+    evaluation = _read_student_evaluation(run.student)
     record = {
         **{key: value for key, value in flatten_manifest(manifest).items() if key != "files"},
         "conclusion": summary.conclusion,
@@ -116,7 +116,7 @@ def write_run_report(
     write_text(run.report_file, _render_run_page(run, manifest, recipe, summary, overview, evaluation))
 
 
-def read_student_evaluation(student: Path) -> "StudentEvaluation | None":
+def _read_student_evaluation(student: Path) -> "StudentEvaluation | None":
     """The results of the run's evaluation or of `stillhouse evaluate`. None if there are none."""
     file = student / STUDENT_EVALUATION_FILE
     if not file.is_file():

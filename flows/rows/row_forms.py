@@ -98,11 +98,11 @@ def read_row_turns(row: Mapping[str, Any]) -> list[RowTurn]:
         ):
             turns.append(RowTurn(str(role), content, content))
         else:
-            turns.append(build_row_turn(_build_message(turn)))
+            turns.append(_build_row_turn(_build_message(turn)))
     return turns
 
 
-def build_row_turn(message: Message) -> RowTurn:
+def _build_row_turn(message: Message) -> RowTurn:
     return RowTurn(message.role, message.text, message.content, message.reasoning or "")
 
 

@@ -54,7 +54,7 @@ def format_findings(findings: RecipeFindings, recipe: Recipe) -> list[str]:
     """A line for each finding."""
     return [
         f"release gate: {findings.gate}",
-        *format_price_notes(recipe, findings.prices),
+        *_format_price_notes(recipe, findings.prices),
         *(f"teacher {name}: weights {file or NOT_DOWNLOADED}" for name, file in findings.weights.items()),
         *(f"teacher {name}: {text}" for name, text in findings.abilities.items()),
         *(
@@ -65,7 +65,7 @@ def format_findings(findings: RecipeFindings, recipe: Recipe) -> list[str]:
     ]
 
 
-def format_price_notes(recipe: Recipe, prices: Mapping[str, PriceRecord]) -> list[str]:
+def _format_price_notes(recipe: Recipe, prices: Mapping[str, PriceRecord]) -> list[str]:
     """A line for the price of each teacher that is not free: what it is, and where it is from."""
     notes = []
     for name, teacher in recipe.teachers.items():

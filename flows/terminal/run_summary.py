@@ -110,7 +110,7 @@ def summarize_run(manifest: RunManifest, recipe: Recipe | None = None) -> RunSum
         conclusion=f"{say('conclusion', manifest)}.",
         funnel=[f"{name} {left:,}" for name, left in manifest.funnel],
         not_kept=_list_not_kept(manifest),
-        reasons=group_drop_reasons(manifest.reasons),
+        reasons=_group_drop_reasons(manifest.reasons),
         measured=_list_measured(manifest),
         thinking=[
             *([manifest.dataset.thinking.summary] if manifest.dataset.thinking else []),
@@ -118,7 +118,7 @@ def summarize_run(manifest: RunManifest, recipe: Recipe | None = None) -> RunSum
         ],
         usage=[*format_token_usage(manifest.usage), format_duration(sum(manifest.seconds.values()))],
         paid=_list_paid(manifest),
-        estimated=[" ".join(row) for row in list_estimated(manifest.costs.estimate)],
+        estimated=[" ".join(row) for row in _list_estimated(manifest.costs.estimate)],
         bill=_list_bill_rows(manifest),
         promoted=[describe_generator(model)] if model and find_student_release(model) else [],
         forms=[say("form", form) for form in manifest.dataset.formats] if names != ["messages"] else [],
@@ -139,7 +139,7 @@ def _list_not_kept(manifest: RunManifest) -> list[str]:
     return [counts, *items] if counts else []
 
 
-def group_drop_reasons(reasons: Mapping[str, int], most: int = 8) -> list[DropReasonGroup]:
+def _group_drop_reasons(reasons: Mapping[str, int], most: int = 8) -> list[DropReasonGroup]:
     """Counts of `reason:detail` by reason, each with at most `most` details, of which the last sums the rest."""
     by_reason: dict[str, list[tuple[str, int]]] = {}
     for name, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
@@ -173,7 +173,7 @@ def _list_paid(manifest: RunManifest) -> list[str]:
 
 
 def _list_bill_rows(manifest: RunManifest) -> list[BillRow]:
-    spent, estimated = manifest.costs.spent, dict(list_estimated(manifest.costs.estimate))
+    spent, estimated = manifest.costs.spent, dict(_list_estimated(manifest.costs.estimate))
     limit = "at most " if spent.uncounted else ""
     took = {
         "calls": f"{spent.calls:,}",
@@ -213,7 +213,7 @@ def format_estimate(estimate: RunEstimate, named: str) -> list[str]:
     goal = f"{format_count(estimate.goal, 'kept sample')}" if estimate.goal else "all candidates"
     head = f"estimate of {named}, {goal}: from {format_count(estimate.previewed, 'sample')}, {estimate.kept} kept; 95 % range"
     rows = [("candidates", _format_range(estimate.candidates, "{:,.0f}".format))] if estimate.goal else []
-    rows += [("pass checks", _format_range(estimate.kept_samples, "{:,.0f}".format)), *list_estimated(estimate)]
+    rows += [("pass checks", _format_range(estimate.kept_samples, "{:,.0f}".format)), *_list_estimated(estimate)]
     for agent, usage in estimate.agents.items():
         each = f"{usage.calls / estimate.previewed:.1f} calls a sample, {usage.prompt_tokens / usage.calls:,.0f} tokens in, "
         rows.append(
@@ -222,7 +222,7 @@ def format_estimate(estimate: RunEstimate, named: str) -> list[str]:
     return [head, *format_table(rows), *(f"  note: {note}" for note in estimate.notes)]
 
 
-def list_estimated(estimate: RunEstimate | None) -> list[tuple[str, str]]:
+def _list_estimated(estimate: RunEstimate | None) -> list[tuple[str, str]]:
     """Label and range of each quantity that is not zero."""
     if estimate is None:
         return []

@@ -54,11 +54,11 @@ def build_resume_command(invocation: RunInvocation, runs_dir: str, *, release: b
     """The command that resumes the run, valid in the current folder; with `release`, it also releases the run if the recorded
     command did.
     """
-    words = [invocation.verb, *build_invocation_arguments(invocation), *build_runs_dir_arguments(runs_dir)]
+    words = [invocation.verb, *_build_invocation_arguments(invocation), *build_runs_dir_arguments(runs_dir)]
     return format_command(*words, *(["--release"] if release and invocation.release else []), "--resume")
 
 
-def build_invocation_arguments(invocation: RunInvocation) -> list[str]:
+def _build_invocation_arguments(invocation: RunInvocation) -> list[str]:
     """The recipe and the overrides of an invocation, valid in the current folder."""
     here = invocation.file is None or invocation.folder == str(Path.cwd())
     return build_recipe_arguments(invocation.recipe if here else str(invocation.file), invocation.overrides)
@@ -93,7 +93,7 @@ def suggest_next_command(
     if manifest.state not in (RunState.done, RunState.running) and manifest.remedy == "resume" and manifest.invocation:
         return f"next: {build_resume_command(manifest.invocation, place)}"
     if manifest.remedy == "preview" and manifest.invocation:
-        return format_next_line("preview", *build_invocation_arguments(manifest.invocation))
+        return format_next_line("preview", *_build_invocation_arguments(manifest.invocation))
     if manifest.state is RunState.running:
         return format_next_line("report", named, *build_runs_dir_arguments(runs_dir))
     verb = "show" if manifest.counts.candidates or run.shards() else "report"

@@ -148,19 +148,19 @@ def format_time(iso: str) -> str:
 def format_row(label: str, value: str | Iterable[object] | None, joint: str = "   ") -> str:
     """Labelled lines of a card: a text wrapped; or items, which stay whole. Empty for nothing."""
     if isinstance(value, str):
-        return "\n".join(format_labelled_lines(label, textwrap.wrap(replace_unsafe_characters(value), VALUE_WIDTH)))
+        return "\n".join(_format_labelled_lines(label, textwrap.wrap(replace_unsafe_characters(value), VALUE_WIDTH)))
     items = map(str, value or ())
     return "\n".join(
-        format_labelled_lines(label, list(items) if joint == "\n" else wrap_items(items, joint, VALUE_WIDTH))
+        _format_labelled_lines(label, list(items) if joint == "\n" else _wrap_items(items, joint, VALUE_WIDTH))
     )
 
 
-def format_labelled_lines(label: str, values: Sequence[str]) -> list[str]:
+def _format_labelled_lines(label: str, values: Sequence[str]) -> list[str]:
     labels = [label, *[""] * (len(values) - 1)]
     return [f"  {name:<{LABEL_WIDTH - 2}}{value}" for name, value in zip(labels, values, strict=False)]
 
 
-def wrap_items(items: Iterable[str], joint: str, width: int) -> list[str]:
+def _wrap_items(items: Iterable[str], joint: str, width: int) -> list[str]:
     """Lines of whole items, each line as full as possible."""
     lines: list[str] = []
     for item in items:

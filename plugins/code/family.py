@@ -102,10 +102,10 @@ class CodeFamily(RecipeFamily):
     }
 
     def condition(self, row: Mapping[str, Any], options: CodeTaskOptions, rng: Random) -> dict[str, Any]:
-        signature, level = require_text(row, "signature", ""), draw_text(row, "level", rng)
+        signature, level = require_text(row, "signature", ""), _draw_text(row, "level", rng)
         if not level:
             raise KeyError("level")
-        twist = draw_text(row, "twist", rng) if rng.random() < options.twists else ""
+        twist = _draw_text(row, "twist", rng) if rng.random() < options.twists else ""
         function = "" if twist else signature.partition("(")[0].strip()
         asserts = rng.choice(options.asserts)
         register = rng.choice(list(REGISTERS))
@@ -114,7 +114,7 @@ class CodeFamily(RecipeFamily):
             "category": require_text(row, "category"),
             "level": level,
             "measure": LEVELS.get(level, "as you understand it"),
-            "shape": draw_text(row, "shape", rng) or ANY_SHAPE,
+            "shape": _draw_text(row, "shape", rng) or ANY_SHAPE,
             "twist": twist or NO_TWIST,
             "function": function,
             "wish": f"define `{signature}`" if function else CHOOSE_NAME,
@@ -148,7 +148,7 @@ class CodeFamily(RecipeFamily):
         return Candidate(messages=messages, fields=fields)
 
 
-def draw_text(row: Mapping[str, Any], key: str, rng: Random) -> str:
+def _draw_text(row: Mapping[str, Any], key: str, rng: Random) -> str:
     """The text of a row under a key, or one of its texts; "" without any.
 
     Raises:

@@ -22,15 +22,15 @@ class KnownTask(NamedTuple):
     argument: Callable[[Random], Any]
 
 
-def draw_numbers(rng: Random) -> list[int]:
+def _draw_numbers(rng: Random) -> list[int]:
     return [rng.randint(-20, 60) for _ in range(rng.randint(3, 7))]
 
 
-def draw_number(rng: Random) -> int:
+def _draw_number(rng: Random) -> int:
     return rng.randint(12, 400)
 
 
-def draw_words(rng: Random) -> str:
+def _draw_words(rng: Random) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 5)))
 
 
@@ -40,7 +40,7 @@ KNOWN_TASKS = (
         "def NAME(numbers: list[int]) -> int:\n    return sum(n * L for n in numbers if n > K)",
         "def NAME(numbers: list[int]) -> int:\n    return sum(n + L for n in numbers if n > K)",
         lambda k, m, a: sum(n * m for n in a if n > k),
-        draw_numbers,
+        _draw_numbers,
     ),
     KnownTask(
         "Give the numbers of a list that leave the rest L when divided by K + L, in their order.",
@@ -55,15 +55,15 @@ KNOWN_TASKS = (
         "        number, digit = divmod(number, K + 2)\n        digits.insert(0, digit)\n    return [0] * L + digits",
         "def NAME(number: int) -> list[int]:\n    digits: list[int] = []\n    while number:\n"
         "        number, digit = divmod(number, K + 2)\n        digits.append(digit)\n    return [0] * L + digits",
-        lambda k, m, a: [0] * m + to_base(a, k + 2),
-        draw_number,
+        lambda k, m, a: [0] * m + _to_base(a, k + 2),
+        _draw_number,
     ),
     KnownTask(
         "Count the letters of each word of a text that has more than K letters, and add L to each count; return a dict.",
         "def NAME(text: str) -> dict[str, int]:\n    return {w: len(w) + L for w in text.split() if len(w) > K}",
         "def NAME(text: str) -> dict[str, int]:\n    return {w: len(w) - L for w in text.split() if len(w) > K}",
         lambda k, m, a: {w: len(w) + m for w in a.split() if len(w) > k},
-        draw_words,
+        _draw_words,
     ),
     KnownTask(
         "Move every small letter of a text K + L places on in the alphabet, from z on to a; all else stays.",
@@ -72,102 +72,102 @@ KNOWN_TASKS = (
         "def NAME(text: str) -> str:\n    letters = 'abcdefghijklmnopqrstuvwxyz'\n    return ''.join(\n"
         "        letters[(letters.index(c) - K - L) % 26] if c in letters else c for c in text\n    )",
         lambda k, m, a: "".join(chr((ord(c) - 97 + k + m) % 26 + 97) if c.isalpha() else c for c in a),
-        draw_words,
+        _draw_words,
     ),
     KnownTask(
         "Add up the squares of the digits of a number, and multiply the sum by K and add L.",
         "def NAME(number: int) -> int:\n    return sum(int(digit) ** 2 for digit in str(number)) * K + L",
         "def NAME(number: int) -> int:\n    return sum(int(digit) * 2 for digit in str(number)) * K + L",
         lambda k, m, a: sum(int(d) ** 2 for d in str(a)) * k + m,
-        draw_number,
+        _draw_number,
     ),
 )
 
 
-def to_base(value: int, base: int) -> list[int]:
-    return [*to_base(value // base, base), value % base] if value else []
+def _to_base(value: int, base: int) -> list[int]:
+    return [*_to_base(value // base, base), value % base] if value else []
 
 
-def correct_draft(known: KnownTask, name: str, rng: Random) -> dict[str, Any]:
+def _correct_draft(known: KnownTask, name: str, rng: Random) -> dict[str, Any]:
     """A draft with nothing wrong."""
     k, m = rng.randint(2, 7), rng.randint(2, 5)
     arguments = [known.argument(rng) for _ in range(rng.randint(4, 6))]
     tests = [f"assert {name}({argument!r}) == {known.answer(k, m, argument)!r}" for argument in arguments]
     return {
-        "task": fill_template(known.task, name, k, m),
+        "task": _fill_template(known.task, name, k, m),
         "explanation": f"It goes through the input once, as a {rng.choice(WORDS)} would.",
-        "solution": fill_template(known.solution, name, k, m),
+        "solution": _fill_template(known.solution, name, k, m),
         "tests": "\n".join(tests),
     }
 
 
-def fill_template(text: str, name: str, k: int, m: int) -> str:
+def _fill_template(text: str, name: str, k: int, m: int) -> str:
     return re.sub(r"\bL\b", str(m), re.sub(r"\bK\b", str(k), text.replace("NAME", name)))
 
 
-def find_constants(draft: dict[str, Any], known: KnownTask, name: str) -> tuple[int, int]:
+def _find_constants(draft: dict[str, Any], known: KnownTask, name: str) -> tuple[int, int]:
     """K and L of a draft, by trying."""
     tries = ((k, m) for k in range(2, 8) for m in range(2, 6))
-    return next((k, m) for k, m in tries if fill_template(known.solution, name, k, m) == draft["solution"])
+    return next((k, m) for k, m in tries if _fill_template(known.solution, name, k, m) == draft["solution"])
 
 
 DraftSpoiler = Callable[[dict[str, Any], KnownTask, str], dict[str, Any]]
 
 
-def spoil_with_bug(draft: dict[str, Any], known: KnownTask, name: str) -> dict[str, Any]:
-    return {"solution": fill_template(known.wrong, name, *find_constants(draft, known, name))}
+def _spoil_with_bug(draft: dict[str, Any], known: KnownTask, name: str) -> dict[str, Any]:
+    return {"solution": _fill_template(known.wrong, name, *_find_constants(draft, known, name))}
 
 
-def spoil_with_table(draft: dict[str, Any], _known: KnownTask, name: str) -> dict[str, Any]:
+def _spoil_with_table(draft: dict[str, Any], _known: KnownTask, name: str) -> dict[str, Any]:
     rows = re.findall(rf"assert {name}\((.*)\) == (.*)", draft["tests"])
     lines = "".join(f"    if value == {argument}:\n        return {answer}\n" for argument, answer in rows)
     return {"solution": f"def {name}(value):\n{lines}"}
 
 
-def prepend_code(code: str) -> DraftSpoiler:
+def _prepend_code(code: str) -> DraftSpoiler:
     return lambda draft, _known, _name: {"solution": f"{code}\n\n\n{draft['solution']}"}
 
 
-def replace_body(body: str) -> DraftSpoiler:
+def _replace_body(body: str) -> DraftSpoiler:
     return lambda _draft, _known, name: {"solution": f"def {name}(value):\n    {body}"}
 
 
-def replace_tests(tests: str) -> DraftSpoiler:
+def _replace_tests(tests: str) -> DraftSpoiler:
     return lambda _draft, _known, name: {"tests": tests.replace("NAME", name)}
 
 
 SPOILERS: dict[str, tuple[int, DraftSpoiler]] = {
-    "bug": (10, spoil_with_bug),
-    "table of answers": (3, spoil_with_table),
-    "no python": (3, replace_body("return (")),
+    "bug": (10, _spoil_with_bug),
+    "table of answers": (3, _spoil_with_table),
+    "no python": (3, _replace_body("return (")),
     "another name": (3, lambda draft, _known, name: {"solution": draft["solution"].replace(name, f"{name}_2")}),
-    "ends the process": (2, prepend_code("import os\nos._exit(0)")),
-    "exits": (2, prepend_code("raise SystemExit(0)")),
+    "ends the process": (2, _prepend_code("import os\nos._exit(0)")),
+    "exits": (2, _prepend_code("raise SystemExit(0)")),
     "equal to all": (
         2,
-        replace_body("class Any:\n        def __eq__(self, other):\n            return True\n    return Any()"),
+        _replace_body("class Any:\n        def __eq__(self, other):\n            return True\n    return Any()"),
     ),
-    "never ends": (2, replace_body("while True:\n        value = value")),
-    "vacuous": (4, replace_tests("assert NAME([]) == NAME([])\nassert True\nassert NAME is not None")),
+    "never ends": (2, _replace_body("while True:\n        value = value")),
+    "vacuous": (4, _replace_tests("assert NAME([]) == NAME([])\nassert True\nassert NAME is not None")),
     "too few": (2, lambda draft, _known, _name: {"tests": draft["tests"].split("\n")[0]}),
-    "one answer": (2, lambda draft, _known, name: {"tests": repeat_first_test(draft["tests"])}),
-    "builds its tests": (3, replace_tests("for value in range(3):\n    assert NAME(value) == value")),
+    "one answer": (2, lambda draft, _known, name: {"tests": _repeat_first_test(draft["tests"])}),
+    "builds its tests": (3, _replace_tests("for value in range(3):\n    assert NAME(value) == value")),
 }
 """Each way to be wrong, how many of a hundred first drafts are so, and what it changes. Revisions are wrong half as often."""
 
 
-def repeat_first_test(tests: str) -> str:
+def _repeat_first_test(tests: str) -> str:
     """The first test four times, each with one more blank: still one call."""
     first = tests.split("\n")[0]
     return "\n".join(first.replace("==", f"{' ' * i}==") for i in range(1, 5))
 
 
-def write_code_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_code_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     asked = question.messages[-1].content
     wanted = re.search(r"Function: define `(\w+)", asked.rpartition("Idea: ")[2])
     name = wanted.group(1) if wanted else f"{rng.choice(WORDS)}_{rng.choice(WORDS)}"
     known = rng.choice(KNOWN_TASKS)
-    draft = correct_draft(known, name, rng)
+    draft = _correct_draft(known, name, rng)
     revised = asked.startswith("Not right")
     lot = rng.random() * (200 if revised else 100)
     for rate, spoil in SPOILERS.values():
@@ -177,7 +177,7 @@ def write_code_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return draft
 
 
-def solve_task(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _solve_task(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """Right four times in five."""
     asked = question.messages[-1].content
     name = re.search(r"Write `(\w+)\(", asked)
@@ -186,10 +186,10 @@ def solve_task(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     for known in KNOWN_TASKS:
         for k in range(2, 8):
             for m in range(2, 6):
-                if asked.startswith(fill_template(known.task, name.group(1), k, m)):
+                if asked.startswith(_fill_template(known.task, name.group(1), k, m)):
                     right = rng.random() < 0.8
-                    return {"solution": fill_template(known.solution if right else known.wrong, name.group(1), k, m)}
+                    return {"solution": _fill_template(known.solution if right else known.wrong, name.group(1), k, m)}
     return {"solution": f"def {name.group(1)}(value):\n    return value"}
 
 
-SCRIPT: TeacherScript = {**COMMON, "CodeDraft": write_code_draft, "Solved": solve_task}
+SCRIPT: TeacherScript = {**COMMON, "CodeDraft": _write_code_draft, "Solved": _solve_task}

@@ -24,7 +24,7 @@ def open_dictionary(folder: Path) -> "FeatureDictionary":
     try:
         from plugins.features.dictionaries.dictionary_files import load_dictionary
     except ModuleNotFoundError as error:
-        raise describe_missing_train_extra(error) from None
+        raise _describe_missing_train_extra(error) from None
     return load_dictionary(folder)
 
 
@@ -36,7 +36,7 @@ def open_feature_reader(folder: Path) -> "FeatureReader":
     return FeatureReader(dictionary)
 
 
-def describe_missing_train_extra(error: ModuleNotFoundError) -> UsageError:
+def _describe_missing_train_extra(error: ModuleNotFoundError) -> UsageError:
     return UsageError(
         f"features need the extra `train` ({error.name} is missing): run {format_install_command('train')}"
     )
@@ -68,7 +68,7 @@ def make_dictionary(
     try:
         from plugins.features.dictionaries.dictionary_building import build_dictionary
     except ModuleNotFoundError as error:
-        raise describe_missing_train_extra(error) from None
+        raise _describe_missing_train_extra(error) from None
     return build_dictionary(texts, out, config, published, progress)
 
 

@@ -139,7 +139,7 @@ def compare_sides(
         reader.pool(truncate_texts(side, cut), _count_tokens(progress, name, int(cut.sum())))
         for side, cut, name in zip(encoded, cuts, ("dataset", "reference"), strict=True)
     )
-    found, present = compare_features(ours, theirs)
+    found, present = _compare_features(ours, theirs)
     shown = truncate_texts(encoded[1], cuts[1])
     gaps = _describe_gaps(found, present, real, shown, reader)
     if explain:
@@ -154,7 +154,7 @@ def compare_sides(
         dataset=names[0], reference=names[1], dictionary=str(folder), model=record.reader.model, layer=record.reader.layer,
         explained_variance=record.training.explained_variance, documents=len(own.texts), real_documents=len(real.texts),
         tokens=int(cuts[0].sum()), real_tokens=int(cuts[1].sum()), tested=found.tested, known_share=found.known_share, gaps=gaps,
-        random=find_random_gaps(ours.random, theirs.random, present.reference), seeds=0, starts=len(seeds), out=None,
+        random=_find_random_gaps(ours.random, theirs.random, present.reference), seeds=0, starts=len(seeds), out=None,
     )  # fmt: skip
     return Comparison(ours, theirs, report, seeds)
 
@@ -170,14 +170,14 @@ class PresentFeatures(NamedTuple):
     thresholds: npt.NDArray[np.float64]
 
 
-def compare_features(own: "BothFeatures", reference: "BothFeatures") -> tuple[FeatureGapsFound, PresentFeatures]:
+def _compare_features(own: "BothFeatures", reference: "BothFeatures") -> tuple[FeatureGapsFound, PresentFeatures]:
     """The gaps of the first side by the learned dictionary."""
     thresholds = compute_thresholds(reference.learned)
     present = PresentFeatures(reference.learned.keep_present(thresholds), thresholds)
     return find_feature_gaps(own.learned.keep_present(thresholds), present.reference, thresholds), present
 
 
-def find_random_gaps(own: PooledFeatures, reference: PooledFeatures, learned: PooledFeatures) -> RandomGaps:
+def _find_random_gaps(own: PooledFeatures, reference: PooledFeatures, learned: PooledFeatures) -> RandomGaps:
     """The gaps of the first side by the random dictionary. In the reference, its features are as frequent as the learned ones."""
     thresholds = compute_matched_thresholds(reference, learned)
     found = find_feature_gaps(own.keep_present(thresholds), reference.keep_present(thresholds), thresholds)
@@ -217,7 +217,7 @@ def _describe_gaps(
     passages: dict[int, list[MarkedPassage]] = {latent: [] for latent in described}
     counts: dict[int, Counter[str]] = {latent: Counter() for latent in described}
     for (latent, place), values in zip(pairs, located, strict=True):
-        passage = mark_passage(real.texts[place], encoded[place], values, real.numbers[place])
+        passage = _mark_passage(real.texts[place], encoded[place], values, real.numbers[place])
         passages[latent].append(passage)
         counts[latent].update(passage.text[a:b].strip() for a, b in passage.marks)
     gaps = []
@@ -234,7 +234,7 @@ def _describe_gaps(
     return gaps
 
 
-def mark_passage(text: str, encoded: "EncodedText", values: npt.NDArray[np.float32], number: int) -> MarkedPassage:
+def _mark_passage(text: str, encoded: "EncodedText", values: npt.NDArray[np.float32], number: int) -> MarkedPassage:
     """The text with its active tokens, from the activation of each token."""
     limit = ACTIVE_SHARE * float(values.max(initial=0))
     active = np.flatnonzero((values >= limit) & (values > 0))
@@ -261,7 +261,7 @@ def _build_seeds(
     for (place, _), latent, values in zip(chosen, wanted, reader.locate(texts, wanted), strict=True):
         examples = choose_examples(present.reference, latent, place, EXAMPLES)
         text = real.texts[place]
-        passage = mark_passage(text, encoded[place], values, real.numbers[place])
+        passage = _mark_passage(text, encoded[place], values, real.numbers[place])
         words = [text[slice(*_widen(text, *mark))].strip() for mark in passage.marks]
         rare = sorted(
             {word for word in split_into_words(text) if word.isalpha()}, key=lambda word: (documents[word], word)

@@ -130,12 +130,12 @@ def format_feature_gaps(report: FeatureGapsReport, number: int) -> str:
         shown = format_one_line(f"{gap.feature}: {name}", 33)
         note = "   a word: `gaps` finds it too" if gap.word else ""
         lines.append(f"  {shown:<34}{gap.here:>8.1%}{gap.real:>8.1%}{note}")
-        lines += [f"      {format_passage(passage)}" for passage in gap.passages[:SHOWN_PASSAGES]]
+        lines += [f"      {_format_passage(passage)}" for passage in gap.passages[:SHOWN_PASSAGES]]
     if len(report.gaps) > MOST_SHOWN_FEATURES:
         lines.append(f"  and {len(report.gaps) - MOST_SHOWN_FEATURES:,} more")
     if not report.gaps:
         lines.append("no gaps measurable at this size")
-    lines.append(f"  random dictionary, the same test: {describe_random_gaps(report)}")
+    lines.append(f"  random dictionary, the same test: {_describe_random_gaps(report)}")
     if not report.starts:
         return "\n".join([*lines, *([f"no seeds: {report.out} is written without seeds"] if report.out else [])])
     if report.out is None:
@@ -150,7 +150,7 @@ def format_feature_gaps(report: FeatureGapsReport, number: int) -> str:
     return "\n".join(lines)
 
 
-def describe_random_gaps(report: FeatureGapsReport) -> str:
+def _describe_random_gaps(report: FeatureGapsReport) -> str:
     """The control in words."""
     random = report.random
     if not random.gaps:
@@ -160,7 +160,7 @@ def describe_random_gaps(report: FeatureGapsReport) -> str:
     return f"{format_count(random.gaps, 'gap')} of {random.tested:,} tested, {largest}{note}"
 
 
-def format_passage(passage: MarkedPassage) -> str:
+def _format_passage(passage: MarkedPassage) -> str:
     """The surroundings of the strongest token on one line, with marked tokens."""
     return format_one_line(mark_passage_text(passage, SHOWN_CHARACTERS), 2 * SHOWN_CHARACTERS + 20)
 
@@ -184,5 +184,5 @@ def write_feature_gaps_page(path: Path, report: FeatureGapsReport) -> None:
     """Write a page that loads nothing from the network."""
     page = create_page_environment(TEMPLATES).get_template("feature_gaps.html")
     shown = report.gaps[:MOST_SHOWN_FEATURES]
-    control = describe_random_gaps(report)
+    control = _describe_random_gaps(report)
     write_text(path, page.render(report=report, shown=shown, passages=SHOWN_PASSAGES, control=control))

@@ -112,13 +112,13 @@ def measure_run_features(
         return None
     reader = open_feature_reader(dictionary)
     compared = compare_sides(ours, theirs, reader, dictionary, (run.name, name), MOST_SEEDS, progress)
-    covered = pool_equal_lengths(reader, ours.texts, drawn.texts)
+    covered = _pool_equal_lengths(reader, ours.texts, drawn.texts)
     write_text(locate_data(run.path, NAME) / GAPS_FILE, compared.report.model_dump_json(indent=2) + "\n")
     write_seeds(locate_data(run.path, NAME) / SEEDS_FILE, compared.seeds)
     return _build_record(compared, covered, reader.dictionary.digest)
 
 
-def pool_equal_lengths(
+def _pool_equal_lengths(
     reader: "FeatureReader", own: Sequence[str], real: Sequence[str]
 ) -> tuple["BothFeatures", "BothFeatures"]:
     """The features of as many documents of both sides, evenly spaced and truncated to equal lengths."""
@@ -187,7 +187,7 @@ class FeatureHooks(RunHooks):
             return []
         template = create_page_environment(TEMPLATES).get_template("report_section.html")
         body = template.render(
-            record=record, earlier=read_earlier_coverage(run, record.dictionary), gaps=read_run_gaps(run),
+            record=record, earlier=_read_earlier_coverage(run, record.dictionary), gaps=read_run_gaps(run),
             most=MOST_SHOWN_FEATURES, passages=SHOWN_PASSAGES,
         )  # fmt: skip
         return [PageSection("features", "Features", body)]
@@ -212,7 +212,7 @@ def _measure_coverage(run: RunDir, recipe: Recipe, folder: Path) -> FeatureCover
     return record
 
 
-def read_earlier_coverage(run: RunDir, dictionary: str) -> dict[str, FeatureCoverageRecord]:
+def _read_earlier_coverage(run: RunDir, dictionary: str) -> dict[str, FeatureCoverageRecord]:
     """The coverages of the releases that a run builds on by the same dictionary, by generation, oldest first."""
     records = {
         str(release.generation): release.manifest.run.get(NAME, FeatureCoverageRecord)

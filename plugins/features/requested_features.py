@@ -61,12 +61,12 @@ def list_seed_faults(seeds: "RunSeeds", folder: Path) -> list[str]:
 def _find_faults(seeds: "RunSeeds", dictionary: "FeatureDictionary", folder: Path) -> Iterator[str]:
     for where, wanted in seeds.list_column(FEATURE_KEY):
         try:
-            read_seed_feature(wanted, dictionary, folder)
+            _read_seed_feature(wanted, dictionary, folder)
         except ValueError as error:
             yield f"{where}: {error}"
 
 
-def read_seed_feature(wanted: object, dictionary: "FeatureDictionary", folder: Path) -> SeedFeature | None:
+def _read_seed_feature(wanted: object, dictionary: "FeatureDictionary", folder: Path) -> SeedFeature | None:
     """What a seed asks for; None if it asks for nothing. `folder` is the dictionary's.
 
     Raises:
@@ -121,7 +121,7 @@ class RequestedFeatureMeter:
             return None
         self._reader = self._reader or open_feature_reader(self._dictionary)
         try:
-            feature = read_seed_feature(wanted, self._reader.dictionary, self._dictionary)
+            feature = _read_seed_feature(wanted, self._reader.dictionary, self._dictionary)
         except ValueError as error:
             raise RunFailed(f"{document.id}: {error}") from None
         assert feature is not None

@@ -103,7 +103,7 @@ class Reconstruction:
         """Run before a matrix, once."""
         reached.pop().remove()
         if self._products is None or self._products.inputs is not inputs[0]:
-            self._products = compute_products(inputs[0], unpruned, self._tokens)
+            self._products = _compute_products(inputs[0], unpruned, self._tokens)
         products = self._products
         weight = matrix.weight.float()
         wanted = weight @ products.other + products.ridge * weight
@@ -112,7 +112,7 @@ class Reconstruction:
         matrix.weight.copy_(fit_kept_weights(free, kept, products.own, wanted))
 
 
-def compute_products(inputs: torch.Tensor, unpruned: torch.Tensor, tokens: torch.Tensor) -> InputProducts:
+def _compute_products(inputs: torch.Tensor, unpruned: torch.Tensor, tokens: torch.Tensor) -> InputProducts:
     """Of the places where `tokens`, of shape (rows, tokens), is true."""
     pruned_inputs, unpruned_inputs = inputs[tokens].float(), unpruned[tokens].float()
     own = pruned_inputs.T @ pruned_inputs

@@ -106,7 +106,7 @@ def build_bitnet(model: PreTrainedModel) -> BitNetForCausalLM:
         return model
     assert isinstance(model, LlamaForCausalLM)
     with no_init_weights():
-        bitnet = BitNetForCausalLM(build_bitnet_config(model.config))
+        bitnet = BitNetForCausalLM(_build_bitnet_config(model.config))
     bitnet.tie_weights()
     missing, unexpected = bitnet.load_state_dict(model.state_dict(), strict=False)
     assert not unexpected
@@ -114,7 +114,7 @@ def build_bitnet(model: PreTrainedModel) -> BitNetForCausalLM:
     return bitnet
 
 
-def build_bitnet_config(config: Any) -> BitNetConfig:
+def _build_bitnet_config(config: Any) -> BitNetConfig:
     """The settings of a BitNet of the same sizes.
 
     Raises:

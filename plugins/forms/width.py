@@ -157,15 +157,15 @@ class WidthCode(StepCode):
     def prepare(self, start: StartModel, training: Training) -> StartModel:
         batch = build_batch(training.sample_calibration(CALIBRATION_CONVERSATIONS), training.pad)
         self._kept = choose_most_active(start.model, batch, self._width)  # type: ignore[arg-type]
-        return narrow_start(start, self._kept)
+        return _narrow_start(start, self._kept)
 
     def rebuild(self, start: StartModel, student: Path) -> StartModel:
-        return narrow_start(start, KeptParts(**read_json(student / KEPT_PARTS_FILE)))
+        return _narrow_start(start, KeptParts(**read_json(student / KEPT_PARTS_FILE)))
 
     def write_files(self, folder: Path) -> None:
         (folder / KEPT_PARTS_FILE).write_text(json.dumps(self._kept._asdict()), encoding="utf-8")
 
 
-def narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
+def _narrow_start(start: StartModel, kept: KeptParts) -> StartModel:
     made_from = f"{start.made_from}, {len(kept.channels)} of {start.model.config.hidden_size} channels wide"
     return start._replace(model=narrow_model(start.model, kept), made_from=made_from)  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def add_windows(
     return windowed
 
 
-def count_windowed_layers(model: PreTrainedModel) -> int:
+def _count_windowed_layers(model: PreTrainedModel) -> int:
     return list(model.config.layer_types).count(WINDOWED)
 
 
@@ -71,7 +71,7 @@ def add_start_windows(start: StartModel, window: int, full_every: int, *, sinks:
     """`start`, a Llama without scaled positions, with sliding windows."""
     model = add_windows(start.model, window, full_every, sinks=sinks)  # type: ignore[arg-type]
     assert find_configuration_fault(model.config) is None, "the start was checked"
-    layers = f"{count_windowed_layers(model)} of its {model.config.num_hidden_layers} layers"
+    layers = f"{_count_windowed_layers(model)} of its {model.config.num_hidden_layers} layers"
     made_from = f"{start.made_from}, with windows of {window:,} tokens in {layers}"
     return start._replace(model=model, made_from=made_from)
 
@@ -87,7 +87,7 @@ class WindowsCode(StepCode):
     def prepare(self, start: StartModel, training: Training) -> StartModel:
         full = compute_held_out_loss(start.model, training.data.held_out, training.pad)
         start = self._add(start)
-        layers, windowed = start.model.config.num_hidden_layers, count_windowed_layers(start.model)
+        layers, windowed = start.model.config.num_hidden_layers, _count_windowed_layers(start.model)
         rows = training.data.train
         longer = sum(len(conversation.ids) > self._window for conversation in rows)
         form = f"windows of {self._window:,} tokens in {windowed} of {layers} layers"

@@ -50,7 +50,7 @@ BLOCKED_REASONS = {
 """Reasons for which the same request would be blocked again."""
 
 
-def build_gemini_request(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
+def _build_gemini_request(question: TeacherQuestion, model: str, config: TeacherConfig) -> dict[str, Any]:
     """The body of `POST /v1beta/models/MODEL:generateContent`, with the model as its first key."""
     system = [message.content for message in question.messages if message.role == "system"]
     generation: dict[str, Any] = {
@@ -205,7 +205,7 @@ async def open_gemini_teacher(config: TeacherConfig) -> AsyncIterator[HostedTeac
         sends = DebugConfig(client_mode=None, replays_directory=None, replay_id=None)
         client = genai.Client(api_key=key, vertexai=False, http_options=options, debug_config=sends)
         protocol = HostedProtocol(
-            build_gemini_request, parse_gemini_response, partial(_generate_content, client, config.timeout_seconds)
+            _build_gemini_request, parse_gemini_response, partial(_generate_content, client, config.timeout_seconds)
         )
         yield HostedTeacher(config, protocol)
 

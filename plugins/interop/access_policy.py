@@ -43,7 +43,7 @@ class Endpoint(NamedTuple):
     port: int | None
 
 
-def parse_endpoint(url: str) -> Endpoint:
+def _parse_endpoint(url: str) -> Endpoint:
     """Raises ValueError if the port is no number."""
     parts = urlsplit(url)
     return Endpoint(parts.scheme, parts.hostname or "", parts.port)
@@ -175,12 +175,12 @@ class AccessPolicy:
         urls |= dict(list_marked(recipe, "endpoint"))
         if recipe.student and recipe.student.distillation.uses_endpoint:
             urls["student.distillation.teacher"] = recipe.student.distillation.teacher
-        allowed = {parse_endpoint(url) for url in self.allowed_urls}
+        allowed = {_parse_endpoint(url) for url in self.allowed_urls}
         for where, url in urls.items():
             if url is None:
                 continue
             address = url if "://" in url else f"ray://{url}"
-            endpoint = parse_endpoint(address)
+            endpoint = _parse_endpoint(address)
             if endpoint.host not in LOOPBACK_HOSTS and endpoint not in allowed:
                 yield RecipeProblem(
                     where,
@@ -201,14 +201,14 @@ class AccessPolicy:
         if recipe.student and recipe.student.distillation.uses_endpoint:
             distillation = recipe.student.distillation
             sent["student.distillation"] = (distillation.api_key_env, distillation.teacher, "")
-        allowed = {parse_endpoint(url) for url in self.allowed_urls}
+        allowed = {_parse_endpoint(url) for url in self.allowed_urls}
         default_key = TeacherConfig.model_fields["api_key_env"].default
         for where, (variable, url, provider) in sent.items():
             if provider in OWN_PROVIDERS or not os.environ.get(variable, "").strip():
                 continue
             own = URL_OF_PROVIDER.get(provider)
-            endpoint = parse_endpoint(url or own or "")
-            if own and endpoint == parse_endpoint(own) and variable == KEY_OF_PROVIDER.get(provider, default_key):
+            endpoint = _parse_endpoint(url or own or "")
+            if own and endpoint == _parse_endpoint(own) and variable == KEY_OF_PROVIDER.get(provider, default_key):
                 continue
             if variable not in self.allowed_keys or (endpoint.host and endpoint not in allowed):
                 address = (

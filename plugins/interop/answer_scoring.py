@@ -141,9 +141,11 @@ def describe_scoring(plan: RunPlan, *, written: bool) -> ScoringChecks:
         )
     if fixed and not plan.checks:
         raise UsageError(f"{name}: has no check, so every answer would get the same reward; add [[verifiers]]")
-    usable = [(bound, form) for bound in plan.checks if (form := find_plain_form(bound.check)) and _knows_answer(bound)]
+    usable = [
+        (bound, form) for bound in plan.checks if (form := _find_plain_form(bound.check)) and _knows_answer(bound)
+    ]
     if written and not usable:
-        judging = [check.name for check in list_known_checks() if find_plain_form(check)]
+        judging = [check.name for check in _list_known_checks() if _find_plain_form(check)]
         by_seed = [one.name for one in list_families() if one.asks_by_seed]
         raise UsageError(
             f"{name}: no check of the family {family} can decide by code whether an answer is right; those that can are "
@@ -159,12 +161,12 @@ def describe_scoring(plan: RunPlan, *, written: bool) -> ScoringChecks:
     )
 
 
-def find_plain_form(check: Check) -> AnswerForm | None:
+def _find_plain_form(check: Check) -> AnswerForm | None:
     """How the check reads a plain answer; None if it cannot judge one."""
     return check.attempt.plain if check.attempt else None
 
 
-def list_known_checks() -> list[Check]:
+def _list_known_checks() -> list[Check]:
     """Those of every family and of each, once by name."""
     checks = [*list_checks(), *(check for family in list_families() for check in family.checks)]
     return list({check.name: check for check in checks}.values())

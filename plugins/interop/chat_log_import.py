@@ -84,9 +84,9 @@ def import_chat_logs(source: Path, out: Path, rows: str, *, mask: bool) -> Impor
             try:
                 if row is None:
                     raise UnreadableLog("is not JSON")
-                kind, turns = parse_chat_log(row)
+                kind, turns = _parse_chat_log(row)
                 made = ROW_FORMS[rows](turns)
-                clean = mask_personal_data(made) if mask else made
+                clean = _mask_personal_data(made) if mask else made
                 digest = json_digest(clean)
             except UnreadableLog as reason:
                 skipped[str(reason)] += 1
@@ -113,7 +113,7 @@ def _read_lines(files: Sequence[Path]) -> Iterator[tuple[str, Mapping[str, Any] 
             yield f"{files[batch.file].name}:{line.number}", line.row
 
 
-def parse_chat_log(row: Mapping[str, Any]) -> tuple[str, list[Turn]]:
+def _parse_chat_log(row: Mapping[str, Any]) -> tuple[str, list[Turn]]:
     """The format of a line, and its turns with role and content (and calls, as OpenAI has them).
 
     Raises:
@@ -129,7 +129,7 @@ def parse_chat_log(row: Mapping[str, Any]) -> tuple[str, list[Turn]]:
     return kind, kept
 
 
-def mask_personal_data(row: Mapping[str, Any]) -> dict[str, Any]:
+def _mask_personal_data(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with placeholders in the place of personal data and API keys, in every text."""
     config = PersonalDataFilter(type="pii")
     masks: dict[TextMask, None] = {}

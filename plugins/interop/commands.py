@@ -44,7 +44,7 @@ def read_skill_text() -> str:
     return (files(__package__) / "SKILL.md").read_text(encoding="utf-8")
 
 
-def build_skill_files() -> dict[str, str]:
+def _build_skill_files() -> dict[str, str]:
     """The texts of all files, by their names in the skill's folder."""
     from flows.recipes.recipe_reference import build_recipe_reference
 
@@ -58,7 +58,7 @@ def install_skill(folder: Path, *, replace: bool) -> InstalledSkill:
         UsageError: if a file there differs and `replace` is false, before anything is written.
         StoreError: if a file cannot be written.
     """
-    contents = build_skill_files()
+    contents = _build_skill_files()
     changed = {name: text for name, text in contents.items() if _read_if_there(folder / name) != text}
     _check_changes(folder, changed, replace=replace)
     for name, text in changed.items():
@@ -171,12 +171,12 @@ def skill_command(
     as_json: JsonOption = False,
 ) -> None:
     """Print a skill that teaches a coding agent to use Stillhouse, in the Agent Skills format; or install it in a project."""
-    from plugins.interop.commands import build_skill_files, install_skill, read_skill_text
+    from plugins.interop.commands import _build_skill_files, install_skill, read_skill_text
 
     if not install:
         if force or out != DEFAULT_SKILL_FOLDER:
             raise UsageError("--out and --force: only with --install, which writes files")
-        print_json(build_skill_files()) if as_json else print_text(read_skill_text().rstrip())
+        print_json(_build_skill_files()) if as_json else print_text(read_skill_text().rstrip())
         return
     installed = install_skill(out, replace=force)
     if as_json:

@@ -69,7 +69,7 @@ def export_environment(
         UsageError: if code cannot decide the answers, requests have several turns, there is no task, or `out` has files.
         StoreError: if a file cannot be written.
     """
-    run = find_source_run(source, storage)
+    run = _find_source_run(source, storage)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists already and is not an empty folder; name another one with --out")
     if run and overrides:
@@ -85,13 +85,13 @@ def export_environment(
     scoring = describe_scoring(plan, written=not fixed)
     if run:
         _check_own_files(run, storage.runs, plan, scoring)
-    tasks = read_run_tasks(plan, run, number, evaluated) if run else draw_recipe_tasks(plan, number, evaluated)
+    tasks = _read_run_tasks(plan, run, number, evaluated) if run else _draw_recipe_tasks(plan, number, evaluated)
     if not tasks.train:
         raise UsageError(f"{source}: has no request to make a task of; make a run that keeps samples, or add seeds")
     return _write_package(plan, scoring, tasks, out)
 
 
-def find_source_run(source: str, storage: RunStorage) -> RunDir | None:
+def _find_source_run(source: str, storage: RunStorage) -> RunDir | None:
     """The run that `source` names, or None for a recipe."""
     named = any((place / "manifest.json").is_file() for place in (Path(source), storage.runs / source))
     return storage.find_run(source) if named else None
@@ -107,7 +107,7 @@ def _check_own_files(run: RunDir, runs: Path, plan: RunPlan, scoring: ScoringChe
         )
 
 
-def draw_recipe_tasks(plan: RunPlan, number: int, evaluated: int) -> EnvironmentTasks:
+def _draw_recipe_tasks(plan: RunPlan, number: int, evaluated: int) -> EnvironmentTasks:
     """The first different requests of a recipe's seeds; those for evaluation are what its runs hold out."""
     rows = RunSeeds(plan, "task")
     most = max(number, len(rows.rows)) * PROBED_REPETITIONS
@@ -126,7 +126,7 @@ def _list_different(plan: RunPlan, seeds: Iterator[Seed]) -> Iterator[AnswerTask
             yield task
 
 
-def read_run_tasks(plan: RunPlan, run: RunDir, number: int, evaluated: int) -> EnvironmentTasks:
+def _read_run_tasks(plan: RunPlan, run: RunDir, number: int, evaluated: int) -> EnvironmentTasks:
     """The requests of a run's kept samples; the last ones are for evaluation."""
     fixed, tasks = has_fixed_questions(plan), dict[str, AnswerTask]()
     for sample in islice(read_kept_samples(run), number + evaluated):

@@ -98,47 +98,49 @@ class ToolWorker:
             raise
 
 
-def build_call_result(report: ToolReport) -> CallToolResult:
+def _build_call_result(report: ToolReport) -> CallToolResult:
     """The record as structured content, and its text; both without secrets."""
-    content = redact_strings(report.model_dump(mode="json"))
+    content = _redact_strings(report.model_dump(mode="json"))
     text = "\n".join(filter(None, [content["text"], f"next: {content['next']}" if content["next"] else ""]))
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=content)
 
 
-def build_call_error(error: StillhouseError) -> CallToolResult:
+def _build_call_error(error: StillhouseError) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=redact_text(str(error)))], is_error=True)
 
 
-def redact_strings(value: Any) -> Any:
+def _redact_strings(value: Any) -> Any:
     """A JSON value with every text in it redacted, those of keys too."""
     if isinstance(value, dict):
-        return {redact_text(key): redact_strings(inner) for key, inner in value.items()}
+        return {redact_text(key): _redact_strings(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [redact_strings(inner) for inner in value]
+        return [_redact_strings(inner) for inner in value]
     return redact_text(value) if isinstance(value, str) else value
 
 
-async def answer_at_once(work: Callable[[], ToolReport]) -> CallToolResult:
+async def _answer_at_once(work: Callable[[], ToolReport]) -> CallToolResult:
     """The result of a tool that takes seconds at most, in a thread of its own."""
     try:
-        return build_call_result(await anyio.to_thread.run_sync(work))
+        return _build_call_result(await anyio.to_thread.run_sync(work))
     except StillhouseError as error:
-        return build_call_error(error)
+        return _build_call_error(error)
 
 
-async def answer_when_done(worker: ToolWorker, work: Callable[[], ToolReport], context: Context[Any]) -> CallToolResult:
+async def _answer_when_done(
+    worker: ToolWorker, work: Callable[[], ToolReport], context: Context[Any]
+) -> CallToolResult:
     """The result of a tool that takes long."""
     try:
-        return build_call_result(await worker.run(work, context))
+        return _build_call_result(await worker.run(work, context))
     except StillhouseError as error:
-        return build_call_error(error)
+        return _build_call_error(error)
     except UserInterrupt:
         return CallToolResult(
             content=[TextContent(type="text", text="stopped; finished work is stored")], is_error=True
         )
 
 
-def build_protocol_server(tools: ServerTools) -> MCPServer[Any]:
+def _build_protocol_server(tools: ServerTools) -> MCPServer[Any]:
     server: MCPServer[Any] = MCPServer(
         "stillhouse", title="Stillhouse", instructions=INSTRUCTIONS, version=read_version(), log_level="WARNING"
     )
@@ -155,14 +157,14 @@ def _add_reading_tools(server: MCPServer[Any], tools: ServerTools, worker: ToolW
         recipe: RecipeParameter, settings: SettingsParameter = None
     ) -> Annotated[CallToolResult, ValidationReport]:
         """Check a recipe without running anything: all problems at once by key, or every key with its value."""
-        return await answer_at_once(partial(tools.validate, recipe, settings or {}))
+        return await _answer_at_once(partial(tools.validate, recipe, settings or {}))
 
     @server.tool(annotations=READS)
     async def status(
         run: Annotated[str | None, Field(description="The name of a run; without it, all runs.")] = None,
     ) -> Annotated[CallToolResult, StatusReport]:
         """How a run is doing: state, progress, error, kept samples, reasons of the others, spending, and what to do next."""
-        return await answer_at_once(partial(tools.status, run))
+        return await _answer_at_once(partial(tools.status, run))
 
     @server.tool(annotations=READS)
     async def show(
@@ -170,7 +172,7 @@ def _add_reading_tools(server: MCPServer[Any], tools: ServerTools, worker: ToolW
         sample: Annotated[str | None, Field(description="A sample's id, or the number at its end.")] = None,
     ) -> Annotated[CallToolResult, SamplesReport]:
         """A sample with every turn and verdict; without one, the samples of the run with the reasons why they are not kept."""
-        return await answer_at_once(partial(tools.show, run, sample))
+        return await _answer_at_once(partial(tools.show, run, sample))
 
     @server.tool(annotations=READS)
     async def assess(
@@ -183,7 +185,7 @@ def _add_reading_tools(server: MCPServer[Any], tools: ServerTools, worker: ToolW
         kind: Annotated[DataKind | None, Field(description="What the texts are; default: found from them.")] = None,
     ) -> Annotated[CallToolResult, AssessmentReport]:
         """Measure repetition in a dataset; with a reference, whether it has collapsed compared with real text."""
-        return await answer_when_done(worker, partial(tools.assess, source, reference, parent, kind), context)
+        return await _answer_when_done(worker, partial(tools.assess, source, reference, parent, kind), context)
 
 
 def _add_spending_tools(server: MCPServer[Any], tools: ServerTools, worker: ToolWorker) -> None:
@@ -197,7 +199,7 @@ def _add_spending_tools(server: MCPServer[Any], tools: ServerTools, worker: Tool
         ] = DEFAULT_PREVIEW_SAMPLES,
     ) -> Annotated[CallToolResult, PreviewReport]:
         """Make a few samples with their verdicts, and estimate what a run takes. Keeps no sample."""
-        return await answer_when_done(worker, partial(tools.preview, recipe, settings or {}, number), context)
+        return await _answer_when_done(worker, partial(tools.preview, recipe, settings or {}, number), context)
 
     @server.tool(annotations=SPENDS)
     async def run(
@@ -209,12 +211,12 @@ def _add_spending_tools(server: MCPServer[Any], tools: ServerTools, worker: Tool
         ] = True,
     ) -> Annotated[CallToolResult, StartedRun]:
         """Start a run, and return its name at once. It continues in the background; status reports its end."""
-        return await answer_at_once(partial(tools.run, recipe, settings or {}, resume=resume, student=student))
+        return await _answer_at_once(partial(tools.run, recipe, settings or {}, resume=resume, student=student))
 
     @server.tool(annotations=WRITES)
     async def cancel(run: RunParameter) -> Annotated[CallToolResult, StatusReport]:
         """Stop the run in progress. Finished samples are stored; run with resume = true continues it."""
-        return await answer_at_once(partial(tools.cancel, run))
+        return await _answer_at_once(partial(tools.cancel, run))
 
     @server.tool(name="filter", annotations=WRITES)
     async def filter_rows(
@@ -230,12 +232,12 @@ def _add_spending_tools(server: MCPServer[Any], tools: ServerTools, worker: Tool
         recipe: Annotated[str | None, Field(description="Use the filters of this recipe instead.")] = None,
     ) -> Annotated[CallToolResult, FilteringReport]:
         """Write the rows of a dataset that filters keep to a new folder, with each dropped row and its reason."""
-        return await answer_when_done(worker, partial(tools.filter_rows, source, out, filters, recipe), context)
+        return await _answer_when_done(worker, partial(tools.filter_rows, source, out, filters, recipe), context)
 
     @server.tool(annotations=WRITES)
     async def release(run: RunParameter) -> Annotated[CallToolResult, ReleaseReport]:
         """Make an immutable release of a finished run. Refused if the run shows collapse."""
-        return await answer_at_once(partial(tools.release, run))
+        return await _answer_at_once(partial(tools.release, run))
 
 
 def _add_resources(server: MCPServer[Any]) -> None:
@@ -264,7 +266,7 @@ def serve_over_stdio(tools: ServerTools) -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, partial(_end_at_once, tools))
     try:
-        anyio.run(build_protocol_server(tools).run_stdio_async)
+        anyio.run(_build_protocol_server(tools).run_stdio_async)
     finally:
         tools.close()
 

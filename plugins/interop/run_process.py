@@ -83,7 +83,7 @@ def _interrupt_at_end_of_input() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def run_child_command(policy: AccessPolicy, words: Sequence[str]) -> None:
+def _run_child_command(policy: AccessPolicy, words: Sequence[str]) -> None:
     """Run the command line with these arguments until it ends, or until the end of stdin interrupts it."""
     guard_recipes(policy.find_recipe_problems)
     signal.signal(
@@ -158,4 +158,4 @@ def list_budget_overrides(budget: BudgetConfig) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_child_command(AccessPolicy.from_json(sys.argv[1]), sys.argv[2:])
+    _run_child_command(AccessPolicy.from_json(sys.argv[1]), sys.argv[2:])

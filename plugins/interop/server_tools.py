@@ -79,7 +79,7 @@ class ServerTools:
         from flows.recipes.recipe_catalog import inspect_recipe, validate_recipe
         from flows.terminal.recipe_summary import format_findings, format_invalid_recipe, format_recipe_summary
 
-        overrides = format_overrides(settings)
+        overrides = _format_overrides(settings)
         try:
             self._policy.check_recipe(recipe, overrides)
             validated = validate_recipe(recipe, overrides)
@@ -110,7 +110,7 @@ class ServerTools:
         from flows.terminal.run_summary import format_estimate
         from flows.terminal.suggested_commands import build_recipe_arguments, build_unjudged_error
 
-        overrides = format_overrides(settings)
+        overrides = _format_overrides(settings)
         with self._spend_alone("preview"):
             self._policy.check_recipe(recipe, overrides)
             limits = self._budget.limit(BudgetConfig())
@@ -124,7 +124,7 @@ class ServerTools:
         kept = sum(sample.state is SampleStatus.kept for sample in made.samples)
         lines = [line for sample in made.samples for line in _format_sample(sample)]
         return PreviewReport(
-            samples=[show_sample(sample) for sample in made.samples],
+            samples=[_show_sample(sample) for sample in made.samples],
             kept=kept,
             estimate=estimate,
             text="\n".join([*lines, *format_estimate(estimate, plan.recipe.name)]),
@@ -149,11 +149,11 @@ class ServerTools:
 
     def run(self, recipe: str, settings: Mapping[str, Any], *, resume: bool, student: bool) -> StartedRun:
         """Make or find the run's folder, and start its work in another process."""
-        overrides = format_overrides(settings)
+        overrides = _format_overrides(settings)
         with self._spend_alone("run"):
             wanted = self._policy.check_recipe(recipe, overrides).budget
             run = self._prepare_run(recipe, overrides, wanted, resume=resume, student=student)
-            self._earlier = measure_spending(run)
+            self._earlier = _measure_spending(run)
             limits = self._budget.limit(wanted, self._earlier)
             changes = [word for text in (*overrides, *list_budget_overrides(limits)) for word in ("--set", text)]
             words = [
@@ -223,7 +223,7 @@ class ServerTools:
             from flows.terminal.sample_history import format_sample_history
 
             named = find_sample(found, sample)
-            return SamplesReport(sample=show_sample(named), text=format_sample_history(named))
+            return SamplesReport(sample=_show_sample(named), text=format_sample_history(named))
         samples, total = [], 0
         for line in read_finished_lines(found):
             total += 1
@@ -256,7 +256,7 @@ class ServerTools:
             configs, base = plan.recipe.filters, plan.folder
         else:
             tables = [{"type": one} if isinstance(one, str) else dict(one) for one in filters or ()]
-            settings = format_overrides({"filters": tables} if filters else {})
+            settings = _format_overrides({"filters": tables} if filters else {})
             self._policy.check_recipe("smoke", settings)  # their files too must be in the folder
             configs, base = parse_filter_settings(settings), self._policy.root
         report = filter_dataset(rows, folder, configs, base)
@@ -350,7 +350,7 @@ class ServerTools:
     def _collect_spending(self) -> None:
         if self._process:
             run = RunDir(self._policy.runs / self._process.name)
-            self._budget.record(self._run_number, measure_spending(run) - self._earlier)
+            self._budget.record(self._run_number, _measure_spending(run) - self._earlier)
 
     def _find_run(self, name: str) -> RunDir:
         if Path(name).name != name:
@@ -395,7 +395,7 @@ class ServerTools:
             reasons=dict(sorted(manifest.reasons.items(), key=lambda item: -item[1])),
             shortfalls=manifest.shortfalls,
             verdict=manifest.collapse.headline if manifest.collapse else "",
-            spent=_describe_spending(measure_spending(run)),
+            spent=_describe_spending(_measure_spending(run)),
             dataset=str(run.dataset) if run.dataset.exists() else "",
             student=str(run.student) if manifest.student else "",
             page=str(run.report_file) if run.report_file.exists() else "",
@@ -408,7 +408,7 @@ class ServerTools:
         )
 
 
-def format_overrides(settings: Mapping[str, Any]) -> list[str]:
+def _format_overrides(settings: Mapping[str, Any]) -> list[str]:
     """Settings by dotted key in the form of `--set`. Raises UsageError for a value that TOML cannot express."""
     try:
         return [f"{key}={format_toml_value(value)}" for key, value in settings.items()]
@@ -416,12 +416,12 @@ def format_overrides(settings: Mapping[str, Any]) -> list[str]:
         raise UsageError(f"settings: {error}") from None
 
 
-def measure_spending(run: RunDir) -> Spending:
+def _measure_spending(run: RunDir) -> Spending:
     """What a run has spent on samples and on its evaluation, in all its sessions; calls in flight count in full."""
     return read_journal(run.spend_file).spent + read_journal(run.evaluation_spend_file).spent
 
 
-def show_sample(sample: Sample) -> ShownSample:
+def _show_sample(sample: Sample) -> ShownSample:
     return ShownSample(
         **_list_sample(sample).model_dump(),
         messages=sample.candidate.messages,

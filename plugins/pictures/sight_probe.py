@@ -42,7 +42,7 @@ async def probe_sight(plan: RunPlan) -> dict[str, list[str]]:
             question = build_probe_question(
                 config, plan.recipe.seed, "off" if "off" in settings else None, may_think=bool(settings)
             )
-            fault = await find_sight_fault(teacher, question)
+            fault = await _find_sight_fault(teacher, question)
         seeing += [] if fault else [f"seen by {name}"]
         faults += [f"teacher {name}: {fault}"] if fault else []
     if faults:
@@ -50,7 +50,7 @@ async def probe_sight(plan: RunPlan) -> dict[str, list[str]]:
     return {"the recipe": seeing} if seeing else {}
 
 
-async def find_sight_fault(teacher: Teacher, probe: TeacherQuestion) -> str | None:
+async def _find_sight_fault(teacher: Teacher, probe: TeacherQuestion) -> str | None:
     """Why the teacher cannot be asked about images; None if it names the number. A guess is right in 1 of 9,000 cases."""
     number = str(1000 + secrets.randbelow(9000))
     shown = Message(role="user", content=SIGHT_WORDS, images=(format_png_url(render_digits(number)),))

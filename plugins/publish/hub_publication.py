@@ -99,7 +99,7 @@ def publish_plan(plan: PublicationPlan, progress: Callable[[str], None]) -> list
     for repo, state in zip(plan.repos, states, strict=True):
         with translate_hub_errors(repo.repo, RESUME_ADVICE):
             sent = _publish_repo(api, plan, repo, state, progress)
-        write_publication_record(plan.release, sent.record)
+        _write_publication_record(plan.release, sent.record)
         done.append(sent)
     return done
 
@@ -243,7 +243,7 @@ def locate_publication_record(release: Release) -> Path:
     return release.path.with_name(f"{release.path.name}.published.json")
 
 
-def read_publication_records(release: Release) -> list[PublicationRecord]:
+def _read_publication_records(release: Release) -> list[PublicationRecord]:
     """Every repository that the release was sent to, oldest first. Raises StoreError if the file is damaged."""
     path = locate_publication_record(release)
     if not path.is_file():
@@ -254,12 +254,12 @@ def read_publication_records(release: Release) -> list[PublicationRecord]:
         raise StoreError(f"{path}: is damaged: {error}; remove it, and publish again") from None
 
 
-def write_publication_record(release: Release, record: PublicationRecord) -> None:
+def _write_publication_record(release: Release, record: PublicationRecord) -> None:
     """Add the record, instead of one of the same commit."""
     identity = (record.endpoint, record.kind, record.repo, record.revision)
     others = [
         other
-        for other in read_publication_records(release)
+        for other in _read_publication_records(release)
         if (other.endpoint, other.kind, other.repo, other.revision) != identity
     ]
     write_json(locate_publication_record(release), [one.model_dump(mode="json") for one in [*others, record]])

@@ -31,7 +31,7 @@ HEX_DIGITS = re.compile(
 """Whole hashes, which no person's number is: digits in them are not searched. Digits alone may be a card's or an account's."""
 
 
-def check_scan_requirements() -> None:
+def _check_scan_requirements() -> None:
     """Raises UsageError if a package of the filter for personal data is missing."""
     entry = FILTERS["pii"]
     if missing := [module for module in entry.modules if find_spec(module) is None]:
@@ -113,7 +113,7 @@ class PublicationPlan(NamedTuple):
     public: bool
 
 
-def parse_repo_name(name: str, option: str) -> str:
+def _parse_repo_name(name: str, option: str) -> str:
     """`OWNER/NAME` of `hf:OWNER/NAME`. Raises UsageError for anything else."""
     reference = parse_hub_reference(name)
     if reference is None or reference.revision or reference.file:
@@ -152,7 +152,7 @@ def plan_publication(
         UsageError: if a name is wrong, the release has no card, or its run has no student.
         StoreError: if a file is missing or was changed.
     """
-    repo = parse_repo_name(to, "--to")
+    repo = _parse_repo_name(to, "--to")
     run = release.manifest.run
     if refusals := find_release_refusals(run, run.gate.gated or True):
         raise GateNotMet("\n  ".join([f"{release.name} is not published:", *(refusal.reason for refusal in refusals)]))
@@ -166,7 +166,7 @@ def plan_publication(
     files = [_plan_file(release.path, name, name, hashes[name]) for name in sorted(names)]
     repos = [PlannedRepo("dataset", repo, files)]
     if with_student or student_to:
-        student_repo = parse_repo_name(student_to or f"{HUB_PREFIX}{repo}{STUDENT_SUFFIX}", "--student-to")
+        student_repo = _parse_repo_name(student_to or f"{HUB_PREFIX}{repo}{STUDENT_SUFFIX}", "--student-to")
         manifest = _plan_file(release.path, RELEASE_MANIFEST, RELEASE_MANIFEST, hashes[RELEASE_MANIFEST])
         repos.append(PlannedRepo("model", student_repo, [manifest, *_plan_student(release, storage)]))
     return PublicationPlan(release, repos, public)
@@ -211,7 +211,7 @@ def check_contents(
         GateNotMet: naming each place, never the value.
         UsageError: if a package of the search is missing.
     """
-    check_scan_requirements()
+    _check_scan_requirements()
     allowed = plan.release.manifest.run.dataset.publisher or ""
     scan = ContentScan([allowed, json.dumps(allowed)[1:-1]], stopped)
 

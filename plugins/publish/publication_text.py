@@ -21,12 +21,12 @@ def format_plan(plan: PublicationPlan, allowed: Sequence[FoundContent]) -> str:
     ]
     for repo in plan.repos:
         visibility = "public" if plan.public else "private"
-        lines.append(f"  {repo.kind:<9} {format_address(repo)}  {visibility}, {_describe_files(repo)}")
+        lines.append(f"  {repo.kind:<9} {_format_address(repo)}  {visibility}, {_describe_files(repo)}")
         lines += [f"    {file.sha256}  {format_size(file.size):>9}  {file.path}" for file in repo.files]
     return "\n".join([*lines, *_list_allowed(allowed), "  nothing was sent: leave out --dry-run"])
 
 
-def format_address(repo: PlannedRepo) -> str:
+def _format_address(repo: PlannedRepo) -> str:
     return f"{find_endpoint()}/{'datasets/' if repo.kind == 'dataset' else ''}{repo.repo}"
 
 
@@ -45,7 +45,7 @@ def format_sent(plan: PublicationPlan, sent: Sequence[SentRepo], allowed: Sequen
         visibility = "private" if done.record.private else "public"
         size = format_size(sum(file.size for file in done.sent))
         removed = f", {len(done.removed)} of an earlier release removed" if done.removed else ""
-        lines.append(f"  {repo.kind:<9} {format_address(repo)}  {visibility}")
+        lines.append(f"  {repo.kind:<9} {_format_address(repo)}  {visibility}")
         lines.append(f"  revision  {done.record.revision}")
         lines.append(
             f"  sent      {format_count(len(done.sent), 'file')}, {size}; {done.present:,} were there{removed}"

@@ -126,19 +126,19 @@ def prepare_reference(
     """
     from filters.collapse.text_kinds import CHECKED_TEXTS, TEXT_KINDS, find_kind
 
-    found = [source for path in sources for source in find_source_files(path)]
+    found = [source for path in sources for source in _find_source_files(path)]
     dropped: Counter[str] = Counter()
     read = _read_texts(found, options, dropped)
     first = list(islice(read, CHECKED_TEXTS))
     kind = TEXT_KINDS[options.kind] if options.kind else find_kind(list(_list_kind_samples(first)))
     documents = _split_all(chain(first, read), kind.name, options.split, dropped)
     spell = join_turns if kind.name == DIALOGUE_KIND else str
-    kept = drop_near_repeats(draw_documents(documents, options, dropped, spell), dropped, spell)
+    kept = _drop_near_repeats(_draw_documents(documents, options, dropped, spell), dropped, spell)
     dropped["not drawn"] += max(0, len(kept) - options.documents)
     kept = kept[: options.documents]
     _check_enough(kept, sources, dropped)
     texts, origins = [text for _, text in kept], [origin for origin, _ in kept]
-    turns = list_text_turns(texts) if kind.name == DIALOGUE_KIND else {}
+    turns = _list_text_turns(texts) if kind.name == DIALOGUE_KIND else {}
     record = ReferenceRecord(
         kind=kind.name, source=options.source, files=[path.name for path in found][:100], texts=len(set(origins)),
         documents=len(kept), turns={role: len(spoken) for role, spoken in turns.items()},
@@ -226,7 +226,7 @@ def _check_stop() -> None:
 # Reading
 
 
-def find_source_files(path: Path) -> list[Path]:
+def _find_source_files(path: Path) -> list[Path]:
     """The files that a source stands for: datasets as `assess` reads them, or documents. A folder without a dataset is searched
     for documents, without hidden files and links.
 
@@ -301,7 +301,7 @@ def join_turns(dialogue: str) -> str:
     return "\n".join(turn for spoken in _read_turns(dialogue).values() for turn in spoken)
 
 
-def list_text_turns(texts: Sequence[str]) -> dict[str, list[str]]:
+def _list_text_turns(texts: Sequence[str]) -> dict[str, list[str]]:
     """The turns by role of dialogues, each the JSON of its messages."""
     from filters.collapse.dialogues import list_role_turns
 
@@ -342,7 +342,7 @@ def _split_all(
             counts["no dialogue"] += 1
             continue
         least = MIN_FUNCTION_WORDS if kind == "code" else MIN_PASSAGE_WORDS
-        parts = split_text(source, kind, split)
+        parts = _split_text(source, kind, split)
         for part in parts:
             if (len(parts) == 1 and source.is_row) or count_passage_words(part) >= least:
                 yield source.origin, part
@@ -350,7 +350,7 @@ def _split_all(
                 counts["too short"] += 1
 
 
-def split_text(source: SourceText, kind: str, split: int | None) -> list[str]:
+def _split_text(source: SourceText, kind: str, split: int | None) -> list[str]:
     """The documents of a text. Code is split into its functions: a file always, a row if it is too long. By default, records,
     arithmetic are not split, dialogues never.
     """
@@ -365,7 +365,7 @@ def split_text(source: SourceText, kind: str, split: int | None) -> list[str]:
     return list(split_into_passages(source.text, split or PASSAGE_WORDS)) if is_long else [source.text]
 
 
-def draw_documents(
+def _draw_documents(
     documents: Iterable[tuple[str, str]],
     options: ReferenceOptions,
     counts: Counter[str],
@@ -404,7 +404,7 @@ def _take_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def drop_near_repeats(
+def _drop_near_repeats(
     documents: Sequence[tuple[str, str]], counts: Counter[str], spell: Callable[[str], str] = str
 ) -> list[tuple[str, str]]:
     """Documents that are no near repeats of earlier ones, by the filter `minhash` with its defaults."""
@@ -431,8 +431,8 @@ def format_reference_report(report: ReferenceReport, arguments: Sequence[str] = 
     lines.append(f"read      {format_count(record.read, 'text')}; left out: {left_out}")
     lines += [f"source    {replace_unsafe_characters(record.source)}"] * bool(record.source)
     lines.append(f"sha256    {record.sha256}")
-    lines.append(f"power     {describe_power(report)}")
-    lines += [f"warning   {sentence}" for sentence in list_warnings(record)]
+    lines.append(f"power     {_describe_power(report)}")
+    lines += [f"warning   {sentence}" for sentence in _list_warnings(record)]
     if report.out is None:
         return "\n".join(
             [*lines, "nothing was written", *([format_next_line("reference", *arguments)] if arguments else [])]
@@ -447,7 +447,7 @@ def _describe_dropped(dropped: Mapping[str, int]) -> str:
     )
 
 
-def describe_power(report: ReferenceReport) -> str:
+def _describe_power(report: ReferenceReport) -> str:
     few = f" ({report.compared:,} of them compared)" if report.compared < SHOWN_DOCUMENTS else ""
     loss = "no loss" if report.loss > 1 else f"a loss of {100 * report.loss:.0f} %"
     needed = f"a fifth from {report.documents_needed:,} compared documents and {report.reference_needed:,} of the reference on"
@@ -462,7 +462,7 @@ def _has_few_texts(record: ReferenceRecord) -> bool:
     return record.texts < min(FEW_TEXTS, record.documents)
 
 
-def list_warnings(record: ReferenceRecord) -> list[str]:
+def _list_warnings(record: ReferenceRecord) -> list[str]:
     """What makes a comparison with this reference weak or wrong."""
     warnings = []
     few = min(record.turns, key=record.turns.__getitem__, default=None)

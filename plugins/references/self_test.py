@@ -99,7 +99,7 @@ def run_self_test(
     while done < pairs:
         samples = list(split_into_samples(groups, documents, random))
         for sample in samples[: pairs - done]:
-            yield assess_sample(reference, sample, seed=done, cache=cache, general=general)
+            yield _assess_sample(reference, sample, seed=done, cache=cache, general=general)
             done += 1
         if not samples:
             return
@@ -118,7 +118,7 @@ def split_into_samples(groups: Ints, documents: int, random: np.random.Generator
             yield np.sort(chosen[:documents])
 
 
-def assess_sample(
+def _assess_sample(
     reference: ReferenceCorpus, places: Ints, *, seed: int, cache: Path, general: bool = False
 ) -> SelfTestSample:
     corpus = reference.corpus
@@ -203,7 +203,7 @@ def _number_reference(reference: Reference, name: str, kind: str | None) -> list
     known = get_kind(kind) if kind else find_kind(reference.texts)
     parts: list[tuple[list[str], list[str] | None]]
     if known.name == DIALOGUE_KIND:
-        parts = [(texts, origins) for texts, origins in list_turn_origins(reference.texts).values() if texts]
+        parts = [(texts, origins) for texts, origins in _list_turn_origins(reference.texts).values() if texts]
     else:
         parts = [(reference.texts, reference.origins)]
     corpora = [ReferenceCorpus.from_texts(texts, reference.name, known, origins) for texts, origins in parts]
@@ -215,7 +215,7 @@ def _number_reference(reference: Reference, name: str, kind: str | None) -> list
     return corpora
 
 
-def list_turn_origins(dialogues: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+def _list_turn_origins(dialogues: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
     """By role, the turns of dialogues with the number of the dialogue that each is of."""
     spoken = [(str(number), read_turns(text)) for number, text in enumerate(dialogues)]
     pairs = {role: [(turn, number) for number, turns in spoken for turn in turns.get(role, ())] for role in ROLES}

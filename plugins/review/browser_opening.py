@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def has_display() -> bool:
+def _has_display() -> bool:
     """Whether a browser with windows can be opened. Without one, `webbrowser` may start a browser in the terminal."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
@@ -20,7 +20,7 @@ def open_in_browser(url: str) -> Iterator[None]:
     """Open `url`, if there is a display. Other users of this machine can read a browser's arguments, so these name a file that
     only this user can read and that leads to the address; it is removed at the end.
     """
-    if not has_display():
+    if not _has_display():
         yield
         return
     with tempfile.TemporaryDirectory(prefix="stillhouse-review-") as folder:  # only this user may enter it

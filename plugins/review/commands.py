@@ -70,7 +70,7 @@ def review_command(
     SESSION.quiet = quiet
     if as_json and not summary:
         raise UsageError("--json: prints the summary; add --summary")
-    name = check_reviewer_name(find_user_name() if reviewer is None else reviewer)
+    name = check_reviewer_name(_find_user_name() if reviewer is None else reviewer)
     storage = open_run_storage(runs_dir)
     with ExitStack() as stack, SESSION.handle_interrupts():
         if Path(source).is_file():
@@ -97,7 +97,7 @@ def review_command(
     print_text(_suggest_next(found, source, runs_dir))
 
 
-def find_user_name() -> str:
+def _find_user_name() -> str:
     """The name of the user's account. Raises UsageError where there is none."""
     import getpass
 

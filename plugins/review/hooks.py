@@ -20,7 +20,7 @@ CARD_NOTE = (
 )
 
 
-def build_overrides(log: ReviewLog) -> Overrides:
+def _build_overrides(log: ReviewLog) -> Overrides:
     return Overrides({
         name: Override(
             keeps=entry.decision != "drop", edited=None if entry.edited is None else tuple(entry.edited), note=entry.note
@@ -31,10 +31,10 @@ def build_overrides(log: ReviewLog) -> Overrides:
 
 class ReviewHooks(RunHooks):
     def find_overrides(self, run: RunDir) -> Overrides:
-        return build_overrides(read_reviews(locate_reviews(run.path)))
+        return _build_overrides(read_reviews(locate_reviews(run.path)))
 
     def find_row_overrides(self, file: Path) -> Overrides:
-        return build_overrides(read_reviews(locate_reviews(file)))
+        return _build_overrides(read_reviews(locate_reviews(file)))
 
     def read_labels(self, file: Path) -> Sequence[LabelledConversation]:
         return [LabelledConversation(*label) for label in read_reviews(file).list_labels()]

@@ -126,7 +126,7 @@ def _build_sample_opener(run: RunDir, log: ReviewLog) -> Callable[[IndexedSample
         return OpenedSample(
             messages,
             [(key, format_seed_value(value)) for key, value in whole.seed.data.items()],
-            describe_history(whole),
+            _describe_history(whole),
             _read_pictures(run, messages),
         )
 
@@ -145,12 +145,12 @@ def _index_sample(row: Mapping[str, Any], shard: int, critic: CriticConfig | Non
     state = SampleStatus(row["state"])
     kept = state is SampleStatus.kept
     reason, detail = ("", "") if kept else (row["reason"] or "", row["detail"] or "")
-    doubt = measure_doubt(scores, history["verdicts"], critic)
+    doubt = _measure_doubt(scores, history["verdicts"], critic)
     request, answer, text = _index_texts(messages, row["id"])
     return IndexedSample(row["id"], state, reason, detail, request, answer, doubt, text, scores, shard)
 
 
-def measure_doubt(
+def _measure_doubt(
     scores: Mapping[str, int], verdicts: Sequence[Mapping[str, Any]], critic: CriticConfig | None
 ) -> float:
     """How sure the machine was of a sample: 0 is least sure.
@@ -177,7 +177,7 @@ def _index_texts(messages: Iterable[Message], *more: str) -> tuple[str, str, str
     return format_one_line(asked, SHOWN_CHARACTERS), format_one_line(answer, SHOWN_CHARACTERS), text
 
 
-def describe_history(sample: Sample) -> list[dict[str, Any]]:
+def _describe_history(sample: Sample) -> list[dict[str, Any]]:
     """Each revision with every turn, critique and verdict, for the page."""
 
     def describe_turns(turns: Sequence[Any]) -> list[dict[str, Any]]:

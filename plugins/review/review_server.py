@@ -159,7 +159,7 @@ def _build_guard(token: str) -> Any:
     async def guard(request: web.Request, handler: RequestHandler) -> web.StreamResponse:
         """Refuse what does not come from the page, and answer every failure in JSON."""
         try:
-            check_request_origin(request, token, names)
+            _check_request_origin(request, token, names)
             response = await handler(request)
         except ReviewRequestError as error:
             response = _respond({"error": str(error)}, error.status)
@@ -178,7 +178,7 @@ def _build_guard(token: str) -> Any:
     return guard
 
 
-def check_request_origin(request: web.Request, token: str, names: HostNames) -> None:
+def _check_request_origin(request: web.Request, token: str, names: HostNames) -> None:
     """Raises ReviewRequestError for a request from elsewhere: a Host of DNS rebinding, another Origin, or no secret."""
     if accepted := list_refusing_names(request, names):
         raise ReviewRequestError(f"the header Host must be one of {', '.join(accepted)}", 421)

@@ -108,12 +108,12 @@ class ReviewSummary(BaseModel):
     @property
     def estimate(self) -> list[str]:
         """The sentences about the error rate; none if no random queue was drawn."""
-        return describe_error_rate(self.error) if self.error else []
+        return _describe_error_rate(self.error) if self.error else []
 
     @property
     def findings(self) -> list[str]:
         """The sentences without the counts."""
-        return [*self.estimate, *(describe_agreement(one) for one in self.agreements)]
+        return [*self.estimate, *(_describe_agreement(one) for one in self.agreements)]
 
     def without_names(self) -> "ReviewSummary":
         """The same with "reviewer 1" and so on, for files that are published. Who they are is in the log alone."""
@@ -152,8 +152,8 @@ def summarize_reviews(log: ReviewLog, queue: RandomQueue | None = None) -> Revie
         blind=sum(entry.blind for entry in decided.values()),
         reviewers=dict(sorted(by_reviewer.items())),
         digest=hash_decisions(decided),
-        error=estimate_error_rate(log, queue) if queue else None,
-        agreements=measure_agreements(log),
+        error=_estimate_error_rate(log, queue) if queue else None,
+        agreements=_measure_agreements(log),
         machine=MachineAgreement(
             good=grid[True, True] + grid[True, False], good_kept=grid[True, True],
             poor=grid[False, True] + grid[False, False], poor_kept=grid[False, True],
@@ -161,7 +161,7 @@ def summarize_reviews(log: ReviewLog, queue: RandomQueue | None = None) -> Revie
     )  # fmt: skip
 
 
-def estimate_error_rate(log: ReviewLog, queue: RandomQueue) -> ReviewErrorRate:
+def _estimate_error_rate(log: ReviewLog, queue: RandomQueue) -> ReviewErrorRate:
     decided = dict(log.list_decided())
     reviewed = next((i for i, name in enumerate(queue.samples) if name not in decided), len(queue.samples))
     errors = sum(decided[name].decision != "keep" for name in queue.samples[:reviewed])
@@ -183,7 +183,7 @@ def estimate_error_rate(log: ReviewLog, queue: RandomQueue) -> ReviewErrorRate:
     )  # fmt: skip
 
 
-def measure_agreements(log: ReviewLog) -> list[ReviewerAgreement]:
+def _measure_agreements(log: ReviewLog) -> list[ReviewerAgreement]:
     """Each pair of reviewers who decided at least one sample both."""
     decisions = [
         {name: entry.decision for name, entry in reviews.decisions.items()} for reviews in log.samples.values()
@@ -200,7 +200,7 @@ def measure_agreements(log: ReviewLog) -> list[ReviewerAgreement]:
     return found
 
 
-def describe_error_rate(error: ReviewErrorRate) -> list[str]:
+def _describe_error_rate(error: ReviewErrorRate) -> list[str]:
     """The estimate, or what is missing for one, in sentences without full stops."""
     drawn = f"a random sample of {error.size:,} of {error.population:,} (seed {error.seed})"
     if error.rate is None:
@@ -215,7 +215,7 @@ def describe_error_rate(error: ReviewErrorRate) -> list[str]:
     return found
 
 
-def describe_agreement(agreement: ReviewerAgreement) -> str:
+def _describe_agreement(agreement: ReviewerAgreement) -> str:
     kappa = agreement.kappa.format(lambda value: f"{value:.2f}") if agreement.kappa else "not defined: one label only"
     return (
         f"{agreement.first} and {agreement.second} agree on {agreement.agreed:,} of {format_count(agreement.samples, 'sample')}, "

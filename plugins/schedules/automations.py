@@ -34,7 +34,7 @@ ENDING_EVENTS = ("Completed", "Failed", GATE_NOT_MET_STATE, CRASHED_TOO_OFTEN_ST
 WAITING_EVENTS = ("Scheduled", "AwaitingRetry", "Paused", "Suspended")
 
 
-def build_lost_run_automation() -> AutomationCore:
+def _build_lost_run_automation() -> AutomationCore:
     """Marks a flow run as crashed if it is Running but sends no heartbeat: its machine or worker died."""
     return AutomationCore(
         name="stillhouse: a run that went silent has crashed",
@@ -48,7 +48,7 @@ def build_lost_run_automation() -> AutomationCore:
     )
 
 
-def build_takeover_automation() -> AutomationCore:
+def _build_takeover_automation() -> AutomationCore:
     """Reschedules a crashed flow run: the next worker resumes the same flow run and run directory."""
     return AutomationCore(
         name="stillhouse: a run that crashed is taken over",
@@ -66,7 +66,7 @@ def build_takeover_automation() -> AutomationCore:
     )
 
 
-def build_give_up_automation() -> AutomationCore:
+def _build_give_up_automation() -> AutomationCore:
     """Fails a flow run that crashed too often."""
     message = f"crashed {CRASH_LIMIT} times within a day; see its log or the worker's log; Retry restarts it"
     return AutomationCore(
@@ -103,13 +103,13 @@ def _name_events(*names: str) -> set[str]:
     return {f"prefect.flow-run.{name}" for name in names}
 
 
-def build_refusal_notification(block: UUID) -> AutomationCore:
+def _build_refusal_notification(block: UUID) -> AutomationCore:
     """Reports a refused release through a notification block."""
     subject = "stillhouse: {{ event.payload.recipe }} is not released"
     return _build_notification(block, "a refused release is reported", {RELEASE_REFUSED_EVENT}, subject)
 
 
-def build_promotion_notification(block: UUID) -> AutomationCore:
+def _build_promotion_notification(block: UUID) -> AutomationCore:
     """Reports through a notification block whether a released student becomes the next generator."""
     subject = "stillhouse: {{ event.payload.release }}: {{ event.payload.decision }}"
     events = {PROMOTION_MADE_EVENT, PROMOTION_REFUSED_EVENT}
@@ -142,10 +142,10 @@ def create_automations(block: UUID | None) -> list[str]:
     an existing notification is unchanged.
     """
     automations = [
-        build_lost_run_automation(),
-        build_takeover_automation(),
-        build_give_up_automation(),
-        *([build_refusal_notification(block), build_promotion_notification(block)] if block else []),
+        _build_lost_run_automation(),
+        _build_takeover_automation(),
+        _build_give_up_automation(),
+        *([_build_refusal_notification(block), _build_promotion_notification(block)] if block else []),
     ]
     with get_client(sync_client=True) as client:
         for automation in automations:

@@ -44,7 +44,7 @@ def handle_cancellation(stop: threading.Event) -> Iterator[None]:
     repeat.daemon = True
 
     def wrapper(number: int, *frame: object) -> None:
-        if is_being_cancelled() and not stop.is_set():
+        if _is_being_cancelled() and not stop.is_set():
             stop.set()
             repeat.start()
         else:
@@ -55,7 +55,7 @@ def handle_cancellation(stop: threading.Event) -> Iterator[None]:
         yield
     except (UserInterrupt, TerminationSignal):
         context = FlowRunContext.get()
-        if not is_being_cancelled() or context is None or context.flow_run is None:
+        if not _is_being_cancelled() or context is None or context.flow_run is None:
             raise
         context.flow_run.state = Cancelled(message=CANCELLED_MESSAGE)  # Prefect logs it as the last line
         raise TerminationSignal(signal.SIGTERM) from None
@@ -64,7 +64,7 @@ def handle_cancellation(stop: threading.Event) -> Iterator[None]:
         _install_handler(original)
 
 
-def is_being_cancelled() -> bool:
+def _is_being_cancelled() -> bool:
     """Whether the supervising process announced the signal as a cancellation."""
     from prefect._internal.control_listener import get_intent
 

@@ -38,13 +38,13 @@ from plugins.schedules.cancellation import handle_cancellation
 from plugins.schedules.deployment import choose_recipe_title
 
 
-def name_flow_run() -> str:
+def _name_flow_run() -> str:
     """The recipe's name. A recipe that cannot be read here leaves the name that the flow run has."""
     parameters = runtime.flow_run.parameters
     return choose_recipe_title(str(parameters["recipe"]), parameters.get("overrides") or (), str(runtime.flow_run.name))
 
 
-@flow(name="stillhouse-run", flow_run_name=name_flow_run, log_prints=True)
+@flow(name="stillhouse-run", flow_run_name=_name_flow_run, log_prints=True)
 async def run(
     recipe: str,
     overrides: list[str] = [],  # noqa: B006  a list, since Prefect's form takes no tuple
@@ -71,7 +71,7 @@ async def run(
     Raises:
         Abort: if another process works on this same flow run.
     """
-    again = has_run_before()
+    again = _has_run_before()
     try:
         with handle_cancellation(SESSION.stop):
             prepared = prepare_run(recipe, overrides, runs_dir, resume=resume or again, distill=distill)
@@ -80,7 +80,7 @@ async def run(
             return summary
         if summary["shortfalls"]:
             why = "; ".join([f"{prepared.run.name} is not released, since it is partial", *summary["shortfalls"]])
-            return refuse_release(prepared.plan.recipe.name, prepared.run, why)
+            return _refuse_release(prepared.plan.recipe.name, prepared.run, why)
         released = make_release(prepared.plan.recipe.name, prepared.run, prepared.storage, runs_dir)
         return {**summary, "release": released["release"]} if isinstance(released, dict) else released
     except RunInUse as error:
@@ -91,7 +91,7 @@ async def run(
         return Failed(message=redact_text(str(error)))
 
 
-def has_run_before() -> bool:
+def _has_run_before() -> bool:
     """Whether this same flow run ran before: it was retried, taken over, or paused and resumed."""
     context = FlowRunContext.get()
     return bool(context and context.flow_run and context.flow_run.total_run_time)
@@ -112,7 +112,7 @@ def release(recipe: str, runs_dir: str = RUNS_FOLDER) -> State[Any] | dict[str, 
     name = load_recipe_plan(recipe, []).recipe.name
     storage = open_run_storage(runs_dir)
     storage.fetch_runs(name)
-    return make_release(name, find_newest_run(storage.runs, name), storage, runs_dir)
+    return make_release(name, _find_newest_run(storage.runs, name), storage, runs_dir)
 
 
 def make_release(name: str, run: RunDir, storage: RunStorage, runs_dir: str) -> State[Any] | dict[str, Any]:
@@ -125,31 +125,33 @@ def make_release(name: str, run: RunDir, storage: RunStorage, runs_dir: str) -> 
     try:
         created = release_run(run, storage)
     except GateNotMet as error:
-        return refuse_release(name, run, str(error))
+        return _refuse_release(name, run, str(error))
     result = {"recipe": name, "release": created.release.name, "run": run.name, "runs_dir": runs_dir}
     if not created.already_released:
-        emit_event(RELEASE_MADE_EVENT, build_event_resource(name), payload=result)
+        emit_event(RELEASE_MADE_EVENT, _build_event_resource(name), payload=result)
         if promotion := created.release.lineage.promotion:
             decision = {
                 "decision": "promoted" if promotion.promoted else "not promoted",
                 "why": " ".join(f"{sentence}." for sentence in format_promotion(created.release)),
             }
             event = PROMOTION_MADE_EVENT if promotion.promoted else PROMOTION_REFUSED_EVENT
-            emit_event(event, build_event_resource(name), payload={**result, **decision})
+            emit_event(event, _build_event_resource(name), payload={**result, **decision})
     get_run_logger().info(format_created_release(created))
     return result
 
 
-def refuse_release(name: str, run: RunDir, why: str) -> State[Any]:
-    emit_event(RELEASE_REFUSED_EVENT, build_event_resource(name), payload={"recipe": name, "run": run.name, "why": why})
+def _refuse_release(name: str, run: RunDir, why: str) -> State[Any]:
+    emit_event(
+        RELEASE_REFUSED_EVENT, _build_event_resource(name), payload={"recipe": name, "run": run.name, "why": why}
+    )
     return Failed(name=GATE_NOT_MET_STATE, message=why)
 
 
-def build_event_resource(name: str) -> dict[str, str]:
+def _build_event_resource(name: str) -> dict[str, str]:
     return {"prefect.resource.id": f"stillhouse.recipe.{name}", "prefect.resource.name": name}
 
 
-def find_newest_run(runs: Path, recipe: str) -> RunDir:
+def _find_newest_run(runs: Path, recipe: str) -> RunDir:
     """The run of the recipe that finished last. Raises UsageError if no run has finished."""
     finished = []
     for file in runs.glob(f"{recipe}-*/manifest.json"):

@@ -98,13 +98,13 @@ class FaultRates(FakeOptions):
     def build_script(self) -> TeacherScript:
         return {
             **COMMON,
-            "ProblemDraft": partial(write_faulty_draft, self),
-            "Review": partial(write_faulty_review, self),
-            "Solution": partial(write_faulty_solution, self),
+            "ProblemDraft": partial(_write_faulty_draft, self),
+            "Review": partial(_write_faulty_review, self),
+            "Solution": partial(_write_faulty_solution, self),
         }
 
 
-def draw_fault(rng: Random, faults: FaultRates) -> str | None:
+def _draw_fault(rng: Random, faults: FaultRates) -> str | None:
     """The fault of one reply: at most one kind."""
     chance = rng.random()
     for name in FAULT_CLASSES:
@@ -117,25 +117,25 @@ def draw_fault(rng: Random, faults: FaultRates) -> str | None:
 # The roles
 
 
-def write_faulty_draft(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_faulty_draft(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """A generator's or debater's reply. Without a fault: a right problem of the requested kind; in a debate, the first right
     problem among the messages.
     """
     asked = _parse_request(_last_message(question, " problem about "))
     request = asked or ProblemRequest(OTHER_PLACES[0], "+")
-    fault = draw_fault(rng, faults)
+    fault = _draw_fault(rng, faults)
     if fault == "miscoordination":
-        return _last_own_draft(question) or draft_from_problem(
+        return _last_own_draft(question) or _draft_from_problem(
             _draw_problem(rng, ProblemRequest(rng.choice(OTHER_PLACES), rng.choice(("+", "*-", "-/"))))
         )
 
     for draft in _debate_drafts(question):
-        problem = parse_story(str(draft.get("problem")))
-        if problem and _matches_request(problem, request) and draft_from_problem(problem) == draft:
+        problem = _parse_story(str(draft.get("problem")))
+        if problem and _matches_request(problem, request) and _draft_from_problem(problem) == draft:
             break
     else:
         problem = _draw_problem(rng, request)
-    right = draft_from_problem(problem)
+    right = _draft_from_problem(problem)
 
     if fault == "contradiction":
         other = problem.value + rng.randint(1, 9)
@@ -143,7 +143,7 @@ def write_faulty_draft(faults: FaultRates, rng: Random, question: TeacherQuestio
             {"answer": float(other)} if rng.random() < 0.5 else {"solution": _write_steps(problem, Fraction(other))}
         )
     if fault == "drift":
-        return draft_from_problem(_drift_number(rng, problem)) | {"problem": right["problem"]}
+        return _draft_from_problem(_drift_number(rng, problem)) | {"problem": right["problem"]}
     if fault == "omission":
         numbers: list[str | None] = list(map(str, problem.numbers))
         gap = rng.randrange(len(numbers))
@@ -152,25 +152,25 @@ def write_faulty_draft(faults: FaultRates, rng: Random, question: TeacherQuestio
     return right
 
 
-def write_faulty_review(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_faulty_review(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """A critic's reply. Without a fault: poor scores for an ambiguous story, for steps that differ from the story, and for
     another problem than requested, if the request is among the messages.
     """
     asked = _last_message(question, "Problem: ")
     shown = re.search(r"Problem: (.+)\nSolution: (.+)", asked, re.DOTALL)
-    fault, problem = draw_fault(rng, faults), parse_story(shown[1]) if shown else None
+    fault, problem = _draw_fault(rng, faults), _parse_story(shown[1]) if shown else None
     if problem and fault == "drift":
         problem = _drift_number(rng, problem)
     good = bool(
         problem
         and shown
-        and draft_from_problem(problem)["solution"] == shown[2]
+        and _draft_from_problem(problem)["solution"] == shown[2]
         and _matches_request(problem, _parse_request(asked))
     )
     if fault == "omission":
         good = True  # the critic overlooks every fault
     if fault == "miscoordination":
-        good = draw_fault(rng, faults) is None  # as good as any other draft
+        good = _draw_fault(rng, faults) is None  # as good as any other draft
     approves = good != (fault == "contradiction")
     return {
         "scores": dict.fromkeys(requested_rubrics(question), 5 if approves else 1),
@@ -179,9 +179,9 @@ def write_faulty_review(faults: FaultRates, rng: Random, question: TeacherQuesti
     }
 
 
-def write_faulty_solution(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_faulty_solution(faults: FaultRates, rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """A solver's reply. Without a fault: the story's answer, or that it has none."""
-    problem, fault = parse_story(_last_message(question, "This is about ")), draw_fault(rng, faults)
+    problem, fault = _parse_story(_last_message(question, "This is about ")), _draw_fault(rng, faults)
     if problem is None:
         return {"solution": "A number is missing.", "answer": float(rng.randint(1, 99)) if fault else "unknown"}
     if fault == "drift":
@@ -196,7 +196,7 @@ def write_faulty_solution(faults: FaultRates, rng: Random, question: TeacherQues
         )
     if fault == "miscoordination":
         problem = _draw_problem(rng, ProblemRequest(problem.place, rng.choice(("+", "*-", "-/"))))
-    draft = draft_from_problem(problem)
+    draft = _draft_from_problem(problem)
     more = rng.randint(1, 9) if fault == "contradiction" else 0
     return {"solution": draft["solution"], "answer": draft["answer"] + more}
 
@@ -204,7 +204,7 @@ def write_faulty_solution(faults: FaultRates, rng: Random, question: TeacherQues
 # Stories: writing and parsing
 
 
-def draft_from_problem(problem: StoryProblem) -> dict[str, Any]:
+def _draft_from_problem(problem: StoryProblem) -> dict[str, Any]:
     """The problem in words, solved."""
     expression = str(problem.numbers[0])
     for number, sign in zip(problem.numbers[1:], problem.operations, strict=True):
@@ -230,7 +230,7 @@ def _write_steps(problem: StoryProblem, end: Fraction) -> str:
     return " ".join([f"Start with {problem.numbers[0]}.", *steps, f"So there are {float(end):g}."])
 
 
-def parse_story(story: str) -> StoryProblem | None:
+def _parse_story(story: str) -> StoryProblem | None:
     """The problem of a story; None if an event has no number."""
     parts = STORY.fullmatch(story.strip())
     if parts is None:

@@ -198,12 +198,12 @@ class _ConversationWriter:
             "tools": tools,
             "world": self._world or "nothing is known; the user asks from what the tools' descriptions say",
             "conversation": _format_conversation(self._turns),
-            "wish": describe_wish(self._turns[-1]["kind"], self._needed),
+            "wish": _describe_wish(self._turns[-1]["kind"], self._needed),
             "limit": limit,
         }
 
 
-def describe_wish(kind: str, needed: str) -> str:
+def _describe_wish(kind: str, needed: str) -> str:
     """What the user's next request must be."""
     return {
         "call": f"The request needs {needed}, and other tools where that is natural. It gives every detail that the calls need.",

@@ -29,12 +29,12 @@ OUTSIDE = "Could you water the plants for me?"
 DraftTurnData = dict[str, Any]
 
 
-def write_conversation(rng: Random, question: TeacherQuestion, right: float = CORRECT_SHARE) -> dict[str, Any]:
+def _write_conversation(rng: Random, question: TeacherQuestion, right: float = CORRECT_SHARE) -> dict[str, Any]:
     plan = next(m.content for m in reversed(question.messages) if m.role == "user" and "\nTurn 1, " in m.content)
     turns = [_write_turn(text, rng) for text in re.split(r"^Turn \d+, ", plan, flags=re.MULTILINE)[1:]]
     if rng.random() > right:
         mistake = rng.choice(MISTAKES)
-        make_mistake(mistake, rng.choice(turns), rng)
+        _make_mistake(mistake, rng.choice(turns), rng)
     return {"turns": turns}
 
 
@@ -106,7 +106,7 @@ def _describe_result(result: Mapping[str, Any]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def make_mistake(kind: str, turn: DraftTurnData, rng: Random) -> None:
+def _make_mistake(kind: str, turn: DraftTurnData, rng: Random) -> None:
     """Change a turn by one of `MISTAKES`; those of a call, by its first one."""
     match kind:
         case "number":
@@ -144,7 +144,7 @@ def _spoil_call(kind: str, call: dict[str, Any], rng: Random) -> None:
         call["arguments"] = {**call["arguments"], key: changed if kind == "argument" else [value]}
 
 
-def write_request(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_request(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     asked = question.messages[-1].content
     if "none of the tools can do" in asked:
         return {"request": OUTSIDE}
@@ -182,7 +182,7 @@ def write_step(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return {"step": {"reply": "No, that I cannot do here." if request == OUTSIDE else "Which one do you mean?"}}
 
 
-def write_final_reply(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_final_reply(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return {"reply": "It could not be done."}
 
 
@@ -228,6 +228,6 @@ def _describe_results(rng: Random, results: list[str]) -> str:
 
 
 SCRIPT: TeacherScript = {
-    **COMMON, "ToolDraft": write_conversation, "UserRequest": write_request, "AssistantStep": write_step,
-    "FinalReply": write_final_reply,
+    **COMMON, "ToolDraft": _write_conversation, "UserRequest": _write_request, "AssistantStep": write_step,
+    "FinalReply": _write_final_reply,
 }  # fmt: skip

@@ -16,11 +16,11 @@ from core.config.student_starts import find_shared_settings_fault
 from core.errors import UsageError
 
 
-def add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
+def _add_nothing(_writer: gguf.GGUFWriter, _config: Any) -> None:
     """For an architecture without hyper-parameters of its own."""
 
 
-def keep_tensor(name: str, weight: torch.Tensor, _config: Any) -> tuple[str, torch.Tensor]:
+def _keep_tensor(name: str, weight: torch.Tensor, _config: Any) -> tuple[str, torch.Tensor]:
     """For an architecture whose weights gguf knows by transformers' names."""
     return name, weight
 
@@ -33,7 +33,7 @@ class Architecture(NamedTuple):
     """The family, or the one whose names of tensors it shares."""
     find_fault: Callable[[Any], str | None]
     """What a configuration has that llama.cpp does not compute, in words; None if it computes all."""
-    add_settings: Callable[[gguf.GGUFWriter, Any], None] = add_nothing
+    add_settings: Callable[[gguf.GGUFWriter, Any], None] = _add_nothing
     """Writes the hyper-parameters that a Llama does not have."""
     rotates_neighbours: bool = False
     """Whether llama.cpp rotates neighbouring rows of queries and keys; transformers rotates the first half with the second."""
@@ -43,7 +43,7 @@ class Architecture(NamedTuple):
     """Whether llama.cpp needs the output matrix in the file, even if it is the embedding."""
     has_window: bool = False
     """Whether llama.cpp computes the sliding windows of its attention layers."""
-    convert_tensor: Callable[[str, torch.Tensor, Any], tuple[str, torch.Tensor]] = keep_tensor
+    convert_tensor: Callable[[str, torch.Tensor, Any], tuple[str, torch.Tensor]] = _keep_tensor
     """A weight under the name by which gguf knows it, or under llama.cpp's own, with llama.cpp's values."""
     own_name: str | None = None
     """llama.cpp's name, if gguf does not know the family."""

@@ -52,7 +52,7 @@ ROTARY_SHARE = 0.25
 """The share of a head's channels that positions rotate, as in Qwen3.5."""
 
 
-def find_gated_delta_fault(config: Any) -> str | None:
+def _find_gated_delta_fault(config: Any) -> str | None:
     keys, values = config.linear_num_key_heads, config.linear_num_value_heads
     if keys != values:
         return f"{keys} heads of keys for {values} of values in its memories"
@@ -64,7 +64,7 @@ def find_gated_delta_fault(config: Any) -> str | None:
     return find_shared_fault(config)
 
 
-def add_gated_delta_settings(writer: gguf.GGUFWriter, config: Any) -> None:
+def _add_gated_delta_settings(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_rope_dimension_sections([*split_rotary_channels(config), 0])
     interval = find_full_attention_interval(config.layer_types)
     assert interval
@@ -84,7 +84,7 @@ def split_rotary_channels(config: Any) -> list[int]:
     return [pairs // 3 + (part < pairs % 3) for part in range(3)]
 
 
-def convert_gated_delta_tensor(name: str, weight: torch.Tensor, config: Any) -> tuple[str, torch.Tensor]:
+def _convert_gated_delta_tensor(name: str, weight: torch.Tensor, config: Any) -> tuple[str, torch.Tensor]:
     """Norms around 1, the decay itself in place of its logarithm, and a convolution without its axis of one channel; a block for
     multi-token prediction as one more layer.
     """
@@ -254,9 +254,9 @@ ARCHITECTURES = {
     "qwen3_5_text": Architecture(
         Qwen3_5ForCausalLM,
         MODEL_ARCH.QWEN35,
-        find_gated_delta_fault,
-        add_gated_delta_settings,
-        convert_tensor=convert_gated_delta_tensor,
+        _find_gated_delta_fault,
+        _add_gated_delta_settings,
+        convert_tensor=_convert_gated_delta_tensor,
     ),
     "smollm3": Architecture(SmolLM3ForCausalLM, MODEL_ARCH.SMOLLM3, _find_smollm3_fault, rotates_neighbours=True),
 }

@@ -16,7 +16,7 @@ SINK_ATTENTION = "fused_with_sinks"
 """The name among transformers' attention implementations; one with `sdpa` in it is refused for a Granite SWA."""
 
 
-def attend_with_sinks(
+def _attend_with_sinks(
     _module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -135,5 +135,5 @@ def _build_block_mask(
     return mask.expand(batch, -1, -1, -1, -1)
 
 
-AttentionInterface.register(SINK_ATTENTION, attend_with_sinks)
+AttentionInterface.register(SINK_ATTENTION, _attend_with_sinks)
 AttentionMaskInterface.register(SINK_ATTENTION, build_mask_with_sink)

@@ -44,12 +44,12 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig) -> "peft.LoraModel"
     """
     import peft
 
-    targets = resolve_targets(model, config)
+    targets = _resolve_targets(model, config)
     settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM")
     return peft.LoraModel(model, settings, ADAPTER_NAME)
 
 
-def resolve_targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
+def _resolve_targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
     """The names of the matrices to adapt, without their path."""
     output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     matrices = {

@@ -88,7 +88,7 @@ def load_start_model(config: StudentConfig) -> StartModel:
         case "layers":
             return start_from_layers(config.layers)
         case "random" if config.architecture == "hybrid":
-            return start_from_random_hybrid(config.hidden_size, config.layers)
+            return _start_from_random_hybrid(config.hidden_size, config.layers)
         case "random":
             multiple = max([ROW_MULTIPLE, *(step.row_multiple for step in config.steps)])
             return start_from_random(config.hidden_size, config.layers, multiple)
@@ -119,7 +119,7 @@ def start_from_random(hidden_size: int, layers: int, multiple: int = ROW_MULTIPL
     return StartModel(model, _build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
 
 
-def start_from_random_hybrid(hidden_size: int, layers: int) -> StartModel:
+def _start_from_random_hybrid(hidden_size: int, layers: int) -> StartModel:
     """A new hybrid in the same proportions."""
     model = build_random_hybrid(_choose_proportions(hidden_size, layers))
     made_from = (
@@ -166,7 +166,7 @@ def start_from_pretrained(name: str, *, student: StudentConfig | None = None) ->
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
         if student:
             config = AutoConfig.from_pretrained(name, **source)
-            check_student_form(config, tokenizer, student)
+            _check_student_form(config, tokenizer, student)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **source)
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0].rstrip(".")
@@ -176,17 +176,17 @@ def start_from_pretrained(name: str, *, student: StudentConfig | None = None) ->
             else f"student.start: transformers cannot load {name!r}: {reason}; use layers, random, a folder or a hub name"
         ) from None
     choose_attention(model)
-    forget_mtp_block(model.config)
+    _forget_mtp_block(model.config)
     return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
 
 
-def forget_mtp_block(config: Any) -> None:
+def _forget_mtp_block(config: Any) -> None:
     """Remove the block from the configuration of a model that was loaded without it."""
     for name in ("num_mtp_layers", "mtp_layer_types"):
         vars(config).pop(name, None)  # other families have a property of the name, or keep the number under another one
 
 
-def check_student_form(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> None:
+def _check_student_form(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, student: StudentConfig) -> None:
     """Raises UsageError, before any weight is loaded, if llama.cpp would not compute what the student of this start does."""
     name = student.start
     if fault := find_start_settings_fault(config.to_dict(), student):

@@ -39,8 +39,8 @@ def trim_vocabulary(start: StartModel, data: Iterable[EncodedConversation], size
 
 def keep_tokens(start: StartModel, kept: Sequence[int]) -> StartModel:
     """`start` with only the tokens `kept`, in this order. In place."""
-    tokenizer = shrink_tokenizer(start.tokenizer, kept)
-    keep_embedding_rows(start.model, kept)
+    tokenizer = _shrink_tokenizer(start.tokenizer, kept)
+    _keep_embedding_rows(start.model, kept)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(start.model.config, name, getattr(tokenizer, name))
     return start._replace(tokenizer=tokenizer)
@@ -58,7 +58,7 @@ def is_trimmed_from(smaller: PreTrainedTokenizerBase, whole: PreTrainedTokenizer
         return False
     if not isinstance(whole.backend_tokenizer.model, BPE):
         return False
-    made = _read_tokenizer(shrink_tokenizer(whole, _find_token_rows(smaller, whole)))
+    made = _read_tokenizer(_shrink_tokenizer(whole, _find_token_rows(smaller, whole)))
     given = _read_tokenizer(smaller)
     return all(made[part] == given[part] for part in ("model", "pre_tokenizer", "normalizer"))
 
@@ -89,7 +89,7 @@ def choose_tokens(tokenizer: PreTrainedTokenizerBase, data: Iterable[EncodedConv
     tokens = {row: token for token, row in vocabulary.items()}
     used = Counter(token for conversation in data for token in conversation.ids)
     for row in sorted(tokens.keys() - kept, key=lambda row: (-used[row], row)):
-        parts = find_merge_parts(tokens[row], ranks).union(tokens[row])  # with the characters that they merge
+        parts = _find_merge_parts(tokens[row], ranks).union(tokens[row])  # with the characters that they merge
         needed = {vocabulary[part] for part in parts & vocabulary.keys()} - kept
         if row in needed and len(kept) + len(needed) <= size:
             kept |= needed
@@ -98,7 +98,7 @@ def choose_tokens(tokenizer: PreTrainedTokenizerBase, data: Iterable[EncodedConv
     return sorted(kept)
 
 
-def find_merge_parts(token: str, ranks: dict[tuple[str, ...], int]) -> set[str]:
+def _find_merge_parts(token: str, ranks: dict[tuple[str, ...], int]) -> set[str]:
     """All tokens that merging the bytes of `token` makes, including `token` itself if any text can become it."""
     pieces, made = list(token), set()
     while len(pieces) > 1:
@@ -111,7 +111,7 @@ def find_merge_parts(token: str, ranks: dict[tuple[str, ...], int]) -> set[str]:
     return made
 
 
-def shrink_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
+def _shrink_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
     """The tokenizer with only the ids `kept`, renumbered in this order, and with the merges that they allow."""
     whole = _read_tokenizer(tokenizer)
     new = {row: place for place, row in enumerate(kept)}
@@ -135,7 +135,7 @@ def _read_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return settings
 
 
-def keep_embedding_rows(model: Any, kept: Sequence[int]) -> None:
+def _keep_embedding_rows(model: Any, kept: Sequence[int]) -> None:
     """Reduce the embedding and the output matrix to these rows, in this order."""
     rows = torch.tensor(kept)
     embedding, output = model.get_input_embeddings(), model.get_output_embeddings()

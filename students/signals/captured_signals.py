@@ -165,7 +165,7 @@ def _shrink_ids(ids: np.ndarray, words: int) -> np.ndarray:
     return ids.astype(np.uint16 if words <= 2**16 else np.uint32)
 
 
-def token_digest(conversation: EncodedConversation) -> bytes:
+def _token_digest(conversation: EncodedConversation) -> bytes:
     """The digest of a conversation's tokens and learned marks."""
     return hashlib.sha256(np.array(conversation.ids, np.int64).tobytes() + bytes(conversation.learned)).digest()
 
@@ -189,7 +189,7 @@ def capture_signals(
             progress(f"signals: {min(first + CAPTURE_BATCH, len(texts))} of {len(texts)} conversations")
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     arrays["tokens"] = np.array([count_predicted_tokens(text) for text in texts], np.int32)
-    arrays["texts"] = np.stack([np.frombuffer(token_digest(text), np.uint8) for text in texts])
+    arrays["texts"] = np.stack([np.frombuffer(_token_digest(text), np.uint8) for text in texts])
     with write_atomically(path) as partial:
         save_file(
             arrays, partial, {"format": SIGNAL_FORMATS[identity.kind], "identity": json.dumps(identity._asdict())}
@@ -216,7 +216,7 @@ def _capture_from_model(
     for text, logits in zip(texts, parts, strict=True):
         log_probs = (logits / identity.temperature).log_softmax(-1)
         if identity.kind == "sampled":
-            digest = int.from_bytes(token_digest(text)[:7], "big")
+            digest = int.from_bytes(_token_digest(text)[:7], "big")
             yield encode_sampled(log_probs, identity.kept, torch.Generator().manual_seed(digest ^ identity.seed))
         else:
             yield encode_top_k(log_probs, identity.kept)
@@ -266,7 +266,7 @@ class CapturedSignals:
 
     def check(self, texts: Sequence[EncodedConversation]) -> None:
         """Raises UsageError if a text was not captured."""
-        missing = sum(token_digest(text) not in self._spans for text in texts)
+        missing = sum(_token_digest(text) not in self._spans for text in texts)
         if missing:
             raise UsageError(
                 f"{self.path}: {missing} of {len(texts)} conversations are not among the {len(self._spans)} that were "
@@ -275,7 +275,7 @@ class CapturedSignals:
 
     def get_signal(self, _batch: TokenBatch, encoded: Sequence[EncodedConversation]) -> TopKSignal | SampledSignal:
         """The captured signal of each learned token of these conversations, in order."""
-        spans = [self._spans[token_digest(text)] for text in encoded]
+        spans = [self._spans[_token_digest(text)] for text in encoded]
         if [span.stop - span.start for span in spans] != [count_predicted_tokens(text) for text in encoded]:
             raise RunFailed(f"{self.path}: is damaged, its number of tokens differs from its texts; remove it")
 

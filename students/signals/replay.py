@@ -87,7 +87,7 @@ class ReplayWriter:
     def write_batch(self, batch: int, known: set[str]) -> Iterator[dict[str, Any]]:
         """The conversations of a batch whose request is not in `known`, which is extended."""
         rng = random.Random(f"replay batch {batch} of {REPLAY_SEED}")
-        requests = [request for request in self._sample_requests(rng) if add_request(request, known)]
+        requests = [request for request in self._sample_requests(rng) if _add_request(request, known)]
         if not requests:
             return
         prompts = [self._encode(f"{self._turn.before}{request}{self._turn.after}") for request in requests]
@@ -128,7 +128,7 @@ class ReplayWriter:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def add_request(request: str, known: set[str]) -> bool:
+def _add_request(request: str, known: set[str]) -> bool:
     """Whether `request` has words and is new, in any spacing and case; if so, it is added to `known`."""
     normal = " ".join(request.lower().split())
     if not any(character.isalnum() for character in normal) or normal in known:
@@ -171,7 +171,7 @@ def replay_digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, co
     )
 
 
-def count_replay(config: ReplayConfig, rows: int) -> tuple[int, int]:
+def _count_replay(config: ReplayConfig, rows: int) -> tuple[int, int]:
     """The different replay conversations to learn from, and those to hold out, for this number of training rows."""
     learned = min(config.most, max(MIN_LEARNED, round(config.share * rows)))
     return learned, max(MIN_HELD_OUT, round(HELD_OUT_SHARE * learned))
@@ -195,17 +195,17 @@ def load_replay(
         UsageError: if the file is of another start or other settings.
         RunFailed: if the start writes too few usable requests.
     """
-    learned, held_out = count_replay(config, rows)
+    learned, held_out = _count_replay(config, rows)
     wanted = learned + held_out
     digest = replay_digest(model, tokenizer, config)
     if not path.exists() and is_packaged(digest):
         write_text(path, PACKAGED_REPLAY.read_text(encoding="utf-8"))
-    batches, found = read_replay_file(path, digest)
+    batches, found = _read_replay_file(path, digest)
     if len(found) < wanted:
         writer = ReplayWriter(model, tokenizer, config)
         known: set[str] = set()
         for row in found:
-            add_request(str(row["request"]), known)
+            _add_request(str(row["request"]), known)
         began, before = time.monotonic(), len(found)
         while len(found) < wanted and batches * REPLAY_BATCH < MAX_ATTEMPTS * max(wanted, REPLAY_BATCH):
             progress(f"student: the start writes replay conversations, {len(found)} of {wanted}")
@@ -224,7 +224,7 @@ def load_replay(
     return ReplayTexts(texts[held_out:], texts[:held_out])
 
 
-def read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]]:
+def _read_replay_file(path: Path, digest: str) -> tuple[int, list[dict[str, Any]]]:
     """The number of batches written to the file, and its conversations; none if there is no file. Raises UsageError."""
     if not path.exists():
         return 0, []

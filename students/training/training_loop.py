@@ -66,7 +66,7 @@ def run_training_loop(
     began = time.monotonic() - done.seconds
     loop.model.train()
     with track_training(config, out, digest, done.step) as track:
-        while done.step < loop.steps and not has_stalled(done, config.patience):
+        while done.step < loop.steps and not _has_stalled(done, config.patience):
             done.log.append(loop.run_step(done.step))
             done = done._replace(step=done.step + 1)
             if done.step % loop.evaluate_steps == 0 or done.step == loop.steps:
@@ -81,7 +81,7 @@ def run_training_loop(
     return done
 
 
-def has_stalled(done: TrainingProgress, patience: int | None) -> bool:
+def _has_stalled(done: TrainingProgress, patience: int | None) -> bool:
     """Whether the last `patience` evaluations, the latest in the last step, have not lowered the held-out loss."""
     if patience is None or not done.log or "held_out" not in done.log[-1]:
         return False
@@ -179,10 +179,12 @@ class TrainingLoop:
         config = self._config.replay
         if config is None:
             return []
-        replayed = choose_replayed(self._replay.learned, max(1, round(config.share * self._per_step)), self._seed, step)
+        replayed = _choose_replayed(
+            self._replay.learned, max(1, round(config.share * self._per_step)), self._seed, step
+        )
         total = sum(map(count_predicted_tokens, replayed))
         rank, processes = rank_and_world_size()
-        for batch in split_by_tokens(replayed, REPLAY_TOKENS)[rank::processes]:
+        for batch in _split_by_tokens(replayed, REPLAY_TOKENS)[rank::processes]:
             with self._objective.open_autocast(self.model):
                 loss = self._objective.compute_replay_loss(self.model, batch, self._pad)
                 part = loss * (sum(map(count_predicted_tokens, batch)) / total)
@@ -251,7 +253,7 @@ class TrainingLoop:
         return totals
 
 
-def choose_replayed(
+def _choose_replayed(
     conversations: list[EncodedConversation], count: int, seed: int, step: int
 ) -> list[EncodedConversation]:
     """The `count` replay conversations of a step: all are used in turn, in a new order each time."""
@@ -262,7 +264,7 @@ def choose_replayed(
     return chosen
 
 
-def split_by_tokens(conversations: list[EncodedConversation], most: int) -> list[list[EncodedConversation]]:
+def _split_by_tokens(conversations: list[EncodedConversation], most: int) -> list[list[EncodedConversation]]:
     """Consecutive groups with at most this number of learned tokens each, or with one conversation."""
     groups: list[list[EncodedConversation]] = []
     room = 0

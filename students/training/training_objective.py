@@ -211,7 +211,7 @@ class TrainingObjective:
         predictions = predict_tokens(model, whole, hidden="hidden" in self.weights, last=last)
         values: dict[str, torch.Tensor] = {}
         if worse:
-            now = conversation_log_likelihoods(predictions, len(encoded) + len(worse))
+            now = _conversation_log_likelihoods(predictions, len(encoded) + len(worse))
             before = [
                 now.new_tensor([self._before[text] for text in side]) for side in ([encoded[i] for i in paired], worse)
             ]
@@ -258,7 +258,9 @@ class TrainingObjective:
         for first in range(0, len(conversations), EVALUATION_BATCH):
             part = conversations[first : first + EVALUATION_BATCH]
             with torch.no_grad(), self.open_autocast(model):
-                values = conversation_log_likelihoods(predict_tokens(model, build_batch(part, pad)), len(part)).tolist()
+                values = _conversation_log_likelihoods(
+                    predict_tokens(model, build_batch(part, pad)), len(part)
+                ).tolist()
             self._before.update(zip(part, values, strict=True))
 
     def _compute_teacher_losses(self, predictions: TokenPredictions, signal: TeacherSignal) -> dict[str, torch.Tensor]:
@@ -276,7 +278,7 @@ class TrainingObjective:
                 for name in names
             }
         if "hidden" in self.weights and isinstance(signal, DenseSignal):
-            layers = match_layers(len(predictions.hidden), len(signal.hidden))
+            layers = _match_layers(len(predictions.hidden), len(signal.hidden))
             pairs = zip(self.projections, predictions.hidden, layers, strict=True)
             losses = [
                 loss_functions.hidden_state_loss(project(own), signal.hidden[layer]).mean()
@@ -295,7 +297,7 @@ class TrainingObjective:
         return losses.mean()
 
 
-def conversation_log_likelihoods(predictions: TokenPredictions, conversations: int) -> torch.Tensor:
+def _conversation_log_likelihoods(predictions: TokenPredictions, conversations: int) -> torch.Tensor:
     """The summed log-probability of each conversation's learned tokens, of shape (conversations,)."""
     losses = functional.cross_entropy(predictions.logits, predictions.targets, reduction="none")
     return losses.new_zeros(conversations).index_add(0, predictions.rows, -losses)
@@ -325,7 +327,7 @@ def sampled_kl(logits: torch.Tensor, signal: SampledSignal) -> torch.Tensor:
     return logits.logsumexp(1) - (shares * logits.gather(1, ids)).sum(1) - entropy
 
 
-def match_layers(student: int, teacher: int) -> list[int]:
+def _match_layers(student: int, teacher: int) -> list[int]:
     """For each layer of the student the layer of the teacher at the same share of the depth, as in TinyBERT's uniform rule
     (arXiv 1909.10351, section 3.2); the last matches the last.
     """

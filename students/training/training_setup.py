@@ -70,7 +70,7 @@ def prepare_start(
         training.start = step.prepare(training.start, training)
     start = training.start
     if config.packing:
-        check_packing(start.model, data.train, training.pad, "student.start")
+        _check_packing(start.model, data.train, training.pad, "student.start")
     progress(
         f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
         f"{len(data.train)} conversations to train on, {len(data.held_out)} held out, "
@@ -82,7 +82,7 @@ def prepare_start(
     return training
 
 
-def check_packing(model: PreTrainedModel, data: Sequence[EncodedConversation], pad: int, key: str) -> None:
+def _check_packing(model: PreTrainedModel, data: Sequence[EncodedConversation], pad: int, key: str) -> None:
     """Raises UsageError if `model`, which the recipe's `key` names, does not separate the conversations of a row."""
     shortest = sorted(data, key=lambda conversation: len(conversation.ids))[:2]
     if not separates_packed_rows(model, shortest, pad):
@@ -104,7 +104,7 @@ def prepare_objective(training: Training, teacher: str) -> TrainingObjective:
     if distillation.signals == "dense":
         model = load_teacher(distillation.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
         if config.packing:
-            check_packing(model, data.train, find_pad_id(start.tokenizer), "student.distillation.teacher")
+            _check_packing(model, data.train, find_pad_id(start.tokenizer), "student.distillation.teacher")
         layers = "hidden" in config.objective_weights
         projections = build_projections(start.model, model) if layers else torch.nn.ModuleList()
         projections.to(start.model.device)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import peft
 
 
-def copy_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _copy_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in list_trainable_parameters(model).items()}
 
 
@@ -56,7 +56,7 @@ class StartAverage:
     def __init__(self, model: PreTrainedModel, adapters: "peft.LoraModel | None", share: float) -> None:
         """Before the training. A copy of the weights is kept if `share` is below 1 and no adapters are trained in their place."""
         self._model, self._adapters, self._share = model, adapters, share
-        self._before = copy_parameters(model) if share < 1 and not adapters else {}
+        self._before = _copy_parameters(model) if share < 1 and not adapters else {}
 
     def apply(self) -> None:
         """After the training, in place."""

@@ -36,7 +36,7 @@ def write_thinking(rng: Random, question: TeacherQuestion) -> str:
     return f"I read: {asked}. {write_sentence(rng, 'It')}\nFirst {left} + {right} = {total}, so I can answer."
 
 
-def write_review(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_review(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     scores = {rubric: rng.choice((2, 4, 4, 5)) for rubric in requested_rubrics(question)}
     low = [rubric for rubric, score in scores.items() if score < 3]
     faults: list[Any] = [f"{rubric} could be better" for rubric in low]
@@ -51,7 +51,7 @@ def requested_rubrics(question: TeacherQuestion) -> list[str]:
     return list((question.json_schema or {})["properties"]["scores"]["properties"])
 
 
-def write_judgement(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_judgement(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """Independent of the order of the choices in nine of ten replies."""
     asked = question.messages[-1].content
     good = "A" if "\nA: a good" in asked else "B"
@@ -85,10 +85,10 @@ def draw_value(rng: Random, schema: Mapping[str, Any], whole: Mapping[str, Any] 
     return {"boolean": rng.random() < 0.5, "null": None}.get(kind, write_sentence(rng, rng.choice(WORDS)))
 
 
-def answer_probe(_rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _answer_probe(_rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     if question.json_schema is None:
         return {"answer": "7" * 40}
     return {key: options["enum"][0] for key, options in question.json_schema["properties"].items()}
 
 
-COMMON: TeacherScript = {"Review": write_review, "Judgement": write_judgement, "Probe": answer_probe}
+COMMON: TeacherScript = {"Review": _write_review, "Judgement": _write_judgement, "Probe": _answer_probe}

@@ -73,7 +73,7 @@ def find_times(text: str) -> Iterator[time]:
     for stamp in STAMP.finditer(text):
         yield from _valid_time(int(stamp[1]), int(stamp[2]), int(stamp[3] or 0))
     for pair in CLOCKS.finditer(text):
-        last = next(match_times(pair), None)
+        last = next(_match_times(pair), None)
         if last is not None:
             yield last
             # The second time decides the half of the day: 6 to 8 pm begins at 18, 11 to 1 pm at 11.
@@ -82,11 +82,11 @@ def find_times(text: str) -> Iterator[time]:
             first = later if last.hour >= 12 and later <= last.hour else hour
             yield from _valid_time(first, int(pair["min1"] or 0))
     for clock in CLOCK.finditer(CLOCKS.sub(lambda match: "\0" * len(match.group()), text)):
-        yield from match_times(clock)
+        yield from _match_times(clock)
     yield from (NAMED_TIMES[word] for word in re.findall(r"\b(?:noon|midday|midnight)\b", text.lower()))
 
 
-def match_times(match: re.Match[str]) -> Iterator[time]:
+def _match_times(match: re.Match[str]) -> Iterator[time]:
     hour, minute = int(match["h"]), match["min"]
     half = (match["half"] or "").lower()
     part = (match["part"] or match["night"] or "").lower()
@@ -120,7 +120,7 @@ def write_iso_values(text: str) -> str:
         return f"--{month_number(match['m']):02d}-{int(match['d']):02d}" if int(match["d"]) <= 31 else match[0]
 
     def write_time(match: re.Match[str]) -> str:
-        found = list(match_times(match))
+        found = list(_match_times(match))
         return found[0].isoformat("seconds" if found[0].second else "minutes") if found else match[0]
 
     def complete_year(match: re.Match[str]) -> str:

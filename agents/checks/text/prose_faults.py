@@ -56,16 +56,16 @@ def find_topic_fault(answer: str, topic: str) -> str | None:
     for word in answer_words:
         doer = re.fullmatch(r"(\w{2,})(?:ers?|ery|eries)", word)
         for topical in wanted:
-            bases = word_bases(topical)
+            bases = _word_bases(topical)
             deed = [f"{doer[1]}ing"] if doer and topical.endswith("ing") else []
-            if any(bases & word_bases(form) for form in (word, *deed)) or any(
+            if any(bases & _word_bases(form) for form in (word, *deed)) or any(
                 word.startswith(base) and word[len(base) :] in COMPOUND_ENDINGS for base in bases if len(base) > 2
             ):
                 return None
     return f"it has no word of the topic {topic!r}"
 
 
-def word_bases(word: str) -> set[str]:
+def _word_bases(word: str) -> set[str]:
     """`word` and all that it may be a form of, by how English spells its endings."""
     word = re.sub("['’]s?$", "", word.lower())
     singular = {word}

@@ -207,7 +207,7 @@ def _mask_match(match: re.Match[str]) -> str:
 
 def _numbers_in_digits(text: str) -> Iterator[Fraction]:
     """Numbers that are whole pieces between spaces: B12, INV-1042, 5e3 and 2.3.1 are not numbers."""
-    pieces = [strip_outer_marks(piece) for piece in re.split(r"[ \t\r\n\f\v]+", text.replace("’", "'"))]
+    pieces = [_strip_outer_marks(piece) for piece in re.split(r"[ \t\r\n\f\v]+", text.replace("’", "'"))]
     # Pieces of telephone numbers and the like, or of 1 200, which may be one number or two
     codes: set[int] = set()
     run: list[int] = []
@@ -240,7 +240,7 @@ def _numbers_in_context(before: str, piece: str, after: Sequence[str]) -> list[F
     return [{**SCALES, **SHORT_SCALES}.get(behind, 1) * value for value in values]
 
 
-def strip_outer_marks(piece: str) -> str:
+def _strip_outer_marks(piece: str) -> str:
     """A piece without the marks around it; a point before digits stays."""
     return piece.lstrip(OUTER_MARKS).rstrip(f"{OUTER_MARKS}.")
 
@@ -373,7 +373,7 @@ def canonical_unit(word: str) -> str:
 
 def _quantities_in_digits(text: str) -> Iterator[TextQuantity]:
     for piece in re.finditer(r"\S+", text):
-        core = strip_outer_marks(piece.group())
+        core = _strip_outer_marks(piece.group())
         if not any(char.isnumeric() for char in core):
             continue
         start = piece.start() + piece.group().index(core)

@@ -79,14 +79,14 @@ class ReadQuestion(NamedTuple):
     """The candidate's."""
 
 
-def get_read_question(subject: Subject, options: ReadAgainOptions) -> ReadQuestion:
+def _get_read_question(subject: Subject, options: ReadAgainOptions) -> ReadQuestion:
     all_of = {**subject.seed.data, **subject.candidate.fields}
     names = (options.text, options.question, options.answer)
     return ReadQuestion(*(get_required(all_of, name, "neither the candidate nor the seed") for name in names))
 
 
-def get_reader_values(subject: Subject, options: ReadAgainOptions) -> dict[str, str]:
-    read = get_read_question(subject, options)
+def _get_reader_values(subject: Subject, options: ReadAgainOptions) -> dict[str, str]:
+    read = _get_read_question(subject, options)
     return {"text": read.text, "question": read.question}
 
 
@@ -95,9 +95,9 @@ def find_reader_answer(reading: ReaderAnswer, silence: str) -> str:
     return "" if not reading.found or says_no_answer(reading.answer, silence) else reading.answer
 
 
-def reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainOptions) -> bool:
+def _reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainOptions) -> bool:
     """Whether a reader finds the candidate's answer, or none where there must be none."""
-    seed, read = subject.seed.data, get_read_question(subject, options)
+    seed, read = subject.seed.data, _get_read_question(subject, options)
     found = find_reader_answer(reading, seed.get(options.silence, ""))
     if seed.get(options.answerable, True) is False:
         return not found
@@ -116,18 +116,18 @@ def reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainOp
     ReadAgainOptions,
     calls=lambda options: options.votes,
     roles=("verifier",),
-    attempt=AttemptJudge(ReaderAnswer, reads_the_same, get_reader_values),
+    attempt=AttemptJudge(ReaderAnswer, _reads_the_same, _get_reader_values),
 )
 async def read_again_check(subject: Subject, options: ReadAgainOptions) -> str | None:
     """Who reads the text and the question alone must find the same answer, or none where there must be none."""
-    seed, values = subject.seed.data, get_reader_values(subject, options)
+    seed, values = subject.seed.data, _get_reader_values(subject, options)
     read = await ask_votes(
-        subject, options, "verifier", ReaderAnswer, values, lambda reading: reads_the_same(subject, reading, options)
+        subject, options, "verifier", ReaderAnswer, values, lambda reading: _reads_the_same(subject, reading, options)
     )
     if read.enough:
         return None
     answers = [find_reader_answer(reading, seed.get(options.silence, "")) for reading in read.given]
-    answer = get_read_question(subject, options).answer
+    answer = _get_read_question(subject, options).answer
     unanswerable = seed.get(options.answerable, True) is False
     wanted = "that the text does not say" if unanswerable else repr(answer[:MAX_SHOWN_CHARACTERS])
     shown = (
@@ -210,7 +210,7 @@ def is_paraphrase(left: str, right: str, question: str, text: str) -> bool:
         return False
     if first._numbers_not_in(second) and second._numbers_not_in(first):
         return False
-    names = collect_names(statement, text), collect_names(other_statement, text)
+    names = _collect_names(statement, text), _collect_names(other_statement, text)
     signs = [
         {word for word in words if word in found or canonical_unit(word) or word_forms(word) & offered}
         for words, found in zip((first.words, second.words), names, strict=True)
@@ -225,7 +225,7 @@ def is_paraphrase(left: str, right: str, question: str, text: str) -> bool:
     return not is_part and not _replaces_in_place(statement, other_statement)
 
 
-def collect_names(answer: str, text: str) -> frozenset[str]:
+def _collect_names(answer: str, text: str) -> frozenset[str]:
     """The words of an answer that are names: capitalized within it, or first and never in small letters in the text."""
     words = WORD.findall(answer)
     names = {word for word in words[1:] if word[0].isupper() and word != "I"}

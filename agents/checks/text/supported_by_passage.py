@@ -116,10 +116,10 @@ def supported_check(subject: Subject, options: SupportedOptions) -> str | None:
     if (words := len(answer.split())) > options.max_words:
         return f"the answer has {words} words; give at most {options.max_words}"
     headers = find_quoted_headers(given, str(seed.get(options.text, "")))
-    return find_support_fault(answer, [*given, *headers], question, options.share)
+    return _find_support_fault(answer, [*given, *headers], question, options.share)
 
 
-def find_support_fault(answer: str, quotes: Sequence[str], question: str, share: float) -> str | None:
+def _find_support_fault(answer: str, quotes: Sequence[str], question: str, share: float) -> str | None:
     """The first statement of the answer that the quotes do not support, in words; None if there is none."""
     (lead, statement), source = split_polarity(normalize_spelling(answer)), " | ".join(map(normalize_spelling, quotes))
     question = normalize_spelling(question)
@@ -140,7 +140,7 @@ def find_support_fault(answer: str, quotes: Sequence[str], question: str, share:
     meant = _contrasts_meant(statement, source)
     words = [word for word in words if word.lower() not in meant]
     denials = [word for word in words if is_denial_word(word)]
-    if denials and not any(map(is_denial_word, [*words_without_numbers(source), *words_without_numbers(question)])):
+    if denials and not any(map(is_denial_word, [*_words_without_numbers(source), *_words_without_numbers(question)])):
         return f"the answer says {denials[0]!r}, and no quote denies anything"
     turning = [word for word in words if word.lower() in CONTRAST_WORDS or word[0].isupper()]
     strict = [word for word in turning if not is_denial_word(word)]
@@ -239,7 +239,7 @@ def repeatable_words(question: str) -> list[str]:
                 content_words(clause[: match.start()])[-CHOICE_WINDOW:]
                 + content_words(clause[match.end() :])[:CHOICE_WINDOW]
             )
-    return [word for word in words_without_numbers(question) if word not in offered]
+    return [word for word in _words_without_numbers(question) if word not in offered]
 
 
 def list_choices(question: str) -> list[frozenset[str]]:
@@ -262,7 +262,7 @@ def normalize_spelling(text: str) -> str:
     return text
 
 
-def words_without_numbers(text: str) -> list[str]:
+def _words_without_numbers(text: str) -> list[str]:
     """The words of a text, without its numbers."""
     edges = [0, *(edge for number in find_quantities(text) for edge in (number.start, number.end)), len(text)]
     return [word for start, end in zip(edges[::2], edges[1::2], strict=True) for word in WORD.findall(text[start:end])]
@@ -276,7 +276,7 @@ def split_polarity(text: str) -> tuple[str, str]:
 
 def content_words(text: str) -> list[str]:
     """The content words of a text with normalized spelling."""
-    words = words_without_numbers(re.sub(r"^May(?= [a-zA-Z])", "", text))  # here more often a verb than the month
+    words = _words_without_numbers(re.sub(r"^May(?= [a-zA-Z])", "", text))  # here more often a verb than the month
     return [word for word in words if word in NAMES or word.lower() not in FUNCTION_WORDS]
 
 
@@ -286,7 +286,7 @@ def is_denial_word(word: str) -> bool:
 
 def collect_forms(text: str) -> frozenset[str]:
     """The forms of all words of a text with normalized spelling, and the units of its numbers."""
-    return merge_forms(words_without_numbers(text)) | {
+    return merge_forms(_words_without_numbers(text)) | {
         f"unit {number.unit}" for number in find_quantities(text) if number.unit
     }
 

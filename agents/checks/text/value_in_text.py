@@ -84,7 +84,7 @@ class _ItemMarks:
         return self.named_in(clause) or not self.words.isdisjoint(words) or not self.numbers.isdisjoint(clause.numbers)
 
 
-def locate_items(values: Any, leaves: Mapping[str, Any], text: str) -> dict[str, ItemClauses]:
+def _locate_items(values: Any, leaves: Mapping[str, Any], text: str) -> dict[str, ItemClauses]:
     """The clauses about each object in a list of two or more, by the object's path.
 
     Args:
@@ -115,7 +115,7 @@ def locate_items(values: Any, leaves: Mapping[str, Any], text: str) -> dict[str,
     return located
 
 
-def find_enclosing_item(path: str, located: Mapping[str, ItemClauses]) -> ItemClauses | None:
+def _find_enclosing_item(path: str, located: Mapping[str, ItemClauses]) -> ItemClauses | None:
     """The clauses of the innermost located item that contains a path, present or absent."""
     while path:
         if path in located:
@@ -201,20 +201,20 @@ def occurs_check(subject: Subject, options: OccursOptions) -> str | None:
     candidate, seed = subject.candidate.fields, subject.seed.data
     text = get_required({**seed, **candidate}, options.text, "neither the candidate nor the seed")
     values = get_required(candidate, options.field, "the candidate")
-    faults = find_value_faults(values, text, seed.get(options.wanted) or {}, options.share)
+    faults = _find_value_faults(values, text, seed.get(options.wanted) or {}, options.share)
     return "; ".join(faults[:MAX_REPORTED_FAULTS]) or None
 
 
-def find_value_faults(values: Any, text: str, schema: Mapping[str, Any], share: float) -> list[str]:
+def _find_value_faults(values: Any, text: str, schema: Mapping[str, Any], share: float) -> list[str]:
     """The values that the text does not contain, a sentence each."""
     written, longest = read_written(text), share * len(text)
     leaves = list(iter_leaves(values, schema))
-    items = locate_items(values, {leaf.path: leaf.value for leaf in leaves if not _is_choice(leaf)}, text)
+    items = _locate_items(values, {leaf.path: leaf.value for leaf in leaves if not _is_choice(leaf)}, text)
     faults = []
     for leaf in leaves:
         too_long = isinstance(leaf.value, str) and len(leaf.value) > longest
         fault = "is most of the text; a value is a small part of it" if too_long else None
-        fault = fault or find_leaf_fault(leaf, written, find_enclosing_item(leaf.path, items))
+        fault = fault or find_leaf_fault(leaf, written, _find_enclosing_item(leaf.path, items))
         if fault:
             faults.append(f"{leaf.path or 'the value'} {fault}")
     return faults

@@ -79,7 +79,7 @@ def encode_value(value: Any, depth: int = 0, ordered: bool = False) -> list[Any]
         return [LISTS[kind], [encode_value(item, depth + 1, ordered) for item in value]]
     if kind in SETS:
         return [SETS[kind], sorted((encode_value(item, depth + 1) for item in value), key=dumps)]
-    if kind is dict or is_dict_of_collections(kind):
+    if kind is dict or _is_dict_of_collections(kind):
         entries = [
             [encode_value(key, depth + 1), encode_value(item, depth + 1, ordered)] for key, item in dict.items(value)
         ]
@@ -87,7 +87,7 @@ def encode_value(value: Any, depth: int = 0, ordered: bool = False) -> list[Any]
     raise UnsupportedValue(str(kind.__name__))
 
 
-def is_dict_of_collections(kind: type) -> bool:
+def _is_dict_of_collections(kind: type) -> bool:
     """Whether `kind` is one of `DICTS`. There is a value of these types only where `collections` is loaded."""
     module = sys.modules.get("collections")
     return any(kind is getattr(module, name, None) for name in DICTS)
@@ -132,7 +132,7 @@ def decode_value(encoded: Any, depth: int = 0) -> Any:
     raise ValueError(f"{kind!r} is no type that travels")
 
 
-def call_function(code: CodeType | str, name: str, call: Any) -> dict[str, Any]:
+def _call_function(code: CodeType | str, name: str, call: Any) -> dict[str, Any]:
     """What a call comes to. This runs the solution, in a process that can do no harm."""
     try:
         if isinstance(code, str):
@@ -146,17 +146,17 @@ def call_function(code: CodeType | str, name: str, call: Any) -> dict[str, Any]:
     except UnsupportedValue as error:
         return {"unsupported": str(error)[:100]}
     except BaseException as error:
-        return {"raised": describe_exception(error), "line": solution_line(error)}
+        return {"raised": _describe_exception(error), "line": _solution_line(error)}
 
 
-def describe_exception(error: BaseException) -> str:
+def _describe_exception(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"[:300]
     except BaseException:
         return str(type(error).__name__)
 
 
-def solution_line(error: BaseException) -> int | None:
+def _solution_line(error: BaseException) -> int | None:
     """Where in the solution it was raised."""
     line, step = None, error.__traceback__
     while step:
@@ -165,7 +165,7 @@ def solution_line(error: BaseException) -> int | None:
     return line
 
 
-def run_call_process(code: CodeType | str, name: str, call: Any, seconds: float, answer: int) -> NoReturn:
+def _run_call_process(code: CodeType | str, name: str, call: Any, seconds: float, answer: int) -> NoReturn:
     """The life of a call's process. All that it inherited is closed before a line of the solution runs."""
     try:
         os.setsid()
@@ -177,21 +177,21 @@ def run_call_process(code: CodeType | str, name: str, call: Any, seconds: float,
         hard = ceil(seconds) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        report = dumps(call_function(code, name, call)).encode()
+        report = dumps(_call_function(code, name, call)).encode()
         for begin in range(0, len(report), 4096):
             write(ANSWER_DESCRIPTOR, report[begin : begin + 4096])
     finally:
         leave(0)
 
 
-def collect_answer(code: CodeType | str, name: str, call: Any, seconds: float) -> list[Any]:
+def _collect_answer(code: CodeType | str, name: str, call: Any, seconds: float) -> list[Any]:
     """How a call ended (`answered`, `time`, `long` or `ended`), its answer, and its CPU seconds."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        run_call_process(code, name, call, seconds, writing)
+        _run_call_process(code, name, call, seconds, writing)
     os.close(writing)
-    report, how = read_until_closed(reading, monotonic() + CALL_WALL_FACTOR * seconds)
+    report, how = _read_until_closed(reading, monotonic() + CALL_WALL_FACTOR * seconds)
     os.close(reading)
     for kill in (os.kill, os.killpg):
         try:
@@ -207,7 +207,7 @@ def collect_answer(code: CodeType | str, name: str, call: Any, seconds: float) -
     return [how, report.decode("utf-8", "replace"), usage.ru_utime + usage.ru_stime]
 
 
-def read_until_closed(pipe: int, deadline: float) -> tuple[bytes, str]:
+def _read_until_closed(pipe: int, deadline: float) -> tuple[bytes, str]:
     """All that comes until the other end is closed, and how that went."""
     received = b""
     while len(received) <= MAX_RESULT_BYTES:
@@ -220,32 +220,32 @@ def read_until_closed(pipe: int, deadline: float) -> tuple[bytes, str]:
     return b"", "long"
 
 
-def compile_solution(source: str) -> CodeType | str:
+def _compile_solution(source: str) -> CodeType | str:
     try:
         return compile(source, "solution.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return describe_exception(error)
+        return _describe_exception(error)
 
 
-def load_modules(code: CodeType | str) -> None:
+def _load_modules(code: CodeType | str) -> None:
     """Load what the program imports, as far as it is of `MODULES`; `co_names` has these names and others."""
     for name in MODULES:
         if not isinstance(code, str) and name in code.co_names:
             __import__(name)
 
 
-def collect_answers(code: CodeType | str, work: dict[str, Any]) -> list[list[Any]]:
+def _collect_answers(code: CodeType | str, work: dict[str, Any]) -> list[list[Any]]:
     """Up to the first call that gives no value; with `every`, up to `MAX_LOST_CALLS` calls without an answer."""
     answers, lost = [], 0
     for call in work["calls"]:
-        answers.append(collect_answer(code, work["name"], call, work["seconds"]))
+        answers.append(_collect_answer(code, work["name"], call, work["seconds"]))
         lost += answers[-1][0] != "answered"
         if lost >= MAX_LOST_CALLS or not (work["every"] or answers[-1][1].startswith('{"value"')):
             break
     return answers
 
 
-def open_unlinked(name: str) -> int:
+def _open_unlinked(name: str) -> int:
     """The open file `name`, already unlinked, so that no process can change its content."""
     file = os.open(name, os.O_RDONLY)
     os.unlink(name)  # noqa: PTH108  # pathlib is slow to import
@@ -260,11 +260,11 @@ def main(work: dict[str, Any], arguments: Sequence[str]) -> None:
     """
     # Names of this module take precedence over builtins, so a solution that patches builtins changes nothing here.
     globals().update({name: value for name, value in vars(builtins).items() if not name.startswith("_")})
-    file, turn = map(int, arguments) if arguments else (open_unlinked("main.py"), 0)
+    file, turn = map(int, arguments) if arguments else (_open_unlinked("main.py"), 0)
     sys.path[:] = [folder for folder in sys.path if folder not in ("", os.getcwd())]  # noqa: PTH109
-    code = compile_solution(work["program"])
-    load_modules(code)
-    answers = collect_answers(code, work)
+    code = _compile_solution(work["program"])
+    _load_modules(code)
+    answers = _collect_answers(code, work)
     write(1, f"{work['token']}{dumps(answers)}\n".encode())
     if len(answers) == len(work["calls"]) and turn + 1 < len(work["hash_seeds"]):
         environment = {**os.environ, "PYTHONHASHSEED": str(work["hash_seeds"][turn + 1])}

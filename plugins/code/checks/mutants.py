@@ -57,7 +57,7 @@ def draw_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]
 
 def draw_boundary_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]:
     """As `draw_mutants`, with one relation moved by one in each."""
-    return _draw_from(list(_iter_sites(tree, move_boundaries)), tree, most, seed)
+    return _draw_from(list(_iter_sites(tree, _move_boundaries)), tree, most, seed)
 
 
 def _draw_from(sites: Sequence[_MutationSite], tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]:
@@ -141,11 +141,11 @@ def _iter_sites(node: ast.AST, mutate: Mutator, case: ast.match_case | None = No
 
 
 def _mutate_once(node: ast.AST) -> list[ast.AST]:
-    new = mutate_node(node)
+    new = _mutate_node(node)
     return [] if new is None else [new]
 
 
-def move_boundaries(node: ast.AST) -> list[ast.AST]:
+def _move_boundaries(node: ast.AST) -> list[ast.AST]:
     """A comparison with each of its relations moved by one, one at a time."""
     if not isinstance(node, ast.Compare):
         return []
@@ -156,7 +156,7 @@ def move_boundaries(node: ast.AST) -> list[ast.AST]:
     ]
 
 
-def mutate_node(node: ast.AST) -> ast.AST | None:
+def _mutate_node(node: ast.AST) -> ast.AST | None:
     """The node with its one possible change; None if it has none."""
     match node:
         case ast.Compare(left=left, ops=[op], comparators=right):

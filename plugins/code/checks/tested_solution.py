@@ -140,33 +140,37 @@ class TestedSolution(NamedTuple):
     cases: list[TestCase]
 
 
-async def passes_tests(subject: Subject, reply: SolutionDraft, options: SolvingOptions) -> bool:
-    return await find_solver_fault(subject, reply.solution, options) is None
+async def _passes_tests(subject: Subject, reply: SolutionDraft, options: SolvingOptions) -> bool:
+    return await _find_solver_fault(subject, reply.solution, options) is None
 
 
-async def find_solver_fault(subject: Subject, solution: str, options: SolvingOptions) -> str | None:
+async def _find_solver_fault(subject: Subject, solution: str, options: SolvingOptions) -> str | None:
     """Why a solution written from the task alone does not pass the candidate's tests."""
-    tests, function = subject.candidate.fields["tests"], requested_function(subject)
+    tests, function = subject.candidate.fields["tests"], _requested_function(subject)
     try:
-        task = parse_tested_solution(strip_code_fence(solution), tests, function, options.pure)
+        task = _parse_tested_solution(strip_code_fence(solution), tests, function, options.pure)
     except (InvalidSolution, InvalidTests) as error:
         return str(error)
-    return find_answer_fault(task.cases, await run_calls(task.source, task.function, _case_calls(task), options.limits))
+    return _find_answer_fault(
+        task.cases, await run_calls(task.source, task.function, _case_calls(task), options.limits)
+    )
 
 
-@check("code", CodeOptions, lacks=sandbox_problem, attempt=AttemptJudge(SolutionDraft, passes_tests, plain=CODE_ANSWER))
+@check(
+    "code", CodeOptions, lacks=sandbox_problem, attempt=AttemptJudge(SolutionDraft, _passes_tests, plain=CODE_ANSWER)
+)
 async def code_check(subject: Subject, options: CodeOptions) -> list[Finding]:
     """The solution must pass its tests in a sandbox, and the tests must fail for stubs and for mutants of the solution."""
     fields = subject.candidate.fields
     try:
-        task = parse_tested_solution(fields["solution"], fields["tests"], requested_function(subject), options.pure)
+        task = _parse_tested_solution(fields["solution"], fields["tests"], _requested_function(subject), options.pure)
     except (InvalidSolution, InvalidTests) as error:
         return [_short_finding("code_form", str(error), "")]
     findings = [_short_finding("code_form", None, f"{len(task.cases)} tests of `{task.function}` can be read")]
-    if weak := find_test_weakness(task, options.min_tests):
+    if weak := _find_test_weakness(task, options.min_tests):
         return [*findings, _short_finding("code_tests", weak, "")]
     answers = await run_calls(task.source, task.function, _case_calls(task), options.limits, HASH_SEEDS)
-    fault = find_answer_fault(task.cases, answers)
+    fault = _find_answer_fault(task.cases, answers)
     findings.append(_short_finding("code_passes", fault, f"all {len(task.cases)} tests pass"))
     if not fault and options.mutants:
         findings.append(await _run_mutants(task, answers, options))
@@ -179,7 +183,7 @@ async def code_check(subject: Subject, options: CodeOptions) -> list[Finding]:
     calls=lambda options: options.votes,
     roles=("verifier",),
     lacks=sandbox_problem,
-    attempt=AttemptJudge(SolutionDraft, passes_tests, plain=CODE_ANSWER),
+    attempt=AttemptJudge(SolutionDraft, _passes_tests, plain=CODE_ANSWER),
 )
 async def solved_again_check(subject: Subject, options: SolvedAgainOptions) -> Finding:
     """Solutions by a teacher that sees the task alone must pass the tests too, or the task does not say enough."""
@@ -187,7 +191,7 @@ async def solved_again_check(subject: Subject, options: SolvedAgainOptions) -> F
     comparisons: list[SolutionComparison] = []
 
     async def passes(reply: SolutionDraft) -> bool:
-        if fault := await find_solver_fault(subject, reply.solution, options):
+        if fault := await _find_solver_fault(subject, reply.solution, options):
             faults.append(fault)
         elif options.probes:
             comparisons.append(await _compare_solutions(subject, reply.solution, options))
@@ -217,10 +221,10 @@ class SolutionComparison(NamedTuple):
 
 async def _compare_solutions(subject: Subject, solution: str, options: SolvedAgainOptions) -> SolutionComparison:
     """The candidate's solution and one written from its task alone, both of which pass its tests."""
-    fields, function = subject.candidate.fields, requested_function(subject)
+    fields, function = subject.candidate.fields, _requested_function(subject)
     try:
         own, other = (
-            parse_tested_solution(source, fields["tests"], function, options.pure)
+            _parse_tested_solution(source, fields["tests"], function, options.pure)
             for source in (fields["solution"], strip_code_fence(solution))
         )
     except (InvalidSolution, InvalidTests):  # the check `code` says so
@@ -247,12 +251,12 @@ def _short_finding(name: str, fault: str | None, met: str) -> Finding:
     return build_finding(name, fault and fault[:MAX_FAULT_CHARACTERS], met)
 
 
-def requested_function(subject: Subject) -> str:
+def _requested_function(subject: Subject) -> str:
     """The function that the seed wants, or ""."""
     return str(subject.seed.data.get("function") or "")
 
 
-def parse_tested_solution(solution: str, tests: str, function: str, pure: bool) -> TestedSolution:
+def _parse_tested_solution(solution: str, tests: str, function: str, pure: bool) -> TestedSolution:
     """Solution and tests as they are run; if `function` is empty, for the function that the tests call.
 
     Raises:
@@ -280,7 +284,7 @@ def find_definition(tree: ast.Module, function: str) -> ast.FunctionDef | None:
     return definitions[-1] if definitions else None
 
 
-def find_test_weakness(task: TestedSolution, min_tests: int) -> str | None:
+def _find_test_weakness(task: TestedSolution, min_tests: int) -> str | None:
     """Why tests that pass would prove nothing."""
     different = count_distinct_calls(task.cases)
     if different < min_tests:
@@ -314,7 +318,7 @@ def _case_calls(task: TestedSolution) -> list[Any]:
     return [case.call for case in task.cases]
 
 
-def find_answer_fault(cases: Sequence[TestCase], answers: ProgramAnswers) -> str | None:
+def _find_answer_fault(cases: Sequence[TestCase], answers: ProgramAnswers) -> str | None:
     """The fault of a solution's answers under any hash seed, or None. A missing answer is a fault."""
     for row in answers.rows:
         if fault := first_fault([case.fault(outcome) for case, outcome in zip(cases, row, strict=False)]):
@@ -352,7 +356,7 @@ async def _run_mutants(task: TestedSolution, answers: ProgramAnswers, options: C
             for source in (plain, *(mutant.source for mutant in (*mutants, *boundaries)))
         )
     )
-    if fault := find_answer_fault(task.cases, control):
+    if fault := _find_answer_fault(task.cases, control):
         return _short_finding(
             "code_mutants", f"run as its mutants are, from its rewritten source, the solution fails: {fault}", ""
         )

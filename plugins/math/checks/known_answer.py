@@ -29,7 +29,7 @@ class AnswerOptions(Options):
     """The unit of an answer that names none."""
 
 
-def is_expected_answer(subject: Subject, reply: IndependentSolution, options: AnswerOptions) -> bool:
+def _is_expected_answer(subject: Subject, reply: IndependentSolution, options: AnswerOptions) -> bool:
     """Whether a solver gives the answer that the seed knows."""
     expected, tolerance = str(subject.seed.data["expected"]), NumberTolerance(options.relative, options.absolute)
     given = reply.answer_text
@@ -40,7 +40,7 @@ def is_expected_answer(subject: Subject, reply: IndependentSolution, options: An
     "answer",
     AnswerOptions,
     attempt=AttemptJudge(
-        IndependentSolution, is_expected_answer, usable=lambda options: options.of == "seed", plain=FINAL_ANSWER
+        IndependentSolution, _is_expected_answer, usable=lambda options: options.of == "seed", plain=FINAL_ANSWER
     ),
 )
 def answer_check(subject: Subject, options: AnswerOptions) -> str | None:
@@ -60,7 +60,7 @@ def answer_check(subject: Subject, options: AnswerOptions) -> str | None:
     return None if equality.equal else f"the answer {given!r} is wrong"
 
 
-def find_conclusion(thinking: str) -> str | None:
+def _find_conclusion(thinking: str) -> str | None:
     """The last result that `thinking` states."""
     stated = [boxed or words for boxed, words in CONCLUSION.findall(thinking)]
     return stated[-1].strip() if stated else None
@@ -68,7 +68,7 @@ def find_conclusion(thinking: str) -> str | None:
 
 def _find_disagreement(subject: Subject, options: AnswerOptions) -> str | None:
     """How the answer differs from the conclusion of the thinking."""
-    conclusion, given = find_conclusion(subject.candidate.thinking), str(subject.candidate.fields["answer"])
+    conclusion, given = _find_conclusion(subject.candidate.thinking), str(subject.candidate.fields["answer"])
     if conclusion is not None and options.kind == "numeric":  # thinking names units where the answer has none
         number = FIRST_NUMBER.search(conclusion)
         conclusion = number.group() if number else None

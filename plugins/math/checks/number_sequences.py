@@ -72,7 +72,7 @@ COMMON_RULES = ("add the same", "multiply by the same", "multiply, then add", "s
 """Rules that one tries first."""
 
 
-def find_rule_fits(terms: Sequence[int]) -> dict[str, RuleFit]:
+def _find_rule_fits(terms: Sequence[int]) -> dict[str, RuleFit]:
     """The rules that give all terms and a whole next one, by name. A rule that nothing confirms must have whole, small
     coefficients.
     """
@@ -118,7 +118,7 @@ def find_continuation_fault(terms: Sequence[int], answer: int) -> str | None:
     """
     if len(set(terms[-3:])) == 1:
         return "constant"
-    fits = find_rule_fits(terms)
+    fits = _find_rule_fits(terms)
     right = [fit for fit in fits.values() if fit.next == answer and fit.confirmations > 0]
     if not right:
         return "unconfirmed"

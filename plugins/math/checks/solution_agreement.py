@@ -20,7 +20,7 @@ class AgreementOptions(Votes):
     compared as numbers and anything else as text."""
 
 
-def gives_candidates_answer(subject: Subject, reply: IndependentSolution, options: AgreementOptions) -> bool:
+def _gives_candidates_answer(subject: Subject, reply: IndependentSolution, options: AgreementOptions) -> bool:
     return is_same_answer(str(subject.candidate.fields["answer"]), str(reply.answer), options.kind)
 
 
@@ -29,14 +29,14 @@ def gives_candidates_answer(subject: Subject, reply: IndependentSolution, option
     AgreementOptions,
     calls=lambda options: options.votes,
     roles=("verifier",),
-    attempt=AttemptJudge(IndependentSolution, gives_candidates_answer, plain=FINAL_ANSWER),
+    attempt=AttemptJudge(IndependentSolution, _gives_candidates_answer, plain=FINAL_ANSWER),
 )
 async def agreement_check(subject: Subject, options: AgreementOptions) -> Finding:
     """Solutions made independently of the candidate must give its answer; each counts as much as another."""
     stated = subject.candidate.fields["answer"]
     solved = await ask_votes(
         subject, options, "verifier", IndependentSolution, {"question": subject.question},
-        lambda reply: gives_candidates_answer(subject, reply, options),
+        lambda reply: _gives_candidates_answer(subject, reply, options),
     )  # fmt: skip
     answers = [str(reply.answer) for reply in solved.given]
     shown = ", ".join(answers) or "none"

@@ -72,14 +72,14 @@ class ExpressionOptions(Options):
     """Largest difference between the stated answer and the expression's value."""
 
 
-def gives_expressions_value(subject: Subject, reply: IndependentSolution, _options: ExpressionOptions) -> bool:
+def _gives_expressions_value(subject: Subject, reply: IndependentSolution, _options: ExpressionOptions) -> bool:
     return is_same_answer(str(subject.candidate.fields["answer"]), str(reply.answer), "numeric")
 
 
 @check(
     "expression",
     ExpressionOptions,
-    attempt=AttemptJudge(IndependentSolution, gives_expressions_value, plain=FINAL_ANSWER),
+    attempt=AttemptJudge(IndependentSolution, _gives_expressions_value, plain=FINAL_ANSWER),
 )
 def expression_check(subject: Subject, options: ExpressionOptions) -> str | None:
     """The stated answer must equal the value of its expression, whose numbers are in the story, in digits or in words; and every
@@ -99,8 +99,8 @@ def expression_check(subject: Subject, options: ExpressionOptions) -> str | None
         [
             None
             if is_close
-            else f"{expression} is {format_plain_number(float(value))}, not {format_plain_number(answer)}",
-            f"{', '.join(format_plain_number(float(n)) for n in sorted(foreign))} is not in the story"
+            else f"{expression} is {_format_plain_number(float(value))}, not {_format_plain_number(answer)}",
+            f"{', '.join(_format_plain_number(float(n)) for n in sorted(foreign))} is not in the story"
             if foreign
             else None,
             None if contains_question(problem) else "the story asks no question",
@@ -136,7 +136,7 @@ def _find_numbers(text: str) -> set[Fraction]:
     return find_numbers(re.sub(r"(?<![\d.])\.(?=\d)", "0.", text))
 
 
-def format_plain_number(number: float) -> str:
+def _format_plain_number(number: float) -> str:
     """`number` as people write it: 1234567, not 1.23457e+06."""
     return f"{number + 0.0:.0f}" if number.is_integer() and abs(number) < 1e15 else f"{number + 0.0:.10g}"
 
@@ -200,6 +200,6 @@ class ArithmeticFamily(RecipeFamily):
     def candidate(self, seed: Seed, draft: ProblemDraft) -> Candidate:
         asked = Message(role="user", content=draft.problem.strip())
         answered = Message(
-            role="assistant", content=f"{draft.solution.strip()}\nThe answer is {format_plain_number(draft.answer)}."
+            role="assistant", content=f"{draft.solution.strip()}\nThe answer is {_format_plain_number(draft.answer)}."
         )
         return Candidate(messages=[asked, answered], fields=draft.model_dump())

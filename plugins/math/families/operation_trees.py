@@ -263,9 +263,9 @@ def find_tree_fault(expression: str, form: str) -> str | None:
     except NotArithmetic:
         return None
     accepted = next((tree.equal_forms for tree in TREES if tree.form == form), ())
-    written = parse_tree(expression)
+    written = _parse_tree(expression)
     lacks_percent = "100" in form and not re.search(r"(?<![\d.])100(?![\d.])", expression)
-    if not lacks_percent and any(written == parse_tree(equal) for equal in (form, *accepted)):
+    if not lacks_percent and any(written == _parse_tree(equal) for equal in (form, *accepted)):
         return None
     return f"{expression} has the form {_letter_numbers(expression)}, and {form} was asked for"
 
@@ -287,7 +287,7 @@ def _letter_numbers(expression: str) -> str:
     return re.sub(r"\d*\.?\d+", name, expression)
 
 
-def parse_tree(expression: str) -> Tree | str:
+def _parse_tree(expression: str) -> Tree | str:
     """The tree of an expression of numbers or letters, the same for the same terms and factors in any order.
 
     `a - b - c` and `a - (b + c)` are the same sum, `a / b * c` and `a * c / b` the same product; `(a + b) * c` and

@@ -215,7 +215,7 @@ def stated_name(_dataset: "ProceduralDataset", entry: Entry) -> bool:
 
 def repeated_fact(_dataset: "ProceduralDataset", entry: Entry) -> bool:
     """More than one person, or none, has this feeling about this thing."""
-    text = correct_verbs(entry["question"], entry)
+    text = _correct_verbs(entry["question"], entry)
     asked = re.search(r"\nWho (.+)\? Reply", text)
     return not asked or text.count(f" {asked[1]}.") != 1
 
@@ -300,74 +300,74 @@ SPELLINGS = {
 }
 
 
-def correct_plurals(question: str, _entry: Entry) -> str:
+def _correct_plurals(question: str, _entry: Entry) -> str:
     """`2 sheeps` becomes `2 sheep`."""
     for animal, plural in PLURALS.items():
         question = re.sub(rf"\b{animal}s\b", plural, question)
     return question.strip()
 
 
-def correct_singulars(question: str, _entry: Entry) -> str:
+def _correct_singulars(question: str, _entry: Entry) -> str:
     """`1 sisters` and `in 1 days` lose the s."""
     return re.sub(r"\b1 ((?:fe)?male )?(sister|brother|friend|colleague|day)s\b", r"1 \1\2", question)
 
 
-def correct_spacing(question: str, _entry: Entry) -> str:
+def _correct_spacing(question: str, _entry: Entry) -> str:
     """A space after each sentence, and none before a question mark."""
     return re.sub(r"(?<=[a-z)][.?])(?=[A-Z])", " ", question).replace(" ?", "?").strip()
 
 
-def correct_spelling(question: str, _entry: Entry) -> str:
+def _correct_spelling(question: str, _entry: Entry) -> str:
     """`Provide you answer`, `What is Name of` and `boquet`."""
     for wrong, right in SPELLINGS.items():
         question = question.replace(wrong, right)
     return question.strip()
 
 
-def correct_names(question: str, entry: Entry) -> str:
+def _correct_names(question: str, entry: Entry) -> str:
     """`bob, alice`, the list of a puzzle's people, becomes `Bob, Alice`, as in the clues; and the spelling is corrected."""
     named = r"(?<=unique name: )[a-z, ]+$|(?<=nationalities: )[a-z, ]+$|(?<=birthday month: )[a-z, ]+$"
     question = re.sub(named, lambda match: match[0].title(), question, flags=re.MULTILINE)
-    return correct_spelling(question, entry)
+    return _correct_spelling(question, entry)
 
 
-def correct_siblings(question: str, entry: Entry) -> str:
+def _correct_siblings(question: str, entry: Entry) -> str:
     """`John's brother`, of whom the text says nothing, becomes the brother of the woman that it speaks of; and singulars."""
     found = re.match(r"(\w+) has \d+ sisters", question)
     if found:
         question = re.sub(r"does \w+'s brother have", f"does {found[1]}'s brother have", question)
-    return correct_singulars(question, entry)
+    return _correct_singulars(question, entry)
 
 
-def correct_verbs(question: str, _entry: Entry) -> str:
+def _correct_verbs(question: str, _entry: Entry) -> str:
     """`yearns cats` becomes `yearns for cats`."""
     for verb, preposition in (("dotes", "on"), ("exults", "in"), ("yearns", "for"), ("pines", "for")):
         question = re.sub(rf"\b{verb} (?!{preposition}\b)", f"{verb} {preposition} ", question)
     return question
 
 
-def ask_for_words(_question: str, entry: Entry) -> str:
+def _ask_for_words(_question: str, entry: Entry) -> str:
     """Asks about a list of words instead of a text that is cut in mid-sentence."""
     data = entry["metadata"]
     return f'How many times does the letter "{data["target_letter"]}" appear in these words: {", ".join(data["span"])}?'
 
 
-def ask_for_next_term(question: str, _entry: Entry) -> str:
+def _ask_for_next_term(question: str, _entry: Entry) -> str:
     """Says what is asked for; reasoning-gym shows the terms alone."""
     return f"What is the next number of this sequence: {question}"
 
 
 CORRECTIONS: Mapping[str, Callable[[str, Entry], str]] = {
-    "leg_counting": correct_plurals,
-    "aiw": correct_siblings,
-    "calendar_arithmetic": correct_singulars,
-    "simple_geometry": correct_spacing,
-    "count_primes": correct_spacing,
-    "word_sequence_reversal": correct_spelling,
-    "zebra_puzzles": correct_names,
-    "needle_haystack": correct_verbs,
-    "letter_counting": ask_for_words,
-    "number_sequence": ask_for_next_term,
+    "leg_counting": _correct_plurals,
+    "aiw": _correct_siblings,
+    "calendar_arithmetic": _correct_singulars,
+    "simple_geometry": _correct_spacing,
+    "count_primes": _correct_spacing,
+    "word_sequence_reversal": _correct_spelling,
+    "zebra_puzzles": _correct_names,
+    "needle_haystack": _correct_verbs,
+    "letter_counting": _ask_for_words,
+    "number_sequence": _ask_for_next_term,
 }
 
 

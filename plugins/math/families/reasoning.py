@@ -106,13 +106,13 @@ class ReasoningOptions(Options):
             raise ValueError("the weight of a task must be 1 or more")
         if not self.tasks:
             return self
-        if problem := reasoning_gym_problem():
+        if problem := _reasoning_gym_problem():
             raise ValueError(problem)
         from reasoning_gym import create_dataset
 
         for task in self.tasks:
             settings = task_settings(task, self.settings.get(task, {}))
-            if fault := find_settings_fault(task, settings):
+            if fault := _find_settings_fault(task, settings):
                 raise ValueError(f"settings.{task}: {fault}")
             try:
                 create_dataset(task, seed=0, size=1, **settings)[0]
@@ -126,7 +126,7 @@ def task_settings(task: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**DEFAULTS.get(task, {}), **settings}
 
 
-def find_settings_fault(task: str, settings: Mapping[str, Any]) -> str | None:
+def _find_settings_fault(task: str, settings: Mapping[str, Any]) -> str | None:
     """The first setting of a task with a wrong type or beyond its limit, in words."""
     if len(json.dumps(settings, default=str)) > MAX_SETTINGS:
         return f"more than {MAX_SETTINGS:,} characters; set less"
@@ -144,7 +144,7 @@ def find_settings_fault(task: str, settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def reasoning_gym_problem() -> str | None:
+def _reasoning_gym_problem() -> str | None:
     """Why procedural tasks are not available, in a sentence; None if they are."""
     from importlib.util import find_spec
 
@@ -173,7 +173,7 @@ class ProceduralQuestion(NamedTuple):
         return _cached_entry(self.dataset, self.place)
 
 
-def parse_procedural_question(row: Mapping[str, Any]) -> ProceduralQuestion:
+def _parse_procedural_question(row: Mapping[str, Any]) -> ProceduralQuestion:
     """The values from which a seed's question is generated again. A seeds file can contain them, so they are untrusted.
 
     Raises:
@@ -190,7 +190,7 @@ def parse_procedural_question(row: Mapping[str, Any]) -> ProceduralQuestion:
     settings = {
         name: value for name, value in (settings or {}).items() if value is not None
     }  # Parquet fills with nulls
-    if fault := find_settings_fault(task, settings):
+    if fault := _find_settings_fault(task, settings):
         raise UnusableSeedRow(f"'made.settings' within limits: {fault}")
     if not all(type(number) is int for number in numbers) or not 0 <= made["place"] < made["size"] <= MAX_QUESTIONS:
         raise UnusableSeedRow(f"'made' with 0 <= place < size <= {MAX_QUESTIONS:,} and a whole number as seed")
@@ -247,19 +247,19 @@ def draw_fair_questions(first: ProceduralQuestion) -> Iterator[dict[str, Any]]:
         )
 
 
-def solves_procedural_question(subject: Subject, reply: IndependentSolution, _options: Options) -> bool:
-    return find_wrong_answer(subject.seed, reply.answer_text.strip()) is None
+def _solves_procedural_question(subject: Subject, reply: IndependentSolution, _options: Options) -> bool:
+    return _find_wrong_answer(subject.seed, reply.answer_text.strip()) is None
 
 
-@check("solved", attempt=AttemptJudge(IndependentSolution, solves_procedural_question))
+@check("solved", attempt=AttemptJudge(IndependentSolution, _solves_procedural_question))
 def solved_check(subject: Subject, _options: Options) -> str | None:
     """The verifier of reasoning-gym for this task must find the answer right."""
-    return find_wrong_answer(subject.seed, subject.candidate.fields["answer"].strip())
+    return _find_wrong_answer(subject.seed, subject.candidate.fields["answer"].strip())
 
 
-def find_wrong_answer(seed: Seed, given: str) -> str | None:
+def _find_wrong_answer(seed: Seed, given: str) -> str | None:
     """The fault of an answer to a procedural question, by reasoning-gym's own verifier."""
-    made = parse_procedural_question(seed.data)
+    made = _parse_procedural_question(seed.data)
     if len(given) > MAX_ANSWER:
         return f"the answer is {len(given)} characters long"
     entry = made.entry
@@ -269,11 +269,11 @@ def find_wrong_answer(seed: Seed, given: str) -> str | None:
         score = float(made.dataset.score_answer(given, entry))
     except Exception:  # some verifiers raise any exception on texts that they cannot parse; these are wrong answers
         score = 0.0
-    right = score == 1 or is_other_spelling(made.task, str(entry["answer"]), given)
+    right = score == 1 or _is_other_spelling(made.task, str(entry["answer"]), given)
     return None if right else f"the answer {given!r} is wrong"
 
 
-def is_other_spelling(task: str, expected: str, given: str) -> bool:
+def _is_other_spelling(task: str, expected: str, given: str) -> bool:
     """Whether `given` is the dataset's own answer in another spelling that no question asks about: a number of the same value
     (184.0, 1,234, a typographic minus), or a name or truth value in another case. Most verifiers compare texts.
     """
@@ -324,7 +324,7 @@ class ReasoningFamily(RecipeFamily):
         data = {"question": require_text(row, "question"), "category": require_text(row, "category", "")}
         if row.get("made") is None:
             return {**data, "expected": row["answer"]}
-        return {**data, "made": parse_procedural_question(row)._asdict()}
+        return {**data, "made": _parse_procedural_question(row)._asdict()}
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return ReasoningDraft

@@ -16,7 +16,7 @@ TRIES = 200
 """Draws of numbers until the value is a whole number of things."""
 
 
-def write_problem(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_problem(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     forms = [
         found for message in question.messages if message.role == "user" for found in FORM.findall(message.content)
     ]
@@ -55,7 +55,7 @@ def _value_of(expression: str) -> Fraction:
         return Fraction(0)
 
 
-def solve_problem(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _solve_problem(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     text = question.messages[-1].content
     numbers = [int(digits) for digits in re.findall(r"\d+", text)]
     answer: float = numbers[0] * numbers[1] - numbers[2] if len(numbers) == 3 else 0
@@ -64,4 +64,4 @@ def solve_problem(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return {"solution": "One step after the other.", "answer": answer if rng.random() < 0.8 else answer + 1}
 
 
-SCRIPT: TeacherScript = {**COMMON, "ProblemDraft": write_problem, "Solution": solve_problem}
+SCRIPT: TeacherScript = {**COMMON, "ProblemDraft": _write_problem, "Solution": _solve_problem}

@@ -9,7 +9,7 @@ from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import COMMON, TeacherScript
 
 
-def write_reasoning_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_reasoning_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     text = _expression_value(question)
     fault = rng.random()
     if fault < 0.1:
@@ -21,7 +21,7 @@ def write_reasoning_draft(rng: Random, question: TeacherQuestion) -> dict[str, A
     return {"reasoning": "Step by step. 2 + 2 = 4, and so on.", "answer": text}
 
 
-def solve_expression(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _solve_expression(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     text = _expression_value(question)
     return {"solution": "One step after the other.", "answer": text if rng.random() < 0.8 else f"{text}7"}
 
@@ -35,4 +35,4 @@ def _expression_value(question: TeacherQuestion) -> str:
         return "0"
 
 
-SCRIPT: TeacherScript = {**COMMON, "Draft": write_reasoning_draft, "Solution": solve_expression}
+SCRIPT: TeacherScript = {**COMMON, "Draft": _write_reasoning_draft, "Solution": _solve_expression}

@@ -29,12 +29,12 @@ def find_layout_fault(texts: Sequence[TextBox], width: int, height: int) -> str 
         if any(not (-1 <= x <= width + 1 and -1 <= y <= height + 1) for x, y in box.corners):
             return f"{box.text!r} is cut off at the edge"
     for one, other in combinations(texts, 2):
-        if boxes_overlap(one, other):
+        if _boxes_overlap(one, other):
             return f"{one.text!r} and {other.text!r} overlap or run together"
     return None
 
 
-def boxes_overlap(one: TextBox, other: TextBox) -> bool:
+def _boxes_overlap(one: TextBox, other: TextBox) -> bool:
     """Whether two boxes, rotated or not, overlap or are too close to each other: no side of either separates them (the separating
     axis theorem for convex shapes).
     """

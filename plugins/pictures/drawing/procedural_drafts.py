@@ -255,7 +255,7 @@ def _draw_query(rng: Random, table: DataTable, operation: str) -> tuple[Query, d
     named: dict[str, str] = {"row": label} if operation in ("value", "difference", "rank") else {}
     named |= {"other": other} if operation == "difference" else {}
     query = Query.model_validate({"op": operation, "column": column, **named})
-    decimals = find_mean_decimals(table, column)
+    decimals = _find_mean_decimals(table, column)
     return query, {
         "column": column,
         "label": label,
@@ -265,7 +265,7 @@ def _draw_query(rng: Random, table: DataTable, operation: str) -> tuple[Query, d
     }
 
 
-def find_mean_decimals(table: DataTable, column: str) -> int:
+def _find_mean_decimals(table: DataTable, column: str) -> int:
     """The decimals of a mean: one more than the values have."""
     return count_decimals(table.numbers(column)) + 1
 

@@ -70,7 +70,7 @@ def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def render_chart(request: dict[str, Any], widths: LetterWidths) -> tuple[dict[str, Any], bytes]:
+def _render_chart(request: dict[str, Any], widths: LetterWidths) -> tuple[dict[str, Any], bytes]:
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(request["spec"], theme=request["theme"], allowed_base_urls=[])
@@ -78,7 +78,7 @@ def render_chart(request: dict[str, Any], widths: LetterWidths) -> tuple[dict[st
     return {"texts": [box._asdict() for box in boxes]}, vl_convert.svg_to_png(svg, scale=1)
 
 
-def render_paper(request: dict[str, Any], root: str) -> tuple[dict[str, Any], bytes]:
+def _render_paper(request: dict[str, Any], root: str) -> tuple[dict[str, Any], bytes]:
     import typst
 
     pages = typst.compile(
@@ -96,7 +96,7 @@ def render_paper(request: dict[str, Any], root: str) -> tuple[dict[str, Any], by
     return {"texts": []}, pages
 
 
-def encode_pixels(png: bytes) -> tuple[bytes, int, int]:
+def _encode_pixels(png: bytes) -> tuple[bytes, int, int]:
     """A picture with its pixels alone, without metadata or transparency, and its width and height."""
     from PIL import Image
 
@@ -108,10 +108,10 @@ def encode_pixels(png: bytes) -> tuple[bytes, int, int]:
     return out.getvalue(), pixels.width, pixels.height
 
 
-def render_request(request: dict[str, Any], widths: LetterWidths, root: str) -> tuple[dict[str, Any], bytes]:
+def _render_request(request: dict[str, Any], widths: LetterWidths, root: str) -> tuple[dict[str, Any], bytes]:
     try:
-        facts, drawn = render_chart(request, widths) if "spec" in request else render_paper(request, root)
-        png, width, height = encode_pixels(drawn)
+        facts, drawn = _render_chart(request, widths) if "spec" in request else _render_paper(request, root)
+        png, width, height = _encode_pixels(drawn)
     except Exception as error:  # of a library: it is about this picture alone
         return {"error": f"{type(error).__name__}: {str(error)[:300]}"}, b""
     return {**facts, "width": width, "height": height}, png
@@ -122,12 +122,12 @@ def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
     head = stream.read(4)
     if not head:
         return None
-    body = read_exactly(stream, struct.unpack("<I", head)[0])
-    picture = read_exactly(stream, struct.unpack("<I", read_exactly(stream, 4))[0])
+    body = _read_exactly(stream, struct.unpack("<I", head)[0])
+    picture = _read_exactly(stream, struct.unpack("<I", _read_exactly(stream, 4))[0])
     return json.loads(body), picture
 
 
-def read_exactly(stream: IO[bytes], count: int) -> bytes:
+def _read_exactly(stream: IO[bytes], count: int) -> bytes:
     content = stream.read(count)
     if len(content) < count:
         raise EOFError
@@ -140,7 +140,7 @@ def write_message(stream: IO[bytes], values: dict[str, Any], picture: bytes = b"
     stream.flush()
 
 
-def limit_process() -> None:
+def _limit_process() -> None:
     """Take away what rendering does not need. Where the kernel has no filter of system calls, the other limits remain."""
     for which, limit in (
         (resource.RLIMIT_DATA, MEMORY_BYTES),
@@ -154,14 +154,14 @@ def limit_process() -> None:
         load_seccomp_filter(build_seccomp_filter(platform.machine()))
 
 
-def serve_pictures() -> None:
+def _serve_pictures() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no picture
-    limit_process()
+    _limit_process()
     widths = LetterWidths()
     while message := read_message(requests):
-        write_message(answers, *render_request(message[0], widths, os.getcwd()))  # noqa: PTH109
+        write_message(answers, *_render_request(message[0], widths, os.getcwd()))  # noqa: PTH109
 
 
 if __name__ == "__main__":
-    serve_pictures()
+    _serve_pictures()

@@ -77,14 +77,14 @@ class _BlindModel:
         self._words: dict[str, Counter[str]] = defaultdict(Counter)
         vocabulary: set[str] = set()
         for one in learned:
-            features = list_features(one.question)
+            features = _list_features(one.question)
             vocabulary.update(features)
             if one.answer in known:
                 self._words[one.answer].update(features)
         self._totals = {answer: self._words[answer].total() + len(vocabulary) for answer in known}
 
     def guess(self, question: str) -> str | None:
-        features = list_features(question)
+        features = _list_features(question)
 
         def score(answer: str, count: int) -> float:
             words, total = self._words[answer], self._totals[answer]
@@ -93,6 +93,6 @@ class _BlindModel:
         return max(self._answers, key=lambda pair: score(*pair))[0] if self._answers else None
 
 
-def list_features(question: str) -> list[str]:
+def _list_features(question: str) -> list[str]:
     words = WORD.findall(question.casefold())
     return [*words, *(f"{one} {other}" for one, other in pairwise(words))]

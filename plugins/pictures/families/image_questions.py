@@ -125,7 +125,7 @@ class AskedAboutImage(NamedTuple):
         return is_phrase and is_same_reading(self.answer, guessed, self.question, NEAR_GUESS)
 
 
-def sees_the_same(subject: Subject, reading: ReaderAnswer, _options: SeenAgainOptions) -> bool:
+def _sees_the_same(subject: Subject, reading: ReaderAnswer, _options: SeenAgainOptions) -> bool:
     return AskedAboutImage.of(subject).is_seen_by(reading)
 
 
@@ -138,7 +138,7 @@ def _ask_about_image(subject: Subject, _options: Options) -> dict[str, str]:
     SeenAgainOptions,
     calls=lambda options: options.votes,
     roles=("verifier",),
-    attempt=AttemptJudge(ReaderAnswer, sees_the_same, _ask_about_image),
+    attempt=AttemptJudge(ReaderAnswer, _sees_the_same, _ask_about_image),
 )
 async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> str | None:
     """Who sees the image and the question, and not the answer, must give the same answer."""

@@ -123,7 +123,7 @@ def self_contained_check(subject: Subject, _options: Options) -> str | None:
     """Each question can be asked alone: it names the column, rows and limit that its program uses, and no other question."""
     draft = _read_draft(subject)
     for asked in subject.candidate.fields["questions"]:
-        if fault := find_dependence_fault(asked["question"], Query.model_validate(asked["program"]), draft):
+        if fault := _find_dependence_fault(asked["question"], Query.model_validate(asked["program"]), draft):
             return f"{asked['question']!r} {fault}"
     return None
 
@@ -170,7 +170,7 @@ async def program_fits_check(subject: Subject, options: ProgramOptions) -> str |
     return None
 
 
-def find_dependence_fault(question: str, query: Query, draft: PictureDraft) -> str | None:
+def _find_dependence_fault(question: str, query: Query, draft: PictureDraft) -> str | None:
     """Why a question cannot be asked alone, in words."""
     if reference := BACK_REFERENCE.search(question):
         return f"needs another text: {reference[0]!r}"

@@ -67,17 +67,17 @@ def find_image_fault(content: RowImage, config: ImagesFilter) -> ImageFault | No
     """Why an image is of no use; None if it is of use."""
     try:
         with open_image(content, config.max_pixels) as image:
-            return find_size_fault(image, config) or find_blank_fault(decode_grey(image), config)
+            return _find_size_fault(image, config) or _find_blank_fault(decode_grey(image), config)
     except UnreadableImage as fault:
-        return build_decoding_fault(content, fault)
+        return _build_decoding_fault(content, fault)
 
 
-def build_decoding_fault(content: RowImage, fault: UnreadableImage) -> ImageFault:
+def _build_decoding_fault(content: RowImage, fault: UnreadableImage) -> ImageFault:
     kind = ImageFaultKind.absent if isinstance(content, str) else ImageFaultKind.unreadable
     return ImageFault(str(fault), None, kind)
 
 
-def find_size_fault(image: "Image", config: ImagesFilter) -> ImageFault | None:
+def _find_size_fault(image: "Image", config: ImagesFilter) -> ImageFault | None:
     """Decodes no pixel."""
     side = min(image.size)
     if side >= config.min_side:
@@ -86,7 +86,7 @@ def find_size_fault(image: "Image", config: ImagesFilter) -> ImageFault | None:
     return ImageFault(detail, side, ImageFaultKind.tiny)
 
 
-def find_blank_fault(grey: Grey, config: ImagesFilter) -> ImageFault | None:
+def _find_blank_fault(grey: Grey, config: ImagesFilter) -> ImageFault | None:
     deviation = float(grey.std())
     if deviation >= config.min_deviation:
         return None

@@ -16,8 +16,8 @@ WIDTH, HEIGHT = "How wide is what you see?", "How high is what you see?"
 KNOWN = "How many sides does a square in it have?"
 
 
-def write_image_question(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
-    width, height = read_png_size(question)
+def _write_image_question(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+    width, height = _read_png_size(question)
     asked, answer = rng.choice(((WIDTH, width), (HEIGHT, height)))
     made = {"question": asked, "answer": str(answer)}
     if rng.random() >= FAULTY_SHARE:
@@ -32,22 +32,22 @@ def write_image_question(rng: Random, question: TeacherQuestion) -> dict[str, An
     return made | changed[fault]
 
 
-def look_at_image(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _look_at_image(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     asked = question.messages[-1].content
     if KNOWN in asked:
         return {"found": True, "answer": "4"}
     if not question.messages[-1].images:
         return {"found": True, "answer": str(rng.randint(1, 10_000))}
-    width, height = read_png_size(question)
+    width, height = _read_png_size(question)
     right = width if WIDTH in asked else height
     return {"found": True, "answer": str(right + (rng.random() < MISREAD_SHARE))}
 
 
-def read_png_size(question: TeacherQuestion) -> tuple[int, int]:
+def _read_png_size(question: TeacherQuestion) -> tuple[int, int]:
     """Of the first image of the request, by the header of the PNG."""
     url = next(url for message in question.messages for url in message.images)
     width, height = struct.unpack(">II", base64.b64decode(url.partition(",")[2])[16:24])
     return width, height
 
 
-SCRIPT: TeacherScript = {"ImageQuestionDraft": write_image_question, "ReaderAnswer": look_at_image, **COMMON}
+SCRIPT: TeacherScript = {"ImageQuestionDraft": _write_image_question, "ReaderAnswer": _look_at_image, **COMMON}

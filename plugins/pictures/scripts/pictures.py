@@ -34,7 +34,7 @@ def write_table(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read_question(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _read_question(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """The query of one of the questions that `write_table` asks."""
     asked = _find(QUESTION, question.messages[-1].content)
     which = re.search(r"(highest|lowest)? ?(\w+)(?: of (\w+))?\?$", asked)
@@ -59,4 +59,4 @@ def _find(pattern: re.Pattern[str], text: str) -> str:
     return found[1]
 
 
-SCRIPT: TeacherScript = {**COMMON, "PictureDraft": write_table, "QueryReply": read_question}
+SCRIPT: TeacherScript = {**COMMON, "PictureDraft": write_table, "QueryReply": _read_question}

@@ -102,7 +102,7 @@ class _TextWidth:
         self.hidden_size = width
 
 
-def cut_patches(png: bytes, columns: int) -> np.ndarray:
+def _cut_patches(png: bytes, columns: int) -> np.ndarray:
     """The patches of a fitted image row by row, as bytes of shape (patches, 3 * patch * patch)."""
     from PIL import Image
 
@@ -114,13 +114,13 @@ def cut_patches(png: bytes, columns: int) -> np.ndarray:
     return blocks.reshape(rows * columns, -1)
 
 
-def scale_colors(patches: torch.Tensor, factors: tuple[float, float, float]) -> torch.Tensor:
+def _scale_colors(patches: torch.Tensor, factors: tuple[float, float, float]) -> torch.Tensor:
     """Patches of bytes with red, green and blue multiplied by factors from 0 to 1, rounded to bytes as in an image."""
     colors = patches.reshape(len(patches), CHANNELS, -1) * torch.tensor(factors)[:, None]
     return colors.round().to(patches.dtype).reshape(patches.shape)
 
 
-def list_patch_places(columns: int, rows: int) -> torch.Tensor:
+def _list_patch_places(columns: int, rows: int) -> torch.Tensor:
     """Column and row of each patch, row by row, of shape (patches, 2)."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack([column.flatten(), row.flatten()], 1)
@@ -134,7 +134,7 @@ def add_image_embedder(model: Any, limits: ImageLimits, start: Path | None = Non
         UsageError: if that of the folder has other settings, or is damaged.
     """
     embedder = ImageEmbedder(limits, model.config.hidden_size)
-    if start and (stored := read_image_settings(start)):
+    if start and (stored := _read_image_settings(start)):
         if stored != limits:
             raise UsageError(
                 f"student.steps: {str(start)!r} sees patches of {stored.patch} in images of {stored.size} pixels; use "
@@ -144,7 +144,7 @@ def add_image_embedder(model: Any, limits: ImageLimits, start: Path | None = Non
     setattr(model, IMAGE_READER, embedder.to(model.device))
 
 
-def read_image_settings(folder: Path) -> ImageLimits | None:
+def _read_image_settings(folder: Path) -> ImageLimits | None:
     """The settings of the embedder in a student's folder; None if the student sees nothing.
 
     Raises:
@@ -166,7 +166,7 @@ def read_image_settings(folder: Path) -> ImageLimits | None:
 
 def load_image_embedder(model: Any, folder: Path) -> None:
     """Give `model`, which was loaded from `folder`, the embedder that is stored there."""
-    limits = read_image_settings(folder)
+    limits = _read_image_settings(folder)
     assert limits, "the caller looked"
     add_image_embedder(model, limits, folder)
 
@@ -207,18 +207,18 @@ def collect_patches(parts: Sequence[tuple[int, EncodedImage]]) -> ImagePatches:
     """Those of the images of a batch, each with its row."""
     return ImagePatches(
         torch.cat([_read_patches(placed) for _, placed in parts]),
-        torch.cat([list_patch_places(placed.image.columns, placed.image.rows) for _, placed in parts]),
+        torch.cat([_list_patch_places(placed.image.columns, placed.image.rows) for _, placed in parts]),
         torch.cat([torch.full((placed.image.tokens,), row) for row, placed in parts]),
         torch.cat([torch.arange(placed.begin, placed.end) for _, placed in parts]),
     )
 
 
 def _read_patches(placed: EncodedImage) -> torch.Tensor:
-    patches = torch.from_numpy(cut_patches(placed.image.png, placed.image.columns))
-    return scale_colors(patches, placed.color_factors) if placed.color_factors else patches
+    patches = torch.from_numpy(_cut_patches(placed.image.png, placed.image.columns))
+    return _scale_colors(patches, placed.color_factors) if placed.color_factors else patches
 
 
-def jitter_colors(
+def _jitter_colors(
     conversations: Sequence[EncodedConversation], strength: float, seed: int, step: int
 ) -> list[EncodedConversation]:
     """The conversations of a step, with random color factors from 1 - `strength` to 1 for each image.
@@ -260,4 +260,4 @@ class SightCode(StepCode):
         return start._replace(made_from=f"{start.made_from}, with {sight}")
 
     def alter_examples(self, examples: list[EncodedConversation], seed: int, step: int) -> list[EncodedConversation]:
-        return jitter_colors(examples, self._color_jitter, seed, step) if self._color_jitter else examples
+        return _jitter_colors(examples, self._color_jitter, seed, step) if self._color_jitter else examples

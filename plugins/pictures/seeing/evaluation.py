@@ -96,7 +96,7 @@ class PictureEvaluation(BaseModel):
         return self
 
 
-def load_picture_plan(student: Path, options: EvaluationOptions) -> "RunPlan":
+def _load_picture_plan(student: Path, options: EvaluationOptions) -> "RunPlan":
     """The plan whose seeds are asked: of the named recipe, or of the student's run.
 
     Raises:
@@ -111,7 +111,7 @@ def load_picture_plan(student: Path, options: EvaluationOptions) -> "RunPlan":
     return plan.with_recipe(samples=seeds * plan.recipe.answers_per_seed)
 
 
-async def evaluate_pictures(name: Path, options: EvaluationOptions, session: CommandSession) -> PictureEvaluation:
+async def _evaluate_pictures(name: Path, options: EvaluationOptions, session: CommandSession) -> PictureEvaluation:
     """Ask the student in the folder or run `name` in all arms, and write `evaluation-pictures.json` in its folder.
 
     Raises:
@@ -125,7 +125,7 @@ async def evaluate_pictures(name: Path, options: EvaluationOptions, session: Com
         raise UsageError(f"a student that sees {problem}")
     options.refuse(("tasks", "check"), "a student that sees is asked about pictures only; leave it out")
     student = find_student_folder(name)
-    plan = None if options.data else load_picture_plan(student, options)
+    plan = None if options.data else _load_picture_plan(student, options)
     session.print_unless_stopped(f"evaluate: {student} as GGUF, {options.kind}")
     exported = export_gguf(student, options.kind)
     assert exported.projector, "a student that sees has one"
@@ -304,4 +304,4 @@ def format_picture_evaluation(evaluation: PictureEvaluation) -> str:
     return "\n".join([*lines, f"  {Path(evaluation.student) / PICTURE_EVALUATION_FILE}"])
 
 
-PICTURE_EVALUATION = Evaluation(evaluate_pictures, format_picture_evaluation)
+PICTURE_EVALUATION = Evaluation(_evaluate_pictures, format_picture_evaluation)

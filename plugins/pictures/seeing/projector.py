@@ -42,7 +42,7 @@ def write_projector(limits: ImageLimits, weights: Any, folder: Path) -> Path:
         writer.add_vision_image_std([1.0, 1.0, 1.0])
         writer.add_uint32(SCALE_KEY, 1)
         writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-        for name, weight in list_projector_tensors(weights):
+        for name, weight in _list_projector_tensors(weights):
             writer.add_tensor(name, weight)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -51,7 +51,7 @@ def write_projector(limits: ImageLimits, weights: Any, folder: Path) -> Path:
     return out
 
 
-def list_projector_tensors(weights: Any) -> list[tuple[str, np.ndarray]]:
+def _list_projector_tensors(weights: Any) -> list[tuple[str, np.ndarray]]:
     """Each tensor under llama.cpp's name."""
     named = [("v.patch_embd.weight", weights.patch_dense.weight), ("v.patch_embd.bias", weights.patch_dense.bias)]
     for ours, theirs in NORMS.items():

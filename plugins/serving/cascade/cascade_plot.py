@@ -51,10 +51,10 @@ class CascadeView(NamedTuple):
 
 
 def build_cascade_view(result: RoutingResult) -> CascadeView:
-    return CascadeView(result, build_cascade_plots(result))
+    return CascadeView(result, _build_cascade_plots(result))
 
 
-def build_cascade_plots(result: RoutingResult) -> list[CascadePlot]:
+def _build_cascade_plots(result: RoutingResult) -> list[CascadePlot]:
     """By share of calls and by cost. The oracle is drawn by share only: the cost of its calls is unknown."""
     unit = "teacher tokens a query" if result.cost_unit == "tokens" else "price of 1,000 queries"
     most = result.find_curve(result.best).points[-1].cost.value

@@ -95,7 +95,7 @@ async def serve_router(
     Raises:
         UsageError: if the address cannot be bound.
     """
-    app = build_application(router, host, names)
+    app = _build_application(router, host, names)
     await serve_application(app, host, port, session, lambda origin: started(f"{origin}/v1"))
 
 
@@ -108,10 +108,10 @@ async def run_chat_server(
         opening = stack.enter_async_context(open_chat_router(setup, slots, slot_tokens, without_teacher))
         router = await session.run_unless_stopped(opening)
         await serve_router(router, host, port, session, started, names)
-        session.print_message(format_answer_counts(router))
+        session.print_message(_format_answer_counts(router))
 
 
-def format_answer_counts(router: ChatRouter) -> str:
+def _format_answer_counts(router: ChatRouter) -> str:
     counts = router.counts
     failed = f", {format_count(counts['teacher_failed'], 'failure')} of the teacher" if counts["teacher_failed"] else ""
     return f"served {counts['student']:,} by the student, {counts['teacher']:,} by the teacher{failed}"
@@ -120,7 +120,7 @@ def format_answer_counts(router: ChatRouter) -> str:
 HOST_NAMES_KEY = web.AppKey("host_names", HostNames)
 
 
-def build_application(router: ChatRouter, host: str, names: Sequence[str] = ()) -> web.Application:
+def _build_application(router: ChatRouter, host: str, names: Sequence[str] = ()) -> web.Application:
     """The application for a server at `host`, also known under `names`."""
     app = create_application(host, names)
     start_time = int(time.time())

@@ -183,7 +183,7 @@ def split_halves(number: int, seed: int) -> tuple[Places, Places]:
     return np.sort(order[: number // 2]), np.sort(order[number // 2 :])
 
 
-def evaluate_threshold(half: EvaluationHalf, aim: float, threshold: float) -> RoutingPoint:
+def _evaluate_threshold(half: EvaluationHalf, aim: float, threshold: float) -> RoutingPoint:
     outcomes, places = half.outcomes, half.places
     called = half.scores < threshold
     quality = np.where(called, outcomes.teacher, outcomes.student)
@@ -234,7 +234,7 @@ def build_routing_curve(
     rising = np.sort(scores).tolist()
 
     def at(aim: float) -> RoutingPoint:
-        return evaluate_threshold(evaluation, aim, choose_threshold(rising, aim))
+        return _evaluate_threshold(evaluation, aim, choose_threshold(rising, aim))
 
     gain, most = evaluation.outcomes.gain, oracle_area(compute_pass_rates(evaluation.outcomes))
     value = area_over_random(gain, evaluation.scores)

@@ -124,7 +124,7 @@ class AnswerWithLogprobs(NamedTuple):
     """Further answers of the same student to the same question."""
 
 
-def mean_log_probability(answer: AnswerWithLogprobs) -> float:
+def _mean_log_probability(answer: AnswerWithLogprobs) -> float:
     return float(np.mean(answer.logprobs))
 
 
@@ -136,7 +136,7 @@ def negative_entropy(answer: AnswerWithLogprobs) -> float:
     return -float(np.mean(answer.entropies))
 
 
-def answer_agreement(answer: AnswerWithLogprobs) -> float:
+def _answer_agreement(answer: AnswerWithLogprobs) -> float:
     """The mean similarity of the answer and each draw; 0 without draws."""
     return float(np.mean([answer_similarity(answer.answer, draw) for draw in answer.draws])) if answer.draws else 0.0
 
@@ -149,10 +149,10 @@ class ConfidenceSignal(NamedTuple):
 
 
 CONFIDENCE_SIGNALS: Mapping[str, ConfidenceSignal] = {
-    "log_probability": ConfidenceSignal(mean_log_probability, "mean log-probability of the answer's tokens"),
+    "log_probability": ConfidenceSignal(_mean_log_probability, "mean log-probability of the answer's tokens"),
     "sequence_log_probability": ConfidenceSignal(sequence_log_probability, "log-probability of the whole answer"),
     "negative_entropy": ConfidenceSignal(negative_entropy, "mean negative entropy of the next token"),
-    "agreement": ConfidenceSignal(answer_agreement, "similarity to further answers of the student", draws=True),
+    "agreement": ConfidenceSignal(_answer_agreement, "similarity to further answers of the student", draws=True),
 }
 
 FINAL_ANSWER = re.compile(r"^.*\banswer:\s*(.+)\s*\Z", re.IGNORECASE | re.MULTILINE)

@@ -179,7 +179,7 @@ def _choose_teacher(name: Path, options: ServingOptions, routing: RoutingResult 
             "--teacher-key-env": options.teacher_key_env,
             "--teacher": options.teacher,
         }
-        check_recorded_teacher((name if name.is_dir() else name.parent) / ROUTING_FILE, routing.teacher, given)
+        _check_recorded_teacher((name if name.is_dir() else name.parent) / ROUTING_FILE, routing.teacher, given)
     if routing and calibrated and options.threshold is None and routing.teacher_weights:
         file = Path(model.removeprefix("local/"))
         if not file.is_file() or hash_file(file) != routing.teacher_weights:
@@ -226,7 +226,7 @@ def build_option_teacher(model: str, options: ServingOptions) -> TeacherConfig:
     return teacher
 
 
-def list_teacher_options(recorded: TeacherConfig) -> dict[str, tuple[str, str]]:
+def _list_teacher_options(recorded: TeacherConfig) -> dict[str, tuple[str, str]]:
     """The options of `serve` that confirm a recorded teacher: the value of each, and its purpose.
 
     `--recipe` has no value: the file does not know the recipe's path.
@@ -246,13 +246,13 @@ def list_teacher_options(recorded: TeacherConfig) -> dict[str, tuple[str, str]]:
     return options
 
 
-def check_recorded_teacher(file: Path, recorded: TeacherConfig, given: Mapping[str, str | None]) -> None:
+def _check_recorded_teacher(file: Path, recorded: TeacherConfig, given: Mapping[str, str | None]) -> None:
     """Check that the options `given` on the command line confirm the teacher in `file`.
 
     Raises:
         UsageError: naming what the file has and the command line lacks.
     """
-    lacking = [purpose for option, (_, purpose) in list_teacher_options(recorded).items() if given.get(option) is None]
+    lacking = [purpose for option, (_, purpose) in _list_teacher_options(recorded).items() if given.get(option) is None]
     if lacking:
         raise UsageError(
             f"{file.parent}: its {file.name} names {'; '.join(lacking)}: only the name of a teacher is taken from a file; give "
@@ -262,7 +262,7 @@ def check_recorded_teacher(file: Path, recorded: TeacherConfig, given: Mapping[s
 
 def suggest_serve_command(student: str, recipe: str | None, routing: RoutingResult) -> str:
     """The command that serves a calibrated student."""
-    options = list_teacher_options(routing.teacher)
+    options = _list_teacher_options(routing.teacher)
     if recipe is not None:
         return format_next_line("serve", student, "--recipe", recipe)
     if routing.verdict in ("student", "nothing") or not options:
@@ -276,7 +276,7 @@ def suggest_serve_command(student: str, recipe: str | None, routing: RoutingResu
 def _describe_setup(
     options: ServingOptions, routing: RoutingResult | None, rule: RoutingRule, teacher: TeacherConfig
 ) -> str:
-    address = describe_teacher_address(teacher)
+    address = _describe_teacher_address(teacher)
     if rule.by_question:
         first = f"the student, or before it is asked {teacher.model} {address}"
     else:
@@ -290,7 +290,7 @@ def _describe_setup(
     return f"{cascade}: {format_percent(share)} of the queries in the calibration"
 
 
-def describe_teacher_address(teacher: TeacherConfig) -> str:
+def _describe_teacher_address(teacher: TeacherConfig) -> str:
     """The destination of the prompts."""
     if teacher.model.startswith(LOCAL_PREFIXES):
         return "(started here)"

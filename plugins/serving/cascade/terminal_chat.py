@@ -247,7 +247,7 @@ def run_chat(conversation: ChatConversation, *, quiet: bool = False) -> list[str
     stdout, for a caller that prints the turns.
     """
     failures = []
-    for line in read_chat_lines(prompt_on_stdout=not quiet and sys.stdout.isatty()):
+    for line in _read_chat_lines(prompt_on_stdout=not quiet and sys.stdout.isatty()):
         if not line.strip():
             continue
         try:
@@ -267,7 +267,7 @@ def check_chat_failures(failures: Sequence[str]) -> None:
         raise ProviderError(f"{len(failures)} of the lines got no reply; the first: {failures[0]}")
 
 
-def read_chat_lines(*, prompt_on_stdout: bool) -> Iterator[str]:
+def _read_chat_lines(*, prompt_on_stdout: bool) -> Iterator[str]:
     """Lines from a terminal with a prompt, or from a pipe. Bytes that are not UTF-8 are replaced."""
     if not sys.stdin.isatty():
         for raw in sys.stdin.buffer:

@@ -84,7 +84,7 @@ def fit_linear_head(rows: Any, targets: Floats, seed: int, penalties: Sequence[f
     """
     from sklearn.model_selection import KFold
 
-    span = find_row_span(rows) if len(targets) <= MOST_ROTATED_ROWS and rows.shape[1] > len(targets) else None
+    span = _find_row_span(rows) if len(targets) <= MOST_ROTATED_ROWS and rows.shape[1] > len(targets) else None
     places = rows if span is None else span.coordinates
     folds = list(KFold(min(FOLDS, len(targets)), shuffle=True, random_state=seed).split(targets))
     logits = {penalty: np.empty(targets.shape) for penalty in penalties}
@@ -92,7 +92,7 @@ def fit_linear_head(rows: Any, targets: Floats, seed: int, penalties: Sequence[f
         for train, test in folds:
             weights, intercepts = _fit_weights(places[train], targets[train], penalty)
             predicted[test] = places[test] @ weights.T + intercepts
-    temperatures = {penalty: fit_temperature(predicted, targets) for penalty, predicted in logits.items()}
+    temperatures = {penalty: _fit_temperature(predicted, targets) for penalty, predicted in logits.items()}
     best = min(penalties, key=lambda penalty: cross_entropy(softmax(logits[penalty], temperatures[penalty]), targets))
     weights, intercepts = _fit_weights(places, targets, best)
     if span is not None:
@@ -115,7 +115,7 @@ class RowSpan(NamedTuple):
     """The basis: a row for each of its vectors, as factors of the rows."""
 
 
-def find_row_span(rows: Any) -> RowSpan | None:
+def _find_row_span(rows: Any) -> RowSpan | None:
     """From the eigenvectors of the rows' products; those of length 0, up to rounding, are left out. None if all are 0."""
     products = rows @ rows.T
     lengths, vectors = np.linalg.eigh(products.toarray() if hasattr(products, "toarray") else products)
@@ -147,7 +147,7 @@ def _fit_weights(rows: Any, targets: Floats, penalty: float) -> tuple[Floats, Fl
     return all_weights, all_intercepts
 
 
-def fit_temperature(logits: Floats, targets: Floats) -> float:
+def _fit_temperature(logits: Floats, targets: Floats) -> float:
     """The temperature of the least log loss."""
     from scipy.optimize import minimize_scalar
 

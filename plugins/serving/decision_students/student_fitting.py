@@ -112,12 +112,12 @@ def fit_question(
     """
     train = parts.heads
     fits = [
-        fit_linear_head(rows[train], targets[train], seed, penalties) for targets in build_targets(question, labels)
+        fit_linear_head(rows[train], targets[train], seed, penalties) for targets in _build_targets(question, labels)
     ]
     heads = [fit.head for fit in fits]
 
     def compare(predicted: Sequence[Floats], places: Indices) -> ScoredCases:
-        return compare_with_teacher(question, stack_probabilities(question, predicted), labels.select(places))
+        return _compare_with_teacher(question, stack_probabilities(question, predicted), labels.select(places))
 
     tuning = compare([fit.out_of_fold for fit in fits], train)
     held_out = None
@@ -143,7 +143,7 @@ def certify(held_out: ScoredCases | None, tuning: ScoredCases, target: Agreement
     )  # fmt: skip
 
 
-def build_targets(question: DecisionQuestion, labels: LabeledAnswers) -> list[Floats]:
+def _build_targets(question: DecisionQuestion, labels: LabeledAnswers) -> list[Floats]:
     """The targets of each head: shares of votes over the classes; of `several_of`, over (no, yes) for each label."""
     if question.type != "several_of":
         return [np.array([[shares.get(name, 0.0) for name in question.classes] for shares in labels.shares])]
@@ -157,7 +157,7 @@ def build_targets(question: DecisionQuestion, labels: LabeledAnswers) -> list[Fl
     return targets
 
 
-def compare_with_teacher(question: DecisionQuestion, probabilities: Floats, labels: LabeledAnswers) -> ScoredCases:
+def _compare_with_teacher(question: DecisionQuestion, probabilities: Floats, labels: LabeledAnswers) -> ScoredCases:
     """The student's scores, and its agreement with the teacher."""
     chosen = choose_answers(question, probabilities)
     agrees: Bools = np.array([mine == given for mine, given in zip(chosen, labels.answers, strict=True)], dtype=bool)
@@ -168,7 +168,7 @@ def evaluate_question(head: QuestionHead, rows: Any, labels: LabeledAnswers) -> 
     """On texts that neither the head nor its threshold has seen; at least one."""
     question, guarantee = head.question, head.guarantee
     probabilities = head.predict_probabilities(rows)
-    cases = compare_with_teacher(question, probabilities, labels)
+    cases = _compare_with_teacher(question, probabilities, labels)
     quality = None
     if question.type != "several_of":
         truth = np.array([question.classes.index(question.to_class(answer)) for answer in labels.answers])

@@ -259,7 +259,7 @@ def _check_chat(service: DecisionService, asked: ChatRequest) -> list[str]:
     return _check_names(service, list(properties))
 
 
-async def run_decision_server(
+async def _run_decision_server(
     student: DecisionStudent, teacher: TeacherConfig | None, audit: float, host: str, port: int, names: Sequence[str],
     session: CommandSession, started: Callable[[str], None],
 ) -> None:  # fmt: skip
@@ -284,7 +284,7 @@ async def run_decision_server(
                 session.print_message(f"warning: {warning}")
 
 
-def choose_decision_teacher(options: ServingOptions) -> TeacherConfig | None:
+def _choose_decision_teacher(options: ServingOptions) -> TeacherConfig | None:
     """The teacher for what the guarantee does not cover; None without an option, since a student's file starts nothing.
 
     Raises:
@@ -309,7 +309,7 @@ def serve_decision_student(
     Raises:
         UsageError: if the student or an option cannot be used.
     """
-    teacher = choose_decision_teacher(options)
+    teacher = _choose_decision_teacher(options)
     with open_decision_student(folder) as student:
         _serve_student(student, folder, teacher, audit, host, port, names, as_json=as_json)
 
@@ -336,6 +336,6 @@ def _serve_student(
 
     with SESSION.handle_interrupts():
         try:
-            asyncio.run(run_decision_server(student, teacher, audit, host, port, names, SESSION, print_address))
+            asyncio.run(_run_decision_server(student, teacher, audit, host, port, names, SESSION, print_address))
         except KeyboardInterrupt:
             raise UserInterrupt from None

@@ -51,7 +51,7 @@ class LabeledTexts(NamedTuple):
     def label(self, question: DecisionQuestion) -> LabeledAnswers:
         """The probabilities of the classes for each text and the likeliest one; or the shares of the votes, and the majority."""
         found = zip(self.votes[question.name], self.probabilities[question.name], strict=True)
-        shares = [given or share_votes(question, row) for row, given in found]
+        shares = [given or _share_votes(question, row) for row, given in found]
         answers = [question.from_class(max(one, key=one.__getitem__)) for one in shares]
         return LabeledAnswers(answers, [{name: share for name, share in one.items() if share > 0} for one in shares])
 
@@ -113,7 +113,7 @@ def read_labeled_texts(source: Path, questions: Sequence[DecisionQuestion] | Non
     Raises:
         UsageError: naming the row that cannot be used.
     """
-    run = find_decision_run(source)
+    run = _find_decision_run(source)
     if run:
         if questions:
             raise UsageError(f"{source}: is a run, which has its own questions; leave --questions out")
@@ -141,7 +141,7 @@ def read_labeled_texts(source: Path, questions: Sequence[DecisionQuestion] | Non
                 votes[question.name].append(_read_votes(question, row, given))
             except ValueError as fault:
                 raise UsageError(f"{place}: {fault}") from None
-    return pool_equal_texts(LabeledTexts(questions, texts, votes, None, probabilities))
+    return _pool_equal_texts(LabeledTexts(questions, texts, votes, None, probabilities))
 
 
 def normalize_text(text: str) -> str:
@@ -149,7 +149,7 @@ def normalize_text(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def pool_equal_texts(labeled: LabeledTexts) -> LabeledTexts:
+def _pool_equal_texts(labeled: LabeledTexts) -> LabeledTexts:
     """The same with each text once, with the votes of all its copies: a copy among the texts that the heads learn from would
     make a threshold test memory, and copies among those that it is tested on would count as independent cases.
     """
@@ -176,16 +176,16 @@ def _pool_probabilities(
     if not any(given):
         return None
     votes = labeled.votes[question.name]
-    known = [one or share_votes(question, votes[number]) for one, number in zip(given, copies, strict=True)]
+    known = [one or _share_votes(question, votes[number]) for one, number in zip(given, copies, strict=True)]
     return {name: sum(one.get(name, 0.0) for one in known) / len(known) for name in question.classes}
 
 
-def share_votes(question: DecisionQuestion, votes: Sequence[Answer]) -> dict[str, float]:
+def _share_votes(question: DecisionQuestion, votes: Sequence[Answer]) -> dict[str, float]:
     """The share of each class that has votes, the majority first."""
     return {str(vote): share for vote, share in summarize_votes(list(map(question.to_class, votes))).shares.items()}
 
 
-def find_decision_run(source: Path) -> RunDir | None:
+def _find_decision_run(source: Path) -> RunDir | None:
     """The run of the family `decisions` in folder `source` or of that name. Raises UsageError for a run of another family."""
     for folder in (source, Path(RUNS_FOLDER) / source):
         run = RunDir(folder)
@@ -238,7 +238,7 @@ def _read_run(run: RunDir) -> LabeledTexts:
                 probabilities[question.name].append(known.get(question.name))
     if not texts:
         raise UsageError(f"{run.path}: has no kept samples; finish the run first")
-    return pool_equal_texts(LabeledTexts(questions, texts, votes, recipe.generator_teacher.model, probabilities))
+    return _pool_equal_texts(LabeledTexts(questions, texts, votes, recipe.generator_teacher.model, probabilities))
 
 
 def _read_rows(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -15,7 +15,7 @@ LURED_SHARE, MISREAD_SHARE = 0.3, 0.1
 """Shares of texts with another label than the wanted one, and of readings that are wrong on purpose."""
 
 
-def write_case(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_case(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     request = next(
         m.content for m in question.messages if m.role == "user" and "Answers that a reader must give" in m.content
     )
@@ -25,7 +25,7 @@ def write_case(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return {"text": " ".join([write_sentence(rng, rng.choice(WORDS)), *(f"It is {one}." for one in named)])}
 
 
-def read_answers(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _read_answers(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """The answer to each question that the text names; a random one where it names none."""
     schema = question.json_schema or {}
     text = question.messages[-1].content.partition("\n\nQuestions:")[0]
@@ -54,4 +54,4 @@ def _parse_value(named: str, kind: dict[str, Any], otherwise: Any) -> Any:
     return named if named in kind.get("enum", [named]) else otherwise
 
 
-SCRIPT: TeacherScript = {**COMMON, "WrittenCase": write_case, "DecisionAnswers": read_answers}
+SCRIPT: TeacherScript = {**COMMON, "WrittenCase": _write_case, "DecisionAnswers": _read_answers}

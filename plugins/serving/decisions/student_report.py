@@ -40,7 +40,7 @@ class CurvePlot(NamedTuple):
     left: float = MARGINS[3]
 
 
-def build_curve_plot(report: QuestionReport, target: AgreementTarget) -> CurvePlot:
+def _build_curve_plot(report: QuestionReport, target: AgreementTarget) -> CurvePlot:
     curve, student = report.student.curve, report.student
     # Bounds at the smallest coverages are near 1 and would flatten the rest.
     highest = min(MOST_RISK, 1.25 * max(curve.random, target.risk, *(point.risk for point in curve.points)))
@@ -68,22 +68,22 @@ def build_curve_plot(report: QuestionReport, target: AgreementTarget) -> CurvePl
 def write_decision_page(out: Path, report: DecisionReport) -> Path:
     """Raises StoreError if the file system fails."""
     template = create_page_environment(TEMPLATES).get_template("decisions.html")
-    plots = [build_curve_plot(question, report.target) for question in report.questions]
+    plots = [_build_curve_plot(question, report.target) for question in report.questions]
     page = out / PAGE_FILE
     write_text(
         page,
         template.render(
             report=report,
             plots=plots,
-            describe=describe_guarantee,
-            summary=summarize_answers(report),
-            count=format_threshold_texts,
+            describe=_describe_guarantee,
+            summary=_summarize_answers(report),
+            count=_format_threshold_texts,
         ),
     )
     return page
 
 
-def summarize_answers(report: DecisionReport) -> str:
+def _summarize_answers(report: DecisionReport) -> str:
     """What the student is worth on the evaluation texts: a sentence for each question."""
     sentences = []
     for one in report.questions:
@@ -97,7 +97,7 @@ def summarize_answers(report: DecisionReport) -> str:
     return " ".join(sentences)
 
 
-def describe_guarantee(report: QuestionReport, target: AgreementTarget) -> str:
+def _describe_guarantee(report: QuestionReport, target: AgreementTarget) -> str:
     """What was certified, in a sentence or two."""
     cases, answered, wrong = report.calibration
     wanted = f"{100 * target.agreement:.3g} % agreement with the teacher at {100 * target.confidence:.3g} % confidence"
@@ -120,7 +120,7 @@ def format_decision_report(report: DecisionReport) -> str:
     heads, thresholds, evaluation = report.texts
     lines = [
         f"student of {report.encoder} for {report.source}, teacher {report.teacher or 'unknown'}",
-        f"  {heads:,} texts for the heads, {format_threshold_texts(thresholds)} for the thresholds, {evaluation:,} for the "
+        f"  {heads:,} texts for the heads, {_format_threshold_texts(thresholds)} for the thresholds, {evaluation:,} for the "
         f"evaluation; made in {format_duration(report.seconds)}; a decision takes {report.latency_ms[0]:.1f} ms (99th percentile "
         f"{report.latency_ms[1]:.1f})",
     ]
@@ -131,12 +131,12 @@ def format_decision_report(report: DecisionReport) -> str:
     return "\n".join(lines)
 
 
-def format_threshold_texts(thresholds: int) -> str:
+def _format_threshold_texts(thresholds: int) -> str:
     return f"{thresholds:,}" if thresholds else "their out-of-fold predictions"
 
 
 def _format_question(report: QuestionReport, target: AgreementTarget) -> Iterator[str]:
-    yield f"{report.question.name}: {describe_guarantee(report, target)}"
+    yield f"{report.question.name}: {_describe_guarantee(report, target)}"
     if report.noise:
         yield f"  {report.noise.words}"
     rows: list[tuple[str, ...]] = [

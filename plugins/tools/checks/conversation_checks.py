@@ -104,7 +104,7 @@ def has_plan(subject: Subject) -> bool:
     return "wishes" in subject.seed.data
 
 
-def list_plan(subject: Subject) -> list[PlannedTurn]:
+def _list_plan(subject: Subject) -> list[PlannedTurn]:
     """The plan of each turn; with the user's own tools only its kind."""
     data = subject.seed.data
     if has_plan(subject):
@@ -135,10 +135,10 @@ def tool_use_check(subject: Subject, _options: Options) -> list[Finding]:
 
     A call of the user's own tools must succeed in the end, is not repeated, and serves the reply.
     """
-    turns, plan, planned = split_turns(subject.candidate.messages), list_plan(subject), has_plan(subject)
+    turns, plan, planned = split_turns(subject.candidate.messages), _list_plan(subject), has_plan(subject)
     if len(turns) != len(plan):
         return [build_finding("tool_use", f"there must be {len(plan)} turns, not {len(turns)}", "")]
-    offered = SIMULATED_TOOLS if planned else tool_parameter_schemas(subject.candidate.fields["tools"])
+    offered = SIMULATED_TOOLS if planned else _tool_parameter_schemas(subject.candidate.fields["tools"])
     names, today = [name for name in offered if IDENTIFIER.fullmatch(name)], find_today(subject)
     faults = [_use_fault(turn, wish, names, today) for turn, wish in zip(turns, plan, strict=True)]
     results = [result for turn in turns for result in turn.results]
@@ -260,7 +260,7 @@ def tool_arguments_check(subject: Subject, _options: Options) -> list[Finding]:
     Of the user's own tools, flags, choices of an enum and defaults may be inferred, and half of the words of a free text.
     """
     planned, today = has_plan(subject), find_today(subject)
-    schemas = None if planned else tool_parameter_schemas(subject.candidate.fields["tools"])
+    schemas = None if planned else _tool_parameter_schemas(subject.candidate.fields["tools"])
     said: list[str] = []
     faults = []
     for turn in split_turns(subject.candidate.messages):
@@ -332,7 +332,7 @@ class ToolSchemaOptions(Options):
 @check("tool_schema", ToolSchemaOptions)
 def tool_schema_check(subject: Subject, options: ToolSchemaOptions) -> str | None:
     """Every call must name an offered tool, its arguments must fit that tool's schema, and the tool must answer it."""
-    offered = tool_parameter_schemas(get_required(subject.candidate.fields, options.field, "the candidate"))
+    offered = _tool_parameter_schemas(get_required(subject.candidate.fields, options.field, "the candidate"))
     messages = subject.candidate.messages
     calls = [call for message in messages for call in message.tool_calls]
     faults = [find_call_fault(call, offered, strict=options.strict) for call in calls]
@@ -357,7 +357,7 @@ def tool_schema_check(subject: Subject, options: ToolSchemaOptions) -> str | Non
     return first_fault(faults)
 
 
-def tool_parameter_schemas(tools: Any) -> dict[str, JsonSchema]:
+def _tool_parameter_schemas(tools: Any) -> dict[str, JsonSchema]:
     """The schemas of the parameters of `tools`, by name.
 
     Raises:

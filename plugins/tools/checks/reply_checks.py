@@ -126,7 +126,9 @@ def _find_planned_reply_fault(before: Sequence[ConversationTurn], turn: Conversa
         faults += [f"says {min(foreign)!r}"] if foreign else []
     if wrong := OTHER_RATE_PATTERN.search(turn.reply):
         faults.append(f"says {wrong.group()!r}, but the rate is today's")
-    faults += list_error_faults(turn.reply, "; ".join(errors)) if errors else _missing_result_faults(turn, facts, today)
+    faults += (
+        _list_error_faults(turn.reply, "; ".join(errors)) if errors else _missing_result_faults(turn, facts, today)
+    )
     return _describe_fault(faults, turn)
 
 
@@ -150,7 +152,7 @@ def _collect_planned_facts(
     return replace(known, days=known.days | {today}) if current else known
 
 
-def list_error_faults(reply: str, why: str) -> Iterator[str]:
+def _list_error_faults(reply: str, why: str) -> Iterator[str]:
     if not (DENIAL.search(reply) or BLOCKED_PATTERN.search(reply)):
         yield f"must say that it could not be done: {why}"
     if claim := find_success_claim(reply):
@@ -250,7 +252,7 @@ def find_reply_fault(
     faults = list(read_reply_facts(turn.reply, known, NO_DAY).faults)
     failed = [str(result) for result in turn.results if is_failure(result)]
     if turn.results and len(failed) == len(turn.results):
-        faults += list_error_faults(turn.reply, "; ".join(failed))
+        faults += _list_error_faults(turn.reply, "; ".join(failed))
     else:
         faults += _unstated_faults(turn)
     return _describe_fault(faults, turn)

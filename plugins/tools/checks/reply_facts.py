@@ -122,7 +122,7 @@ class ReplyFacts:
 
 def collect_known_facts(requests: Sequence[str], values: Sequence[Any], today: date) -> KnownFacts:
     """The facts in the users' requests, and in arguments and results."""
-    spoken = TEXT_SEPARATOR.join(map(normalize_unicode, requests))
+    spoken = TEXT_SEPARATOR.join(map(_normalize_unicode, requests))
     structured = TEXT_SEPARATOR.join(value_lines(values))
     spoken_facts, structured_facts = read_written(spoken), read_written(structured)
     amounts = {*_find_amounts(spoken), *_known_amounts(values)}
@@ -157,7 +157,7 @@ def value_lines(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-def normalize_unicode(text: str) -> str:
+def _normalize_unicode(text: str) -> str:
     return unicodedata.normalize("NFKC", text).replace("’", "'").replace("−", "-")
 
 
@@ -274,7 +274,7 @@ def _matched_times(match: re.Match[str]) -> list[time]:
 def read_reply_facts(reply: str, known: KnownFacts, today: date) -> ReplyFacts:
     """The facts of a reply; `faults` has a sentence for each that was not given or cannot be read."""
     facts = ReplyFacts()
-    text = normalize_unicode(reply)
+    text = _normalize_unicode(reply)
     if any(unicodedata.category(c) in HIDDEN_CATEGORIES and c not in "\n\t" for c in text):
         facts.faults.append("has hidden or joining characters; write plain text")
     if any(c.isnumeric() and not c.isascii() for c in reply):
@@ -284,7 +284,7 @@ def read_reply_facts(reply: str, known: KnownFacts, today: date) -> ReplyFacts:
     text = _check_codes(text, known, facts)
     text = _check_amounts(text, known, facts)
     _check_numbers_in_words(text, known, facts)
-    _check_names(normalize_unicode(reply), known, facts)
+    _check_names(_normalize_unicode(reply), known, facts)
     return facts
 
 
@@ -396,4 +396,4 @@ def blank_dates(text: str) -> str:
 
 def find_names(text: str) -> set[str]:
     """Words with a capital letter inside a sentence, folded, except days, months and currencies."""
-    return {fold_text(word) for word in _capitalized_words(normalize_unicode(text))}
+    return {fold_text(word) for word in _capitalized_words(_normalize_unicode(text))}

@@ -120,7 +120,7 @@ def run_tool(
         return ToolOutcome({"error": str(error)}, world)
 
 
-def round_amount(value: float) -> int | float:
+def _round_amount(value: float) -> int | float:
     """Rounded to two decimals, half a cent up; an integer if the decimals are zero."""
     rounded = Decimal(str(value)).quantize(Decimal("0.01"), ROUND_HALF_UP)
     return int(rounded) if rounded == int(rounded) else float(rounded)
@@ -169,11 +169,11 @@ class ConvertUnits(SimulatedTool):
             converted = value * factor / wanted_factor
         else:
             raise ToolError(f"{from_unit} cannot be turned into {to_unit}")
-        return {"value": round_amount(converted), "unit": to_unit}
+        return {"value": _round_amount(converted), "unit": to_unit}
 
     def draw(self, world: WorldState, rng: Random) -> dict[str, Any]:
         measure = rng.choice(_list_things(world, "measures"))
-        value = round_amount(measure.least + rng.randint(0, measure.steps) * measure.step)
+        value = _round_amount(measure.least + rng.randint(0, measure.steps) * measure.step)
         return {"value": value, "from_unit": measure.from_unit, "to_unit": measure.to_unit}
 
     def purposes(self, world: WorldState, value: float, from_unit: str, to_unit: str) -> Iterable[str]:
@@ -185,7 +185,7 @@ class ConvertUnits(SimulatedTool):
 class ConvertCurrency(SimulatedTool):
     def run(self, world: WorldState, amount: float, from_currency: str, to_currency: str) -> dict[str, Any]:
         converted = amount / world["rates"][from_currency] * world["rates"][to_currency]
-        return {"amount": round_amount(converted), "currency": to_currency}
+        return {"amount": _round_amount(converted), "currency": to_currency}
 
     def draw(self, world: WorldState, rng: Random) -> dict[str, Any]:
         payment = rng.choice(_list_things(world, "payments"))
@@ -261,7 +261,7 @@ def _route_km(world: WorldState, start: str, destination: str) -> int:
 
 class SplitBill(SimulatedTool):
     def run(self, world: WorldState, total_eur: float, people: int, tip_percent: int = 0) -> dict[str, Any]:
-        return {"each_eur": round_amount(total_eur * (100 + tip_percent) / 100 / people), "people": people}
+        return {"each_eur": _round_amount(total_eur * (100 + tip_percent) / 100 / people), "people": people}
 
     def draw(self, world: WorldState, rng: Random) -> dict[str, Any]:
         bill = rng.choice(_list_things(world, "bills"))
@@ -405,7 +405,7 @@ class PlaceOrder(SimulatedTool):
             raise ToolError(f"only {left} of {name} in stock" if left else f"{name} is sold out")
         days, fee = DELIVERY_TERMS[delivery["method"]]
         item["in_stock"] -= quantity
-        total, arrives = round_amount(item["price_eur"] * quantity + fee), add_days(world["today"], days)
+        total, arrives = _round_amount(item["price_eur"] * quantity + fee), add_days(world["today"], days)
         order = f"A-{_next_number(world)}"
         return {"order": order, "product": name, "quantity": quantity, "total_eur": total, "arrives": arrives}
 

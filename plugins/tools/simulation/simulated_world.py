@@ -165,7 +165,7 @@ def find_domain(world: Mapping[str, Any]) -> Domain:
     return DOMAINS_BY_NAME.get(world.get("domain", ""), EVERYTHING)
 
 
-def great_circle_km(start: Coordinates, end: Coordinates) -> float:
+def _great_circle_km(start: Coordinates, end: Coordinates) -> float:
     """The distance on a sphere, by the haversine formula."""
     (lat, lon), (other_lat, other_lon) = (map(radians, place) for place in (start, end))
     half = sin((other_lat - lat) / 2) ** 2 + cos(lat) * cos(other_lat) * sin((other_lon - lon) / 2) ** 2
@@ -174,7 +174,7 @@ def great_circle_km(start: Coordinates, end: Coordinates) -> float:
 
 def road_km(start: Coordinates, end: Coordinates) -> int:
     """An estimate of the distance by road or rail, in whole kilometers."""
-    return round(great_circle_km(start, end) * DETOUR)
+    return round(_great_circle_km(start, end) * DETOUR)
 
 
 def add_days(world_today: str, days: int) -> str:
@@ -202,7 +202,7 @@ def _draw_towns(rng: Random, today: date, _domain: Domain) -> dict[str, Any]:
     """Six towns of one region: one, the two nearest to it, and three others."""
     region = rng.choice([*REGIONS.values()])
     first = rng.choice([*region.towns])
-    near = sorted(region.towns, key=lambda town: great_circle_km(region.towns[first], region.towns[town]))[:3]
+    near = sorted(region.towns, key=lambda town: _great_circle_km(region.towns[first], region.towns[town]))[:3]
     names = near + rng.sample([town for town in region.towns if town not in near], 3)
     warm = round(rng.gauss(region.means_c[today.month - 1], 2))
     days = [_draw_region_day(rng, region, warm, today + timedelta(days=ahead)) for ahead in range(FORECAST_DAYS)]

@@ -50,14 +50,14 @@ MAX_PAGES = 16
 """Of a list of tools."""
 
 
-def mcp_problem() -> str | None:
+def _mcp_problem() -> str | None:
     """Why no MCP server can be used, or None."""
     return None if find_spec("mcp") else f"MCP servers need the extra `tools`: run {format_install_command('tools')}"
 
 
 def find_server_problem(config: ToolSourceConfig, folder: Path) -> str | None:
     """What this machine lacks for the server, without starting it."""
-    if problem := mcp_problem():
+    if problem := _mcp_problem():
         return problem
     if config.command is not None:
         program = config.command[0]

@@ -27,14 +27,14 @@ class UnusableFunction(Exception):
     """A function that cannot be a tool; the text begins with a verb."""
 
 
-def load_module(source: str, name: str) -> types.ModuleType:
+def _load_module(source: str, name: str) -> types.ModuleType:
     module = types.ModuleType(name)
     sys.modules[name] = module
     exec(compile(source, f"{name}.py", "exec"), module.__dict__)
     return module
 
 
-def list_functions(module: types.ModuleType) -> dict[str, Any]:
+def _list_functions(module: types.ModuleType) -> dict[str, Any]:
     """The functions that are tools: those of `__all__`, or all public functions that the module itself defines."""
     names = getattr(module, "__all__", None)
     if names is not None:
@@ -47,11 +47,11 @@ def list_functions(module: types.ModuleType) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def describe_tool(name: str, function: Any) -> dict[str, Any]:
+def _describe_tool(name: str, function: Any) -> dict[str, Any]:
     """A function's name, description and JSON schema. Raises UnusableFunction."""
     import inspect
 
-    summary, notes = read_docstring(inspect.getdoc(function) or "")
+    summary, notes = _read_docstring(inspect.getdoc(function) or "")
     if not summary:
         raise UnusableFunction("has no docstring; its first paragraph is the tool's description")
     try:
@@ -64,7 +64,7 @@ def describe_tool(name: str, function: Any) -> dict[str, Any]:
             raise UnusableFunction(f"has the parameter `{parameter}`; a tool's arguments are passed by name")
         if parameter.name not in hints:
             raise UnusableFunction(f"has no type hint for `{parameter.name}`")
-        schema = build_schema(hints[parameter.name], parameter.name)
+        schema = _build_schema(hints[parameter.name], parameter.name)
         if parameter.name in notes:
             schema = {**schema, "description": notes[parameter.name]}
         if parameter.default is parameter.empty:
@@ -82,7 +82,7 @@ def list_parameters(function: Any) -> list[Any]:
     return parameters[1:] if parameters and parameters[0].name == WORLD else parameters
 
 
-def read_docstring(text: str) -> tuple[str, dict[str, str]]:
+def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
     """The first paragraph, and the lines of the section `Args:` by parameter."""
     notes: dict[str, str] = {}
     section = current = ""
@@ -101,28 +101,28 @@ def read_docstring(text: str) -> tuple[str, dict[str, str]]:
     return " ".join(text.split("\n\n")[0].split()), notes
 
 
-def build_schema(hint: Any, where: str) -> dict[str, Any]:
+def _build_schema(hint: Any, where: str) -> dict[str, Any]:
     """The JSON schema of a type hint. Raises UnusableFunction for types that JSON does not have."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in SIMPLE_TYPES:
         return {"type": SIMPLE_TYPES[hint]}
     if origin is typing.Annotated:
         notes = [note for note in arguments[1:] if isinstance(note, str)]
-        return {**build_schema(arguments[0], where), **({"description": notes[0]} if notes else {})}
+        return {**_build_schema(arguments[0], where), **({"description": notes[0]} if notes else {})}
     if origin is typing.Literal:
         kinds = {SIMPLE_TYPES.get(type(value)) for value in arguments}
         return {**({"type": kinds.pop()} if len(kinds) == 1 else {}), "enum": list(arguments)}
     if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [build_schema(one, where) for one in arguments]}
+        return {"anyOf": [_build_schema(one, where) for one in arguments]}
     if origin in (list, collections.abc.Sequence, collections.abc.Iterable) or (
         origin is tuple and arguments[1:] == (...,)
     ):
-        return {"type": "array", "items": build_schema(arguments[0], where)}
+        return {"type": "array", "items": _build_schema(arguments[0], where)}
     if origin in (dict, collections.abc.Mapping) and arguments[0] is str:
-        return {"type": "object", "additionalProperties": build_schema(arguments[1], where)}
+        return {"type": "object", "additionalProperties": _build_schema(arguments[1], where)}
     if typing.is_typeddict(hint):
         fields = typing.get_type_hints(hint, include_extras=True)
-        properties = {name: build_schema(inner, f"{where}.{name}") for name, inner in fields.items()}
+        properties = {name: _build_schema(inner, f"{where}.{name}") for name, inner in fields.items()}
         required = [name for name in fields if name in hint.__required_keys__]
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
     shown = getattr(hint, "__name__", str(hint)) if not isinstance(hint, enum.EnumMeta) else f"the enum {hint.__name__}"
@@ -132,7 +132,7 @@ def build_schema(hint: Any, where: str) -> dict[str, Any]:
     )
 
 
-def takes_world(function: Any) -> bool:
+def _takes_world(function: Any) -> bool:
     """Whether the first parameter is the world."""
     if isinstance(function, types.FunctionType) and not vars(function):
         code = function.__code__
@@ -145,14 +145,14 @@ def takes_world(function: Any) -> bool:
 def call_tool(function: Any, world: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """What a call returns or raises, as text."""
     try:
-        value = function(world, **arguments) if takes_world(function) else function(**arguments)
+        value = function(world, **arguments) if _takes_world(function) else function(**arguments)
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
         return {"text": text[:MAX_TEXT], "failed": False}
     except BaseException as error:
-        return {"text": describe_tool_error(error)[:MAX_TEXT], "failed": True}
+        return {"text": _describe_tool_error(error)[:MAX_TEXT], "failed": True}
 
 
-def describe_tool_error(error: BaseException) -> str:
+def _describe_tool_error(error: BaseException) -> str:
     """The message of an error that the module raises on purpose; another one with its type."""
     try:
         message = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
@@ -165,7 +165,7 @@ def describe_tool_error(error: BaseException) -> str:
         return type(error).__name__
 
 
-def run_module_steps(text: str) -> None:
+def _run_module_steps(text: str) -> None:
     """Do the work of this sandbox; print a line for each step, after the token. A step out of time ends the process."""
     work = json.loads(text)
     output, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
@@ -180,8 +180,8 @@ def run_module_steps(text: str) -> None:
     signal.setitimer(signal.ITIMER_REAL, work["seconds"])
     world = None
     try:
-        module = load_module(work["module"], work["name"])
-        functions = list_functions(module)
+        module = _load_module(work["module"], work["name"])
+        functions = _list_functions(module)
         if not work["describe"] and hasattr(module, "make_world"):
             world = module.make_world(work["seed"])
     except BaseException as error:
@@ -191,7 +191,7 @@ def run_module_steps(text: str) -> None:
     if work["describe"]:
         for name, function in functions.items():
             try:
-                report(describe_tool(name, function) if work["derive"] else {"name": name})
+                report(_describe_tool(name, function) if work["derive"] else {"name": name})
             except UnusableFunction as error:
                 report({"name": name, "fault": str(error)})
         return

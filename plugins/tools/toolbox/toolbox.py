@@ -144,7 +144,7 @@ async def open_toolbox(sources: Sequence[ToolSourceConfig], folder: Path) -> Asy
                 await source.close()
 
 
-async def list_source_tools(sources: Sequence[ToolSourceConfig], folder: Path, *, live: bool) -> dict[str, list[str]]:
+async def _list_source_tools(sources: Sequence[ToolSourceConfig], folder: Path, *, live: bool) -> dict[str, list[str]]:
     """The names of each source's tools, by its title; of a server only if `live`, since it is started for that.
 
     Raises:
@@ -165,7 +165,7 @@ def list_tool_problems(sources: Sequence[ToolSourceConfig], folder: Path) -> lis
             problem = find_server_problem(config, folder)
         else:
             try:
-                listed.append(list_module_tools(config, folder))
+                listed.append(_list_module_tools(config, folder))
             except (UnusableTools, SandboxError) as error:
                 problem = str(error)
         problems += [RecipeProblem(f"tools.{i}", problem)] if problem else []
@@ -173,7 +173,7 @@ def list_tool_problems(sources: Sequence[ToolSourceConfig], folder: Path) -> lis
     return [*problems, RecipeProblem("tools", twice)] if twice else problems
 
 
-def list_module_tools(config: ToolSourceConfig, folder: Path) -> Sequence[ToolSpec]:
+def _list_module_tools(config: ToolSourceConfig, folder: Path) -> Sequence[ToolSpec]:
     """The tools of a module. Raises as `ToolModule.list_tools`."""
     return _list_cached(ToolModule(config, folder))
 
@@ -206,7 +206,7 @@ class ToolHooks(RunHooks):
 
     async def find_recipe_facts(self, plan: Any, *, live: bool) -> Mapping[str, Sequence[str]]:
         sources = plan.recipe.section_list(ToolSourceConfig)
-        return await list_source_tools(sources, plan.folder, live=live) if sources else {}
+        return await _list_source_tools(sources, plan.folder, live=live) if sources else {}
 
 
 @contextmanager

@@ -21,10 +21,10 @@ CORRECT_SHARE = 0.66
 """Share of the drafts without a mistake on purpose."""
 
 
-def write_text_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
-    schema, request = question.json_schema or {}, find_request(question)
+def _write_text_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+    schema, request = question.json_schema or {}, _find_request(question)
     lines: list[str] = []
-    noted = parse_noted_schema(request)
+    noted = _parse_noted_schema(request)
     plans = {found[1]: found[2].split(", ") for found in SOME_ITEMS.finditer(request)}
     values = _make_value(schema["properties"]["values"], noted, noted, rng, [], lines, plans)
     draft = {"text": " ".join(["Dear all, here is the news.", *lines, "So much for today."]), "values": values}
@@ -36,9 +36,9 @@ def write_text_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return draft
 
 
-def write_values_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_values_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """Takes the first numbers and words of the text that fit, one time in four changed."""
-    text = find_request(question).partition("Text: ")[2].rpartition("\nSchema: ")[0]
+    text = _find_request(question).partition("Text: ")[2].rpartition("\nSchema: ")[0]
     numbers = iter(re.findall(r"(?<!\S)\d{1,6}(?!\S)", text))
     words = iter(re.findall(r"[A-Za-z]{5,}", text))
     schema = question.json_schema or {}
@@ -48,17 +48,17 @@ def write_values_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]
     return {"values": values}
 
 
-def write_solution(rng: Random, _question: TeacherQuestion) -> dict[str, Any]:
+def _write_solution(rng: Random, _question: TeacherQuestion) -> dict[str, Any]:
     """An answer that is an object, for the check `agreement`; the text is not read."""
     return {"solution": "A text about this and that.", "answer": json.dumps({"word": rng.choice(WORDS)})}
 
 
-def find_request(question: TeacherQuestion) -> str:
+def _find_request(question: TeacherQuestion) -> str:
     """The last request with its schema; a revision or a repair may follow it."""
     return next(m.content for m in reversed(question.messages) if m.role == "user" and "\nSchema: " in m.content)
 
 
-def parse_noted_schema(request: str) -> dict[str, Any]:
+def _parse_noted_schema(request: str) -> dict[str, Any]:
     """The schema with the words for its values."""
     parsed: dict[str, Any] = json.loads(request.rpartition("\nSchema: ")[2])
     return parsed
@@ -200,7 +200,7 @@ def _take_value(
 
 SCRIPT: TeacherScript = {
     **COMMON,
-    "TextDraft": write_text_draft,
-    "ValuesDraft": write_values_draft,
-    "Solution": write_solution,
+    "TextDraft": _write_text_draft,
+    "ValuesDraft": _write_values_draft,
+    "Solution": _write_solution,
 }

@@ -34,9 +34,9 @@ FAULTY_SHARE, MISREAD_SHARE = 0.3, 0.12
 """Shares of drafts with a fault on purpose, and of readings that are wrong on purpose."""
 
 
-def write_grounded_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
-    passage, request = parse_passage_request(question)
-    sentences = passage_sentences(passage)
+def _write_grounded_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+    passage, request = _parse_passage_request(question)
+    sentences = _passage_sentences(passage)
     focus = request.rpartition("of the passage: ")[2].split("\n")[0]
     sentence = focus if focus in passage and focus else rng.choice(sentences)
     if "Give no quotes" in request:
@@ -59,21 +59,21 @@ def write_grounded_draft(rng: Random, question: TeacherQuestion) -> dict[str, An
     return _spoil_draft(made, rng.choice(ANSWERED_FAULTS), passage, rng) if rng.random() < FAULTY_SHARE else made
 
 
-def read_passage(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _read_passage(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     passage, _, asked = question.messages[-1].content.removeprefix("Passage: ").rpartition("\nQuestion: ")
     words, sentences = set(WORD.findall(asked.lower())), set(WORD.findall(passage.lower()))
     if rng.random() < MISREAD_SHARE:
-        return {"found": True, "answer": first_words(rng.choice(passage_sentences(passage)))}
+        return {"found": True, "answer": first_words(rng.choice(_passage_sentences(passage)))}
     if words & set(ABSENT) - sentences:
         return {"found": False, "answer": ""}
-    nearest = max(passage_sentences(passage), key=lambda sentence: len(words & set(WORD.findall(sentence.lower()))))
+    nearest = max(_passage_sentences(passage), key=lambda sentence: len(words & set(WORD.findall(sentence.lower()))))
     return {
         "found": True,
         "answer": f"Yes, {first_words(nearest)}" if asked.startswith(POLAR) else first_words(nearest),
     }
 
 
-def parse_passage_request(question: TeacherQuestion) -> tuple[str, str]:
+def _parse_passage_request(question: TeacherQuestion) -> tuple[str, str]:
     """The last passage with the request about it; a revision or a repair may follow it."""
     text = next(
         m.content for m in reversed(question.messages) if m.role == "user" and m.content.startswith("Passage (")
@@ -82,7 +82,7 @@ def parse_passage_request(question: TeacherQuestion) -> tuple[str, str]:
     return passage, request
 
 
-def passage_sentences(passage: str) -> list[str]:
+def _passage_sentences(passage: str) -> list[str]:
     """The sentences with six words or more; the whole passage if there are none."""
     sentences = [sentence.strip() for line in passage.splitlines() for sentence in re.split(r"(?<=[.!?])\s", line)]
     return [sentence for sentence in sentences if len(sentence.split()) > 5] or [passage]
@@ -127,4 +127,4 @@ def _spoil_draft(made: dict[str, Any], fault: str, passage: str, rng: Random) ->
     }
 
 
-SCRIPT: TeacherScript = {**COMMON, "GroundedDraft": write_grounded_draft, "ReaderAnswer": read_passage}
+SCRIPT: TeacherScript = {**COMMON, "GroundedDraft": _write_grounded_draft, "ReaderAnswer": _read_passage}

@@ -15,7 +15,7 @@ TASKS = (
 )
 
 
-def write_instruction_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_instruction_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     words = rng.sample(WORDS, 3)
     task, answer = rng.choice(TASKS).format(*words), " ".join(write_sentence(rng, word) for word in words[:2])
     fault = rng.random()
@@ -32,4 +32,4 @@ def write_instruction_draft(rng: Random, question: TeacherQuestion) -> dict[str,
     return {"instruction": task, "answer": answer}
 
 
-SCRIPT: TeacherScript = {**COMMON, "Draft": write_instruction_draft}
+SCRIPT: TeacherScript = {**COMMON, "Draft": _write_instruction_draft}

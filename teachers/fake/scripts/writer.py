@@ -15,9 +15,9 @@ def write_prose(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return {"answer": " ".join(write_sentence(rng, subject) for _ in range(rng.randint(1, 3)))}
 
 
-def write_prose_turns(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+def _write_prose_turns(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     turns = max(1, len(re.findall(r"^Turn \d+:", question.messages[-1].content, re.MULTILINE)))
     return {"answers": [write_prose(rng, question)["answer"] for _ in range(turns)]}
 
 
-SCRIPT: TeacherScript = {**COMMON, "Draft": write_prose, "Answer": write_prose, "Conversation": write_prose_turns}
+SCRIPT: TeacherScript = {**COMMON, "Draft": write_prose, "Answer": write_prose, "Conversation": _write_prose_turns}
