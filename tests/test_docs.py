@@ -210,7 +210,8 @@ def test_every_block_of_commands_is_run_or_says_why_not() -> None:
 
 def test_every_link_leads_to_a_file_and_its_heading() -> None:
     dead = []
-    for page in (*PAGES, PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "benchmarks").glob("*.md"))):
+    others = [page for pages in ("benchmarks/*.md", "plugins/*/reference.md") for page in sorted(PROJECT.glob(pages))]
+    for page in (*PAGES, PROJECT / "CONTRIBUTING.md", *others):
         prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         for link in re.findall(r"\]\(([^)\s]+)\)", prose):
             name, _, anchor = link.partition("#")

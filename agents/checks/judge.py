@@ -52,11 +52,10 @@ class JudgeOptions(Votes):
     """Number of votes in each order of the two choices; in both orders more than half, or `agree`, must be good."""
     temperature: float = Field(0.0, ge=0, le=2)
     calibration: FileName | None = None
-    """A JSONL file of labelled answers: `question` or `messages`, `answer`, and `good` (true or false); or the `reviews.jsonl` of
-    a run. The judge rates them before the run starts, and the results report its accuracy."""
+    """A JSONL file of labeled answers (`question` or `messages`, `answer`, `good`), or a run's `reviews.jsonl`, by which
+    the judge's accuracy is reported."""
     min_accuracy: float = Field(0.6, ge=0, le=1)
-    """With `calibration`: a judge that is certainly right less often (the upper end of the 95 % interval) is not used, and
-    the run is refused. .5 is chance where half of the labels are good; 0 never refuses."""
+    """With `calibration`: the run is refused if the upper end of the accuracy's 95 % interval is lower. 0 never refuses."""
 
 
 class OrderVotes(NamedTuple):

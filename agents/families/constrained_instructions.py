@@ -46,13 +46,12 @@ class ConstrainedOptions(Options):
     constraints: tuple[int, ...] = (1, 2)
     """Number of constraints of an instruction: one of these at random."""
     turns: tuple[Annotated[int, Field(ge=1, le=6)], ...] = Field((1,), min_length=1)
-    """Number of user turns of a conversation: one of these at random. Each turn adds one constraint, and the constraints of
-    earlier turns still apply."""
+    """Number of user turns, one of these at random. Each adds one constraint, and earlier ones still apply."""
     system: float = Field(0.0, ge=0, le=1)
     """Share of conversations with a system prompt, whose rule must be obeyed in every answer."""
     styles: dict[str, int] = Field(default_factory=dict)
-    """How users word their requests: plain, polite, terse, chatty or curious, each with its weight; one is drawn for a
-    conversation. Empty, the default: all are plain, from few wordings."""
+    """How users word requests, by weight: plain, polite, terse, chatty or curious. One is drawn for a conversation.
+    Default: all plain, in few wordings."""
     purposes: float = Field(0.0, ge=0, le=1)
     """With `styles`, the share of conversations whose user says what the text is for."""
 
@@ -90,9 +89,8 @@ def constraints_check(subject: Subject, _options: Options) -> list[Finding]:
 
 class TopicOptions(Options):
     similarity: Similarity | None = Field(None, gt=0, lt=1)
-    """Cosine of sentence embeddings (all-MiniLM-L6-v2, the extra `embeddings`) from which text without a word of its topic is on
-    it: `topic_similarity` with the topic and the seed's `words`. It then counts for the first answer and for all together, as
-    a later turn may speak of one side of the topic. None, the default: every answer needs a word of the topic."""
+    """`topic_similarity` from which text without a word of its topic is on it. Needs the extra `embeddings`. Default: every
+    answer needs a word."""
 
 
 @check("on_topic", TopicOptions, hint=True)

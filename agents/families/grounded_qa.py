@@ -91,8 +91,7 @@ class GroundedOptions(Options):
     kinds: dict[str, int] = Field(
         default_factory=lambda: dict(zip(QUESTION_KINDS, (4, 3, 2, 1, 2, 1, 1), strict=True)), min_length=1
     )
-    """Which kinds of questions are asked, each with its weight; a kind only of passages with a sentence that can carry it, and
-    of a table without sentences a fact, a number or a comparison."""
+    """Kinds of questions, by weight. A kind is asked only of passages with a sentence, or a table, that can carry it."""
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
     """The form of a question: one of these at random."""
     askers: tuple[str, ...] = Field(ASKERS, min_length=1)
@@ -102,13 +101,13 @@ class GroundedOptions(Options):
     silence: str = Field("The text does not say.", min_length=1)
     """The answer to those, always the same."""
     context: bool = True
-    """Open book: the user's message contains the passage and the question. If false it contains only the question, and the
-    student learns the content of the documents."""
+    """Open book: the user's message has passage and question. If false it has the question alone, and the student learns
+    the content."""
     cited: bool = True
     """Open book only: the answer is followed by its quotes."""
     distractors: int = Field(0, ge=0, le=100)
-    """Open book only: passages of other documents that the user's message has before and after the one asked about, for students
-    that find an answer in a long input (as in RAFT, Zhang et al. 2024, arXiv 2403.10131)."""
+    """Open book only: passages of other documents around the one asked about, for finding an answer in a long input (RAFT,
+    arXiv 2403.10131)."""
 
     @field_validator("kinds")
     @classmethod
@@ -215,9 +214,8 @@ def unanswerable_check(subject: Subject, _options: Options) -> str | None:
 
 class OwnWordsOptions(Options):
     longest: int = Field(10, ge=1)
-    """The most words in a row that an answer may share with a quote; twice that where several things are asked for. Names,
-    digits and words such as `only` and `not` are not counted, since `supported` wants them as the quotes have them. (A share of
-    the answer cannot decide: short replies are whole clauses of their quotes as often as copies are.)"""
+    """Most words in a row shared with a quote, twice that for several things. Names, digits and words such as `only` do not
+    count."""
     max_words: int = Field(30, ge=1)
     """The most words of an answer."""
 

@@ -124,7 +124,7 @@ class InstructionsOptions(Options):
     )
     """The ways to derive a task from others, each with its weight."""
     kinds: dict[str, float] = Field(default_factory=dict)
-    """Kinds of a new task, such as `correct a text`, each with its weight: one is drawn and asked for. Empty: any kind."""
+    """Kinds of a new task, such as `correct a text`, by weight. Empty: any kind."""
     fields: dict[str, float] = Field(default_factory=dict)
     """What a new task is about, in the same way."""
     lengths: dict[str, float] = Field(default_factory=dict)
@@ -134,9 +134,9 @@ class InstructionsOptions(Options):
     apart: tuple[tuple[str, str], ...] = ()
     """Pairs that are never drawn together: kinds, fields, lengths, openings or ways, such as `constrain`."""
     shown: int = Field(6, ge=1, le=20)
-    """Number of the seeds' tasks that are shown as examples of a new one."""
+    """Number of the seeds' tasks shown as examples."""
     shown_made: int = Field(2, ge=0, le=20)
-    """How many more are shown that this run made itself, with `seeds.bootstrap`. (Self-Instruct shows 6 and 2.)"""
+    """How many more are shown that this run made, with `seeds.bootstrap`."""
 
     @field_validator("ways")
     @classmethod

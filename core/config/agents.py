@@ -32,35 +32,35 @@ class AgentConfig(RecipeTable):
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(160, ge=8)
-    """A reply that is cut off here fails its schema. Families have their own defaults."""
+    """A longer reply is cut off and fails its schema. Families have their own defaults."""
     reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
-    """How much the teacher thinks before it answers: an effort, or a budget in tokens. Absent: the teacher's own default. The
-    call may use these tokens in addition to `max_tokens`: 1,024 for low, 2,048 for medium, 4,096 for high."""
+    """How much the teacher thinks: an effort (1,024, 2,048 or 4,096 tokens) or tokens, in addition to `max_tokens`.
+    Default: the teacher's own."""
     max_repairs: int = Field(1, ge=0, le=5)
     """Repeated requests after a reply that does not match its schema."""
 
 
 class CriticConfig(AgentConfig):
     type: Literal["teacher", "confidence"] = "teacher"
-    """`teacher`: the teacher scores each candidate by the rubrics of the prompt and gives advice. `confidence`: code scores it
-    by the token probabilities of its generator; it needs no call, for teachers too weak to judge."""
+    """`teacher`: the teacher scores each candidate by rubrics and gives advice. `confidence`: code scores it by its token
+    probabilities, without a call."""
     temperature: float = Field(0.0, ge=0, le=2)
     max_tokens: int = Field(300, ge=8)
-    """A reply that is cut off here fails its schema. Families have their own defaults."""
+    """A longer reply is cut off and fails its schema. Families have their own defaults."""
     min_score: int = Field(3, ge=1, le=5)
     """A candidate with a score below this is revised, or dropped if no revision is left."""
 
 
 class GeneratorConfig(AgentConfig):
     examples: int | None = Field(None, ge=0)
-    """Examples of the prompt to include, drawn for each sample. Default: all, in their order. Fewer, changing examples make
-    samples more varied, but the server's prompt cache is not used."""
+    """Examples of the prompt, drawn for each sample. Default: all, in their order. Fewer vary samples more, but bypass the
+    prompt cache."""
 
 
 class AgentsConfig(RecipeTable):
     generator: GeneratorConfig = GeneratorConfig()
     critic: CriticConfig | None = CriticConfig()
-    """`critic = false` in a recipe runs without a critic: candidates go directly to the verifier."""
+    """`false` runs without a critic: candidates go directly to the verifier."""
     verifier: AgentConfig = AgentConfig()
     """For checks that call a teacher (`agreement`, `judge`)."""
 
@@ -72,10 +72,8 @@ TopologyKind = Literal["centralized", "single", "independent", "decentralized"]
 
 class TopologyConfig(RecipeTable):
     kind: TopologyKind = "centralized"
-    """`centralized`: the orchestrator validates every hand-over and decides. `single`: the first draft is kept
-    unchecked. `independent`: critic and verifier assess the first draft in parallel, and a majority of generator, critic and
-    verifier decides; nothing is repaired or revised. `decentralized`: three generators read each other's
-    unchecked drafts, write again once, and vote. The last three are baselines."""
+    """`centralized` validates every hand-over. Baselines without repair: `single` keeps the first draft, `independent`
+    votes on it, `decentralized` lets three generators vote."""
     max_revisions: int = Field(2, ge=0, le=10)
 
 
@@ -101,24 +99,20 @@ TOO_EASY, TOO_HARD, OUTSIDE_BANDS = "too easy", "too hard", "outside the bands"
 
 
 class DifficultyConfig(RecipeTable):
-    """Difficulty of each verified sample, measured by attempts of a weaker teacher at its question. The pass rate is the share
-    of attempts that the recipe's first check with a known answer accepts. Samples outside `wanted` are dropped with the reason
-    `difficulty`. An attempt without a valid reply does not pass.
-    """
+    """Measures each verified sample by a weaker teacher's attempts that its first check with a known answer accepts."""
 
     teacher: str
     """A name from `[teachers]`: the model that makes the attempts, usually of the student's size."""
     attempts: int = Field(5, ge=1, le=20)
-    """Attempts per sample, one after the other. They end early once no result of the rest can bring the pass rate into
-    `wanted`; a kept sample always has all of them."""
+    """Attempts per sample. They end early once the pass rate cannot be in `wanted`. A kept sample has all of them."""
     wanted: tuple[float, float] = (0.2, 0.8)
     """Lowest and highest pass rate of a sample that is kept, both included."""
     temperature: float = Field(0.7, ge=0, le=2)
     max_tokens: Annotated[int, Field(ge=8)] | None = None
     """Tokens of an attempt. Default: those of the generator."""
     reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
-    """How much the teacher thinks before it answers: an effort, or a budget in tokens. Absent: the teacher's own default. The
-    call may use these tokens in addition to `max_tokens`: 1,024 for low, 2,048 for medium, 4,096 for high."""
+    """How much the teacher thinks: an effort (1,024, 2,048 or 4,096 tokens) or tokens, in addition to `max_tokens`.
+    Default: the teacher's own."""
     max_repairs: int = Field(1, ge=0, le=5)
     """Repeated requests after a reply that does not match its schema."""
 

@@ -59,14 +59,13 @@ class KeepOneFilter(FilterTable):
     compares: ClassVar[str] = ""
     """What it compares, as reports print it; "" where `of` says it."""
     keep: Literal["first", "longest", "best"] = "first"
-    """Which document is kept: the first in order, the longest answer, or the best mean score of the critic (a `score`
-    column, where a dataset is filtered). The first among equals and among documents without a score."""
+    """Which of a group is kept: the first, the longest answer, or the best mean score of the critic. The first among equals."""
 
 
 class DuplicateFilter(KeepOneFilter):
     of: Literal["answer", "conversation"] = "conversation"
-    """What is compared: all turns of user and assistant, or only the assistant's answers. Different questions can have the
-    same right answer, so `answer` is for data in which no answer may occur twice. Rows of plain `text` are compared whole."""
+    """What is compared: all turns, or only the assistant's answers, so that no answer occurs twice. Plain `text` is
+    compared whole."""
 
 
 class ExactFilter(DuplicateFilter):
@@ -82,8 +81,7 @@ class MinHashFilter(DuplicateFilter):
     ngram: int = Field(5, ge=1, le=20)
     """Words in a shingle."""
     index: str | None = None
-    """The folder of an index of earlier releases (`stillhouse index`). Near-duplicates of its documents are dropped too, by
-    estimated similarities with a standard error of about 0.01."""
+    """The folder of an index of earlier releases (`stillhouse index`), whose near-duplicates are dropped too."""
 
     def list_files(self) -> Sequence[str]:
         return [f"{self.index}/index.json"] if self.index else []
@@ -144,11 +142,9 @@ class ContaminationFilter(FilterTable):
     columns: tuple[str, ...] = ("text", "question", "prompt", "problem", "instruction", "input", "query", "messages")
     """Columns to compare, as far as a set has them."""
     ngram: int = Field(13, ge=5, le=50)
-    """Consecutive words that must not be shared (13 in GPT-3, Brown et al. 2020, appendix C). A shorter row is compared
-    whole if it has at least eight words, the smallest N there."""
+    """Consecutive words that must not be shared (13 in GPT-3). A shorter row of eight or more words is compared whole."""
     coverage: float = Field(0.0, ge=0, le=1)
-    """Share of a row's words that shared n-grams must cover. With 0 a single n-gram is enough (GPT-3); with `ngram = 8`, 0.7 is
-    the rule of PaLM (Chowdhery et al. 2022, section 8) and 0.5 that of Tülu 3 (Lambert et al. 2024)."""
+    """Share of a row's words in shared n-grams. 0: one is enough (GPT-3). With `ngram = 8`, PaLM uses 0.7, Tülu 3 0.5."""
 
     def list_files(self) -> Sequence[str]:
         return self.sets

@@ -28,25 +28,24 @@ ConditionValues = str | tuple[str, ...] | dict[str, Any]
 
 
 class SeedsConfig(RecipeTable):
-    """Where seeds come from: a file, the user's documents, a plugin, or none of these if the family generates them."""
+    """Where seeds come from, unless the family generates them."""
 
     path: str | None = None
-    """A JSONL file with one seed per line, or the Parquet file of a dataset; searched in the recipe's folder, the working
-    directory and the project."""
+    """A JSONL file with one seed per line, or a dataset's Parquet file, in the recipe's folder, the working directory or
+    the project."""
     documents: str | None = None
-    """A folder of txt, md, html and pdf files, for families that work from text; each chunk of a file is a seed."""
+    """A folder of txt, md, html and pdf files, for families that work from text. Each chunk is a seed."""
     source: str | None = None
     """A source of a plugin, whose options are a table of the same recipe: `"images"` with `[images]`."""
     recording: str | None = None
-    """A recording (`run --record`), for any family: its samples' seeds as they were, in their order, with what was drawn for
-    them."""
+    """A recording (`run --record`), whose samples' seeds and draws are taken as they were."""
     chunk_words: int = Field(180, ge=20, le=2000)
     """Approximate words in a chunk of a document."""
     bootstrap: bool = False
-    """Use samples kept in earlier shards as seeds of later shards, which are then produced one after the other."""
+    """Use kept samples of earlier shards as seeds of later shards, one shard after the other."""
     draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], ConditionValues] = Field({})
-    """Conditions of each sample in addition to its seed, by name. One value of each is drawn for every sample and given to the
-    generator. Your own prompt uses it as `{{name}}`."""
+    """Conditions by name, in addition to the seed: each sample draws one value of each. Your own prompt uses it as
+    `{{name}}`."""
 
 
 DatasetFormat = Literal["messages", "prompt_completion", "preference", "alpaca", "sharegpt"]
@@ -57,17 +56,15 @@ class DatasetConfig(RecipeTable):
     """The files of the dataset."""
 
     formats: tuple[DatasetFormat, ...] = Field(("messages",), min_length=1)
-    """Formats of the dataset, as trainers read them, each also as JSONL. The first is stored at the top of `dataset/` and is the
-    default of `load_dataset`; each other format has its own folder."""
+    """Formats of the dataset. The first is at the top of `dataset/`, as the default of `load_dataset`; each other has its
+    own folder."""
     thinking: DatasetThinking = False
-    """The teacher's thinking in the dataset and in the student's training. `false`: only in the run's samples. `"tags"`: before
-    the answer, between `<think>` and `</think>`. `"field"`: in `reasoning_content` of a message, which `alpaca` and `sharegpt`
-    lack. A student is trained on tags in both cases, unless its chat template has its own form."""
+    """Where the dataset has the teacher's thinking: nowhere, between `<think>` tags before the answer, or in
+    `reasoning_content`, which `alpaca` and `sharegpt` lack."""
     license: str | None = None
-    """The licence under which you publish the dataset: an SPDX expression such as `"Apache-2.0"` or `"CC-BY-4.0"`, or the
-    address of its text. The documents of a release state it; without it, they say that no licence is stated."""
+    """The license of the dataset, as an SPDX expression (`"CC-BY-4.0"`) or the address of its text."""
     publisher: str | None = Field(None, min_length=1, max_length=200)
-    """Who publishes the dataset, with a contact: `"Example Lab, data@example.org"`. The documents of a release name it."""
+    """Who publishes the dataset, with a contact: `"Example Lab, data@example.org"`."""
 
     @field_validator("license")
     @classmethod
@@ -119,24 +116,19 @@ ReleaseGate = bool | Literal["strict"]
 
 class CollapseConfig(RecipeTable):
     reference: str | None = None
-    """Real text of the same kind as the samples: a file of `stillhouse reference`, any dataset, or the name `python` (the
-    standard library, as functions), which is the default of the family `code`. Without it, or with `false`, repetition within
-    the samples is measured, and from the second generation on they are compared with the parent release."""
+    """Real text to compare with: a file of `stillhouse reference`, any dataset, or `python`. Without it, the parent
+    release, from the second generation on."""
     gate: ReleaseGate = True
-    """`true`: `release` refuses a run that shows collapse or was not assessed; with too few documents to tell, the release is
-    made and marked inconclusive. `"strict"`: that is refused too, and needs a `reference`. `false`: no run is refused for its
-    verdict. It does not change samples: a finished run accepts another value with --resume."""
+    """Whether `release` refuses a run with collapse or without assessment. `"strict"` also refuses an inconclusive one. A
+    finished run accepts another value."""
 
     structures: bool = True
-    """`true`: without a reference (or with `python`), few different structures among the samples are a collapse. `false`: few
-    are wanted, as by a recipe that fills one template, so they are shown and not judged. It does not change samples: a finished
-    run accepts another value with --resume."""
+    """Whether few different structures are a collapse, without a reference or with `python`. Set `false` for templates. A
+    finished run accepts another value."""
 
     kind: DataKind | None = None
-    """What is counted in samples and reference: `prose` words, `characters` pairs of Chinese, Japanese or Thai characters,
-    `code` tokens of Python, `json` fields, `arithmetic` numbers and operations, `dialogue` words of the user's and of the
-    assistant's turns apart. Without it, the kind is found from the samples. It does not change samples: a finished run accepts
-    another value with --resume."""
+    """What is counted: words, character pairs, Python's tokens, fields, numbers, or each speaker's words. Default: by the
+    samples. A finished run accepts another value."""
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -152,22 +144,19 @@ taken by `student.average = "validation"`."""
 
 
 class LineageConfig(RecipeTable):
-    """What the dataset contains in addition to the run's own samples, once the recipe has a release."""
+    """What the dataset contains beyond the run's own samples, once the recipe has a release."""
 
     policy: Literal["accumulate", "replace", "budget"] = "accumulate"
-    """`accumulate`: all samples of earlier releases are included, which bounds the error over generations (Gerstgrasser et
-    al. 2024, arXiv 2404.01413). `replace`: the run's samples only, which leads to collapse. `budget`: a random subset of
-    all of them with `budget` rows (accumulate-subsample, Kazdan et al. 2024, arXiv 2410.16713)."""
+    """`accumulate` includes all samples of earlier releases, `replace` only the run's own, which leads to collapse.
+    `budget` draws `budget` rows from all."""
     budget: int | None = Field(None, ge=1)
     """Rows of the dataset with `policy = "budget"`, real rows included."""
     real: str | None = None
-    """A JSONL or Parquet file of real conversations (`messages`, or `prompt` and `completion`) or real text (`text`). It is in
-    the training split of every generation."""
+    """A JSONL or Parquet file of real conversations or real `text`, which is in the training split of every generation."""
     min_real_share: float = Field(0.0, ge=0, lt=1)
-    """Minimum share of real rows for a release; with `policy = "budget"`, other rows are left out to reach it."""
+    """Minimum share of real rows for a release. `policy = "budget"` leaves out other rows to reach it."""
     promote: bool = False
-    """Whether a released student that surely passes more than its teacher becomes the generator of the next generation. Critic
-    and verifier do not change."""
+    """Whether a released student that reliably passes more than its teacher becomes the next generation's generator."""
 
     @model_validator(mode="after")
     def _check_policy(self) -> Self:
@@ -179,10 +168,8 @@ class LineageConfig(RecipeTable):
 
 
 class BudgetConfig(RecipeTable):
-    """Limits on producing samples, over all teachers and all resumptions. An absent key has no limit.
-
-    Tokens and cost of a call are reserved before it is sent, a reply counted as `max_tokens`, so no call exceeds a limit. A
-    run that reaches a limit ends with the samples it has; resume it with --resume and a higher limit.
+    """Limits over all teachers and resumptions. No call exceeds one. A run at its limit resumes with --resume and a higher
+    one.
     """
 
     calls: int | None = Field(None, ge=0)
@@ -198,8 +185,8 @@ class QuotasConfig(RecipeTable):
     """Samples to keep per category, instead of `keep`. Categories that are not listed are not produced."""
 
     by: str
-    """A key of the seeds' data (`category`), or a name from `seeds.draw`. With the table `difficulty`, `pass_rate` too: the
-    categories are then bands of the measured pass rate (`"0.2-0.4" = 50`), each with its lower end, the highest with both."""
+    """A key of the seeds' data, or a name from `seeds.draw`. With `difficulty` also `pass_rate`, whose categories are bands
+    such as `"0.2-0.4"`."""
     keep: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
 
 
@@ -217,18 +204,17 @@ class Recipe(RecipeTable):
     samples: int = Field(60, ge=1, le=MAX_SAMPLES)
     """Candidates to produce. If there are fewer seeds, they are reused with newly drawn conditions."""
     answers_per_seed: int = Field(1, ge=1, le=64)
-    """Consecutive samples from the same seed with the same conditions: several answers to one prompt."""
+    """Consecutive samples from one seed and its conditions: several answers to one prompt."""
     keep: int = Field(0, ge=0)
-    """Samples to keep: candidates are produced until this number has passed all checks and filters, at most `samples`. With 0,
-    all `samples` candidates are produced and all that pass are kept."""
+    """Samples to keep. The run produces candidates until this number passed, at most `samples`. 0 keeps all that pass."""
     quotas: QuotasConfig | None = None
     shard_size: int = Field(50, ge=1)
     """Samples per shard, the unit of work and storage."""
     max_failed: float = Field(0.2, ge=0, le=1)
-    """The run stops early if a larger share of samples fails (no verdict is possible), and prints the most frequent fault."""
+    """The run stops if a larger share of samples fails, without a verdict, and prints the most frequent fault."""
     seeds: SeedsConfig
     prompts: str | None = None
-    """A folder next to the recipe with your own prompts; a file there (`generator.md`) replaces the family's."""
+    """A folder with your own prompts. A file there (`generator.md`) replaces the family's."""
     task: dict[str, Any] = Field({})
     """Options of the family."""
     teachers: dict[str, TeacherConfig] = Field({"main": TeacherConfig(model="local/smollm2-135m")})
@@ -240,8 +226,8 @@ class Recipe(RecipeTable):
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
     budget: BudgetConfig = BudgetConfig()
     cache_mb: int = Field(1024, ge=0)
-    """Megabytes of replies that are stored next to the runs, so that another run with the same questions reuses them at no cost;
-    the least recently used are deleted first. 0: none are stored or reused."""
+    """Megabytes of replies stored next to the runs, which another run with the same questions reuses at no cost. 0 stores
+    none."""
     collapse: CollapseConfig | None = CollapseConfig()
     lineage: LineageConfig = LineageConfig()
     dataset: DatasetConfig = DatasetConfig()

@@ -32,26 +32,24 @@ class DistillationConfig(RecipeTable):
     """How a student learns from its teacher's probabilities, for objectives that use them."""
 
     teacher: str = "embedded"
-    """The teacher: `embedded`, the weights of the embedded teacher; a folder or hub name that `transformers` loads; or, for
-    `top_k`, an endpoint with vLLM's `prompt_logprobs` (`http://…/v1`, or `http://…/v1#MODEL` if it serves several models). It
-    must have the student's tokenizer."""
+    """`embedded`, a folder or hub name, or for `top_k` an endpoint with vLLM's `prompt_logprobs` (`http://…/v1#MODEL`). It
+    needs the student's tokenizer."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds an endpoint's key."""
     signals: Literal["dense", "top_k", "sampled"] = "dense"
-    """`dense`: the teacher runs during training and all of its probabilities are used. The other signals are captured once
-    and stored on disk. `top_k`: the most likely tokens, and one bucket for all others. `sampled`: the most likely tokens and a
-    random sample of the others, an unbiased estimate of the distribution, for `forward_kl` only."""
+    """`dense` runs the teacher during training. `top_k` and `sampled` (an unbiased estimate, for `forward_kl`) capture some
+    probabilities once, on disk."""
     cache: str | None = None
-    """The file of captured signals. An existing file must be of the same texts, tokenizer, teacher and settings. Default:
-    `NAME.signals` next to the student's folder."""
+    """The file of captured signals, of the same texts, tokenizer, teacher and settings. Default: `NAME.signals` next to the
+    student's folder."""
     top_k: int = Field(8, ge=1)
-    """Tokens stored per position: 4 bytes each, and 2 for the bucket of all others, so 34 by default."""
+    """Tokens stored per position, 4 bytes each, and 2 for the bucket of all others."""
     draws: int = Field(13, ge=1, le=255)
-    """For `sampled`: tokens stored per position, 2 bytes each, 2 more for each that is always included, and 3 in all."""
+    """For `sampled`: tokens stored per position, 2 bytes each, 2 more for each always included, and 3 in all."""
     temperature: float = Field(1.0, gt=0)
-    """Divides the logits of student and teacher before a divergence; the loss is not multiplied by its square."""
+    """Divides the logits of both before a divergence. The loss is not multiplied by its square."""
     beta: float = Field(0.5, ge=0, le=1)
-    """For `jsd`: the teacher's share of the mixture; 0 is `forward_kl` and 1 `reverse_kl`, as in TRL."""
+    """For `jsd`: the teacher's share of the mixture. 0 is `forward_kl`, 1 `reverse_kl`."""
     skew: float = Field(0.1, gt=0, lt=1)
     """For `skew_kl` and `skew_rkl`: the weight of the first distribution in the mixture with the second (DistiLLM)."""
     alpha_beta: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.2, 0.7)
@@ -59,8 +57,7 @@ class DistillationConfig(RecipeTable):
     dpo_beta: float = Field(0.1, gt=0)
     """For `dpo`: the penalty on departing from the start; `beta` of TRL's `DPOConfig`."""
     lmbda: float = Field(0.0, ge=0, le=1)
-    """Share of the steps in which the student generates the answers and is compared with its teacher on them; `sft` is
-    skipped in these steps."""
+    """Share of the steps in which the student writes the answers and is compared with its teacher on them, without `sft`."""
     max_new_tokens: int = Field(128, ge=1)
     """Longest answer that the student generates."""
 
@@ -111,16 +108,12 @@ class LoraConfig(RecipeTable):
 
 
 class ReplayConfig(RecipeTable):
-    """Let the student also learn from conversations that its start writes by itself before the training, so that it keeps what
-    the start can do: first a user's request, sampled after the chat template's beginning of a user's turn (Magpie, arXiv
-    2406.08464; half of them begin with a given verb, such as "Write"), then an answer to it. A tenth of them, at least 8, is held
-    out to measure what the student forgot. For a start that is a part of the embedded teacher (fewer layers, channels or
-    weights), the whole teacher writes and is learned from.
+    """Also learn from conversations that the start, or its whole embedded teacher, writes before the training (Magpie,
+    arXiv 2406.08464).
     """
 
     share: float = Field(2.0, gt=0, le=8)
-    """Replay conversations in a step for each conversation of the data. There are as many different ones as this share of the
-    data, at least 128 and at most `most`; they are used in turn."""
+    """Replay conversations in a step for each of the data. As many differ, at least 128 and at most `most`."""
     weight: float = Field(1.0, gt=0)
     """Of the replay term in the loss. The term is a mean over its own tokens, since the start's answers may be much longer."""
     loss: Literal["kl", "sft"] = "kl"
@@ -132,8 +125,8 @@ class ReplayConfig(RecipeTable):
     temperature: float = Field(0.7, gt=0)
     """Of its answers. At 1, those of a model as small as the embedded one make little sense. Requests are sampled at 1."""
     cache: str | None = None
-    """The file of replay conversations. An existing file must be of the same start and settings; missing conversations are added.
-    Default: `NAME.replay.jsonl` next to the student's folder."""
+    """The file of replay conversations, of the same start and settings. Missing ones are added. Default:
+    `NAME.replay.jsonl` next to the student's folder."""
 
 
 class StudentEvaluationConfig(RecipeTable):
@@ -144,84 +137,75 @@ class StudentEvaluationConfig(RecipeTable):
     requests: int = Field(40, ge=1, le=100_000)
     """Requests to ask each model. They follow the last seed that a run of the recipe can use."""
     panel: int = Field(DEFAULT_PANEL, ge=0, le=10_000)
-    """Tasks of the general panel to ask each model: tasks that the recipe does not train, so that a loss shows what the student
-    forgot. 0 is no panel."""
+    """Tasks of the general panel, which the recipe does not train, to ask each model. A loss shows what the student forgot."""
 
 
 class StudentConfig(RecipeTable):
     start: str = "layers"
-    """The weights to start from. `layers`: some layers of the embedded teacher. `random`: a small new Llama with its tokenizer.
-    Otherwise a folder or hub name that `transformers` loads, of a model whose architecture and tokenizer llama.cpp knows: Llama,
-    Mistral, Qwen2, Qwen3, SmolLM3, Granite, Granite SWA, Gemma 3, OLMo 2, Phi-3, Qwen3.5 (text), BitNet with SiLU."""
+    """The weights to start from: `layers` of the embedded teacher, `random`, or a folder or hub name of a supported model."""
     architecture: Literal["llama", "hybrid"] = "llama"
-    """For `start = "random"`. `llama`: attention in every layer. `hybrid`: attention in every fourth layer and a gated-delta
-    memory (arXiv 2412.06464) in the others, whose size does not grow with the input: Qwen3.5's text model, of at least 4
-    layers."""
+    """For `start = "random"`. `hybrid`: attention in every fourth of at least 4 layers, in the others a gated-delta memory
+    of constant size (Qwen3.5)."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
-    """The loss, by name or as a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`). `sft`: cross-entropy of the assistant's
-    tokens. Six divergences from a teacher's probabilities. `hidden`: its hidden states. `dpo`: preference pairs. Or a loss of
-    an installed package."""
+    """The loss by name, also of an installed package, or a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`)."""
     loss_options: dict[str, dict[str, Any]] = Field({}, validate_default=True)
-    """The options of losses of installed packages, by loss (`loss_options = { focal = { gamma = 2.0 } }`)."""
+    """Options of installed losses, by loss (`{ focal = { gamma = 2.0 } }`)."""
     distillation: DistillationConfig = DistillationConfig()
     layers: int = Field(16, ge=1, le=30)
-    """Layers of the student; with `start = "layers"`, those of the teacher's 30 that perform best on their own."""
+    """Layers of the student. `start = "layers"` takes those of the teacher's 30 that perform best alone."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
     """For `start = "random"`."""
     vocabulary: int | None = Field(None, ge=1)
-    """Tokens of the start's vocabulary to keep: single bytes, special tokens, then the most frequent ones in the training
-    conversations. Default: all. A small student is mostly vocabulary: with 8192 of 49,152 tokens it has 6.8M parameters
-    instead of 17M."""
+    """Tokens of the start's vocabulary to keep: single bytes, special tokens, then the most frequent in the training
+    conversations. Default: all."""
     epochs: int = Field(2, ge=1)
     """Four epochs overfit a few dozen conversations."""
     learning_rate: float = Field(2e-4, gt=0)
     """The peak, reached after a warm-up over the first tenth of the steps."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """The learning rate after the warm-up. `cosine`: falls to a tenth by half a cosine. `wsd` (warm-up, stable, decay): is
-    constant and falls to a tenth at the end, so that a longer training has the same first part. `constant`: does not fall."""
+    """The learning rate after the warm-up. `cosine` falls to a tenth, `wsd` only at the end, so that longer trainings share
+    their first part."""
     decay: float = Field(0.1, gt=0, le=0.9)
     """For `wsd`: the share of the steps in which the rate falls."""
     batch_size: int = Field(8, ge=1)
     """Conversations per batch."""
     accumulate: int = Field(1, ge=1)
-    """Batches per optimizer step: the result of one large batch in the memory of a small one."""
+    """Batches per optimizer step: a large batch in the memory of a small one."""
     packing: bool = False
-    """Concatenate the conversations of a batch into rows of up to `max_tokens`, instead of padding each to the longest. No
-    conversation attends to another, so the student is the same up to rounding; it is faster where lengths differ."""
+    """Concatenate a batch's conversations into rows of up to `max_tokens` instead of padding. The student is the same up to
+    rounding."""
     precision: Literal["bf16", "float32"] = "bf16"
-    """Of the arithmetic in a step. `float32` may be faster on processors without bf16 instructions."""
+    """Of the arithmetic. `float32` may be faster on processors without bf16 instructions."""
     evaluate_steps: int | None = Field(None, ge=1)
-    """Steps between two measurements of the held-out loss; it is also measured at the end. Default: one epoch."""
+    """Steps between two measurements of the held-out loss. Default: one epoch."""
     patience: int | None = Field(None, ge=1)
-    """Stop after this number of consecutive evaluations without a lower held-out loss, and keep the weights with the lowest.
-    Default: train all epochs and keep the last weights."""
+    """Stop after this number of evaluations without a lower held-out loss, and keep the best weights. Default: train all
+    epochs."""
     patience_on: Literal["data", "both"] = "data"
-    """What is lowest at the kept weights, for `patience`. `data`: the held-out loss. `both`: the held-out loss plus the
-    divergence from the start on held-out conversations of `replay`."""
+    """What `patience` measures. `data`: the held-out loss. `both` adds the divergence from the start on held-out
+    conversations of `replay`."""
     replay: ReplayConfig | None = None
-    """Learn from conversations of the start too, so that the student forgets less. Default, or `false`: only from the
-    data."""
+    """Learn from the start's conversations too, so that the student forgets less. Default: `false`."""
     start_kl: float = Field(0.0, ge=0, lt=math.inf)
-    """The weight of the forward KL divergence of the student from its start, on the data's answers; from the whole embedded
-    teacher if the start is a part of it. Default: none."""
+    """The weight of the forward KL divergence from the start, or from the whole embedded teacher if that is the start's
+    origin."""
     average: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
-    """The share of the training in the finished weights: start + share * (trained - start) (WiSE-FT, arXiv 2109.01903); 0 is the
-    start. `validation`, in a run: the share of 0.25, 0.5, 0.75 and 1 that passes most requests of the recipe, of those that
-    lose at most 0.05 on the general panel. Default, or `false`: the trained weights."""
+    """The share of training in the weights: start + share * (trained - start) (WiSE-FT). In a run, `validation` chooses it.
+    Default: 1."""
     steps: tuple[StepConfig, ...] = ()
-    """What plugins change of the student before, in and after the training, in this order: see `stillhouse plugins`."""
+    """What plugins change before, in and after the training, in this order: see `stillhouse plugins`."""
     lora: LoraConfig | None = None
-    """Train adapters on the start, merge them into the student, and store them next to it. Default: train all weights."""
+    """Train adapters on the start and merge them. Default: train all weights."""
     max_tokens: int = Field(256, ge=16)
-    """A conversation longer than this is truncated; the training prints how many are, and the longest one's tokens."""
+    """A longer conversation is truncated. The training prints how many are."""
     held_out: float = Field(0.1, gt=0, lt=1)
     """Share of the kept samples that the student never trains on, at least one."""
     checkpoint_steps: int = Field(50, ge=1)
     """Steps between checkpoints; a killed training resumes from the last one."""
     evaluation: StudentEvaluationConfig | None = None
-    """Compare the student with its teacher and its start on held-out requests. Default, or `false`: no comparison."""
+    """Compare student, teacher and start on held-out requests. Default: `false`."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where each line of the training log is sent, in addition to `training_log.jsonl`; needs the extra `tracking`."""
+    """Where the training log is also sent. Needs the extra `tracking`."""
 
     @field_validator("evaluation", "replay", "average", "lora", mode="before")
     @classmethod

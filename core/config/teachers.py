@@ -68,15 +68,13 @@ DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.c
 
 class TeacherConfig(RecipeTable):
     model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
-    """`provider/model`: `openai/NAME` with a base_url, `anthropic/NAME`, `gemini/NAME`, `vllm/NAME`, `local/smollm2-135m`,
-    `local/FILE.gguf`, `local/hf:OWNER/REPO:FILE.gguf`, `fake/writer`, `fake/replay:FILE` (a recording by `run --record`), or the
-    protocol of an installed package. A file is searched in the recipe's folder and the working directory."""
+    """`PROVIDER/NAME`, with `openai`, `anthropic`, `gemini`, `vllm`, `local`, `fake`, or a plugin's protocol;
+    `local/FILE.gguf`, `local/hf:OWNER/REPO:FILE.gguf` and `fake/replay:FILE` name a file."""
     base_url: str | None = None
-    """The endpoint's URL, for `openai/…` including `/v1`; the default of a hosted provider is its own. Part of the run's
-    identity: endpoints never share cached replies. A user name or password in it is rejected."""
+    """The endpoint's URL, for `openai/…` with `/v1`, without user name or password. Part of the run's identity."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable with the API key; by default ANTHROPIC_API_KEY for `anthropic/…`, and GEMINI_API_KEY for
-    `gemini/…`. A recipe never contains a key."""
+    """The environment variable with the API key. `anthropic/…` and `gemini/…` have ANTHROPIC_API_KEY and GEMINI_API_KEY as
+    default."""
     max_concurrent: int = Field(16, ge=1, le=4096)
     """Maximum concurrent calls; fewer while the teacher rejects or drops calls. Slots of the embedded teacher."""
     slot_tokens: int = Field(1536, ge=256)
@@ -84,58 +82,50 @@ class TeacherConfig(RecipeTable):
     gpu_layers: int | None = Field(None, ge=0)
     """For `local/…` only: layers on the GPU. Default: as many as fit. 0: none."""
     threads: int | None = Field(None, ge=1)
-    """For `local/…` only: threads of llama.cpp. Default: one per processor that this process may use."""
+    """For `local/…`: threads of llama.cpp. Default: one per available processor."""
     draft: str | None = Field(None, min_length=1)
-    """For `local/…` and `vllm/…` only: what proposes the next tokens, which the teacher then verifies at once: the folder of a
-    student; for `local/…` also a `.gguf` file, or `mtp`, the teacher's own layer for multi-token prediction; `ngram`, what
-    followed the same tokens earlier in the text. Needs `logprobs = false`. Replies are the teacher's own. It can make a teacher
-    slower: see docs/local-models.md. Default: no draft."""
+    """For `local/…` and `vllm/…`: what proposes tokens that the teacher verifies: a student's folder, a `.gguf` file, `mtp`
+    or `ngram`. Needs `logprobs = false`."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
     input_price: float | None = Field(None, ge=0)
-    """Per million prompt tokens, in the budget's currency. Default: 0 for `local/…`, `vllm/…` and `fake/…`; for others, if no
-    price is set, those of the table of prices (docs/costs.md)."""
+    """Per million prompt tokens, in the budget's currency. Default: 0 for `local/…`, `vllm/…` and `fake/…`, else the table
+    of prices."""
     output_price: float | None = Field(None, ge=0)
     """Per million reply tokens."""
     cached_price: float | None = Field(None, ge=0)
-    """Per million prompt tokens that the teacher reads from its prompt cache. Default: `input_price`."""
+    """Per million prompt tokens read from the prompt cache. Default: `input_price`."""
     cache_write_price: float | None = Field(None, ge=0)
-    """Per million prompt tokens that the teacher stores in its prompt cache. Default: `input_price`; for `anthropic/…`, 1.25
-    times that."""
+    """Per million prompt tokens stored in the prompt cache. Default: `input_price`, for `anthropic/…` 1.25 times that."""
     reasoning_price: float | None = Field(None, ge=0)
     """Per million tokens of thinking. Default: `output_price`."""
     timeout_seconds: float = Field(120.0, gt=0)
     """For one call, without the wait for a free slot."""
     max_retries: int = Field(4, ge=0, le=20)
-    """Retries after transient failures: no connection, a timeout, 408, 409, 425, 429 and 5xx. During an outage, when no call
-    gets a reply, tries are not counted."""
+    """Retries after transient failures: no connection, a timeout, 408, 409, 425, 429 and 5xx. An outage does not count."""
     outage_seconds: float = Field(120.0, ge=0)
     """Seconds without any reply before the run stops. Resume it with --resume."""
     batch: bool = False
-    """For `openai/…` and `anthropic/…`: whether calls of a run are collected and sent to the provider's batch API, which answers
-    within 24 hours at a lower price. Previews, probes and evaluations are sent directly. `max_concurrent` and the rates per
-    minute do not limit a batch."""
+    """For `openai/…` and `anthropic/…`: send a run's calls to the provider's batch API, which answers within 24 hours at a
+    lower price."""
     batch_size: int = Field(10_000, ge=1, le=100_000)
-    """Most requests of one batch, and with `batch` the number of samples that are open at once. OpenAI takes 50,000, Anthropic
-    100,000. Lower it if the provider limits the tokens of waiting batches."""
+    """Most requests of one batch, and the samples open at once. OpenAI takes 50,000. Lower it if the provider limits
+    waiting tokens."""
     structured: StructuredOutput = "json_schema"
-    """How a reply is made to match its schema: by `response_format`, by a forced tool call, or by instructions in the prompt
-    and the first JSON object of the reply. `validate --live` prints what an endpoint supports."""
+    """How a reply matches its schema: by `response_format`, a forced tool call, or instructions in the prompt. `validate
+    --live` prints what works."""
     dialect: ChatDialect | None = None
-    """For `openai/…` only: whose keys the endpoint accepts, for thinking and for the length of a reply (`openai`:
-    `max_completion_tokens`). Default: by the host of `base_url` for api.openai.com, openrouter.ai and api.deepseek.com, else
-    `generic`."""
+    """For `openai/…`: whose keys the endpoint accepts for thinking and the reply's length. Default: known from some hosts,
+    else `generic`."""
     extra: dict[str, Any] = Field({})
-    """Additional keys of the request, as the server names them (`top_k`, `min_p`, `provider = { order = ["a"] }`); tables may be
-    nested. A key that the request already has is replaced, a table is merged. The model, the prompt, and the length and number of
-    replies are fixed, since a budget depends on them. For `fake/…`, the rates of the script's faults."""
+    """Additional keys of the request, as the server names them, except model, prompt, and length and number of replies. For
+    `fake/…`, the script's faults."""
     drop: tuple[str, ...] = ()
     """Keys that requests must not have, since the endpoint rejects them (`["temperature", "seed"]`)."""
     thinking: SchemaThinking = "native"
-    """How a teacher thinks and also matches a schema, for agents with `reasoning`. `native`: the server does both. `tagged`: a
-    request without the schema, which asks in words for `<think>…</think>` and a JSON object. `validate --live` finds what
-    works."""
+    """With `reasoning`: `native` lets the server think and match the schema. `tagged` asks in words for `<think>…</think>`
+    and a JSON object."""
     logprobs: bool = True
     """Whether token probabilities are requested; some endpoints reject that."""
     engine: dict[str, float | int | str | bool] = Field({})

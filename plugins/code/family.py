@@ -78,11 +78,9 @@ class CodeDraft(ReplySchema):
 
 class CodeTaskOptions(Options):
     asserts: tuple[Annotated[int, Field(ge=2, le=40)], ...] = Field((4, 5, 6), min_length=1)
-    """The least number of requested asserts: one of these at random. The request allows as many as the cases need, up to 16 or
-    twice this number."""
+    """Least number of requested asserts, at random. At most 16 or twice this number are allowed."""
     twists: float = Field(0.5, ge=0, le=1)
-    """Share of the tasks that vary their idea by one of the seed's `twist`, if it has any, and choose a name and parameters;
-    the others use the seed's `signature` if it has one."""
+    """Share of tasks that vary their idea by one of the seed's `twist`. Others use the seed's `signature`."""
 
 
 class CodeFamily(RecipeFamily):

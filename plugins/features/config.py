@@ -21,12 +21,11 @@ def list_dictionary_files(dictionary: str) -> Sequence[str]:
 
 
 class FeaturesConfig(RecipeTable):
-    """Which features of `collapse.reference` the kept samples lack, in the report. No run is refused for it."""
+    """Report which features of `collapse.reference` the kept samples lack."""
 
     dictionary: FolderName
-    """The folder of a feature dictionary (`stillhouse features`): the report shows which features of the reference the kept
-    samples lack, their coverage over the generations, and the same by a random dictionary; seeds for the lacking ones are
-    written to `plugins/features/seeds.jsonl` in the run's folder."""
+    """The folder of a feature dictionary (`stillhouse features`). Seeds for lacking features are in
+    `plugins/features/seeds.jsonl`."""
 
     def list_files(self) -> Sequence[str]:
         return list_dictionary_files(self.dictionary)

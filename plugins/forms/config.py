@@ -13,10 +13,7 @@ from plugins.forms.start_faults import find_ternary_fault, find_windows_fault, n
 
 
 class TernaryStep(StudentStep):
-    """Let the layers' matrices have the values -s, 0 and s only, with one s per matrix, learned by quantization-aware training
-    (BitNet b1.58, arXiv 2402.17764), for `export --type tq2_0`, 2 bits each. For random starts and Llamas whose sizes are
-    multiples of 256; the student is a BitNet. Embeddings and norms stay full.
-    """
+    """Train matrices of -s, 0 and s (BitNet b1.58) for `export --type tq2_0`. For random starts and Llamas of fitting sizes."""
 
     type: Literal["ternary"]
     changes_start: ClassVar[bool] = True
@@ -58,16 +55,13 @@ class TernaryStep(StudentStep):
 
 
 class MtpStep(StudentStep):
-    """Train one more layer, which predicts the token after the next one from the student's last hidden state (multi-token
-    prediction), for a hybrid. llama.cpp drafts tokens with it, which the student then verifies: answers do not change, and may
-    come faster.
-    """
+    """Train one more layer of a hybrid for multi-token prediction, with which llama.cpp drafts. Answers do not change."""
 
     type: Literal["mtp"]
     depth: int = Field(1, ge=1)
-    """Tokens that are predicted beyond the next one. llama.cpp and the training know 1 only."""
+    """Tokens predicted beyond the next one."""
     weight: float = Field(0.3, gt=0, lt=math.inf)
-    """Of the layer's cross-entropy in the loss: DeepSeek-V3's (arXiv 2412.19437, section 4.2)."""
+    """Of the layer's cross-entropy in the loss (DeepSeek-V3's)."""
 
     @field_validator("depth")
     @classmethod
@@ -93,21 +87,19 @@ class MtpStep(StudentStep):
 
 
 class WindowsStep(StudentStep):
-    """Let most layers attend to a sliding window of the last tokens only, so that a long input needs a smaller KV cache. The
-    start, a Llama, continues as a Granite SWA with the same weights.
+    """Let most layers attend to the last tokens only, for a smaller KV cache. The start is a Llama and continues as Granite
+    SWA.
     """
 
     type: Literal["windows"]
     changes_start: ClassVar[bool] = True
     changes_form: ClassVar[bool] = True
     window: int = Field(256, ge=2)
-    """Tokens that a layer with a window attends to, the current one included."""
+    """Tokens that such a layer attends to, the current one included."""
     full_every: int = Field(4, ge=2)
-    """Every layer of this number attends to all tokens: with 4, layers 4, 8, 12 and so on. If it exceeds the number of layers,
-    none does, and nothing can be found in a distant part of the input."""
+    """Every layer of this number attends to all tokens. Above the number of layers, none does."""
     sinks: bool = True
-    """Give each head of a layer with a window a learned sink: a part of its attention that goes to no token, as in gpt-oss and
-    Granite SWA. Pretrained heads rest on the first token, which a window cuts off (StreamingLLM, arXiv 2309.17453)."""
+    """Give each head with a window a learned sink, as in gpt-oss."""
 
     def find_problem(self, student: StudentConfig) -> str | None:
         if self.window >= student.max_tokens:
@@ -135,23 +127,21 @@ class WindowsStep(StudentStep):
 
 
 class SparsityStep(StudentStep):
-    """Weights of the start's layers to set to zero before training, which keeps them zero. Give `share` or `pattern`."""
+    """Set weights of the start's layers to zero, for good. Give `share` or `pattern`."""
 
     type: Literal["sparsity"]
     needs_trained_start: ClassVar[bool] = True
     changes_start: ClassVar[bool] = True
     method: Literal["wanda", "magnitude"] = "wanda"
-    """Which weights are pruned first: `wanda`, per output, the smallest products of weight and input norm on training
-    conversations (arXiv 2306.11695); `magnitude`, per matrix, the smallest weights."""
+    """Which weights go first: the smallest products of weight and input norm (arXiv 2306.11695), or the smallest."""
     share: float | None = Field(None, gt=0, lt=1)
     """Share of the weights to prune."""
     pattern: Literal["2:4", "4:8"] | None = None
-    """N:M sparsity, as some GPUs accelerate it: of every 4 (8) consecutive weights, 2 (4) stay."""
+    """N:M sparsity: of every 4 (8) consecutive weights, 2 (4) stay."""
     conversations: int = Field(64, ge=1)
-    """For `wanda` and `reconstruct`: training conversations on which inputs are measured, in one batch."""
+    """For `wanda` and `reconstruct`: training conversations on which inputs are measured."""
     reconstruct: bool = False
-    """Fit the weights that stay by least squares, so that each matrix returns as nearly as it can what it did before, on these
-    conversations. Takes about twice as long as pruning alone; more conversations fit better."""
+    """Fit the remaining weights to what matrices returned before. Takes twice as long."""
 
     @model_validator(mode="after")
     def _check_amount(self) -> Self:
@@ -181,8 +171,8 @@ class SparsityStep(StudentStep):
 
 
 class WidthStep(StudentStep):
-    """Make the layers of the embedded teacher narrower: `hidden_size` of its channels, and neurons and heads in proportion, the
-    most active ones on training conversations (Minitron, arXiv 2407.14679).
+    """Make the embedded teacher's layers narrower, with the most active channels, neurons and heads (Minitron, arXiv
+    2407.14679).
     """
 
     type: Literal["width"]

@@ -48,7 +48,7 @@ def _build_skill_files() -> dict[str, str]:
     """The texts of all files, by their names in the skill's folder."""
     from flows.recipes.recipe_reference import build_recipe_reference
 
-    return {"SKILL.md": read_skill_text(), REFERENCE_FILE: build_recipe_reference()}
+    return {"SKILL.md": read_skill_text(), REFERENCE_FILE: build_recipe_reference(linked=False)}
 
 
 def install_skill(folder: Path, *, replace: bool) -> InstalledSkill:

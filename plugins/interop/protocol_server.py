@@ -248,7 +248,7 @@ def _add_resources(server: MCPServer[Any]) -> None:
         """Every key of a recipe, with its default and its meaning; families, checks and filters."""
         from flows.recipes.recipe_reference import build_recipe_reference
 
-        return build_recipe_reference()
+        return build_recipe_reference(linked=False)
 
     @server.resource("stillhouse://recipes", mime_type="text/markdown")
     def list_recipes() -> str:

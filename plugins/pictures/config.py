@@ -29,29 +29,24 @@ EXCLUDED = {
 
 
 class SeedImagesConfig(RecipeTable):
-    """The user's images, of `seeds.source = "images"`, for families whose teachers are shown them."""
+    """The images of `seeds.source = "images"`."""
 
     folder: FolderName
-    """A folder of image files, or a dataset whose rows have images; each file or row is a seed."""
+    """A folder of image files, or a dataset with images. Each is a seed."""
     size: int = Field(1024, ge=16, le=4096)
-    """Pixels of the longer side of an image; larger ones are made smaller before a teacher or the dataset gets them."""
+    """Pixels of the longer side. Larger images are made smaller first."""
 
 
 class SightStep(StudentStep):
-    """Let the student see the images of its conversations, for data with images: patches of an image are embedded by one matrix
-    with their place, and read among the words, all patches of an image at once. There is no vision encoder (as in Gemma 4; early
-    fusion). The start must be a Llama, such as `layers` or `random`; what it sees is learned from the data alone.
-    """
+    """Let the student, a Llama, see images as patches among the words, without a vision encoder."""
 
     type: Literal["sight"]
     patch: int = Field(16, ge=MIN_PATCH, le=MAX_PATCH)
     """Pixels of a patch's side. Each patch is a token."""
     size: int = Field(192, ge=16)
-    """Pixels of an image's longest side. A larger image is made smaller, so that letters may become illegible."""
+    """Pixels of the longer side. Larger images are made smaller, so letters may become illegible."""
     color_jitter: float = Field(0.0, ge=0, le=0.5)
-    """Color augmentation in training: in each step, red, green and blue of each image are multiplied by random factors from
-    1 - `color_jitter` to 1, so that the student sees in tints that the data lacks. Held-out losses and answers are of unchanged
-    images. 0 is no augmentation; high values confuse similar colors."""
+    """Each training step multiplies red, green and blue by random factors from 1 - `color_jitter` to 1."""
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:

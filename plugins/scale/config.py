@@ -8,17 +8,17 @@ from core.config.base import Endpoint, RecipeTable
 
 
 class ScaleConfig(RecipeTable):
-    """Which processes produce samples. The run, its teachers, its budget and its files stay in the command's process."""
+    """Which processes produce samples. All else stays in the command's process."""
 
     identifies_run: ClassVar[bool] = False
 
     runner: Literal["local", "dask", "ray"] = "local"
-    """`local`: the command's own process. `dask` and `ray`: other processes, on this machine or in a cluster."""
+    """`local`: the command's own process. Others use processes on this machine or in a cluster."""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Processes to start on this machine."""
     address: Endpoint | None = None
-    """Instead of `workers`, an existing cluster: `tcp://HOST:8786` for a Dask scheduler, `HOST:6379` or `auto` for Ray. All of
-    its workers produce samples, including later ones; each needs the recipe's files at the same paths."""
+    """Instead of `workers`, a running cluster (`tcp://HOST:8786`, `HOST:6379`, `auto`). Workers need the recipe's files at
+    the same paths."""
     port: int = Field(0, ge=0, lt=65536)
     """Port on which the command listens for workers; 0 is any free port."""
 

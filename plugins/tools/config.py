@@ -10,25 +10,20 @@ from core.secrets import validate_variable_name
 
 
 class ToolSourceConfig(RecipeTable):
-    """One source of tools for the family `tool_calls`: a `module`, or an MCP server by its `command` or `url`.
-
-    A module or a command is a program: a recipe never inherits it through `extends`.
-    """
+    """One source of tools for `tool_calls`. A recipe never inherits a `module` or `command` through `extends`."""
 
     module: ProgramFile | None = None
-    """A Python file whose public functions are tools. It runs in the sandbox, with the standard library only; searched in the
-    recipe's folder, the working directory and the project."""
+    """A Python file whose public functions are tools, run in the sandbox."""
     schemas: FileName | None = None
-    """With `module`: a JSON file with the tools' names, descriptions and JSON schemas. Default: they are derived from type hints
-    and docstrings."""
+    """With `module`: a JSON file with the tools' schemas. Default: from type hints and docstrings."""
     command: CommandLine | None = Field(None, min_length=1)
-    """An MCP server over stdio: the program and its arguments. It is started in the recipe's folder, with your rights."""
+    """An MCP server over stdio, started in the recipe's folder, with your rights."""
     env: tuple[str, ...] = ()
-    """With `command`: names of environment variables that the server gets, in addition to PATH, HOME and LANG."""
+    """With `command`: environment variables for the server, besides PATH, HOME and LANG."""
     url: Endpoint | None = None
     """An MCP server over streamable HTTP."""
     api_key_env: KeyVariable = ""
-    """With `url`: the environment variable with the server's key, sent as a bearer token."""
+    """With `url`: the environment variable with the key, sent as bearer token."""
     only: tuple[str, ...] = ()
     """The tools to offer, by name. Default: all."""
     seconds: float = Field(10.0, gt=0, le=600)

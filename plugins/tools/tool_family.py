@@ -65,21 +65,20 @@ class ToolOptions(Options):
     """What both engines take."""
 
     turns: tuple[Annotated[int, Field(ge=1, le=4)], ...] = Field((1, 2), min_length=1)
-    """Number of user turns of a conversation: one of these at random."""
+    """User turns of a conversation, one of these at random."""
     tools: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field((2, 3, 4), min_length=1)
-    """Number of offered tools: one of these at random; fewer if there are not that many, more if the turns need more."""
+    """Offered tools, one of these at random, more if the turns need more."""
     none: float = Field(0.15, ge=0, le=1)
-    """Share of the turns without a call: in half of them a required argument is missing, in half no tool fits."""
+    """Share of the turns without a call, since an argument is missing or no tool fits."""
     written_out: bool = True
-    """Whether the system message contains the tools in Hermes' form, and the dataset has no column `tools`. If false, they are
-    only in that column, for chat templates that render it."""
+    """Whether the system message has the tools in Hermes' form. If false, only the column `tools` has them."""
 
 
 class PlannedToolOptions(ToolOptions):
     errors: float = Field(0.1, ge=0, le=1)
-    """Share of the turns whose call fails: an unknown name, a time that is taken, too few in stock."""
+    """Share of the turns whose call fails."""
     chains: float = Field(0.15, ge=0, le=1)
-    """Share of the turns with two calls, the second of which works on the result of the first."""
+    """Share of the turns with two calls, the second on the first's result."""
     parallel: float = Field(0.1, ge=0, le=1)
     """Share of the turns with two calls of one tool at once."""
 

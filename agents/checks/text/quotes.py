@@ -46,8 +46,7 @@ class QuotesOptions(Options):
     text: str = "text"
     """Which field of the candidate, or key of the seed, contains the text."""
     answerable: str = "answerable"
-    """Which key of the seed states whether the text has the answer. If it is false there must be no quote; without the key,
-    the text has the answer."""
+    """Which key of the seed states whether the text has the answer. If false, no quote is allowed. Without the key it has."""
     least: int = Field(1, ge=0)
     most: int = Field(3, ge=1)
     """How many quotes an answer has."""
@@ -55,8 +54,7 @@ class QuotesOptions(Options):
     """Of each quote: a word or two are found in most texts."""
     max_words: int = Field(60, ge=1)
     share: float = Field(0.6, gt=0, le=1)
-    """Largest share of the text's words in all quotes together: quotes of the whole text would prove nothing. A single quote
-    from one sentence of several is accepted however short the text is."""
+    """Largest share of the text's words in all quotes together. One quote from one sentence of several is always accepted."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

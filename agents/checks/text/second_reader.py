@@ -55,17 +55,14 @@ class ReadAgainOptions(Votes):
     answer: str = "answer"
     """Which fields of the candidate these are, or keys of the seed."""
     answerable: str = "answerable"
-    """Which key of the seed states whether the text has the answer; without the key, it has."""
+    """Which key of the seed states whether the text has the answer. Without it, it has."""
     silence: str = "silence"
     """Which key of the seed contains the text that means no answer."""
     overlap: float = Field(0.5, gt=0, le=1)
-    """Smallest F1 of words (SQuAD's measure; Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1) of two equal answers.
-    Words of the question do not count, because they answer nothing."""
+    """Smallest F1 of words (SQuAD's measure, arXiv 1606.05250) of two equal answers. Words of the question do not count."""
     similarity: Similarity | None = Field(None, gt=0, lt=1)
-    """`meaning_similarity` from which two answers without enough `overlap` are equal, if no number, name, denial or opposite
-    speaks against it (`is_paraphrase`). Needs the extra `embeddings`. None, the default: words alone. On 56 held-out questions
-    (`tests/agents/checks/golden/reading_pairs.jsonl`), words alone accept 20 fair paraphrases and 1 wrong answer, and 0.6 accepts
-    43 and 1."""
+    """`meaning_similarity` from which other answers are equal, if no number, name or denial differs. Needs the extra
+    `embeddings`. Default: words alone."""
     temperature: float = Field(0.0, ge=0, le=2)
     """Of the readers, each of which sees only the text and the question."""
 

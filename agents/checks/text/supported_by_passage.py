@@ -95,12 +95,12 @@ class SupportedOptions(Options):
     question: str = "question"
     """Which field of the candidate, or key of the seed, is the question."""
     text: str = "text"
-    """Which key of the seed is the text; the header of a table belongs to each quote from its rows."""
+    """Which key of the seed is the text. The header of a table belongs to each quote from its rows."""
     answerable: str = "answerable"
-    """Which key of the seed states whether the text has the answer; if it is false nothing is checked."""
+    """Which key of the seed states whether the text has the answer. If false, nothing is checked."""
     share: float = Field(0.8, ge=0, le=1)
-    """Share of the answer's content words that must be in the quotes or the question, in any inflection. Numbers, names and
-    small words such as `before` must all be. (Chosen by the golden cases; not measured on a teacher.)"""
+    """Share of the answer's content words, inflected or not, in the quotes or the question. Numbers, names and words such
+    as `before` must all be."""
     max_words: int = Field(80, ge=1)
 
 

@@ -190,9 +190,9 @@ class OccursOptions(Options):
     text: str = "text"
     """Which field of the candidate, or key of the seed, contains the text."""
     wanted: str = "schema"
-    """Which key of the seed contains the schema; without it, values are checked by their types alone."""
+    """Which key of the seed contains the schema. Without it, only types count."""
     share: float = Field(0.5, gt=0, le=1)
-    """Largest share of the text in one string: a copy of the text is not a value."""
+    """Largest share of the text in one string: a copy of the text is no value."""
 
 
 @check("occurs", OccursOptions)

@@ -62,12 +62,11 @@ class SolvingOptions(Options):
     cpu_seconds: float = Field(1.0, ge=0.1, le=20)
     """Of each call, imports included."""
     wall_seconds: float = Field(20.0, ge=1, le=300)
-    """Of all calls of a solution together, and of all calls of each of its mutants."""
+    """Of all calls of a solution, and of each mutant's."""
     memory_mb: int = Field(256, ge=64, le=4096)
     """Address space of each call."""
     pure: bool = True
-    """Refuse a solution that reaches for more than its arguments: files, the clock, chance, Python's own machinery. With
-    false it may try all of that; the sandbox and the way of testing are the same."""
+    """Refuse a solution that uses more than its arguments: files, the clock, chance, Python's own machinery."""
 
     @property
     def limits(self) -> CallLimits:
@@ -78,26 +77,20 @@ class CodeOptions(SolvingOptions):
     min_tests: int = Field(3, ge=2, le=40)
     """The fewest different calls."""
     mutants: int = Field(8, ge=0, le=40)
-    """How many changed versions of the solution the tests are tried on, 0 to leave it out."""
+    """Changed versions of the solution that the tests are tried on."""
     noticed: float = Field(0.6, ge=0, le=1)
-    """The smallest share of mutants that must fail. Mutants that return the same as the solution for all generated inputs do
-    not count, if a test or a generated input runs what they change. A relation moved by one (`<` to `<=`) must be noticed if a
-    generated input tells it from the solution."""
+    """Smallest share of mutants that must fail. Those equal to the solution on all generated inputs do not count."""
     probes: int = Field(60, ge=0, le=400)
-    """Number of inputs, generated from the arguments of the tests, for which the solution is compared with the mutants that
-    the tests do not notice. 0: every mutant counts, and no relation is moved."""
+    """Generated inputs for comparing the solution with mutants that the tests miss. 0: all count."""
 
 
 class SolvedAgainOptions(SolvingOptions, Votes):
     votes: int = Field(1, ge=1, le=15)
-    """Number of solutions that a teacher writes from the task alone, with its one example; more than half, or `agree`, must pass
-    all tests."""
+    """Solutions from the task alone. More than half, or `agree`, must pass all tests."""
     probes: int = Field(60, ge=0, le=400)
-    """Number of generated inputs on which each solution that passes is compared with the candidate's. What they return there
-    is in the evidence, and decides nothing unless `same_outputs` is set."""
+    """Generated inputs on which passing solutions are compared with the candidate's. Only `same_outputs` decides by it."""
     same_outputs: float = Field(0.0, ge=0, le=1)
-    """The smallest share of these inputs on which each compared solution must return the same as the candidate's. The inputs may
-    be such as the task leaves open, so a share near 1 refuses good candidates too."""
+    """The smallest share of these inputs with equal results. Near 1 refuses good candidates, since tasks leave inputs open."""
     temperature: float = Field(0.0, ge=0, le=2)
 
 

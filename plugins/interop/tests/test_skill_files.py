@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from core.config.recipe import Recipe
 from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet, RunFailed, UsageError
-from core.project_files import PROJECT
 from core.sample import RejectionReason
 from flows.commands.app import app
+from flows.recipes.recipe_reference import build_recipe_reference
 from plugins.interop.commands import REFERENCE_FILE, install_skill, read_skill_text
 
 TEXT = read_skill_text()
@@ -71,7 +71,7 @@ def test_it_is_installed_with_the_reference_and_replaces_no_changed_file(tmp_pat
     folder = tmp_path / ".claude/skills/stillhouse"
     assert install_skill(folder, replace=False).written == ["SKILL.md", REFERENCE_FILE]
     assert (folder / "SKILL.md").read_text() == TEXT
-    assert (folder / REFERENCE_FILE).read_text() == (PROJECT / "docs/recipe.md").read_text()
+    assert (folder / REFERENCE_FILE).read_text() == build_recipe_reference(linked=False)
     assert install_skill(folder, replace=False).written == []
     (folder / "SKILL.md").write_text("mine")
     (folder / REFERENCE_FILE).unlink()

@@ -17,14 +17,13 @@ FIRST_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 
 class AnswerOptions(Options):
     of: Literal["seed", "thinking"] = "seed"
-    """`seed`: the answer must equal the seed's `expected`. `thinking`: it must equal the last result that the teacher's thinking
-    states (`\\boxed{…}`, `the answer is …`); a candidate without one passes."""
+    """Whether the answer equals the seed's `expected`, or the last result in the thinking, if any."""
     kind: AnswerKind = "numeric"
-    """`exact` compares texts, `numeric` numbers with their units, `symbolic` expressions."""
+    """What is compared: texts, numbers with their units, or expressions."""
     relative: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """The allowed difference of two numbers, as a share of the larger."""
+    """Allowed difference, as a share of the larger number."""
     absolute: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """The allowed difference of two numbers; the larger of the two allowances counts."""
+    """Allowed difference. The larger of the two counts."""
     unit: str = ""
     """The unit of an answer that names none."""
 

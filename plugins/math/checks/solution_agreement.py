@@ -14,10 +14,9 @@ from plugins.math.checks.answer_equality import AnswerKind, compare_answers
 
 class AgreementOptions(Votes):
     votes: int = Field(3, ge=1, le=15)
-    """Independent solutions asked for, each by a teacher that sees the question and not the answer."""
+    """Independent solutions, each by a teacher that does not see the answer."""
     kind: AnswerKind | Literal["json"] | None = None
-    """How two answers are compared: as `exact` texts, `numeric`, `symbolic`, or as `json` values. Without it, numbers are
-    compared as numbers and anything else as text."""
+    """How answers are compared. Default: numbers as numbers, else as text."""
 
 
 def _gives_candidates_answer(subject: Subject, reply: IndependentSolution, options: AgreementOptions) -> bool:

@@ -49,8 +49,7 @@ POWER = re.compile(r"(?<![\w.^])(\d{1,12}(?:\.\d{1,12})?|\(-?\d{1,12}\))\^\(?(\d
 
 class StepsOptions(Options):
     of: Literal["reasoning", "thinking"] = "reasoning"
-    """`reasoning`: the reasoning that the answer shows, a field of the candidate. `thinking`: the thinking before the answer, in
-    which a wrong sum fails even if it is corrected later; a candidate without thinking passes."""
+    """Where sums are checked. In the thinking, a wrong sum fails even if corrected later."""
 
 
 @check("steps", StepsOptions)

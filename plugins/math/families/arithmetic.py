@@ -60,11 +60,9 @@ class ProblemDraft(ReplySchema):
 
 class ArithmeticOptions(Options):
     steps: tuple[int, ...] = Field((1, 2, 3), min_length=1)
-    """Number of operations of a problem: one of these at random, each 1 to 3."""
+    """Operations of a problem, each 1 to 3, one of these at random."""
     order: Literal["tree", "sequence"] = "tree"
-    """`tree`: an operation tree such as `a * (b - c)`, a range of numbers, what the question asks for, the opening, the length
-    and how numbers are given are drawn for each problem, and fit each other. `sequence`: only operations that are done one after
-    the other, as `fake/faulty` writes them."""
+    """`tree` draws operations such as `a * (b - c)`, numbers and wording. `sequence` has one operation after another."""
 
 
 class ExpressionOptions(Options):

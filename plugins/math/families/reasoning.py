@@ -92,11 +92,11 @@ class ReasoningDraft(ReplySchema):
 
 class ReasoningOptions(Options):
     tasks: dict[str, int] = Field({})
-    """For generated seeds: tasks of reasoning-gym, each with its weight."""
+    """For generated seeds: tasks of reasoning-gym, by weight."""
     settings: dict[str, dict[str, Any]] = Field({})
-    """Settings of reasoning-gym by task (`chain_sum = { min_terms = 2, max_digits = 2 }`): the difficulty."""
+    """Difficulty, as reasoning-gym's settings by task (`chain_sum = { max_digits = 2 }`)."""
     questions: int = Field(1000, ge=1, le=MAX_QUESTIONS)
-    """Number of different questions of all tasks together."""
+    """Different questions of all tasks together."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:

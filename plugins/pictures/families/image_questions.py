@@ -56,9 +56,7 @@ class ImageQuestionsOptions(Options):
     kinds: dict[str, float] = Field(
         default_factory=lambda: dict.fromkeys(IMAGE_QUESTION_KINDS, 1.0), min_length=1, validate_default=True
     )
-    """What is asked about, with its weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or words of your own
-    that say what a question is about. One is drawn for each sample, and another one when an image is drawn again, until it was
-    asked about all."""
+    """What is asked, by weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or your own words."""
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -99,7 +97,7 @@ def well_posed_check(subject: Subject, options: WellPosedOptions) -> str | None:
 
 class SeenAgainOptions(Votes):
     votes: int = Field(3, ge=1, le=15)
-    """Number of answers asked for, each from the image and the question; more than half, or `agree`, must be the candidate's."""
+    """Answers asked for. More than half, or `agree`, must be the candidate's."""
 
 
 class AskedAboutImage(NamedTuple):
@@ -157,8 +155,7 @@ async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> str |
 
 class NeedsImageOptions(Votes):
     votes: int = Field(3, ge=1, le=15)
-    """Number of answers asked for without the image. A question is refused if more than half, or `agree`, are right, or near it.
-    With `agree = 1`, a question of yes or no is kept in one of 2 ** `votes` cases."""
+    """Answers without the image. More than half, or `agree`, being right refuses the question."""
 
 
 @check("needs_image", NeedsImageOptions, calls=lambda options: options.votes, roles=("blind",))

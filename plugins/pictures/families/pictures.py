@@ -42,17 +42,17 @@ PROMPTS = Path(__file__).parents[1] / "prompts"
 
 class PicturesOptions(Options):
     kind: PictureKind = "charts"
-    """What is drawn: `charts`, `tables`, or `documents` (invoices, forms and reports)."""
+    """`documents` are invoices, forms and reports."""
     pictures: int = Field(1000, ge=1, le=1_000_000)
-    """Without a seeds file: the number of seeds that are drawn. A seed that is used again has another table and style."""
+    """Without a seeds file: the number of seeds. Reused seeds have another table and style."""
     questions: int = Field(3, ge=1, le=MAX_QUESTIONS)
-    """Questions about each picture. One that has no answer, or whose answer cannot be read from the picture, is left out."""
+    """Questions about each picture. One that the picture does not answer is left out."""
     marks: dict[Mark, int] = Field({})
-    """The marks of charts with their weights: `bar`, `horizontal_bar`, `line`, `point`, `area`, `pie`. Without it, all."""
+    """The marks of charts by weight. Default: all."""
     themes: dict[str, int] = Field({})
-    """The themes of pictures with their weights, so that some can be held out. Without it, all in equal numbers."""
+    """The themes of pictures by weight, so that you can hold some out. Default: all."""
     value_labels: float = Field(0.6, ge=0, le=1)
-    """The share of charts with each value written at its mark. Without written values, questions compare and count."""
+    """The share of charts with each value at its mark."""
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:

@@ -40,17 +40,16 @@ class ImageTable(FilterTable):
     reads_images = True
     modules = ("PIL",)
     max_pixels: int = Field(50_000_000, ge=1, le=80_000_000)
-    """Width times height of the largest image that is decoded; one with more takes over 200 MB of memory."""
+    """Pixels of the largest image that is decoded."""
 
 
 class ImagesFilter(Filter, ImageTable):
     about = "removes rows with images that cannot be decoded, are too small or too large, or blank"
     type: Literal["images"]
     min_side: int = Field(32, ge=1)
-    """Pixels of an image's shorter side."""
+    """Pixels of the shorter side."""
     min_deviation: float = Field(2.0, ge=0, le=127.5)
-    """Standard deviation of the grey levels, from 0 to 255, under which an image is blank. One black line of a pixel across a
-    white page 2,000 pixels high deviates by 5.7."""
+    """Standard deviation of gray levels under which an image is blank."""
 
     def apply(self, documents: Sequence[Document], folder: Path) -> list[DroppedDocument]:
         """Rows without images are kept."""

@@ -59,14 +59,13 @@ class WrittenCase(ReplySchema):
 
 class DecisionOptions(Options):
     questions: tuple[DecisionQuestion, ...] = Field(min_length=1)
-    """The questions about each text. Quotas and generated texts go by the first one."""
+    """The questions about each text. Quotas and generated texts go by the first."""
     cases: dict[str, int] = Field(default_factory=lambda: dict(CASES), min_length=1)
-    """Generated texts only: kinds by weight. `plain`: the answer is clear; `hard_negative`: the text looks like another answer;
-    `ambiguous`: two answers are defensible."""
+    """Generated texts only: kinds by weight. `hard_negative` looks like another answer, `ambiguous` has two defensible ones."""
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
-    """Generated texts only: the form of a text, one of these at random."""
+    """Generated texts only: their form, one of these at random."""
     about: str = Field("a message to a company", min_length=1)
-    """Generated texts only: what the texts are, in words."""
+    """Generated texts only: what the texts are."""
 
     @field_validator("cases")
     @classmethod
@@ -85,16 +84,13 @@ class DecisionOptions(Options):
 
 class VoteOptions(Votes):
     by: Literal["votes", "probabilities"] = "votes"
-    """`votes`: independent replies. `probabilities`: one reply at temperature 0 and the probabilities of its tokens, from a
-    teacher that returns them; to `several_of` and `span` it is one vote."""
+    """`probabilities`: one reply's token probabilities, which is one vote to `several_of` and `span`."""
     votes: int = Field(4, ge=1, le=15)
-    """Votes of the verifier's teacher on each text, in addition to the generator's own label. Not with `probabilities`."""
+    """Votes on each text, in addition to the generator's label. Not with `probabilities`."""
     agree: int | None = Field(None, ge=1, le=15)
-    """Generated texts that are not ambiguous: how many of `votes` must support each answer. Default: more than half of those that
-    can be read."""
+    """Generated, unambiguous texts: how many must support each answer. Default: more than half of the readable."""
     min_agreement: float = Field(0.0, ge=0, le=1)
-    """Labeled texts: the least share of all votes for the generator's label of every question. The default 0 keeps texts on
-    which the teacher is undecided: a student whose thresholds never saw them would be surer than it may be."""
+    """Labeled texts: least share of votes for the generator's label. 0 keeps texts on which the teacher is undecided."""
 
 
 @check(
