@@ -82,7 +82,6 @@ def blocks() -> list[Block]:
 
 
 NOT_RUN = {
-    "README.md: pipx": "installs for the user; tests/test_package.py installs the wheel",
     "plugins/publish/README.md: export HF_TOKEN": "needs the Hub; plugins/publish/tests/test_publication.py has one",
     "plugins/interop/README.md: stillhouse mcp": "plugins/interop/tests/test_protocol_server.py is a client of servers",
     "docs/containers.md: docker": "needs Docker",
