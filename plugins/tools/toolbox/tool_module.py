@@ -136,7 +136,7 @@ class ToolModule:
             "token": token, "module": self._source, "name": self._path.stem, "seed": seed, "describe": describe, "derive": derive,
             "world": world, "seconds": self._config.seconds, "calls": [[call.name, call.arguments] for call in calls],
         }  # fmt: skip
-        main = f"{_harness_source()}\n\nrun_module_steps({json.dumps(work)!r})\n"
+        main = f"{_harness_source()}\n\n_run_module_steps({json.dumps(work)!r})\n"
         limits = SandboxLimits(
             cpu_seconds=ceil(START_SECONDS + self._config.seconds * (len(calls) + 1)),
             wall_seconds=START_SECONDS + self._config.seconds * (len(calls) + 2),
