@@ -134,7 +134,7 @@ ON_MAIN = "teacher='main'"
         ([f"difficulty={{{ON_MAIN}, wanted=[0.8, 0.2]}}"], "the lower one first"),
         ([f"difficulty={{{ON_MAIN}, wanted=[0.2, 1.2]}}"], "from 0 to 1"),
         ([f"difficulty={{{ON_MAIN}, attempts=1}}"], "attempts = 1 gives no pass rate from 0.2 to 0.8"),
-        ([f"difficulty={{{ON_MAIN}, temperature=0}}"], "at temperature = 0 would be the same"),
+        ([f"difficulty={{{ON_MAIN}, temperature=0}}"], "at temperature = 0 would be one reply"),
         ([MEASURED, "topology.kind='single'"], "topology.kind = 'single' measures none"),
         ([MEASURED, "verifiers=[{type='steps'}]"], "no check of this recipe knows the right answer"),
         ([MEASURED, "quotas={by='pass_rate', keep={easy=5}}"], "'easy' is not a band of pass rates"),

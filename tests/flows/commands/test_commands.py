@@ -200,10 +200,11 @@ def test_an_index_writes_and_reads_signature_files_of_datasketch(
 
 
 @pytest.mark.whole
-def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (PROJECT / "README.md").read_text()
+def test_a_page_names_every_command() -> None:
+    files = [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md"), *(PROJECT / "plugins").glob("*/README.md")]
+    pages = "\n".join(page.read_text() for page in files)
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
-    missing = [name for name in commands if f"stillhouse {name}" not in readme]
+    missing = [name for name in commands if f"stillhouse {name}" not in pages]
     assert len(commands) > 15
     assert missing == []
 
