@@ -700,7 +700,7 @@ def test_the_page_on_an_object_store_runs_as_written(tmp_path: Path, prefect_hom
 
 @pytest.mark.slow
 def test_the_page_on_a_server_and_a_worker_runs_as_written(tmp_path: Path) -> None:
-    """`keep` ends the run of 500 samples after a few."""
+    """`keep` ends the run of 500 samples after a few. Two runs of one recipe at once would cancel the second."""
     folder = tmp_path / "workspace"
     with open_workspace(folder, folder / ".prefect") as workspace, ExitStack() as stack:
         write_own_recipe(workspace)
@@ -738,7 +738,7 @@ def test_the_page_on_a_server_and_a_worker_runs_as_written(tmp_path: Path) -> No
             typed |= lines
             for line in [block.text] if block.text.startswith("export") else block.text.splitlines():
                 workspace.run_block(block._replace(text=line), words)
-                if "once" in line:
+                if "samples=500" in line:
                     wait_until(lambda: {state(run) for run in runs_of(api)} <= ENDED, every=1)  # the server pays for it
                     assert {state(run) for run in runs_of(api)} == {"COMPLETED"}
             workspace.variables.update(PREFECT_API_URL=str(api.base_url).rstrip("/"), PREFECT_API_AUTH_STRING=password)
