@@ -57,9 +57,13 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
         "teacher": ("What the embedded teacher can do", teacher.table),
         "families": ("What the embedded teacher can do of each family", families.table),
         "difficulty": ("How hard recorded samples are for the embedded teacher", difficulty.table),
+    },
+    "planted-faults": {
         "planted_faults": ("Planted faults, and what checks and critics catch", planted_faults.table),
         "sameness": ("How alike the texts of a recipe are", sameness.table),
         "tool_results": ("Tool results of another sample", tool_results.table),
+    },
+    "math": {
         "answer_equality": ("Equality of mathematical answers, compared with Math-Verify", answer_equality.table),
         "truth_math_verify": ("Forms of answers, compared with Math-Verify", math_verify.table),
         "truth_reasoning_gym": ("Known answers, compared with reasoning-gym's scorers", reasoning_gym.table),
@@ -112,11 +116,19 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
     },
     "collapse": {
         "collapse": ("The collapse gate", collapse.table),
+    },
+    "collapse-sizes": {
+        "collapse_sizes": ("The collapse gate and sizes", collapse.table_of_sizes),
         "collapse_small": ("The collapse gate and small references", small_references.table),
+    },
+    "collapse-generations": {
+        "collapse_generations": ("The collapse gate and generations", collapse.table_of_generations),
+        "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
     },
     "collapse-kinds": {
         "collapse_kinds": ("The collapse gate and data that is not English prose", kinds.table),
-        "collapse_neural": ("The collapse gate and a language model that learns from itself", neural.table),
+    },
+    "collapse-references": {
         "references": ("References of the same kind", references.table),
     },
     "repetition": {

@@ -1,4 +1,4 @@
-"""How many questions of reasoning-gym are refused as unfair, by task and reason, as the Markdown table of benchmarks/families.md.
+"""How many questions of reasoning-gym are refused as unfair, by task and reason, as the Markdown table of benchmarks/math.md.
 
 python -m benchmarks.question_filters [--questions N]
 """

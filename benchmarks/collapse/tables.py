@@ -43,11 +43,23 @@ WORDS = {
 
 
 def table() -> str:
-    """Run the missing trials in FOLDER and format all of them."""
-    run_trials(list(CORPUS_READERS), list(KINDS), FOLDER)
-    rows = read_trials(FOLDER)
+    """False alarms and power of all trials in FOLDER, after the missing ones were run."""
+    rows = run_missing_trials()
     write_text(PLOT, draw_tail_plot(rows))
     return format_page(rows)
+
+
+def table_of_sizes() -> str:
+    return format_sizes_page(run_missing_trials())
+
+
+def table_of_generations() -> str:
+    return format_generations_page(run_missing_trials())
+
+
+def run_missing_trials() -> list[Row]:
+    run_trials(list(CORPUS_READERS), list(KINDS), FOLDER)
+    return read_trials(FOLDER)
 
 
 def draw_tail_plot(rows: list[Row]) -> str:
@@ -64,8 +76,12 @@ def read_trials(folder: Path) -> list[Row]:
     ]
 
 
+def judge_rows(rows: list[Row]) -> list[Row]:
+    return [{**row, "verdict": decide_row(row)} for row in rows if "documents" in row]
+
+
 def format_page(rows: list[Row]) -> str:
-    judged = [{**row, "verdict": decide_row(row)} for row in rows if "documents" in row]
+    judged = judge_rows(rows)
     parts = [
         f"{describe_measurement()}; numpy {version('numpy')}. "
         "Command: `STILLHOUSE_CORPORA=FOLDER python -m benchmarks collapse`.",
@@ -74,8 +90,24 @@ def format_page(rows: list[Row]) -> str:
         "### Limits", format_limits(judged),
         "### Power", format_power(judged),
         "### What must not be called collapse, and what must", format_changes(judged),
+    ]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def format_sizes_page(rows: list[Row]) -> str:
+    judged = judge_rows(rows)
+    parts = [
+        SAME_TRIALS,
         "### Small references", format_small(judged),
         "### Sizes of reference and candidate", format_sizes(judged),
+    ]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def format_generations_page(rows: list[Row]) -> str:
+    judged = judge_rows(rows)
+    parts = [
+        SAME_TRIALS,
         "### Over generations", format_generations(judged),
         "### With the generations before it", format_lineage(judged),
         "### Text of another kind as the reference", format_other_kinds(judged),
@@ -89,6 +121,7 @@ INTRODUCTION = """Eight corpora of real English (verses, package descriptions, p
 of a kernel and of a database, glosses, reviews), each shuffled once: 10,000 documents train a Kneser-Ney 4-gram, generations of
 10,000 are written by it in seven ways, and the reference is the rest, 10,000 to 30,000 documents that no generator saw. Verdicts
 are by the limits in `filters/collapse/collapse_verdict.py`, the same for all."""
+SAME_TRIALS = "Corpora, writers and limits are those of [the collapse gate](collapse.md#the-collapse-gate)."
 
 
 def build_evidence(row: Row) -> MetricEvidence:
