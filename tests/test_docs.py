@@ -135,7 +135,7 @@ DATASETS = (
 )  # fmt: skip
 TRAINING = (
     "README.md: stillhouse distill",
-    "docs/students.md: torchrun", "docs/students.md: stillhouse distill", "docs/evaluate.md: stillhouse distill",
+    "docs/gpu-training.md: torchrun", "docs/students.md: stillhouse distill", "docs/evaluate.md: stillhouse distill",
     "docs/distillation.md: stillhouse distill",
     "plugins/forms/README.md: stillhouse distill",
 )  # fmt: skip

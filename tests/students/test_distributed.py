@@ -17,8 +17,8 @@ from tests.support.forked import COMMAND_FORKS
 def test_two_processes_train_the_same_student_as_one(
     talk: list[Conversation], config: StudentConfig, teacher: Path, tmp_path: Path
 ) -> None:
-    """The last step of an epoch has one batch only, so that one of them has nothing to do. The command of docs/students.md is
-    run with `torchrun` itself (tests/test_docs.py)."""
+    """The last step of an epoch has one batch only, so that one of them has nothing to do. The command of docs/gpu-training.md
+    is run with `torchrun` itself (tests/test_docs.py)."""
     adjusted = {"objective": {"sft": 1, "forward_kl": 1}, "distillation": {"teacher": str(teacher), "signals": "top_k"}}
     settings = {
         **config.model_dump(),
