@@ -18,7 +18,7 @@ from core.project_files import PROJECT
 
 PartKind = Literal[
     "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "step",
-    "filter_workers", "depot", "evaluation", "function", "reader", "hooks",
+    "filter_workers", "depot", "evaluation", "function", "reader", "tracer", "hooks",
 ]  # fmt: skip
 GROUP = "stillhouse.plugins"
 FOLDER = PROJECT / "plugins"

@@ -112,7 +112,7 @@ NOT_RUN = {
     "plugins/features/README.md: stillhouse": "minutes of training; plugins/features/tests/ runs them on a small model",
     "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
-    "docs/tracing.md: export OTEL_": "needs a collector; tests/flows/run/test_tracing.py has one",
+    "plugins/tracing/README.md: export OTEL_": "needs a collector; plugins/tracing/tests/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
     "plugins/pictures/README.md: curl": "plugins/serving/tests/test_seeing_students.py asks about a picture",

@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 from agents.calls.budget import RunBudget
 from agents.calls.call_ledger import CallLedger
-from agents.calls.call_spans import trace_call
 from agents.calls.dispatcher import RequestDispatcher, open_dispatcher
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import InvalidReply, T, parse_reply
@@ -24,6 +23,7 @@ from core.config.agents import AgentConfig
 from core.config.recipe import BudgetConfig, Recipe
 from core.sample import NOTHING_SPENT, REPAIR_STRIDE, AgentTurn, Message, Seed, Spending, show_images, text_digest
 from core.stop_signal import StopSignal, UserStop
+from core.tracing import find_trace
 from teachers.base import CallKey, TeacherQuestion, TeacherReply, reply_json_schema
 from teachers.openai_chat import think_and_answer
 
@@ -191,7 +191,7 @@ class LocalAgentContext(AgentContext):
         entry = f"{key}/{request}"
         reply = self.ledger.get(entry)
         if reply is None:
-            traced = trace_call(self.recipe.teachers[name], key)
+            traced = find_trace().trace_call(self.recipe.teachers[name], key)
             reply = await self.dispatcher.answer(name, question, request, key.sample, traced)
             self.ledger.add(entry, reply)
         return reply

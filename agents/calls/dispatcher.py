@@ -6,7 +6,7 @@ Equal requests share one reply: from the cache of earlier runs, from a call in f
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -18,7 +18,6 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from agents.calls.budget import BudgetAccount, RunBudget
-from agents.calls.call_spans import TracedCall
 from agents.planning.run_plan import RunPlan
 from core.errors import StillhouseError, StoreError
 from core.hub_reference import remove_revision
@@ -48,6 +47,9 @@ QUIET_STEPS = 8
 """Steps of the event loop without any progress before questions are sent: a task that was just woken needs one or two of them to
 count again."""
 MIN_BYTES = 2**20
+
+AskTraced = Callable[..., Awaitable[TeacherReply]]
+"""Called with a teacher and the arguments of its `reply`."""
 
 
 class ReplyCache(Protocol):
@@ -263,7 +265,7 @@ class RequestDispatcher:
         return text_digest(f"{model}\n{teacher.manner}\n{question.canonical}", length=32)
 
     async def answer(
-        self, name: str, question: TeacherQuestion, request: str, rank: int, traced: TracedCall | None = None
+        self, name: str, question: TeacherQuestion, request: str, rank: int, traced: AskTraced | None = None
     ) -> TeacherReply:
         """The reply of the teacher called `name`. Of waiting calls, the lowest `rank` is sent first. With `traced`, each try is a
         span.
@@ -281,7 +283,7 @@ class RequestDispatcher:
             return await self._answer_once(name, question, request, rank, traced)
 
     async def _answer_once(
-        self, name: str, question: TeacherQuestion, request: str, rank: int, traced: TracedCall | None
+        self, name: str, question: TeacherQuestion, request: str, rank: int, traced: AskTraced | None
     ) -> TeacherReply:
         """As `answer`, while no equal request is in flight."""
         pending = self._pending[request] = asyncio.get_running_loop().create_future()
@@ -290,7 +292,7 @@ class RequestDispatcher:
             if reply is None:
                 self.stop_signal.check_call()
                 self._check_disk()
-                ask = partial(traced.reply, self.teachers[name]) if traced else self.teachers[name].reply
+                ask = partial(traced, self.teachers[name]) if traced else self.teachers[name].reply
                 reply = await ask(question, rank, self.accounts[name])
                 if variable := find_read_key(f"{reply.text}\n{reply.reasoning}"):  # before anything is stored
                     raise CallFailed(f"the reply contains the key in {variable}, which no file of a run may")

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from agents.calls.agent_context import LocalAgentContext, open_scratch_context
 from agents.calls.budget import BudgetExhausted
-from agents.calls.call_spans import trace_call
 from agents.checks.base import CheckBroken, valid_text
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
@@ -22,6 +21,7 @@ from core.errors import UsageError
 from core.sample import NOTHING_SPENT, Message, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
 from core.thinking import find_thinking_tag
+from core.tracing import find_trace
 from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
 
 EVALUATED_TEACHER = "examined"
@@ -229,7 +229,7 @@ async def _evaluate_seed(
         try:
             request = context.dispatcher.request_digest(EVALUATED_TEACHER, question)
             key = CallKey(sample=seed.index, seed=seed.digest, agent="evaluation", revision=0, attempt=len(answers))
-            traced = trace_call(context.recipe.teachers[EVALUATED_TEACHER], key)
+            traced = find_trace().trace_call(context.recipe.teachers[EVALUATED_TEACHER], key)
             reply = await context.dispatcher.answer(EVALUATED_TEACHER, question, request, seed.index, traced)
         except CallFailed as error:
             return build_result(AnswerFault("no answer", str(error)))

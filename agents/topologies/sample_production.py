@@ -16,7 +16,7 @@ from agents.topologies.topology_graphs import build_topology, max_graph_steps
 from core.errors import StillhouseError
 from core.sample import Candidate, Sample, SampleStatus, Seed, TokenUsage
 from core.stop_signal import RunStopped
-from core.tracing import trace_sample
+from core.tracing import find_trace
 
 MakeSample = Callable[[LocalAgentContext, Seed], Awaitable[Sample]]
 """`make_sample`, or a function that sends the work to another process."""
@@ -51,10 +51,9 @@ async def produce_samples(
                 async with context.dispatcher.admit_sample(seed.index):
                     if not wants_sample(seed):
                         continue
-                    with trace_sample(seed.id, seed.index) as span:
+                    with find_trace().hold_sample(seed.id, seed.index) as set_attributes:
                         sample = await (make or make_sample)(context, seed)
-                        if span:
-                            span.set_attributes(_list_sample_attributes(sample))
+                        set_attributes(_list_sample_attributes(sample))
                     await context.ledger.sync()
                 on_sample(sample)
             except BudgetExhausted as error:

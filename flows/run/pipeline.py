@@ -97,14 +97,12 @@ async def execute_run(prepared: PreparedRun) -> dict[str, Any]:
         "gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": recipe.name,
         "stillhouse.recipe.family": recipe.family,
     }  # fmt: skip
-    with open_trace(f"invoke_workflow {recipe.name}", run.name, attributes, SESSION.print_message) as span:
+    with open_trace(f"invoke_workflow {recipe.name}", run.name, attributes, SESSION.print_message) as trace:
         with open_run_context(prepared) as context:
             async with report_flow_progress(recipe.name):
                 await _run_stages(context, distill=prepared.distills)
-        if span:
-            counts = context.manifest.counts
-            span.set_attribute("stillhouse.run.state", context.manifest.state)
-            span.set_attributes({f"stillhouse.samples.{name}": count for name, count in counts.model_dump().items()})
+        counts = {f"stillhouse.samples.{name}": n for name, n in context.manifest.counts.model_dump().items()}
+        trace.set_attributes({"stillhouse.run.state": context.manifest.state, **counts})
     return summarize_manifest(context.manifest)
 
 

@@ -27,7 +27,7 @@ from core.sample import RejectionReason, Sample, SampleStatus, Seed, parse_sampl
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.image_files import store_sample_images
 from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns, read_samples, write_samples
-from core.tracing import trace_stage
+from core.tracing import find_trace
 from flows.clean.applied_overrides import read_run_overrides
 from flows.clean.run_curation import CurationResult
 from flows.run.production_progress import EnoughSamples, GroupStateCounts, ProductionProgress
@@ -249,7 +249,7 @@ async def _produce_missing_samples(
     with open_run_budget(plan, run) as budget:
         progress = ProductionProgress(recipe, budget, stop, earlier=states, wanted=wanted, seeds=seeds)
         # A teacher may be stopped while it starts.
-        with trace_stage("produce"), SESSION.working(progress.format_progress), suppress(RunStopped):
+        with find_trace().hold_stage("produce"), SESSION.working(progress.format_progress), suppress(RunStopped):
             async with (
                 open_dispatcher(plan, budget, stop, run.path, run.cache) as dispatcher,
                 open_sample_workers(plan, run.name) as make_sample,

@@ -24,7 +24,7 @@ from core.shared_options import DEFAULT_GGUF_TYPE, name_student_file
 from core.storage.atomic_files import hash_file, read_json, write_atomically, write_parquet, write_text
 from core.storage.image_files import format_png_url, read_image
 from core.storage.sample_files import drop_empty_turn_fields
-from core.tracing import trace_stage
+from core.tracing import find_trace
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import (
@@ -264,7 +264,7 @@ def stopwatch(manifest: RunManifest, stage: str) -> Iterator[None]:
     started = time.monotonic()
     try:
         with (
-            trace_stage(stage),
+            find_trace().hold_stage(stage),
             SESSION.working(lambda: f"{stage}: running for {format_duration(time.monotonic() - started)}"),
         ):
             yield

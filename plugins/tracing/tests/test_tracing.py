@@ -9,17 +9,16 @@ from typing import Any
 import aiohttp.web
 import pytest
 
-from agents.calls.call_spans import trace_call
 from core.config.teachers import TeacherConfig
 from core.runs.run_dir import RunDir
 from core.sample import Message, Sample
 from core.storage.sample_files import read_samples
-from core.tracing import find_trace, open_trace, trace_sample, trace_stage
+from core.tracing import find_trace, open_trace
+from plugins.tracing.tests.otlp_collector import OtlpCollector, serve_otlp_collector
 from teachers.base import CallFailed, CallKey, TeacherQuestion, UnlimitedAccount
 from teachers.providers import open_teacher
 from tests.support.forked import FORKS
 from tests.support.http_serving import QueueingServer, QuietHandler, serve
-from tests.support.otlp_collector import OtlpCollector, serve_otlp_collector
 
 
 @pytest.fixture
@@ -164,11 +163,11 @@ def test_each_try_is_a_span_and_a_failed_one_has_its_status(collector: OtlpColle
         config = TeacherConfig(model="openai/m", base_url=f"http://localhost:{port}/v1", api_key_env="")
         try:
             async with open_teacher(config) as teacher:
-                with trace_stage("produce"), trace_sample("x-000003", 3):
+                with find_trace().hold_stage("produce"), find_trace().hold_sample("x-000003", 3):
                     for _ in range(2):
-                        call = trace_call(config, KEY)
+                        call = find_trace().trace_call(config, KEY)
                         assert call
-                        await call.reply(teacher, QUESTION, 0, UnlimitedAccount())
+                        await call(teacher, QUESTION, 0, UnlimitedAccount())
         except CallFailed:
             pass
         finally:
@@ -177,7 +176,7 @@ def test_each_try_is_a_span_and_a_failed_one_has_its_status(collector: OtlpColle
     messages: list[str] = []
     with open_trace("invoke_workflow x", "x-1", {}, messages.append):
         asyncio.run(ask())
-    assert find_trace() is None
+    assert find_trace().trace_call(None, KEY) is None
     assert messages == []
     first, second, third = sorted(collector.select("chat m"), key=lambda span: span.begin)
     assert [span.attributes.get("error.type") for span in (first, second, third)] == ["429", None, "400"]
@@ -206,7 +205,7 @@ def test_a_bad_collector_costs_a_sentence(
     else:
         collector.status = 401
     messages: list[str] = []
-    with open_trace("invoke_workflow x", "x-1", {}, messages.append), trace_stage("produce"):
+    with open_trace("invoke_workflow x", "x-1", {}, messages.append), find_trace().hold_stage("produce"):
         pass
     assert messages == ["tracing: 2 of 2 spans did not reach 127.0.0.1"]
     assert capfd.readouterr().err == ""
