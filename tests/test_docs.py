@@ -170,7 +170,7 @@ EMBEDDED = {
 """Pages on the embedded model, with what makes less of it."""
 DEFAULT_RECIPE = ("README.md: stillhouse recipes", "docs/constrained-instructions.md: stillhouse run constrained")
 TUTORIAL = ("docs/your-own.md: ",)
-YOUR_DATA = ("docs/your-data.md: stillhouse filter",)
+YOUR_DATA = ("docs/your-data.md: stillhouse filter", "docs/your-data.md: python")
 RUN = (
     *FAMILIES, *DATASETS, *TRAINING, *STUDENT, *ASK, *OWN_RECIPE, *CLUSTER, *OBJECT_STORE, *SERVER, *EMBEDDED,
     *DEFAULT_RECIPE, *TUTORIAL, *YOUR_DATA,
