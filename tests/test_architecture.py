@@ -16,7 +16,7 @@ from core.project_files import PROJECT
 from flows.cli import PACKAGES
 from flows.recipes.recipe_reference import build_recipe_reference
 
-TOPOLOGIES = (PROJECT / "docs" / "topologies.md").read_text()
+TOPOLOGIES = (PROJECT / "benchmarks" / "topologies.md").read_text()
 
 
 def list_files() -> list[Path]:
@@ -62,7 +62,7 @@ def test_a_foreign_package_of_our_name_is_refused(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"error: `agents` is {tmp_path}")
 
 
-def test_the_docs_show_the_topology_as_langgraph_draws_it() -> None:
+def test_the_page_shows_the_topology_as_langgraph_draws_it() -> None:
     assert draw_topology("centralized").strip() in TOPOLOGIES
 
 
