@@ -200,11 +200,10 @@ def first_fault(faults: Sequence[str | None]) -> str | None:
 
 class Votes(Options):
     votes: int = Field(1, ge=1, le=15)
-    """How often the teacher is asked, each time without the earlier replies."""
+    """Questions to the teacher about one candidate."""
     agree: int | None = Field(None, ge=1, le=15)
-    """How many of the votes decide. Default: more than half."""
+    """Votes that decide. Default: more than half."""
     temperature: float = Field(0.7, ge=0, le=2)
-    """Of the votes."""
 
     @model_validator(mode="after")
     def _can_agree(self) -> Self:

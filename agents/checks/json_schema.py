@@ -191,11 +191,10 @@ def resolve_reference(reference: str, root: JsonSchema) -> Any:
 
 class SchemaOptions(Options):
     field: str = "values"
-    """Which field of the candidate must fit."""
     wanted: str = "schema"
-    """Which key of the seed contains the schema."""
+    """The schema."""
     strict: bool = True
-    """Whether keys are refused that the schema neither names nor explicitly allows."""
+    """Refuse keys that the schema neither names nor allows."""
 
 
 @check("schema", SchemaOptions)

@@ -47,15 +47,15 @@ class JudgeOptions(Votes):
     """Options of `ask_for_ruling`, which the check and its calibration call."""
 
     rubric: str = Field(RUBRIC, min_length=1)
-    """What a good answer is, in words."""
+    """What a good answer is."""
     votes: int = Field(1, ge=1, le=15)
-    """Number of votes in each order of the two choices; in both orders more than half, or `agree`, must be good."""
+    """In each order of the two choices. Both orders must find it good."""
     temperature: float = Field(0.0, ge=0, le=2)
     calibration: FileName | None = None
-    """A JSONL file of labeled answers (`question` or `messages`, `answer`, `good`), or a run's `reviews.jsonl`, by which
-    the judge's accuracy is reported."""
+    """Labeled answers (`question` or `messages`, `answer`, `good`) or a run's `reviews.jsonl`, to measure the judge's
+    accuracy."""
     min_accuracy: float = Field(0.6, ge=0, le=1)
-    """With `calibration`: the run is refused if the upper end of the accuracy's 95 % interval is lower. 0 never refuses."""
+    """With `calibration`: refuse the run if the accuracy's 95 % interval ends lower. 0 never refuses."""
 
 
 class OrderVotes(NamedTuple):

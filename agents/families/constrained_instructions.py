@@ -42,18 +42,17 @@ class ConversationDraft(ReplySchema):
 
 class ConstrainedOptions(Options):
     kinds: dict[str, int] = Field(default_factory=lambda: dict.fromkeys(CONSTRAINT_KINDS, 1), min_length=1)
-    """Which kinds of constraint to draw, each with its weight."""
+    """Of constraints, by weight."""
     constraints: tuple[int, ...] = (1, 2)
-    """Number of constraints of an instruction: one of these at random."""
+    """Per instruction, one of these at random."""
     turns: tuple[Annotated[int, Field(ge=1, le=6)], ...] = Field((1,), min_length=1)
-    """Number of user turns, one of these at random. Each adds one constraint, and earlier ones still apply."""
+    """Of the user, one of these at random. Each adds a constraint; earlier ones still apply."""
     system: float = Field(0.0, ge=0, le=1)
-    """Share of conversations with a system prompt, whose rule must be obeyed in every answer."""
+    """Share with a system prompt, whose rule holds for every answer."""
     styles: dict[str, int] = Field(default_factory=dict)
-    """How users word requests, by weight: plain, polite, terse, chatty or curious. One is drawn for a conversation.
-    Default: all plain, in few wordings."""
+    """Wordings of requests, by weight: plain, polite, terse, chatty or curious. Default: all plain, in few wordings."""
     purposes: float = Field(0.0, ge=0, le=1)
-    """With `styles`, the share of conversations whose user says what the text is for."""
+    """With `styles`: share whose user says what the text is for."""
 
     @field_validator("kinds")
     @classmethod
@@ -89,14 +88,15 @@ def constraints_check(subject: Subject, _options: Options) -> list[Finding]:
 
 class TopicOptions(Options):
     similarity: Similarity | None = Field(None, gt=0, lt=1)
-    """`topic_similarity` from which text without a word of its topic is on it. Needs the extra `embeddings`. Default: every
-    answer needs a word."""
+    """`topic_similarity` from which text without a word of its topic passes. Needs the extra `embeddings`. Default: it
+    fails."""
 
 
 @check("on_topic", TopicOptions, hint=True)
 def on_topic_check(subject: Subject, options: TopicOptions) -> str | None:
-    """The answers must speak of their topic: have a word of it, or be near it in meaning. Where a teacher is the critic, it is
-    given what is missing and decides: a short answer may be apt without such a word.
+    """The answers must have a word of their topic, or be near it in meaning.
+
+    Where a teacher is the critic, it is given what is missing and decides: a short answer may be apt without such a word.
 
     On 87 answers that are on their topics, 41 of them without a word of it, and on each of them with every other's topic
     (`tests/agents/checks/golden/topic_pairs.jsonl`): by words alone, 41 answers are refused and 1.8 % of the pairs with another

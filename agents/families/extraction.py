@@ -71,15 +71,15 @@ class ExtractionOptions(Options):
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     wanted: dict[str, Any] | None = Field(None, alias="schema")
-    """The JSON schema for documents and rows without one, as a table or JSON text."""
+    """For documents and rows without one, as a table or JSON text."""
     missing: float = Field(0.3, ge=0, le=1)
-    """Share of the written texts that must omit one or two optional fields."""
+    """Share of written texts that omit one or two optional fields."""
     decoys: float = Field(0.3, ge=0, le=1)
-    """Share of the written texts with a decoy, a value that no field asks for, if the row names one."""
+    """Share with a decoy, a value that no field asks for, if the row names one."""
     words: tuple[int, ...] = Field((60, 110, 170, 240), min_length=1)
-    """Approximate length of a written text: one of those with room for the fields, at random."""
+    """Approximate length: one of those with room for the fields, at random."""
     least: int = Field(1, ge=0)
-    """Minimum number of values in a document. 0 keeps chunks without values."""
+    """Fewest values in a document. 0 keeps chunks without values."""
 
     @field_validator("wanted", mode="before")
     @classmethod

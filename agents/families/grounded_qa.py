@@ -91,23 +91,21 @@ class GroundedOptions(Options):
     kinds: dict[str, int] = Field(
         default_factory=lambda: dict(zip(QUESTION_KINDS, (4, 3, 2, 1, 2, 1, 1), strict=True)), min_length=1
     )
-    """Kinds of questions, by weight. A kind is asked only of passages with a sentence, or a table, that can carry it."""
+    """Of questions, by weight. Passages must be able to carry them."""
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
-    """The form of a question: one of these at random."""
+    """Forms of a question, one at random."""
     askers: tuple[str, ...] = Field(ASKERS, min_length=1)
-    """Who asks: one of these at random, of those who suit the style."""
+    """Who asks: one at random that suits the style."""
     unanswerable: float = Field(0.2, ge=0, le=1)
-    """Share of the questions that the passage seems to answer and does not."""
+    """Share of questions that the passage only seems to answer."""
     silence: str = Field("The text does not say.", min_length=1)
-    """The answer to those, always the same."""
+    """The answer to those."""
     context: bool = True
-    """Open book: the user's message has passage and question. If false it has the question alone, and the student learns
-    the content."""
+    """Open book: the user's message has the passage. If `false`, the student learns the content."""
     cited: bool = True
-    """Open book only: the answer is followed by its quotes."""
+    """Open book: quotes follow the answer."""
     distractors: int = Field(0, ge=0, le=100)
-    """Open book only: passages of other documents around the one asked about, for finding an answer in a long input (RAFT,
-    arXiv 2403.10131)."""
+    """Open book: passages of other documents around the right one (RAFT, arXiv 2403.10131)."""
 
     @field_validator("kinds")
     @classmethod
@@ -140,8 +138,9 @@ class StandaloneOptions(Options):
 
 @check("standalone", StandaloneOptions)
 def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None:
-    """It must be one question that does not hold its answer. Without a passage, and among several, it must be understood by
-    itself, and no other passage may answer it.
+    """It must be one question that does not hold its answer.
+
+    Without a passage, and among several, it must be understood by itself, and no other passage may answer it.
     """
     seed = subject.seed.data
     question, answer = (subject.candidate.fields[name] for name in ("question", "answer"))
@@ -214,10 +213,10 @@ def unanswerable_check(subject: Subject, _options: Options) -> str | None:
 
 class OwnWordsOptions(Options):
     longest: int = Field(10, ge=1)
-    """Most words in a row shared with a quote, twice that for several things. Names, digits and words such as `only` do not
+    """Most words in a row shared with a quote, twice that for lists. Names, digits and words such as `only` do not
     count."""
     max_words: int = Field(30, ge=1)
-    """The most words of an answer."""
+    """Of an answer."""
 
 
 @check("own_words", OwnWordsOptions)

@@ -122,21 +122,21 @@ class InstructionsOptions(Options):
     ways: dict[str, int] = Field(
         default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1)
     )
-    """The ways to derive a task from others, each with its weight."""
+    """To derive a task from others, by weight."""
     kinds: dict[str, float] = Field(default_factory=dict)
-    """Kinds of a new task, such as `correct a text`, by weight. Empty: any kind."""
+    """Of a new task, such as `correct a text`, by weight. Empty: any."""
     fields: dict[str, float] = Field(default_factory=dict)
-    """What a new task is about, in the same way."""
+    """What a new task is about, likewise."""
     lengths: dict[str, float] = Field(default_factory=dict)
-    """How long a new task is, in words of the request."""
+    """Of a new task in words, likewise."""
     openings: dict[str, float] = Field(default_factory=dict)
     """How a task begins, for every way."""
     apart: tuple[tuple[str, str], ...] = ()
-    """Pairs that are never drawn together: kinds, fields, lengths, openings or ways, such as `constrain`."""
+    """Pairs never drawn together: kinds, fields, lengths, openings or ways, such as `constrain`."""
     shown: int = Field(6, ge=1, le=20)
-    """Number of the seeds' tasks shown as examples."""
+    """Seed tasks shown as examples."""
     shown_made: int = Field(2, ge=0, le=20)
-    """How many more are shown that this run made, with `seeds.bootstrap`."""
+    """Further examples that this run made, with `seeds.bootstrap`."""
 
     @field_validator("ways")
     @classmethod

@@ -32,37 +32,35 @@ class AgentConfig(RecipeTable):
     temperature: float = Field(0.7, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(160, ge=8)
-    """A longer reply is cut off and fails its schema. Families have their own defaults."""
+    """A longer reply fails. Families have their own defaults."""
     reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
-    """How much the teacher thinks: an effort (1,024, 2,048 or 4,096 tokens) or tokens, in addition to `max_tokens`.
-    Default: the teacher's own."""
+    """Thinking in addition to `max_tokens`: an effort (1,024, 2,048 or 4,096 tokens) or tokens. Default: the teacher's
+    own."""
     max_repairs: int = Field(1, ge=0, le=5)
-    """Repeated requests after a reply that does not match its schema."""
+    """Repeated requests after a reply that breaks its schema."""
 
 
 class CriticConfig(AgentConfig):
     type: Literal["teacher", "confidence"] = "teacher"
-    """`teacher`: the teacher scores each candidate by rubrics and gives advice. `confidence`: code scores it by its token
-    probabilities, without a call."""
+    """`teacher` scores by rubrics and gives advice. `confidence` scores by token probabilities, without a call."""
     temperature: float = Field(0.0, ge=0, le=2)
     max_tokens: int = Field(300, ge=8)
-    """A longer reply is cut off and fails its schema. Families have their own defaults."""
+    """A longer reply fails. Families have their own defaults."""
     min_score: int = Field(3, ge=1, le=5)
-    """A candidate with a score below this is revised, or dropped if no revision is left."""
+    """A candidate below it is revised, or dropped after the last revision."""
 
 
 class GeneratorConfig(AgentConfig):
     examples: int | None = Field(None, ge=0)
-    """Examples of the prompt, drawn for each sample. Default: all, in their order. Fewer vary samples more, but bypass the
-    prompt cache."""
+    """Examples of the prompt, drawn for each sample. Default: all. Fewer vary more, but bypass the prompt cache."""
 
 
 class AgentsConfig(RecipeTable):
     generator: GeneratorConfig = GeneratorConfig()
     critic: CriticConfig | None = CriticConfig()
-    """`false` runs without a critic: candidates go directly to the verifier."""
+    """With `critic = false`, candidates go directly to the verifier."""
     verifier: AgentConfig = AgentConfig()
-    """For checks that call a teacher (`agreement`, `judge`)."""
+    """For checks that call a teacher."""
 
 
 DEBATERS, DEBATE_ROUNDS = 3, 1
@@ -72,8 +70,8 @@ TopologyKind = Literal["centralized", "single", "independent", "decentralized"]
 
 class TopologyConfig(RecipeTable):
     kind: TopologyKind = "centralized"
-    """`centralized` validates every hand-over. Baselines without repair: `single` keeps the first draft, `independent`
-    votes on it, `decentralized` lets three generators vote."""
+    """`centralized` validates every hand-over. Baselines: `single` (first draft), `independent` (votes on it),
+    `decentralized` (three generators vote)."""
     max_revisions: int = Field(2, ge=0, le=10)
 
 
@@ -99,22 +97,22 @@ TOO_EASY, TOO_HARD, OUTSIDE_BANDS = "too easy", "too hard", "outside the bands"
 
 
 class DifficultyConfig(RecipeTable):
-    """Measures each verified sample by a weaker teacher's attempts that its first check with a known answer accepts."""
+    """Measure verified samples by a weaker teacher's attempts, which the first check with a known answer judges."""
 
     teacher: str
-    """A name from `[teachers]`: the model that makes the attempts, usually of the student's size."""
+    """A name from `[teachers]`, usually of the student's size."""
     attempts: int = Field(5, ge=1, le=20)
-    """Attempts per sample. They end early once the pass rate cannot be in `wanted`. A kept sample has all of them."""
+    """Per sample; fewer once `wanted` cannot be reached."""
     wanted: tuple[float, float] = (0.2, 0.8)
-    """Lowest and highest pass rate of a sample that is kept, both included."""
+    """Lowest and highest pass rate to keep, both included."""
     temperature: float = Field(0.7, ge=0, le=2)
     max_tokens: Annotated[int, Field(ge=8)] | None = None
-    """Tokens of an attempt. Default: those of the generator."""
+    """Default: the generator's."""
     reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
-    """How much the teacher thinks: an effort (1,024, 2,048 or 4,096 tokens) or tokens, in addition to `max_tokens`.
-    Default: the teacher's own."""
+    """Thinking in addition to `max_tokens`: an effort (1,024, 2,048 or 4,096 tokens) or tokens. Default: the teacher's
+    own."""
     max_repairs: int = Field(1, ge=0, le=5)
-    """Repeated requests after a reply that does not match its schema."""
+    """Repeated requests after a reply that breaks its schema."""
 
     @model_validator(mode="after")
     def _check_attempts(self) -> Self:

@@ -50,7 +50,7 @@ class RepetitionFilter(FilterTable):
     about = "removes texts that repeat themselves, by the rules of Rae et al. 2021, table A1"
     type: Literal["repetition"]
     scale: float = Field(1.0, gt=0)
-    """Multiplies every threshold of the rule set (Gopher, Rae et al. 2021, table A1); larger is more lenient."""
+    """Multiplies Gopher's thresholds (Rae et al. 2021, table A1). Larger is more lenient."""
 
 
 class KeepOneFilter(FilterTable):
@@ -59,13 +59,12 @@ class KeepOneFilter(FilterTable):
     compares: ClassVar[str] = ""
     """What it compares, as reports print it; "" where `of` says it."""
     keep: Literal["first", "longest", "best"] = "first"
-    """Which of a group is kept: the first, the longest answer, or the best mean score of the critic. The first among equals."""
+    """Of a group: the first, the longest answer, or the best mean score of the critic."""
 
 
 class DuplicateFilter(KeepOneFilter):
     of: Literal["answer", "conversation"] = "conversation"
-    """What is compared: all turns, or only the assistant's answers, so that no answer occurs twice. Plain `text` is
-    compared whole."""
+    """All turns, or only the assistant's answers. Plain `text` is compared whole."""
 
 
 class ExactFilter(DuplicateFilter):
@@ -77,11 +76,11 @@ class MinHashFilter(DuplicateFilter):
     about = "removes near-duplicates, by Jaccard similarity of word shingles"
     type: Literal["minhash"]
     threshold: float = Field(0.8, gt=0, le=1)
-    """Jaccard similarity of shingle sets from which two samples are near-duplicates."""
+    """Jaccard similarity of shingles from which samples are near-duplicates."""
     ngram: int = Field(5, ge=1, le=20)
     """Words in a shingle."""
     index: str | None = None
-    """The folder of an index of earlier releases (`stillhouse index`), whose near-duplicates are dropped too."""
+    """Also drop near-duplicates of earlier releases, in the folder that `stillhouse index` wrote."""
 
     def list_files(self) -> Sequence[str]:
         return [f"{self.index}/index.json"] if self.index else []
@@ -92,16 +91,16 @@ class NoveltyFilter(KeepOneFilter):
     compares = "what is asked"
     type: Literal["novelty"]
     threshold: float = Field(0.7, gt=0, le=1)
-    """ROUGE-L of two prompts from which the later one is not new (Self-Instruct, Wang et al. 2023, section 2.2)."""
+    """ROUGE-L from which a later prompt is not new (Self-Instruct, Wang et al. 2023, section 2.2)."""
 
 
 class SemanticFilter(DuplicateFilter):
     about = "removes near-duplicates by meaning, by the cosine of sentence embeddings (all-MiniLM-L6-v2)"
     type: Literal["semantic"]
     threshold: float = Field(0.9, gt=0, le=1)
-    """Cosine of sentence embeddings from which two documents have the same meaning (the default of SemHash 0.5)."""
+    """Cosine of sentence embeddings from which meanings are equal (the default of SemHash 0.5)."""
     numbers: bool = True
-    """Whether documents with different numbers always differ in meaning: embeddings barely represent numbers."""
+    """Whether documents with different numbers always differ."""
 
 
 QualityRule = Literal[
@@ -117,34 +116,33 @@ class QualityFilter(FilterTable):
     about = "removes texts by rules for the quality of web pages (Gopher, C4, FineWeb)"
     type: Literal["quality"]
     sets: tuple[Literal["answers", "gopher", "c4", "fineweb"], ...] = ("answers",)
-    """Sets of rules: all rules of a paper, or `answers`, the rules of all papers that do not reject an answer for being short."""
+    """All rules of a paper, or `answers`: those that do not reject short answers."""
     rules: tuple[QualityRule, ...] = ()
-    """Additional rules, by name."""
+    """In addition."""
     without: tuple[QualityRule, ...] = ()
-    """Rules to leave out of the sets."""
+    """Left out of the sets."""
     limits: dict[QualityRule, float] = Field({})
-    """Limits that replace the published ones."""
+    """In place of the published ones."""
 
 
 class LanguageFilter(FilterTable):
     about = "removes texts in other languages"
     type: Literal["language"]
     languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...] = Field(("en",), min_length=1)
-    """ISO 639-1 codes of the languages to keep."""
+    """ISO 639-1 codes to keep."""
 
 
 class ContaminationFilter(FilterTable):
     about = "removes samples that share n-grams with evaluation sets"
     type: Literal["contamination"]
     sets: tuple[str, ...] = Field(min_length=1)
-    """Files of evaluation sets (JSONL, Parquet, or txt with one row per line), searched in the recipe's folder, the working
-    directory and the project."""
+    """Files of evaluation sets: JSONL, Parquet, or txt with one row per line."""
     columns: tuple[str, ...] = ("text", "question", "prompt", "problem", "instruction", "input", "query", "messages")
-    """Columns to compare, as far as a set has them."""
+    """To compare, where a set has them."""
     ngram: int = Field(13, ge=5, le=50)
-    """Consecutive words that must not be shared (13 in GPT-3). A shorter row of eight or more words is compared whole."""
+    """Consecutive words that must not be shared (GPT-3: 13). A shorter row of eight or more is compared whole."""
     coverage: float = Field(0.0, ge=0, le=1)
-    """Share of a row's words in shared n-grams. 0: one is enough (GPT-3). With `ngram = 8`, PaLM uses 0.7, Tülu 3 0.5."""
+    """Share of a row's words in shared n-grams. 0: one n-gram. With `ngram = 8`, PaLM uses 0.7, Tülu 3 0.5."""
 
     def list_files(self) -> Sequence[str]:
         return self.sets
@@ -157,10 +155,10 @@ class PersonalDataFilter(FilterTable):
     about = "masks or removes personal data: addresses, phone, card, account and identity numbers"
     type: Literal["pii"]
     action: Literal["mask", "drop"] = "mask"
-    """`mask` replaces each match by `[EMAIL]`, `[PHONE]` and so on; `drop` drops the sample."""
+    """`mask` writes `[EMAIL]`, `[PHONE]` and so on; `drop` drops the sample."""
     kinds: tuple[PersonalDataKind, ...] = Field(("email", "iban", "card", "id", "ip", "phone"), min_length=1)
     region: str = Field("US", pattern=r"^([A-Z]{2})?$")
-    """Country (ISO 3166) of phone numbers without a country code; if empty, only numbers with a country code are found."""
+    """Country (ISO 3166) of phone numbers without a country code. Empty: they are not found."""
 
 
 BuiltInFilter = Annotated[

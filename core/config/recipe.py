@@ -31,21 +31,19 @@ class SeedsConfig(RecipeTable):
     """Where seeds come from, unless the family generates them."""
 
     path: str | None = None
-    """A JSONL file with one seed per line, or a dataset's Parquet file, in the recipe's folder, the working directory or
-    the project."""
+    """A JSONL or Parquet file with one seed per row."""
     documents: str | None = None
-    """A folder of txt, md, html and pdf files, for families that work from text. Each chunk is a seed."""
+    """A folder of txt, md, html and pdf files, whose chunks are seeds."""
     source: str | None = None
-    """A source of a plugin, whose options are a table of the same recipe: `"images"` with `[images]`."""
+    """A plugin's source, whose options are the table of its name: `"images"` and `[images]`."""
     recording: str | None = None
-    """A recording (`run --record`), whose samples' seeds and draws are taken as they were."""
+    """A recording (`run --record`), whose seeds and draws are repeated."""
     chunk_words: int = Field(180, ge=20, le=2000)
-    """Approximate words in a chunk of a document."""
+    """Approximate words of a chunk."""
     bootstrap: bool = False
-    """Use kept samples of earlier shards as seeds of later shards, one shard after the other."""
+    """Use kept samples of earlier shards as seeds of later ones."""
     draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], ConditionValues] = Field({})
-    """Conditions by name, in addition to the seed: each sample draws one value of each. Your own prompt uses it as
-    `{{name}}`."""
+    """Conditions by name. Each sample draws one value of each, which your prompt uses as `{{name}}`."""
 
 
 DatasetFormat = Literal["messages", "prompt_completion", "preference", "alpaca", "sharegpt"]
@@ -53,18 +51,14 @@ DatasetThinking = Literal[False, "tags", "field"]
 
 
 class DatasetConfig(RecipeTable):
-    """The files of the dataset."""
-
     formats: tuple[DatasetFormat, ...] = Field(("messages",), min_length=1)
-    """Formats of the dataset. The first is at the top of `dataset/`, as the default of `load_dataset`; each other has its
-    own folder."""
+    """The first is at the top of `dataset/`, each other in its own folder."""
     thinking: DatasetThinking = False
-    """Where the dataset has the teacher's thinking: nowhere, between `<think>` tags before the answer, or in
-    `reasoning_content`, which `alpaca` and `sharegpt` lack."""
+    """Where the teacher's thinking is: nowhere, in `<think>` tags before the answer, or in `reasoning_content`."""
     license: str | None = None
-    """The license of the dataset, as an SPDX expression (`"CC-BY-4.0"`) or the address of its text."""
+    """An SPDX expression (`"CC-BY-4.0"`) or the address of its text."""
     publisher: str | None = Field(None, min_length=1, max_length=200)
-    """Who publishes the dataset, with a contact: `"Example Lab, data@example.org"`."""
+    """With a contact: `"Example Lab, data@example.org"`."""
 
     @field_validator("license")
     @classmethod
@@ -98,12 +92,12 @@ class DatasetConfig(RecipeTable):
 
 
 class PreferenceConfig(RecipeTable):
-    """Which answers form a pair, if `preference` is a format of the dataset."""
+    """Which answers form a pair, with `preference` in `dataset.formats`."""
 
     margin: float = Field(1.0, gt=0, le=4)
-    """Minimum difference of mean critic scores (1 to 5) if both answers passed all checks."""
+    """Least difference of mean critic scores (1 to 5) if both answers passed."""
     pairs_per_prompt: int = Field(1, ge=1)
-    """Maximum pairs per prompt; those with the largest difference are used."""
+    """At most, those with the largest difference."""
 
 
 ENGLISH_REFERENCE = "data/reference/english.jsonl"
@@ -115,20 +109,19 @@ ReleaseGate = bool | Literal["strict"]
 
 
 class CollapseConfig(RecipeTable):
+    """Compare the kept samples with real text. A finished run accepts another `gate`, `structures` and `kind`."""
+
     reference: str | None = None
-    """Real text to compare with: a file of `stillhouse reference`, any dataset, or `python`. Without it, the parent
-    release, from the second generation on."""
+    """A file of `stillhouse reference`, a dataset, or `python`. Without it: the parent release, if any."""
     gate: ReleaseGate = True
-    """Whether `release` refuses a run with collapse or without assessment. `"strict"` also refuses an inconclusive one. A
-    finished run accepts another value."""
+    """Whether `release` refuses collapse or a missing assessment; `"strict"` also an inconclusive one."""
 
     structures: bool = True
-    """Whether few different structures are a collapse, without a reference or with `python`. Set `false` for templates. A
-    finished run accepts another value."""
+    """Whether few different structures are a collapse, without a reference or with `python`. Set `false` for templates."""
 
     kind: DataKind | None = None
-    """What is counted: words, character pairs, Python's tokens, fields, numbers, or each speaker's words. Default: by the
-    samples. A finished run accepts another value."""
+    """What is counted, respectively: numbers, character pairs, Python tokens, words by speaker, fields, words. Default: by
+    the samples."""
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -144,19 +137,19 @@ taken by `student.average = "validation"`."""
 
 
 class LineageConfig(RecipeTable):
-    """What the dataset contains beyond the run's own samples, once the recipe has a release."""
+    """What the dataset has besides the run's own samples, once the recipe has a release."""
 
     policy: Literal["accumulate", "replace", "budget"] = "accumulate"
-    """`accumulate` includes all samples of earlier releases, `replace` only the run's own, which leads to collapse.
-    `budget` draws `budget` rows from all."""
+    """`accumulate`: all samples of earlier releases. `replace`: none, which leads to collapse. `budget`: `budget` rows
+    drawn from all."""
     budget: int | None = Field(None, ge=1)
-    """Rows of the dataset with `policy = "budget"`, real rows included."""
+    """Rows with `policy = "budget"`, real ones included."""
     real: str | None = None
-    """A JSONL or Parquet file of real conversations or real `text`, which is in the training split of every generation."""
+    """Real conversations or real `text` (JSONL, Parquet), for the training split of every generation."""
     min_real_share: float = Field(0.0, ge=0, lt=1)
-    """Minimum share of real rows for a release. `policy = "budget"` leaves out other rows to reach it."""
+    """Least share of real rows in a release; `policy = "budget"` leaves out others to reach it."""
     promote: bool = False
-    """Whether a released student that reliably passes more than its teacher becomes the next generation's generator."""
+    """Whether a released student that is significantly better than its teacher generates the next generation."""
 
     @model_validator(mode="after")
     def _check_policy(self) -> Self:
@@ -168,25 +161,22 @@ class LineageConfig(RecipeTable):
 
 
 class BudgetConfig(RecipeTable):
-    """Limits over all teachers and resumptions. No call exceeds one. A run at its limit resumes with --resume and a higher
-    one.
-    """
+    """Limits over all teachers and resumptions. A run at a limit resumes with --resume and a higher one."""
 
     calls: int | None = Field(None, ge=0)
     tokens: int | None = Field(None, ge=0)
     """Of prompts and replies."""
     cost: float | None = Field(None, ge=0)
-    """In the currency of the teachers' prices."""
+    """In the currency of the prices."""
     minutes: float | None = Field(None, ge=0)
-    """Of producing; no call is sent after it."""
+    """Of producing samples."""
 
 
 class QuotasConfig(RecipeTable):
-    """Samples to keep per category, instead of `keep`. Categories that are not listed are not produced."""
+    """Samples to keep by category, instead of `keep`. Other categories are not produced."""
 
     by: str
-    """A key of the seeds' data, or a name from `seeds.draw`. With `difficulty` also `pass_rate`, whose categories are bands
-    such as `"0.2-0.4"`."""
+    """A key of the seeds' data or of `seeds.draw`; with `difficulty` also `pass_rate`, in bands such as `"0.2-0.4"`."""
     keep: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
 
 
@@ -196,25 +186,25 @@ MAX_SAMPLES = 10_000_000
 
 class Recipe(RecipeTable):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    """Lowercase letters, digits and dashes; the prefix of run names and directories."""
+    """Lowercase letters, digits and dashes. Names of runs begin with it."""
     family: str = "constrained_instructions"
-    """The kind of data: its seeds, drafts and checks."""
+    """The kind of data."""
     seed: int = Field(7, ge=0, lt=2**32)
-    """Seed of all random choices."""
+    """Of all random choices."""
     samples: int = Field(60, ge=1, le=MAX_SAMPLES)
-    """Candidates to produce. If there are fewer seeds, they are reused with newly drawn conditions."""
+    """Candidates to produce. Fewer seeds are reused, with new conditions."""
     answers_per_seed: int = Field(1, ge=1, le=64)
-    """Consecutive samples from one seed and its conditions: several answers to one prompt."""
+    """Consecutive samples of one seed: several answers to one prompt."""
     keep: int = Field(0, ge=0)
-    """Samples to keep. The run produces candidates until this number passed, at most `samples`. 0 keeps all that pass."""
+    """Stop at this number of kept samples. 0 keeps all that pass."""
     quotas: QuotasConfig | None = None
     shard_size: int = Field(50, ge=1)
-    """Samples per shard, the unit of work and storage."""
+    """Samples per unit of work and storage."""
     max_failed: float = Field(0.2, ge=0, le=1)
-    """The run stops if a larger share of samples fails, without a verdict, and prints the most frequent fault."""
+    """The run stops if a larger share of samples fails, without a verdict."""
     seeds: SeedsConfig
     prompts: str | None = None
-    """A folder with your own prompts. A file there (`generator.md`) replaces the family's."""
+    """A folder whose files (`generator.md`) replace the family's prompts."""
     task: dict[str, Any] = Field({})
     """Options of the family."""
     teachers: dict[str, TeacherConfig] = Field({"main": TeacherConfig(model="local/smollm2-135m")})
@@ -222,18 +212,15 @@ class Recipe(RecipeTable):
     agents: AgentsConfig = AgentsConfig()
     verifiers: tuple[VerifierConfig, ...] = ()
     difficulty: DifficultyConfig | None = None
-    """Without this table, difficulty is not measured."""
     filters: tuple[FilterConfig, ...] = DEFAULT_FILTERS
     budget: BudgetConfig = BudgetConfig()
     cache_mb: int = Field(1024, ge=0)
-    """Megabytes of replies stored next to the runs, which another run with the same questions reuses at no cost. 0 stores
-    none."""
+    """Megabytes of replies stored for runs with the same questions. 0 stores none."""
     collapse: CollapseConfig | None = CollapseConfig()
     lineage: LineageConfig = LineageConfig()
     dataset: DatasetConfig = DatasetConfig()
     preference: PreferenceConfig = PreferenceConfig()
     student: StudentConfig | None = None
-    """Without this table, the run ends with the dataset."""
 
     @field_validator("agents")
     @classmethod

@@ -29,37 +29,38 @@ DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl
 
 
 class DistillationConfig(RecipeTable):
-    """How a student learns from its teacher's probabilities, for objectives that use them."""
+    """For objectives that need a teacher: `hidden` compares hidden states, those but `sft` and `dpo` next-token
+    probabilities.
+    """
 
     teacher: str = "embedded"
-    """`embedded`, a folder or hub name, or for `top_k` an endpoint with vLLM's `prompt_logprobs` (`http://…/v1#MODEL`). It
-    needs the student's tokenizer."""
+    """`embedded`, a folder, a hub name, or for `top_k` a vLLM endpoint (`http://…/v1#MODEL`), with the student's
+    tokenizer."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds an endpoint's key."""
+    """Variable with an endpoint's key."""
     signals: Literal["dense", "top_k", "sampled"] = "dense"
-    """`dense` runs the teacher during training. `top_k` and `sampled` (an unbiased estimate, for `forward_kl`) capture some
-    probabilities once, on disk."""
+    """`dense` runs the teacher during training. `top_k` and `sampled` (for `forward_kl`) store some probabilities
+    before."""
     cache: str | None = None
-    """The file of captured signals, of the same texts, tokenizer, teacher and settings. Default: `NAME.signals` next to the
-    student's folder."""
+    """The file of captured signals. Default: `NAME.signals` next to the student."""
     top_k: int = Field(8, ge=1)
-    """Tokens stored per position, 4 bytes each, and 2 for the bucket of all others."""
+    """Tokens stored per position, 4 bytes each, and 2 bytes for all others."""
     draws: int = Field(13, ge=1, le=255)
-    """For `sampled`: tokens stored per position, 2 bytes each, 2 more for each always included, and 3 in all."""
+    """`sampled`: tokens drawn per position, 2 bytes each."""
     temperature: float = Field(1.0, gt=0)
-    """Divides the logits of both before a divergence. The loss is not multiplied by its square."""
+    """Divides the logits of both. The loss is not multiplied by its square."""
     beta: float = Field(0.5, ge=0, le=1)
-    """For `jsd`: the teacher's share of the mixture. 0 is `forward_kl`, 1 `reverse_kl`."""
+    """`jsd`: the teacher's share of the mixture. 0 is `forward_kl`, 1 `reverse_kl`."""
     skew: float = Field(0.1, gt=0, lt=1)
-    """For `skew_kl` and `skew_rkl`: the weight of the first distribution in the mixture with the second (DistiLLM)."""
+    """`skew_kl`, `skew_rkl`: the weight of the first distribution in the mixture (DistiLLM)."""
     alpha_beta: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.2, 0.7)
-    """For `alpha_beta`, as in ABKD (arXiv 2505.04560); [1, 0] is `forward_kl` and [0, 1] `reverse_kl`."""
+    """Of ABKD (arXiv 2505.04560); [1, 0] is `forward_kl`, [0, 1] `reverse_kl`."""
     dpo_beta: float = Field(0.1, gt=0)
-    """For `dpo`: the penalty on departing from the start; `beta` of TRL's `DPOConfig`."""
+    """`dpo`: the penalty on departing from the start, `beta` of TRL's `DPOConfig`."""
     lmbda: float = Field(0.0, ge=0, le=1)
-    """Share of the steps in which the student writes the answers and is compared with its teacher on them, without `sft`."""
+    """Share of the steps on answers that the student writes, without `sft`."""
     max_new_tokens: int = Field(128, ge=1)
-    """Longest answer that the student generates."""
+    """Longest answer that it writes."""
 
     @field_validator("teacher")
     @classmethod
@@ -95,97 +96,92 @@ class DistillationConfig(RecipeTable):
 
 
 class LoraConfig(RecipeTable):
-    """Train low-rank updates of the start's matrices instead of the matrices (LoRA, arXiv 2106.09685). It needs less memory,
-    and the start forgets less. Use a learning rate about ten times higher (Schulman et al. 2025, LoRA Without Regret).
+    """Train low-rank updates and merge them (LoRA, arXiv 2106.09685), with less memory and about ten times the learning
+    rate (Schulman et al. 2025, LoRA Without Regret).
     """
 
     rank: int = Field(16, ge=1)
     """Of each update."""
     alpha: int = Field(32, ge=1)
-    """Each update is multiplied by `alpha / rank`."""
+    """Updates are multiplied by `alpha / rank`."""
     targets: tuple[str, ...] = ()
-    """The matrices to update, by the last part of their names (`["q_proj", "v_proj"]`). Default: all of the layers."""
+    """Matrices, by the last part of their names (`["q_proj", "v_proj"]`). Default: all of the layers."""
 
 
 class ReplayConfig(RecipeTable):
-    """Also learn from conversations that the start, or its whole embedded teacher, writes before the training (Magpie,
-    arXiv 2406.08464).
+    """Also learn from conversations that the start, or its whole embedded teacher, writes first (Magpie, arXiv 2406.08464),
+    to forget less.
     """
 
     share: float = Field(2.0, gt=0, le=8)
-    """Replay conversations in a step for each of the data. As many differ, at least 128 and at most `most`."""
+    """Replay conversations in a step for each of the data. At least 128 and at most `most` differ."""
     weight: float = Field(1.0, gt=0)
-    """Of the replay term in the loss. The term is a mean over its own tokens, since the start's answers may be much longer."""
+    """Of the replay term, a mean over its own tokens."""
     loss: Literal["kl", "sft"] = "kl"
-    """`kl`: forward KL divergence of the student from its start, over all words. `sft`: cross-entropy of the start's answers."""
+    """`kl`: forward KL divergence from the start, over all words. `sft`: cross-entropy of the start's answers."""
     most: int = Field(512, ge=8)
-    """The largest number of replay conversations to learn from."""
+    """The most conversations to learn from."""
     max_tokens: int = Field(64, ge=16)
-    """Longest answer of the start, in tokens; longer ones are cut off. A step takes longer with longer answers."""
+    """Of an answer of the start; longer ones are cut off, and take longer."""
     temperature: float = Field(0.7, gt=0)
-    """Of its answers. At 1, those of a model as small as the embedded one make little sense. Requests are sampled at 1."""
+    """Of its answers. Requests are sampled at 1."""
     cache: str | None = None
-    """The file of replay conversations, of the same start and settings. Missing ones are added. Default:
-    `NAME.replay.jsonl` next to the student's folder."""
+    """The file of replay conversations, to which missing ones are added. Default: `NAME.replay.jsonl` next to the
+    student."""
 
 
 class StudentEvaluationConfig(RecipeTable):
-    """Ask teacher, start and student the same held-out requests after the training, and compare how many answers pass the
-    recipe's checks. For families whose seeds alone determine the request.
+    """Compare how many answers of teacher, start and student to held-out requests pass the checks, for families whose seeds
+    alone determine the request.
     """
 
     requests: int = Field(40, ge=1, le=100_000)
-    """Requests to ask each model. They follow the last seed that a run of the recipe can use."""
+    """Per model, after the last seed that a run can use."""
     panel: int = Field(DEFAULT_PANEL, ge=0, le=10_000)
-    """Tasks of the general panel, which the recipe does not train, to ask each model. A loss shows what the student forgot."""
+    """Tasks of the general panel per model. A loss shows what the student forgot."""
 
 
 class StudentConfig(RecipeTable):
     start: str = "layers"
-    """The weights to start from: `layers` of the embedded teacher, `random`, or a folder or hub name of a supported model."""
+    """`layers` of the embedded teacher, `random`, or a folder or hub name of a supported model."""
     architecture: Literal["llama", "hybrid"] = "llama"
     """For `start = "random"`. `hybrid`: attention in every fourth of at least 4 layers, in the others a gated-delta memory
     of constant size (Qwen3.5)."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
-    """The loss by name, also of an installed package, or a table of weights (`{ sft = 0.5, forward_kl = 0.5 }`)."""
+    """`sft`: texts. `dpo`: preference pairs. Others: [a teacher](#studentdistillation). A table weights several."""
     loss_options: dict[str, dict[str, Any]] = Field({}, validate_default=True)
-    """Options of installed losses, by loss (`{ focal = { gamma = 2.0 } }`)."""
+    """Of installed losses (`{ focal = { gamma = 2.0 } }`)."""
     distillation: DistillationConfig = DistillationConfig()
     layers: int = Field(16, ge=1, le=30)
-    """Layers of the student. `start = "layers"` takes those of the teacher's 30 that perform best alone."""
+    """`start = "layers"` takes those of the teacher's 30 that perform best alone."""
     hidden_size: int = Field(192, ge=16, multiple_of=16)
     """For `start = "random"`."""
     vocabulary: int | None = Field(None, ge=1)
-    """Tokens of the start's vocabulary to keep: single bytes, special tokens, then the most frequent in the training
-    conversations. Default: all."""
+    """Tokens to keep: bytes, special tokens, then the most frequent of the training texts. Default: all."""
     epochs: int = Field(2, ge=1)
-    """Four epochs overfit a few dozen conversations."""
+    """Four overfit a few dozen conversations."""
     learning_rate: float = Field(2e-4, gt=0)
-    """The peak, reached after a warm-up over the first tenth of the steps."""
+    """The peak, after a warm-up over a tenth of the steps."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """The learning rate after the warm-up. `cosine` falls to a tenth, `wsd` only at the end, so that longer trainings share
-    their first part."""
+    """`cosine` falls to a tenth, `wsd` only at the end, so that longer trainings share their first part."""
     decay: float = Field(0.1, gt=0, le=0.9)
-    """For `wsd`: the share of the steps in which the rate falls."""
+    """`wsd`: the share of the steps in which the rate falls."""
     batch_size: int = Field(8, ge=1)
-    """Conversations per batch."""
+    """Conversations."""
     accumulate: int = Field(1, ge=1)
-    """Batches per optimizer step: a large batch in the memory of a small one."""
+    """Batches per optimizer step, to save memory."""
     packing: bool = False
-    """Concatenate a batch's conversations into rows of up to `max_tokens` instead of padding. The student is the same up to
-    rounding."""
+    """Concatenate conversations into rows of up to `max_tokens` instead of padding."""
     precision: Literal["bf16", "float32"] = "bf16"
-    """Of the arithmetic. `float32` may be faster on processors without bf16 instructions."""
+    """`float32` may be faster without bf16 instructions."""
     evaluate_steps: int | None = Field(None, ge=1)
-    """Steps between two measurements of the held-out loss. Default: one epoch."""
+    """Steps between measurements of the held-out loss. Default: an epoch."""
     patience: int | None = Field(None, ge=1)
-    """Stop after this number of evaluations without a lower held-out loss, and keep the best weights. Default: train all
-    epochs."""
+    """Evaluations without a lower held-out loss before training stops. The best weights are kept."""
     patience_on: Literal["data", "both"] = "data"
     """What `patience` measures. `data`: the held-out loss. `both` adds the divergence from the start on held-out
     conversations of `replay`."""
     replay: ReplayConfig | None = None
-    """Learn from the start's conversations too, so that the student forgets less. Default: `false`."""
     start_kl: float = Field(0.0, ge=0, lt=math.inf)
     """The weight of the forward KL divergence from the start, or from the whole embedded teacher if that is the start's
     origin."""
@@ -193,19 +189,17 @@ class StudentConfig(RecipeTable):
     """The share of training in the weights: start + share * (trained - start) (WiSE-FT). In a run, `validation` chooses it.
     Default: 1."""
     steps: tuple[StepConfig, ...] = ()
-    """What plugins change before, in and after the training, in this order: see `stillhouse plugins`."""
+    """What plugins change, in this order: see `stillhouse plugins`."""
     lora: LoraConfig | None = None
-    """Train adapters on the start and merge them. Default: train all weights."""
     max_tokens: int = Field(256, ge=16)
-    """A longer conversation is truncated. The training prints how many are."""
+    """A longer conversation is truncated. The training prints how many."""
     held_out: float = Field(0.1, gt=0, lt=1)
-    """Share of the kept samples that the student never trains on, at least one."""
+    """Share of the kept samples, at least one, that it never trains on."""
     checkpoint_steps: int = Field(50, ge=1)
-    """Steps between checkpoints; a killed training resumes from the last one."""
+    """A killed training resumes from the last checkpoint."""
     evaluation: StudentEvaluationConfig | None = None
-    """Compare student, teacher and start on held-out requests. Default: `false`."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where the training log is also sent. Needs the extra `tracking`."""
+    """Also log there. Needs the extra `tracking`."""
 
     @field_validator("evaluation", "replay", "average", "lora", mode="before")
     @classmethod

@@ -67,69 +67,63 @@ DIALECT_OF_PROVIDER: dict[str, ChatDialect] = {"vllm": "vllm", "local": "llama.c
 
 
 class TeacherConfig(RecipeTable):
+    """Prices are per million tokens, in the budget's currency."""
+
     model: str = Field(pattern=r"^[a-z][a-z0-9_-]*/.+")
-    """`PROVIDER/NAME`, with `openai`, `anthropic`, `gemini`, `vllm`, `local`, `fake`, or a plugin's protocol;
-    `local/FILE.gguf`, `local/hf:OWNER/REPO:FILE.gguf` and `fake/replay:FILE` name a file."""
+    """`PROVIDER/NAME`: `openai`, `anthropic`, `gemini`, `vllm`, `local`, `fake` or a plugin's. Files: `local/FILE.gguf`,
+    `local/hf:OWNER/REPO:FILE.gguf`, `fake/replay:FILE`."""
     base_url: str | None = None
-    """The endpoint's URL, for `openai/…` with `/v1`, without user name or password. Part of the run's identity."""
+    """The endpoint; for `openai/…` with `/v1`. Another URL is another run."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable with the API key. `anthropic/…` and `gemini/…` have ANTHROPIC_API_KEY and GEMINI_API_KEY as
-    default."""
+    """Variable with the API key. Default for `anthropic/…` and `gemini/…`: ANTHROPIC_API_KEY and GEMINI_API_KEY."""
     max_concurrent: int = Field(16, ge=1, le=4096)
-    """Maximum concurrent calls; fewer while the teacher rejects or drops calls. Slots of the embedded teacher."""
+    """Concurrent calls; fewer while the teacher rejects or drops calls. Slots of the embedded teacher."""
     slot_tokens: int = Field(1536, ge=256)
-    """For `local/…` only: tokens of prompt and reply per slot. A longer prompt is rejected."""
+    """`local/…`: tokens of prompt and reply per slot. A longer prompt is rejected."""
     gpu_layers: int | None = Field(None, ge=0)
-    """For `local/…` only: layers on the GPU. Default: as many as fit. 0: none."""
+    """`local/…`: layers on the GPU. Default: as many as fit."""
     threads: int | None = Field(None, ge=1)
-    """For `local/…`: threads of llama.cpp. Default: one per available processor."""
+    """`local/…`. Default: one per available processor."""
     draft: str | None = Field(None, min_length=1)
-    """For `local/…` and `vllm/…`: what proposes tokens that the teacher verifies: a student's folder, a `.gguf` file, `mtp`
-    or `ngram`. Needs `logprobs = false`."""
+    """`local/…`, `vllm/…`: what proposes tokens: a student's folder, a `.gguf` file, `mtp` or `ngram`. Needs `logprobs =
+    false`."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
-    """Of prompt and reply; a reply counts as `max_tokens` until it arrives."""
+    """Of prompt and reply, which counts as `max_tokens` until it arrives."""
     input_price: float | None = Field(None, ge=0)
-    """Per million prompt tokens, in the budget's currency. Default: 0 for `local/…`, `vllm/…` and `fake/…`, else the table
-    of prices."""
+    """Of prompts. Default: 0 for `local/…`, `vllm/…`, `fake/…`, else the table of prices."""
     output_price: float | None = Field(None, ge=0)
-    """Per million reply tokens."""
+    """Of replies."""
     cached_price: float | None = Field(None, ge=0)
-    """Per million prompt tokens read from the prompt cache. Default: `input_price`."""
+    """Of cached prompts. Default: `input_price`."""
     cache_write_price: float | None = Field(None, ge=0)
-    """Per million prompt tokens stored in the prompt cache. Default: `input_price`, for `anthropic/…` 1.25 times that."""
+    """Of prompts written to the cache. Default: `input_price`; for `anthropic/…` 1.25 times that."""
     reasoning_price: float | None = Field(None, ge=0)
-    """Per million tokens of thinking. Default: `output_price`."""
+    """Of thinking. Default: `output_price`."""
     timeout_seconds: float = Field(120.0, gt=0)
-    """For one call, without the wait for a free slot."""
+    """Of one call, without the wait for a free slot."""
     max_retries: int = Field(4, ge=0, le=20)
-    """Retries after transient failures: no connection, a timeout, 408, 409, 425, 429 and 5xx. An outage does not count."""
+    """After no connection, a timeout, 408, 409, 425, 429 or 5xx. An outage does not count."""
     outage_seconds: float = Field(120.0, ge=0)
-    """Seconds without any reply before the run stops. Resume it with --resume."""
+    """Without any reply, before the run stops."""
     batch: bool = False
-    """For `openai/…` and `anthropic/…`: send a run's calls to the provider's batch API, which answers within 24 hours at a
-    lower price."""
+    """`openai/…`, `anthropic/…`: use the batch API: within 24 hours, at a lower price."""
     batch_size: int = Field(10_000, ge=1, le=100_000)
-    """Most requests of one batch, and the samples open at once. OpenAI takes 50,000. Lower it if the provider limits
-    waiting tokens."""
+    """Requests per batch (OpenAI takes 50,000) and samples open at once. Lower it if waiting tokens are limited."""
     structured: StructuredOutput = "json_schema"
-    """How a reply matches its schema: by `response_format`, a forced tool call, or instructions in the prompt. `validate
-    --live` prints what works."""
+    """`response_format`, a forced tool call, or the prompt. `validate --live` finds what works."""
     dialect: ChatDialect | None = None
-    """For `openai/…`: whose keys the endpoint accepts for thinking and the reply's length. Default: known from some hosts,
-    else `generic`."""
+    """`openai/…`: whose keys for thinking and length it accepts. Default: by host, else `generic`."""
     extra: dict[str, Any] = Field({})
-    """Additional keys of the request, as the server names them, except model, prompt, and length and number of replies. For
-    `fake/…`, the script's faults."""
+    """Further keys of requests. For `fake/…`: the script's faults."""
     drop: tuple[str, ...] = ()
-    """Keys that requests must not have, since the endpoint rejects them (`["temperature", "seed"]`)."""
+    """Keys to leave out, since the endpoint rejects them (`["temperature", "seed"]`)."""
     thinking: SchemaThinking = "native"
-    """With `reasoning`: `native` lets the server think and match the schema. `tagged` asks in words for `<think>…</think>`
-    and a JSON object."""
+    """With `reasoning`: the server matches the schema, or the prompt asks for `<think>…</think>` and JSON."""
     logprobs: bool = True
-    """Whether token probabilities are requested; some endpoints reject that."""
+    """Whether to request token probabilities, which some endpoints reject."""
     engine: dict[str, float | int | str | bool] = Field({})
-    """For `vllm/…` only: options of `vllm serve`, with underscores (`max_model_len`, `dtype`, `tensor_parallel_size`)."""
+    """`vllm/…`: options of `vllm serve`, with underscores (`max_model_len`, `dtype`, `tensor_parallel_size`)."""
 
     @model_validator(mode="before")
     @classmethod

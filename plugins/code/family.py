@@ -78,9 +78,9 @@ class CodeDraft(ReplySchema):
 
 class CodeTaskOptions(Options):
     asserts: tuple[Annotated[int, Field(ge=2, le=40)], ...] = Field((4, 5, 6), min_length=1)
-    """Least number of requested asserts, at random. At most 16 or twice this number are allowed."""
+    """Requested, at random. At most 16 or twice this number are allowed."""
     twists: float = Field(0.5, ge=0, le=1)
-    """Share of tasks that vary their idea by one of the seed's `twist`. Others use the seed's `signature`."""
+    """Share of tasks with one of the seed's `twist`. Others use its `signature`."""
 
 
 class CodeFamily(RecipeFamily):

@@ -24,8 +24,7 @@ class FeaturesConfig(RecipeTable):
     """Report which features of `collapse.reference` the kept samples lack."""
 
     dictionary: FolderName
-    """The folder of a feature dictionary (`stillhouse features`). Seeds for lacking features are in
-    `plugins/features/seeds.jsonl`."""
+    """What `stillhouse features` wrote."""
 
     def list_files(self) -> Sequence[str]:
         return list_dictionary_files(self.dictionary)

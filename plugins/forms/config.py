@@ -13,7 +13,9 @@ from plugins.forms.start_faults import find_ternary_fault, find_windows_fault, n
 
 
 class TernaryStep(StudentStep):
-    """Train matrices of -s, 0 and s (BitNet b1.58) for `export --type tq2_0`. For random starts and Llamas of fitting sizes."""
+    """Train matrices of -s, 0 and s (BitNet b1.58), for `export --type tq2_0`. For random starts and Llamas of fitting
+    sizes.
+    """
 
     type: Literal["ternary"]
     changes_start: ClassVar[bool] = True
@@ -59,9 +61,9 @@ class MtpStep(StudentStep):
 
     type: Literal["mtp"]
     depth: int = Field(1, ge=1)
-    """Tokens predicted beyond the next one."""
+    """Tokens beyond the next one."""
     weight: float = Field(0.3, gt=0, lt=math.inf)
-    """Of the layer's cross-entropy in the loss (DeepSeek-V3's)."""
+    """Of its cross-entropy in the loss (DeepSeek-V3's)."""
 
     @field_validator("depth")
     @classmethod
@@ -87,19 +89,17 @@ class MtpStep(StudentStep):
 
 
 class WindowsStep(StudentStep):
-    """Let most layers attend to the last tokens only, for a smaller KV cache. The start is a Llama and continues as Granite
-    SWA.
-    """
+    """Let most layers of a Llama attend to the last tokens only, for a smaller KV cache. It becomes a Granite SWA."""
 
     type: Literal["windows"]
     changes_start: ClassVar[bool] = True
     changes_form: ClassVar[bool] = True
     window: int = Field(256, ge=2)
-    """Tokens that such a layer attends to, the current one included."""
+    """Tokens that such a layer attends to."""
     full_every: int = Field(4, ge=2)
-    """Every layer of this number attends to all tokens. Above the number of layers, none does."""
+    """Every layer of this number attends to all tokens."""
     sinks: bool = True
-    """Give each head with a window a learned sink, as in gpt-oss."""
+    """Give each such head a learned sink, as in gpt-oss."""
 
     def find_problem(self, student: StudentConfig) -> str | None:
         if self.window >= student.max_tokens:
@@ -133,15 +133,15 @@ class SparsityStep(StudentStep):
     needs_trained_start: ClassVar[bool] = True
     changes_start: ClassVar[bool] = True
     method: Literal["wanda", "magnitude"] = "wanda"
-    """Which weights go first: the smallest products of weight and input norm (arXiv 2306.11695), or the smallest."""
+    """Smallest first: weight times input norm (arXiv 2306.11695), or weight."""
     share: float | None = Field(None, gt=0, lt=1)
-    """Share of the weights to prune."""
+    """Of the weights."""
     pattern: Literal["2:4", "4:8"] | None = None
-    """N:M sparsity: of every 4 (8) consecutive weights, 2 (4) stay."""
+    """Of every 4 (8) consecutive weights, 2 (4) stay."""
     conversations: int = Field(64, ge=1)
-    """For `wanda` and `reconstruct`: training conversations on which inputs are measured."""
+    """That measure inputs, for `wanda` and `reconstruct`."""
     reconstruct: bool = False
-    """Fit the remaining weights to what matrices returned before. Takes twice as long."""
+    """Fit the remaining weights to the former outputs; twice as long."""
 
     @model_validator(mode="after")
     def _check_amount(self) -> Self:
@@ -171,9 +171,7 @@ class SparsityStep(StudentStep):
 
 
 class WidthStep(StudentStep):
-    """Make the embedded teacher's layers narrower, with the most active channels, neurons and heads (Minitron, arXiv
-    2407.14679).
-    """
+    """Narrow the embedded teacher's layers to the most active channels, neurons and heads (Minitron, arXiv 2407.14679)."""
 
     type: Literal["width"]
     changes_start: ClassVar[bool] = True

@@ -32,9 +32,9 @@ class SeedImagesConfig(RecipeTable):
     """The images of `seeds.source = "images"`."""
 
     folder: FolderName
-    """A folder of image files, or a dataset with images. Each is a seed."""
+    """Image files, or a dataset with images."""
     size: int = Field(1024, ge=16, le=4096)
-    """Pixels of the longer side. Larger images are made smaller first."""
+    """Pixels of the longer side; larger ones are shrunk."""
 
 
 class SightStep(StudentStep):
@@ -44,9 +44,9 @@ class SightStep(StudentStep):
     patch: int = Field(16, ge=MIN_PATCH, le=MAX_PATCH)
     """Pixels of a patch's side. Each patch is a token."""
     size: int = Field(192, ge=16)
-    """Pixels of the longer side. Larger images are made smaller, so letters may become illegible."""
+    """Pixels of the longer side. Letters of larger images may become illegible."""
     color_jitter: float = Field(0.0, ge=0, le=0.5)
-    """Each training step multiplies red, green and blue by random factors from 1 - `color_jitter` to 1."""
+    """Multiply colors by random factors from 1 - `color_jitter`."""
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:

@@ -13,14 +13,13 @@ class ScaleConfig(RecipeTable):
     identifies_run: ClassVar[bool] = False
 
     runner: Literal["local", "dask", "ray"] = "local"
-    """`local`: the command's own process. Others use processes on this machine or in a cluster."""
+    """`local`: the command's own process. Others: processes here or in a cluster."""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Processes to start on this machine."""
+    """To start on this machine."""
     address: Endpoint | None = None
-    """Instead of `workers`, a running cluster (`tcp://HOST:8786`, `HOST:6379`, `auto`). Workers need the recipe's files at
-    the same paths."""
+    """Of a running cluster (`tcp://HOST:8786`, `HOST:6379`, `auto`) with the recipe's files at the same paths."""
     port: int = Field(0, ge=0, lt=65536)
-    """Port on which the command listens for workers; 0 is any free port."""
+    """To listen for workers. 0: any free one."""
 
     @model_validator(mode="after")
     def _check_runner(self) -> Self:

@@ -10,26 +10,26 @@ from core.secrets import validate_variable_name
 
 
 class ToolSourceConfig(RecipeTable):
-    """One source of tools for `tool_calls`. A recipe never inherits a `module` or `command` through `extends`."""
+    """One source of tools. A recipe never inherits its `module` or `command`."""
 
     module: ProgramFile | None = None
-    """A Python file whose public functions are tools, run in the sandbox."""
+    """A Python file of public functions, run in the sandbox."""
     schemas: FileName | None = None
-    """With `module`: a JSON file with the tools' schemas. Default: from type hints and docstrings."""
+    """`module`: a JSON file. Default: type hints and docstrings."""
     command: CommandLine | None = Field(None, min_length=1)
     """An MCP server over stdio, started in the recipe's folder, with your rights."""
     env: tuple[str, ...] = ()
-    """With `command`: environment variables for the server, besides PATH, HOME and LANG."""
+    """`command`: variables for it, besides PATH, HOME and LANG."""
     url: Endpoint | None = None
     """An MCP server over streamable HTTP."""
     api_key_env: KeyVariable = ""
-    """With `url`: the environment variable with the key, sent as bearer token."""
+    """`url`: the variable with the key, sent as bearer token."""
     only: tuple[str, ...] = ()
-    """The tools to offer, by name. Default: all."""
+    """By name. Default: all."""
     seconds: float = Field(10.0, gt=0, le=600)
-    """Maximum time of one call."""
+    """Of a call."""
     memory_mb: int = Field(256, ge=64, le=8192)
-    """With `module`: maximum memory of one call."""
+    """`module`: of a call."""
 
     @field_validator("url")
     @classmethod

@@ -65,22 +65,22 @@ class ToolOptions(Options):
     """What both engines take."""
 
     turns: tuple[Annotated[int, Field(ge=1, le=4)], ...] = Field((1, 2), min_length=1)
-    """User turns of a conversation, one of these at random."""
+    """Of the user, one of these at random."""
     tools: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field((2, 3, 4), min_length=1)
-    """Offered tools, one of these at random, more if the turns need more."""
+    """Offered, one of these at random, more if the turns need more."""
     none: float = Field(0.15, ge=0, le=1)
-    """Share of the turns without a call, since an argument is missing or no tool fits."""
+    """Share of turns without a call: an argument is missing, or no tool fits."""
     written_out: bool = True
-    """Whether the system message has the tools in Hermes' form. If false, only the column `tools` has them."""
+    """Put tools into the system message in Hermes' form, not only into the column `tools`."""
 
 
 class PlannedToolOptions(ToolOptions):
     errors: float = Field(0.1, ge=0, le=1)
-    """Share of the turns whose call fails."""
+    """Share whose call fails."""
     chains: float = Field(0.15, ge=0, le=1)
-    """Share of the turns with two calls, the second on the first's result."""
+    """Share with two calls, the second on the first's result."""
     parallel: float = Field(0.1, ge=0, le=1)
-    """Share of the turns with two calls of one tool at once."""
+    """Share with two calls of one tool."""
 
     @model_validator(mode="after")
     def _one_whole(self) -> Self:
@@ -104,7 +104,7 @@ class PlannedToolOptions(ToolOptions):
 
 class OwnToolOptions(ToolOptions):
     rounds: int = Field(4, ge=1, le=16)
-    """Most steps with calls in a turn; then the assistant must reply."""
+    """Most steps with calls in a turn."""
 
 
 class DraftCall(ReplySchema):

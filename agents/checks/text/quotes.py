@@ -42,19 +42,19 @@ MAX_SHOWN_CHARACTERS = 160
 
 class QuotesOptions(Options):
     field: str = "quotes"
-    """Which field of the candidate contains the quotes."""
     text: str = "text"
-    """Which field of the candidate, or key of the seed, contains the text."""
     answerable: str = "answerable"
-    """Which key of the seed states whether the text has the answer. If false, no quote is allowed. Without the key it has."""
+    """Whether the text has the answer. Missing: it has."""
     least: int = Field(1, ge=0)
+    """Of quotes."""
     most: int = Field(3, ge=1)
-    """How many quotes an answer has."""
+    """Of quotes."""
     min_words: int = Field(3, ge=1)
-    """Of each quote: a word or two are found in most texts."""
+    """Of a quote."""
     max_words: int = Field(60, ge=1)
+    """Of a quote."""
     share: float = Field(0.6, gt=0, le=1)
-    """Largest share of the text's words in all quotes together. One quote from one sentence of several is always accepted."""
+    """Largest share of the text's words in all quotes. One quote of one sentence always passes."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -53,18 +53,16 @@ class ReadAgainOptions(Votes):
     text: str = "text"
     question: str = "question"
     answer: str = "answer"
-    """Which fields of the candidate these are, or keys of the seed."""
     answerable: str = "answerable"
-    """Which key of the seed states whether the text has the answer. Without it, it has."""
+    """Whether the text has the answer. Missing: it has."""
     silence: str = "silence"
-    """Which key of the seed contains the text that means no answer."""
+    """The text that means no answer."""
     overlap: float = Field(0.5, gt=0, le=1)
-    """Smallest F1 of words (SQuAD's measure, arXiv 1606.05250) of two equal answers. Words of the question do not count."""
+    """F1 of words (SQuAD, arXiv 1606.05250) from which answers are equal. Words of the question do not count."""
     similarity: Similarity | None = Field(None, gt=0, lt=1)
-    """`meaning_similarity` from which other answers are equal, if no number, name or denial differs. Needs the extra
-    `embeddings`. Default: words alone."""
+    """`meaning_similarity` from which answers are equal, unless numbers, names or denials differ. Needs the extra
+    `embeddings`."""
     temperature: float = Field(0.0, ge=0, le=2)
-    """Of the readers, each of which sees only the text and the question."""
 
 
 class ReadQuestion(NamedTuple):

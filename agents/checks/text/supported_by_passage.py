@@ -89,18 +89,13 @@ MAX_REPORTED_WORDS = 4
 
 class SupportedOptions(Options):
     answer: str = "answer"
-    """Which field of the candidate is the answer."""
     quotes: str = "quotes"
-    """Which field of the candidate contains the quotes."""
     question: str = "question"
-    """Which field of the candidate, or key of the seed, is the question."""
     text: str = "text"
-    """Which key of the seed is the text. The header of a table belongs to each quote from its rows."""
     answerable: str = "answerable"
-    """Which key of the seed states whether the text has the answer. If false, nothing is checked."""
+    """Whether the text has the answer. Missing: it has."""
     share: float = Field(0.8, ge=0, le=1)
-    """Share of the answer's content words, inflected or not, in the quotes or the question. Numbers, names and words such
-    as `before` must all be."""
+    """Share of the answer's content words in quotes or question. Numbers, names and words such as `before` must all be."""
     max_words: int = Field(80, ge=1)
 
 

@@ -186,13 +186,11 @@ class ValueLeaf(NamedTuple):
 
 class OccursOptions(Options):
     field: str = "values"
-    """Which field of the candidate contains the values."""
     text: str = "text"
-    """Which field of the candidate, or key of the seed, contains the text."""
     wanted: str = "schema"
-    """Which key of the seed contains the schema. Without it, only types count."""
+    """The schema."""
     share: float = Field(0.5, gt=0, le=1)
-    """Largest share of the text in one string: a copy of the text is no value."""
+    """Largest share of the text in one string."""
 
 
 @check("occurs", OccursOptions)

@@ -62,11 +62,11 @@ class SolvingOptions(Options):
     cpu_seconds: float = Field(1.0, ge=0.1, le=20)
     """Of each call, imports included."""
     wall_seconds: float = Field(20.0, ge=1, le=300)
-    """Of all calls of a solution, and of each mutant's."""
+    """Of all calls of a solution or mutant."""
     memory_mb: int = Field(256, ge=64, le=4096)
-    """Address space of each call."""
+    """Of each call."""
     pure: bool = True
-    """Refuse a solution that uses more than its arguments: files, the clock, chance, Python's own machinery."""
+    """Refuse files, the clock, chance and Python's own machinery."""
 
     @property
     def limits(self) -> CallLimits:
@@ -75,22 +75,21 @@ class SolvingOptions(Options):
 
 class CodeOptions(SolvingOptions):
     min_tests: int = Field(3, ge=2, le=40)
-    """The fewest different calls."""
+    """Different calls."""
     mutants: int = Field(8, ge=0, le=40)
-    """Changed versions of the solution that the tests are tried on."""
+    """Changed solutions, to try the tests on."""
     noticed: float = Field(0.6, ge=0, le=1)
-    """Smallest share of mutants that must fail. Those equal to the solution on all generated inputs do not count."""
+    """Share of mutants that must fail. Those equal on all generated inputs do not count."""
     probes: int = Field(60, ge=0, le=400)
-    """Generated inputs for comparing the solution with mutants that the tests miss. 0: all count."""
+    """Generated inputs, to run mutants that the tests miss. 0: all mutants count."""
 
 
 class SolvedAgainOptions(SolvingOptions, Votes):
     votes: int = Field(1, ge=1, le=15)
-    """Solutions from the task alone. More than half, or `agree`, must pass all tests."""
     probes: int = Field(60, ge=0, le=400)
-    """Generated inputs on which passing solutions are compared with the candidate's. Only `same_outputs` decides by it."""
+    """Generated inputs, to run passing solutions."""
     same_outputs: float = Field(0.0, ge=0, le=1)
-    """The smallest share of these inputs with equal results. Near 1 refuses good candidates, since tasks leave inputs open."""
+    """Share of equal results on them. Near 1 refuses good candidates."""
     temperature: float = Field(0.0, ge=0, le=2)
 
 

@@ -17,15 +17,15 @@ FIRST_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 
 class AnswerOptions(Options):
     of: Literal["seed", "thinking"] = "seed"
-    """Whether the answer equals the seed's `expected`, or the last result in the thinking, if any."""
+    """Equal to the seed's `expected`, or to the last result in the thinking, if any."""
     kind: AnswerKind = "numeric"
-    """What is compared: texts, numbers with their units, or expressions."""
+    """Texts, numbers with their units, or expressions."""
     relative: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Allowed difference, as a share of the larger number."""
+    """Allowed share of the larger number."""
     absolute: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Allowed difference. The larger of the two counts."""
     unit: str = ""
-    """The unit of an answer that names none."""
+    """Of an answer that names none."""
 
 
 def _is_expected_answer(subject: Subject, reply: IndependentSolution, options: AnswerOptions) -> bool:

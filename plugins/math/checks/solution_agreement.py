@@ -14,9 +14,8 @@ from plugins.math.checks.answer_equality import AnswerKind, compare_answers
 
 class AgreementOptions(Votes):
     votes: int = Field(3, ge=1, le=15)
-    """Independent solutions, each by a teacher that does not see the answer."""
     kind: AnswerKind | Literal["json"] | None = None
-    """How answers are compared. Default: numbers as numbers, else as text."""
+    """Default: numbers as numbers, else as text."""
 
 
 def _gives_candidates_answer(subject: Subject, reply: IndependentSolution, options: AgreementOptions) -> bool:

@@ -49,7 +49,7 @@ POWER = re.compile(r"(?<![\w.^])(\d{1,12}(?:\.\d{1,12})?|\(-?\d{1,12}\))\^\(?(\d
 
 class StepsOptions(Options):
     of: Literal["reasoning", "thinking"] = "reasoning"
-    """Where sums are checked. In the thinking, a wrong sum fails even if corrected later."""
+    """Where. In the thinking, wrong sums fail even if corrected later."""
 
 
 @check("steps", StepsOptions)

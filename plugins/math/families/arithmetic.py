@@ -60,14 +60,13 @@ class ProblemDraft(ReplySchema):
 
 class ArithmeticOptions(Options):
     steps: tuple[int, ...] = Field((1, 2, 3), min_length=1)
-    """Operations of a problem, each 1 to 3, one of these at random."""
+    """Operations (1 to 3), one of these at random."""
     order: Literal["tree", "sequence"] = "tree"
-    """`tree` draws operations such as `a * (b - c)`, numbers and wording. `sequence` has one operation after another."""
+    """`tree`: as in `a * (b - c)`. `sequence`: one after another."""
 
 
 class ExpressionOptions(Options):
     tolerance: float = Field(1e-6, ge=0)
-    """Largest difference between the stated answer and the expression's value."""
 
 
 def _gives_expressions_value(subject: Subject, reply: IndependentSolution, _options: ExpressionOptions) -> bool:
@@ -80,9 +79,7 @@ def _gives_expressions_value(subject: Subject, reply: IndependentSolution, _opti
     attempt=AttemptJudge(IndependentSolution, _gives_expressions_value, plain=FINAL_ANSWER),
 )
 def expression_check(subject: Subject, options: ExpressionOptions) -> str | None:
-    """The stated answer must equal the value of its expression, whose numbers are in the story, in digits or in words; and every
-    sum that the solution writes out must be right.
-    """
+    """The stated answer must equal its expression, whose numbers are in the story, and every written sum must be right."""
     fields = subject.candidate.fields
     expression, answer = fields["expression"], fields["answer"]
     try:

@@ -92,11 +92,11 @@ class ReasoningDraft(ReplySchema):
 
 class ReasoningOptions(Options):
     tasks: dict[str, int] = Field({})
-    """For generated seeds: tasks of reasoning-gym, by weight."""
+    """Of reasoning-gym, by weight, to generate seeds."""
     settings: dict[str, dict[str, Any]] = Field({})
-    """Difficulty, as reasoning-gym's settings by task (`chain_sum = { max_digits = 2 }`)."""
+    """Of tasks (`chain_sum = { max_digits = 2 }`)."""
     questions: int = Field(1000, ge=1, le=MAX_QUESTIONS)
-    """Different questions of all tasks together."""
+    """Of all tasks together."""
 
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:

@@ -56,7 +56,7 @@ class ImageQuestionsOptions(Options):
     kinds: dict[str, float] = Field(
         default_factory=lambda: dict.fromkeys(IMAGE_QUESTION_KINDS, 1.0), min_length=1, validate_default=True
     )
-    """What is asked, by weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or your own words."""
+    """By weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or your own words."""
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
@@ -73,7 +73,6 @@ class ImageQuestionDraft(ReplySchema):
 class WellPosedOptions(Options):
     max_question_words: int = Field(40, ge=3)
     max_answer_words: int = Field(12, ge=1)
-    """Longer answers are rarely the same twice."""
 
 
 @check("well_posed", WellPosedOptions)
@@ -97,7 +96,6 @@ def well_posed_check(subject: Subject, options: WellPosedOptions) -> str | None:
 
 class SeenAgainOptions(Votes):
     votes: int = Field(3, ge=1, le=15)
-    """Answers asked for. More than half, or `agree`, must be the candidate's."""
 
 
 class AskedAboutImage(NamedTuple):
@@ -155,7 +153,6 @@ async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> str |
 
 class NeedsImageOptions(Votes):
     votes: int = Field(3, ge=1, le=15)
-    """Answers without the image. More than half, or `agree`, being right refuses the question."""
 
 
 @check("needs_image", NeedsImageOptions, calls=lambda options: options.votes, roles=("blind",))

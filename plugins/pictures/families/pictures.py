@@ -42,17 +42,17 @@ PROMPTS = Path(__file__).parents[1] / "prompts"
 
 class PicturesOptions(Options):
     kind: PictureKind = "charts"
-    """`documents` are invoices, forms and reports."""
+    """`documents`: invoices, forms and reports."""
     pictures: int = Field(1000, ge=1, le=1_000_000)
-    """Without a seeds file: the number of seeds. Reused seeds have another table and style."""
+    """Seeds, without a seeds file."""
     questions: int = Field(3, ge=1, le=MAX_QUESTIONS)
-    """Questions about each picture. One that the picture does not answer is left out."""
+    """Per picture."""
     marks: dict[Mark, int] = Field({})
-    """The marks of charts by weight. Default: all."""
+    """By weight. Default: all."""
     themes: dict[str, int] = Field({})
-    """The themes of pictures by weight, so that you can hold some out. Default: all."""
+    """By weight. Default: all."""
     value_labels: float = Field(0.6, ge=0, le=1)
-    """The share of charts with each value at its mark."""
+    """Share of charts with values at marks."""
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:

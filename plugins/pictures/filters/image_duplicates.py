@@ -37,9 +37,9 @@ class ImageDuplicatesFilter(PairFilter, ImageTable):
     compares = "images"
     type: Literal["image_duplicates"]
     threshold: float = Field(0.95, ge=0.94, le=1)
-    """Share of equal bits of two hashes from which images are near-duplicates."""
+    """Share of equal bits of hashes of near-duplicates."""
     same_question: bool = False
-    """Whether a row repeats another only if it also asks the same."""
+    """Drop only if the question is the same too."""
 
     def sketch(self, documents: Sequence[Document]) -> RaggedArray:
         """The hashes of each row's images, after one of what is asked if that is to be the same too. Nothing of a row without

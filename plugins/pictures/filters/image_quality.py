@@ -40,7 +40,7 @@ class ImageTable(FilterTable):
     reads_images = True
     modules = ("PIL",)
     max_pixels: int = Field(50_000_000, ge=1, le=80_000_000)
-    """Pixels of the largest image that is decoded."""
+    """Of the largest image that is decoded."""
 
 
 class ImagesFilter(Filter, ImageTable):
@@ -49,7 +49,7 @@ class ImagesFilter(Filter, ImageTable):
     min_side: int = Field(32, ge=1)
     """Pixels of the shorter side."""
     min_deviation: float = Field(2.0, ge=0, le=127.5)
-    """Standard deviation of gray levels under which an image is blank."""
+    """Of gray levels; below, an image is blank."""
 
     def apply(self, documents: Sequence[Document], folder: Path) -> list[DroppedDocument]:
         """Rows without images are kept."""

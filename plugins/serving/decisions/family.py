@@ -59,13 +59,13 @@ class WrittenCase(ReplySchema):
 
 class DecisionOptions(Options):
     questions: tuple[DecisionQuestion, ...] = Field(min_length=1)
-    """The questions about each text. Quotas and generated texts go by the first."""
+    """Quotas and generated texts go by the first."""
     cases: dict[str, int] = Field(default_factory=lambda: dict(CASES), min_length=1)
-    """Generated texts only: kinds by weight. `hard_negative` looks like another answer, `ambiguous` has two defensible ones."""
+    """Generated texts, by weight. `hard_negative` looks like another answer, `ambiguous` has two defensible ones."""
     styles: tuple[str, ...] = Field(STYLES, min_length=1)
-    """Generated texts only: their form, one of these at random."""
+    """Generated texts: form, one at random."""
     about: str = Field("a message to a company", min_length=1)
-    """Generated texts only: what the texts are."""
+    """Generated texts: what they are."""
 
     @field_validator("cases")
     @classmethod
@@ -84,13 +84,13 @@ class DecisionOptions(Options):
 
 class VoteOptions(Votes):
     by: Literal["votes", "probabilities"] = "votes"
-    """`probabilities`: one reply's token probabilities, which is one vote to `several_of` and `span`."""
+    """`probabilities`: one reply's token probabilities, one vote to `several_of` and `span`."""
     votes: int = Field(4, ge=1, le=15)
-    """Votes on each text, in addition to the generator's label. Not with `probabilities`."""
+    """In addition to the generator's label. Not with `probabilities`."""
     agree: int | None = Field(None, ge=1, le=15)
-    """Generated, unambiguous texts: how many must support each answer. Default: more than half of the readable."""
+    """For generated, unambiguous texts. Default: more than half of the readable."""
     min_agreement: float = Field(0.0, ge=0, le=1)
-    """Labeled texts: least share of votes for the generator's label. 0 keeps texts on which the teacher is undecided."""
+    """Labeled texts: share of votes for the generator's label. 0 keeps undecided texts."""
 
 
 @check(
@@ -101,8 +101,9 @@ class VoteOptions(Votes):
     reads_logprobs=lambda options: options.by == "probabilities",
 )
 async def votes_check(subject: Subject, options: VoteOptions) -> Finding:
-    """Independent votes must support the answers: of a generated text, more than half; of an ambiguous one, one at least.
-    Its probability must be over a half too; of an ambiguous one, a quarter.
+    """Independent votes must support the answers of a generated text: more than half, or one if it is ambiguous.
+
+    Its probability must be over a half too, or over a quarter.
     """
     shares = await (_count_votes if options.by == "votes" else _read_probabilities)(subject, options)
     if isinstance(shares, str):

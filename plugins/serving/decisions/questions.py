@@ -26,18 +26,16 @@ class DecisionQuestion(RecipeTable):
     """One question about a text."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """The key of its answer."""
+    """Of its answer."""
     ask: str = Field(min_length=1)
-    """The question in words, as the teacher reads it."""
+    """As the teacher reads it."""
     type: QuestionType = "one_of"
     labels: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Of `one_of` and `several_of`: at least two."""
+    """At least two, of `one_of` and `several_of`."""
     meanings: dict[str, str] = Field({})
-    """What a label means, where its name does not say it."""
+    """Of labels whose name does not say it."""
     low: int = Field(1, ge=-100)
-    """The lowest score."""
     high: int = Field(5, le=100)
-    """The highest score."""
 
     @model_validator(mode="after")
     def _check_answers(self) -> Self:

@@ -324,9 +324,9 @@ def _shares_words(value: str, text: str) -> bool:
 
 class ToolSchemaOptions(Options):
     field: str = "tools"
-    """Which field of the candidate has the offered tools."""
+    """Of the candidate, with the offered tools."""
     strict: bool = True
-    """Whether arguments are refused that the schema neither names nor allows."""
+    """Refuse arguments that the schema neither names nor allows."""
 
 
 @check("tool_schema", ToolSchemaOptions)
