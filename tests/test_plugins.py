@@ -160,6 +160,6 @@ def test_plugins_are_listed_with_what_they_add(tmp_path: Path) -> None:
     assert listed["extra_section"]["parts"] == {"section": ["mine"]}
     assert listed["extra_section"]["origin"] == "extra_section 1.0"
     one = FORKS.run("stillhouse", "plugins", "extra_section", folder=tmp_path, PYTHONPATH=places)
-        assert "`number`, integer (`1`)" in one.stdout
+    assert "`number`, integer (`1`)" in one.stdout
     unknown = FORKS.run("stillhouse", "plugins", "extra_sectoin", folder=tmp_path, PYTHONPATH=places)
     assert (unknown.returncode, "did you mean 'extra_section'?" in unknown.stderr) == (2, True)
