@@ -115,7 +115,7 @@ NOT_RUN = {
     "plugins/tracing/README.md: export OTEL_": "needs a collector; plugins/tracing/tests/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
-    "plugins/pictures/README.md: curl": "plugins/serving/tests/test_seeing_students.py asks about a picture",
+    "plugins/pictures/README.md: curl": "plugins/serving/tests/test_transformers_student.py asks about a picture",
     "docs/releases.md: stillhouse run mine.toml --release": "two trainings; tests/flows/release/test_promotion.py has them",
     "plugins/references/README.md: stillhouse reference": (
         "the self-test takes minutes; plugins/references/tests/test_reference_preparation.py runs smaller ones"

@@ -7,10 +7,7 @@ import pytest
 from benchmarks.draft_results import FASTER, SLOWER, UNCLEAR, DraftResult, build_draft_result, list_draft_lines
 from benchmarks.draft_speed import DraftComparison, PairedReply, TimedReply
 from benchmarks.energy_counters import count_joules, find_energy_counters, read_energy
-from students.gguf_export import export_gguf
 from teachers.drafts import DraftCounts
-from tests.students.conftest import opinionated, saved, tiny_llama, tiny_tokenizer
-from tests.support.exported_students import export_student
 
 STEPS = {1: 0.1, 2: 0.13, 4: 0.22, 8: 0.4}
 
@@ -65,21 +62,6 @@ def test_a_draft_that_cannot_pay_says_so() -> None:
     nothing = build(0.9, 0.9, DraftCounts(30, 0, 0, 0))
     assert (nothing.verification_cost, nothing.break_even) == (None, None)
     assert "nothing was proposed" in "\n".join(list_draft_lines(nothing))
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """The GGUF file of a teacher, the folder of a student with equal weights, and that of a stranger with its tokens."""
-    tokenizer, folders = tiny_tokenizer(), []
-    for seed in (5, 5, 6):
-        folder = tmp_path_factory.mktemp(f"seed-{seed}")
-        folders.append(saved(opinionated(tiny_llama(len(tokenizer)), seed), tokenizer, folder))
-    return export_gguf(folders[0], "q8_0").path, folders[1], folders[2]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_student(tmp_path_factory.mktemp("student"))
 
 
 def write_zone(folder: Path, zone: str, name: str, energy: int, largest: int = 1_000_000) -> Path:

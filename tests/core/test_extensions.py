@@ -24,8 +24,6 @@ from teachers.base import UnlimitedAccount
 from teachers.providers import open_teacher
 from tests.support.installed_plugins import write_metadata
 
-TABLE = {"type": "no_bees"}
-
 
 class NoBees(stillhouse.Filter):
     about = "removes texts about bees"

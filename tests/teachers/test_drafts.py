@@ -246,15 +246,3 @@ def test_a_draft_that_is_swapped_or_deleted_after_the_validation_is_refused_at_t
         with pytest.raises(ProviderError, match=rf"^local/.*: draft: .*{problem}"):
             ask(teacher, PLAIN[:1], [], str(draft))
         write_tokens(draft, tokens[::-1])
-
-
-METRICS = """# HELP llamacpp:spec_decode_num_drafts_total Speculative
-# TYPE llamacpp:spec_decode_num_drafts_total counter
-llamacpp:spec_decode_num_drafts_total 86
-llamacpp:spec_decode_num_draft_tokens_total 258
-llamacpp:spec_decode_num_accepted_tokens_total 129
-llamacpp:tokens_predicted_total 220
-llamacpp:n_busy_slots_per_decode 1.02
-llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="0"} 80
-llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="2"} 9
-"""

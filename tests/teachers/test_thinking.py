@@ -20,7 +20,6 @@ QUESTION = TeacherQuestion(
     messages=[Message(role="user", content="Add 2 and 3.")], contract="Sum", json_schema=SCHEMA, temperature=0, top_p=1,
     max_tokens=1124, seed=1, reasoning="low",
 )  # fmt: skip
-KEY = "canary-1"
 ON = {"enable_thinking": True, "thinking": True}
 OFF = {"enable_thinking": False, "thinking": False}
 

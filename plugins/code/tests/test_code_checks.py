@@ -148,20 +148,6 @@ def test_a_value_that_is_not_plain_is_not_encoded(value: Any) -> None:
         call_harness.encode_value(value)
 
 
-PIECES = [
-    *"()[]{}=,:.'\"\\\n #@-+*0123456789fé",
-    "assert ",
-    "f(",
-    ") == ",
-    "not ",
-    "lambda",
-    "0x",
-    "1e999",
-    "\x00",
-    "approx(",
-]
-
-
 SOURCE = '''
 import math
 LIMIT = 10

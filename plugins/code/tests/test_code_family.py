@@ -21,7 +21,6 @@ from tests.support.scripted_teacher import produce_scripted
 
 pytestmark = pytest.mark.skipif(sandbox_problem() is not None, reason=str(sandbox_problem()))
 
-GOOD = {"faults": [], "scores": {"task": 5, "solution": 5}, "advice": ""}
 DRAFT = {
     "task": "Return the sum of two whole numbers.",
     "explanation": "The numbers are added.",

@@ -1,14 +1,18 @@
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import prompts
 from agents.checks import Check, Subject
 from core.sample import Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.math.checks.solution_agreement import IndependentSolution, agreement_check
-from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check
+from plugins.math.checks.worked_steps import find_wrong_sums
+from plugins.math.families.arithmetic import ArithmeticFamily, ProblemDraft, expression_check, operations_check
+from plugins.math.families.operation_trees import GOALS, TREES, find_tree_fault
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.agents.checks.rows import Case, check_each, findings_of, nobody, rows_of, subject_of
 from tests.support.scripted_teacher import produce_scripted
@@ -103,3 +107,54 @@ def test_solvers_agree_or_not(case: Case) -> None:
 
     (finding,) = findings_of(agreement_check, subject_of({}, ["a"], {"answer": case["answer"]}, ask), **case["options"])
     assert finding.passed == case["passes"], finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("expression", "form", "same"),
+    [
+        ("5 * 7 + 3 * 12", "a * b + c * d", True),  # the five recorded problems of "multiply twice, then add"
+        ("8 * 4 + 7 * 3", "a * b - c * d", False),
+        ("1000 - (12 + 18) * 25", "a - (b + c) * d", True),
+        ("1000 - (12 + 18) * 25", "(a + b) * c - d", False),
+        ("25 * (18 + 12)", "(a + b) * c", True),
+        ("25 * 18 + 25 * 12", "(a + b) * c", False),
+        ("9 - 4 - 3", "a - b - c", True),
+        ("9 - (4 + 3)", "a - b - c", True),
+        ("9 - (4 - 3)", "a - b - c", False),
+        ("-4 + 9", "a - b", True),
+        ("60 / 3 * 2", "a * b / c", True),
+        ("60 / (3 * 2)", "a * b / c", False),
+        ("80 - 80 * 15 / 100", "a - a * b / 100", True),
+        ("(100 - 15) / 100 * 80", "a - a * b / 100", True),
+        ("80 * 15 / 100", "a - a * b / 100", False),
+        ("80 - 80 * 15 / 50", "a - a * b / 100", False),
+        ("3 * 100", "a * b", True),
+        ("no expression", "a * b", True),  # another check refuses it
+    ],
+)
+def test_an_expression_has_the_form_that_was_asked_for_or_not(expression: str, form: str, same: bool) -> None:
+    assert (find_tree_fault(expression, form) is None) == same
+
+
+def example_pairs() -> list[tuple[str, str]]:
+    messages = prompts.load_prompt("arithmetic", "generator", installed=ArithmeticFamily.prompts).messages[1:]
+    return [(asked.content, replied.content) for asked, replied in zip(messages[::2], messages[1::2], strict=False)]
+
+
+@pytest.mark.parametrize(("request_text", "reply"), example_pairs(), ids=lambda text: text[:60])
+def test_each_example_passes_the_checks(request_text: str, reply: str) -> None:
+    draft = ProblemDraft.model_validate_json(reply)
+    data = {
+        "form": re.findall(r"Form of the expression: (.+)", request_text)[0],
+        "numbers": re.findall(r"Numbers of the story: (.+)", request_text)[0],
+    }
+    assert data["form"] in {tree.form for tree in TREES}
+    assert re.findall(r"that needs \d steps?: (.+)\.\n", request_text)[0] in {tree.words for tree in TREES}
+    goal = re.findall(r"The question asks for: (.+)", request_text)[0]
+    assert any(goal in GOALS[name].values() for tree in TREES if tree.form == data["form"] for name in tree.goals)
+    seed = Seed(id="s-0", data=data)
+    subject = subject_of(data, ["a"], ArithmeticFamily().candidate(seed, draft).fields)
+    for check in (expression_check, operations_check):
+        (finding,) = findings_of(check, subject)
+        assert finding.passed, finding.evidence
+    assert not list(find_wrong_sums(draft.solution))

@@ -125,13 +125,6 @@ def test_functions_that_differ_far_from_zero_are_unequal(hidden: str) -> None:
         assert not compare_answers("symbolic", "0", hidden.format(a=a)).equal
 
 
-PIECES = [
-    *"{}()[]|^_+-*/=,129xye.$%²½\\':<é∞",
-    *r"\frac \sqrt pi sin ln log abs exp \left \right \cdot 10 99".split(),
-    " ",
-]
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -15,7 +15,6 @@ pytest.importorskip("PIL", reason="needs the extra `pictures`")
 from PIL import Image
 
 from agents.checks import Subject
-from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, SampleStatus, Seed
@@ -85,15 +84,6 @@ def pose(subject: dict[str, str]) -> str | None:
 def test_what_is_well_posed(question: str, answer: str, words: str | None) -> None:
     found = pose({"question": question, "answer": answer})
     assert (found is None) if words is None else (words in str(found))
-
-
-def draw_seeds(folder: Path, samples: int, *settings: str) -> list[Seed]:
-    images = f"images.folder={write_squares(folder / 'images', 14)}"
-    model = "teachers.main={model='fake/image_questions'}"
-    plan = load_recipe_plan("image-questions", [images, model, f"samples={samples}", *settings])
-    family, seeds = plan.family, list(RunSeeds(plan, "0" * 16))
-    assert all({"about", "earlier"} <= family.prompt_values(seed).keys() for seed in seeds)
-    return seeds
 
 
 def make(folder: Path, answer: Callable[[TeacherQuestion], dict[str, Any]]) -> tuple[list[Sample], ScriptedTeacher]:

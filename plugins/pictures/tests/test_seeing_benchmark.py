@@ -1,13 +1,16 @@
 """The benchmark of a student that sees: its answers are in the pixels of its charts, and it fails if the student does not see."""
 
 import io
+import json
+import re
 from collections import defaultdict
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from benchmarks.recall import ARMS, FILLER_LENGTH, KEYS, WINDOW, RecallModel, draw_rows
 from benchmarks.seeing import (
@@ -26,7 +29,13 @@ from benchmarks.seeing import (
 from core.runs.student_records import StudentRecord
 from core.storage.image_files import decode_image_url
 from plugins.pictures.seeing.evaluation import PictureEvaluation
+from plugins.pictures.sight_probe import render_digits
 from plugins.pictures.tests.test_picture_evaluation import count
+from teachers.base import TeacherQuestion
+from tests.flows.commands.test_commands import called
+from tests.support.http_serving import serve
+from tests.support.openai_server import OpenAIServer
+from tests.support.strict_server import ServedReply
 
 
 def measure_bars(url: str) -> dict[str, int]:
@@ -102,3 +111,58 @@ def test_no_arm_sees_later_words(name: str) -> None:
     before, after = model(words), model(changed)
     torch.testing.assert_close(before[:, :20], after[:, :20], atol=1e-5, rtol=0)
     assert (before[:, 20:] - after[:, 20:]).abs().max() > 0.01
+
+
+COLOUR = {"colour": "ultramarine", "again": "no"}
+
+
+def open_picture(png: bytes) -> Image.Image:
+    return ImageChops.invert(Image.open(io.BytesIO(png)).convert("L"))
+
+
+def read_number(picture: Image.Image) -> str:
+    """The four digits of a picture, from the left, by comparison with drawn ones."""
+    read = ""
+    for _ in range(4):
+        for digit in "0123456789":
+            drawn = open_picture(render_digits(f"{read}{digit}"))
+            box = drawn.getbbox()
+            assert box
+            seen = (0, 0, box[2], drawn.height)
+            if ImageChops.difference(drawn.crop(seen), picture.crop(seen)).getbbox() is None:
+                read += digit
+                break
+    return read
+
+
+def answer_sighted(question: TeacherQuestion) -> ServedReply:
+    if not question.messages[-1].images:
+        return answer_blind(question)
+    [image] = question.messages[-1].images
+    return ServedReply(json.dumps({"number": read_number(open_picture(decode_image_url(image)))}))
+
+
+def answer_blind(question: TeacherQuestion) -> ServedReply:
+    """A server that drops images, and a model that invents what it was asked for. Asked without a schema, it repeats itself."""
+    if not question.json_schema:
+        return ServedReply("7305" * 10)
+    return ServedReply(json.dumps(COLOUR if question.contract == "Probe" else {"number": "the 512"}))
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_teacher_that_is_shown_images_must_read_a_number_in_one(
+    sees: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTED_KEY", "sk-test-key-1")
+    (tmp_path / "photo.png").write_bytes(render_digits("7"))
+    with serve(OpenAIServer("sk-test-key-1")) as served:
+        served.answer = answer_sighted if sees else answer_blind
+        teacher = f"teachers.main={{model='openai/gpt-4o',base_url='{served.url}',api_key_env='HOSTED_KEY'}}"
+        images = ["--set", f"images.folder={tmp_path}"]
+        code, out, err = called(capsys, "validate", "image-questions", "--live", "--set", teacher, *images)
+        text_code, _, _ = called(capsys, "validate", "smoke", "--live", "--set", teacher)
+    assert (code, text_code) == (0 if sees else 1, 0), err
+    if sees:
+        assert "pictures of the recipe: seen by main" in " ".join(out.split())
+    else:
+        assert re.search(r"teacher main: does not see: of a picture of the number \d{4} it says '.*512", err)

@@ -47,7 +47,7 @@ from teachers.local_images import fit_message_images
 from teachers.local_llama import projector_settings, start_local_server
 from teachers.openai_chat import build_messages
 from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
-from tests.students.test_student_folder import TRAINED
+from tests.students.test_predictions import TRAINED
 from tests.support.colored_pictures import COLORS, SIZES, ask_color, color_conversations, png_url
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 

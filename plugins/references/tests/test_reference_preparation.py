@@ -15,11 +15,18 @@ from hypothesis import strategies as st
 import stillhouse
 from core.config.recipe import ENGLISH_REFERENCE
 from core.project_files import PROJECT
+from core.runs.collapse_facts import CollapseVerdict
 from filters.collapse.reference_corpus import ReferenceCorpus
 from flows.data.reference_files import METADATA_KEY, read_reference
 from flows.rows.dataset_rows import read_dataset_documents
 from plugins.references.preparation import ReferenceOptions, prepare_reference
-from plugins.references.self_test import SelfTestResult, choose_sample_size, run_self_test, split_into_samples
+from plugins.references.self_test import (
+    SelfTestResult,
+    SelfTestSample,
+    choose_sample_size,
+    run_self_test,
+    split_into_samples,
+)
 from tests.flows.commands.test_commands import called
 
 
@@ -189,3 +196,11 @@ def test_real_text_passes_its_own_test(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1, "one null distribution for all samples"
     # The sample's own documents are not part of what it is compared with: half of its rare words are new.
     assert not any("topics" in sample.reasons for sample in found)
+
+
+@pytest.mark.parametrize(("alarms", "compatible"), [(0, True), (2, True), (4, True), (5, False), (200, False)])
+def test_a_rate_is_compatible_unless_its_interval_is_over_one_percent(alarms: int, *, compatible: bool) -> None:
+    verdicts = [CollapseVerdict.collapse] * alarms + [CollapseVerdict.passed] * (200 - alarms)
+    result = SelfTestResult(500, [SelfTestSample(500, verdict, ()) for verdict in verdicts])
+    assert result.is_compatible == compatible
+    assert result.rate.high >= 0.0188

@@ -19,7 +19,8 @@ import pytest
 from distributed import LocalCluster, Security
 
 from agents.calls.budget import read_journal
-from core.errors import UsageError
+from core.config.recipe import recipe_digest
+from core.errors import RecipeError, UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Spending
 from flows.data.curated_run import read_finished_samples
@@ -171,3 +172,21 @@ def test_a_missing_cluster_is_an_error_of_one_sentence(tmp_path: Path, monkeypat
     monkeypatch.setattr("plugins.scale.dask_workers.CONNECT_SECONDS", "0.3s")
     with pytest.raises(UsageError, match=r"scale\.address: tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
         made(tmp_path, 'scale={runner="dask",address="tcp://127.0.0.1:9"}')
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("scale.workers=2", "scale: `workers` and `address` need runner"),
+        ("scale.runner=dask", "scale: runner = 'dask' needs either `workers`, to start here, or the `address`"),
+    ],
+)
+def test_each_mistake_has_a_sentence(setting: str, sentence: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe_plan("smoke", [setting])
+    assert any(str(problem).startswith(sentence) for problem in caught.value.problems)
+
+
+def test_who_makes_the_samples_does_not_change_the_digest() -> None:
+    elsewhere = load_recipe_plan("smoke", ['scale={runner="dask",workers=2}']).recipe
+    assert recipe_digest(elsewhere, {}) == recipe_digest(load_recipe_plan("smoke").recipe, {})

@@ -43,7 +43,6 @@ from tests.flows.data.test_foreign_runs import run_with_checks
 from tests.support.exported_students import export_student
 
 FREE = TeacherConfig(model="local/smollm2-135m")
-PRICED = TeacherConfig(model="openai/big", input_price=1.0, output_price=4.0)
 SEEDS = 120
 
 

@@ -342,16 +342,6 @@ def test_probabilities_of_a_file_are_the_targets_and_tell_how_often_two_votes_ag
     assert labeled.take([1, 2]).label(question).shares == [{"y": 1.0}, {"y": 1.0}]
 
 
-TEXTS = [
-    "import numpy as np",
-    "import numpy as np ",
-    "IMPORT NUMPY AS NP",
-    "from numpy import array",
-    "Grüße aus Köln",
-    "  ",
-]
-
-
 def draw_votes(rng: np.random.Generator, truth: np.ndarray, accuracies: list[float], classes: int) -> np.ndarray:  # type: ignore[type-arg]
     wrong = (truth[:, None] + rng.integers(1, classes, (len(truth), len(accuracies)))) % classes
     right = rng.random(wrong.shape) < np.array(accuracies)

@@ -2,20 +2,17 @@ import asyncio
 import json
 import threading
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from agents.planning.rubrics import build_review_schema
 from agents.topologies.topology_graphs import TOPOLOGY_BUILDERS
 from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
-from core.sample import Candidate, Message, SampleStatus, Seed, Spending
+from core.sample import Candidate, SampleStatus, Seed, Spending
 from flows.commands.app import app
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.study import faulty_script
 from plugins.study.topology_comparison import build_study_report, cost_per_kept, format_study_report
 from plugins.study.topology_study import (
     BASELINE_TOPOLOGY,
@@ -27,7 +24,6 @@ from plugins.study.topology_study import (
     find_problem_fault,
     run_trial,
 )
-from teachers.base import TeacherQuestion
 
 SEED = Seed(id="study000-000000", data={"story": "a zoo", "steps": "2 steps: first multiply, then subtract"})
 RIGHT: dict[str, Any] = {
@@ -37,9 +33,6 @@ RIGHT: dict[str, Any] = {
     "expression": "((6 * 8) - 19)",
     "answer": 29.0,
 }
-REQUEST = "Write a problem about a zoo that needs 2 steps: first multiply, then subtract."
-RUBRICS = ("clarity", "realism")
-CRITIC = 'Score it by each rubric: "clarity": one reading. "realism": as in life.'
 
 SOLVERS = "verifiers=[{type='agreement',votes=3}]"
 
@@ -55,19 +48,6 @@ def trials(made: TopologyStudy, *kinds: str) -> list[TopologyTrial]:
         return [await run_trial(made, kind, threading.Event()) for kind in kinds or TOPOLOGY_KINDS]
 
     return asyncio.run(run())
-
-
-def asked(*messages: tuple[str, str], contract: str = "ProblemDraft", seed: int = 1) -> TeacherQuestion:
-    schema = build_review_schema(RUBRICS) if contract == "Review" else {}
-    return TeacherQuestion(
-        messages=[Message.model_validate({"role": role, "content": content}) for role, content in messages],
-        contract=contract, json_schema=schema, temperature=1.0, top_p=1.0, max_tokens=100, seed=seed,
-    )  # fmt: skip
-
-
-def replied(question: TeacherQuestion, seed: int = 1, fault: str | None = None) -> dict[str, Any]:
-    rates = faulty_script.FaultRates.model_validate({fault: 1.0} if fault else {})
-    return dict(rates.build_script()[question.contract](Random(seed), question))
 
 
 # The ground truth

@@ -2,17 +2,28 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import combinations
+from datetime import date
+from functools import cache
+from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 import prompts
+from agents.checks import Subject
 from agents.planning.run_plan import RunPlan
-from core.sample import Message, Sample, SampleStatus
+from core.project_files import PROJECT
+from core.sample import Message, Sample, SampleStatus, Seed
+from core.storage.recording import read_recording
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.tools.checks.conversation_checks import tool_use_check
+from plugins.tools.checks.reply_checks import tool_result_check
 from plugins.tools.simulation.simulated_tools import SIMULATED_TOOLS
+from plugins.tools.simulation.simulated_world import CATALOGUE, DOMAINS_BY_NAME
+from plugins.tools.tests.test_tool_conversations import fault
+from plugins.tools.tests.tool_conversations import subject_of
 from plugins.tools.tool_family import ToolCallsFamily, ToolDraft
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
@@ -141,3 +152,129 @@ OTHERS = {
     "Thursday": "Friday", "tomorrow": "today", "on loan": "available", "available": "on loan", "minutes": "hours",
     "hour": "minute", "Bergen": "Oslo", "Ghent": "Turku", "Ines": "Per", "euros": "francs", "km/h": "km",
 }  # fmt: skip
+
+
+RECORDED = {
+    f"{number:04}": {"seed": sample.seed, "reply": sample.replies[0].reply}
+    for number, sample in enumerate(
+        read_recording(PROJECT / "benchmarks" / "recordings" / "earlier" / "tool-calls.jsonl"), start=1
+    )
+}
+"""Seeds and first drafts."""
+
+
+async def ask_nobody(*_: Any, **__: Any) -> Any:
+    raise AssertionError("no teacher is asked")
+
+
+def recorded_subject(name: str, *, turn: int = -1, **changed: str) -> Subject:
+    """A recorded conversation, with what is changed in one of its turns."""
+    one = RECORDED[name]
+    draft = json.loads(one["reply"])
+    draft["turns"][turn] |= changed
+    seed = Seed(id="s-0", data=one["seed"])
+    return Subject(seed, ToolCallsFamily().candidate(seed, ToolDraft.model_validate(draft)), ask_nobody)
+
+
+@pytest.mark.parametrize(
+    ("name", "turn", "reply"),
+    [
+        ("0012", 0, "45 USD is 33.93 GBP at tomorrow's rate."),
+        ("0012", 0, "45 USD is 33.93 GBP at Friday's exchange rate."),
+        ("0012", 0, "45 USD was 33.93 GBP yesterday."),
+        ("0012", 0, "45 USD is 39.33 GBP at today's rate."),
+        ("0012", 1, "A lesson with Elif is in your calendar today at 12:00."),
+        ("0008", 1, "Padua gets rain today at 1 °C."),
+        ("0008", 0, "The Eleventh Harbour is on loan and due back today."),
+        ("0014", 0, "Each of the 6 people pays 92.16 EUR today."),
+    ],
+)
+def test_a_reply_with_another_day_fails(name: str, turn: int, reply: str) -> None:
+    assert fault(tool_result_check, recorded_subject(name, turn=turn, reply=reply))
+
+
+@pytest.mark.parametrize(
+    ("base", "reply", "right"),
+    [
+        ("in pounds", "One desk lamp costs 24.90 EUR, which is 21.17 GBP today.", True),
+        ("in pounds", "The desk lamp costs 24.90 EUR, and one is left, which is 21.17 GBP.", False),
+        ("in pounds", "One tea kettle costs 24.90 EUR, which is 21.17 GBP.", False),
+        ("product", "Today the desk lamp costs 24.90 EUR, and 5 are in stock.", True),
+        ("product", "Tomorrow the desk lamp costs 24.90 EUR, and 5 are in stock.", False),
+        ("two towns", "Neither is dry: Bergen gets rain at 7 °C, Ghent has fog at 12 °C.", True),
+        ("two towns", "Neither is dry. Bergen gets rain at 7 °C, Ghent has fog at 7 °C.", False),
+        ("which day", "Where is that, and for which day?", True),
+        ("outside", "Nobody can book a table here.", True),
+        ("outside", "Nora can book no table here.", False),
+    ],
+)
+def test_what_is_said_naturally_passes_and_its_wrong_neighbor_fails(base: str, reply: str, right: bool) -> None:
+    subject = subject_of({"base": base, "reply": reply})
+    assert all(fault(check, subject) is None for check in (tool_use_check, tool_result_check)) == right
+
+
+SETTINGS = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "samples=3000", "task.turns=[1,2,3]"]
+
+
+@cache
+def drawn_seeds() -> tuple[Seed, ...]:
+    return tuple(build_test_seeds(load_recipe_plan("tool-calls", SETTINGS))[:])
+
+
+def calls_of(seed: Seed) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Calls with results, and the calls that an `ask` leaves to the user."""
+    return [pair for wish in seed.data["wishes"] for pair in zip(wish["calls"], wish["results"], strict=True)]
+
+
+def test_no_turn_contradicts_another() -> None:
+    """A plan repeats no call, and nothing fails that an earlier turn has looked up."""
+    for seed in drawn_seeds():
+        made: list[str] = []
+        things: set[str] = set()
+        for before, wish in pairwise([None, *seed.data["wishes"]]):
+            names = {
+                str(call["arguments"][key])
+                for call in wish["calls"]
+                for key in ("city", "product", "title")
+                if key in call["arguments"]
+            }
+            if wish["kind"] == "error":
+                assert not names & things, seed.data["wishes"]
+            assert before is None or before["kind"] != "ask" or wish["calls"][0]["name"] == before["tool"]
+            made += [json.dumps(call) for call in wish["calls"]]
+            things |= names
+        assert len(made) == len(set(made)), made
+        needs = [wish["need"] for wish in seed.data["wishes"] if wish["need"]]
+        assert len(needs) == len(set(needs))
+
+
+def test_a_plan_fits_its_persona() -> None:
+    abouts = 0
+    for seed in drawn_seeds():
+        domain = DOMAINS_BY_NAME[seed.data["world"]["domain"]]
+        assert seed.data["who"] in domain.personas
+        assert seed.data["why"] in domain.purposes
+        for wish in seed.data["wishes"]:
+            assert {call["name"] for call in wish["calls"]} | {wish["tool"]} <= {*domain.tools, ""}
+            needs = {SIMULATED_TOOLS[name].need for name in domain.tools} | {*domain.needs, ""}
+            assert wish["need"] in needs
+            texts = {one.about for some in (domain.measures, domain.payments, domain.bills) for one in some}
+            assert not wish["about"] or wish["about"] in texts | {*domain.trips, *domain.weather}
+            abouts += bool(wish["about"])
+        for call, result in calls_of(seed):
+            given = call["arguments"]
+            if "product" in given:
+                assert given["product"] in domain.goods
+                assert given.get("quantity", 1) <= CATALOGUE[given["product"]].most
+                price = result.get("price_eur", CATALOGUE[given["product"]].least_eur)
+                assert CATALOGUE[given["product"]].least_eur <= price <= CATALOGUE[given["product"]].most_eur
+            if call["name"] == "add_event":
+                hour = int(given["when"]["start"][:2])
+                fitting = [
+                    e for e in domain.events if e.first_hour <= hour < e.last_hour and given["minutes"] in e.minutes
+                ]
+                assert any(re.fullmatch(e.title.replace("NAME", r"\w+"), given["title"]) for e in fitting), call
+                assert date.fromisoformat(given["when"]["day"]).weekday() < 5
+            if call["name"] == "find_book":
+                assert not seed.data["world"]["library"].get(given["title"], {"mine": False})["mine"]
+    assert abouts > 1000

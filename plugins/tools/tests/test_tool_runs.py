@@ -15,7 +15,7 @@ from core.errors import RecipeError
 from core.sample import RejectionReason, Sample, SampleStatus
 from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import load_recipe_plan
-from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
+from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.forked import FORKS, Program
 from tests.support.scripted_teacher import ScriptedTeacher, produce_scripted
@@ -206,29 +206,6 @@ def test_a_recipe_whose_tools_cannot_be_used_says_why(settings: list[str], probl
         load_recipe_plan("library-tools", [*FAKE, *settings])
     assert problem in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-class ThinkingTeacher(FakeTeacher):
-    """Thinks before each reply; what it thinks of a request names the plan."""
-
-    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
-        reply = await super().reply(question, rank, account)
-        return reply.model_copy(
-            update={"reasoning": f"thoughts on {question.contract} {len(question.messages[-1].content)}"}
-        )
-
-
-OWN_CHECK = """
-from agents.checks import Options, check
-
-@check("short")
-def short(subject, options):
-    \"""The assistant must be brief.\"""
-    names = [tool["function"]["name"] for tool in subject.candidate.fields["tools"]]
-    called = [call for turn in subject.candidate.fields["turns"] for call in turn["calls"]]
-    assert all(call["name"] in names for call in called)
-    return "be brief" if called and "convert_fee" in names else None
-"""
 
 
 SHELVES = '''

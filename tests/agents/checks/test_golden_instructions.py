@@ -10,9 +10,7 @@ from agents.families.instructions import (
     askable_check,
     novel_check,
 )
-from agents.planning.seeds import RunSeeds
 from core.sample import Seed
-from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.agents.checks.rows import check_each, findings_of, nobody, rows_of
 
 CHECKS = {"novel": novel_check, "askable": askable_check, "answered": answered_check}
@@ -34,10 +32,6 @@ def test_a_task_and_its_answer_are_fit_or_not(row: dict[str, str]) -> None:
     assert found == "" if row["fault"] == "" else row["fault"] in found, found
 
 
-TASKS = [seed.data["parent"] for seed in RunSeeds(load_recipe_plan("instructions", ["samples=400"]), "0" * 16)[:]]
-
-
-FILE = 'Make this message polite: "Send me the file now."'
 CLOCK = "A clock is five minutes fast at noon and gains a minute an hour. What does it show at six?"
 TABLE = "Turn this list into a table with the columns name and age: Ida 7, Jon 12, Kai 9."
 BRIDGE = 'Give the main point of this text in five words: "Though the old bridge looks sound, engineers found rust."'

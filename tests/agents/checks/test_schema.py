@@ -137,12 +137,6 @@ def test_a_pattern_means_what_json_schema_says(pattern: str, text: str, found: b
     assert (find_schema_fault(text, {"pattern": pattern}) is None) == found
 
 
-NAMED = {
-    "properties": {"a": {"type": "integer"}},
-    "patternProperties": {"^x": {"type": "string"}, "y$": {"minLength": 2}},
-}
-
-
 def test_a_schema_as_pydantic_exports_it_is_closed_and_left_as_it_is() -> None:
     from pydantic import BaseModel
 

@@ -1,9 +1,12 @@
+import json
+from collections import Counter
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from agents.families.constrained_instructions import constraints_check
+from agents.families.constrained_instructions import PURPOSES, REQUEST_STYLES, UNFIT_KINDS, constraints_check
 from agents.families.constraints import (
     CONSTRAINT_KINDS,
     ConstraintTopic,
@@ -11,7 +14,15 @@ from agents.families.constraints import (
     are_contradictory,
     draw_constraints,
 )
+from agents.planning.run_plan import RunPlan
+from agents.planning.seeds import RunSeeds
+from core.sample import RejectionReason, SampleStatus
+from flows.recipes.recipe_catalog import load_recipe_plan
+from teachers.base import TeacherQuestion
+from teachers.fake.fake_teacher import FakeTeacher
 from tests.agents.checks.rows import Case, check_each, findings_of, rows_of, subject_of
+from tests.support.forked import FORKS
+from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
 ROWS = [
     ("max_words", {"n": 3}, "One two three.", "One two three four."),
@@ -137,3 +148,114 @@ def test_a_rule_is_kept_or_broken(case: Case) -> None:
     answers = case.get("answers") or [case["answer"]]
     found = findings_of(constraints_check, subject_of({"constraints": turns_of(case)}, answers))
     assert all(finding.passed for finding in found) == case["passes"], found
+
+
+GOOD = {"faults": [], "scores": {"sense": 5, "style": 5}, "advice": ""}
+
+
+def plan_of(*settings: str) -> RunPlan:
+    teacher = "teachers.main={model='fake/writer'}"
+    return load_recipe_plan("conversations", [teacher, "samples=40", "topology.max_revisions=0", *settings])
+
+
+def writes(answers: list[str]) -> ScriptedTeacher:
+    def answer(question: TeacherQuestion) -> str:
+        return json.dumps(GOOD if question.contract == "Review" else {"answers": answers})
+
+    return ScriptedTeacher(answer)
+
+
+def test_what_is_kept_obeys_every_rule_in_every_answer(tmp_path: Path) -> None:
+    plan = plan_of("samples=30", "task.kinds={no_commas=1,no_digits=1,max_words=1}", 'verifiers=[{type="constraints"}]')
+    samples = produce_scripted(plan, writes(["A good day to all.", "So it is.", "Yes."]), tmp_path)
+    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
+    assert {len(sample.seed.data["requests"]) for sample in kept} == {3}, "two turns and three answers do not fit"
+    assert all(sample.reason == RejectionReason.contract for sample in samples if sample not in kept)
+    for sample in kept:
+        said = [message.content for message in sample.candidate.messages if message.role == "assistant"]
+        assert not any("," in text or any(c.isdigit() for c in text) or len(text.split()) > 40 for text in said)
+
+
+def test_no_rule_forbids_what_its_topic_needs_or_clashes_with_its_turn() -> None:
+    seeds = build_test_seeds(plan_of("samples=1500", "task.turns=[3]", "task.constraints=[2]"))[:]
+    known = {one for style in REQUEST_STYLES.values() for one in (*style.first, *style.later)} | {*PURPOSES}
+    assert UNFIT_KINDS.keys() <= known
+    met, endings, rules = Counter[str](), 0, 0
+    for seed in seeds:
+        data = seed.data
+        for request, turn in zip(data["requests"], data["constraints"], strict=True):
+            kinds = {rule["kind"] for rule in turn}
+            for wording, unfit in UNFIT_KINDS.items():
+                filled = wording.format(topic=data["topic"])
+                if request.startswith(filled[0].upper() + filled[1:]) or f" {filled} " in f" {request} ":
+                    met[wording] += 1
+                    assert not kinds & {*unfit}, request
+            assert not {"exact_sentences", "end_in_language"} <= kinds
+            barred = [r["params"].get("word") or r["params"]["letter"] for r in turn if r["kind"].startswith("avoid_")]
+            assert not any(word.lower() in data["topic"].lower() for word in barred), (data["topic"], barred)
+        endings += sum(rule["kind"] == "end_with" for rule in data["constraints"][-1])
+        rules += len(data["constraints"][-1])
+    assert met.keys() == UNFIT_KINDS.keys()
+    assert endings / rules < 0.02, "one rule in thirty before"
+
+
+FAKE = ["teachers.main={model='fake/instructions'}", "agents.critic=false", "topology.max_revisions=0"]
+
+
+def lcs(left: list[str], right: list[str]) -> int:
+    """The textbook table, as the oracle of ROUGE-L."""
+    rows = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for i, a in enumerate(left, 1):
+        for j, b in enumerate(right, 1):
+            rows[i][j] = rows[i - 1][j - 1] + 1 if a == b else max(rows[i - 1][j], rows[i][j - 1])
+    return rows[-1][-1]
+
+
+def rouge(left: str, right: str) -> float:
+    a, b = (["".join(c for c in word if c.isalnum()) for word in text.lower().split()] for text in (left, right))
+    return 2 * lcs(a, b) / (len(a) + len(b))
+
+
+def test_what_is_kept_passes_the_papers_tests(tmp_path: Path) -> None:
+    plan = load_recipe_plan("instructions", [*FAKE, "samples=150"])
+    samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "instructions"), tmp_path)
+    details = Counter(sample.detail for sample in samples if sample.state == SampleStatus.dropped)
+    assert set(details) == {"askable", "novel", "answered"}
+    for sample in samples:
+        if sample.state == SampleStatus.kept:
+            task, shown = sample.candidate.messages[0].content, sample.seed.data["examples"]
+            assert max(rouge(task, other) for other in [sample.seed.data["parent"], *shown]) < 0.7
+            assert not task.startswith("Draw")
+            assert "sorry" not in sample.answer
+
+
+def test_a_run_bootstraps_from_what_it_kept_and_a_resumed_one_from_the_same(tmp_path: Path) -> None:
+    """Four shards in a row, killed in the third; nothing about it depends on where it was killed."""
+    settings = [*FAKE, "samples=40", "shard_size=10", "task.ways={new=1}", "teachers.main.max_concurrent=4"]
+
+    def run(runs: Path, **environment: str) -> int:
+        program = FORKS.start("tests.support.produce_run", str(runs), "instructions", *settings, **environment)
+        program.communicate()
+        return program.wait()
+
+    assert run(tmp_path / "whole") == 0
+    assert run(tmp_path / "killed", KILL_AT="14") == -9
+    assert run(tmp_path / "killed") == 0
+    whole, killed = (sorted((tmp_path / name).glob("*/shards/*.parquet")) for name in ("whole", "killed"))
+    assert [file.read_bytes() for file in whole] == [file.read_bytes() for file in killed]
+    from core.storage.sample_files import read_samples
+
+    first, last = read_samples(whole[0]), read_samples(whole[3])
+    made = {sample.candidate.messages[0].content for sample in first if sample.state == SampleStatus.kept}
+    assert all(len(sample.seed.data["examples"]) == 6 for sample in first)
+    assert all(len(sample.seed.data["examples"]) == 8 for sample in last)
+    assert any(made & set(sample.seed.data["examples"]) for sample in last)
+
+
+def test_a_datasets_conversations_are_seeds(tmp_path: Path) -> None:
+    import polars as pl
+
+    rows = [{"id": str(i), "messages": [{"role": "user", "content": f"Say {i}."}]} for i in range(8)]
+    pl.DataFrame(rows).write_parquet(tmp_path / "train.parquet")
+    plan = load_recipe_plan("instructions", [*FAKE, f"seeds.path={tmp_path}/train.parquet", "task.ways={deepen=1}"])
+    assert {seed.data["parent"] for seed in RunSeeds(plan, "0" * 16)[:50]} == {f"Say {i}." for i in range(8)}

@@ -26,7 +26,6 @@ from core.errors import RecipeError
 from core.project_files import PROJECT
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
-from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import produce_scripted
@@ -140,16 +139,6 @@ def documents(tmp_path: Path, *settings: str) -> RunPlan:
     (folder / "club.txt").write_text(NOTES)
     seeds = f"seeds={{documents={str(folder)!r}, chunk_words=25}}"
     return plan_of("samples=3", seeds, WANTED, *settings)
-
-
-def extracted(question: TeacherQuestion) -> str:
-    asked = question.messages[-1].content
-    assert question.contract == "ValuesDraft"
-    if "potatoes" in asked:
-        return json.dumps({"values": {"amount": 30, "who": "Ilse Brandt"}})
-    if "pump" in asked:
-        return json.dumps({"values": {"amount": 2, "who": "Karl Weber's helper"}})
-    return json.dumps({"values": {}})
 
 
 def test_every_shipped_schema_can_be_filled_in_and_narrowed() -> None:

@@ -364,6 +364,3 @@ def test_long_texts_of_any_kind_are_judged_in_time(text: str) -> None:
     verdict(
         unanswerable_check, {**data, "answerable": False}, {**fields, "quotes": [], "answer": SILENCE}, {"options": {}}
     )
-
-
-TABLE = "| corpus | called collapse |\n| --- | --- |\n" + "\n".join(f"| part {n} | {n} of 58 |" for n in range(4, 12))

@@ -214,3 +214,11 @@ def test_an_error_is_of_one_kind(error: Exception, kind: str, temporary: bool) -
     fault = find_hub_fault(error, PLACE)
     assert fault is not None
     assert (fault.kind, fault.is_temporary) == (kind, temporary)
+
+
+def test_addresses_are_not_repeated_and_other_errors_are_left_alone() -> None:
+    fault = find_hub_fault(errors.LocalEntryNotFoundError("no https://cdn.example/x?X-Signature=abc"), PLACE)
+    assert fault is not None
+    assert fault.sentence == "https://hub.example cannot be reached (no …)"
+    assert find_hub_fault(ValueError("x"), PLACE) is None
+    assert find_hub_fault(OSError("disk full"), PLACE) is None

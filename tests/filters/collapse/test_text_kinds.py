@@ -15,10 +15,8 @@ from core.runs.records import CollapseRecord, CollapseVerdict
 from core.shared_options import DataKind
 from filters.base import Document
 from filters.collapse.assessment import assess_texts
-from filters.collapse.code_structure import measure_code_names
 from filters.collapse.collapse_metrics import METRIC_NAMES
 from filters.collapse.dialogues import assess_dialogue_repetition, assess_dialogues
-from filters.collapse.reference_corpus import number_units
 from filters.collapse.repetition import REPETITION_LIMITS
 from filters.collapse.text_kinds import TEXT_KINDS, find_kind, get_kind, read_turns
 
@@ -211,13 +209,6 @@ def test_families_name_the_kind_of_their_answers() -> None:
 
 
 CODE = TEXT_KINDS["code"]
-
-
-def measured(*texts: str) -> tuple[float | None, float | None]:
-    vocabulary: dict[str, int] = {}
-    corpus = number_units(texts, CODE, vocabulary, {})
-    draw = corpus.take_sample(range(len(corpus)), corpus.lengths)  # type: ignore[arg-type]
-    return measure_code_names(draw, list(vocabulary))
 
 
 def test_the_names_of_code_are_shown_and_decide_nothing() -> None:

@@ -12,7 +12,6 @@ from filters.duplicates import semantic
 from filters.duplicates.semantic import find_nearest_kept
 
 SEMANTIC = SemanticFilter(type="semantic")
-LONG = " ".join(f"The {i}th bee of the hive flies to the orchard and returns with nectar." for i in range(60))
 
 
 def documents(*texts: str) -> list[Document]:

@@ -1,15 +1,19 @@
 """The rules for web pages, at their published limits, and what the preset for answers leaves alone."""
 
+import json
+
 import pytest
 
-from core.config.filters import QualityFilter, QualityRule
+from core.config.filters import BoilerplateFilter, LanguageFilter, QualityFilter, QualityRule
+from core.project_files import PROJECT
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
+from filters.rules.language import list_known_languages
+from filters.rules.openers import find_boilerplate_opener
 from filters.rules.quality import QUALITY_LIMITS, TextStatistics
 
 SENTENCE = "The bees of the valley fly to the orchard and gather the sweet nectar of its many flowers."  # 18 words
-PAGE = "\n".join(f"{SENTENCE[:-1]} on day {day}." for day in ("one", "two", "three", "four"))
 
 
 def broken(text: str) -> set[str]:
@@ -118,3 +122,119 @@ def test_the_preset_says_which_rule_what_it_measured_and_the_limit(answer: str, 
     (drop,) = apply_filters([Document("a", answer)], [QualityFilter(type="quality")]).dropped
     assert (drop.filter, drop.reason, drop.detail) == ("quality", RejectionReason.quality, detail)
     assert drop.score == pytest.approx(1)
+
+
+FILTER = BoilerplateFilter(type="boilerplate")
+
+
+@pytest.mark.parametrize(
+    ("text", "opener"),
+    [
+        ("Sure! Bees make honey.", "assent"),
+        ("Sure, here's a poem:\nBees", "assent"),
+        ("Certainly! Below is a list.", "assent"),
+        ("Of course. Let me explain how bees fly.", "assent"),
+        ("Absolutely, I'd be happy to.", "assent"),
+        ("**Sure thing!** Bees.", "assent"),
+        ("Great question! Bees sleep.", "praise of the question"),
+        ("That's an interesting question. Bees sleep.", "praise of the question"),
+        ("I’d be happy to help you with that.", "joy to help"),
+        ("I am glad to assist.", "joy to help"),
+        ("Thank you for reaching out! Bees", "thanks for the question"),
+        ("Here are three facts about bees:\n1. They fly.", "announcement"),
+        ("Here's a short story about bees: Once", "announcement"),
+        ("As requested, the list.", "as requested"),
+        ("I hope this email finds you well.", "hope it finds you well"),
+    ],
+)
+def test_openers_of_assistants_are_dropped(text: str, opener: str) -> None:
+    assert find_boilerplate_opener(text) == opener
+    (drop,) = apply_filters([Document("a", text)], [FILTER]).dropped
+    assert (drop.reason, drop.detail) == ("boilerplate", f"begins with boilerplate: {opener}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "Sure", "Sure of himself, he left.", "Of course, nobody came to the sale.", "Certainly the bees were gone by May.",
+        "Here is the church, and here is the steeple.", "Here are the young men, the weight on their shoulders.",
+        "I am happy to say that the bees are back.", "What a great question mark looks like.", "Thanks for nothing, he said.",
+        "As you asked for bread, I baked.", "Absolutely nobody knew.", "Let me go, she said.", "A great question hung over us.",
+    ],
+)  # fmt: skip
+def test_openers_of_people_are_kept(text: str) -> None:
+    assert find_boilerplate_opener(text) is None
+
+
+def test_no_sentence_of_a_novel_has_an_opener() -> None:
+    lines = (PROJECT / "data/reference/english.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    assert len(texts) > 4000
+    assert [text for text in texts if find_boilerplate_opener(text)] == []
+
+
+ENGLISH = LanguageFilter(type="language")
+
+
+def dropped(text: str, config: LanguageFilter = ENGLISH) -> list[RejectionReason]:
+    return [drop.reason for drop in apply_filters([Document("a", text)], [config]).dropped]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bees visit flowers to gather nectar.",
+        "The vertical alignment, from 0 (top) to 1 (bottom)",
+        "Maximum value level for the bar",
+        'She said "bonjour" and left the café without a word.',
+        "Photosynthesis converts light into chemical energy.",
+        "The German word Schadenfreude means joy at the misfortune of others.",
+        "Sure! The capital of Kazakhstan is Astana.",
+        "To bake the bread, mix flour, water, salt and yeast.",
+        "Here it is:\n```python\nfor i in range(10):\n    print(i)\n```\nIt prints ten numbers.",
+        "Paris",
+        "Ja, natürlich.",  # too short to tell
+        "x = (-b ± √(b² - 4ac)) / 2a",
+        "```python\nimport numpy as np\nprint(np.arange(10).reshape(2, 5))\n```",
+        "https://de.wikipedia.org/wiki/Die_Verwandlung_und_andere_Geschichten",
+        "0x7f3a 1024 4096 aaaa bbbb cccc dddd eeee ffff 0000",
+        "12 + 30 = 42",
+        "",
+    ],
+)
+def test_english_and_text_of_no_language_are_kept(text: str) -> None:
+    assert dropped(text) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("de", "Die Bienen sammeln den Nektar der Blüten."),
+        ("fr", "Les abeilles visitent les fleurs du verger."),
+        ("es", "Las abejas visitan las flores del jardín."),
+        ("it", "Le api visitano i fiori per raccogliere il nettare."),
+        ("pt", "As abelhas visitam as flores para recolher néctar."),
+        ("nl", "De bijen bezoeken bloemen om nectar te verzamelen."),
+        ("sv", "Bina besöker blommorna för att samla nektar."),
+        ("pl", "Pszczoły odwiedzają kwiaty, żeby zbierać nektar."),
+        ("cs", "Včely navštěvují květy, aby sbíraly nektar."),
+        ("tr", "Arılar nektar toplamak için çiçekleri ziyaret eder."),
+        ("ru", "Пчёлы летают от цветка к цветку и собирают нектар."),
+        ("el", "Οι μέλισσες επισκέπτονται τα λουλούδια."),
+        ("ar", "يزور النحل الأزهار لجمع الرحيق كل يوم."),
+        ("hi", "मधुमक्खियाँ रस इकट्ठा करने के लिए फूलों पर जाती हैं।"),
+        ("zh", "蜜蜂从一朵花飞到另一朵花，采集花蜜，并且传播花粉。"),
+        ("ja", "ミツバチは花から花へ飛んで蜜を集め、花粉を運びます。"),
+        ("ko", "꿀벌은 꽃에서 꽃으로 날아다니며 꿀을 모으고 꽃가루를 옮긴다."),
+    ],
+)
+def test_other_languages_are_dropped_unless_they_are_wanted(code: str, text: str) -> None:
+    assert dropped(text) == [RejectionReason.language]
+    assert dropped(text, LanguageFilter(type="language", languages=(code,))) == []
+    assert dropped(text, LanguageFilter(type="language", languages=("en", code))) == []
+
+
+def test_known_languages_have_the_codes_of_recipes() -> None:
+    known = list_known_languages()
+    assert {"en", "de", "no", "zh", "ja", "ar"} <= set(known)
+    assert len(known) >= 139

@@ -186,8 +186,6 @@ def test_broken_lines_are_reported_by_number_and_set_aside(tmp_path: Path) -> No
 
 HALF = "\ud83d"
 """Of a surrogate pair."""
-LARGE = 2**53 + 1
-"""No float."""
 
 
 @pytest.mark.parametrize(
@@ -507,10 +505,6 @@ def test_the_command_prints_its_report_and_exits_with_1_for_unreadable_rows(
     report: dict[str, Any] = json.loads(out)
     assert report == json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["counts"]["failed"] == 1
-
-
-def chat(question: str, answer: str) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 1), (("--min-kept", "0"), 0), (("--min-kept", "3"), 1)])

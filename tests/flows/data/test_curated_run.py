@@ -16,7 +16,7 @@ from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, parse_sample_index
 from core.storage.sample_files import build_message_type, flatten_message, write_samples
 from flows.data.curated_run import DatasetSplit, list_shared_keys, read_kept_rows, split_rows
-from flows.data.dataset_formats import build_hub_features, format_dataset
+from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, split_own_rows
 from flows.data.image_columns import write_parquet_with_images
 from flows.rows.dataset_rows import read_dataset_conversations
@@ -141,3 +141,16 @@ def refuse_images(file: Path, folder: Path) -> Any:
 
     assert read_dataset_conversations(file)[0][0].images
     return distill_dataset(file, folder / "student", StudentConfig(), 1, print)
+
+
+def test_json_lines_have_the_url_of_each_image() -> None:
+    form = format_dataset("prompt_completion", [build_rows([NAME]), build_rows([NAME])])
+    (line,) = format_json_lines(form.parts[0], form.texts, "data:{}".format)
+    assert json.loads(line) == {
+        "id": "0",
+        "prompt": [
+            {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What is it?"}]}
+        ],
+        "completion": [{"role": "assistant", "content": [{"type": "text", "text": "A pixel."}]}],
+        "images": [f"data:{NAME}"],
+    }

@@ -13,6 +13,7 @@ from core.runs.records import (
     CollapseRecord,
     ComparedSimilarities,
     CostsRecord,
+    CriticRecord,
     DatasetRecord,
     FormatRecord,
     MetricRecord,
@@ -347,12 +348,6 @@ def test_every_state_renders(state: RunState, changes: dict[str, object], tmp_pa
     assert "There are no samples." in page.text
 
 
-def log_of(student: Path, lines: list[dict[str, float]]) -> Path:
-    student.mkdir(parents=True)
-    (student / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return student
-
-
 def test_browsers_have_no_complaint_of_either_page_which_ask_for_nothing(tmp_path: Path) -> None:
     record = COLLAPSE.model_copy(
         update={"evidence": [HOSTILE], "openers": [PhraseRecord(text=HOSTILE, candidate=0.25, reference=0.0)]}
@@ -416,3 +411,8 @@ def test_a_report_is_valid_json_even_with_hostile_text(tmp_path: Path) -> None:
     m = manifest(error=HOSTILE)
     written(tmp_path, m, [], [])
     assert json.loads((tmp_path / m.run / "report.json").read_text())["error"] == HOSTILE
+
+
+@pytest.mark.parametrize(("reviews", "faulted", "is_silent"), [(20, 0, True), (19, 0, False), (500, 1, False)])
+def test_few_reviews_say_nothing_about_a_critic(reviews: int, faulted: int, is_silent: bool) -> None:
+    assert CriticRecord(reviews=reviews, faulted=faulted).is_silent is is_silent

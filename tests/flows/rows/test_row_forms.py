@@ -7,13 +7,6 @@ import pytest
 
 from flows.rows.row_forms import build_row_document, read_row_conversation
 
-LED = [
-    {"role": "system", "content": "You bake."},
-    {"role": "user", "content": "Hi?"},
-    {"role": "assistant", "content": "Bread."},
-]
-
-
 CALLED = [
     {"role": "user", "content": "Warm?"},
     {

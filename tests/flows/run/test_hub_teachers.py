@@ -32,28 +32,6 @@ for how in sys.stdin:
 """
 """Prepares a run for each line, each time in a process of its own, which forks after the imports that all need."""
 
-OPEN = """
-import sys
-from core.config.recipe import recipe_digest
-from core.intervals import IntervalEstimate
-from core.runs.records import RunEstimate
-from flows.data.run_storage import store_estimate
-from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.run.pipeline import open_run_context
-from flows.run.run_preparation import prepare_run
-runs, *settings = sys.argv[1:]
-prepare_run("smoke", settings, runs + "-first", resume=False, distill=False)  # as a preview, it downloads the weights
-plan, amount = load_recipe_plan("smoke", settings), IntervalEstimate(value=7, low=7, high=7)
-amounts = ("candidates", "kept_samples", "calls", "tokens", "prompt_tokens", "cached_tokens", "completion_tokens",
-           "reasoning_tokens", "seconds")
-rest = dict(previewed=2, kept=2, goal=0, cost=None, currency=None, agents={}, notes=[])
-estimate = RunEstimate(**dict.fromkeys(amounts, amount), **rest)
-store_estimate(recipe_digest(plan.recipe, plan.sources), estimate)
-for changed in [], ["seed=8"]:
-    with open_run_context(prepare_run("smoke", settings + changed, runs, resume=False, distill=False)) as context:
-        print(context.recipe.teachers["main"].model, context.manifest.costs.estimate == estimate)
-"""
-
 
 @pytest.fixture
 def hub() -> Iterator[LocalHub]:

@@ -2,14 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from core.errors import RecipeError, UsageError
 from core.runs.run_dir import RunDir
-from core.sample import Sample, SampleStatus
+from core.sample import SampleStatus
 from core.storage.recording import read_recording, write_recording
 from flows import cli
 from flows.data.curated_run import read_finished_samples
@@ -54,12 +53,6 @@ def test_a_replay_makes_the_same_samples(recorded: tuple[Path, RunDir], tmp_path
     assert describe(again) == describe(run)
     states = {sample.state for sample in read_finished_samples(run)}
     assert states == {SampleStatus.kept, SampleStatus.dropped}, "both must be replayed"
-
-
-def read_all(runs: Path) -> Iterator[Sample]:
-    for folder in runs.iterdir():
-        if folder.is_dir() and (folder / "recipe.json").exists():
-            yield from read_finished_samples(RunDir(folder))
 
 
 @pytest.mark.parametrize(

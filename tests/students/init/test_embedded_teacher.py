@@ -16,14 +16,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("embedded")]
 
 SENTENCE = "Bees make honey from the nectar of flowers, and they dance to tell each other where it is."
 
-TEXTS = [
-    SENTENCE,
-    "One:\n\n1. two  22 x 2024-05\n\n\n2.  three\t4\r\n",
-    " Grüße, ¿qué? 日本語 🐝 don't I'LL ",
-    "def f(x):\n    return x  # 3.14e-10\n",
-    '{"name": "owl", "reason": "it\'s quiet"}',
-]
-
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:

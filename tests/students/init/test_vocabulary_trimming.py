@@ -48,11 +48,6 @@ def test_texts_of_kept_tokens_are_tokenized_as_before(
     assert same > 5
 
 
-@pytest.fixture(scope="module")
-def small_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    return trim_vocabulary(StartModel(tiny_llama(len(tokenizer)), tokenizer, "", None, ""), [], SMALL).tokenizer
-
-
 @pytest.mark.parametrize("tied", [True, False])
 @torch.no_grad()
 def test_a_trimmed_model_has_the_same_logits_for_kept_tokens(
