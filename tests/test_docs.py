@@ -84,6 +84,7 @@ def blocks() -> list[Block]:
 NOT_RUN = {
     "plugins/publish/README.md: export HF_TOKEN": "needs the Hub; plugins/publish/tests/test_publication.py has one",
     "plugins/interop/README.md: stillhouse mcp": "plugins/interop/tests/test_protocol_server.py is a client of servers",
+    "plugins/interop/README.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs",
     "docs/containers.md: docker": "needs Docker",
     "docs/containers.md: DIGEST=": "needs Docker",
     "docs/containers.md: . deploy/.env": "needs Docker",
@@ -91,11 +92,9 @@ NOT_RUN = {
     "docs/containers.md: kubectl": "needs a Kubernetes cluster",
     "docs/containers.md: prefect deployment run": "needs a Kubernetes cluster",
     "plugins/serving/decisions.md: stillhouse run decisions": "plugins/serving/tests/test_decisions.py labels some texts",
-    "plugins/serving/decisions.md: stillhouse distill": "plugins/serving/tests/test_generative_student.py trains one",
     "plugins/serving/decisions.md: stillhouse decisions": "plugins/serving/tests/test_decision_student.py makes a student",
     "plugins/serving/decisions.md: stillhouse serve": "plugins/serving/tests/test_decision_student.py serves one",
     "plugins/serving/decisions.md: curl": "plugins/serving/tests/test_decision_student.py asks the same",
-    "plugins/serving/decisions.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs",
     "docs/local-models.md: stillhouse serve": "plugins/serving/tests/test_chat_server.py serves with a draft",
     "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
     "docs/releases.md: stillhouse filter": "plugins/publish/tests/test_publication.py releases and publishes folders",
@@ -115,7 +114,6 @@ NOT_RUN = {
     "plugins/tracing/README.md: export OTEL_": "needs a collector; plugins/tracing/tests/test_tracing.py has one",
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
-    "plugins/pictures/README.md: curl": "plugins/serving/tests/test_transformers_student.py asks about a picture",
     "docs/releases.md: stillhouse run mine.toml --release": "two trainings; tests/flows/release/test_promotion.py has them",
     "plugins/references/README.md: stillhouse reference": (
         "the self-test takes minutes; plugins/references/tests/test_reference_preparation.py runs smaller ones"
