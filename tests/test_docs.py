@@ -224,6 +224,44 @@ def test_every_link_leads_to_a_file_and_its_heading() -> None:
     assert dead == []
 
 
+REFERENCES = (PROJECT / "docs" / "recipe.md", *sorted((PROJECT / "plugins").glob("*/reference.md")))
+
+
+def read_recipe_keys() -> list[set[str]]:
+    """The keys of each table of a recipe, by the generated references; a table in a table is a key too."""
+    tables = dict[str, set[str]]()
+    for page in REFERENCES:
+        for section in re.split(r"^##+ ", page.read_text(), flags=re.MULTILINE)[1:]:
+            title, _, rows = section.partition("\n")
+            tables.setdefault(f"{page} {title}", set()).update(
+                re.findall(r"^\[?`(\w+)`(?: \||\]\()", rows, re.MULTILINE)
+            )
+            if found := re.fullmatch(r"`\[(?:(\w+)\.)?(\w+)(?:\.NAME)?\]`", title):
+                tables.setdefault(f"{page} {f'`[{found[1]}]`' if found[1] else 'The recipe'}", set()).add(found[2])
+    return list(tables.values())
+
+
+def find_key_tables(page: str, tables: Sequence[set[str]]) -> list[str]:
+    """The first rows of Markdown tables of which half, and two or more, describe keys of one table of a recipe."""
+    found = []
+    for rows in re.findall(r"(?:^\|.*\n?)+", page, re.MULTILINE):
+        cells = [line.split("|")[1] for line in rows.splitlines()[2:]]
+        names = [set(re.findall(r"`(?:\w+\.)*(\w+)(?: = [^`]*)?`", cell)) for cell in cells]
+        if any(sum(bool(one & keys) for one in names) >= max(2, len(cells) / 2) for keys in tables):
+            found.append(rows.splitlines()[2])
+    return found
+
+
+def test_no_page_describes_recipe_keys_by_hand() -> None:
+    tables = read_recipe_keys()
+    planted = "| key | effect |\n|---|---|\n| `epochs` | how often |\n| `student.replay` | less forgetting |\n"
+    assert find_key_tables(planted, tables) == ["| `epochs` | how often |"]
+    keyboard = "| key | effect |\n|---|---|\n| `g` | good |\n| `p` | poor |\n"
+    assert find_key_tables(keyboard, tables) == []
+    found = {str(page.relative_to(PROJECT)): find_key_tables(page.read_text(), tables) for page in PAGES}
+    assert {page: rows for page, rows in found.items() if rows} == {}, "link to the generated reference instead"
+
+
 def test_the_page_of_attacks_is_what_its_script_prints() -> None:
     script = [sys.executable, str(PROJECT / "docs" / "attacks.py")]
     printed = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()

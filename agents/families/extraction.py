@@ -75,7 +75,7 @@ class ExtractionOptions(Options):
     missing: float = Field(0.3, ge=0, le=1)
     """Share of written texts that omit one or two optional fields."""
     decoys: float = Field(0.3, ge=0, le=1)
-    """Share with a decoy, a value that no field asks for, if the row names one."""
+    """Share with a decoy, a value that no field asks for."""
     words: tuple[int, ...] = Field((60, 110, 170, 240), min_length=1)
     """Approximate length: one of those with room for the fields, at random."""
     least: int = Field(1, ge=0)

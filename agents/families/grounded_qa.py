@@ -105,7 +105,7 @@ class GroundedOptions(Options):
     cited: bool = True
     """Open book: quotes follow the answer."""
     distractors: int = Field(0, ge=0, le=100)
-    """Open book: passages of other documents around the right one (RAFT, arXiv 2403.10131)."""
+    """Open book: passages of other documents (RAFT, arXiv 2403.10131)."""
 
     @field_validator("kinds")
     @classmethod
@@ -213,8 +213,7 @@ def unanswerable_check(subject: Subject, _options: Options) -> str | None:
 
 class OwnWordsOptions(Options):
     longest: int = Field(10, ge=1)
-    """Most words in a row shared with a quote, twice that for lists. Names, digits and words such as `only` do not
-    count."""
+    """Words in a row shared with a quote, twice that for lists. Names, digits and words such as `only` do not count."""
     max_words: int = Field(30, ge=1)
     """Of an answer."""
 

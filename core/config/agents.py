@@ -34,15 +34,14 @@ class AgentConfig(RecipeTable):
     max_tokens: int = Field(160, ge=8)
     """A longer reply fails. Families have their own defaults."""
     reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
-    """Thinking in addition to `max_tokens`: an effort (1,024, 2,048 or 4,096 tokens) or tokens. Default: the teacher's
-    own."""
+    """Thinking in addition to `max_tokens`, in tokens or as effort: 1,024, 2,048 or 4,096. Default: the teacher's own."""
     max_repairs: int = Field(1, ge=0, le=5)
     """Repeated requests after a reply that breaks its schema."""
 
 
 class CriticConfig(AgentConfig):
     type: Literal["teacher", "confidence"] = "teacher"
-    """`teacher` scores by rubrics and gives advice. `confidence` scores by token probabilities, without a call."""
+    """`teacher` scores by rubrics, with advice. `confidence` scores by token probabilities, without a call."""
     temperature: float = Field(0.0, ge=0, le=2)
     max_tokens: int = Field(300, ge=8)
     """A longer reply fails. Families have their own defaults."""
@@ -109,8 +108,7 @@ class DifficultyConfig(RecipeTable):
     max_tokens: Annotated[int, Field(ge=8)] | None = None
     """Default: the generator's."""
     reasoning: ReasoningEffort | Annotated[int, Field(ge=1024, le=1_000_000)] | None = None
-    """Thinking in addition to `max_tokens`: an effort (1,024, 2,048 or 4,096 tokens) or tokens. Default: the teacher's
-    own."""
+    """Thinking in addition to `max_tokens`, in tokens or as effort: 1,024, 2,048 or 4,096. Default: the teacher's own."""
     max_repairs: int = Field(1, ge=0, le=5)
     """Repeated requests after a reply that breaks its schema."""
 

@@ -140,9 +140,9 @@ class ContaminationFilter(FilterTable):
     columns: tuple[str, ...] = ("text", "question", "prompt", "problem", "instruction", "input", "query", "messages")
     """To compare, where a set has them."""
     ngram: int = Field(13, ge=5, le=50)
-    """Consecutive words that must not be shared (GPT-3: 13). A shorter row of eight or more is compared whole."""
+    """Shared consecutive words (GPT-3: 13). A shorter row of eight or more is compared whole."""
     coverage: float = Field(0.0, ge=0, le=1)
-    """Share of a row's words in shared n-grams. 0: one n-gram. With `ngram = 8`, PaLM uses 0.7, Tülu 3 0.5."""
+    """Share of words in shared n-grams. 0: one n-gram. With `ngram = 8`, PaLM uses 0.7, Tülu 3 0.5."""
 
     def list_files(self) -> Sequence[str]:
         return self.sets

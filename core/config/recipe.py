@@ -35,7 +35,7 @@ class SeedsConfig(RecipeTable):
     documents: str | None = None
     """A folder of txt, md, html and pdf files, whose chunks are seeds."""
     source: str | None = None
-    """A plugin's source, whose options are the table of its name: `"images"` and `[images]`."""
+    """Of a plugin, with the table of its name: `"images"` with `[images]`."""
     recording: str | None = None
     """A recording (`run --record`), whose seeds and draws are repeated."""
     chunk_words: int = Field(180, ge=20, le=2000)
@@ -117,7 +117,7 @@ class CollapseConfig(RecipeTable):
     """Whether `release` refuses collapse or a missing assessment; `"strict"` also an inconclusive one."""
 
     structures: bool = True
-    """Whether few different structures are a collapse, without a reference or with `python`. Set `false` for templates."""
+    """Whether few different structures are a collapse. Set `false` for templates."""
 
     kind: DataKind | None = None
     """What is counted, respectively: numbers, character pairs, Python tokens, words by speaker, fields, words. Default: by
@@ -145,9 +145,9 @@ class LineageConfig(RecipeTable):
     budget: int | None = Field(None, ge=1)
     """Rows with `policy = "budget"`, real ones included."""
     real: str | None = None
-    """Real conversations or real `text` (JSONL, Parquet), for the training split of every generation."""
+    """Real conversations or `text` (JSONL, Parquet), in every training split."""
     min_real_share: float = Field(0.0, ge=0, lt=1)
-    """Least share of real rows in a release; `policy = "budget"` leaves out others to reach it."""
+    """Least share of real rows in a release."""
     promote: bool = False
     """Whether a released student that is significantly better than its teacher generates the next generation."""
 

@@ -114,7 +114,7 @@ class ReplayConfig(RecipeTable):
     """
 
     share: float = Field(2.0, gt=0, le=8)
-    """Replay conversations in a step for each of the data. At least 128 and at most `most` differ."""
+    """Replay conversations per conversation in a step. At least 128 and at most `most` differ."""
     weight: float = Field(1.0, gt=0)
     """Of the replay term, a mean over its own tokens."""
     loss: Literal["kl", "sft"] = "kl"
@@ -122,12 +122,11 @@ class ReplayConfig(RecipeTable):
     most: int = Field(512, ge=8)
     """The most conversations to learn from."""
     max_tokens: int = Field(64, ge=16)
-    """Of an answer of the start; longer ones are cut off, and take longer."""
+    """Longer answers of the start are cut off."""
     temperature: float = Field(0.7, gt=0)
     """Of its answers. Requests are sampled at 1."""
     cache: str | None = None
-    """The file of replay conversations, to which missing ones are added. Default: `NAME.replay.jsonl` next to the
-    student."""
+    """The file of replay conversations. Default: `NAME.replay.jsonl` next to the student."""
 
 
 class StudentEvaluationConfig(RecipeTable):
@@ -145,8 +144,7 @@ class StudentConfig(RecipeTable):
     start: str = "layers"
     """`layers` of the embedded teacher, `random`, or a folder or hub name of a supported model."""
     architecture: Literal["llama", "hybrid"] = "llama"
-    """For `start = "random"`. `hybrid`: attention in every fourth of at least 4 layers, in the others a gated-delta memory
-    of constant size (Qwen3.5)."""
+    """For `start = "random"`. `hybrid`: in three of four layers a gated-delta memory of constant size (Qwen3.5)."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
     """`sft`: texts. `dpo`: preference pairs. Others: [a teacher](#studentdistillation). A table weights several."""
     loss_options: dict[str, dict[str, Any]] = Field({}, validate_default=True)
@@ -163,7 +161,7 @@ class StudentConfig(RecipeTable):
     learning_rate: float = Field(2e-4, gt=0)
     """The peak, after a warm-up over a tenth of the steps."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """`cosine` falls to a tenth, `wsd` only at the end, so that longer trainings share their first part."""
+    """`cosine` falls to a tenth, `wsd` only at the end, so longer trainings share their beginning."""
     decay: float = Field(0.1, gt=0, le=0.9)
     """`wsd`: the share of the steps in which the rate falls."""
     batch_size: int = Field(8, ge=1)
@@ -179,15 +177,12 @@ class StudentConfig(RecipeTable):
     patience: int | None = Field(None, ge=1)
     """Evaluations without a lower held-out loss before training stops. The best weights are kept."""
     patience_on: Literal["data", "both"] = "data"
-    """What `patience` measures. `data`: the held-out loss. `both` adds the divergence from the start on held-out
-    conversations of `replay`."""
+    """`both` adds the divergence from the start on held-out conversations of `replay`."""
     replay: ReplayConfig | None = None
     start_kl: float = Field(0.0, ge=0, lt=math.inf)
-    """The weight of the forward KL divergence from the start, or from the whole embedded teacher if that is the start's
-    origin."""
+    """Weight of the forward KL divergence from the start, or from the embedded teacher that it stems from."""
     average: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
-    """The share of training in the weights: start + share * (trained - start) (WiSE-FT). In a run, `validation` chooses it.
-    Default: 1."""
+    """Share of training in the weights (WiSE-FT). `validation` chooses it in a run. Default: 1."""
     steps: tuple[StepConfig, ...] = ()
     """What plugins change, in this order: see `stillhouse plugins`."""
     lora: LoraConfig | None = None

@@ -75,9 +75,9 @@ class TeacherConfig(RecipeTable):
     base_url: str | None = None
     """The endpoint; for `openai/…` with `/v1`. Another URL is another run."""
     api_key_env: str = "OPENAI_API_KEY"
-    """Variable with the API key. Default for `anthropic/…` and `gemini/…`: ANTHROPIC_API_KEY and GEMINI_API_KEY."""
+    """Variable with the key. Default for `anthropic/…`, `gemini/…`: ANTHROPIC_API_KEY, GEMINI_API_KEY."""
     max_concurrent: int = Field(16, ge=1, le=4096)
-    """Concurrent calls; fewer while the teacher rejects or drops calls. Slots of the embedded teacher."""
+    """Concurrent calls, fewer while the teacher rejects or drops some. Slots of the embedded teacher."""
     slot_tokens: int = Field(1536, ge=256)
     """`local/…`: tokens of prompt and reply per slot. A longer prompt is rejected."""
     gpu_layers: int | None = Field(None, ge=0)

@@ -136,8 +136,7 @@ class FeaturesFilter(Filter):
     modules = ("safetensors", "torch", "transformers")
     type: Literal["features"]
     dictionary: str
-    """The feature dictionary by which `stillhouse feature-gaps` wrote the seeds. A sample whose seed asks for no feature
-    passes."""
+    """That of `stillhouse feature-gaps`. A sample whose seed asks for no feature passes."""
 
     def list_files(self) -> Sequence[str]:
         return list_dictionary_files(self.dictionary)

@@ -42,7 +42,7 @@ class SightStep(StudentStep):
 
     type: Literal["sight"]
     patch: int = Field(16, ge=MIN_PATCH, le=MAX_PATCH)
-    """Pixels of a patch's side. Each patch is a token."""
+    """Pixels of its side. Each patch is a token."""
     size: int = Field(192, ge=16)
     """Pixels of the longer side. Letters of larger images may become illegible."""
     color_jitter: float = Field(0.0, ge=0, le=0.5)

@@ -67,7 +67,7 @@ class ToolOptions(Options):
     turns: tuple[Annotated[int, Field(ge=1, le=4)], ...] = Field((1, 2), min_length=1)
     """Of the user, one of these at random."""
     tools: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field((2, 3, 4), min_length=1)
-    """Offered, one of these at random, more if the turns need more."""
+    """Offered, one of these at random, more if needed."""
     none: float = Field(0.15, ge=0, le=1)
     """Share of turns without a call: an argument is missing, or no tool fits."""
     written_out: bool = True

@@ -95,7 +95,7 @@ class SupportedOptions(Options):
     answerable: str = "answerable"
     """Whether the text has the answer. Missing: it has."""
     share: float = Field(0.8, ge=0, le=1)
-    """Share of the answer's content words in quotes or question. Numbers, names and words such as `before` must all be."""
+    """Share of content words from quotes or question. Numbers, names and words such as `before` must all be."""
     max_words: int = Field(80, ge=1)
 
 

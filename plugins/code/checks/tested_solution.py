@@ -77,7 +77,7 @@ class CodeOptions(SolvingOptions):
     min_tests: int = Field(3, ge=2, le=40)
     """Different calls."""
     mutants: int = Field(8, ge=0, le=40)
-    """Changed solutions, to try the tests on."""
+    """Changed solutions that tests must notice."""
     noticed: float = Field(0.6, ge=0, le=1)
     """Share of mutants that must fail. Those equal on all generated inputs do not count."""
     probes: int = Field(60, ge=0, le=400)

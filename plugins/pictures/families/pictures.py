@@ -42,7 +42,6 @@ PROMPTS = Path(__file__).parents[1] / "prompts"
 
 class PicturesOptions(Options):
     kind: PictureKind = "charts"
-    """`documents`: invoices, forms and reports."""
     pictures: int = Field(1000, ge=1, le=1_000_000)
     """Seeds, without a seeds file."""
     questions: int = Field(3, ge=1, le=MAX_QUESTIONS)

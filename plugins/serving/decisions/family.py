@@ -90,7 +90,7 @@ class VoteOptions(Votes):
     agree: int | None = Field(None, ge=1, le=15)
     """For generated, unambiguous texts. Default: more than half of the readable."""
     min_agreement: float = Field(0.0, ge=0, le=1)
-    """Labeled texts: share of votes for the generator's label. 0 keeps undecided texts."""
+    """Labeled texts: share of votes for the generator's label."""
 
 
 @check(
