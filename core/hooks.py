@@ -31,6 +31,10 @@ class Override:
     note: str = ""
     """Why it is dropped."""
 
+    def correct_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of a file with `edited` as its conversation, in its own form. Raises ValueError if the form cannot hold it."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Overrides:

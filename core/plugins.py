@@ -18,7 +18,7 @@ from core.project_files import PROJECT
 
 PartKind = Literal[
     "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "step",
-    "filter_workers", "depot", "evaluation", "function", "reader", "tracer", "hooks",
+    "filter_workers", "depot", "evaluation", "function", "reader", "tracer", "hooks", "release",
 ]  # fmt: skip
 GROUP = "stillhouse.plugins"
 FOLDER = PROJECT / "plugins"
@@ -153,6 +153,13 @@ def load_part(kind: PartKind, name: str) -> Any:
     if (found := find_part(kind, name)) is None:
         known = ", ".join(list_offered_names(kind)) or "none"
         raise UnusablePlugin(f"unknown {kind} {name!r}; known are {known}{describe_faults()}")
+    return import_part(*found)
+
+
+def load_part_of(plugin: str, kind: PartKind, name: str, purpose: str) -> Any:
+    """As `load_part`, of a plugin of ours. Raises UnusablePlugin that `purpose` needs it, if it is not installed."""
+    if (found := find_part(kind, name)) is None:
+        raise UnusablePlugin(f"{purpose}: needs the plugin `{plugin}`, which is not installed here{describe_faults()}")
     return import_part(*found)
 
 

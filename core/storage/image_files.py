@@ -19,7 +19,8 @@ from core.sample import Message, Sample
 from core.storage.atomic_files import write_bytes
 
 IMAGES_FOLDER = "images"
-IMAGE_COLUMNS = ("images", "image")
+IMAGES_COLUMN = "images"
+IMAGE_COLUMNS = (IMAGES_COLUMN, "image")
 """Columns of a dataset that may hold the images of a row."""
 IMAGE_NAME = re.compile(rf"{IMAGES_FOLDER}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})\.png")
 """The path of an image in its run or release: the SHA-256 of its bytes, in folders by its first two digits."""

@@ -17,16 +17,15 @@ from core.errors import UsageError
 from core.hooks import Override, Overrides
 from core.plugins import load_hooks
 from core.runs.run_dir import RunDir
-from core.sample import Message, RejectionReason, SampleStatus
+from core.sample import Message, RejectionReason, SampleStatus, conversation_digest
 from core.storage.sample_files import complete_turn_fields, drop_empty_turn_fields, flatten_message
-from filters.base import DroppedDocument
+from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import RowFilterResult
 from filters.ragged_arrays import Indices
 from flows.clean.filter_checkpoint import BatchSpan
 from flows.report.filter_report import ReviewedRows
 from flows.rows.dataset_rows import read_batch_lines, read_dataset_batches
-from flows.rows.row_forms import FILTER_COLUMNS
-from flows.rows.row_overrides import RowOverrides
+from flows.rows.row_forms import FILTER_COLUMNS, build_row_document, read_row_conversation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -113,6 +112,38 @@ def _correct_fields(fields: str, before: Sequence[Mapping[str, Any]], edited: Se
     stale = {PROMPT_FIELD} if turns_changed("system", "user") else set()
     stale |= {ANSWER_FIELD} if turns_changed("assistant") else set()
     return json.dumps({key: value for key, value in json.loads(fields).items() if key not in stale}, ensure_ascii=False)
+
+
+# Rows of files
+
+
+@dataclass(frozen=True)
+class RowOverrides(Overrides):
+    """The decision that counts for each row, by the digest of its conversation."""
+
+    def find(self, row: Mapping[str, Any] | None) -> Override | None:
+        """The decision about a row; None for one that is no conversation."""
+        try:
+            return (
+                self.decisions.get(conversation_digest(read_row_conversation(row))) if self.decisions and row else None
+            )
+        except ValueError:
+            return None
+
+    def build_document(self, row: Mapping[str, Any], name: str) -> Document:
+        """The document of a row for filters, with the corrected text. Raises ValueError as `build_row_document`."""
+        document = build_row_document(row, name)
+        decision = self.find(row)
+        if decision is None or decision.edited is None:
+            return document
+        turns = [flatten_message(message.model_dump(mode="json")) for message in decision.edited]
+        return build_row_document({"messages": turns}, name)._replace(score=document.score)
+
+
+def read_row_overrides(files: Sequence[Path]) -> RowOverrides:
+    """The decisions of all plugins with a side file next to one of the files. Raises UsageError if one cannot be used."""
+    found = [hooks.find_row_overrides(file) for file in files for hooks in load_hooks((), file, strict=True)]
+    return RowOverrides({name: decision for overrides in found for name, decision in overrides.decisions.items()})
 
 
 def find_decided_rows(files: Sequence[Path], spans: Sequence[BatchSpan], reviews: RowOverrides) -> dict[int, Override]:

@@ -40,7 +40,13 @@ from filters.duplicates.datasketch_files import SignatureSettings, read_signatur
 from filters.duplicates.duplicate_index import HEADER_FILE, DuplicateIndex
 from filters.duplicates.shingles import build_shingle_sets
 from filters.rules.contamination import build_all_set_reports
-from flows.clean.applied_overrides import apply_row_decisions, count_row_decisions, find_decided_rows
+from flows.clean.applied_overrides import (
+    RowOverrides,
+    apply_row_decisions,
+    count_row_decisions,
+    find_decided_rows,
+    read_row_overrides,
+)
 from flows.clean.filter_checkpoint import (
     FilterCheckpoint,
     build_checkpoint_identity,
@@ -62,7 +68,6 @@ from flows.report.filter_report import DroppedExample, FilterReport, FilterStep,
 from flows.rows.dataset_rows import RowBatch, check_dataset_rows, find_dataset_files, read_dataset_documents
 from flows.rows.row_forms import build_row_document
 from flows.rows.row_images import choose_document_reader
-from flows.rows.row_overrides import RowOverrides, read_row_overrides
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.text_format import format_duration
 
@@ -243,7 +248,7 @@ def _write_results(
     pairs = [(place, originals[place]) for place in shown]
     wanted = frozenset(place for pair in pairs for place in pair if place is not None and place >= 0)
     masks = {place: found for place, found in decisions.judged.masks.items() if decisions.step[place] < 0}
-    corrections = {place: decision.edited for place, decision in decided.items() if decision.edited is not None}
+    corrections = {place: decision for place, decision in decided.items() if decision.edited is not None}
     plan = FilterOutputPlan(decisions.step < 0, lookup.find_drop, masks, wanted, corrections)
     texts = write_filter_output(files, out, checkpoint, plan)
     unreadable = list(islice(checkpoint.read_unreadable_lines(), MOST_UNREADABLE_ROWS))

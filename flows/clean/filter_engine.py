@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config.filters import FilterConfig
-from core.errors import RunFailed, UsageError
-from core.plugins import describe_faults, find_part, load_part
+from core.errors import RunFailed
+from core.plugins import load_part_of
 from core.runs.records import ComparedSimilarities, SimilarityBin
 from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import (
@@ -254,9 +254,8 @@ def connect_cluster_workers(address: str) -> AbstractContextManager[FilterWorker
     Raises:
         UsageError: if no plugin connects to a cluster, or the scheduler cannot be reached.
     """
-    if find_part("filter_workers", "dask") is None:
-        raise UsageError(f"--cluster: needs the plugin `scale`, which is not installed here{describe_faults()}")
-    connect: Callable[[str], AbstractContextManager[FilterWorkers]] = load_part("filter_workers", "dask")
+    connect: Callable[[str], AbstractContextManager[FilterWorkers]]
+    connect = load_part_of("scale", "filter_workers", "dask", "--cluster")
     return connect(address)
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from core.errors import UsageError
-from core.sample import Message
+from core.hooks import Override
 from core.storage.atomic_files import write_atomically, write_bytes
 from core.storage.bounded_reading import has_more_fields
 from filters.base import Document
@@ -34,8 +34,7 @@ from flows.rows.dataset_rows import (
     read_file_state,
     read_table_schema,
 )
-from flows.rows.row_forms import FILTER_COLUMNS, build_row_document
-from flows.rows.row_overrides import correct_row, has_conversation
+from flows.rows.row_forms import FILTER_COLUMNS, build_row_document, has_conversation
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,8 +62,8 @@ class FilterOutputPlan(NamedTuple):
     masks: Mapping[int, tuple[TextMask, ...]]
     wanted_places: frozenset[int]
     """Places of rows whose documents are returned."""
-    corrections: Mapping[int, Sequence[Message]] = {}
-    """The conversations that people corrected, as they are now."""
+    corrections: Mapping[int, Override] = {}
+    """Of the rows that people corrected."""
 
 
 def write_filter_output(
@@ -114,7 +113,7 @@ def name_kept_file(files: Sequence[Path]) -> str:
 
 
 def _write_batch(
-    batch: RowBatch, span: BatchSpan, plan: FilterOutputPlan, rows: "_RowWriter", spool: Path
+    batch: RowBatch, span: BatchSpan, plan: FilterOutputPlan, rows: "_JsonLinesWriter | _ParquetWriter", spool: Path
 ) -> dict[int, Document]:
     """Write kept rows, spool dropped rows, and return the wanted documents."""
     import pyarrow.parquet as pq
@@ -143,7 +142,9 @@ def _write_batch(
 
 
 @contextmanager
-def _open_row_writer(files: Sequence[Path], partial: Path, ending: str) -> Iterator["_RowWriter"]:
+def _open_row_writer(
+    files: Sequence[Path], partial: Path, ending: str
+) -> Iterator["_JsonLinesWriter | _ParquetWriter"]:
     if not is_table(files[0]):
         with FILE_OPENERS[ending](partial, "wb") as file:
             yield _JsonLinesWriter(file)
@@ -160,28 +161,9 @@ def _open_row_writer(files: Sequence[Path], partial: Path, ending: str) -> Itera
         yield _ParquetWriter(writer, schema)
 
 
-class _RowWriter(Protocol):
-    """Reads the rows of a batch, and writes the file of kept rows."""
-
-    def select_rows(self, batch: RowBatch, numbers: Sequence[int]) -> Any:
-        """The rows with these numbers."""
-
-    def correct_rows(self, rows: Any, corrections: Mapping[int, Sequence[Message]]) -> Any:
-        """The rows with corrected conversations, by place. Raises RowNotCorrectable."""
-
-    def write_kept(self, rows: Any, places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None: ...
-
-    def build_table(self, rows: Any, places: Indices) -> "pa.Table": ...
-
-    def build_row(self, rows: Any, place: int) -> dict[str, Any]: ...
-
-    def get_minimal_schema(self) -> "pa.Schema":
-        """The columns of the file of dropped rows if no row is dropped."""
-
-
 class _JsonLinesWriter:
-    """Kept lines stay byte for byte the same. Dropped lines become a table: a column has the common type of its values, or
-    JSON text if there is none.
+    """Reads the rows of a batch as lines, and writes the file of kept rows, which stay byte for byte the same. Dropped lines
+    become a table: a column has the common type of its values, or JSON text if there is none.
     """
 
     def __init__(self, file: Any) -> None:
@@ -191,13 +173,13 @@ class _JsonLinesWriter:
         lines = batch.content.split(b"\n") if isinstance(batch.content, bytes) else []
         return [lines[number - batch.first] for number in numbers]
 
-    def correct_rows(self, rows: list[bytes], corrections: Mapping[int, Sequence[Message]]) -> list[bytes]:
+    def correct_rows(self, rows: Any, corrections: Mapping[int, Override]) -> list[bytes]:
         return [
             _encode_row(_correct_row(i, parse_json_line(row), corrections[i])) if i in corrections else row
             for i, row in enumerate(rows)
         ]
 
-    def write_kept(self, rows: list[bytes], places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
+    def write_kept(self, rows: Any, places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
         lines = []
         for i in places.tolist():
             line = rows[i]
@@ -208,10 +190,10 @@ class _JsonLinesWriter:
             lines.append(line + b"\n")
         self._file.write(b"".join(lines))
 
-    def build_table(self, rows: list[bytes], places: Indices) -> "pa.Table":
+    def build_table(self, rows: Any, places: Indices) -> "pa.Table":
         return _build_table([parse_json_line(rows[i]) for i in places.tolist()])
 
-    def build_row(self, rows: list[bytes], place: int) -> dict[str, Any]:
+    def build_row(self, rows: Any, place: int) -> dict[str, Any]:
         return dict(parse_json_line(rows[place]))
 
     def get_minimal_schema(self) -> "pa.Schema":
@@ -221,7 +203,7 @@ class _JsonLinesWriter:
 
 
 class _ParquetWriter:
-    """Rows of Parquet keep all columns, types and metadata."""
+    """The same for tables. Rows of Parquet keep all columns, types and metadata."""
 
     def __init__(self, writer: Any, schema: "pa.Schema") -> None:
         self._writer = writer
@@ -235,13 +217,13 @@ class _ParquetWriter:
             table = table.take([number - batch.first for number in numbers])
         return _fit_table_to_schema(table, self._schema)
 
-    def correct_rows(self, rows: "pa.Table", corrections: Mapping[int, Sequence[Message]]) -> "pa.Table":
+    def correct_rows(self, rows: Any, corrections: Mapping[int, Override]) -> "pa.Table":
         import pyarrow as pa
 
         parts, end = [], 0
-        for place, edited in sorted(corrections.items()):
-            changed = pa.Table.from_pylist([_correct_row(place, self.build_row(rows, place), edited)], self._schema)
-            if not has_conversation(changed.to_pylist()[0], edited):
+        for place, override in sorted(corrections.items(), key=lambda item: item[0]):
+            changed = pa.Table.from_pylist([_correct_row(place, self.build_row(rows, place), override)], self._schema)
+            if not has_conversation(changed.to_pylist()[0], override.edited or ()):
                 raise RowNotCorrectable(
                     place, "its columns cannot hold the correction; convert the file to `messages` first"
                 )
@@ -249,25 +231,25 @@ class _ParquetWriter:
             end = place + 1
         return pa.concat_tables([*parts, rows.slice(end)]) if parts else rows
 
-    def write_kept(self, rows: "pa.Table", places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
+    def write_kept(self, rows: Any, places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
         kept = rows.take(places) if places.size < rows.num_rows else rows
         masks_of_kept = {i: masks[place] for i, place in enumerate(places.tolist()) if place in masks}
         self._writer.write_table(mask_table(kept, masks_of_kept) if masks_of_kept else kept)
 
-    def build_table(self, rows: "pa.Table", places: Indices) -> "pa.Table":
+    def build_table(self, rows: Any, places: Indices) -> "pa.Table":
         return rows.take(places)
 
-    def build_row(self, rows: "pa.Table", place: int) -> dict[str, Any]:
+    def build_row(self, rows: Any, place: int) -> dict[str, Any]:
         return dict(rows.slice(place, 1).to_pylist()[0])
 
     def get_minimal_schema(self) -> "pa.Schema":
         return _add_drop_columns(self._schema.empty_table(), []).schema
 
 
-def _correct_row(place: int, row: Mapping[str, Any], edited: Sequence[Message]) -> dict[str, Any]:
+def _correct_row(place: int, row: Mapping[str, Any], override: Override) -> dict[str, Any]:
     try:
-        return correct_row(row, edited)
-    except (ValueError, KeyError, StopIteration) as error:
+        return override.correct_row(row)
+    except ValueError as error:
         raise RowNotCorrectable(place, str(error)) from None
 
 

@@ -7,7 +7,6 @@ from typer.core import TyperGroup
 
 from core.plugins import find_part, iterate_parts
 from flows.commands import (
-    assessment_commands,
     dataset_commands,
     recipe_commands,
     release_commands,
@@ -48,7 +47,6 @@ for part in (
     recipe_commands,
     run_commands,
     dataset_commands,
-    assessment_commands,
     student_commands,
     release_commands,
 ):

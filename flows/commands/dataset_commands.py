@@ -1,18 +1,20 @@
-"""Commands that clean any dataset: filter, index, and `curate` for a finished run."""
+"""Commands that clean and assess any dataset: filter, index, assess, and `curate` for a finished run."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, RunFailed, UsageError
+from core.errors import GateNotMet, RunFailed, UsageError
 from core.project_files import NAMED_REFERENCES, RUNS_FOLDER, find_referenced_file
+from core.shared_options import DEFAULT_ASSESS_SEED
 from flows.commands.command_options import (
     CLEAN_PANEL,
     ColumnsOption,
     InputArgument,
     JsonOption,
+    KindOption,
+    OptionalReferenceOption,
     OutOption,
     QuietOption,
     RunArgument,
@@ -22,7 +24,7 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.rows.column_names import name_columns
-from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.console import SESSION
 
 app = typer.Typer()
 
@@ -69,12 +71,8 @@ def filter_command(
     plan = load_recipe_plan(recipe) if recipe else None
     configs = plan.recipe.filters if plan else parse_filter_settings(overrides or [], filters)
     configs = apply_duplicate_index(configs, index) if index else configs
-    with SESSION.handle_interrupts():
-        try:
-            report = filter_dataset(source, out, configs, plan.folder if plan else Path(), cluster or workers)
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; finished batches are stored; the same command resumes", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("finished batches are stored; the same command resumes"):
+        report = filter_dataset(source, out, configs, plan.folder if plan else Path(), cluster or workers)
     collapse = plan.recipe.collapse if plan else None
     reference = collapse.reference if collapse else None
     if plan and reference and reference not in NAMED_REFERENCES:
@@ -167,12 +165,8 @@ def curate_command(
     SESSION.quiet = quiet
     storage = open_run_storage(runs_dir)
     run = storage.find_run(run_name)
-    with SESSION.handle_interrupts():
-        try:
-            curated = curate_again(run, storage)
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; the same command curates the run again", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("the same command curates the run again"):
+        curated = curate_again(run, storage)
     manifest = curated.manifest
     if as_json:
         print_json({**summarize_manifest(manifest), "stale_student": curated.stale_student})
@@ -185,3 +179,58 @@ def curate_command(
         print_text(f"next: {build_resume_command(manifest.invocation, runs_dir, release=False)}")
         return
     print_text(suggest_next_command(manifest, run, run_name, runs_dir))
+
+
+@app.command("assess", rich_help_panel=CLEAN_PANEL)
+def assess_command(
+    source: InputArgument,
+    reference: OptionalReferenceOption = None,
+    *,
+    columns: ColumnsOption = None,
+    parent: Annotated[
+        Path | None, typer.Option("--parent", help="The dataset that it extends: a run, a folder or a file.")
+    ] = None,
+    kind: KindOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="An HTML file to write.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for sampling the reference.")] = DEFAULT_ASSESS_SEED,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure repetition in a dataset, or compare it with real text and its parent. Exit 3 on collapse, 0 if inconclusive."""
+    from core.runs.records import CollapseVerdict
+    from flows.data.run_storage import find_cache_folder
+    from flows.evaluate.dataset_assessment import assess_dataset, format_assessment, suggest_after_assessment
+    from flows.terminal.suggested_commands import build_runs_dir_arguments
+
+    SESSION.quiet = quiet
+    earlier, source = parent and name_columns(parent, columns), name_columns(source, columns)
+    assessment = assess_dataset(source, reference, seed, parent=earlier, cache=find_cache_folder(runs_dir), kind=kind)
+    if out:
+        from flows.report.pages import write_assessment_page
+
+        write_assessment_page(out, source, assessment)
+    if as_json:
+        worse = assessment.worse
+        print_json(
+            {
+                "state": "done",
+                "verdict": assessment.verdict,
+                "headline": worse.headline,
+                "paragraph": worse.paragraph,
+                "advice": [advice.model_dump() for advice in assessment.advice],
+                "gates": assessment.collapse_reasons,
+                **assessment.model_dump(mode="json"),
+            }
+        )
+    else:
+        options = {
+            "--reference": reference, "--parent": earlier, "--kind": kind, "--columns": columns,
+            "--seed": None if seed == DEFAULT_ASSESS_SEED else seed,
+        }  # fmt: skip
+        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        arguments = [str(source), *given, *build_runs_dir_arguments(runs_dir)]
+        hint = suggest_after_assessment(source, assessment, arguments, has_page=out is not None)
+        print_text("\n".join([*format_assessment(assessment), *([hint] if hint else [])]))
+    if assessment.verdict is CollapseVerdict.collapse:
+        raise SystemExit(GateNotMet.exit_code)

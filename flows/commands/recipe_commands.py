@@ -85,12 +85,14 @@ def validate_command(
     """
     import asyncio
 
-    from flows.recipes.recipe_catalog import format_resolved_recipe, inspect_recipe, validate_recipe
-    from flows.terminal.recipe_summary import (
+    from flows.recipes.recipe_catalog import (
         describe_invalid_recipe,
         format_findings,
         format_invalid_recipe,
         format_recipe_summary,
+        format_resolved_recipe,
+        inspect_recipe,
+        validate_recipe,
     )
     from flows.terminal.suggested_commands import build_recipe_arguments, format_command, format_next_line
 

@@ -1,17 +1,14 @@
 """Commands for releases and their lineage."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from core.errors import GateNotMet, RunFailed, UsageError
+from core.plugins import load_part_of
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import RELEASE_PANEL, JsonOption, RecipeArgument, RunsOption, print_json, print_text
-
-if TYPE_CHECKING:
-    from flows.data.run_storage import RunStorage
-    from flows.release.release_creation import CreatedRelease
 
 app = typer.Typer()
 
@@ -41,11 +38,12 @@ def release_command(
     from flows.data.run_storage import open_run_storage
     from flows.release.release_creation import format_created_release, release_run
     from flows.release.release_gate import find_release_refusals
-    from flows.release.rows_release import is_filtered_folder
 
     storage = open_run_storage(runs_dir)
-    if is_filtered_folder(Path(run_name)):
-        created = _release_folder(Path(run_name), name, reference, license_name, storage)
+    if any((Path(run_name) / file).is_file() for file in ("work/input.json", "dropped.parquet")):  # of `filter`
+        created = load_part_of("publish", "release", "rows", run_name)(
+            Path(run_name), name, reference, license_name, storage
+        )
     elif given := [
         option for option, value in (("--name", name), ("--reference", reference), ("--license", license_name)) if value
     ]:
@@ -67,21 +65,6 @@ def release_command(
         print_json({**summarize_manifest(release.manifest.run), **identity, "promotion": promotion})
         return
     print_text(format_created_release(created, runs_dir))
-
-
-def _release_folder(
-    folder: Path, name: str | None, reference: str | None, license_name: str | None, storage: "RunStorage"
-) -> "CreatedRelease":
-    from flows.evaluate.dataset_assessment import assess_dataset
-    from flows.release.rows_release import name_lineage, read_filtered_folder, release_rows
-    from flows.release.secret_search import check_no_secrets
-
-    lineage, filtered = name_lineage(folder, name), read_filtered_folder(folder)
-    if not filtered.report.counts.kept:
-        raise GateNotMet(f"{folder} is not released: no row was kept, so there is nothing to release")
-    check_no_secrets([filtered.kept])
-    assessment = assess_dataset(filtered.kept, reference, 7, parent=None, cache=None)
-    return release_rows(filtered, assessment, lineage, storage, license_name)
 
 
 @app.command("lineage", rich_help_panel=RELEASE_PANEL)

@@ -1,12 +1,11 @@
 """Commands that execute a recipe, `run` and `generate`, and those that show a run, `report` and `show`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, RunFailed, StillhouseError
+from core.errors import RunFailed, StillhouseError
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     MAKE_PANEL,
@@ -20,7 +19,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
-from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.console import SESSION
 
 if TYPE_CHECKING:
     from core.runs.releases import Release
@@ -114,12 +113,9 @@ def _run_through_command(
         recipe, overrides or [], runs_dir, resume=resume, distill=distill, release=release, record=record
     )
     run = prepared.run
-    with SESSION.handle_interrupts():
+    with SESSION.exit_if_interrupted(f"finished samples are stored\nnext: {prepared.resume_command}"):
         try:
             summary = run_locally(prepared)
-        except (UserInterrupt, KeyboardInterrupt):
-            print(f"interrupted; finished samples are stored\nnext: {prepared.resume_command}", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
         except RunFailed as error:
             error.hint = suggest_next_command(run.read_manifest(), run, run.name, runs_dir)
             raise

@@ -1,12 +1,11 @@
 """Commands for a student: train, export, evaluate."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, UsageError
+from core.errors import UsageError
 from core.plugins import find_part
 from core.project_files import RUNS_FOLDER
 from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL
@@ -49,18 +48,9 @@ def distill_command(
 
     SESSION.quiet = quiet or not is_reporting_process()
     source = name_columns(source, columns)
-    with SESSION.handle_interrupts():
-        try:
-            record = distill_dataset(
-                source, out, parse_student_settings(overrides or []), seed, SESSION.print_unless_stopped
-            )
-        except (UserInterrupt, KeyboardInterrupt):
-            if is_reporting_process():
-                print(
-                    "interrupted; the same command resumes from the last checkpoint, if there is one",
-                    file=sys.stderr,
-                )
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("the same command resumes from the last checkpoint, if there is one"):
+        config = parse_student_settings(overrides or [])
+        record = distill_dataset(source, out, config, seed, SESSION.print_unless_stopped)
     if not is_reporting_process():
         return
     if as_json:

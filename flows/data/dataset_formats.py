@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.config.agents import PASS_RATE
 from core.config.recipe import DatasetThinking
 from core.runs.records import ThinkingRecord
-from core.storage.image_files import is_stored_image
+from core.storage.image_files import IMAGES_COLUMN, is_stored_image
 from core.storage.sample_files import TURN_COLUMNS, complete_turn_fields, has_turn_field
 from core.thinking import THINK_CLOSING, THINK_OPENING, THINKING_TAG
-from flows.data.image_columns import IMAGES_COLUMN
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from core.config.recipe import Recipe
 from core.errors import StoreError, UsageError
-from core.plugins import describe_faults, find_part, load_part
+from core.plugins import load_part_of
 from core.runs.lineage import Lineage, list_possible_run_names
 from core.runs.records import RunEstimate, RunManifest, RunState
 from core.runs.releases import locate_releases
@@ -220,9 +220,7 @@ def open_run_storage(name: str) -> RunStorage:
     parts = [part for part in path.split("/") if part]
     if len(parts) < 2 or any(part in (".", "..") for part in parts):
         raise UsageError(f"{name}: runs are kept in a folder of a bucket, as in {protocol}://BUCKET/runs")
-    if find_part("depot", "object_store") is None:
-        raise UsageError(f"{name}: needs the plugin `scale`, which is not installed here{describe_faults()}")
-    open_depot: Callable[[str, Path], Depot] = load_part("depot", "object_store")
+    open_depot: Callable[[str, Path], Depot] = load_part_of("scale", "depot", "object_store", name)
     mirror = Path(os.environ.get("STILLHOUSE_DEPOTS", MIRROR_FOLDER)).joinpath(protocol, *parts[:-1])
     return RunStorage(mirror / parts[-1], open_depot(f"{protocol}://{'/'.join(parts[:-1])}", mirror))
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config.recipe import ParentRelease, Recipe
+from core.config.recipe import ParentRelease
 from core.config.teachers import STUDENT_PREFIX, TeacherConfig
 from core.errors import RecipeError, UsageError
 from core.runs.lineage import Lineage
-from core.runs.releases import Release, VerificationRecord, describe_verification, identify_model, locate_releases
+from core.runs.releases import VerificationRecord, describe_verification, identify_model, locate_releases
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.shared_options import EMBEDDER_FILE
 from core.storage.bounded_reading import check_plain_folder
@@ -120,10 +120,13 @@ def continue_lineage(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
 
 def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:
     """The GGUF file as a teacher, with slots as long as its teacher's."""
-    slots = min(teacher.max_concurrent, STUDENT_SLOTS)
+    return _configure_like_teacher(f"local/{weights}", teacher)
+
+
+def _configure_like_teacher(model: str, teacher: TeacherConfig) -> TeacherConfig:
     return TeacherConfig(
-        model=f"local/{weights}",
-        max_concurrent=slots,
+        model=model,
+        max_concurrent=min(teacher.max_concurrent, STUDENT_SLOTS),
         slot_tokens=teacher.slot_tokens,
         gpu_layers=teacher.gpu_layers,
         threads=teacher.threads,
@@ -143,40 +146,21 @@ def use_promoted_generator(plan: "RunPlan", parent: ParentRelease | None, runs: 
     from agents.planning.run_plan import PROMOTED_TEACHER
 
     release = Lineage(locate_releases(runs) / plan.recipe.name).find_promotion(parent)
-    if release is None or not _is_still_replaced(release, plan.recipe):
-        return plan
-    _check_verification(release, describe_plan_verification(plan))
-    own = plan.recipe.generator_teacher
-    student = TeacherConfig(
-        model=f"{STUDENT_PREFIX}{release.name}",
-        max_concurrent=min(own.max_concurrent, STUDENT_SLOTS),
-        slot_tokens=own.slot_tokens,
-        gpu_layers=own.gpu_layers,
-        threads=own.threads,
-    )
+    promotion = release and release.lineage.promotion
+    if not release or not promotion or promotion.replaces != identify_model(plan.recipe.generator_teacher):
+        return plan  # the student was compared with another generator than the recipe's
+    if missing := promotion.verification.find_missing(describe_plan_verification(plan)):
+        raise UsageError(
+            f"{release.lineage.recipe}: its generator is the student of {release.name}, whose data were verified with "
+            f"{'; '.join(missing)}, and the recipe no longer has that: restore it, or set lineage.promote = false"
+        )
+    student = _configure_like_teacher(f"{STUDENT_PREFIX}{release.name}", plan.recipe.generator_teacher)
     agents = plan.recipe.agents
     generator = agents.generator.model_copy(update={"teacher": PROMOTED_TEACHER})
     return plan.with_recipe(
         teachers={**plan.recipe.teachers, PROMOTED_TEACHER: student.in_release(release.path)},
         agents=agents.model_copy(update={"generator": generator}),
     )
-
-
-def _is_still_replaced(release: Release, recipe: Recipe) -> bool:
-    """Whether the recipe's generator is the one whose place the release's student took: it was compared with no other."""
-    promotion = release.lineage.promotion
-    return promotion is not None and promotion.replaces == identify_model(recipe.generator_teacher)
-
-
-def _check_verification(release: Release, now: VerificationRecord) -> None:
-    """Raises UsageError if the recipe verifies less than when the data of the release's student were made."""
-    promotion = release.lineage.promotion
-    assert promotion is not None
-    if missing := promotion.verification.find_missing(now):
-        raise UsageError(
-            f"{release.lineage.recipe}: its generator is the student of {release.name}, whose data were verified with "
-            f"{'; '.join(missing)}, and the recipe no longer has that: restore it, or set lineage.promote = false"
-        )
 
 
 def describe_plan_verification(plan: "RunPlan") -> VerificationRecord:

@@ -12,8 +12,7 @@ from core.runs.records import CollapseRecord
 from core.runs.releases import Release, locate_releases, read_release
 from core.runs.run_dir import RUNS_FOLDER, RunDir
 from filters.collapse.tail_trend import TailTrend, find_lineage_trend
-from flows.release.promotion_decision import format_promotion
-from flows.release.release_gate import is_marked_inconclusive
+from flows.release.release_gate import format_promotion, is_marked_inconclusive
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command
 from flows.terminal.text_format import TERMINAL_WIDTH, create_environment, format_number, locate_metric
 

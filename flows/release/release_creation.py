@@ -29,9 +29,8 @@ from core.storage.atomic_files import hash_file, write_atomically, write_json
 from core.storage.sample_files import read_sample_columns
 from core.tracing import open_trace
 from flows.data.run_storage import RunStorage
-from flows.release.promotion_decision import STUDENT_WEIGHTS, decide_promotion, format_promotion
 from flows.release.release_documents import TEMPLATES, write_release_documents
-from flows.release.release_gate import find_release_refusals
+from flows.release.release_gate import STUDENT_WEIGHTS, decide_promotion, find_release_refusals, format_promotion
 from flows.terminal.console import SESSION
 from flows.terminal.suggested_commands import (
     build_runs_dir_arguments,

@@ -14,9 +14,7 @@ from core.runs.records import RunManifest
 from core.runs.releases import LineageRecord
 from core.storage.atomic_files import hash_file, write_text
 from core.storage.sample_files import read_sample_columns
-from flows.data.dataset_card import build_dataset_card, build_license_fields, find_size_category
-from flows.data.teacher_terms import TeacherTerms, describe_teacher_terms
-from flows.report.filter_report import FilterReport
+from flows.data.dataset_card import TeacherTerms, build_dataset_card, describe_teacher_terms
 from flows.terminal.run_summary import summarize_run
 from flows.terminal.text_format import create_environment
 
@@ -125,24 +123,6 @@ def write_release_documents(
         CARD: build_dataset_card(manifest, recipe, train, validation, lineage),
         TRAINING_SUMMARY: _build_training_summary(facts),
     }
-    return _write_documents(folder, texts)
-
-
-def write_rows_documents(
-    folder: Path, manifest: RunManifest, lineage: LineageRecord, filtered: FilterReport, data_file: str
-) -> dict[str, str]:
-    """As `write_release_documents`, of rows that a user gave, all in `data_file`. Nothing is known of their training content, so
-    that summary is left out.
-    """
-    card = create_environment(TEMPLATES).get_template("rows_card.md")
-    license_fields, size = build_license_fields(manifest.dataset.license), find_size_category(filtered.counts.kept)
-    text = card.render(
-        lineage=lineage, m=manifest, report=filtered, license_fields=license_fields, size=size, data_file=data_file
-    )
-    return _write_documents(folder, {CARD: text + "\n"})
-
-
-def _write_documents(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
     for name, text in texts.items():
         write_text(folder / name, text)
     return {name: hash_file(folder / name) for name in texts}

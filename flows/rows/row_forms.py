@@ -115,6 +115,13 @@ def read_row_conversation(row: Mapping[str, Any]) -> list[Message]:
     return [_build_message(turn) for turn in _read_row_turns(row)]
 
 
+def has_conversation(row: Mapping[str, Any], messages: Sequence[Message]) -> bool:
+    try:
+        return read_row_conversation(row) == list(messages)
+    except ValueError:
+        return False
+
+
 class ConversationPair(NamedTuple):
     """Two answers to one prompt."""
 

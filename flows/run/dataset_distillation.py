@@ -17,7 +17,6 @@ from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_
 from flows.data.stranger_files import is_synthetic_dataset, trains_on_thinking
 from flows.rows.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs
 from flows.rows.row_images import read_seen_conversation
-from flows.run.stages import distill_conversations
 from flows.terminal.console import is_reporting_process
 
 
@@ -104,9 +103,9 @@ def _distill_rows(
     if not trains_on_thinking(source):
         rows, rejected = [remove_thinking(row) for row in rows], [row and remove_thinking(row) for row in rejected]
     synthetic = is_synthetic_dataset(source)
-    return distill_conversations(
-        rows, None, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic
-    )
+    from students.training.student_training import train_student
+
+    return train_student(rows, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic)
 
 
 def _check_images(source: Path, rows: Sequence[Sequence[Message]], config: StudentConfig) -> None:

@@ -19,7 +19,15 @@ from core.secrets import redact_text
 from core.storage.atomic_files import hash_file
 from core.tracing import open_trace
 from flows.clean.applied_overrides import read_run_overrides
-from flows.clean.run_curation import CurationResult, curate_run, remove_filter_checkpoint
+from flows.clean.run_curation import (
+    MAKES_MORE,
+    THE_STUDENT,
+    UNEVALUATED_STUDENT,
+    CurationResult,
+    curate_run,
+    remove_filter_checkpoint,
+    update_shortfalls,
+)
 from flows.data.curated_run import (
     DatasetSplit,
     join_assistant_turns,
@@ -43,7 +51,6 @@ from flows.release.lineage_view import read_earlier_comparisons
 from flows.report.run_report import write_run_report
 from flows.rows.row_forms import build_row_document
 from flows.run import stages
-from flows.run.run_shortfalls import MAKES_MORE, THE_STUDENT, UNEVALUATED_STUDENT, update_shortfalls
 from flows.terminal.console import SESSION
 from flows.terminal.run_summary import format_headline
 from flows.terminal.suggested_commands import format_resume_hint

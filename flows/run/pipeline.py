@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task
@@ -34,7 +33,7 @@ from core.shared_options import DEFAULT_GGUF_TYPE
 from core.stop_signal import RunStopped, StopSignal
 from core.storage.atomic_files import read_json, write_json
 from core.tracing import open_trace
-from flows.clean.run_curation import CurationResult
+from flows.clean.run_curation import UNEVALUATED_STUDENT, CurationResult
 from flows.data.curated_run import DatasetSplit, count_finished_samples, extract_conversations, read_kept_rows
 from flows.data.dataset_mixture import read_mixture_sources
 from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
@@ -47,7 +46,6 @@ from flows.rows.row_images import embed_stored_images
 from flows.run import stages
 from flows.run.dataset_stages import StageContext, assess_samples, curate_samples, finish_run, package_samples
 from flows.run.run_preparation import PreparedRun
-from flows.run.run_shortfalls import UNEVALUATED_STUDENT
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.text_format import describe_generator, say
@@ -282,17 +280,31 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
             found = find_rejected_answers(context.run, context.recipe, train, context.mixture_sources.pairs)
             config, rejected, pairs = leave_out_scarce_pairs(config, found)
             SESSION.print_unless_stopped(f"distill: {pairs}")
-        context.manifest.student = stages.distill_conversations(
-            train,
-            held_out,
-            config,
-            _locate_training(context.run, config.average),
-            seed=context.recipe.seed,
-            progress=SESSION.print_unless_stopped,
-            rejected=rejected,
-            synthetic=True,
-        )
+        from students.training.student_training import train_student
+
+        # Apart from the run's student, if its weights are averaged afterwards and are not yet.
+        apart = config.average == "validation" and not (context.run.student / "student.json").is_file()
+        folder = context.run.path / "wip" / "student" if apart else context.run.student
+        context.manifest.student = train_student(
+            train, config, folder, seed=context.recipe.seed, progress=SESSION.print_unless_stopped, held_out=held_out,
+            rejected=rejected, synthetic=True,
+        )  # fmt: skip
         stages.forget_stale_evaluation(context.run, context.manifest)
+
+
+@contextmanager
+def _asking_student(context: RunContext, stage: str) -> Iterator[None]:
+    """Around a stage that asks the student. A budget that ends is a shortfall: dataset and student are complete."""
+    manifest = context.manifest
+    with stages.stopwatch(manifest, stage), suppress(UserInterrupt, RunStopped):
+        try:
+            yield
+        except BudgetExhausted as error:
+            manifest.shortfalls.append(f"{UNEVALUATED_STUDENT}: {error}; continue with --resume and a larger budget")
+        finally:
+            with suppress(StoreError):  # a full disk was already reported
+                manifest.costs.evaluation_spent = read_journal(context.run.evaluation_spend_file).spent
+        context.run.write_manifest(manifest)
 
 
 @task(name="average", cache_policy=NO_CACHE, persist_result=False)
@@ -302,43 +314,27 @@ async def run_average_stage(context: RunContext, parts: DatasetSplit) -> None:
     if (run.student / "student.json").is_file():  # it is averaged already
         return
     trained, manifest.student = manifest.student, None
-    with stages.stopwatch(manifest, "average"), suppress(UserInterrupt):
+    with _asking_student(context, "average"):
         held_out = extract_conversations(parts.validation)
         if not context.recipe.dataset.thinking:
             held_out = [remove_thinking(turns) for turns in held_out]
         try:
             manifest.student = await _average_run_student(run, context.plan, manifest, held_out)
-        except BudgetExhausted as error:
-            manifest.shortfalls.append(f"{UNEVALUATED_STUDENT}: {error}; continue with --resume and a larger budget")
         except UsageError as error:
             manifest.shortfalls.append(f"the student has its trained weights, since no share can be chosen: {error}")
-            _keep_trained_student(run)
+            (run.path / "wip" / "student").rename(run.student)
             manifest.student = trained
-        except RunStopped:
-            return
-        finally:
-            with suppress(StoreError):  # a full disk was already reported
-                manifest.costs.evaluation_spent = read_journal(run.evaluation_spend_file).spent
-        run.write_manifest(manifest)
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
 async def run_evaluate_stage(context: RunContext) -> None:
-    """A budget that ends here is a shortfall, as is a student that cannot be stored as GGUF: dataset and student are complete."""
+    """A student that cannot be stored as GGUF is a shortfall."""
     manifest = context.manifest
-    with stages.stopwatch(manifest, "evaluate"), suppress(UserInterrupt):
+    with _asking_student(context, "evaluate"):
         try:
             manifest.evaluation = await stages.evaluate_run_student(context.run, context.plan, manifest)
-        except BudgetExhausted as error:
-            manifest.shortfalls.append(f"{UNEVALUATED_STUDENT}: {error}; continue with --resume and a larger budget")
         except UsageError as error:
             manifest.shortfalls.append(f"the student cannot be evaluated: {error}")
-        except RunStopped:
-            return
-        finally:
-            with suppress(StoreError):  # a full disk was already reported
-                manifest.costs.evaluation_spent = read_journal(context.run.evaluation_spend_file).spent
-        context.run.write_manifest(manifest)
 
 
 def choose_average_share(scores: Sequence[ShareScore], start_panel_rate: float, max_loss: float) -> float:
@@ -350,12 +346,6 @@ def choose_average_share(scores: Sequence[ShareScore], start_panel_rate: float, 
     if safe:
         return min(safe, key=lambda score: (-score.pass_rate, score.share)).share
     return min(scores, key=lambda score: (-round(score.pass_rate + score.panel_rate, 9), score.share)).share
-
-
-def _locate_training(run: RunDir, average: float | str | None) -> Path:
-    """Where the student is trained: apart, if its weights are averaged afterwards and are not yet."""
-    apart = average == "validation" and not (run.student / "student.json").is_file()
-    return run.path / "wip" / "student" if apart else run.student
 
 
 async def _average_run_student(
@@ -442,8 +432,3 @@ async def _score_share(
         "pass_rate": sum(result.fault is None for result in results) / max(1, len(results)),
         "panel_rate": asked.passed / len(panel.judged),
     }
-
-
-def _keep_trained_student(run: RunDir) -> None:
-    """Take the trained weights as they are, where no share can be chosen."""
-    (run.path / "wip" / "student").rename(run.student)

@@ -29,9 +29,14 @@ from core.storage.image_files import store_sample_images
 from core.storage.sample_files import ATTEMPTS_COLUMN, read_sample_columns, read_samples, write_samples
 from core.tracing import find_trace
 from flows.clean.applied_overrides import read_run_overrides
-from flows.clean.run_curation import CurationResult
+from flows.clean.run_curation import (
+    CurationResult,
+    RunShortfalls,
+    count_unmet_goals,
+    describe_lost_samples,
+    describe_shortfalls,
+)
 from flows.run.production_progress import EnoughSamples, GroupStateCounts, ProductionProgress
-from flows.run.run_shortfalls import RunShortfalls, count_unmet_goals, describe_lost_samples, describe_shortfalls
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.text_format import format_count
 

@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.config.recipe import Recipe, list_recipe_plugins
-from core.config.students import StudentConfig
 from core.plugins import load_hooks
 from core.runs.lineage import Lineage
 from core.runs.records import CriticRecord, FormatRecord, RunManifest
 from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
-from core.runs.student_records import EvaluationRecord, ModelPassRecord, StudentRecord
-from core.sample import Message
+from core.runs.student_records import EvaluationRecord, ModelPassRecord
 from core.shared_options import DEFAULT_GGUF_TYPE, name_student_file
 from core.storage.atomic_files import hash_file, read_json, write_atomically, write_parquet, write_text
-from core.storage.image_files import format_png_url, read_image
+from core.storage.image_files import IMAGES_COLUMN, format_png_url, read_image
 from core.storage.sample_files import drop_empty_turn_fields
 from core.tracing import find_trace
+from flows.clean.run_curation import EMPTY_FORM, NO_THINKING
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import (
@@ -34,8 +33,7 @@ from flows.data.dataset_formats import (
     format_json_lines,
     measure_thinking,
 )
-from flows.data.image_columns import IMAGES_COLUMN, write_parquet_with_images
-from flows.run.run_shortfalls import EMPTY_FORM, NO_THINKING
+from flows.rows.row_images import write_parquet_with_images
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_duration
 
@@ -164,24 +162,6 @@ def _split_run_pairs(
     write_parquet(run.pairs_file, drop_empty_turn_fields(pl.concat(own)))
     all_pairs = pl.concat([*released, *own])
     return [all_pairs.filter(pl.col("chosen_id").is_in(rows["id"].to_list())) for rows in parts]
-
-
-def distill_conversations(
-    train: Sequence[Sequence[Message]], held_out: Sequence[Sequence[Message]] | None, config: StudentConfig, out: Path,
-    *, seed: int, progress: Callable[[str], None], rejected: Sequence[Sequence[Message] | None] = (),
-    synthetic: bool,
-) -> StudentRecord:  # fmt: skip
-    """Train the student. For `dpo`, `rejected` are worse answers to the same prompts, where there are any. `synthetic`: a
-    teacher wrote the data.
-
-    Raises:
-        UsageError: if the extra `train` is not installed.
-    """
-    from students.training.student_training import train_student
-
-    return train_student(
-        train, config, out, seed=seed, progress=progress, held_out=held_out, rejected=rejected, synthetic=synthetic
-    )
 
 
 async def evaluate_run_student(run: RunDir, plan: "RunPlan", manifest: RunManifest) -> EvaluationRecord:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple, TypeVar
 
+from core.errors import INTERRUPTED_EXIT_CODE
+
 T = TypeVar("T")
 STOP_POLL_SECONDS = 0.2
 LIVE_SECONDS, PLAIN_SECONDS = 0.2, 5.0
@@ -151,6 +153,17 @@ class CommandSession:
             yield
         finally:
             self._listener = before
+
+    @contextmanager
+    def exit_if_interrupted(self, advice: str) -> Iterator[None]:
+        """As `handle_interrupts`. A stop prints what is stored and how to go on, on stderr, and exits with 130."""
+        with self.handle_interrupts():
+            try:
+                yield
+            except (UserInterrupt, KeyboardInterrupt):
+                if is_reporting_process():
+                    print(f"interrupted; {advice}", file=sys.stderr)
+                raise SystemExit(INTERRUPTED_EXIT_CODE) from None
 
     @contextmanager
     def handle_interrupts(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from core.runs.run_dir import RunDir
 from core.runs.student_records import GeneralPanelRecord
 from core.sample import Sample
 from core.shared_options import EMBEDDER_FILE
-from flows.release.promotion_decision import format_promotion
+from flows.release.release_gate import format_promotion
 from flows.terminal.sample_history import format_answer, format_request
 from flows.terminal.suggested_commands import build_runs_dir_arguments, format_command, suggest_next_command
 from flows.terminal.text_format import (

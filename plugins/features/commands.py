@@ -81,13 +81,9 @@ def features_command(
     from plugins.features.feature_dictionary import format_training, make_dictionary
 
     SESSION.quiet = quiet
-    with SESSION.handle_interrupts():
-        try:
-            sources = [name_columns(path, columns) for path in sources]
-            record = make_dictionary(sources, out, overrides or [], published, SESSION.show_unless_stopped)
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; the same command resumes", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("the same command resumes"):
+        sources = [name_columns(path, columns) for path in sources]
+        record = make_dictionary(sources, out, overrides or [], published, SESSION.show_unless_stopped)
     if as_json:
         print_json({"state": "done", "out": str(out), **record.model_dump(mode="json")})
     else:
@@ -178,10 +174,6 @@ def select_command(
     from plugins.features.row_selection import format_selection, select_rows
 
     SESSION.quiet = quiet
-    with SESSION.handle_interrupts():
-        try:
-            report = select_rows(name_columns(source, columns), out, rows, features, seed, SESSION.show_unless_stopped)
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; nothing was written", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("nothing was written"):
+        report = select_rows(name_columns(source, columns), out, rows, features, seed, SESSION.show_unless_stopped)
     print_text(report.model_dump_json() if as_json else format_selection(report))

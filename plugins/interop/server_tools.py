@@ -76,8 +76,13 @@ class ServerTools:
 
     def validate(self, recipe: str, settings: Mapping[str, Any]) -> ValidationReport:
         """The problems of a recipe, or its keys and what it does."""
-        from flows.recipes.recipe_catalog import inspect_recipe, validate_recipe
-        from flows.terminal.recipe_summary import format_findings, format_invalid_recipe, format_recipe_summary
+        from flows.recipes.recipe_catalog import (
+            format_findings,
+            format_invalid_recipe,
+            format_recipe_summary,
+            inspect_recipe,
+            validate_recipe,
+        )
 
         overrides = _format_overrides(settings)
         try:

@@ -1,4 +1,4 @@
-"""Releases on the Hugging Face Hub: publish and pull. Makes no release and changes none."""
+"""Releases of filtered folders, and releases on the Hugging Face Hub: publish and pull."""
 
 from typing import Any
 
@@ -11,9 +11,19 @@ def _load_commands() -> Any:
     return app
 
 
+def _load_rows_release() -> Any:
+    from plugins.publish.rows_release import release_filtered_folder
+
+    return release_filtered_folder
+
+
 PLUGIN = Plugin(
     name="publish",
-    about="Releases on the Hugging Face Hub: publish and pull",
+    about="Releases of filtered folders, and releases on the Hugging Face Hub: publish and pull",
     extra="publish",
-    parts=(Part("command", "publish", _load_commands), Part("command", "pull", _load_commands)),
+    parts=(
+        Part("command", "publish", _load_commands),
+        Part("command", "pull", _load_commands),
+        Part("release", "rows", _load_rows_release),
+    ),
 )

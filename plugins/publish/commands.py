@@ -1,12 +1,11 @@
 """Commands that exchange releases with the Hugging Face Hub: publish, pull."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, UsageError
+from core.errors import UsageError
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
     RELEASE_PANEL,
@@ -17,7 +16,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
-from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.console import SESSION
 
 app = typer.Typer()
 
@@ -70,22 +69,18 @@ def publish_command(
     storage = open_run_storage(runs_dir)
     release = find_named_release(name, storage)
     sent = None
-    with SESSION.handle_interrupts():
-        try:
-            plan = plan_publication(release, storage, to, student_to, public=public, with_student=student)
-            if not dry_run:
-                check_repositories(plan)  # before the search, which may take minutes
-            allowed = check_contents(
-                plan,
-                allow_personal_data=allow_personal_data,
-                progress=SESSION.show_unless_stopped,
-                stopped=SESSION.check_stopped,
-            )
-            if not dry_run:
-                sent = publish_plan(plan, SESSION.print_unless_stopped)
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; complete files are kept on the Hub; the same command resumes", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("complete files are kept on the Hub; the same command resumes"):
+        plan = plan_publication(release, storage, to, student_to, public=public, with_student=student)
+        if not dry_run:
+            check_repositories(plan)  # before the search, which may take minutes
+        allowed = check_contents(
+            plan,
+            allow_personal_data=allow_personal_data,
+            progress=SESSION.show_unless_stopped,
+            stopped=SESSION.check_stopped,
+        )
+        if not dry_run:
+            sent = publish_plan(plan, SESSION.print_unless_stopped)
     if as_json:
         print_json(build_publication_record(plan, sent, allowed))
     else:
@@ -111,12 +106,8 @@ def pull_command(
     reference = parse_pull_reference(name)
     if not out.name:
         raise UsageError(f"--out {out}: must be the name of a new folder")
-    with SESSION.handle_interrupts():
-        try:
-            pulled = pull_release(reference, out, SESSION.print_unless_stopped, SESSION.check_stopped)
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; complete files are kept; the same command resumes", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("complete files are kept; the same command resumes"):
+        pulled = pull_release(reference, out, SESSION.print_unless_stopped, SESSION.check_stopped)
     if as_json:
         record = {"release": pulled.release, "path": str(pulled.path), "digest": pulled.digest}
         print_json(

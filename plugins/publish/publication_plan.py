@@ -23,7 +23,7 @@ from filters.rules.personal_data import find_personal_data
 from flows.data.run_storage import RunStorage
 from flows.release.release_documents import CARD
 from flows.release.release_gate import find_release_refusals
-from flows.release.secret_search import MOST_FOUND, FoundContent, read_texts
+from plugins.publish.secret_search import MOST_FOUND, FoundContent, read_texts
 
 HEX_DIGITS = re.compile(
     r"(?<![\w@.+-])(?=[0-9]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}|[0-9a-f]{16})(?![\w@.+-])"

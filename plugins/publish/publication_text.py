@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.storage.hub_files import format_size
-from flows.release.secret_search import FoundContent
 from flows.terminal.suggested_commands import format_next_line
 from flows.terminal.text_format import format_count, format_one_line
 from plugins.publish.hub_connection import find_endpoint
 from plugins.publish.hub_publication import SentRepo, locate_publication_record
 from plugins.publish.hub_pull import PulledRelease
 from plugins.publish.publication_plan import PlannedRepo, PublicationPlan, describe_plan
+from plugins.publish.secret_search import FoundContent
 
 
 def format_plan(plan: PublicationPlan, allowed: Sequence[FoundContent]) -> str:

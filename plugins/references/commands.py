@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from core.errors import INTERRUPTED_EXIT_CODE, GateNotMet
+from core.errors import GateNotMet
 from core.project_files import RUNS_FOLDER
 from core.shared_options import DEFAULT_ASSESS_SEED
 from flows.commands.command_options import (
@@ -19,7 +19,7 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.rows.column_names import name_columns
-from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.console import SESSION
 
 app = typer.Typer()
 
@@ -74,12 +74,8 @@ def reference_command(
         check_writable(out)
     sources = [name_columns(path, columns) for path in sources]
     options = ReferenceOptions(kind, role, split, documents, source, seed)
-    with SESSION.handle_interrupts():
-        try:
-            report = prepare_reference(sources, out, options, cache=find_cache_folder(runs_dir), write=not dry_run)
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; nothing was written", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("nothing was written"):
+        report = prepare_reference(sources, out, options, cache=find_cache_folder(runs_dir), write=not dry_run)
     arguments = [word for word in sys.argv[2:] if word != "--dry-run"] if dry_run else []
     print_text(report.model_dump_json() if as_json else format_reference_report(report, arguments))
 
@@ -106,14 +102,8 @@ def self_test_command(
     from plugins.references.self_test import format_self_test, run_reference_self_test
 
     SESSION.quiet = quiet
-    with SESSION.handle_interrupts():
-        try:
-            report = run_reference_self_test(
-                reference, documents, seed=seed, cache=find_cache_folder(runs_dir), kind=kind
-            )
-        except (UserInterrupt, KeyboardInterrupt):
-            print("interrupted; the natural variation is stored, the samples are not", file=sys.stderr)
-            raise SystemExit(INTERRUPTED_EXIT_CODE) from None
+    with SESSION.exit_if_interrupted("the natural variation is stored, the samples are not"):
+        report = run_reference_self_test(reference, documents, seed=seed, cache=find_cache_folder(runs_dir), kind=kind)
     print_text(report.model_dump_json() if as_json else format_self_test(report))
     if not report.compatible:
         raise SystemExit(GateNotMet.exit_code)

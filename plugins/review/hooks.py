@@ -1,7 +1,8 @@
 """What reviews do in a run: decisions that curation applies, the record of them, and their places in report and cards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.hooks import LabelledConversation, Override, Overrides, PageSection, RunHooks
 from core.runs.records import RunManifest
@@ -9,6 +10,7 @@ from core.runs.run_dir import RunDir
 from core.sample import Sample
 from flows.report.pages import create_page_environment
 from flows.terminal.text_format import escape_cell, format_count
+from plugins.review.corrected_rows import correct_row
 from plugins.review.log import ReviewLog, hash_decisions, locate_reviews, read_reviews
 from plugins.review.summary import ReviewSummary, summarize_reviews
 
@@ -20,9 +22,17 @@ CARD_NOTE = (
 )
 
 
+class _ReviewOverride(Override):
+    def correct_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return correct_row(row, self.edited or ())
+        except (KeyError, StopIteration) as error:
+            raise ValueError(str(error)) from None
+
+
 def _build_overrides(log: ReviewLog) -> Overrides:
     return Overrides({
-        name: Override(
+        name: _ReviewOverride(
             keeps=entry.decision != "drop", edited=None if entry.edited is None else tuple(entry.edited), note=entry.note
         )
         for name, entry in log.list_decided()

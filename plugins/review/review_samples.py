@@ -14,12 +14,12 @@ from agents.checks.judge import is_unclear_ruling
 from core.config.agents import CriticConfig
 from core.errors import StoreError, UsageError
 from core.runs.run_dir import RunDir
-from core.sample import Message, RejectionReason, Sample, SampleStatus
+from core.sample import Message, RejectionReason, Sample, SampleStatus, conversation_digest
 from core.storage.image_files import format_png_url, is_stored_image, read_image
 from core.storage.sample_files import SampleReader, read_sample_columns, unflatten_message
 from flows.data.curated_run import find_finished_sample
 from flows.rows.dataset_rows import read_all_rows
-from flows.rows.row_overrides import ReviewedConversation, read_reviewed_conversation
+from flows.rows.row_forms import read_row_conversation
 from flows.terminal.sample_history import collect_revisions, format_seed_value
 from flows.terminal.text_format import format_one_line
 from plugins.review.log import HIGHEST_SCORE, ReviewLog, locate_reviews
@@ -202,7 +202,9 @@ def _describe_history(sample: Sample) -> list[dict[str, Any]]:
 
 
 class _FileRow(NamedTuple):
-    conversation: ReviewedConversation
+    name: str
+    """The digest of its conversation."""
+    messages: list[Message]
     confidence: float
 
 
@@ -228,13 +230,14 @@ def index_file(file: Path) -> ReviewSource:
     def read(row: Mapping[str, Any]) -> _FileRow:
         numbers = (row.get(name) for name in CONFIDENCE_COLUMNS)
         confidence = next((float(one) for one in numbers if isinstance(one, int | float)), float("inf"))
-        return _FileRow(read_reviewed_conversation(row), confidence)
+        messages = read_row_conversation(row)
+        return _FileRow(conversation_digest(messages), messages, confidence)
 
     for row in read_all_rows(file, read):
-        name, messages = row.conversation
+        name, messages, confidence = row
         if name not in samples:
             request, answer, text = _index_texts(messages, name)
-            samples[name] = IndexedSample(name, None, "", "", request, answer, row.confidence, text, {}, messages)
+            samples[name] = IndexedSample(name, None, "", "", request, answer, confidence, text, {}, messages)
 
     def open_sample(sample: IndexedSample) -> OpenedSample:
         return OpenedSample(sample.place, [], [])

@@ -21,8 +21,8 @@ from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.secrets import redact_text
 from flows.data.run_storage import RunStorage, open_run_storage
 from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.release.promotion_decision import format_promotion
 from flows.release.release_creation import format_created_release, release_run
+from flows.release.release_gate import format_promotion
 from flows.run.dataset_distillation import distill_dataset, parse_student_settings
 from flows.run.pipeline import execute_run
 from flows.run.run_preparation import prepare_run

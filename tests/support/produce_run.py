@@ -16,10 +16,9 @@ from pathlib import Path
 from agents.planning.seeds import RunSeeds
 from core.errors import INTERRUPTED_EXIT_CODE, StillhouseError
 from core.runs.run_dir import RunDir, open_run
-from flows.clean.run_curation import curate_run
+from flows.clean.run_curation import RunShortfalls, curate_run
 from flows.data import run_storage
 from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.run.run_shortfalls import RunShortfalls
 from flows.run.shard_production import produce_and_curate
 from flows.terminal.console import SESSION, UserInterrupt
 from tests.support.persistence import watch_persistence

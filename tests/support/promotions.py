@@ -15,7 +15,7 @@ from core.runs.student_records import (
 )
 from core.storage.atomic_files import hash_file, write_json
 from flows.evaluate.student_results import build_paired_comparison
-from flows.release.promotion_decision import STUDENT_WEIGHTS
+from flows.release.release_gate import STUDENT_WEIGHTS
 
 
 def add_panel(manifest: RunManifest, lost: int = 1, tasks: int = 64) -> None:

@@ -18,9 +18,9 @@ from core.storage.atomic_files import hash_file, write_json
 from flows.release.release_creation import create_release
 from plugins.publish.hub_publication import locate_publication_record
 from plugins.publish.publication_plan import ContentScan
+from plugins.publish.tests.test_rows_release import make_folder
 from tests.flows.clean.test_dataset_filter import corpus
 from tests.flows.commands.test_commands import called
-from tests.flows.release.test_rows_release import make_folder
 from tests.support.lineages import make_run
 from tests.support.local_hub import HostedRepo, LocalHub, serve_local_hub
 from tests.support.waiting import HANG_SECONDS

@@ -15,8 +15,8 @@ from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
 from flows.data.run_storage import open_run_storage
 from flows.report.filter_report import ReviewedRows, format_filter_card
 from flows.rows.row_forms import read_row_conversation
-from flows.rows.row_overrides import correct_row
 from flows.run.dataset_stages import curate_again
+from plugins.review.corrected_rows import correct_row
 from plugins.review.line_log import append_json_line
 from plugins.review.review_samples import index_file, index_run
 from plugins.review.review_session import DecisionRequest, ReviewSession

@@ -18,9 +18,9 @@ from core.storage.sample_files import build_message_type, flatten_message, write
 from flows.data.curated_run import DatasetSplit, list_shared_keys, read_kept_rows, split_rows
 from flows.data.dataset_formats import build_hub_features, format_dataset, format_json_lines
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, split_own_rows
-from flows.data.image_columns import write_parquet_with_images
 from flows.rows.dataset_rows import read_dataset_conversations
 from flows.rows.row_forms import build_row_document
+from flows.rows.row_images import write_parquet_with_images
 from tests.core.storage.test_image_files import PIXEL
 
 RECIPE = Recipe.model_validate({"name": "mine", "seeds": {"path": "x"}})

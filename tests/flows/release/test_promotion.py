@@ -27,8 +27,8 @@ from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.student_evaluation import prepare_student_evaluation
 from flows.evaluate.student_results import build_paired_comparison
 from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.release.promotion_decision import STUDENT_WEIGHTS, find_promotion_refusals
 from flows.release.release_creation import create_release, format_created_release
+from flows.release.release_gate import STUDENT_WEIGHTS, find_promotion_refusals
 from flows.run.run_preparation import PreparedRun, plan_next_run, prepare_run
 from tests.flows.commands.test_commands import called
 from tests.flows.data.test_dataset_mixture import prompts_of, rows_of

@@ -6,8 +6,7 @@ import pytest
 
 from core.runs.releases import Release
 from core.runs.run_dir import RunDir
-from flows.data.dataset_card import build_license_fields
-from flows.data.teacher_terms import describe_teacher_terms
+from flows.data.dataset_card import build_license_fields, describe_teacher_terms
 from flows.release.release_creation import create_release
 from flows.release.release_documents import CARD, TRAINING_SUMMARY, write_release_documents
 from tests.support.lineages import OFF, lineage, make_run

@@ -1,4 +1,4 @@
-"""Makes a release of a folder that `stillhouse filter` wrote: rows that a user gave, not a run. Reads no row itself.
+"""Makes a release of a folder that `stillhouse filter` wrote: rows that a user gave, not a run.
 
 It has the form of a run's release, so that `lineage`, `rollback`, `publish` and `pull` take it; a lineage has releases of
 rows or of runs, never both. Each release has its own rows only.
@@ -27,21 +27,26 @@ from core.runs.releases import (
 )
 from core.runs.run_dir import collect_versions, format_current_time
 from core.runs.verdict_words import CollapseAssessment
-from core.storage.atomic_files import hash_file, read_json, write_atomically, write_json
+from core.shared_options import DEFAULT_ASSESS_SEED
+from core.storage.atomic_files import hash_file, read_json, write_atomically, write_json, write_text
+from flows.data.dataset_card import build_license_fields, find_size_category
 from flows.data.run_storage import RunStorage
+from flows.evaluate.dataset_assessment import assess_dataset
 from flows.release.release_creation import CreatedRelease
-from flows.release.release_documents import write_rows_documents
 from flows.release.release_gate import find_release_refusals
 from flows.report.filter_report import FilterReport
-from flows.terminal.text_format import hide_folder
+from flows.terminal.text_format import create_environment, hide_folder
+from plugins.publish.secret_search import check_no_secrets
 
 DATASET_FOLDER = "dataset/"
 FILTERS_FILE = "filters.json"
 """The filter report without texts and paths: dropped rows may have what must not be released."""
+TEMPLATES = Path(__file__).with_name("templates")
+CARD = "README.md"
 LINEAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
-class FilteredFolder(NamedTuple):
+class _FilteredFolder(NamedTuple):
     path: Path
     report: FilterReport
     kept: Path
@@ -53,14 +58,7 @@ class FilteredFolder(NamedTuple):
         return hash_file(self.kept)
 
 
-def is_filtered_folder(path: Path) -> bool:
-    """Whether `filter` writes or wrote to this folder."""
-    return (path / "work" / "input.json").is_file() or (
-        (path / "report.json").is_file() and (path / "dropped.parquet").is_file()
-    )
-
-
-def read_filtered_folder(path: Path) -> FilteredFolder:
+def _read_filtered_folder(path: Path) -> _FilteredFolder:
     """Raises UsageError if the folder is not finished, or has no kept row."""
     try:
         report = FilterReport.model_validate(read_json(path / "report.json"))
@@ -71,10 +69,10 @@ def read_filtered_folder(path: Path) -> FilteredFolder:
         raise UsageError(f"{kept}: the kept rows are missing; run the same `filter` command again")
     steps = [step.model_dump(mode="json") for step in report.steps]
     identity = json.dumps([hash_file(kept), report.counts.model_dump(), steps], sort_keys=True)
-    return FilteredFolder(path, report, kept, hashlib.sha256(identity.encode()).hexdigest())
+    return _FilteredFolder(path, report, kept, hashlib.sha256(identity.encode()).hexdigest())
 
 
-def name_lineage(folder: Path, name: str | None) -> str:
+def _name_lineage(folder: Path, name: str | None) -> str:
     """`name`, or that of the folder. Raises UsageError if it cannot name a lineage."""
     chosen = folder.resolve().name if name is None else name
     if not LINEAGE_NAME.fullmatch(chosen):
@@ -84,16 +82,22 @@ def name_lineage(folder: Path, name: str | None) -> str:
     return chosen
 
 
-def release_rows(
-    filtered: FilteredFolder, assessment: CollapseAssessment, name: str, storage: RunStorage, license_name: str | None
+def release_filtered_folder(
+    folder: Path, name: str | None, reference: str | None, license_name: str | None, storage: RunStorage
 ) -> CreatedRelease:
-    """The next release of `name`; or that of the same rows, if they were released.
+    """The next release of `name`, by default the folder's; or that of the same rows, if they were released. The rows are
+    compared with `reference`.
 
     Raises:
-        GateNotMet: if the rows show collapse.
-        UsageError: if the lineage has releases of a recipe, or the release is set aside.
+        GateNotMet: if there is no row, a row has a secret, or the rows show collapse.
+        UsageError: if the folder is not finished, the lineage has releases of a recipe, or the release is set aside.
         StoreError: if the lineage is damaged, or a file cannot be written.
     """
+    name, filtered = _name_lineage(folder, name), _read_filtered_folder(folder)
+    if not filtered.report.counts.kept:
+        raise GateNotMet(f"{folder} is not released: no row was kept, so there is nothing to release")
+    check_no_secrets([filtered.kept])
+    assessment = assess_dataset(filtered.kept, reference, DEFAULT_ASSESS_SEED, parent=None, cache=None)
     lineage = Lineage(locate_releases(storage.runs) / name)
     with storage.lock_lineage(name), lineage.lock():
         line = lineage.read_verified()
@@ -120,7 +124,7 @@ def _hide_folders(value: Any) -> Any:
 
 
 def _build_manifest(
-    filtered: FilteredFolder, assessment: CollapseAssessment, name: str, license_name: str | None, parent: str | None
+    filtered: _FilteredFolder, assessment: CollapseAssessment, name: str, license_name: str | None, parent: str | None
 ) -> RunManifest:
     """The record of the filters in the form of a run's."""
     report, counts = filtered.report, filtered.report.counts
@@ -143,7 +147,7 @@ def _build_manifest(
     )  # fmt: skip
 
 
-def _write_release(filtered: FilteredFolder, manifest: RunManifest, lineage: Lineage, line: list[Release]) -> Release:
+def _write_release(filtered: _FilteredFolder, manifest: RunManifest, lineage: Lineage, line: list[Release]) -> Release:
     generation, ancestors = lineage.next_generation(), line[-1].ancestry if line else ()
     assert manifest.dataset.mix is not None
     assert manifest.collapse is not None
@@ -162,13 +166,23 @@ def _write_release(filtered: FilteredFolder, manifest: RunManifest, lineage: Lin
         write_json(folder / "lineage.json", record.model_dump(mode="json", exclude={"promotion"}))
         names = (f"{DATASET_FOLDER}{data.name}", FILTERS_FILE, "lineage.json")
         files = {name: hash_file(folder / name) for name in names}
-        if read_filtered_folder(filtered.path).digest != filtered.digest or files[names[0]] != filtered.kept_hash:
+        if _read_filtered_folder(filtered.path).digest != filtered.digest or files[names[0]] != filtered.kept_hash:
             raise StoreError(f"{filtered.kept}: was changed while it was released; run the command again")
         released = manifest.started
-        files |= write_rows_documents(folder, manifest, record, report, names[0])
+        write_text(folder / CARD, _render_card(manifest, record, report, names[0]))
+        files[CARD] = hash_file(folder / CARD)
         whole = ReleaseManifest(
             release=f"{lineage.recipe}/{generation}", released=released, run=manifest, verdict=verdict,
             seeds=ancestors[-1].seeds if ancestors else 0, files=files, digest="",
         ).model_dump(mode="json")  # fmt: skip
         write_json(folder / "manifest.json", {**whole, "digest": compute_manifest_digest(whole)})
     return read_release(path)
+
+
+def _render_card(manifest: RunManifest, lineage: LineageRecord, filtered: FilterReport, data_file: str) -> str:
+    """The dataset card of the rows, all in `data_file`. Nothing is known of their training content."""
+    text = create_environment(TEMPLATES).get_template("rows_card.md").render(
+        lineage=lineage, m=manifest, report=filtered, license_fields=build_license_fields(manifest.dataset.license),
+        size=find_size_category(filtered.counts.kept), data_file=data_file,
+    )  # fmt: skip
+    return text + "\n"

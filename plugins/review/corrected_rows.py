@@ -1,62 +1,15 @@
-"""What people decided about the rows of files, found by each row's conversation; and a row with its corrected texts.
-
-Knows neither filters nor the page on which people decide.
-"""
+"""A row of a file with the texts that a person corrected, in its own form. Knows no review."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from core.hooks import Override, Overrides
-from core.plugins import load_hooks
-from core.sample import Message, conversation_digest
+from core.sample import Message
 from core.storage.sample_files import flatten_message
 from core.thinking import join_thinking
-from filters.base import Document
 from flows.data.dataset_formats import build_openai_turn
 from flows.rows.column_names import QUESTION_ANSWER_COLUMNS
-from flows.rows.row_forms import THINKING_KEYS, build_row_document, has_system_column, read_row_conversation
-
-
-class ReviewedConversation(NamedTuple):
-    name: str
-    """Of the sample in the log: the digest of its conversation."""
-    messages: list[Message]
-
-
-def read_reviewed_conversation(row: Mapping[str, Any]) -> ReviewedConversation:
-    """Raises ValueError with the fault of the row."""
-    messages = read_row_conversation(row)
-    return ReviewedConversation(conversation_digest(messages), messages)
-
-
-@dataclass(frozen=True)
-class RowOverrides(Overrides):
-    """The decision that counts for each row, by the digest of its conversation."""
-
-    def find(self, row: Mapping[str, Any] | None) -> Override | None:
-        """The decision about a row; None for one that is no conversation."""
-        try:
-            return self.decisions.get(read_reviewed_conversation(row).name) if self.decisions and row else None
-        except ValueError:
-            return None
-
-    def build_document(self, row: Mapping[str, Any], name: str) -> Document:
-        """The document of a row for filters, with the corrected text. Raises ValueError as `build_row_document`."""
-        document = build_row_document(row, name)
-        decision = self.find(row)
-        if decision is None or decision.edited is None:
-            return document
-        turns = [flatten_message(message.model_dump(mode="json")) for message in decision.edited]
-        return build_row_document({"messages": turns}, name)._replace(score=document.score)
-
-
-def read_row_overrides(files: Sequence[Path]) -> RowOverrides:
-    """The decisions of all plugins with a side file next to one of the files. Raises UsageError if one cannot be used."""
-    found = [hooks.find_row_overrides(file) for file in files for hooks in load_hooks((), file, strict=True)]
-    return RowOverrides({name: decision for overrides in found for name, decision in overrides.decisions.items()})
+from flows.rows.row_forms import THINKING_KEYS, has_conversation, has_system_column, read_row_conversation
 
 
 def correct_row(row: Mapping[str, Any], edited: Sequence[Message]) -> dict[str, Any]:
@@ -90,13 +43,6 @@ def correct_row(row: Mapping[str, Any], edited: Sequence[Message]) -> dict[str, 
     if not has_conversation(changed, edited):
         raise ValueError("its form cannot hold the correction; convert the file to `messages` first")
     return changed
-
-
-def has_conversation(row: Mapping[str, Any], messages: Sequence[Message]) -> bool:
-    try:
-        return read_row_conversation(row) == list(messages)
-    except ValueError:
-        return False
 
 
 def _correct_turn(turn: Any, new: Message) -> Any:
