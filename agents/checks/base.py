@@ -43,6 +43,11 @@ class AskTeacher(Protocol):
         ...
 
 
+async def refuse_to_ask(*_: object, **__: object) -> None:
+    """For checks that ask no teacher."""
+    raise AssertionError("this check asks no teacher")
+
+
 class Subject(NamedTuple):
     """Everything that a check may see. The writer of the candidate and the critic's reviews are not included."""
 

@@ -10,7 +10,7 @@ from langgraph.runtime import Runtime
 from pydantic import BaseModel
 
 from agents.calls.agent_context import AgentContext
-from agents.checks.base import CheckBroken, Subject
+from agents.checks.base import CheckBroken, Subject, refuse_to_ask
 from agents.checks.registry import BoundCheck
 from agents.reply_schema import Finding, InvalidReply
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
@@ -125,7 +125,7 @@ async def _attempt_question(
     bound, judge, solver = plan.attempt_check, plan.attempt_judge, plan.solver
     if not (difficulty and bound and judge and solver):
         raise AssertionError("the plan of a recipe that measures difficulty has all of them")
-    subject = Subject(seed, candidate, _refuse_to_ask)
+    subject = Subject(seed, candidate, refuse_to_ask)
     values = {**render_values(seed.data), **judge.values(subject, bound.options)}
     messages = show_images(context.prompt(judge.role, values), candidate.images)
     for which in range(difficulty.attempts):
@@ -139,7 +139,3 @@ async def _attempt_question(
             results.append(await bound.check.accepts_attempt(subject, reply, bound.options))
         if difficulty.is_settled(results):
             return
-
-
-async def _refuse_to_ask(*_: object, **__: object) -> None:
-    raise AssertionError("a judge of attempts asks no teacher")

@@ -5,20 +5,22 @@ Knows no graph: one attempt, no repair, no revision, no critic. Stores nothing.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from agents.calls.agent_context import LocalAgentContext, open_scratch_context
 from agents.calls.budget import BudgetExhausted
-from agents.checks.base import CheckBroken, valid_text
+from agents.checks.base import CheckBroken, Subject, refuse_to_ask, valid_text
+from agents.checks.registry import BoundCheck
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.reply_schema import Finding, InvalidReply
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
-from core.sample import NOTHING_SPENT, Message, Seed, Spending, text_digest
+from core.sample import NOTHING_SPENT, Candidate, Message, Sample, SampleStatus, Seed, Spending, text_digest
 from core.stop_signal import RunStopped, UserStop
 from core.thinking import find_thinking_tag
 from core.tracing import find_trace
@@ -44,6 +46,8 @@ class HeldOutResult(NamedTuple):
     evidence: str
     replies: tuple[TeacherReply, ...]
     """The replies, turn by turn, with their tokens."""
+    candidate: Candidate | None = None
+    """The answers as the checks saw them; None if no check ran."""
 
 
 def join_requests(messages: Sequence[Message]) -> str:
@@ -217,9 +221,12 @@ async def _evaluate_seed(
     answers: list[str] = []
     replies: list[TeacherReply] = []
 
+    judged: list[Candidate] = []
+
     def build_result(fault: AnswerFault | None) -> HeldOutResult:
         check, evidence = fault or (None, "")
-        return HeldOutResult(seed.index, join_requests(questions), "\n".join(answers), check, evidence, tuple(replies))
+        request, answer, candidate = join_requests(questions), "\n".join(answers), judged[0] if judged else None
+        return HeldOutResult(seed.index, request, answer, check, evidence, tuple(replies), candidate)
 
     for message in questions:
         conversation.append(message)
@@ -243,6 +250,7 @@ async def _evaluate_seed(
     async def find_findings() -> list[Finding]:
         candidate = context.plan.family.build_answered(seed, answers)
         candidate = candidate.add_thinking("\n".join(reply.reasoning for reply in replies))
+        judged.append(candidate)
         findings: list[Finding] = []
         await run_checks(context, seed, candidate, 0, [], findings)
         return findings
@@ -251,6 +259,66 @@ async def _evaluate_seed(
         return build_result(await judge_answer(find_findings))
     except CallFailed as error:
         raise UsageError(f"a check's teacher did not answer, so seed {seed.index} cannot be judged: {error}") from None
+
+
+async def evaluate_prompted(
+    plan: RunPlan, seeds: Sequence[Seed], stop: UserStop, on_progress: Callable[[int], None], *, cache: Path | None = None,
+    budget: BudgetConfig | None = None, journal: Path | None = None, elsewhere: Spending = NOTHING_SPENT,
+    on_spent: Callable[[Spending], None] = lambda _spent: None,
+) -> list[HeldOutResult]:  # fmt: skip
+    """Ask the recipe's generator for the first draft of each seed, with the prompt and the examples that a run gives it, and run
+    the checks: no revision and no critic. Arguments and errors are those of `evaluate_held_out`.
+    """
+    from agents.topologies.sample_production import produce_samples
+
+    recipe = plan.recipe
+    topology = recipe.topology.model_copy(update={"kind": "centralized", "max_revisions": 0})
+    agents = recipe.agents.model_copy(update={"critic": None})
+    drafting = plan.with_recipe(topology=topology, agents=agents, difficulty=None)
+    samples: dict[int, Sample] = {}
+
+    def add_sample(sample: Sample) -> None:
+        samples[sample.seed.index] = sample
+        on_progress(len(samples))
+
+    async with open_scratch_context(
+        drafting, stop, cache, budget=budget, journal=journal, elsewhere=elsewhere
+    ) as context:
+        try:
+            await produce_samples(context, seeds, add_sample)
+        finally:
+            on_spent(context.dispatcher.budget.spent_in_session)
+        if len(samples) < len(seeds):
+            raise context.dispatcher.stop_signal.reason or RunStopped()
+    return [_read_drafted_sample(samples[seed.index]) for seed in seeds]
+
+
+def _read_drafted_sample(sample: Sample) -> HeldOutResult:
+    failed = next((one for one in sample.verdicts if not one.passed), None)
+    fault = None if sample.state is SampleStatus.kept else failed.check if failed else sample.reason or "no answer"
+    candidate = sample.candidate if sample.candidate.messages else None
+    evidence = failed.evidence if failed else sample.detail
+    return HeldOutResult(
+        sample.seed.index, join_requests(sample.candidate.messages), sample.answer, fault, evidence, (), candidate
+    )
+
+
+async def judge_by_check(
+    checks: Sequence[BoundCheck], seeds: Sequence[Seed], results: Sequence[HeldOutResult]
+) -> dict[str, list[bool]]:
+    """Whether each answer passes each of these checks, by the check's name. An answer that no check could judge passes none.
+    `checks` ask no model.
+    """
+    outcomes: dict[str, list[bool]] = {}
+    for bound in checks:
+        passed = outcomes[bound.check.name] = []
+        for seed, result in zip(seeds, results, strict=True):
+            if result.candidate is None:
+                passed.append(False)
+                continue
+            subject = Subject(seed, result.candidate, refuse_to_ask)
+            passed.append(await judge_answer(partial(bound.check.findings, subject, bound.options)) is None)
+    return outcomes
 
 
 def _build_question(

@@ -110,13 +110,13 @@ def _fill_defaults(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     return whole
 
 
-def parse_settings(model: type[Table], settings: Sequence[str]) -> Table:
-    """A table from `key=value` settings in the form of `--set`.
+def parse_settings(model: type[Table], settings: Sequence[str], base: Table | None = None) -> Table:
+    """A table from `key=value` settings in the form of `--set`, which replace keys of `base`.
 
     Raises:
         RecipeError: with all problems.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = base.model_dump(mode="json", exclude_none=True) if base else {}
     problems = _apply_overrides(data, settings)
     try:
         table = model.model_validate(data)

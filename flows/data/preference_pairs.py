@@ -177,7 +177,7 @@ def _collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: 
         return
     for revision in range(sample.revisions + 1):
         last = revision == sample.revisions
-        candidate = sample.candidate if last else _rebuild_candidate(sample, family, revision)
+        candidate = sample.candidate if last else rebuild_candidate(sample, family, revision)
         if candidate is None:
             continue
         end = count_prompt_turns([message.role for message in candidate.messages])
@@ -199,7 +199,7 @@ def _collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: 
             )
 
 
-def _rebuild_candidate(sample: Sample, family: RecipeFamily, revision: int) -> Candidate | None:
+def rebuild_candidate(sample: Sample, family: RecipeFamily, revision: int) -> Candidate | None:
     """The candidate of an earlier revision, parsed from its generator's last reply; None if that reply is invalid."""
     turns = [turn for turn in sample.turns if turn.agent == "generator" and turn.revision == revision]
     if not turns:

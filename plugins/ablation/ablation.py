@@ -1,0 +1,190 @@
+"""An ablation of a run: declare, measure every arm, compare. The result is written after each model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import NamedTuple
+
+from core.config.recipe import list_differences
+from core.intervals import IntervalEstimate
+from core.plugins import locate_data
+from core.runs.run_dir import RunDir
+from core.storage.atomic_files import read_record, write_text
+from core.storage.file_locks import hold_lock
+from flows.terminal.console import CommandSession
+from flows.terminal.text_format import format_percent
+from plugins.ablation.answers import Answers
+from plugins.ablation.arms import ARMS, STEPS
+from plugins.ablation.results import Ablation, AnsweredRequests, ArmResult, Declaration, StepGain, format_declaration
+from plugins.ablation.statistics import estimate_gain, estimate_pass_rate
+from plugins.ablation.task import BARE_TEACHER, NAME, AblationTask
+
+RESULT_FILE = "ablation.json"
+DECLARATION_FILE = "declared.json"
+FEW_ROWS = 45
+"""With 40 rows, no interval of this project's trials told verified from unverified rows."""
+
+
+def locate_result(run: RunDir) -> Path:
+    return locate_data(run.path, NAME) / RESULT_FILE
+
+
+def run_ablation(task: AblationTask, session: CommandSession) -> Ablation:
+    """Measure what is not measured yet, and write `ablation.json` after each model. The first call writes the declaration.
+
+    Raises:
+        RunInUse: if another process works on this ablation.
+        RunStopped, UserInterrupt, BudgetExhausted, StillhouseError: with everything measured so far stored.
+    """
+    with hold_lock(task.folder / "lock", f"{task.run.name}: another process works on its ablation"):
+        departures = _declare(task)
+        session.print_unless_stopped(
+            format_declaration(
+                task.declared, {letter: task.pool.count(letter) for letter in task.declared.arms if ARMS[letter].trains},
+                task.equal, task.estimate_seconds,
+            )
+        )  # fmt: skip
+        answers = Answers(task, session)
+        for name in task.models:
+            answers.measure_model(name)
+            _write_result(task, answers, departures)
+        trainings = list(task.list_trainings())
+        for number, training in enumerate(trainings, 1):
+            session.print_unless_stopped(f"ablate: {number} of {len(trainings)}: {training.label}")
+            answers.measure_training(training)
+            _write_result(task, answers, departures)
+        return _write_result(task, answers, departures)
+
+
+def _declare(task: AblationTask) -> list[str]:
+    """Write the declaration, or name what differs from the one that is there."""
+    file = task.folder / DECLARATION_FILE
+    if not file.is_file():
+        task.folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, task.declared.model_dump_json(indent=2) + "\n")
+        return []
+    before = read_record(file, Declaration)
+    return list(map(str, list_differences(before.model_dump(mode="json"), task.declared.model_dump(mode="json"))))
+
+
+class _Measured(NamedTuple):
+    """An arm at one size: the answers of each of its seeds so far, and their digests."""
+
+    arm: str
+    size: str
+    digests: tuple[str, ...]
+    answers: list[AnsweredRequests]
+
+    def collect(self, read: Callable[[AnsweredRequests], list[bool]]) -> list[list[bool]]:
+        return [read(one) for one in self.answers]
+
+
+def _write_result(task: AblationTask, answers: Answers, departures: list[str]) -> Ablation:
+    measured = _collect_measured(task, answers)
+    trainings = {task.digest_training(one) for one in task.list_trainings()}
+    models = [*task.models, *(["i"] if "i" in task.declared.arms else [])]
+    found = Ablation(
+        declared=_read_declaration(task),
+        departures=departures,
+        arms=[_summarize_arm(one, task) for one in measured.values()],
+        steps=list(_compare_steps(measured, task)),
+        notes=list(_list_notes(task)),
+        complete=all(map(answers.find, [*trainings, *map(task.digest_model, models)])),
+    )
+    write_text(task.folder / RESULT_FILE, found.model_dump_json(indent=2) + "\n")
+    return found
+
+
+def _read_declaration(task: AblationTask) -> Declaration:
+    """What was declared first, with the arms and sizes of this call."""
+    first = read_record(task.folder / DECLARATION_FILE, Declaration)
+    return first.model_copy(update={"arms": task.declared.arms, "sizes": task.declared.sizes})
+
+
+def _collect_measured(task: AblationTask, answers: Answers) -> dict[tuple[str, str], _Measured]:
+    """Arms with at least one answer, by letter and size; arms that are not trained have the size ""."""
+    measured: dict[tuple[str, str], _Measured] = {}
+    for name in (BARE_TEACHER, "h", "i"):
+        digest = task.digest_model(name)
+        if (name in task.declared.arms or name == BARE_TEACHER) and (answered := answers.find(digest)):
+            measured[name, ""] = _Measured(name, "", (digest,), [answered])
+    by_arm: dict[tuple[str, str], list[str]] = {}
+    for training in task.list_trainings():
+        by_arm.setdefault((training.letter, training.size), []).append(task.digest_training(training))
+    for (letter, size), digests in by_arm.items():
+        done = {digest: answered for digest in digests if (answered := answers.find(digest))}
+        if done:
+            measured[letter, size] = _Measured(letter, size, tuple(done), list(done.values()))
+    return measured
+
+
+def _summarize_arm(one: _Measured, task: AblationTask) -> ArmResult:
+    passed = estimate_pass_rate(one.collect(lambda answers: answers.passed))
+    assert passed is not None, "an arm is listed with its first answers"
+    held_out = one.collect(lambda answers: _join_checks(answers, task.declared.held_out_checks))
+    return ArmResult(
+        arm=one.arm,
+        size=one.size,
+        rows=one.answers[0].rows,
+        seeds=len(one.answers),
+        passed=passed,
+        by_check={
+            name: fmean(fmean(answers.by_check[name]) for answers in one.answers) for name in one.answers[0].by_check
+        },
+        held_out=fmean(map(fmean, held_out)) if task.declared.held_out_checks else None,
+        panel=fmean(fmean(answers.panel) for answers in one.answers) if one.answers[0].panel else None,
+        words=float(median(count for answers in one.answers for count in answers.words)),
+        teacher_tokens=round(fmean(answers.teacher_tokens for answers in one.answers)),
+        seconds=fmean(answers.seconds for answers in one.answers),
+    )
+
+
+def _join_checks(answers: AnsweredRequests, names: Sequence[str]) -> list[bool]:
+    """Whether each answer passes all of these checks."""
+    return [all(outcome) for outcome in zip(*(answers.by_check[name] for name in names), strict=True)] if names else []
+
+
+def _compare_steps(measured: dict[tuple[str, str], _Measured], task: AblationTask) -> Iterator[StepGain]:
+    for size in task.declared.sizes:
+        for step, first, second in STEPS:
+            ours = measured.get((first, size))
+            other = measured.get((second, size if ARMS[second].trains else ""))
+            if ours and other:
+                yield _compare_arms(step, size, ours, other, task)
+
+
+def _compare_arms(step: str, size: str, ours: _Measured, other: _Measured, task: AblationTask) -> StepGain:
+    seeds = min(len(ours.answers), len(other.answers)) if other.size else len(ours.answers)
+    left, right = ours._replace(answers=ours.answers[:seeds]), other._replace(answers=other.answers[:seeds])
+
+    def compare(read: Callable[[AnsweredRequests], list[bool]]) -> IntervalEstimate | None:
+        return estimate_gain(left.collect(read), right.collect(read))
+
+    gain = compare(lambda answers: answers.passed)
+    assert gain is not None, "there is a request"
+    checks = left.answers[0].by_check
+    by_check = {name: compare(lambda answers, name=name: answers.by_check[name]) for name in checks}  # type: ignore[misc]
+    names = task.declared.held_out_checks
+    return StepGain(
+        step=step,
+        size=size,
+        arm=ours.arm,
+        other=other.arm,
+        gain=gain,
+        by_check={name: found.value for name, found in by_check.items() if found},
+        held_out=compare(lambda answers: _join_checks(answers, names)) if names else None,
+        panel=compare(lambda answers: answers.panel) if left.answers[0].panel and right.answers[0].panel else None,
+        same_rows=bool(other.size) and left.digests[:seeds] == right.digests[:seeds],
+    )
+
+
+def _list_notes(task: AblationTask) -> Iterator[str]:
+    if "g" in task.declared.arms and "all" in task.declared.sizes:
+        ours, theirs = task.pool.draw("d", task.pool.count("d"), 0).tokens, task.draw("g", "all", 0).tokens
+        if theirs < 0.95 * ours:
+            yield (
+                f"g: all first drafts of the run cost {format_percent(theirs / ours)} of the teacher tokens of the "
+                "dataset's rows, and there are no more; arm a with all of its rows cost exactly as much"
+            )
+    if task.equal < FEW_ROWS:
+        yield f"{task.equal} rows in each arm are few: from 40 rows, our trials could not tell verified from unverified rows"

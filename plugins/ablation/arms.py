@@ -1,0 +1,180 @@
+"""The arms of an ablation: which rows of a run's candidates a student learns from. Trains nothing and asks nobody."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from random import Random
+from typing import NamedTuple
+
+from agents.families.base import RecipeFamily
+from agents.planning.run_plan import RunPlan
+from core.errors import UsageError
+from core.sample import Message, RejectionReason, Sample, SampleStatus, remove_thinking
+from flows.data.preference_pairs import rebuild_candidate
+
+AGENT_REASONS = {
+    RejectionReason.provider, RejectionReason.contract, RejectionReason.critic, RejectionReason.verifier,
+    RejectionReason.difficulty,
+}  # fmt: skip
+"""Why agents drop a sample. Every other reason comes from filters, goals or a person."""
+
+
+class Arm(NamedTuple):
+    letter: str
+    name: str
+    about: str
+    trains: bool = True
+
+
+ARMS: Mapping[str, Arm] = {
+    arm.letter: arm
+    for arm in (
+        Arm("a", "all candidates", "every candidate that could be parsed, whatever its verdicts"),
+        Arm("b", "checks", "candidates that pass the checks that ask no model"),
+        Arm("c", "critic", "of those, the ones that pass the critic and the checks that ask a model"),
+        Arm("d", "filters", "of those, the ones that the filters keep: the run's dataset"),
+        Arm("e", "placebo", "as many random candidates as the dataset has rows: verdicts shuffled"),
+        Arm("f", "first drafts", "the samples of the dataset in their first draft: what revision changed"),
+        Arm("g", "equal cost", "unverified first drafts for the teacher tokens of the dataset's rows, if the run has them"),
+        Arm("h", "prompted teacher", "no training: the teacher with the prompt and the examples of the run", trains=False),
+        Arm("i", "start", "no training: the student before it", trains=False),
+    )
+}  # fmt: skip
+EQUAL_ARMS = "abcdef"
+"""Arms with equally many rows."""
+STEPS = (
+    ("checks", "b", "a"),
+    ("critic", "c", "b"),
+    ("filters", "d", "c"),
+    ("revision", "d", "f"),
+    ("verification against a placebo", "d", "e"),
+    ("verification against equal cost", "d", "g"),
+    ("training on the dataset", "d", "i"),
+    ("the dataset against the prompted teacher", "d", "h"),
+)
+"""What is compared: a step, the arm with it and the arm without it."""
+
+
+def parse_arms(letters: str) -> list[Arm]:
+    """Arms from letters separated by commas, in their order. Raises UsageError for an unknown letter."""
+    wanted = [letter.strip().lower() for letter in letters.split(",") if letter.strip()]
+    if unknown := [letter for letter in wanted if letter not in ARMS]:
+        known = ", ".join(f"{arm.letter} ({arm.name})" for arm in ARMS.values())
+        raise UsageError(f"--arms: unknown arm {unknown[0]!r}; known are {known}")
+    if not wanted:
+        raise UsageError("--arms: names no arm; name some, as in a,d,e")
+    return [arm for letter, arm in ARMS.items() if letter in wanted]
+
+
+class CandidateRow(NamedTuple):
+    """A sample of the run as training rows."""
+
+    id: str
+    last: list[Message] | None
+    """Its conversation as the run ended it; None if no draft could be parsed."""
+    first: list[Message] | None
+    """Its first draft, None if that could not be parsed."""
+    passes_checks: bool
+    passes_critic: bool
+    kept: bool
+    tokens: int
+    """Of all calls for the sample: prompts and replies."""
+    draft_tokens: int
+    """Of the calls for the first draft."""
+
+
+def read_candidates(samples: Iterable[Sample], plan: RunPlan, held_out: Collection[str]) -> list[CandidateRow]:
+    """The finished samples of a run, without those `held_out` from training, by id.
+
+    Raises:
+        UsageError: if the samples have no turns, so that no first draft can be read.
+    """
+    asking = {bound.check.name for bound in plan.asking_checks}
+    thinking = plan.recipe.dataset.thinking is not None
+    rows = [_read_candidate(one, plan.family, asking, thinking) for one in samples if one.id not in held_out]
+    if rows and plan.asks_generator and not any(row.draft_tokens for row in rows):
+        raise UsageError("the run recorded no replies of its generator, so there are no first drafts; make a new run")
+    return sorted(rows, key=lambda row: row.id)
+
+
+def _read_candidate(sample: Sample, family: RecipeFamily, asking: Collection[str], thinking: bool) -> CandidateRow:
+    judged = sample.state is not SampleStatus.failed
+    faults = {one.check for one in sample.verdicts if one.revision == sample.revisions and not one.passed}
+    passes_checks = judged and not faults - set(asking)
+    revised = sample.revisions > 0
+    first = rebuild_candidate(sample, family, 0) if revised else sample.candidate
+
+    def read(messages: Sequence[Message]) -> list[Message] | None:
+        return (list(messages) if thinking else remove_thinking(messages)) or None
+
+    drafting = [turn.usage for turn in sample.turns if turn.agent == "generator" and turn.revision == 0]
+    return CandidateRow(
+        id=sample.id,
+        last=read(sample.candidate.messages),
+        first=read(first.messages) if first else None,
+        passes_checks=passes_checks,
+        passes_critic=passes_checks and sample.reason not in AGENT_REASONS,
+        kept=sample.state is SampleStatus.kept,
+        tokens=sample.usage.prompt_tokens + sample.usage.completion_tokens,
+        draft_tokens=sum(usage.prompt_tokens + usage.completion_tokens for usage in drafting),
+    )
+
+
+class ArmRows(NamedTuple):
+    """The rows of an arm, and what the teacher was paid for them."""
+
+    ids: list[str]
+    rows: list[list[Message]]
+    tokens: int
+
+
+class CandidatePool:
+    """The candidates of a run, from which each arm draws."""
+
+    def __init__(self, candidates: Sequence[CandidateRow]) -> None:
+        self._candidates = candidates
+        self.tokens = sum(one.tokens for one in candidates)
+        self._members: dict[str, list[CandidateRow]] = {
+            "a": [one for one in candidates if one.last],
+            "b": [one for one in candidates if one.last and one.passes_checks],
+            "c": [one for one in candidates if one.last and one.passes_critic],
+            "d": [one for one in candidates if one.last and one.kept],
+            "f": [one for one in candidates if one.first and one.kept],
+            "g": [one for one in candidates if one.first],
+        }
+        self._members["e"] = self._members["a"]
+
+    def count(self, letter: str) -> int:
+        """The most rows of an arm. A placebo has as many as the dataset."""
+        return min(len(self._members["d"]), len(self._members["a"])) if letter == "e" else len(self._members[letter])
+
+    def find_equal_number(self, letters: Iterable[str]) -> int:
+        """The rows of the smallest arm among those that are compared at equal numbers."""
+        return min((self.count(letter) for letter in letters if letter in EQUAL_ARMS), default=self.count("d"))
+
+    def draw(self, letter: str, number: int, seed: int) -> ArmRows:
+        """`number` rows of an arm, drawn with `seed`, at most all. Arms of one seed draw in the same order of samples, so they
+        differ only where a step differs. The placebo draws in an order of its own.
+        """
+        order = sorted(one.id for one in self._candidates)
+        Random(f"{seed}/placebo" if letter == "e" else str(seed)).shuffle(order)
+        place = {name: i for i, name in enumerate(order)}
+        chosen = sorted(self._members[letter], key=lambda one: place[one.id])[: min(number, self.count(letter))]
+        return ArmRows(
+            [one.id for one in chosen],
+            [(one.first if letter in "fg" else one.last) or [] for one in chosen],
+            self._count_tokens(letter, chosen),
+        )
+
+    def _count_tokens(self, letter: str, chosen: Sequence[CandidateRow]) -> int:
+        """What these rows cost. First drafts cost their own calls. Others cost the same share of all calls as of the arm's rows:
+        refused samples are paid for too.
+        """
+        if letter == "g":
+            return sum(one.draft_tokens for one in chosen)
+        members = self._members["a" if letter == "e" else letter]
+        return round(self.tokens * len(chosen) / max(1, len(members)))
+
+    def count_equal_cost(self, rows: int) -> int:
+        """The first drafts that the tokens of `rows` rows of the dataset would have bought."""
+        drafts = self._members["g"]
+        each = sum(one.draft_tokens for one in drafts) / max(1, len(drafts))
+        return min(len(drafts), round(self.tokens * rows / max(1, self.count("d")) / max(1.0, each)))

@@ -1,0 +1,86 @@
+"""`stillhouse ablate`."""
+
+from typing import Annotated
+
+import typer
+
+from core.project_files import RUNS_FOLDER
+from flows.commands.command_options import (
+    STUDENT_PANEL,
+    JsonOption,
+    QuietOption,
+    RecipeOption,
+    RunArgument,
+    RunsOption,
+    print_text,
+)
+from flows.terminal.console import SESSION, UserInterrupt
+
+app = typer.Typer()
+
+
+@app.command("ablate", rich_help_panel=STUDENT_PANEL)
+def ablate_command(
+    run: RunArgument,
+    *,
+    arms: Annotated[str, typer.Option(help="Arms by letter, separated by commas; `--dry-run` explains each.")] = (
+        "a,b,c,d,e,f,g,h,i"
+    ),
+    rows: Annotated[
+        str,
+        typer.Option(help="Rows of an arm: `equal` (as many as the smallest arm has), `all`, or numbers, by commas."),
+    ] = "equal,all",
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each arm, each with rows drawn anew.")] = 3,
+    requests: Annotated[
+        int, typer.Option("-n", "--requests", min=1, max=100_000, help="Held-out requests, the same for every arm.")
+    ] = 100,
+    panel: Annotated[int, typer.Option(min=0, max=10_000, help="Tasks of the general panel; 0: none.")] = 64,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--held-out", metavar="CHECK", help="A check that selected no row and judges every arm; repeatable."
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key of the student table, as in epochs=1; repeatable."
+        ),
+    ] = None,
+    recipe: RecipeOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be compared, and stop.")] = False,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure what each step of a run bought: a student of the rows with it and one without it, on the same requests.
+
+    The same command resumes after an interruption and adds arms, seeds or rows to what is measured.
+    """
+    from core.stop_signal import RunStopped
+    from flows.data.curated_run import read_dropped_samples, read_kept_samples
+    from flows.data.run_storage import open_run_storage
+    from flows.recipes.recipe_catalog import load_recipe_plan
+    from flows.report.run_report import write_run_report
+    from plugins.ablation.ablation import run_ablation
+    from plugins.ablation.arms import ARMS
+    from plugins.ablation.results import format_ablation, format_declaration
+    from plugins.ablation.task import AblationOptions, prepare_ablation
+
+    SESSION.quiet = quiet
+    options = AblationOptions(arms, rows, seeds, requests, panel, held_out or [], overrides or [])
+    plan = load_recipe_plan(recipe, []) if recipe else None
+    task = prepare_ablation(open_run_storage(runs_dir).find_run(run), options, plan, SESSION)
+    if dry_run:
+        counts = {letter: task.pool.count(letter) for letter in task.declared.arms if ARMS[letter].trains}
+        declared = format_declaration(task.declared, counts, task.equal, task.estimate_seconds)
+        print_text(task.declared.model_dump_json() if as_json else declared)
+        return
+    with SESSION.handle_interrupts():
+        try:
+            found = run_ablation(task, SESSION)
+        except RunStopped:
+            raise UserInterrupt from None
+    kept, dropped = read_kept_samples(task.run), read_dropped_samples(task.run)
+    write_run_report(task.run, task.manifest, task.run.read_recipe(), kept, dropped)
+    print_text(found.model_dump_json() if as_json else f"{format_ablation(found)}\n  page  {task.run.report_file}")
