@@ -53,6 +53,7 @@ def run_ablation(task: AblationTask, session: CommandSession) -> Ablation:
             session.print_unless_stopped(f"ablate: {number} of {len(trainings)}: {training.label}")
             answers.measure_training(training)
             _write_result(task, answers, departures)
+        answers.remove_students()  # of a call that was killed between an answer and the end
         return _write_result(task, answers, departures)
 
 

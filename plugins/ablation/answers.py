@@ -95,8 +95,11 @@ class Answers:
                 "seconds": round(seconds, 1),
             }
             self._store(digest, self._ask_student(training.label, folder).model_copy(update=asked))
-        for path in folder.parent.glob(f"*{digest}*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.remove_students()
+
+    def remove_students(self) -> None:
+        """Their answers are what is kept."""
+        shutil.rmtree(self._task.folder / "students", ignore_errors=True)
 
     def _measure_start(self, student: Path) -> None:
         from students.comparison import write_untrained_student

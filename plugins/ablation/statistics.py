@@ -11,7 +11,7 @@ from core.intervals import Z_95, IntervalEstimate, estimate_paired_difference, e
 Outcomes = Sequence[Sequence[bool]]
 """Whether each request passed, by training seed: seeds x requests."""
 Table = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-RESAMPLES = 4_000
+RESAMPLES = 1_000
 POWER_Z = 0.841621
 """Standard errors of a power of 80 %."""
 EXPECTED_DISCORDANCE = 0.35
