@@ -15,7 +15,7 @@ from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_percent
 from plugins.ablation.answers import Answers
 from plugins.ablation.arms import ARMS, STEPS
-from plugins.ablation.results import Ablation, AnsweredRequests, ArmResult, Declaration, StepGain, format_declaration
+from plugins.ablation.results import Ablation, AnsweredRequests, ArmSummary, Declaration, StepGain, format_declaration
 from plugins.ablation.statistics import estimate_gain, estimate_pass_rate
 from plugins.ablation.task import BARE_TEACHER, NAME, AblationTask
 
@@ -119,11 +119,11 @@ def _collect_measured(task: AblationTask, answers: Answers) -> dict[tuple[str, s
     return measured
 
 
-def _summarize_arm(one: _Measured, task: AblationTask) -> ArmResult:
+def _summarize_arm(one: _Measured, task: AblationTask) -> ArmSummary:
     passed = estimate_pass_rate(one.collect(lambda answers: answers.passed))
     assert passed is not None, "an arm is listed with its first answers"
     held_out = one.collect(lambda answers: _join_checks(answers, task.declared.held_out_checks))
-    return ArmResult(
+    return ArmSummary(
         arm=one.arm,
         size=one.size,
         rows=one.answers[0].rows,

@@ -55,7 +55,7 @@ class AnsweredRequests(_Record):
     """Of the training."""
 
 
-class ArmResult(_Record):
+class ArmSummary(_Record):
     """An arm at one number of rows, over its seeds."""
 
     arm: str
@@ -95,17 +95,17 @@ class Ablation(_Record):
     declared: Declaration
     departures: list[str]
     """What was measured otherwise than declared."""
-    arms: list[ArmResult]
+    arms: list[ArmSummary]
     steps: list[StepGain]
     notes: list[str]
     complete: bool
     """Whether every declared arm was measured."""
 
     @property
-    def prompted(self) -> ArmResult | None:
+    def prompted(self) -> ArmSummary | None:
         return next((one for one in self.arms if one.arm == "h"), None)
 
-    def list_arms(self, size: str) -> list[ArmResult]:
+    def list_arms(self, size: str) -> list[ArmSummary]:
         """The arms at one number of rows, and those that are not trained."""
         return [one for one in self.arms if one.size in (size, "")]
 
@@ -126,7 +126,7 @@ def describe_step(gain: StepGain) -> str:
     return sentence
 
 
-def describe_size(size: str, arms: Sequence[ArmResult]) -> str:
+def describe_size(size: str, arms: Sequence[ArmSummary]) -> str:
     """The heading of a table."""
     if size == "all":
         return "each arm with all of its rows"
