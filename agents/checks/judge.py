@@ -52,10 +52,9 @@ class JudgeOptions(Votes):
     """In each order of the two choices. Both orders must find it good."""
     temperature: float = Field(0.0, ge=0, le=2)
     calibration: FileName | None = None
-    """Labeled answers (`question` or `messages`, `answer`, `good`) or a run's `reviews.jsonl`, to measure the judge's
-    accuracy."""
+    """Labeled answers (`question` or `messages`, `answer`, `good`) or `reviews.jsonl`, to measure the judge's accuracy."""
     min_accuracy: float = Field(0.6, ge=0, le=1)
-    """With `calibration`: refuse the run if the accuracy's 95 % interval ends lower. 0 never refuses."""
+    """With `calibration`: refuse the run if the accuracy's 95 % interval ends lower."""
 
 
 class OrderVotes(NamedTuple):

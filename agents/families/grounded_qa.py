@@ -213,7 +213,7 @@ def unanswerable_check(subject: Subject, _options: Options) -> str | None:
 
 class OwnWordsOptions(Options):
     longest: int = Field(10, ge=1)
-    """Words in a row shared with a quote, twice that for lists. Names, digits and words such as `only` do not count."""
+    """Words in a row shared with a quote, twice that for lists. Names, digits and `only` do not count."""
     max_words: int = Field(30, ge=1)
     """Of an answer."""
 

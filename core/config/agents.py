@@ -51,7 +51,7 @@ class CriticConfig(AgentConfig):
 
 class GeneratorConfig(AgentConfig):
     examples: int | None = Field(None, ge=0)
-    """Examples of the prompt, drawn for each sample. Default: all. Fewer vary more, but bypass the prompt cache."""
+    """Drawn for each sample. Default: all. Fewer vary more, but bypass the prompt cache."""
 
 
 class AgentsConfig(RecipeTable):

@@ -91,14 +91,14 @@ class NoveltyFilter(KeepOneFilter):
     compares = "what is asked"
     type: Literal["novelty"]
     threshold: float = Field(0.7, gt=0, le=1)
-    """ROUGE-L from which a later prompt is not new (Self-Instruct, Wang et al. 2023, section 2.2)."""
+    """ROUGE-L from which a later prompt is not new (Self-Instruct, section 2.2)."""
 
 
 class SemanticFilter(DuplicateFilter):
     about = "removes near-duplicates by meaning, by the cosine of sentence embeddings (all-MiniLM-L6-v2)"
     type: Literal["semantic"]
     threshold: float = Field(0.9, gt=0, le=1)
-    """Cosine of sentence embeddings from which meanings are equal (the default of SemHash 0.5)."""
+    """Cosine of sentence embeddings from which meanings are equal (SemHash's default)."""
     numbers: bool = True
     """Whether documents with different numbers always differ."""
 

@@ -43,7 +43,7 @@ class SeedsConfig(RecipeTable):
     bootstrap: bool = False
     """Use kept samples of earlier shards as seeds of later ones."""
     draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], ConditionValues] = Field({})
-    """Conditions by name. Each sample draws one value of each, which your prompt uses as `{{name}}`."""
+    """Conditions by name. Each sample draws one value of each, for `{{name}}` in your prompt."""
 
 
 DatasetFormat = Literal["messages", "prompt_completion", "preference", "alpaca", "sharegpt"]
@@ -140,8 +140,8 @@ class LineageConfig(RecipeTable):
     """What the dataset has besides the run's own samples, once the recipe has a release."""
 
     policy: Literal["accumulate", "replace", "budget"] = "accumulate"
-    """`accumulate`: all samples of earlier releases. `replace`: none, which leads to collapse. `budget`: `budget` rows
-    drawn from all."""
+    """`accumulate`: all samples of earlier releases. `replace`: none, which leads to collapse. `budget`: `budget` rows of
+    all."""
     budget: int | None = Field(None, ge=1)
     """Rows with `policy = "budget"`, real ones included."""
     real: str | None = None
@@ -149,7 +149,7 @@ class LineageConfig(RecipeTable):
     min_real_share: float = Field(0.0, ge=0, lt=1)
     """Least share of real rows in a release."""
     promote: bool = False
-    """Whether a released student that is significantly better than its teacher generates the next generation."""
+    """Whether a student that is significantly better than its teacher generates the next generation."""
 
     @model_validator(mode="after")
     def _check_policy(self) -> Self:
@@ -194,7 +194,7 @@ class Recipe(RecipeTable):
     samples: int = Field(60, ge=1, le=MAX_SAMPLES)
     """Candidates to produce. Fewer seeds are reused, with new conditions."""
     answers_per_seed: int = Field(1, ge=1, le=64)
-    """Consecutive samples of one seed: several answers to one prompt."""
+    """Consecutive samples of one seed."""
     keep: int = Field(0, ge=0)
     """Stop at this number of kept samples. 0 keeps all that pass."""
     quotas: QuotasConfig | None = None

@@ -48,7 +48,7 @@ class DistillationConfig(RecipeTable):
     draws: int = Field(13, ge=1, le=255)
     """`sampled`: tokens drawn per position, 2 bytes each."""
     temperature: float = Field(1.0, gt=0)
-    """Divides the logits of both. The loss is not multiplied by its square."""
+    """Divides the logits of both."""
     beta: float = Field(0.5, ge=0, le=1)
     """`jsd`: the teacher's share of the mixture. 0 is `forward_kl`, 1 `reverse_kl`."""
     skew: float = Field(0.1, gt=0, lt=1)
@@ -118,7 +118,7 @@ class ReplayConfig(RecipeTable):
     weight: float = Field(1.0, gt=0)
     """Of the replay term, a mean over its own tokens."""
     loss: Literal["kl", "sft"] = "kl"
-    """`kl`: forward KL divergence from the start, over all words. `sft`: cross-entropy of the start's answers."""
+    """`kl`: forward KL divergence from the start. `sft`: cross-entropy of its answers."""
     most: int = Field(512, ge=8)
     """The most conversations to learn from."""
     max_tokens: int = Field(64, ge=16)
@@ -161,7 +161,7 @@ class StudentConfig(RecipeTable):
     learning_rate: float = Field(2e-4, gt=0)
     """The peak, after a warm-up over a tenth of the steps."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """`cosine` falls to a tenth, `wsd` only at the end, so longer trainings share their beginning."""
+    """`cosine` falls to a tenth, `wsd` only at the end."""
     decay: float = Field(0.1, gt=0, le=0.9)
     """`wsd`: the share of the steps in which the rate falls."""
     batch_size: int = Field(8, ge=1)
@@ -187,7 +187,7 @@ class StudentConfig(RecipeTable):
     """What plugins change, in this order: see `stillhouse plugins`."""
     lora: LoraConfig | None = None
     max_tokens: int = Field(256, ge=16)
-    """A longer conversation is truncated. The training prints how many."""
+    """A longer conversation is truncated."""
     held_out: float = Field(0.1, gt=0, lt=1)
     """Share of the kept samples, at least one, that it never trains on."""
     checkpoint_steps: int = Field(50, ge=1)

@@ -77,7 +77,7 @@ class TeacherConfig(RecipeTable):
     api_key_env: str = "OPENAI_API_KEY"
     """Variable with the key. Default for `anthropic/…`, `gemini/…`: ANTHROPIC_API_KEY, GEMINI_API_KEY."""
     max_concurrent: int = Field(16, ge=1, le=4096)
-    """Concurrent calls, fewer while the teacher rejects or drops some. Slots of the embedded teacher."""
+    """Calls at once, fewer while the teacher rejects some. Slots of the embedded teacher."""
     slot_tokens: int = Field(1536, ge=256)
     """`local/…`: tokens of prompt and reply per slot. A longer prompt is rejected."""
     gpu_layers: int | None = Field(None, ge=0)
@@ -101,15 +101,15 @@ class TeacherConfig(RecipeTable):
     reasoning_price: float | None = Field(None, ge=0)
     """Of thinking. Default: `output_price`."""
     timeout_seconds: float = Field(120.0, gt=0)
-    """Of one call, without the wait for a free slot."""
+    """Of one call."""
     max_retries: int = Field(4, ge=0, le=20)
-    """After no connection, a timeout, 408, 409, 425, 429 or 5xx. An outage does not count."""
+    """After no connection, a timeout, 408, 409, 425, 429 or 5xx."""
     outage_seconds: float = Field(120.0, ge=0)
     """Without any reply, before the run stops."""
     batch: bool = False
     """`openai/…`, `anthropic/…`: use the batch API: within 24 hours, at a lower price."""
     batch_size: int = Field(10_000, ge=1, le=100_000)
-    """Requests per batch (OpenAI takes 50,000) and samples open at once. Lower it if waiting tokens are limited."""
+    """Requests per batch (OpenAI takes 50,000) and samples open at once."""
     structured: StructuredOutput = "json_schema"
     """`response_format`, a forced tool call, or the prompt. `validate --live` finds what works."""
     dialect: ChatDialect | None = None
@@ -119,7 +119,7 @@ class TeacherConfig(RecipeTable):
     drop: tuple[str, ...] = ()
     """Keys to leave out, since the endpoint rejects them (`["temperature", "seed"]`)."""
     thinking: SchemaThinking = "native"
-    """With `reasoning`: the server matches the schema, or the prompt asks for `<think>…</think>` and JSON."""
+    """With `reasoning`: the server matches the schema, or the prompt asks for `<think>` and JSON."""
     logprobs: bool = True
     """Whether to request token probabilities, which some endpoints reject."""
     engine: dict[str, float | int | str | bool] = Field({})

@@ -58,7 +58,7 @@ class ReadAgainOptions(Votes):
     silence: str = "silence"
     """The text that means no answer."""
     overlap: float = Field(0.5, gt=0, le=1)
-    """F1 of words (SQuAD, arXiv 1606.05250) from which answers are equal. Words of the question do not count."""
+    """F1 of words (SQuAD, arXiv 1606.05250) from which answers are equal."""
     similarity: Similarity | None = Field(None, gt=0, lt=1)
     """`meaning_similarity` from which answers are equal, unless numbers, names or denials differ. Needs the extra
     `embeddings`."""
