@@ -1,9 +1,8 @@
-"""The draft of a `local/…` or `vllm/…` teacher: its files, whether its tokens are the teacher's, and what became of its
-proposals. Starts no server.
+"""The draft of a teacher: its files, whether its tokens are those of a `local/…` teacher, and what became of its proposals.
+Starts no server.
 """
 
 import asyncio
-import json
 import re
 import shlex
 from collections.abc import AsyncIterator, Callable, Collection
@@ -43,8 +42,8 @@ def find_draft_problem(config: TeacherConfig, weights: Path | None = None) -> st
         return f"there is no file or folder {config.draft!r}{where}"
     if path.is_dir() and not (path / "config.json").is_file():
         return f"{config.draft!r} is no student's folder: it has no config.json"
-    if config.model.startswith("vllm/"):
-        return _find_folder_problem(path, Path(config.model.removeprefix("vllm/")))
+    if not config.model.startswith("local/"):
+        return None
     draft = find_draft_weights(path)
     if path.is_dir() and not draft.is_file():
         return f"{config.draft!r} is not exported as {EXPORTED_DRAFT}; run `stillhouse export {shlex.quote(str(path))}`"
@@ -84,10 +83,11 @@ def _find_token_problem(draft: Path, weights: Path) -> str | None:
         return f"its teacher's file {str(weights)!r}: {error}"
     if own == teachers:
         return None
-    return _describe_other_tokens(str(draft), own, teachers)
+    return describe_other_tokens(str(draft), own, teachers)
 
 
-def _describe_other_tokens(name: str, own: Collection[object], teachers: Collection[object]) -> str:
+def describe_other_tokens(name: str, own: Collection[object], teachers: Collection[object]) -> str:
+    """Why a draft with the tokens `own` cannot draft for its teacher."""
     if len(own) < len(teachers) and set(own) <= set(teachers):
         return (
             f"{name!r} has a trimmed vocabulary, {len(own):,} of the teacher's {len(teachers):,} tokens, and a draft needs all; "
@@ -97,26 +97,6 @@ def _describe_other_tokens(name: str, own: Collection[object], teachers: Collect
         f"{len(own):,} tokens, the teacher {len(teachers):,}" if len(own) != len(teachers) else f"{len(own):,} others"
     )
     return f"{name!r} has another tokenizer than the teacher ({sizes}); a draft must have the teacher's own tokens"
-
-
-def _find_folder_problem(draft: Path, teacher: Path) -> str | None:
-    """A problem of vLLM's draft. Tokens are compared if the teacher is a folder too; else vLLM compares the sizes."""
-    if not draft.is_dir():
-        return f"{str(draft)!r} is no folder; vLLM drafts with a student's folder"
-    files = [folder / "tokenizer.json" for folder in (draft, teacher)]
-    if not all(file.is_file() for file in files):
-        return None
-    try:
-        own, teachers = map(_read_tokenizer, files)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"the tokenizers of {str(draft)!r} and its teacher cannot be compared: {type(error).__name__}: {error}"
-    return None if own == teachers else _describe_other_tokens(str(draft), own.keys(), teachers.keys())
-
-
-def _read_tokenizer(file: Path) -> dict[str, int]:
-    """The ids of the tokens in a `tokenizer.json`."""
-    whole = json.loads(file.read_text(encoding="utf-8"))
-    return {**whole["model"]["vocab"], **{token["content"]: token["id"] for token in whole["added_tokens"]}}
 
 
 READ_SECONDS = 5.0

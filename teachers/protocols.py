@@ -19,6 +19,7 @@ from core.secrets import redact_text
 from core.stop_signal import RunStopped
 from teachers.base import CallCharge, CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 from teachers.endpoint_calls import FailedTry, FailureCause, SingleEndpointTeacher
+from teachers.server_guard import StartedServer
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,14 @@ class TeacherProtocol:
 
     name: str
     """The part of `teachers.NAME.model` before the slash: lowercase letters, digits, `_` and `-`."""
-    open: Callable[[TeacherConfig], AbstractAsyncContextManager[Teacher]]
+    open: Callable[[TeacherConfig], AbstractAsyncContextManager[Teacher]] | None = None
     """Connects to the teacher of this table for the duration of a block. Raises ProviderError if it is not available. The name
     of the variable with the key is `config.api_key_env`."""
     find_problem: Callable[[TeacherConfig], str | None] = lambda _config: None
     """What this machine lacks for the teacher, in a sentence; called before a run, without a network."""
+    serve: Callable[[TeacherConfig, Callable[[str], None]], AbstractAsyncContextManager[StartedServer]] | None = None
+    """In place of `open`: starts an OpenAI-compatible server for the duration of a block, and calls the second argument with
+    sentences about its progress. Raises as `open`."""
 
 
 class LimitedTeacher(SingleEndpointTeacher):
@@ -104,6 +108,7 @@ async def open_installed_teacher(
     """
     async with AsyncExitStack() as stack:
         try:
+            assert extension.value.open, "others are served"
             teacher = await stack.enter_async_context(extension.value.open(config))
         except (StillhouseError, RunStopped):
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from core.config.loading import validate_table
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
-from core.errors import ProviderError, RecipeProblem, UsageError
+from core.errors import RecipeProblem, UsageError
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin, find_part, list_offered_names
 from core.secrets import redact_text
@@ -19,7 +19,7 @@ from core.weights.packaged_weights import EMBEDDED_TEACHER
 from teachers.base import Teacher
 from teachers.protocols import TeacherProtocol, load_batches, open_installed_teacher
 
-PROVIDERS = ("fake", "local", "openai", "vllm")
+PROVIDERS = ("fake", "local", "openai")
 PROTOCOL_EXTENSIONS: ExtensionPoint[TeacherProtocol] = ExtensionPoint("protocol", TeacherProtocol, lambda: PROVIDERS)
 
 logger = logging.getLogger("stillhouse")
@@ -57,7 +57,7 @@ async def _open_direct_teacher(config: TeacherConfig, rejected: Path | None) -> 
 
         yield FakeTeacher(config, model)
         return
-    if extension := PROTOCOL_EXTENSIONS.find(provider):
+    if (extension := PROTOCOL_EXTENSIONS.find(provider)) and extension.value.open:
         opened = extension.value.open(config) if extension.own else open_installed_teacher(extension, config)
         async with opened as teacher:
             yield teacher
@@ -104,7 +104,7 @@ async def locate_endpoint(
         UsageError: if the teacher is a script, or of an installed protocol.
         ProviderError: if its server cannot be started.
     """
-    provider, _, model = config.model.partition("/")
+    provider = config.model.partition("/")[0]
     if provider == "fake":
         raise UsageError(f"{config.model}: is a script in this process without an endpoint; name another model")
     if provider == "local":
@@ -114,18 +114,13 @@ async def locate_endpoint(
         weights = await fetch_local_weights(config, logger.info)
         async with start_local_server(config, weights, logger.info) as server:
             yield _with_url(config, server.url), server.key, server.fault
-    elif provider not in PROVIDERS:
-        raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
-    elif provider == "vllm":
-        from teachers.drafts import find_draft_problem
-        from teachers.vllm import draft_options, start_vllm_server
-
-        if problem := find_draft_problem(config):
-            raise ProviderError(f"{config.model}: draft: {problem}")
-        async with start_vllm_server(model, {**config.engine, **draft_options(config)}, logger.info) as server:
+    elif provider == "openai":
+        yield config, None, lambda: None
+    elif serve := PROTOCOL_EXTENSIONS.require(provider).value.serve:
+        async with serve(config, logger.info) as server:
             yield _with_url(config, server.url), server.key, server.fault
     else:
-        yield config, None, lambda: None
+        raise UsageError(f"{config.model}: has a protocol of its own and no OpenAI endpoint; name another model")
 
 
 def _with_url(config: TeacherConfig, url: str) -> TeacherConfig:
@@ -189,10 +184,6 @@ def _find_model_problem(config: TeacherConfig) -> str | None:
         from teachers.local_weights import local_model_problem
 
         return local_model_problem(config)
-    if provider == "vllm":
-        from teachers.vllm import vllm_problem
-
-        return vllm_problem()
     if config.replays:
         return _find_recording_problem(config)
     if provider == "fake":

@@ -1,34 +1,48 @@
 """The general panel: tasks that a recipe does not train, asked of a model before and after training, to see what is forgotten.
 
-Knows no student: any model is asked, as in a held-out evaluation.
+Tasks are requests for a text of some form that code can check, and questions with one short answer. Each names the kinds of
+constraint and of question that would train it. Knows no student: any model is asked, as in a held-out evaluation.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice, zip_longest
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from agents.checks import Options
+from agents.checks import Options, Subject, check
 from agents.checks.registry import BoundCheck
-from agents.checks.text.text_units import split_words
+from agents.checks.text.prose_faults import find_topic_fault
+from agents.checks.text.quantities import COUNTS
+from agents.checks.text.text_units import (
+    fold_to_plain_letters,
+    min_word_count,
+    nonempty_lines,
+    read_sentences,
+    remove_invisible,
+    split_words,
+)
+from agents.families.base import RecipeFamily
 from agents.families.constrained_instructions import ConstrainedOptions
-from agents.families.constraints import ConstraintTopic
+from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic
 from agents.planning.run_plan import RunPlan
+from agents.reply_schema import ReplySchema
 from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out
-from agents.studies.panel_tasks import CONSTRAINTS, FORM_KINDS, OPEN, REASONING, PanelFamily, panel_check
 from core.config.agents import GeneratorConfig, VerifierConfig
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
-from core.project_files import SHIPPED
-from core.sample import NOTHING_SPENT, Seed, Spending
+from core.project_files import SHIPPED, read_shipped_table
+from core.sample import NOTHING_SPENT, Candidate, Message, Seed, Spending
 from core.stop_signal import UserStop
 
+CONSTRAINTS, REASONING, OPEN = "constraints", "reasoning", "open"
+"""The groups of a panel's tasks; answers to open questions are not judged."""
 PanelPart = Literal["test", "validation"]
 """Of `validation`, settings of a student may be chosen; no task, topic or question of it is in `test`."""
 PANEL_FOLDER = SHIPPED / "data" / "panel"
@@ -41,6 +55,216 @@ embedded model, none to a question of another kind than `products` had its first
 OPEN_QUESTIONS = 24
 """Open questions of a panel, fewer for fewer tasks than `TASKS_PER_OPEN_QUESTION` times as many."""
 TASKS_PER_OPEN_QUESTION = 8
+
+
+# Forms of texts
+
+
+@dataclass(frozen=True)
+class FormKind:
+    """A request for a text of some form on a topic (`data/panel/forms.toml`), and the program that checks it."""
+
+    check: Callable[[str, Mapping[str, Any]], str | None]
+    """The fault in words, or None."""
+    draw: Callable[[Random, ConstraintTopic], dict[str, Any]]
+    wordings: Sequence[str]
+    """With `{topic}`, and the parameters by name."""
+    tokens: int
+    """Where an answer is cut off."""
+    trained_by: Collection[str] = ()
+    """Kinds of constraint in recipes that train this form. Empty: no recipe can."""
+
+
+def _draw_two(rng: Random, topic: ConstraintTopic) -> dict[str, Any]:
+    first, second = rng.sample(topic.words, 2)
+    return {"words": [first, second], "first": first, "second": second}
+
+
+def _draw_speakers(rng: Random, _topic: ConstraintTopic) -> dict[str, Any]:
+    first, second = rng.choice((("Anna", "Ben"), ("Maria", "Tom"), ("Sam", "Lucy")))
+    return {"names": [first, second], "a": first, "b": second}
+
+
+def _check_sentences(text: str, p: Mapping[str, Any]) -> str | None:
+    count = len(read_sentences(text).pieces)
+    return None if count >= p["n"] else f"it has {count} sentences, at least {p['n']} are needed"
+
+
+def _check_items(text: str, p: Mapping[str, Any]) -> str | None:
+    count = sum(bool(re.match(r"\s*(?:[-*•]|\d+[.):])\s*\S", line)) for line in text.splitlines())
+    return None if count >= p["n"] else f"its list has {count} items, at least {p['n']} are needed"
+
+
+def _check_paragraphs(text: str, p: Mapping[str, Any]) -> str | None:
+    count = sum(min_word_count(part) >= 8 for part in re.split(r"\n\s*\n", text.strip()))
+    return None if count >= p["n"] else f"it has {count} paragraphs, at least {p['n']} are needed"
+
+
+def _check_letter(text: str, _p: Mapping[str, Any]) -> str | None:
+    return None if re.match(r"\W*(?:dear|hi|hello)\b", text, re.IGNORECASE) else "it does not begin with a greeting"
+
+
+def _check_email(text: str, _p: Mapping[str, Any]) -> str | None:
+    return None if re.search(r"^\W*subject\W", text, re.IGNORECASE | re.MULTILINE) else "it has no subject line"
+
+
+def _check_poem(text: str, _p: Mapping[str, Any]) -> str | None:
+    lines = [line for line in nonempty_lines(text) if len(split_words(line)) > 1]
+    short = sum(len(split_words(line)) <= 12 for line in lines)
+    return (
+        None
+        if short >= 4 and short >= 0.8 * len(lines)
+        else f"{short} of its {len(lines)} lines are short, as of a poem"
+    )
+
+
+def _check_dialogue(text: str, p: Mapping[str, Any]) -> str | None:
+    missing = [name for name in p["names"] if not re.search(rf"^\W*{name}\W*:", text, re.MULTILINE)]
+    return f"no line of {' or '.join(missing)}" if missing else None
+
+
+def _check_compare(text: str, p: Mapping[str, Any]) -> str | None:
+    return find_topic_fault(text, p["other"]) or _check_sentences(text, {"n": 2})
+
+
+def _check_opening(text: str, p: Mapping[str, Any]) -> str | None:
+    begins = fold_to_plain_letters(text).lstrip("\"'“‘*# ").startswith(p["opening"].casefold())
+    return None if begins else f"it does not begin with {p['opening']!r}"
+
+
+def _check_steps(text: str, _p: Mapping[str, Any]) -> str | None:
+    missing = [number for number in (1, 2) if not re.search(rf"\bstep {number}\b", text, re.IGNORECASE)]
+    return f"it has no Step {missing[0]}" if missing else None
+
+
+def _check_speech(text: str, _p: Mapping[str, Any]) -> str | None:
+    spoken = re.findall(r'"([^"]+)"|“([^”]+)”', text)
+    return None if any(len(split_words("".join(part))) > 2 for part in spoken) else "nobody speaks in quotation marks"
+
+
+def _draw_nothing(_rng: Random, _topic: ConstraintTopic) -> dict[str, Any]:
+    return {}
+
+
+def _as_constraint(name: str, **params: Any) -> tuple[Any, Any]:
+    kind = CONSTRAINT_KINDS[name]
+    return kind.check, lambda rng, topic: {**kind.draw(rng, topic), **params}
+
+
+_PROGRAMS: Mapping[str, tuple[Any, Any]] = {
+    "long_text": _as_constraint("min_words", n=50),
+    "two_paragraphs": _as_constraint("exact_paragraphs", n=2),
+    "two_words": (CONSTRAINT_KINDS["include_two_words"].check, _draw_two),
+    "repeated_word": _as_constraint("mention_times"),
+    "figure": _as_constraint("include_number"),
+    "three_tips": _as_constraint("numbered", n=3),
+    "advice": _as_constraint("second_person"),
+    "memory": _as_constraint("first_person"),
+    "list": (_check_items, lambda rng, _topic: {"n": rng.choice((3, 4))}),
+    "paragraphs": (_check_paragraphs, lambda _rng, _topic: {"n": 2}),
+    "letter": (_check_letter, _draw_nothing),
+    "email": (_check_email, _draw_nothing),
+    "poem": (_check_poem, _draw_nothing),
+    "dialogue": (_check_dialogue, _draw_speakers),
+    "compare": (_check_compare, _draw_nothing),
+    "fairy_tale": (_check_opening, lambda _rng, _topic: {"opening": "Once upon a time"}),
+    "steps": (_check_steps, _draw_nothing),
+    "speech": (_check_speech, _draw_nothing),
+}
+"""The check of each form, and what draws its parameters."""
+FORM_KINDS = {
+    name: FormKind(*_PROGRAMS[name], **form) for name, form in read_shipped_table("data/panel/forms.toml").items()
+}
+
+
+# Answers
+
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?")
+NUMBER_WORDS = {word: str(value) for word, value in COUNTS.items() if 2 <= value <= 20}
+"""Without `one`, which most often is no number."""
+
+
+def find_short_answer_fault(reply: str, question: str, answers: Sequence[str], options: Iterable[str]) -> str | None:
+    """The fault of a reply to a question with one known answer; None if the first of the possible answers in it is right.
+
+    Possible answers are `options`, or all numbers if the answer is one; if the right one is not in the question, only those that
+    are not in it either. So a reply that lists everything is right as often as a guess.
+    """
+    if NUMBER.fullmatch(answers[0]):
+        mentions = _list_numbers(reply, question, answers[0])
+    else:
+        possible = {fold_to_plain_letters(option) for option in (*options, *answers)}
+        asked, right = fold_to_plain_letters(question), {fold_to_plain_letters(answer) for answer in answers}
+        if not any(_find_words(answer, asked) for answer in right):
+            possible = {option for option in possible if not _find_words(option, asked)}
+        text = fold_to_plain_letters(reply)
+        places = [
+            (match.start(), -len(option), option) for option in possible for match in _find_words(option, text)[:1]
+        ]
+        mentions = [option for _, _, option in sorted(places)]
+        answers = tuple(right)
+    if not mentions:
+        return "it gives no answer"
+    return None if mentions[0] in answers else f"it answers {mentions[0]!r}, not {answers[0]!r}"
+
+
+def _find_words(words: str, text: str) -> list[re.Match[str]]:
+    return list(re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", text))
+
+
+def _list_numbers(reply: str, question: str, answer: str) -> list[str]:
+    """The numbers of a reply in order, those of the question left out; where its first line has `=`, those behind that."""
+    text = re.sub(
+        r"[^\W\d_]+", lambda word: NUMBER_WORDS.get(word.group().lower(), word.group()), remove_invisible(reply)
+    )
+    line = next(iter(nonempty_lines(text)), "")
+    tail = line.rpartition("=")[2]
+    numbers = [match.group().replace(",", "") for match in NUMBER.finditer(tail if NUMBER.search(tail) else text)]
+    numbers = [number.removesuffix(".0") for number in numbers]
+    asked = {match.group() for match in NUMBER.finditer(question)}
+    return [number for number in numbers if answer in asked or number not in asked]
+
+
+@check("general_panel")
+def panel_check(subject: Subject, _options: Options) -> str | None:
+    """The answer must have the form that is asked for and a word of its topic, or be the known answer."""
+    data, answer = subject.seed.data, subject.candidate.answer
+    if data["group"] == REASONING:
+        return find_short_answer_fault(answer, data["question"], data["answers"], data["options"])
+    if data["group"] == CONSTRAINTS:
+        shown = remove_invisible(answer)
+        return FORM_KINDS[data["kind"]].check(shown, data["params"]) or find_topic_fault(shown, data["topic"])
+    return None
+
+
+# The tasks of a panel, as seeds of one family
+
+
+class PanelAnswer(ReplySchema):
+    answer: str
+
+
+class PanelFamily(RecipeFamily):
+    """Serves the panel only; no recipe can name it."""
+
+    name: ClassVar[str] = "general_panel"
+    checks = (panel_check,)
+
+    def condition(self, row: Mapping[str, Any], options: Any, rng: Random) -> dict[str, Any]:
+        return dict(row)
+
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
+        return PanelAnswer
+
+    def questions(self, seed: Seed) -> Sequence[Message]:
+        return [Message(role="user", content=seed.data["question"])]
+
+    def build_answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
+        return self.candidate(seed, PanelAnswer(answer=answers[0]))
+
+    def candidate(self, seed: Seed, draft: PanelAnswer) -> Candidate:
+        messages = [*self.questions(seed), Message(role="assistant", content=draft.answer)]
+        return Candidate(messages=messages, fields={})
 
 
 class GeneralPanel(NamedTuple):
@@ -167,7 +391,7 @@ def _list_trained_kinds(plan: RunPlan) -> set[str]:
 def _list_forms(plan: RunPlan, part: PanelPart, used: set[str]) -> Iterator[Mapping[str, Any]]:
     """Each form with each topic of the part: all forms in turn, with another topic each time."""
     trained = _list_trained_kinds(plan)
-    kinds = [name for name, kind in FORM_KINDS.items() if not kind.trained_by & trained]
+    kinds = [name for name, kind in FORM_KINDS.items() if trained.isdisjoint(kind.trained_by)]
     topics = [
         ConstraintTopic(row["topic"], tuple(row["words"]))
         for row in _read_rows("topics.jsonl", part)

@@ -12,13 +12,18 @@ from agents.checks.base import Subject
 from agents.checks.text.prose_faults import content_word_stems
 from agents.families.constrained_instructions import PLAIN_TASKS, REQUEST_STYLES, ConstrainedOptions
 from agents.studies.general_panel import (
+    CONSTRAINTS,
+    FORM_KINDS,
     MAX_TOKENS,
+    OPEN,
+    PanelFamily,
     PanelResults,
     ask_general_panel,
     build_general_panel,
+    find_short_answer_fault,
     find_token_limit,
+    panel_check,
 )
-from agents.studies.panel_tasks import CONSTRAINTS, FORM_KINDS, OPEN, PanelFamily, find_short_answer_fault, panel_check
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.sample import Seed
@@ -44,7 +49,7 @@ def test_no_built_in_recipe_trains_a_task_of_its_panel(name: str) -> None:
             if seed.data["group"] == CONSTRAINTS:
                 if isinstance(plan.options, ConstrainedOptions):
                     kinds = {kind for kind, weight in plan.options.kinds.items() if weight}
-                    assert not FORM_KINDS[seed.data["kind"]].trained_by & kinds
+                    assert kinds.isdisjoint(FORM_KINDS[seed.data["kind"]].trained_by)
                     assert not topics & set(content_word_stems(seed.data["topic"])), seed.data["topic"]
                 assert seed.data["topic"] not in texts
                 assert seed.data["question"].partition(seed.data["topic"])[0] not in wordings

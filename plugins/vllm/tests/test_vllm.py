@@ -19,10 +19,11 @@ from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.project_files import PROJECT
 from core.weights.packaged_weights import find_embedded_teacher
-from teachers import server_guard, vllm
+from plugins.vllm import server
+from plugins.vllm.server import EngineOptions, start_vllm_server
+from teachers import server_guard
 from teachers.providers import locate_endpoint
 from teachers.server_guard import StartedServer
-from teachers.vllm import EngineOptions, start_vllm_server
 from tests.support.waiting import wait_until
 
 STAND_IN = '''
@@ -83,7 +84,7 @@ http.server.HTTPServer(("127.0.0.1", known.port), Health).serve_forever()
 
 PARENT = """
 import asyncio, sys
-from teachers.vllm import start_vllm_server
+from plugins.vllm.server import start_vllm_server
 
 async def run():
     async with start_vllm_server("m", {"record": sys.argv[1], "act": sys.argv[2]}, lambda line: print(line, flush=True)):
@@ -232,13 +233,13 @@ def test_the_server_has_a_key_of_its_own_that_is_in_no_command_line_and_admits_n
 
 
 def test_progress_is_noted_until_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm, "NOTE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "NOTE_SECONDS", 0.5)
     notes: list[str] = []
 
     def noted(line: str) -> None:
         notes.append(line)
         if sum(one.endswith(" s: shards: 100%||") for one in notes) == 3:
-            monkeypatch.setattr(vllm, "LOAD_SECONDS", 0)
+            monkeypatch.setattr(server, "LOAD_SECONDS", 0)
 
     async def run() -> None:
         async with start_vllm_server("m", {"record": str(tmp_path / "record"), "act": "hang"}, noted):
@@ -313,7 +314,7 @@ def test_a_failure_in_the_block_stops_the_server_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed; docs/local-models.md says how")
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed; plugins/vllm/README.md says how")
 @pytest.mark.skipif(find_embedded_teacher() is None, reason="the weights of the embedded teacher are not installed")
 def test_the_real_vllm_answers_seeded_questions_in_the_form_it_is_asked_for(tmp_path: Path) -> None:
     from students.init.start_model import start_from_layers
