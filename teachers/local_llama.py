@@ -2,6 +2,9 @@
 
 The server is an endpoint like any other. A hostile GGUF file or JSON schema can crash or hang llama.cpp (its grammar and its
 chat templates are interpreters). Only the child process is affected: it is ended and restarted on the same port.
+
+Images for a local student that sees are decoded with bounded memory and fitted here, so that llama.cpp only reads patches. None
+is downloaded or opened: an image is in its message, as a `data:` URL.
 """
 
 import asyncio
@@ -12,7 +15,7 @@ import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from textwrap import shorten
@@ -24,10 +27,19 @@ import aiohttp
 from core.config.teachers import MTP_DRAFT, NGRAM_DRAFT, TeacherConfig
 from core.errors import ProviderError
 from core.openmp import SPIN_VARIABLE, choose_llama_spins
+from core.sample import Message
 from core.secrets import SECRET_NAME, redact_text
 from core.shared_options import DRAFT_TOKENS, EMBEDDER_FILE, PROJECTOR_FILE
-from core.storage.image_files import find_images_problem
+from core.storage.image_files import (
+    MAX_PIXELS,
+    UnreadableImage,
+    decode_image_url,
+    find_images_problem,
+    fit_image,
+    format_png_url,
+)
 from core.weights.gguf_files import ImageLimits, read_image_limits
+from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 from teachers.drafts import describe_large_draft, find_draft_problem, find_draft_weights, watch_draft
 from teachers.local_weights import NOTE_SECONDS, STUDENT_FILE, find_projector
 from teachers.server_guard import StartedServer, start_guarded, stop_guarded
@@ -396,3 +408,43 @@ def available_memory() -> int:
         # Cached files count as used, but are evicted when needed.
         free.append(limit - used + int(cached[1] if cached else 0))
     return max(MIN_MEMORY_BYTES, min(free))
+
+
+# Images
+
+
+MAX_DECODERS = 2
+"""Images that one process decodes at once: each may take 800 MB, and one of a client 400 MB."""
+CLIENT_PIXELS = 25_000_000
+"""Width times height of the largest image in a client's request, which a kilobyte can have."""
+
+
+def fit_message_images(message: Message, limits: ImageLimits, max_pixels: int = MAX_PIXELS) -> Message:
+    """Raises UnreadableImage if an image is not in the message, or cannot be decoded."""
+    fitted = [fit_image(decode_image_url(url), limits.patch, limits.size, max_pixels) for url in message.images]
+    return message.model_copy(update={"images": tuple(format_png_url(image.png) for image in fitted)})
+
+
+class SeeingTeacher:
+    """Fits the images of each question."""
+
+    def __init__(self, teacher: Teacher, limits: ImageLimits) -> None:
+        self.model, self.slots, self.manner = teacher.model, teacher.slots, teacher.manner
+        self._teacher, self._limits = teacher, limits
+        self._decoders = asyncio.Semaphore(MAX_DECODERS)
+
+    async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+        if any(message.images for message in question.messages):
+            try:
+                async with self._decoders:
+                    messages = await asyncio.to_thread(self._fit, question.messages)
+            except UnreadableImage as fault:
+                raise CallFailed(f"{self.model}: an image {fault}") from None
+            question = question.model_copy(update={"messages": messages})
+        return await self._teacher.reply(question, rank, account)
+
+    def _fit(self, messages: Sequence[Message]) -> list[Message]:
+        return [fit_message_images(message, self._limits) for message in messages]
+
+    def release(self) -> None:
+        self._teacher.release()

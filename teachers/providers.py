@@ -82,7 +82,7 @@ async def _open_direct_teacher(config: TeacherConfig, rejected: Path | None) -> 
             if projector is None:
                 yield teacher
                 return
-            from teachers.local_images import SeeingTeacher
+            from teachers.local_llama import SeeingTeacher
 
             yield SeeingTeacher(teacher, read_projector_limits(config.model, projector))
         return

@@ -1,6 +1,9 @@
 """JSON Schema (draft 2020-12): whether a schema can be used, whether a value fits it, and the check `schema`.
 
-It also reads JSON strictly, as RFC 8259 has it: no NaN, no Infinity, no key twice.
+It also reads JSON strictly, as RFC 8259 has it: no NaN, no Infinity, no key twice. Regular expressions of a schema are untrusted
+and matched in time linear in the text. The engine is Rust's `regex`, a dependency of pydantic: a finite automaton without
+look-around or backreferences. Python's `re` backtracks, so `^(a+)+$` takes minutes for a text of 33 characters.
+
 Fetches nothing: a `$ref` stays inside its schema. Knows no family and no teacher.
 """
 
@@ -17,11 +20,82 @@ from typing import Any, NoReturn
 from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
 from jsonschema.exceptions import SchemaError, ValidationError, best_match  # type: ignore[import-untyped]
 from jsonschema.validators import extend  # type: ignore[import-untyped]
+from pydantic_core import SchemaError as PatternError
+from pydantic_core import SchemaValidator, core_schema
 from referencing import Registry
 
 from agents.checks.base import Options, Subject, check
-from agents.checks.safe_patterns import MAX_STEPS, InvalidPattern, count_pattern_steps, matches_pattern
 from teachers.grammar_bounds import direct_subschemas, iter_subschemas, map_subschemas
+
+# Untrusted patterns
+
+
+MAX_STEPS = 2_000
+"""Of a pattern: its parts with repetitions written out, `[a-z]{2,40}` being 40. An automaton can be in all of them at once, so
+their number times the length of a text bounds the time: 6 s for 100,000 characters at the worst, a millisecond as a rule."""
+TOKEN = re.compile(
+    r"\\[pPxuU]\{[^}]*\}|\\.|\[(?:\\.|[^\]\\])*\]?|\((?:\?(?:P?<\w+>|[ims-]*:))?|\{(\d*)(,?)(\d*)\}|.", re.DOTALL
+)
+"""An escape, a class, the beginning of a group, a repetition, or another character."""
+MAX_PATTERN_CHARACTERS = 80
+
+
+class InvalidPattern(ValueError):
+    """A pattern that is not supported; the text is the reason."""
+
+
+def matches_pattern(pattern: str, text: str) -> bool:
+    """Whether `pattern` is found somewhere in `text`. Raises InvalidPattern as `count_pattern_steps`."""
+    return bool(_compile_pattern(pattern).isinstance_python(text))
+
+
+def count_pattern_steps(pattern: str) -> int:
+    """How many parts a pattern has with its repetitions written out.
+
+    Raises:
+        InvalidPattern: if it cannot be matched in linear time, or is too large.
+    """
+    _compile_pattern(pattern)
+    groups, last = [0], 0
+    for token in TOKEN.finditer(pattern):
+        text = token.group()
+        if text == "(" and pattern.startswith("?", token.end()):
+            raise InvalidPattern(
+                f"{_short_pattern(pattern)} has a group with flags; groups here are `(…)`, `(?:…)` and `(?<name>…)`"
+            )
+        if text.startswith("("):
+            groups.append(0)
+        elif text in "*+?":
+            continue
+        elif text.startswith("{") and len(text) > 1:
+            times = max(int(token[3] or 0), int(token[1] or 0) + (token[2] == "," and not token[3]), 1)
+            groups[-1] += last * (times - 1)
+            last *= times
+        else:
+            last = max(1, groups.pop()) if text == ")" else 1
+            groups[-1] += last
+    if groups[0] > MAX_STEPS:
+        raise InvalidPattern(
+            f"{_short_pattern(pattern)} has {groups[0]:,} parts with repetitions written out; {MAX_STEPS:,} are allowed"
+        )
+    return groups[0]
+
+
+@lru_cache(maxsize=1024)
+def _compile_pattern(pattern: str) -> SchemaValidator:
+    try:
+        pattern.encode()  # with a lone surrogate, pydantic would leave it to Python's `re`
+        return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex", strict=True))
+    except (PatternError, UnicodeError) as error:
+        why = str(error).rpartition("rror: ")[2].strip()
+        raise InvalidPattern(f"{_short_pattern(pattern)} is not a 'regex' here: {why}") from None
+
+
+def _short_pattern(pattern: str) -> str:
+    return repr(pattern if len(pattern) <= MAX_PATTERN_CHARACTERS else f"{pattern[:MAX_PATTERN_CHARACTERS]}…")
+
+
+# Schemas
 
 JsonSchema = Mapping[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -1,6 +1,6 @@
 """A text generator fitted to documents, and seven regimes of training it on its own output.
 
-The generator is an interpolated Kneser-Ney 4-gram (`filters.collapse.language_model`) with exact ancestral sampling. Knows word
+The generator is an interpolated Kneser-Ney 4-gram (`filters.collapse.collapse_metrics`) with exact ancestral sampling. Knows word
 numbers only.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from filters.collapse.language_model import KEY_BASE, START_WORD, LanguageModel, NgramLevel
+from filters.collapse.collapse_metrics import KEY_BASE, START_WORD, LanguageModel, NgramLevel
 
 Ints = npt.NDArray[np.int64]
 

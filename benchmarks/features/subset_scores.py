@@ -13,7 +13,7 @@ from benchmarks.features.measured_texts import CLUSTER_COUNT, LEARNED, RANDOM, W
 from benchmarks.features.planted_gaps import find_thresholds
 from core.config.students import StudentConfig
 from core.sample import Message
-from filters.collapse.language_model import LanguageModel
+from filters.collapse.collapse_metrics import LanguageModel
 from filters.collapse.matched_samples import TokenCorpus, split_into_words
 from filters.ragged_arrays import RaggedArray
 from flows.terminal.console import SESSION

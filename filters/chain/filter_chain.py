@@ -20,7 +20,7 @@ from core.config.filters import DuplicateFilter, FilterConfig, KeepOneFilter, Mi
 from filters.base import Document, DroppedDocument, FilterResult, MaskedDocument, SetFilter
 from filters.chain.registry import find_filter_entry, find_set_filter, require_set_filter
 from filters.duplicates.duplicate_index import DuplicateIndex
-from filters.duplicates.minhash import open_duplicate_index
+from filters.duplicates.set_filters import open_duplicate_index
 from filters.masks import TextMask
 from filters.ragged_arrays import DuplicateMatches, Indices, RaggedArray, Scores, compute_offsets
 

@@ -14,16 +14,19 @@ from core.errors import RecipeProblem, RunFailed, StillhouseError
 from core.installation import format_install_command
 from core.project_files import find_referenced_file
 from filters.base import Document, DroppedDocument, Filter, MaskedDocument, PairFilter, RowFilter, SetFilter
-from filters.duplicates.minhash import EXACT_FILTER, MINHASH_FILTER, find_index_problems
-from filters.duplicates.novelty import NOVELTY_FILTER
-from filters.duplicates.semantic import SEMANTIC_FILTER
+from filters.duplicates.set_filters import (
+    EXACT_FILTER,
+    MINHASH_FILTER,
+    NOVELTY_FILTER,
+    SEMANTIC_FILTER,
+    find_index_problems,
+)
 from filters.ragged_arrays import DuplicateMatches, RaggedArray
 from filters.rules.contamination import drop_contaminated, find_evaluation_set_problems
 from filters.rules.language import drop_other_languages, find_language_problems
 from filters.rules.openers import drop_boilerplate, drop_refusals
 from filters.rules.personal_data import mask_or_drop_personal_data
-from filters.rules.quality import can_judge_quality, drop_by_length, drop_low_quality
-from filters.rules.repetition import drop_repetitive
+from filters.rules.quality import can_judge_quality, drop_by_length, drop_low_quality, drop_repetitive
 from filters.text_normalization import is_mostly_latin, may_be_english
 
 T = TypeVar("T")

@@ -43,8 +43,7 @@ from students.student_folder import FinishedTraining, build_model_card
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
 from students.training_data import TrainingData, encode_and_split
-from teachers.local_images import fit_message_images
-from teachers.local_llama import projector_settings, start_local_server
+from teachers.local_llama import fit_message_images, projector_settings, start_local_server
 from teachers.openai_chat import build_messages
 from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
 from tests.students.test_predictions import TRAINED

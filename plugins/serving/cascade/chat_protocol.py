@@ -14,7 +14,7 @@ from core.storage.image_files import UnreadableImage
 from core.weights.gguf_files import ImageLimits
 from flows.terminal.text_format import format_one_line
 from teachers.grammar_bounds import GrammarTooLarge, check_grammar_bounds
-from teachers.local_images import CLIENT_PIXELS, fit_message_images
+from teachers.local_llama import CLIENT_PIXELS, fit_message_images
 from teachers.openai_chat import build_messages, list_answer_tokens
 
 TEACHER_ONLY_KEYS = (

@@ -29,7 +29,7 @@ from plugins.serving.cascade.chat_protocol import (
 from plugins.serving.cascade.routing_result import RoutingResult, compute_signal_score
 from plugins.serving.cascade.routing_signals import QUESTION_SIGNAL, AnswerWithLogprobs
 from plugins.serving.relay import CompletionRelay, RelayDown, RelayError
-from teachers.local_images import MAX_DECODERS
+from teachers.local_llama import MAX_DECODERS
 from teachers.openai_chat import build_certainty, list_answer_tokens
 from teachers.thinking_keys import read_message_reasoning
 

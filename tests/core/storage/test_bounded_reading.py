@@ -15,7 +15,7 @@ import zstandard
 from core.errors import UsageError
 from core.project_files import PROJECT
 from core.storage.bounded_reading import MAX_ROW_BYTES, read_line_blocks
-from filters.rules.evaluation_sets import read_evaluation_texts
+from filters.rules.contamination import read_evaluation_texts
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.rows.dataset_rows import read_batch_lines, read_dataset_batches, read_dataset_documents
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from filters.collapse.language_model import OPEN_VOCABULARY, LanguageModel
+from filters.collapse.collapse_metrics import OPEN_VOCABULARY, LanguageModel
 
 Gram = tuple[int, ...]
 START = -1

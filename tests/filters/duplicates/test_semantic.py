@@ -8,8 +8,8 @@ from core.sample import RejectionReason
 from core.weights.embeddings import EMBEDDING_WIDTH, embed_text, embed_texts
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from filters.duplicates import semantic
-from filters.duplicates.semantic import find_nearest_kept
+from filters.duplicates import set_filters as semantic
+from filters.duplicates.set_filters import find_nearest_kept
 
 SEMANTIC = SemanticFilter(type="semantic")
 

@@ -13,7 +13,7 @@ from core.errors import UsageError
 from core.sample import RejectionReason
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
-from filters.rules.evaluation_sets import MAX_NGRAM_ROWS, MIN_ROW_WORDS, hash_ngrams, hash_words, read_evaluation_texts
+from filters.rules.contamination import MAX_NGRAM_ROWS, MIN_ROW_WORDS, hash_ngrams, hash_words, read_evaluation_texts
 from filters.text_normalization import normalize_words
 
 CLIPS = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."  # 20 words
