@@ -1,7 +1,6 @@
 """Confidence intervals of shares, of ratios of shares, of differences between paired shares, and of means. Knows no data."""
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
@@ -45,28 +44,6 @@ def estimate_share(hits: int, tries: int) -> IntervalEstimate | None:
     return IntervalEstimate(
         value=hits / tries, low=wilson_bound(hits, tries, -Z_95), high=wilson_bound(hits, tries, Z_95)
     )
-
-
-def estimate_finite_share(hits: int, tries: int, population: int) -> IntervalEstimate | None:
-    """A share of a finite population, from a simple random sample of `tries` without replacement, with its exact interval: all
-    numbers of hits in the population that neither one-sided hypergeometric test rejects at 2.5 % (Buonaccorsi 1987, A note on
-    confidence intervals for proportions in finite populations, The American Statistician 41, 215-218).
-
-    It covers at least 95 %, and is the share itself if the sample is the whole population. None without tries.
-    """
-    if not tries:
-        return None
-    counts = range(hits, population - (tries - hits) + 1)
-    # Misses are to the rest of the population what hits are to `count`, so that one tail serves both tests.
-    below = bisect_left(
-        counts,
-        True,
-        key=lambda count: hypergeometric_lower_tail(tries - hits, population - count, tries, population) > TAIL,
-    )
-    until = bisect_left(
-        counts, True, key=lambda count: hypergeometric_lower_tail(hits, count, tries, population) <= TAIL
-    )
-    return IntervalEstimate(value=hits / tries, low=counts[below] / population, high=counts[until - 1] / population)
 
 
 def hypergeometric_lower_tail(hits: int, all_hits: int, tries: int, population: int) -> float:

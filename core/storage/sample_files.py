@@ -107,44 +107,18 @@ def unflatten_message(flat: dict[str, Any]) -> Message:
 def read_samples(path: Path) -> list[Sample]:
     """Raises StoreError if the file is missing, damaged or not a samples file."""
     rows = read_sample_columns(path, (*SAMPLE_COLUMNS, ATTEMPTS_COLUMN)).iter_rows(named=True)
-    return [_build_sample(row) for row in rows]
+    return [build_sample(row) for row in rows]
 
 
 def read_one_sample(path: Path, name: str) -> Sample | None:
     """The sample called `name`, if the file has it. Raises StoreError like `read_samples`."""
     rows = read_sample_columns(path, (*SAMPLE_COLUMNS, ATTEMPTS_COLUMN))
     found = rows.filter(rows["id"] == name)
-    return _build_sample(found.row(0, named=True)) if len(found) else None
+    return build_sample(found.row(0, named=True)) if len(found) else None
 
 
-class SampleReader:
-    """Reads single samples, and keeps the tables of the files that were read last: a file is read again only if it changed."""
-
-    def __init__(self, most: int = 16) -> None:
-        """Keeps at most `most` files."""
-        self._most = most
-        self._tables: dict[tuple[Path, int, int, int], pl.DataFrame] = {}
-        self._places: dict[tuple[Path, int, int, int], dict[str, int]] = {}
-
-    def read(self, path: Path, name: str) -> Sample | None:
-        """As `read_one_sample`."""
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise StoreError(f"{path}: is not a readable samples file: {error}") from None
-        version = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        table = self._tables.pop(version, None)
-        if table is None:
-            table = read_sample_columns(path, (*SAMPLE_COLUMNS, ATTEMPTS_COLUMN))
-            self._places[version] = {row: place for place, row in enumerate(table["id"])}
-        self._tables[version] = table  # the newest last
-        for oldest in list(self._tables)[: -self._most]:
-            del self._tables[oldest], self._places[oldest]
-        place = self._places[version].get(name)
-        return None if place is None else _build_sample(table.row(place, named=True))
-
-
-def _build_sample(row: dict[str, Any]) -> Sample:
+def build_sample(row: dict[str, Any]) -> Sample:
+    """A row of a samples file with `SAMPLE_COLUMNS` and `ATTEMPTS_COLUMN`."""
     candidate = {
         "messages": [unflatten_message(flat) for flat in row.pop("messages")],
         "fields": json.loads(row.pop("fields")),

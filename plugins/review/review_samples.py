@@ -6,7 +6,7 @@ Knows no page and no decision.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -16,13 +16,22 @@ from core.errors import StoreError, UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, SampleStatus, conversation_digest
 from core.storage.image_files import format_png_url, is_stored_image, read_image
-from core.storage.sample_files import SampleReader, read_sample_columns, unflatten_message
+from core.storage.sample_files import (
+    ATTEMPTS_COLUMN,
+    SAMPLE_COLUMNS,
+    build_sample,
+    read_sample_columns,
+    unflatten_message,
+)
 from flows.data.curated_run import find_finished_sample
 from flows.rows.dataset_rows import read_all_rows
 from flows.rows.row_forms import read_row_conversation
 from flows.terminal.sample_history import collect_revisions, format_seed_value
 from flows.terminal.text_format import format_one_line
 from plugins.review.log import HIGHEST_SCORE, ReviewLog, locate_reviews
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SHOWN_CHARACTERS = 200
 """Of request and answer in the table."""
@@ -114,8 +123,35 @@ def index_run(run: RunDir) -> ReviewSource:
     return ReviewSource(run.name, log, samples, rubrics or [DEFAULT_RUBRIC], _build_sample_opener(run, log), min_score)
 
 
+class _SampleReader:
+    """Reads single samples, and keeps the tables of the files that were read last: a file is read again only if it changed."""
+
+    def __init__(self, most: int = 16) -> None:
+        """Keeps at most `most` files."""
+        self._most = most
+        self._tables: dict[tuple[Path, int, int, int], pl.DataFrame] = {}
+        self._places: dict[tuple[Path, int, int, int], dict[str, int]] = {}
+
+    def read(self, path: Path, name: str) -> Sample | None:
+        """As `core.storage.sample_files.read_one_sample`."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise StoreError(f"{path}: is not a readable samples file: {error}") from None
+        version = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        table = self._tables.pop(version, None)
+        if table is None:
+            table = read_sample_columns(path, (*SAMPLE_COLUMNS, ATTEMPTS_COLUMN))
+            self._places[version] = {row: place for place, row in enumerate(table["id"])}
+        self._tables[version] = table  # the newest last
+        for oldest in list(self._tables)[: -self._most]:
+            del self._tables[oldest], self._places[oldest]
+        place = self._places[version].get(name)
+        return None if place is None else build_sample(table.row(place, named=True))
+
+
 def _build_sample_opener(run: RunDir, log: ReviewLog) -> Callable[[IndexedSample], OpenedSample]:
-    reader = SampleReader()
+    reader = _SampleReader()
 
     def open_sample(sample: IndexedSample) -> OpenedSample:
         if (whole := find_finished_sample(run, sample.place, sample.id, reader.read)) is None:

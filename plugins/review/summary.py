@@ -3,12 +3,13 @@
 Knows the log's records, not the samples themselves.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from itertools import combinations
 
 from pydantic import BaseModel, ConfigDict
 
-from core.intervals import IntervalEstimate, estimate_finite_share, estimate_share
+from core.intervals import TAIL, IntervalEstimate, estimate_share, hypergeometric_lower_tail
 from core.runs.verdict_words import format_count
 from core.sample import SampleStatus
 from plugins.review.agreement import compute_kappa
@@ -226,3 +227,25 @@ def _describe_agreement(agreement: ReviewerAgreement) -> str:
 def _format_shares(estimate: IntervalEstimate) -> str:
     """Percentages with a digit after the point below 10 %."""
     return estimate.format(lambda share: f"{100 * share:.{1 if 0 < share < 0.1 else 0}f} %")
+
+
+def estimate_finite_share(hits: int, tries: int, population: int) -> IntervalEstimate | None:
+    """A share of a finite population, from a simple random sample of `tries` without replacement, with its exact interval: all
+    numbers of hits in the population that neither one-sided hypergeometric test rejects at 2.5 % (Buonaccorsi 1987, A note on
+    confidence intervals for proportions in finite populations, The American Statistician 41, 215-218).
+
+    It covers at least 95 %, and is the share itself if the sample is the whole population. None without tries.
+    """
+    if not tries:
+        return None
+    counts = range(hits, population - (tries - hits) + 1)
+    # Misses are to the rest of the population what hits are to `count`, so that one tail serves both tests.
+    below = bisect_left(
+        counts,
+        True,
+        key=lambda count: hypergeometric_lower_tail(tries - hits, population - count, tries, population) > TAIL,
+    )
+    until = bisect_left(
+        counts, True, key=lambda count: hypergeometric_lower_tail(hits, count, tries, population) <= TAIL
+    )
+    return IntervalEstimate(value=hits / tries, low=counts[below] / population, high=counts[until - 1] / population)

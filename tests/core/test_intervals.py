@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from core.intervals import Z_95, estimate_finite_share, estimate_paired_difference, estimate_small_mean, wilson_bound
+from core.intervals import Z_95, estimate_paired_difference, estimate_small_mean, wilson_bound
 
 
 @pytest.mark.parametrize(
@@ -87,26 +87,3 @@ def test_a_mean_has_students_interval() -> None:
     assert found
     assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high), rel=1e-9)
     assert estimate_small_mean([1.0, 2.0]) is None
-
-
-@pytest.mark.parametrize(("population", "tries"), [(20, 10), (40, 25), (60, 8)])
-def test_the_exact_interval_of_a_finite_population_covers_95_percent(population: int, tries: int) -> None:
-    covered = []
-    for hits in range(population + 1):
-        chances = {k: math.comb(hits, k) * math.comb(population - hits, tries - k) for k in range(tries + 1)}
-        estimates = {k: estimate_finite_share(k, tries, population) for k, chance in chances.items() if chance}
-        inside = [k for k, one in estimates.items() if one and one.low <= hits / population <= one.high]
-        covered.append(sum(chances[k] for k in inside) / math.comb(population, tries))
-    assert 0.95 <= min(covered) < 0.99
-
-
-def test_a_whole_population_has_no_interval_and_a_small_part_that_of_clopper_and_pearson() -> None:
-    whole = estimate_finite_share(3, 60, 60)
-    assert whole
-    assert (whole.low, whole.value, whole.high) == (0.05, 0.05, 0.05)
-    part = estimate_finite_share(4, 100, 10_000_000)
-    assert part
-    assert (part.low, part.high) == pytest.approx(
-        (0.0110045, 0.0992572), abs=2e-6
-    )  # scipy.stats.binomtest, method "exact"
-    assert estimate_finite_share(0, 0, 10) is None

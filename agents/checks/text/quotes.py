@@ -14,8 +14,7 @@ from rapidfuzz.fuzz import partial_ratio_alignment
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.json_schema import get_required
-from agents.checks.text.quantities import NEGATION_BEFORE
-from agents.checks.text.text_units import JOINED_SCRIPT, split_sentences
+from agents.checks.text.text_units import JOINED_SCRIPT, NEGATION_BEFORE, split_sentences
 from agents.sources.documents import count_words
 
 CHARACTER_VARIANTS = str.maketrans(

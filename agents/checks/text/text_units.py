@@ -20,6 +20,16 @@ FUNCTION_WORDS = frozenset(ENGLISH["function_words"].split())
 DENIALS = frozenset(ENGLISH["denials"].split())
 CONTRAST_WORDS = frozenset(ENGLISH["contrast_words"].split())
 """Short words that change a statement's meaning: each must be in a quote or in the question, or a quote must mean the same."""
+NEGATION_BEFORE = (
+    r"\b(?:no|not|non|never|without|neither|nor|hardly|cannot|\w+n't)\s+(?:an?\s+|the\s+|any\s+|yet\s+|very\s+)?$"
+)
+NEGATED_SUBJECT = (
+    r"\b(?:nothing|none|nobody|no(?!\s+(?:doubt|question|wonder|matter|later|sooner)\b)\s+[\w']+|not\s+(?:one|a\s+single))"
+    r"(?:\s+(?!(?:and|but|so|as|because|since|which|who|that|it|this|they|he|she|we|you|i|if|except|other|else)\b)[\w']+){0,3}?"
+    r"\s+(?:(?:has|have|had|will|can|could|may|needs?\s+to)\s+(?:ever\s+)?)?(?:is|are|was|were|be|been)"
+    r"(?:\s+(?:an?|the|any|very|even|ever|really))?\s+$"
+)
+"""Denies a predicate by its subject: `Nothing here is estimated`; not `No doubt it is estimated`."""
 PUNCTUATION_VARIANTS = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "„": '"', "‐": "-", "‑": "-", "–": "-", "—": " - "}
 )

@@ -7,8 +7,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from agents.checks.text.dates import write_iso_values
-from agents.checks.text.quantities import FOLLOWING_UNIT, canonical_unit, find_quantities, parse_number_words
+from agents.checks.text.quantities import (
+    CLOCK,
+    DATES,
+    FOLLOWING_UNIT,
+    PARTIAL_DATE_PATTERNS,
+    canonical_unit,
+    find_quantities,
+    match_dates,
+    match_times,
+    month_number,
+    parse_number_words,
+)
 from agents.checks.text.supported_by_passage import (
     WORD,
     is_denial_word,
@@ -140,11 +150,43 @@ def _strip_marks(text: str) -> str:
     return text[begin.end() if begin else 0 :].rstrip(OUTER_MARKS + " ")
 
 
+SHORT_YEAR_DATE = re.compile(r"(?<![\w/.\-])(?P<a>\d{1,2})/(?P<b>\d{1,2})/(?P<y>\d{2})(?![\w/])")
+LAST_YEAR_OF_2000S = 68
+"""The last of two digits that are read as 20.., as POSIX does."""
+
+
+def _write_iso_values(text: str) -> str:
+    """`text` with dates, days without a year, and times of day as ISO 8601 writes them: 2025-03-04, --03-04, 15:30. What can be
+    read in two ways, and numbers that need not be times, stay as they are.
+    """
+
+    def write_date(match: re.Match[str]) -> str:
+        days = list(match_dates(match))
+        return days[0].isoformat() if len(days) == 1 else match[0]
+
+    def write_day(match: re.Match[str]) -> str:
+        return f"--{month_number(match['m']):02d}-{int(match['d']):02d}" if int(match["d"]) <= 31 else match[0]
+
+    def write_time(match: re.Match[str]) -> str:
+        found = list(match_times(match))
+        return found[0].isoformat("seconds" if found[0].second else "minutes") if found else match[0]
+
+    def complete_year(match: re.Match[str]) -> str:
+        year = int(match["y"]) + (2000 if int(match["y"]) <= LAST_YEAR_OF_2000S else 1900)
+        return f"{match['a']}/{match['b']}/{year}"
+
+    text = SHORT_YEAR_DATE.sub(complete_year, text)
+    for patterns, write in ((DATES, write_date), (PARTIAL_DATE_PATTERNS, write_day), ((CLOCK,), write_time)):
+        for pattern in patterns:
+            text = pattern.sub(write, text)
+    return text
+
+
 def _write_values(text: str) -> str:
     """An answer with one form for temperatures, dates and times."""
     for pattern, unit in DEGREES.items():
         text = re.sub(pattern, unit, text, flags=re.IGNORECASE)
-    return RANGE.sub(r"\1 to \2", write_iso_values(text))
+    return RANGE.sub(r"\1 to \2", _write_iso_values(text))
 
 
 class AskedWords(NamedTuple):

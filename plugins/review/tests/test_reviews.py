@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ from plugins.review.log import locate_reviews, read_reviews
 from plugins.review.review_samples import ReviewSource, index_file, index_run
 from plugins.review.review_server import build_review_application, load_review_page
 from plugins.review.review_session import DecisionRequest, ReviewSession, SampleQuery
-from plugins.review.summary import summarize_reviews
+from plugins.review.summary import estimate_finite_share, summarize_reviews
 from tests.core.storage.test_image_files import PIXEL
 from tests.flows.commands.test_commands import called
 
@@ -358,3 +359,26 @@ def test_kappa_has_published_values() -> None:
     assert kappa.low < kappa.value < kappa.high
     assert compute_kappa([]) is None
     assert compute_kappa([("keep", "keep")] * 9) is None, "one label says nothing about agreement"
+
+
+@pytest.mark.parametrize(("population", "tries"), [(20, 10), (40, 25), (60, 8)])
+def test_the_exact_interval_of_a_finite_population_covers_95_percent(population: int, tries: int) -> None:
+    covered = []
+    for hits in range(population + 1):
+        chances = {k: math.comb(hits, k) * math.comb(population - hits, tries - k) for k in range(tries + 1)}
+        estimates = {k: estimate_finite_share(k, tries, population) for k, chance in chances.items() if chance}
+        inside = [k for k, one in estimates.items() if one and one.low <= hits / population <= one.high]
+        covered.append(sum(chances[k] for k in inside) / math.comb(population, tries))
+    assert 0.95 <= min(covered) < 0.99
+
+
+def test_a_whole_population_has_no_interval_and_a_small_part_that_of_clopper_and_pearson() -> None:
+    whole = estimate_finite_share(3, 60, 60)
+    assert whole
+    assert (whole.low, whole.value, whole.high) == (0.05, 0.05, 0.05)
+    part = estimate_finite_share(4, 100, 10_000_000)
+    assert part
+    assert (part.low, part.high) == pytest.approx(
+        (0.0110045, 0.0992572), abs=2e-6
+    )  # scipy.stats.binomtest, method "exact"
+    assert estimate_finite_share(0, 0, 10) is None

@@ -12,9 +12,8 @@ from datetime import date, time, timedelta
 from fractions import Fraction
 from typing import Any
 
-from agents.checks.text.dates import DATES, PARTIAL_DATE_PATTERNS, month_number
 from agents.checks.text.quantities import COUNTS as COUNT_WORDS
-from agents.checks.text.quantities import SCALES, read_written
+from agents.checks.text.quantities import DATES, PARTIAL_DATE_PATTERNS, SCALES, month_number, read_written
 from agents.checks.text.text_units import ENGLISH, fold_text
 
 UNITS: Mapping[str, Sequence[str]] = ENGLISH["amount_units"]
