@@ -35,7 +35,7 @@ class MetricRecord(BaseModel):
     z: float | None = None
     """Distance in standard deviations of real text against real text, positive if worse; for metrics that decide."""
     interval: tuple[float, float] | None = None
-    """95 % interval of `candidate`, with a document as the unit (`filters.collapse.within.sampling_error`); None for metrics but
+    """95 % interval of `candidate`, with a document as the unit (`filters.collapse.sampling_error`); None for metrics but
     repeats and beginnings."""
 
 

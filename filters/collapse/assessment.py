@@ -35,7 +35,12 @@ from filters.collapse.collapse_verdict import (
     decide_collapse,
 )
 from filters.collapse.diversity import TokenSample
-from filters.collapse.explanation import ComparedSides, explain_verdict, find_frequent_beginnings
+from filters.collapse.explanation import (
+    ComparedSides,
+    explain_verdict,
+    find_frequent_beginnings,
+    find_repeated_examples,
+)
 from filters.collapse.matched_samples import (
     TokenCorpus,
     equalize_lengths,
@@ -50,15 +55,14 @@ from filters.collapse.null_distribution import (
 )
 from filters.collapse.power import MIN_POWER_DOCUMENTS, LossPower, compute_loss_power, find_loss_deviation
 from filters.collapse.reference_corpus import ReferenceCorpus
-from filters.collapse.tail_trend import TailLoss, TailTrend, find_tail_trend
-from filters.collapse.text_kinds import PROSE, HeldValues, TextKind, find_kind, has_kind
-from filters.collapse.within.repeated_examples import find_repeated_examples
-from filters.collapse.within.sampling_error import (
+from filters.collapse.sampling_error import (
     Interval,
     estimate_document_share,
     estimate_pairs,
     estimate_shared_ngrams,
 )
+from filters.collapse.tail_trend import TailLoss, TailTrend, find_tail_trend
+from filters.collapse.text_kinds import PROSE, HeldValues, TextKind, find_kind, has_kind
 
 Ints = npt.NDArray[np.int64]
 

@@ -20,28 +20,28 @@ from core.runs.records import CollapseRecord, CollapseVerdict, MetricRecord, Phr
 from core.runs.verdict_words import COLLAPSE_FINDINGS, format_count
 from filters.base import Document
 from filters.collapse.collapse_metrics import COPY_WORDS, OPENER_WORDS, REPEAT
-from filters.collapse.diversity import TokenSample
-from filters.collapse.explanation import EXAMPLES
-from filters.collapse.matched_samples import TokenCorpus
-from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
-from filters.collapse.text_kinds import PROSE, TextKind, find_kind
-from filters.collapse.within.dataset_templates import (
+from filters.collapse.dataset_templates import (
     Attributes,
     DatasetTemplates,
     PromptedText,
+    count_others,
     measure_beginnings,
     measure_outlines,
     measure_records,
 )
-from filters.collapse.within.repeated_examples import find_repeated_examples
-from filters.collapse.within.sampling_error import (
+from filters.collapse.diversity import TokenSample
+from filters.collapse.explanation import EXAMPLES, find_repeated_examples
+from filters.collapse.matched_samples import TokenCorpus
+from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
+from filters.collapse.sampling_error import (
     COPIES_PER_PAIR,
     Interval,
     estimate_document_share,
     estimate_pairs,
     estimate_shared_mean,
 )
-from filters.collapse.within.spread import list_attributes
+from filters.collapse.seed_spread import list_attributes
+from filters.collapse.text_kinds import PROSE, TextKind, find_kind
 from filters.ragged_arrays import sort_unique
 
 Ints = npt.NDArray[np.int64]
@@ -278,17 +278,10 @@ def _measure_equal_openers(prose: PromptedSample, texts: Ints) -> RepetitionShar
     leading, openers = grams.documents[grams.leads], grams.ids[grams.leads]
     same = openers * prose.documents + texts[leading]
     partners = np.zeros(prose.documents, dtype=np.int64)
-    partners[leading] = _count_others(openers) - _count_others(same)
+    partners[leading] = count_others(openers) - count_others(same)
     pairs = prose.documents * (prose.documents - 1)
     long = len(np.unique(texts[prose.own.lengths >= OPENER_WORDS]))
     return RepetitionShare(int(partners.sum()) / pairs if pairs else 0.0, long, estimate_pairs(partners))
-
-
-def _count_others(numbers: Ints) -> Ints:
-    """For each number, how many others are equal to it."""
-    places, counts = np.unique(numbers, return_inverse=True, return_counts=True)[1:]
-    others: Ints = counts[places] - 1
-    return others
 
 
 def _measure_repeated_ngrams(prose: PromptedSample, texts: Ints) -> RepetitionShare:

@@ -271,7 +271,7 @@ class TextKind(NamedTuple):
         return sum(map(str.isalpha, unit.partition("=")[2] or unit)) >= self.min_letters
 
     def describe_structure(self) -> str:
-        """What `filters.collapse.within.dataset_templates` measures."""
+        """What `filters.collapse.dataset_templates` measures."""
         if self.compares_values:
             return "probability that two different records have the same values in seven tenths of their fields"
         what = self.structure if self.outline else "beginning of common words and gaps"

@@ -272,7 +272,7 @@ def measure_run_spread(run: RunDir, recipe: Recipe, kept: Collection[str]) -> Sp
     """The spread of the samples with the ids `kept` over the seeds of all finished samples. A seed is kept if any of its samples
     is: samples of one seed are no independent draws. Samples that only the goal of the recipe left over do not count.
     """
-    from filters.collapse.within.spread import TriedSeed, measure_spread
+    from filters.collapse.seed_spread import TriedSeed, measure_spread
 
     ids, surplus = set(kept), _read_surplus(run)
     every = max(1, -(-recipe.samples // recipe.answers_per_seed // MAX_READ_SEEDS))

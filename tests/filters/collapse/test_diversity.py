@@ -26,7 +26,7 @@ from filters.collapse.diversity import (
 )
 from filters.collapse.matched_samples import TokenCorpus
 from filters.collapse.repetition import PromptedSample, measure_repetition_shares
-from filters.collapse.within.sampling_error import estimate_document_share, estimate_pairs
+from filters.collapse.sampling_error import estimate_document_share, estimate_pairs
 
 
 def draw_of(*texts: str) -> TokenSample:

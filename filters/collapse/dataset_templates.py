@@ -14,8 +14,8 @@ from filters.collapse.collapse_metrics import ENDED, GAP, SKELETON_WORDS, extrac
 from filters.collapse.diversity import TokenSample, count_documents_by_word
 from filters.collapse.explanation import EXAMPLES, MAX_OUTLINE
 from filters.collapse.matched_samples import split_into_words
+from filters.collapse.sampling_error import Interval, estimate_pairs
 from filters.collapse.text_kinds import TextKind, iterate_fields
-from filters.collapse.within.sampling_error import Interval, estimate_pairs
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -170,7 +170,7 @@ def _estimate(partners: Ints, values: Ints | None = None, name: str = "") -> _Es
     different ones.
     """
     pairs = len(partners) * (len(partners) - 1)
-    different = pairs if values is None else pairs - int(_count_others(values).sum())
+    different = pairs if values is None else pairs - int(count_others(values).sum())
     if different < MIN_DIFFERENT_PAIRS * pairs or not pairs:
         return _Estimate(1.0, (1.0, 1.0), name)
     low, high = (min(1.0, end * pairs / different) for end in estimate_pairs(partners))
@@ -191,9 +191,11 @@ def _join(rows: Sequence[Hashable], numbers: Ints) -> list[Hashable]:
     return [row if row is NO_TEMPLATE else (row, number) for row, number in zip(rows, numbers.tolist(), strict=True)]
 
 
-def _count_others(numbers: Ints) -> Ints:
+def count_others(numbers: Ints) -> Ints:
     """For each number, how many others are equal to it."""
-    return np.bincount(numbers)[numbers] - 1
+    places, counts = np.unique(numbers, return_inverse=True, return_counts=True)[1:]
+    others: Ints = counts[places] - 1
+    return others
 
 
 def _build_templates(
