@@ -176,9 +176,6 @@ def _describe_topics(sides: ComparedSides, topics: TopicModel, spelled: list[str
 
 # Examples of repeated text
 
-
-Ints = npt.NDArray[np.int64]
-
 MAX_EXAMPLES = 3
 """Per metric."""
 MAX_EXAMPLE_UNITS = 40

@@ -9,8 +9,8 @@ import pytest
 from core.runs.records import CollapseRecord, CollapseVerdict, SpreadRecord
 from filters.collapse.collapse_metrics import METRIC_NAMES
 from filters.collapse.collapse_verdict import MetricEvidence, decide_collapse
+from filters.collapse.seed_spread import TriedSeed, measure_spread
 from filters.collapse.tail_trend import find_lineage_trend, fit_tail_trend
-from filters.collapse.within.spread import TriedSeed, measure_spread
 
 
 def test_the_slope_is_that_of_least_squares() -> None:

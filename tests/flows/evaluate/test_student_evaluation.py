@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from agents.studies.general_panel import MAX_TOKENS, build_general_panel
-from agents.studies.panel_tasks import OPEN
+from agents.studies.general_panel import MAX_TOKENS, OPEN, build_general_panel
 from core.config.recipe import BudgetConfig
 from core.config.students import StudentConfig
 from core.intervals import IntervalEstimate
