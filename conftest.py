@@ -42,7 +42,7 @@ pytest_plugins = [
 
 GROUP_MARKS = ("slow", "waits", "whole")
 TESTS, PLUGINS = (Path(__file__).parent / name for name in ("tests", "plugins"))
-LONGEST = {"test_docs.py"}
+LONGEST = {"test_docs.py", "test_docs_of_students.py"}
 """Files with tests of a minute and more."""
 
 

@@ -1,20 +1,17 @@
-"""The command blocks of README and docs run as they are written, in a scratch folder; a block that cannot says why here."""
+"""The command blocks of README and docs run as they are written, in a scratch folder; a block that cannot says why."""
 
 import gzip
 import json
 import os
 import re
-import shlex
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,167 +22,36 @@ import pytest
 from core.project_files import PROJECT
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
-from core.sample import SampleStatus
-from flows.data.curated_run import read_finished_samples
 from flows.rows.row_forms import build_row_document, read_row_conversation, read_row_pair
-from tests.support.forked import COMMAND_FORKS
-from tests.support.forked_shell import FORKED_PYTHON, forked, run_shell
-from tests.support.scripted_endpoint import Endpoint, serve_scripted_endpoint
+from tests.support.doc_pages import (
+    CLUSTER,
+    DATASETS,
+    FAMILIES,
+    NOT_RUN,
+    OBJECT_STORE,
+    OWN_RECIPE,
+    PAGES,
+    RUN,
+    SERVER,
+    WITHOUT_EARLIER_RUNS,
+    YOUR_DATA,
+    Block,
+    blocks,
+    make_conversation,
+    open_workspace,
+    own_recipe,
+    select_blocks,
+    write_own_recipe,
+)
+from tests.support.forked_shell import forked, run_shell
 from tests.support.waiting import wait_until
-from tests.support.whole_runs import check_whole
 
 with_runs = pytest.mark.xdist_group("docs of runs")
-with_students = pytest.mark.xdist_group("docs of students")
-"""Two groups, so that two workers share the work."""
-
-PAGES = [
-    PROJECT / "README.md",
-    *sorted((PROJECT / "docs").glob("*.md")),
-    *sorted(page for page in (PROJECT / "plugins").glob("*/*.md") if page.name not in ("reference.md", "SKILL.md")),
-]
-COMMANDS = ("stillhouse", "pipx", "make", "docker", "kubectl", "prefect", "export", "curl", "python", "torchrun", "vllm", "dask",
-            "ray", "cp", "mkdir", "pipx", "pg_dump", "pg_restore", ".", "DIGEST=")  # fmt: skip
-
-
-class Block(NamedTuple):
-    """A fenced block of a page."""
-
-    page: str
-    language: str
-    text: str
-    before: str
-    """The last line of prose before it."""
-
-    @property
-    def key(self) -> str:
-        return f"{self.page}: {self.text.splitlines()[0]}"
-
-    @property
-    def commands(self) -> bool:
-        """Whether it is for a shell."""
-        first = self.text.replace(".venv/bin/", "").split()[0]
-        return (
-            self.language in ("", "sh", "shell", "bash", "console")
-            and first.startswith(COMMANDS)
-            and "/\n" not in self.text
-        )
-
-
-def blocks() -> list[Block]:
-    listed = []
-    for page in PAGES:
-        text = page.read_text()
-        for match in re.finditer(r"^(`{3,})(\w*)\n(.*?)\n\1$", text, re.MULTILINE | re.DOTALL):
-            before = text[: match.start()].strip().rpartition("\n")[2]
-            listed.append(Block(str(page.relative_to(PROJECT)), match[2], match[3], before))
-    return listed
-
-
-NOT_RUN = {
-    "plugins/publish/README.md: export HF_TOKEN": "needs the Hub; plugins/publish/tests/test_publication.py has one",
-    "plugins/interop/README.md: stillhouse mcp": "plugins/interop/tests/test_protocol_server.py is a client of servers",
-    "plugins/interop/README.md: stillhouse import": "plugins/interop/tests/test_chat_log_import.py imports logs",
-    "docs/containers.md: docker": "needs Docker",
-    "docs/containers.md: DIGEST=": "needs Docker",
-    "docs/containers.md: . deploy/.env": "needs Docker",
-    "docs/containers.md: export STILLHOUSE_": "needs Docker",
-    "docs/containers.md: kubectl": "needs a Kubernetes cluster",
-    "docs/containers.md: prefect deployment run": "needs a Kubernetes cluster",
-    "plugins/serving/decisions.md: stillhouse run decisions": "plugins/serving/tests/test_decisions.py labels some texts",
-    "plugins/serving/decisions.md: stillhouse decisions": "plugins/serving/tests/test_decision_student.py makes a student",
-    "plugins/serving/decisions.md: stillhouse serve": "plugins/serving/tests/test_decision_student.py serves one",
-    "plugins/serving/decisions.md: curl": "plugins/serving/tests/test_decision_student.py asks the same",
-    "docs/local-models.md: stillhouse serve": "plugins/serving/tests/test_chat_server.py serves with a draft",
-    "docs/distillation.md: vllm": "needs vLLM; tests/students/signals/test_prompt_logprobs.py asks a stand-in",
-    "docs/releases.md: stillhouse filter": "plugins/publish/tests/test_publication.py releases and publishes folders",
-    "plugins/review/README.md: stillhouse review": "waits for a person; plugins/review/tests/test_reviews.py serves pages",
-    "plugins/serving/README.md: stillhouse route SMALL": "plugins/serving/tests/test_cascade_calibration.py has two students",
-    "plugins/serving/README.md: stillhouse serve STUDENT --teacher vllm": "needs vLLM",
-    "plugins/scale/README.md: ray": "needs Ray, which `make install-all` leaves out",
-    "docs/install.md: make install": "`make test` calls both first",
-    "docs/gpu-training.md: stillhouse distill": "needs a GPU and a model of the Hub",
-    "docs/architecture.md: python": "prints a line per module of the checkout",
-    "docs/costs.md: stillhouse preview": "tests/agents/studies/test_run_estimation.py previews",
-    "docs/choosing-a-teacher.md: stillhouse preview": "tests/agents/studies/test_run_estimation.py previews",
-    "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
-    "plugins/features/README.md: stillhouse": "minutes of training; plugins/features/tests/ runs them on a small model",
-    "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
-    "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
-    "plugins/tracing/README.md: export OTEL_": "needs a collector; plugins/tracing/tests/test_tracing.py has one",
-    "docs/operations.md: pg_dump": "needs PostgreSQL",
-    "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
-    "docs/releases.md: stillhouse run mine.toml --release": "two trainings; tests/flows/release/test_promotion.py has them",
-    "plugins/ablation/README.md: stillhouse ablate": (
-        "it trains a student for each arm; plugins/ablation/tests/test_ablation.py runs a smaller one"
-    ),
-    "plugins/references/README.md: stillhouse reference": (
-        "the self-test takes minutes; plugins/references/tests/test_reference_preparation.py runs smaller ones"
-    ),
-}  # fmt: skip
-"""By the beginning of page and first line, the reason why a block of commands is not run here."""
-FAMILIES = (
-    "plugins/code/README.md: ", "docs/constrained-instructions.md: stillhouse run conversations",
-    "docs/extraction.md: stillhouse", "docs/grounded-qa.md: ", "docs/instructions.md: ", "plugins/math/README.md: ",
-    "plugins/tools/README.md: ",
-)  # fmt: skip
-DATASETS = (
-    "README.md: stillhouse filter",
-    "plugins/interop/README.md: stillhouse skill", "plugins/interop/README.md: stillhouse export-env",
-    "docs/extraction.md: python", "docs/filters.md: stillhouse filter", "docs/filters.md: stillhouse index",
-    "plugins/study/README.md: stillhouse study topology-study",
-)  # fmt: skip
-TRAINING = (
-    "README.md: stillhouse distill",
-    "docs/gpu-training.md: torchrun", "docs/students.md: stillhouse distill", "docs/evaluate.md: stillhouse distill",
-    "docs/distillation.md: stillhouse distill",
-    "plugins/forms/README.md: stillhouse distill",
-)  # fmt: skip
-STUDENT = (
-    "README.md: stillhouse new mine", "README.md: stillhouse validate mine",
-    "docs/students.md: stillhouse export", "docs/evaluate.md: stillhouse evaluate",
-    "docs/students.md: stillhouse chat", "plugins/serving/README.md: stillhouse route data",
-    "plugins/serving/README.md: stillhouse serve STUDENT  ",
-    "plugins/serving/README.md: stillhouse serve STUDENT --teacher-url",
-)  # fmt: skip
-"""On the student of a run."""
-ASK = ("plugins/serving/README.md: curl",)
-"""A question to each server of a student."""
-OWN_RECIPE = (
-    "docs/teachers.md: stillhouse validate",
-    "README.md: stillhouse run mine ", "docs/runs.md: stillhouse generate mine", "plugins/scale/README.md: stillhouse run",
-    "docs/releases.md: stillhouse run mine.toml  ",
-    "docs/collapse.md: stillhouse assess",
-    "docs/operations.md: cp -a", "docs/operations.md: python -c", "docs/operations.md: export PREFECT_SERVER_SERVICES",
-)  # fmt: skip
-WITHOUT_EARLIER_RUNS = ("plugins/scale/README.md", "docs/releases.md")
-"""Pages that begin before the first run of their recipe."""
-CLUSTER = ("plugins/scale/README.md: dask", "plugins/scale/README.md: export DASK_")
-OBJECT_STORE = ("plugins/scale/README.md: export AWS_",)
-SERVER = (
-    "plugins/schedules/README.md: mkdir", "plugins/schedules/README.md: export", "plugins/schedules/README.md: stillhouse",
-)  # fmt: skip
-EMBEDDED = {
-    "docs/preference-pairs.md: ": "--set samples=2 --set topology.max_revisions=0",
-    "plugins/study/README.md: stillhouse study constrained": "--samples 1 --topologies single,centralized",
-}
-"""Pages on the embedded model, with what makes less of it."""
-DEFAULT_RECIPE = ("README.md: stillhouse recipes", "docs/constrained-instructions.md: stillhouse run constrained")
-TUTORIAL = ("docs/your-own.md: ",)
-YOUR_DATA = ("docs/your-data.md: stillhouse filter", "docs/your-data.md: python")
-RUN = (
-    *FAMILIES, *DATASETS, *TRAINING, *STUDENT, *ASK, *OWN_RECIPE, *CLUSTER, *OBJECT_STORE, *SERVER, *EMBEDDED,
-    *DEFAULT_RECIPE, *TUTORIAL, *YOUR_DATA,
-)  # fmt: skip
-"""Blocks that a test here runs, by the same beginnings."""
+"""Those of students are another group, so that two workers share the work."""
 
 
 def matching_entries(block: Block, known: Iterable[str]) -> list[str]:
     return [entry for entry in known if block.key.startswith(entry)]
-
-
-def select_blocks(known: Sequence[str]) -> list[Block]:
-    """Their blocks, in the order of `known`."""
-    return [block for entry in known for block in blocks() if block.commands and block.key.startswith(entry)]
 
 
 PLUGIN = r"(?:plugins/\w+/)"
@@ -271,134 +137,6 @@ def test_the_page_of_attacks_is_what_its_script_prints() -> None:
     page = (PROJECT / "tests" / "ATTACKS.md").read_text().splitlines()
     present = [line for line in page if not (test := re.search(rf"`({PLUGIN}[^`]+)` \|$", line)) or is_present(test[1])]
     assert present == printed, "python docs/attacks.py > tests/ATTACKS.md"
-
-
-UNTIL_STOPPED = {
-    "stillhouse serve": r"^serving \S+ at (http://\S+)$",
-    "prefect server start": "",
-    "prefect worker start": r"Worker .* started!",
-    "dask scheduler": r"Scheduler at:",
-    "dask worker": r"Start worker at:",
-}
-"""Commands that run until they are stopped, with what they print when they are ready."""
-
-
-class Server:
-    """A command that runs until it is stopped; its output is a file."""
-
-    def __init__(self, command: str, ready: str, folder: Path, environment: Mapping[str, str]) -> None:
-        self.command = command
-        self._log = folder / f"{time.monotonic_ns()}.log"
-        *before, last = command.splitlines()
-        first, _, arguments = last.partition(" ")
-        last = f"{forked(first)} {arguments}"
-        shell = "\n".join(["set -e", *before, f"exec {last}"])
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                ["bash", "-c", shell], cwd=folder, env={**environment, "PYTHONUNBUFFERED": "1"},
-                pass_fds=[COMMAND_FORKS.requests.fileno()], start_new_session=True, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        wait_until(lambda: self._process.poll() is not None or re.search(ready, self.output, re.MULTILINE))
-        assert self._process.poll() is None, f"{command}\n{self.output}"
-        match = re.search(ready, self.output, re.MULTILINE)
-        self.address = match[1] if match and match.groups() else ""
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text()
-
-    def stop(self) -> int:
-        """As a service manager does; the exit code."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        return self._process.wait()
-
-
-class Workspace(NamedTuple):
-    """A folder of files that the pages speak of, and a shell in it."""
-
-    folder: Path
-    prefect_home: Path
-    endpoint: Endpoint
-    """What `localhost:8000` is."""
-    servers: list[Server]
-    """What was started and runs until the workspace is left."""
-    variables: dict[str, str]
-    """More of the environment."""
-
-    def environment(self) -> dict[str, str]:
-        tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        keys = {"OPENAI_API_KEY": "none", "MY_KEY": "none", "OMP_NUM_THREADS": "1", "HOME": str(self.folder)}
-        paths = {"PREFECT_HOME": str(self.prefect_home), "PYTHONPATH": str(PROJECT), "PATH": tools}
-        return {**os.environ, **keys, **paths, **self.variables}
-
-    def shell(self, text: str) -> subprocess.CompletedProcess[str]:
-        return run_shell(text, self.folder, self.environment())
-
-    def run_block(
-        self, block: Block, words: Mapping[str, str] = {}, more: Mapping[str, str] = {}, codes: Sequence[int] = (0,)
-    ) -> str:
-        """Each line of the block, with what `words` has for the user's own names; `more` is added to lines that begin so,
-        to make less than a user would. An `export` holds for the lines after it. A server runs until the workspace is left,
-        and is not started twice. Returns what was printed."""
-        output = exported = ""
-        for line in re.sub(r"\\\n\s*", "", block.text).splitlines():
-            text = line
-            for word, replacement in {**words, "localhost:8000": self.endpoint.address}.items():
-                text = text.replace(word, replacement)
-            for name in re.findall(r"\bmine-[0-9a-f]{8}\b", text):
-                text = text.replace(name, self.newest_name(output))
-            command = text.partition("  # ")[0].rstrip().removesuffix(" &")
-            command += "".join(f" {extra}" for start, extra in more.items() if command.startswith(start))
-            ready = next((ready for start, ready in UNTIL_STOPPED.items() if command.startswith(start)), None)
-            if ready is not None:
-                if all(server.command != exported + command for server in self.servers):
-                    self.servers.append(Server(exported + command, ready, self.folder, self.environment()))
-                continue
-            done = self.shell(exported + command)
-            allowed = (0, 3) if command.startswith("stillhouse assess mine") else codes
-            assert done.returncode in allowed, f"{block.page}: {command}\n{done.stdout}{done.stderr}"
-            assert "Traceback" not in done.stderr
-            exported += f"{command}\n" if command.startswith("export ") else ""
-            output += done.stdout
-        return output
-
-    def newest_name(self, output: str) -> str:
-        """The run that was named last, or the newest run."""
-        names = re.findall(r"^run (mine-\w+)", output, re.MULTILINE)
-        return names[-1] if names else self.newest().name
-
-    def newest(self, recipe: str = "mine") -> Path:
-        runs = sorted((self.folder / "data" / "runs").glob(f"{recipe}-*"), key=lambda run: run.stat().st_ctime_ns)
-        return runs[-1].relative_to(self.folder)
-
-    def write(self, name: str, *rows: Mapping[str, Any]) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@contextmanager
-def open_workspace(folder: Path, prefect_home: Path) -> Iterator[Workspace]:
-    folder.mkdir(exist_ok=True)
-    with serve_scripted_endpoint() as endpoint:
-        workspace = Workspace(folder, prefect_home, endpoint, [], {})
-        try:
-            yield workspace
-        finally:
-            for server in reversed(workspace.servers):
-                server.stop()
-
-
-def make_conversation(number: int) -> dict[str, Any]:
-    question, answer = f"Name {number} things.", f"{number} birds and {number + 1} bells."
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
-SMALLEST = (
-    'start = "random"', "vocabulary = 400", "hidden_size = 64", "layers = 2", "epochs = 1", "max_tokens = 256",
-)  # fmt: skip
-"""Of a student."""
 
 
 @pytest.fixture(scope="module")
@@ -547,117 +285,6 @@ def test_the_pages_on_datasets_run_as_written(tmp_path: Path, prefect_home: Path
 
 
 @pytest.mark.slow
-@with_students
-def test_the_pages_on_training_run_as_written_with_the_smallest_student(tmp_path: Path, prefect_home: Path) -> None:
-    more = " ".join(f"--set {shlex.quote(key.replace(' ', ''))}" for key in SMALLEST)
-
-    pages = select_blocks(TRAINING)
-    on_rows = [block for block in pages if "distill rows.jsonl" in block.text]
-    lines = (line.partition("  # ")[0].rstrip() for block in on_rows for line in block.text.splitlines())
-    together = on_rows[0]._replace(text="\n".join(dict.fromkeys(lines)))  # what two pages have runs once
-
-    def train(block: Block) -> None:
-        with open_workspace(tmp_path / str(abs(hash(block))), prefect_home) as workspace:
-            for name in ("data", "rows", "more"):
-                workspace.write(f"{name}.jsonl", *map(make_conversation, range(24 if name == "more" else 12)))
-            workspace.write("pairs/rows.jsonl", *(
-                {"prompt": turns[:1], "chosen": turns[1:], "rejected": [{"role": "assistant", "content": "No."}]}
-                for turns in (make_conversation(number)["messages"] for number in range(12))
-            ))  # fmt: skip
-            (workspace.folder / "checks.py").write_text(OWN_CHECK)
-            numbers = iter(range(9))
-            text = block.text
-            if block.text.count("--out small") > 1:
-                text = re.sub("--out small", lambda m: f"{m[0]}{next(numbers)}", text)
-            workspace.variables["PYTHON_EXEC"] = str(workspace.folder / "python")
-            (workspace.folder / "python").write_text(FORKED_PYTHON)
-            (workspace.folder / "python").chmod(0o755)
-            workspace.run_block(block._replace(text=text), {"data/runs/…/dataset/preference": "pairs"}, {
-                "stillhouse distill": f"{more} --set distillation.max_new_tokens=8", "torchrun": more,
-                "stillhouse distill data.jsonl --out small1": "--set distillation.teacher=small0",  # is read in no time
-                "stillhouse distill rows.jsonl --out hybrid": "--set layers=4",  # the fewest
-                "stillhouse chat": "<<< Hello", "stillhouse serve": "--port 0",
-            })  # fmt: skip
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(train, [together, *(block for block in pages if block not in on_rows)]))
-
-
-OWN_CHECK = '''
-from agents.checks import Options, Subject, check
-
-
-class Limit(Options):
-    limit: int
-
-
-@check("mine", Limit)
-def mine(subject: Subject, options: Limit) -> str | None:
-    """The answer must be short."""
-    return None if len(subject.candidate.answer.split()) <= options.limit else "too long"
-'''
-
-
-def own_recipe(*tables: str, samples: int = 48) -> str:
-    """The whole recipe of docs/teachers.md, of fewer samples."""
-    [text] = [block.text for block in blocks() if block.text.startswith("# mine.toml")]
-    assert "samples = 500" in text
-    return "\n\n".join((text.replace("samples = 500", f"samples = {samples}"), *tables)) + "\n"
-
-
-def write_own_recipe(workspace: Workspace, samples: int = 48) -> None:
-    """`mine.toml` with the teacher at the workspace's endpoint, which needs no look at what it writes."""
-    text = own_recipe("[collapse]\ngate = false", samples=samples)
-    (workspace.folder / "mine.toml").write_text(text.replace("localhost:8000", workspace.endpoint.address))
-
-
-def add_endpoint(workspace: Workspace) -> None:
-    """README's tables at the end of what `new` wrote, with the workspace's endpoint and the smallest student."""
-    [text] = [block.text for block in blocks() if block.page == "README.md" and block.language == "toml"]
-    path = workspace.folder / "mine/recipe.toml"
-    fewer = path.read_text().replace("keep = 10", "keep = false")
-    student = "\n".join(("[student]", *SMALLEST, "evaluation = false", "replay = false", "average = false"))
-    path.write_text(f"{fewer}\n{text}\n{student}\n".replace("localhost:8000", workspace.endpoint.address))
-
-
-@pytest.mark.slow
-@with_students
-def test_the_pages_on_the_student_of_a_run_run_as_written_and_its_servers_answer(
-    tmp_path: Path, prefect_home: Path
-) -> None:
-    """Calibrated with a teacher at an address, so the student needs the option that names it."""
-    few = {
-        "stillhouse evaluate": "-n 4 --panel 4",
-        "stillhouse route": "-n 20 --draws 1",
-        "stillhouse serve": "--port 0 --slots 1",
-    }
-    [question] = select_blocks(ASK)
-    with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
-        for block in select_blocks(STUDENT):
-            for line in block.text.splitlines():
-                words = {"--recipe RECIPE": "--recipe mine", "localhost:8001": workspace.endpoint.address}
-                if block.page != "README.md":
-                    student = workspace.newest() / "student"
-                    words |= {"data/runs/NAME": str(student.parent), " DIR ": f" {student} ", "STUDENT": str(student)}
-                if "FILE.gguf" in line:
-                    alone = Path(line.split()[1]) / "alone.gguf"
-                    (workspace.folder / alone).parent.mkdir(exist_ok=True)
-                    shutil.copy(workspace.folder / student / "student-q8_0.gguf", workspace.folder / alone)
-                    words["FILE.gguf"] = str(alone)
-                calibrated = not {"--teacher", "--teacher-url", "--recipe", "FILE.gguf"} & {*line.split()}
-                teacher = f"--teacher-url http://{workspace.endpoint.address}/v1" if calibrated else ""
-                more = {**few, "stillhouse serve": f"{few['stillhouse serve']} {teacher}"}
-                workspace.run_block(block._replace(text=line), words, more)
-                if line.startswith("stillhouse new mine "):
-                    add_endpoint(workspace)
-                if workspace.servers:
-                    server = workspace.servers.pop()
-                    answer = json.loads(workspace.run_block(question, {"http://127.0.0.1:8000/v1": server.address}))
-                    assert answer["choices"][0]["message"]["role"] == "assistant", server.command
-                    assert server.stop() == 0
-
-
-@pytest.mark.slow
 @with_runs
 def test_the_pages_on_a_recipe_of_ones_own_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
     with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
@@ -763,24 +390,16 @@ def test_the_page_on_a_server_and_a_worker_runs_as_written(tmp_path: Path) -> No
         user, _, word = password.partition(":")
         api = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}/api", auth=(user, word), timeout=300))
         wait_until(lambda: answers(api))
-        blocks_there = False
-        typed: set[str] = set()
+        workspace.variables.update(PREFECT_API_URL=str(api.base_url).rstrip("/"), PREFECT_API_AUTH_STRING=password)
+        (folder / "own_blocks.py").write_text(BLOCKS)
+        result = workspace.shell(forked("own_blocks"))
+        assert result.returncode == 0, result.stderr
         for block in rest:
-            if block.text.startswith("stillhouse deploy") and not blocks_there:
-                (folder / "own_blocks.py").write_text(BLOCKS)
-                result = workspace.shell(forked("own_blocks"))
-                assert result.returncode == 0, result.stderr
-                blocks_there = True
-            lines = {line.partition("  # ")[0].strip().removeprefix(".venv/bin/") for line in block.text.splitlines()}
-            if lines <= typed:  # README's one line is on the page too
-                continue
-            typed |= lines
             for line in [block.text] if block.text.startswith("export") else block.text.splitlines():
                 workspace.run_block(block._replace(text=line), words)
                 if "samples=500" in line:
-                    wait_until(lambda: {state(run) for run in runs_of(api)} <= ENDED, every=1)  # the server pays for it
-                    assert {state(run) for run in runs_of(api)} == {"COMPLETED"}
-            workspace.variables.update(PREFECT_API_URL=str(api.base_url).rstrip("/"), PREFECT_API_AUTH_STRING=password)
+                    wait_until(lambda: {run["state_type"] for run in runs_of(api)} <= ENDED, every=1)
+                    assert {run["state_type"] for run in runs_of(api)} == {"COMPLETED"}
         assert len(runs_of(api)) == 2
 
 
@@ -806,67 +425,7 @@ def runs_of(api: httpx.Client) -> list[dict[str, Any]]:
     return runs
 
 
-def state(flow_run: Mapping[str, Any]) -> str:
-    return str(flow_run["state_type"])
-
-
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-@pytest.mark.slow
-@with_students
-@pytest.mark.parametrize("start", EMBEDDED)
-def test_a_page_on_the_embedded_model_runs_as_written(start: str, tmp_path: Path, prefect_home: Path) -> None:
-    """Of a few samples it may keep none: the command prints that, and its exit code is 0 or 1."""
-    with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
-        for block in select_blocks([start]):
-            workspace.run_block(block, more={"stillhouse": EMBEDDED[start]}, codes=(0, 1))
-
-
-@pytest.mark.slow
-@with_students
-def test_the_default_recipe_runs_as_written_with_the_embedded_teacher_and_a_student(
-    tmp_path: Path, prefect_home: Path
-) -> None:
-    """Small, but nothing about it is fake: llama.cpp writes, the checks decide, and a student learns and answers."""
-    student = "--set student.layers=2 --set student.epochs=4 --set student.evaluation.requests=1 --set student.evaluation.panel=2"
-    student += " --set student.replay.most=8 --set student.replay.share=0.1"
-    sizes = f"--set keep=3 --set samples=60 --set teachers.main.max_concurrent=2 {student} --json"
-    less = " || { [ $? = 1 ] && echo less; }"
-    output = ""
-    with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
-        first, second = select_blocks(DEFAULT_RECIPE)
-        for line in first.text.splitlines():
-            name = str(workspace.newest("constrained-instructions")) if "data/runs/NAME" in line else ""
-            few = {"stillhouse preview": "-n 1", "stillhouse chat": "--max-tokens 32 <<< 'Write about bees.'"}
-            block = first._replace(text=line)
-            printed = workspace.run_block(
-                block, {"data/runs/NAME": name}, {"stillhouse run": sizes + less, **few}, codes=(0, 1)
-            )
-            assert printed, line
-            output = printed.strip() if line.startswith("stillhouse run") else output
-        run = RunDir(workspace.folder / workspace.newest("constrained-instructions"))
-        again = workspace.run_block(second, more={"stillhouse run": f"{sizes} --resume{less}"}).strip()
-    manifest = run.read_manifest()
-    summary, resumed = (json.loads(printed.removesuffix("less")) for printed in (output, again))
-    assert [resumed[key] for key in ("run", "counts", "student")] == [
-        summary[key] for key in ("run", "counts", "student")
-    ]
-    check_whole(run, RunState.partial if output.endswith("less") else RunState.done)
-    assert summary["state"] == manifest.state
-    assert manifest.counts.kept == 3, "fewer than 3 of 60 would leave none to learn from"
-    passed = [sample for sample in read_finished_samples(run) if sample.state == SampleStatus.kept]
-    assert all(verdict.passed for one in passed for verdict in one.verdicts if verdict.revision == one.revisions)
-    assert summary["student"]["loss_after"] < summary["student"]["loss_before"]
-
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(run.student)
-    model = AutoModelForCausalLM.from_pretrained(run.student)
-    asked = [{"role": "user", "content": "Write about bees."}]
-    ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    answer = model.generate(**ids, max_new_tokens=5)
-    assert answer.shape[1] > ids["input_ids"].shape[1]

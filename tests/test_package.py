@@ -213,18 +213,8 @@ def test_the_layout_of_the_wheel_prefixes_our_imports_and_no_others() -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist."""
     out = tmp_path_factory.mktemp("dist")
-    command = [
-        sys.executable,
-        "-m",
-        "hatchling",
-        "build",
-        "--target",
-        "sdist",
-        "--target",
-        "wheel",
-        "--directory",
-        str(out),
-    ]
+    targets = "build --target sdist --target wheel --directory".split()
+    command = [sys.executable, "-m", "hatchling", *targets, str(out)]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     return out
 
@@ -247,19 +237,8 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     venv.create(home / "venv", symlinks=True)
     python = home / "venv" / "bin" / "python"
     (wheel,) = built.glob("*.whl")
-    quiet = ["--quiet", "--disable-pip-version-check"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        *quiet,
-        "--no-index",
-        "--no-deps",
-        str(wheel),
-    ]
+    options = "install --quiet --disable-pip-version-check --no-index --no-deps".split()
+    command = [sys.executable, "-m", "pip", "--python", str(python), *options, str(wheel)]
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     subprocess.run(command, check=True, env=clean)
     (packages,) = (home / "venv").glob("lib/python*/site-packages")

@@ -1,8 +1,24 @@
-"""What holds for every run that ended."""
+"""What holds for every run that ended, and for the program that made it."""
+
+from pathlib import Path
 
 from core.runs.records import RunState
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
+from tests.support.forked import Program
+
+
+def ended(process: Program, *codes: int) -> str:
+    """The output of a program that ends with one of these exit codes."""
+    out, _ = process.communicate()
+    assert process.returncode in codes, out
+    return out
+
+
+def the_run(runs: Path) -> RunDir:
+    """The only one in a folder."""
+    (found,) = runs.glob("*/manifest.json")
+    return RunDir(found.parent)
 
 
 def check_whole(run: RunDir, state: RunState = RunState.done) -> None:

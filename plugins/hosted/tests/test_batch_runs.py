@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from core.runs.run_dir import RunDir
 from core.storage.atomic_files import hash_file
 from flows.data.curated_run import read_kept_rows
 from flows.run.shard_production import open_run_budget
@@ -23,7 +22,7 @@ from tests.support.forked import FORKS, Program
 from tests.support.http_serving import serve
 from tests.support.scripted_teacher import build_test_plan
 from tests.support.waiting import HANG_SECONDS, wait_until
-from tests.support.whole_runs import check_whole
+from tests.support.whole_runs import check_whole, ended, the_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("batches")]  # they share a process
 
@@ -46,17 +45,6 @@ def produce(server: AnyServer, runs: Path, *settings: str, batch: bool = True, *
     )
     arguments = [str(runs), "smoke", *SETTINGS, f"teachers.main={teacher}", *settings]
     return FORKS.start("tests.support.produce_run", *arguments, TEST_API_KEY=key, **environment)
-
-
-def ended(process: Program, *codes: int) -> str:
-    out, _ = process.communicate()
-    assert process.returncode in codes, out
-    return out
-
-
-def the_run(runs: Path) -> RunDir:
-    (found,) = runs.glob("*/manifest.json")
-    return RunDir(found.parent)
 
 
 def kept_hashes(runs: Path) -> list[str]:

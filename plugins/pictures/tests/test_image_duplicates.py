@@ -3,6 +3,7 @@
 import io
 from random import Random
 
+import numpy as np
 import pytest
 
 pytest.importorskip("PIL", reason="needs the extra `pictures`")
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from filters.base import Document, FilterResult
 from filters.chain.filter_chain import apply_filters
-from plugins.pictures.filters.image_duplicates import ImageDuplicatesFilter
+from plugins.pictures.filters.image_duplicates import ImageDuplicatesFilter, _propose_pairs
 from plugins.pictures.tests.test_image_quality import encode
 
 IMAGES = ImageDuplicatesFilter(type="image_duplicates")
@@ -70,3 +71,21 @@ def test_several_questions_about_one_image_stay_if_only_the_same_question_counts
     assert [document.id for document in result.kept] == ["0", "1"]
     assert [drop.duplicate_of for drop in result.dropped] == ["0", "1"]
     assert "shows nearly what 0 shows and asks the same" in result.dropped[0].detail
+
+
+@pytest.mark.parametrize("threshold", [0.94, 0.97])
+def test_the_search_by_parts_of_a_hash_finds_what_all_pairs_have(threshold: float) -> None:
+    """Bits differ in as many parts as possible: with 15 of 256, one of 16 parts is still equal."""
+    rng = np.random.default_rng(4)
+    bits = np.repeat(rng.integers(0, 2, (30, 16, 16), dtype=np.uint8), 20, axis=0)
+    for changed, row in enumerate(bits):
+        places = rng.permutation(16)[: changed % 20]
+        row[places, rng.integers(0, 16, places.size)] ^= 1
+    hashes = np.packbits(bits.reshape(600, 256), axis=1).view(np.uint64)
+    unlike = np.bitwise_count(hashes[:, None] ^ hashes).sum(axis=2, dtype=int)
+    expected = np.argwhere(np.triu(unlike <= 256 * (1 - threshold), 1))
+    found = [
+        pair for pairs in _propose_pairs(hashes, threshold) for pair in zip(*map(np.ndarray.tolist, pairs), strict=True)
+    ]
+    assert len(expected) > 100
+    assert set(found) == set(map(tuple, expected.tolist()))

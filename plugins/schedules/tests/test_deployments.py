@@ -28,6 +28,7 @@ from core.runs.run_dir import RunDir
 from flows.data.curated_run import read_finished_samples
 from tests.support.forked import FORKS
 from tests.support.waiting import wait_until
+from tests.support.whole_runs import the_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("deployments")]  # they share a server
 
@@ -193,11 +194,6 @@ def worker(server: Server) -> Iterator[subprocess.Popen[bytes]]:
     process = server.worker()
     yield process
     kill(process)
-
-
-def the_run(runs: Path) -> RunDir:
-    (found,) = runs.glob("*/manifest.json")
-    return RunDir(found.parent)
 
 
 def test_deployments_have_a_form_and_the_commit(server: Server) -> None:

@@ -17,7 +17,7 @@ from core.errors import UsageError
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from filters.chain.registry import find_filter_problems
-from filters.duplicates.duplicate_index import DuplicateIndex, IndexMatches
+from filters.duplicates.duplicate_index import MAX_SEGMENTS, DuplicateIndex, IndexMatches
 from filters.duplicates.shingles import build_shingle_sets, hash_shingles
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,6 +64,20 @@ def test_a_check_finds_near_duplicates_of_added_documents(tmp_path: Path, templa
     assert 0.5 < np.sqrt((off**2).mean()) < 2
 
 
+def test_many_small_additions_give_the_matches_of_one_large_addition_in_few_files(tmp_path: Path) -> None:
+    texts, _ = corpus(600)
+    added(tmp_path / "once", texts[:100])
+    once = added(tmp_path / "once", texts[100:400])
+    added(tmp_path / "often", texts[:100])
+    for first in range(100, 400, 15):
+        often = added(tmp_path / "often", texts[first : first + 15])
+    found, expected = checked(often, texts[200:]), checked(once, texts[200:])
+    assert 200 < expected[0].size < 400, "those that are there, and near-duplicates among the others"
+    for column, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(column, other)
+    assert len(list((tmp_path / "often").glob("segment-*"))) <= MAX_SEGMENTS
+
+
 def test_an_index_needs_less_than_200_bytes_per_document(tmp_path: Path) -> None:
     index = added(tmp_path, corpus(10_000)[0])
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) == index.size_bytes
@@ -95,7 +109,7 @@ time.sleep(3600)  # until the kill, however late it comes
 
 
 def test_an_addition_that_is_killed_leaves_a_good_index(tmp_path: Path) -> None:
-    texts, _ = corpus(1200)
+    texts, _ = corpus(600)
     for wait in (0.0, 0.004, 0.009):
         child = subprocess.Popen([sys.executable, "-c", ADDING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
         assert child.stdout is not None

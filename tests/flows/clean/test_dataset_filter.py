@@ -287,37 +287,24 @@ def test_a_command_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path)
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def damage_ids(work: Path) -> None:
-    (work / "ids.jsonl").write_bytes((work / "ids.jsonl").read_bytes() * 2)
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "ids.jsonl": lambda content: content * 2,
+    "drops.jsonl": lambda content: b"[" * len(content),
+    "batches.jsonl": lambda content: content * 2,
+    "input.json": lambda _: b"{",
+}
 
 
-def damage_drops(work: Path) -> None:
-    file = work / "drops.jsonl"
-    file.write_bytes(b"[" * file.stat().st_size)
-
-
-def damage_batches(work: Path) -> None:
-    (work / "batches.jsonl").write_bytes((work / "batches.jsonl").read_bytes() * 2)
-
-
-def damage_line(work: Path) -> None:
-    (work / "batches.jsonl").write_text("{}\n")
-
-
-def damage_input(work: Path) -> None:
-    (work / "input.json").write_text("{")
-
-
-@pytest.mark.parametrize("damage", [damage_ids, damage_drops, damage_batches, damage_line, damage_input])
+@pytest.mark.parametrize(("name", "damage"), [*DAMAGES.items(), ("batches.jsonl", lambda _: b"{}\n")])
 def test_a_damaged_checkpoint_is_made_again(
-    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, damage: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset_rows, "BATCH_ROWS", 100)
     configs = parse_filter_settings([], "length,exact,minhash")
     file, out = written(tmp_path / "rows.jsonl", ["short", *corpus(400)]), tmp_path / "out"
     first = filter_dataset(file, out, configs)
     (out / "report.json").unlink()  # as after a kill
-    damage(out / "work")
+    (out / "work" / name).write_bytes(damage((out / "work" / name).read_bytes()))
     again = filter_dataset(file, out, configs)
     assert (again.counts, again.reasons) == (first.counts, first.reasons)
     assert len((out / "work" / "batches.jsonl").read_text().splitlines()) == 5

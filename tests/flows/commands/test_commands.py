@@ -179,20 +179,8 @@ def test_an_index_writes_and_reads_signature_files_of_datasketch(
     code, out, _ = called(capsys, "index", second, "--from-datasketch", file, "--name", "old", "--json")
     assert (code, json.loads(out)["sources"]) == (0, {"old": added})
     clean = str(tmp_path / "clean")
-    code, out, _ = called(
-        capsys,
-        "filter",
-        str(rows),
-        "--out",
-        clean,
-        "--filters",
-        "minhash",
-        "--index",
-        second,
-        "--workers",
-        "1",
-        "--json",
-    )
+    words = ["filter", str(rows), "--out", clean, "--filters", "minhash", "--index", second]
+    code, out, _ = called(capsys, *words, "--workers", "1", "--json")
     assert json.loads(out)["counts"]["kept"] == 0
     code, _, err = called(capsys, "index", first, "--to-datasketch", file)
     assert code == 2

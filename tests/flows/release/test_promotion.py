@@ -32,10 +32,11 @@ from flows.release.release_gate import STUDENT_WEIGHTS, find_promotion_refusals
 from flows.run.run_preparation import PreparedRun, plan_next_run, prepare_run
 from tests.flows.commands.test_commands import called
 from tests.flows.data.test_dataset_mixture import prompts_of, rows_of
-from tests.flows.release.test_release_kills import check_clean, content, ended, start, steps_of
+from tests.flows.release.test_release_kills import check_clean, content, start, steps_of
 from tests.support.exported_students import export_student
 from tests.support.lineages import OFF, SMALL, lineage, make_release, make_run
 from tests.support.promotions import add_panel, add_student
+from tests.support.whole_runs import ended
 
 PROMOTE = ("lineage.promote=true", "student={evaluation={requests=12}}")
 WEIGHTS = "teacher/student-q8_0.gguf"

@@ -16,6 +16,7 @@ from core.storage.atomic_files import hash_file
 from flows.release.release_creation import create_release
 from tests.support.forked import FORKS, Program
 from tests.support.lineages import OFF, lineage, make_release, make_run
+from tests.support.whole_runs import ended
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("releases")]  # they share two releases
 
@@ -24,12 +25,6 @@ def start(words: list[str], runs: Path, **environment: str) -> Program:
     return FORKS.start(
         "tests.support.run_command", str(lineage(runs).path), *words, "--runs-dir", str(runs), **environment
     )
-
-
-def ended(process: Program, *codes: int) -> str:
-    out, _ = process.communicate()
-    assert process.returncode in codes, out
-    return out
 
 
 def content(found: Lineage) -> dict[int, dict[str, str]]:

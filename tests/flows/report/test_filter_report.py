@@ -1,6 +1,5 @@
 import re
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from flows.report.filter_report import (
     DroppedExample,
     FilterReport,
     FilterStep,
-    TextExcerpt,
     UnreadableRow,
     format_filter_card,
     write_filter_report,
 )
+from tests.flows.report.test_run_report import Page
 from tests.support.browser import collect_browser_complaints
 
 FILTERS: tuple[FilterConfig, ...] = (
@@ -34,37 +33,6 @@ FILTERS: tuple[FilterConfig, ...] = (
 HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}{% raw %}\x1b[31m\u202e<!--"
 LONG = "A" * 5000
 RIGHT_TO_LEFT = "الدبابير والنحل حشرات طائرة"
-
-
-class Page(HTMLParser):
-    """What a browser would make of the page: tags with their attributes, and the text of each `del`, `ins` and `pre`."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.source = source
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {"del": [], "ins": [], "pre": [], "title": []}
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.open.append(tag)
-        if tag in self.texts:
-            self.texts[tag].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.open and self.open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        self.text += data if "style" not in self.open else ""
-        for tag in set(self.open) & self.texts.keys():
-            self.texts[tag][-1] += data
-
-    def ids(self) -> set[str]:
-        return {attrs["id"] or "" for _, attrs in self.tags if "id" in attrs}
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +116,6 @@ def written(where: Path, report: FilterReport) -> Page:
     return Page((where / "report.html").read_text(encoding="utf-8"))
 
 
-def own(side: TextExcerpt) -> list[str]:
-    return [part.text for part in side.parts if part.own]
-
-
 def test_the_counts_of_a_real_filter_run_add_up_on_the_page(filtered: FilterReport, tmp_path: Path) -> None:
     page = written(tmp_path, filtered)
     label = next(attrs["aria-label"] or "" for _, attrs in page.tags if "Rows in" in (attrs.get("aria-label") or ""))
@@ -220,7 +184,11 @@ def test_nothing_is_loaded_and_every_link_leads_somewhere(filtered: FilterReport
     links = [link for _, attrs in page.tags if (link := attrs.get("href") or attrs.get("src"))]
     inner = {link[1:] for link in links if link.startswith("#")}
     assert set(links) == {"data:,", *(f"#{name}" for name in inner)}
-    assert {"rows", "filter-length", "filter-minhash", "aside", "settings"} <= inner <= page.ids()
+    assert (
+        {"rows", "filter-length", "filter-minhash", "aside", "settings"}
+        <= inner
+        <= {attrs.get("id") for _, attrs in page.tags}
+    )
 
 
 def test_the_card_carries_the_reports_numbers_within_100_columns(filtered: FilterReport) -> None:

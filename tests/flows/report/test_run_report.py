@@ -1,6 +1,5 @@
 import base64
 import hashlib
-import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -164,6 +163,7 @@ class Page(HTMLParser):
 
     def __init__(self, source: str) -> None:
         super().__init__()
+        self.source = source
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[str] = []
         self.text = ""
@@ -325,6 +325,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert "img" not in {tag for tag, _ in page.tags}
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     assert len(page.scripts) == 1
+    assert read_json(tmp_path / m.run / "report.json")["error"] == HOSTILE
 
 
 def test_only_the_pages_own_script_may_run_and_nothing_is_loaded(tmp_path: Path) -> None:
@@ -405,12 +406,6 @@ def test_the_dataset_card_says_how_it_was_made_and_what_it_is_not() -> None:
 def test_hostile_reasons_stay_in_their_table_cell() -> None:
     card = build_dataset_card(manifest(reasons={"verifier:a | b\n# c <img>": 62}), RECIPE, 52, 6)
     assert r"| verifier:a \| b # c \<img\> | 62 |" in card
-
-
-def test_a_report_is_valid_json_even_with_hostile_text(tmp_path: Path) -> None:
-    m = manifest(error=HOSTILE)
-    written(tmp_path, m, [], [])
-    assert json.loads((tmp_path / m.run / "report.json").read_text())["error"] == HOSTILE
 
 
 @pytest.mark.parametrize(("reviews", "faulted", "is_silent"), [(20, 0, True), (19, 0, False), (500, 1, False)])

@@ -25,7 +25,7 @@ from flows.run.pipeline import AVERAGE_SHARES, choose_average_share
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import COMMAND_FORKS
 
-REQUESTS = 4
+REQUESTS = 2
 
 
 def scores(*rates: tuple[float, float]) -> list[ShareScore]:
@@ -61,7 +61,7 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
     student = (
         f"student={{start='{start}',epochs=1,batch_size=8,max_tokens=512,average='validation',"
-        f"evaluation={{requests={REQUESTS},panel=4}}}}"
+        f"evaluation={{requests={REQUESTS},panel=2}}}}"
     )
     words = ["run", "smoke", "--set", student, "--set", "samples=24", "--set", "collapse={gate=false}"]
     place: Any = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}

@@ -30,6 +30,7 @@ from tests.support.forked import FORKS, Program
 from tests.support.protocols import PROTOCOLS
 from tests.support.scripted_teacher import build_test_plan
 from tests.support.waiting import HANG_SECONDS, wait_until
+from tests.support.whole_runs import ended, the_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits, pytest.mark.xdist_group("faults")]  # they share a process and a run
 
@@ -58,17 +59,6 @@ def settings_of(url: str, *more: str, protocol: str = "openai") -> list[str]:
 def produce(runs: Path, settings: list[str], **environment: str) -> Program:
     environment = {"TEST_API_KEY": "sk-any-key", **environment}
     return FORKS.start("tests.support.produce_run", str(runs), "smoke", *settings, **environment)
-
-
-def ended(process: Program, *codes: int) -> str:
-    out, _ = process.communicate()
-    assert process.returncode in codes, out
-    return out
-
-
-def the_run(runs: Path) -> RunDir:
-    (found,) = runs.glob("*/manifest.json")
-    return RunDir(found.parent)
 
 
 def check_counts(run: RunDir, samples: int = SAMPLES) -> Counter[str]:

@@ -31,7 +31,7 @@ from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import COMMAND_FORKS, Program
 from tests.support.lineages import lineage
 from tests.support.waiting import wait_until
-from tests.support.whole_runs import check_whole
+from tests.support.whole_runs import check_whole, the_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("run")]
 
@@ -54,11 +54,6 @@ def ended(process: Program | subprocess.Popen[str], code: int = 0) -> tuple[str,
     out, err = process.communicate()
     assert process.returncode == code, err
     return out, err
-
-
-def the_run(runs: Path) -> RunDir:
-    (found,) = runs.glob("*/manifest.json")
-    return RunDir(found.parent)
 
 
 def fingerprint(run: RunDir) -> dict[str, Any]:
