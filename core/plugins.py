@@ -19,6 +19,7 @@ from core.project_files import PROJECT
 PartKind = Literal[
     "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "step",
     "filter_workers", "depot", "evaluation", "function", "reader", "tracer", "hooks", "release",
+    "reference",
 ]  # fmt: skip
 GROUP = "stillhouse.plugins"
 FOLDER = PROJECT / "plugins"

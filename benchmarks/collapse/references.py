@@ -27,7 +27,7 @@ from filters.collapse.text_kinds import TEXT_KINDS
 from flows.data.reference_files import (
     MIN_FUNCTION_WORDS,
     count_passage_words,
-    load_standard_library,
+    load_reference,
     split_into_functions,
 )
 
@@ -169,7 +169,7 @@ rule for a reference of one's own. For a named reference only likely text counts
 
 
 def compare_code(cache: Path) -> Iterator[list[str]]:
-    library = load_standard_library(FOLDER)
+    library = load_reference("python", FOLDER, FOLDER)
     real = ReferenceCorpus.from_texts(library.texts, library.name, TEXT_KINDS["code"], library.origins)
     sources = {"solutions of the recipe `code`": read_replies(["code"])}
     sources |= {f"functions of {name}": read_project_functions(name) for name in PROJECTS}

@@ -85,6 +85,38 @@ def curate_run(
     shards = run.shards()
     files = [run.shard_file(index) for index in shards]
     overrides = read_run_overrides(run)
+    checkpoint = _filter_single_samples(run, files, recipe, folder, overrides)
+    chosen = _select_samples(files, recipe, seeds, checkpoint, folder, before, overrides)
+    plan = _plan_output(files, recipe, checkpoint, folder, before, chosen)
+    written = [
+        _write_curated_shard(run, index, [span for span in checkpoint.spans if span.file == file], plan, overrides)
+        for file, index in enumerate(shards)
+    ]
+    row_drops = [drop for place in chosen.among if (drop := chosen.decisions.find_row_drop(place))]
+    if reports := build_all_set_reports(row_drops, recipe.filters, folder):
+        write_json(run.path / "contamination.json", reports)
+    per_group = [
+        Counter(chosen.groups[place] for place in places)
+        for places in (chosen.among, chosen.passed, np.flatnonzero(plan.kept).tolist())
+    ]
+    return CurationResult(
+        counts=_count_samples(written),
+        verified=checkpoint.count + sum(shard.dropped_by_people for shard in written),
+        reasons=count_values(reason for shard in written for reason in shard.reasons),
+        usage=sum((shard.usage for shard in written), TokenUsage()),
+        similarities=count_similarities(chosen.decisions.duplicates, recipe.filters),
+        groups={
+            name: GroupCounts(count, *(counts[name] for counts in per_group))
+            for name, count in Counter(chosen.groups).items()
+        },
+        difficulty=_count_pass_rates(recipe, [measured for shard in written for measured in shard.attempts]),
+    )
+
+
+def _filter_single_samples(
+    run: RunDir, files: Sequence[Path], recipe: Recipe, folder: Path, overrides: AppliedOverrides
+) -> FilterCheckpoint:
+    """Apply the filters of single samples to those that the agents or a person kept, unless they have seen them."""
     identity = build_checkpoint_identity(files, recipe.filters, folder)
     identity |= {"overrides": overrides.digest} if overrides.decisions else {}
     checkpoint = FilterCheckpoint(run.path / CHECKPOINT_FOLDER, identity, recipe.filters)
@@ -97,53 +129,34 @@ def curate_run(
         return reduce(lambda measured, measure: measure(row, measured), meters, document) if document else None
 
     for batch, result in filter_missing_batches(
-        files,
-        checkpoint,
-        recipe.filters,
-        folder,
-        THIS_PROCESS,
-        read,
-        columns,
-        checked=columns,
+        files, checkpoint, recipe.filters, folder, THIS_PROCESS, read, columns, checked=columns
     ):
         checkpoint.add(batch.file, result)
-    decided = checkpoint.read_ids(range(checkpoint.count)) if overrides.decisions else {}
-    certain = {place for place, name in decided.items() if overrides.keeps(name)}
-    groups, among, decisions, passed, surplus = _select_samples(
-        files, recipe, seeds, checkpoint, folder, before, overrides, certain
-    )
+    return checkpoint
+
+
+def _plan_output(
+    files: Sequence[Path],
+    recipe: Recipe,
+    checkpoint: FilterCheckpoint,
+    folder: Path,
+    before: Sequence[Document],
+    chosen: "_SampleSelection",
+) -> FilterOutputPlan:
+    """Which samples are kept, and why each other one is dropped."""
     kept = np.zeros(checkpoint.count, dtype=np.bool_)
-    kept[sorted((set(passed) - surplus) | certain)] = True
+    kept[sorted((set(chosen.passed) - chosen.surplus) | chosen.certain)] = True
     names = RowNames(files, checkpoint, range(checkpoint.count), before)
-    lookup = DropLookup(decisions, recipe.filters, folder, names)
+    lookup = DropLookup(chosen.decisions, recipe.filters, folder, names)
 
     def find_drop(place: int) -> RowDrop:
-        if place not in surplus:
+        if place not in chosen.surplus:
             return lookup.find_drop(place)
-        name, detail = names.name_document(place), f"{recipe.goals.get(groups[place], 0)} before it are kept"
+        name, detail = names.name_document(place), f"{recipe.goals.get(chosen.groups[place], 0)} before it are kept"
         drop = DroppedDocument(id=name, filter="keep", reason=RejectionReason.surplus, detail=detail)
         return RowDrop(names.name_row(place), drop)
 
-    plan = FilterOutputPlan(kept, find_drop, decisions.judged.masks, frozenset())
-    written = [
-        _write_curated_shard(run, index, [span for span in checkpoint.spans if span.file == file], plan, overrides)
-        for file, index in enumerate(shards)
-    ]
-    row_drops = [drop for place in among if (drop := decisions.find_row_drop(place))]
-    if reports := build_all_set_reports(row_drops, recipe.filters, folder):
-        write_json(run.path / "contamination.json", reports)
-    per_group = [Counter(groups[p] for p in chosen) for chosen in (among, passed, np.flatnonzero(kept).tolist())]
-    return CurationResult(
-        counts=_count_samples(written),
-        verified=checkpoint.count + sum(shard.dropped_by_people for shard in written),
-        reasons=count_values(reason for shard in written for reason in shard.reasons),
-        usage=sum((shard.usage for shard in written), TokenUsage()),
-        similarities=count_similarities(decisions.duplicates, recipe.filters),
-        groups={
-            name: GroupCounts(count, *(counts[name] for counts in per_group)) for name, count in Counter(groups).items()
-        },
-        difficulty=_count_pass_rates(recipe, [measured for shard in written for measured in shard.attempts]),
-    )
+    return FilterOutputPlan(kept, find_drop, chosen.decisions.judged.masks, frozenset())
 
 
 def remove_filter_checkpoint(run: RunDir) -> None:
@@ -177,6 +190,8 @@ class _SampleSelection(NamedTuple):
     """Samples of `among` that no filter drops."""
     surplus: set[int]
     """Samples after a group's goal, and those that may not be the first of their group."""
+    certain: set[int]
+    """Samples that a person kept."""
 
 
 def _select_samples(
@@ -187,9 +202,10 @@ def _select_samples(
     folder: Path,
     before: Sequence[Document],
     overrides: AppliedOverrides,
-    certain: AbstractSet[int],
 ) -> _SampleSelection:
-    """`certain` are the places of samples that a person kept."""
+    """What the filters that compare samples, the goals and people decide together."""
+    decided = checkpoint.read_ids(range(checkpoint.count)) if overrides.decisions else {}
+    certain = {place for place, name in decided.items() if overrides.keeps(name)}
     judged = checkpoint.load_results()
     if before:  # last in the list, yet kept before any sample like them
         judged = join_batches([judged, sketch_released(before, recipe.filters)])
@@ -221,7 +237,7 @@ def _select_samples(
                     break
         ids = checkpoint.read_ids(passed)
         surplus |= {p for p in passed if parse_sample_index(ids[p]) >= gaps.get(groups[p], recipe.samples)}
-    return _SampleSelection(groups, among, decisions, passed, surplus)
+    return _SampleSelection(groups, among, decisions, passed, surplus, certain)
 
 
 def _select_first_of_groups(

@@ -18,7 +18,7 @@ from flows.commands.command_options import (
     print_json,
     print_text,
 )
-from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.console import SESSION
 
 app = typer.Typer()
 
@@ -135,12 +135,9 @@ def preview_command(
 
     The generator is that of the next run: the recipe's own, or a promoted student.
     """
-    import asyncio
-
     from agents.studies.preview import estimate_run, preview_samples
     from core.config.recipe import recipe_digest
     from core.sample import SampleStatus
-    from core.stop_signal import RunStopped
     from flows.data.run_storage import store_estimate
     from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.run.run_preparation import plan_next_run
@@ -156,11 +153,7 @@ def preview_command(
     written = load_recipe_plan(recipe, overrides)
     plan = plan_next_run(written, runs_dir)
     generator = plan.recipe.generator_teacher
-    with SESSION.handle_interrupts():
-        try:
-            preview = asyncio.run(preview_samples(plan, number, SESSION.stop))
-        except RunStopped:
-            raise UserInterrupt from None
+    preview = SESSION.run_interruptibly(preview_samples(plan, number, SESSION.stop))
     samples, estimate = preview.samples, estimate_run(plan, preview)
     judged = any(sample.state is not SampleStatus.failed for sample in samples)
     if judged:

@@ -25,9 +25,22 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.rows.column_names import name_columns
-from flows.terminal.console import SESSION, UserInterrupt, is_reporting_process
+from flows.terminal.console import SESSION, is_reporting_process
 
 app = typer.Typer()
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="INPUT", help="Your own rows in place of seeds; rows that the student was trained on are left out."
+    ),
+]
+CheckOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="With --data: `exact` (the row's answer, ignoring white space), a built-in check, or FILE.py:NAME (executed).",
+    ),
+]
 
 
 @app.command("distill", rich_help_panel=STUDENT_PANEL)
@@ -118,20 +131,9 @@ def evaluate(
             min=0, max=10_000, help="Tasks that the recipe does not train, which show what was forgotten; 0: none."
         ),
     ] = DEFAULT_PANEL,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="INPUT", help="Your own rows in place of seeds; rows that the student was trained on are left out."
-        ),
-    ] = None,
+    data: DataOption = None,
     columns: ColumnsOption = None,
-    check: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="With --data: `exact` (the row's answer, ignoring white space), a built-in check, or FILE.py:NAME (executed).",
-        ),
-    ] = None,
+    check: CheckOption = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="With --check: an option of the check; repeatable."),
@@ -145,9 +147,6 @@ def evaluate(
     With --data: student and start on held-out rows of a dataset, by loss and, with --check, by pass rate. A student that sees is
     asked with the picture, blind and with another picture.
     """
-    import asyncio
-
-    from core.stop_signal import RunStopped
     from flows.evaluate.evaluation import choose_evaluation
     from flows.evaluate.evaluation_options import EvaluationOptions
 
@@ -157,9 +156,5 @@ def evaluate(
     data = data and name_columns(data, columns)
     options = EvaluationOptions(number, kind, recipe, tasks, rows, data, check, overrides or [], runs_dir, panel)
     evaluation = choose_evaluation(student, options)
-    with SESSION.handle_interrupts():
-        try:
-            found = asyncio.run(evaluation.measure(student, options, SESSION))
-        except RunStopped:
-            raise UserInterrupt from None
+    found = SESSION.run_interruptibly(evaluation.measure(student, options, SESSION))
     print_text(found.model_dump_json() if as_json else evaluation.format(found))

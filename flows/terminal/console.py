@@ -7,12 +7,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from core.errors import INTERRUPTED_EXIT_CODE
+from core.stop_signal import RunStopped
 
 T = TypeVar("T")
 STOP_POLL_SECONDS = 0.2
@@ -153,6 +154,16 @@ class CommandSession:
             yield
         finally:
             self._listener = before
+
+    def run_interruptibly(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work` in an event loop of its own. Raises UserInterrupt if calls were stopped."""
+        import asyncio
+
+        with self.handle_interrupts():
+            try:
+                return asyncio.run(work)
+            except RunStopped:
+                raise UserInterrupt from None
 
     @contextmanager
     def exit_if_interrupted(self, advice: str) -> Iterator[None]:

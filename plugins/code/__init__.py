@@ -30,6 +30,12 @@ def _load_solved_again_check() -> Any:
     return solved_again_check
 
 
+def _load_standard_library() -> Any:
+    from plugins.code.standard_library import load_standard_library
+
+    return load_standard_library
+
+
 PLUGIN = Plugin(
     name="code",
     about="Programming tasks whose solutions pass tests that can fail",
@@ -39,5 +45,6 @@ PLUGIN = Plugin(
         Part("script", "code", _load_script),
         Part("check", "code", _load_code_check),
         Part("check", "solved_again", _load_solved_again_check),
+        Part("reference", "python", _load_standard_library),
     ),
 )

@@ -32,7 +32,6 @@ from flows.data.reference_files import (
     count_passage_words,
     hash_texts,
     split_into_functions,
-    split_into_passages,
     write_reference,
 )
 from flows.evaluate.dataset_assessment import DIALOGUE_KIND, NULL_CACHE_FOLDER
@@ -41,6 +40,7 @@ from flows.rows.row_forms import build_row_document, read_row_conversation
 from flows.terminal.console import SESSION, UserInterrupt
 from flows.terminal.suggested_commands import format_command, format_next_line
 from flows.terminal.text_format import format_count, replace_unsafe_characters
+from plugins.references.passages import split_into_passages
 
 if TYPE_CHECKING:
     from filters.collapse.power import LossPower

@@ -13,7 +13,7 @@ from flows.commands.command_options import (
     SetOption,
     print_text,
 )
-from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.console import SESSION
 
 app = typer.Typer()
 
@@ -41,9 +41,6 @@ def study_command(
     quiet: QuietOption = False,
 ) -> None:
     """Compare topologies on the same seeds: yield, undetected errors and cost."""
-    import asyncio
-
-    from core.stop_signal import RunStopped
     from core.storage.atomic_files import write_text
     from plugins.study.topology_comparison import format_study_report, run_topology_study
     from plugins.study.topology_study import build_study, parse_topologies
@@ -53,11 +50,7 @@ def study_command(
 
     plan = build_study(load_recipe_plan(recipe, overrides), samples, budget, held_out or [])
     kinds = parse_topologies(topologies)
-    with SESSION.handle_interrupts():
-        try:
-            report = asyncio.run(run_topology_study(plan, kinds, SESSION))
-        except RunStopped:
-            raise UserInterrupt from None
+    report = SESSION.run_interruptibly(run_topology_study(plan, kinds, SESSION))
     text = report.model_dump_json(indent=2)
     if out:
         write_text(out, text + "\n")

@@ -6,8 +6,6 @@ from random import Random
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agents.planning.seeds import RunSeeds
 from agents.studies.held_out_evaluation import held_out_seeds, join_requests
@@ -15,7 +13,7 @@ from core.config.recipe import LineageConfig, Recipe
 from core.runs.run_dir import RunDir
 from flows.data.curated_run import DatasetSplit, create_empty_rows
 from flows.data.dataset_mixture import EarlierRelease, MixtureSources, join_sides, mix_dataset, split_own_rows
-from flows.data.reference_files import count_passage_words, split_into_functions, split_into_passages
+from flows.data.reference_files import split_into_functions
 from flows.data.student_files import load_student_plan
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -108,24 +106,6 @@ def test_a_budget_draws_each_kind_in_proportion_and_holds_a_row_out_if_possible(
 def test_lineage_keys_that_depend_on_each_other(table: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         LineageConfig.model_validate(table)
-
-
-PARAGRAPHS = "\n\n".join(" ".join(f"Sentence {i}.{k} has six words." for k in range(9)) for i in range(6))
-
-
-def test_passages_are_whole_sentences_and_do_not_cross_a_full_paragraph() -> None:
-    passages = list(split_into_passages(PARAGRAPHS, 20))
-    assert all(10 <= count_passage_words(passage) <= 20 and passage.endswith("words.") for passage in passages)
-    assert " ".join(passages) == " ".join(PARAGRAPHS.split())
-    whole = list(split_into_passages(PARAGRAPHS, 60))
-    assert whole == [" ".join(paragraph.split()) for paragraph in PARAGRAPHS.split("\n\n")]
-
-
-@given(st.text(alphabet=st.sampled_from("ab .!\n。漢字"), max_size=400), st.integers(1, 9))
-def test_no_text_is_lost_and_no_passage_is_too_long(text: str, most: int) -> None:
-    passages = list(split_into_passages(text, most))
-    assert "".join("".join(passages).split()) == "".join(text.split())
-    assert all(count_passage_words(passage) <= most for passage in passages)
 
 
 CODE = '''
