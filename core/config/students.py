@@ -29,9 +29,7 @@ DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl
 
 
 class DistillationConfig(RecipeTable):
-    """For objectives that need a teacher: `hidden` compares hidden states, those but `sft` and `dpo` next-token
-    probabilities.
-    """
+    """For objectives that need a teacher: `hidden` compares hidden states, the others next-token probabilities."""
 
     teacher: str = "embedded"
     """`embedded`, a folder, a hub name, or for `top_k` a vLLM endpoint (`http://…/v1#MODEL`), with the student's
