@@ -16,7 +16,6 @@ from core.config.teachers import TeacherConfig
 from core.shared_options import DEFAULT_GGUF_TYPE
 from core.storage.atomic_files import read_record, write_text
 from flows.data.student_files import configure_student_as_teacher
-from flows.run.stages import distill_conversations
 from flows.terminal.console import CommandSession
 from plugins.ablation.results import AnsweredRequests
 from plugins.ablation.task import AblationTask, ArmTraining
@@ -81,9 +80,11 @@ class Answers:
             return
         folder = task.folder / "students" / digest
         started = time.monotonic()
-        distill_conversations(
-            training.drawn.rows, task.validation or None, task.config, folder, seed=training.seed,
-            progress=self._session.print_unless_stopped, synthetic=True,
+        from students.training.student_training import train_student
+
+        train_student(
+            training.drawn.rows, task.config, folder, seed=training.seed, progress=self._session.print_unless_stopped,
+            held_out=task.validation or None, synthetic=True,
         )  # fmt: skip
         seconds = time.monotonic() - started
         if start_wanted:
