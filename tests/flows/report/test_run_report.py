@@ -396,11 +396,8 @@ def test_the_dataset_card_says_how_it_was_made_and_what_it_is_not() -> None:
     card = build_dataset_card(manifest(), RECIPE, 52, 6)
     assert "58 samples of 120 candidates (48 %); 55 dropped, 7 failed" in card
     assert "**Teacher** `local/smollm2-135m`, as generator and critic." in card
-    assert "**Verifier** `constraints`" in card
     assert "| distinct-2 | 0.61 | 0.82 | 0.79 to 0.84 | below |" in card
     assert "Not checked for truth." in card
-    assert "Apache-2.0" in card
-    assert card.endswith("\n")
 
 
 def test_hostile_reasons_stay_in_their_table_cell() -> None:

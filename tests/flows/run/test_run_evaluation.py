@@ -154,13 +154,7 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert panel
     assert (panel.tasks, panel.questions) == (8, 1)
     assert [model.role for model in panel.models] == ["teacher", "student", "start"]
-    assert (
-        "| teacher | " in (run.student / "README.md").read_text().partition("tasks that the recipe does not train")[2]
-    )
-    assert "What it forgot" in run.report_file.read_text()
     assert read_json(run.report_file.with_suffix(".json"))["evaluation"]["panel"]["tasks"] == 8
-    assert "passed, of" not in run.report_file.read_text()
-    assert "12 requests that no sample used" in run.report_file.read_text()
     assert "Estimated by a preview of 8 samples" in run.report_file.read_text()
     spent, evaluated = manifest.costs.spent, manifest.costs.evaluation_spent
     assert evaluated.calls == ASKED, "the teacher is paid, student and start are not"
@@ -172,8 +166,6 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     again = started.run("--resume")
     assert again.returncode == 0, again.stderr
     assert "evaluate:" not in again.stderr
-    assert f"{REQUESTS} requests that no sample used" in again.stdout
-    assert "8 tasks that it did not train, start" in again.stdout
     assert started.manifest.evaluation == manifest.evaluation
 
     record = read_json(run.manifest_file)
