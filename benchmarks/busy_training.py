@@ -74,7 +74,7 @@ def train_when_asked(requests: IO[str], replies: IO[str]) -> None:
     """A step for each line, after two that nobody asked for."""
     import torch
 
-    from students.init.start_model import start_from_layers
+    from students.start_model import start_from_layers
 
     model = start_from_layers(LAYERS).model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)

@@ -23,6 +23,7 @@ from benchmarks.machine import describe_measurement
 from core.config.students import StudentConfig
 from core.runs.run_dir import collect_versions
 from core.sample import Message
+from students.captured_signals import CAPTURE_BATCH, build_model_capture, build_signal_identity, capture_signals
 from students.chat_encoding import (
     Conversation,
     EncodedConversation,
@@ -32,10 +33,9 @@ from students.chat_encoding import (
     render_chat,
 )
 from students.generation import generate_own_answers
-from students.init.start_model import TEACHER_LAYERS, StartModel, start_from_layers
 from students.predictions import build_batch, compute_held_out_loss, predict_tokens
-from students.signals.captured_signals import CAPTURE_BATCH, build_model_capture, build_signal_identity, capture_signals
-from students.signals.torch_teacher import EMBEDDED_KEYWORD, TorchTeacher, load_teacher
+from students.start_model import TEACHER_LAYERS, StartModel, start_from_layers
+from students.torch_teacher import EMBEDDED_KEYWORD, TorchTeacher, load_teacher
 from students.training.student_training import train_student
 from students.training.training_objective import measure_held_out
 

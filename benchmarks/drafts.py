@@ -33,8 +33,8 @@ from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
 from students.chat_encoding import Conversation
 from students.gguf_export import export_gguf
-from students.init.start_model import StartModel, start_from_layers, start_from_random
-from students.signals.replay import PACKAGED_REPLAY
+from students.replay import PACKAGED_REPLAY
+from students.start_model import StartModel, start_from_layers, start_from_random
 from students.training.student_training import train_student
 
 REQUESTS, REPLY_TOKENS, PASSAGE_WORDS = 20, 40, 60

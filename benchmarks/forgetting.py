@@ -34,9 +34,9 @@ from flows.rows.dataset_rows import read_all_rows
 from flows.rows.row_forms import read_row_conversation
 from flows.terminal.console import SESSION
 from flows.terminal.text_format import format_percent
+from plugins.forms.averaged_students import write_averaged_weights
 from students.comparison import write_untrained_student
 from students.training.student_training import train_student
-from students.training.weight_averaging import write_averaged_weights
 
 KEEP, QUESTIONS, TASKS, SEEDS = 500, 400, 400, (7, 8, 9)
 RESAMPLES = 2000
@@ -75,7 +75,7 @@ ARMS = {
     "few rows, rate 5e-5, replay, five eighths of the way": Arm(FEW, {**FULL, **REPLAY, "average": 0.625}),
     "few rows, rate 5e-5, replay, half of the way": Arm(FEW, {**FULL, **REPLAY, "average": 0.5}),
     "few rows, rate 5e-5, replay of texts": Arm(FEW, {**FULL, "replay": {"loss": "sft"}}),
-    "few rows, rate 5e-5, KL from the start": Arm(FEW, {**FULL, "start_kl": 0.3}),
+    "few rows, rate 5e-5, KL from the start": Arm(FEW, {**FULL, "steps": [{"type": "start_kl", "weight": 0.3}]}),
     "few rows, LoRA": Arm(FEW, {**FULL, **LORA}),
     "few rows, rate 2e-4, half of the way": Arm(FEW, {**FAST, "average": 0.5}),
 }

@@ -18,7 +18,7 @@ from benchmarks.decoding_speed import InputSpeed, measure_input_speed
 from benchmarks.machine import describe_measurement
 from plugins.forms.windows import add_start_windows
 from students.gguf_export import export_gguf
-from students.init.start_model import StartModel, start_from_layers
+from students.start_model import StartModel, start_from_layers
 
 LAYERS, WINDOW, FULL_EVERY = 16, 256, 4
 LENGTHS = (128, 1024, 4096)

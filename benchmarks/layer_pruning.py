@@ -1,7 +1,7 @@
 """Greedy layer pruning of a Llama: the order in which removing layers raises the loss least.
 
 Knows models and losses; knows nothing of training. `python -m benchmarks.layer_pruning` measures the embedded teacher
-on its own answers; `REMOVAL_ORDER` in `students.init.start_model` is the result.
+on its own answers; `REMOVAL_ORDER` in `students.start_model` is the result.
 """
 
 import json
@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM
 
 from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id, render_chat
-from students.init.start_model import TEACHER_LAYERS, StartModel, start_from_layers
 from students.predictions import TokenBatch, build_batch, compute_token_loss
+from students.start_model import TEACHER_LAYERS, StartModel, start_from_layers
 
 TOPICS_FILE = Path("data/seeds/topics.jsonl")
 ANSWER_COUNT = 32

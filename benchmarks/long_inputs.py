@@ -29,8 +29,8 @@ from flows.terminal.text_format import format_percent
 from plugins.forms.windows import add_start_windows
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id
 from students.gguf_export import read_student
-from students.init.start_model import TEACHER_LAYERS, start_from_layers
 from students.predictions import build_batch, predict_tokens
+from students.start_model import TEACHER_LAYERS, start_from_layers
 from students.training.student_training import train_student
 
 ROWS, HELD_OUT, FACTS = 480, 60, 8

@@ -41,7 +41,7 @@ SEEDS, EPOCHS, REQUESTS, REPLY_TOKENS, MAX_TOKENS = 2, 5, 20, 64, 256
 LARGEST_LOSS, LEAST_ACCEPTED, LEAST_LOST = 0.02, 0.5, 0.1
 """Nats per token that the layer may cost; the share of its drafts that must be accepted; by how much more than the control's."""
 STUDENT = {
-    "start": "random", "architecture": "hybrid", "layers": 4, "hidden_size": 256, "vocabulary": 8192, "learning_rate": 2e-3,
+    "start": "random", "steps": [{"type": "hybrid"}], "layers": 4, "hidden_size": 256, "vocabulary": 8192, "learning_rate": 2e-3,
 }  # fmt: skip
 
 
@@ -67,7 +67,7 @@ class Outcome(NamedTuple):
 def measure_seed(seed: int, epochs: int, requests: int, folder: Path) -> Outcome:
     learned, held_out = read_conversations(requests)
     losses = {}
-    for name, changes in (("plain", {}), ("mtp", {"steps": [{"type": "mtp"}]})):
+    for name, changes in (("plain", {}), ("mtp", {"steps": [{"type": "hybrid"}, {"type": "mtp"}]})):
         config = StudentConfig.model_validate({**STUDENT, **changes, "epochs": epochs})
         train_student(
             learned, config, folder / name, seed=seed, progress=SESSION.print_unless_stopped, held_out=held_out

@@ -19,9 +19,9 @@ from benchmarks.distillation import encode_all, format_caption, generate_teacher
 from core.config.students import StudentConfig
 from core.sample import Message
 from students.chat_encoding import Conversation, find_pad_id
-from students.init.start_model import TEACHER_LAYERS, StartModel, start_from_layers
 from students.predictions import EVALUATION_BATCH, build_batch, predict_tokens
-from students.signals.torch_teacher import TorchTeacher
+from students.start_model import TEACHER_LAYERS, StartModel, start_from_layers
+from students.torch_teacher import TorchTeacher
 from students.training.student_training import train_student
 from students.training.training_objective import measure_held_out
 

@@ -18,9 +18,9 @@ from flows.terminal.console import SESSION
 from plugins.forms.reconstruction import prune_and_reconstruct
 from plugins.forms.sparsity import Pruning, compute_zero_share, prune_weights
 from students.chat_encoding import EncodedConversation, find_pad_id
-from students.init.start_model import start_from_layers
 from students.predictions import build_batch, compute_held_out_loss
-from students.signals.replay import PACKAGED_REPLAY, read_held_out_replay
+from students.replay import PACKAGED_REPLAY, read_held_out_replay
+from students.start_model import start_from_layers
 
 LAYERS, CONVERSATIONS, HELD_OUT = 30, 80, 32
 WANDA, FITTED, CONTROL = "Wanda", "Wanda, `reconstruct = true`", "the same on tokens in random order (control)"

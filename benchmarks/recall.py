@@ -23,7 +23,7 @@ from transformers import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
 from benchmarks.machine import describe_measurement
-from students.init.start_model import initialize_memory
+from plugins.forms.hybrid import initialize_memory
 
 KEYS, FILLERS = 16, 15
 WORDS = 2 * KEYS + FILLERS

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.decoding_speed import measure_decoding_speed
 from benchmarks.machine import describe_measurement
-from core.config.student_architectures import ROW_MULTIPLE, TERNARY_BLOCK
+from core.config.student_steps import ROW_MULTIPLE, TERNARY_BLOCK
 from core.config.students import StudentConfig
 from core.project_files import PROJECT
 from core.runs.student_records import StudentRecord
@@ -33,9 +33,9 @@ from plugins.forms.ternary import build_bitnet, round_to_ternary
 from students.chat_encoding import Conversation
 from students.comparison import measure_text_loss
 from students.gguf_export import GGUF_FORMS, GgufForm, export_gguf, read_student
-from students.init.start_model import start_from_random
-from students.init.vocabulary_trimming import choose_tokens, keep_tokens
+from students.start_model import start_from_random
 from students.training.student_training import train_student
+from students.vocabulary_trimming import choose_tokens, keep_tokens
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
 QUESTION = Message(role="user", content="Write a sentence.")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from core.weights.gguf_files import list_part_names
-from students.init.embedded_teacher import QuickGgufReader
+from students.embedded_teacher import QuickGgufReader
 
 LOOKUP_TABLES = {"token_embd.weight", "per_layer_token_embd.weight"}
 """One row per token is read. Without `output.weight`, the first is also the output layer, which is read whole."""

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from benchmarks.children import PROJECT, run_process
 from benchmarks.machine import describe_measurement
 from core.runs.run_dir import collect_versions
-from students.init.start_model import TEACHER_LAYERS, start_from_layers
+from students.start_model import TEACHER_LAYERS, start_from_layers
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
 ROWS, BATCH, MAX_TOKENS, WORDS = 64, 8, 256, 70

@@ -119,6 +119,17 @@ class RunHooks:
     def finish_package(self, run: "RunDir", manifest: "RunManifest") -> None:
         """When the dataset is about to be written: write the plugin's record by `manifest.put`."""
 
+    async def finish_student(
+        self, run: "RunDir", plan: Any, manifest: "RunManifest", trained: Any, held_out: Sequence[Sequence[Message]]
+    ) -> Any:
+        """Make `run.student` of the student that was trained in `wip/student`, if a step of the recipe `chooses_weights`.
+        `trained` is its record (`core.runs.student_records.StudentRecord`), as is the result; None for another plugin's step.
+
+        Raises:
+            BudgetExhausted, RunStopped, StillhouseError: if models could not be asked.
+        """
+        return None
+
     def list_summary_lines(self, manifest: "RunManifest") -> Sequence[tuple[str, str]]:
         """Lines of the run card: label and text."""
         return ()

@@ -17,7 +17,7 @@ from core.errors import UsageError, suggest_name
 from core.project_files import PROJECT
 
 PartKind = Literal[
-    "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "step",
+    "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "step", "capture",
     "filter_workers", "depot", "evaluation", "function", "reader", "tracer", "hooks", "release",
     "reference",
 ]  # fmt: skip

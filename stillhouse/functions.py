@@ -280,7 +280,7 @@ def evaluate(
     Raises:
         UsageError: where the student, the recipe or the check does not exist.
     """
-    from flows.evaluate.evaluation import choose_evaluation
+    from flows.evaluate.dataset_evaluation import choose_evaluation
     from flows.evaluate.evaluation_options import EvaluationOptions
     from flows.rows.column_names import name_columns
     from flows.terminal.console import SESSION

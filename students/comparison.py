@@ -21,7 +21,6 @@ from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.installation import format_install_command
 from core.storage.atomic_files import count_values, read_json
-from students.architectures.known_architectures import FROM_FOLDER
 from students.chat_encoding import (
     Conversation,
     EncodedConversation,
@@ -32,11 +31,12 @@ from students.chat_encoding import (
 )
 from students.distributed import select_device
 from students.gguf_export import read_student
-from students.init.start_model import TEACHER_LAYERS, StartModel, load_start_model, start_from_layers
-from students.init.vocabulary_trimming import keep_tokens_of_tokenizer, shape_start
+from students.known_architectures import FROM_FOLDER
 from students.predictions import TokenBatch, compute_held_out_loss, find_image_reader, predict_tokens, save_model
+from students.start_model import TEACHER_LAYERS, StartModel, load_start_model, start_from_layers
 from students.student_folder import SETTINGS_FILE
-from students.training.training_objective import measure_divergences
+from students.training.steps import measure_divergences
+from students.vocabulary_trimming import keep_tokens_of_tokenizer, shape_start
 
 
 class TextLoss(NamedTuple):
@@ -162,7 +162,7 @@ RESAMPLES = 1000
 """For the standard errors of metrics without a formula."""
 
 
-class TaskScore(NamedTuple):
+class _TaskScore(NamedTuple):
     """A model's score in a task."""
 
     task: str
@@ -210,7 +210,7 @@ class EvaluationHarness:
                 "name ends in .yaml"
             )
 
-    def score_model(self, folder: Path, rows: int | None) -> list[TaskScore]:
+    def score_model(self, folder: Path, rows: int | None) -> list[_TaskScore]:
         """Score the model in `folder` on all rows of each task, or the first `rows`. The harness's output is discarded.
 
         Raises:
@@ -240,5 +240,5 @@ class EvaluationHarness:
                     name = metric if filtered == "none" else f"{metric}, {filtered}"
                     given = values.get(f"{metric}_stderr,{filtered}")
                     deviation = given if isinstance(given, float) else None
-                    scores.append(TaskScore(task, name, float(value), deviation, used))
+                    scores.append(_TaskScore(task, name, float(value), deviation, used))
         return scores

@@ -18,11 +18,11 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import logging
 
-from core.config.student_architectures import describe_unknown_architecture
+from core.config.student_steps import describe_unknown_architecture
 from core.errors import UsageError
 from core.shared_options import name_student_file
 from core.storage.atomic_files import write_atomically
-from students.architectures.architecture import (
+from students.architecture import (
     Architecture,
     add_shared_settings,
     count_mtp_layers,
@@ -30,16 +30,16 @@ from students.architectures.architecture import (
     get_head_size,
     get_rope,
 )
-from students.architectures.known_architectures import (
+from students.chat_encoding import check_tokenizer
+from students.known_architectures import (
     ARCHITECTURES,
     FROM_FOLDER,
     choose_attention,
     find_architecture,
     find_configuration_fault,
 )
-from students.architectures.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
-from students.chat_encoding import check_tokenizer
 from students.predictions import IMAGE_READER, find_image_reader, load_image_reader
+from students.vocabularies import add_tokenizer, find_tokenizer_fault, read_vocabulary
 
 MTP_PREFIX = "mtp."
 """Of a layer for multi-token prediction in a student's folder, where transformers and vLLM look for it."""

@@ -153,7 +153,7 @@ def save_model(model: Any, folder: Path) -> None:
 EVALUATION_BATCH = 8
 
 
-class SummedLoss(NamedTuple):
+class _SummedLoss(NamedTuple):
     """Summed cross-entropy in nats, and its number of tokens."""
 
     total: torch.Tensor
@@ -223,10 +223,10 @@ def predict_tokens(
     )
 
 
-def compute_token_loss(model: PreTrainedModel, batch: TokenBatch) -> SummedLoss:
+def compute_token_loss(model: PreTrainedModel, batch: TokenBatch) -> _SummedLoss:
     """Cross-entropy of the learned tokens."""
     predictions = predict_tokens(model, batch)
-    return SummedLoss(
+    return _SummedLoss(
         functional.cross_entropy(predictions.logits, predictions.targets, reduction="sum"), len(predictions.targets)
     )
 

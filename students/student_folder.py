@@ -20,9 +20,8 @@ from core.sample import conversation_digest
 from core.storage.atomic_files import write_atomically, write_text
 from core.storage.image_files import UnreadableImage, decode_image_url
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id, find_stop_ids
-from students.init.adapters import ADAPTER_FOLDER, LoraAdapter
-from students.init.start_model import StartModel
 from students.predictions import find_image_reader, save_model
+from students.start_model import ADAPTER_FOLDER, LoraAdapter, StartModel
 from students.training_data import TrainingData
 
 if TYPE_CHECKING:
@@ -146,26 +145,12 @@ def _read_digests(file: Path) -> dict[str, None]:
     return dict.fromkeys(file.read_text(encoding="utf-8").split()) if file.is_file() else {}
 
 
-def write_card_average(student: Path, trained: StudentRecord, averaged: StudentRecord) -> None:
-    """Write the averaged weights' measurements into the card of the trained ones."""
-    card = student / "README.md"
-    text = card.read_text(encoding="utf-8")
-    choice = averaged.average_choice
-    assert choice
-    before, after = list_result_rows(trained), list_result_rows(averaged)
-    after[0] += f"\n| weights | start + {choice.share:g} * (trained - start): {choice.sentence} |"
-    for old, new in zip(before, after, strict=True):
-        text = text.replace(old, new)
-    write_text(card, text)
-
-
 def list_result_rows(record: StudentRecord) -> list[str]:
     """The rows of the card's table that depend on the finished weights; that of the held-out loss first."""
     rows = [("held-out loss after", f"{record.loss_after:.3f}")]
     if record.kl_after is not None:
         change = f"{record.kl_before:.3f} before, {record.kl_after:.3f} after"
-        measured = " the training, before its weights were averaged" if record.average_choice else ""
-        rows.append(("held-out KL divergence from the teacher", change + measured))
+        rows.append(("held-out KL divergence from the teacher", change))
     if replay := record.replay:
         rows.append(("KL divergence on held-out conversations that its start wrote", replay.change))
     rows += [row for step in record.step_records for row in step.rows.items()]

@@ -126,7 +126,7 @@ def check_evaluation_requests(plan: RunPlan, seeds: RunSeeds) -> None:
             f"student.evaluation: in {plan.family.name} the generator writes the questions, so seeds alone "
             "ask no question; leave the table out"
         )
-    times = 2 if student.average == "validation" else 1  # other requests to choose the share on
+    times = 1 + student.chooses_weights  # on other requests
     _require_seeds(plan, times * student.evaluation.requests, _predict_used_requests(plan, seeds), seeds)
 
 

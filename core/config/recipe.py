@@ -132,8 +132,7 @@ class CollapseConfig(RecipeTable):
 
 
 MAX_GENERAL_LOSS = 0.05
-"""The largest measured loss of a student's pass rate on the general panel, compared with its start, with which it is promoted, or
-taken by `student.average = "validation"`."""
+"""The largest measured loss of a student's pass rate on the general panel, compared with its start, with which it is promoted."""
 
 
 class LineageConfig(RecipeTable):

@@ -1,6 +1,6 @@
-"""The tables of `[[student.steps]]`: what a plugin changes of a student before, in and after its training.
+"""What a student can be, known without torch: the architectures, and the tables of `[[student.steps]]`, which a plugin adds.
 
-Knows settings only. `students.training.steps` has the code that a step loads.
+Knows settings only. `students.known_architectures` has what an architecture is, `students.training.steps` the code of steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,33 @@ from pydantic import PlainValidator, SerializeAsAny, ValidationError
 from pydantic_core import PydanticCustomError
 
 from core.config.base import RecipeTable, put_below, read_table_type
-from core.config.student_architectures import ROW_MULTIPLE
 from core.extensions import EXTENSION_ERROR, Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
 from core.weights.gguf_files import ImageLimits
+
+STUDENT_ARCHITECTURES = (
+    "bitnet", "gemma3_text", "granite", "granite_swa", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_5_text",
+    "smollm3",
+)  # fmt: skip
+"""The `model_type` in a model's config.json."""
+
+EMBEDDED_STARTS = ("layers", "random")
+"""Names of starts that are no folder; all are Llamas."""
+
+
+MEMORY_START, MEMORY_LAYER = "qwen3_5_text", "linear_attention"
+"""The architecture of a hybrid, and transformers' name of its layers that have a memory instead of attention."""
+
+ROW_MULTIPLE = 32
+"""Of the feed-forward width: rows of other lengths cannot be stored in 8 or 4 bits (GGUF)."""
+TERNARY_BLOCK = 256
+"""Weights of a row that share a scale in llama.cpp's `TQ2_0`."""
+
+
+def describe_unknown_architecture(model_type: str | None) -> str:
+    """Why a model of another architecture can be no student, in words."""
+    *first, last = STUDENT_ARCHITECTURES
+    return f"is a {model_type!r}; a student is a {', '.join(first)} or {last}"
 
 
 class StudentStep(RecipeTable):
@@ -26,6 +49,13 @@ class StudentStep(RecipeTable):
     """Whether the student begins with other weights or another form than its start has."""
     changes_form: ClassVar[bool] = False
     """Whether it becomes another model than its start, which is loaded again where the two are compared."""
+    makes_start: ClassVar[bool] = False
+    """Whether it builds the model of `start = "random"`."""
+    reads_start: ClassVar[bool] = False
+    """Whether its code needs the start's probabilities during the training."""
+    chooses_weights: ClassVar[bool] = False
+    """Whether its plugin makes a run's student of the trained one, by asking as many requests as the evaluation
+    (`core.hooks.RunHooks.finish_student`)."""
     row_multiple: ClassVar[int] = ROW_MULTIPLE
     """What the feed-forward width of a random start must be a multiple of."""
 

@@ -1,9 +1,11 @@
 """The `[student]` tables of a recipe: the small model and its training."""
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal, Self, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -11,7 +13,16 @@ from pydantic_core import PydanticCustomError
 from core.addresses import normalize_base_url
 from core.config.base import RecipeTable
 from core.config.losses import BUILT_IN_LOSSES, LOSS_EXTENSIONS, Loss
-from core.config.student_steps import StepConfig, StudentStep, list_step_extensions
+from core.config.student_steps import (
+    EMBEDDED_STARTS,
+    MEMORY_LAYER,
+    MEMORY_START,
+    STUDENT_ARCHITECTURES,
+    StepConfig,
+    StudentStep,
+    describe_unknown_architecture,
+    list_step_extensions,
+)
 from core.extensions import EXTENSION_ERROR, Extension
 from core.plugins import UnusablePlugin
 from core.secrets import validate_variable_name
@@ -21,9 +32,6 @@ from core.weights.gguf_files import ImageLimits
 ObjectiveName = Literal[
     "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
 ]  # fmt: skip
-Step = TypeVar("Step", bound=StudentStep)
-HYBRID_PERIOD = 4
-"""Every layer of a hybrid whose number, counted from 1, is a multiple of this has attention, as in Qwen3.5."""
 DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
 """The objectives that compare the student's next-token probabilities with its teacher's."""
 
@@ -141,8 +149,6 @@ class StudentEvaluationConfig(RecipeTable):
 class StudentConfig(RecipeTable):
     start: str = "layers"
     """`layers` of the embedded teacher, `random`, or a folder or hub name of a supported model."""
-    architecture: Literal["llama", "hybrid"] = "llama"
-    """For `start = "random"`. `hybrid`: in three of four layers a gated-delta memory of constant size (Qwen3.5)."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
     """`sft`: texts. `dpo`: preference pairs. Others: [a teacher](#studentdistillation). A table weights several."""
     loss_options: dict[str, dict[str, Any]] = Field({}, validate_default=True)
@@ -174,13 +180,9 @@ class StudentConfig(RecipeTable):
     """Steps between measurements of the held-out loss. Default: an epoch."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a lower held-out loss before training stops. The best weights are kept."""
-    patience_on: Literal["data", "both"] = "data"
-    """`both` adds the divergence from the start on held-out conversations of `replay`."""
     replay: ReplayConfig | None = None
-    start_kl: float = Field(0.0, ge=0, lt=math.inf)
-    """Weight of the forward KL divergence from the start, or from the embedded teacher that it stems from."""
-    average: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
-    """Share of training in the weights (WiSE-FT). `validation` chooses it in a run. Default: 1."""
+    average: float | None = Field(None, ge=0, le=1)
+    """Share of training in the weights (WiSE-FT). Default: 1."""
     steps: tuple[StepConfig, ...] = ()
     """What plugins change, in this order: see `stillhouse plugins`."""
     lora: LoraConfig | None = None
@@ -258,41 +260,14 @@ class StudentConfig(RecipeTable):
                 f"patience = {self.patience}: the held-out loss does not measure how well preferences are learned; leave out "
                 "patience or dpo"
             )
-        if self.patience_on == "both" and not (self.patience and self.replay):
-            yield (
-                'patience_on = "both": both losses are measured for patience, and one of them on conversations of replay; add '
-                "patience = 3 and replay = {}, or leave it out"
-            )
 
     def _find_start_faults(self) -> Iterator[str]:
-        needing = [name for name in ("lora", "replay", "start_kl", "average") if getattr(self, name)]
+        needing = [name for name in ("lora", "replay", "average") if getattr(self, name)]
         if needing and self.start == "random":
             off = " and ".join(f"{name} = false" for name in needing)
             yield (
                 f"{' and '.join(needing)}: the weights of start = 'random' are untrained, and these keys need trained ones; "
                 f"leave out what the recipe has, and set {off} where a base has it"
-            )
-        if self.average == "validation" and not (self.evaluation and self.evaluation.panel):
-            yield (
-                'average = "validation": the share is chosen on requests of the recipe and on the general panel; add an '
-                "evaluation with a panel, as in evaluation = { requests = 40, panel = 64 }, or give a share such as 0.5"
-            )
-        if self.architecture != "hybrid":
-            return
-        if self.start != "random":
-            yield (
-                f'architecture = "hybrid": start = {self.start!r} has an architecture already, and a hybrid has new weights; use '
-                'start = "random", or leave architecture out'
-            )
-        if self.layers < HYBRID_PERIOD:
-            yield (
-                f'layers = {self.layers}: only every {HYBRID_PERIOD}th layer of architecture = "hybrid" has attention; use '
-                f"{HYBRID_PERIOD} or more"
-            )
-        if self.packing:
-            yield (
-                'packing: the memories of architecture = "hybrid" would carry over from one conversation of a row to the next; '
-                "use packing = false"
             )
 
     def _find_step_faults(self) -> Iterator[str]:
@@ -303,10 +278,6 @@ class StudentConfig(RecipeTable):
                 yield f"steps: {step.type}: the weights of start = 'random' are untrained; leave the step out"
             if problem := step.find_problem(self):
                 yield f"steps: {step.type}: {problem}"
-
-    def find_step(self, table: type[Step]) -> Step | None:
-        """The table of a step; None if it has none."""
-        return next((step for step in self.steps if isinstance(step, table)), None)
 
     @property
     def objective_weights(self) -> dict[str, float]:
@@ -333,6 +304,11 @@ class StudentConfig(RecipeTable):
     def changes_start(self) -> bool:
         """Whether a step gives the student other weights or another form than its start has."""
         return any(step.changes_start for step in self.steps)
+
+    @property
+    def chooses_weights(self) -> bool:
+        """Whether a step chooses the weights of a run's student after the training."""
+        return any(step.chooses_weights for step in self.steps)
 
     @property
     def image_limits(self) -> ImageLimits | None:
@@ -375,3 +351,60 @@ def _find_loss(name: str) -> Extension[Loss] | None:
         return LOSS_EXTENSIONS.find(name) if name in BUILT_IN_LOSSES else LOSS_EXTENSIONS.require(name)
     except UnusablePlugin as error:
         raise PydanticCustomError(EXTENSION_ERROR, "{sentence}", {"sentence": str(error)}) from None
+
+
+def find_start_fault(config: StudentConfig) -> str | None:
+    """Why the model in the folder `config.start` cannot become the student, None if it can or there is none."""
+    file = Path(config.start) / "config.json"
+    if config.start in EMBEDDED_STARTS or not file.is_file():
+        return None
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        return "has a config.json that is no JSON object"
+    return find_start_settings_fault(settings, config)
+
+
+def find_start_settings_fault(settings: Mapping[str, Any], config: StudentConfig) -> str | None:
+    """Why a model with these settings cannot become the student, in words; None if it can, as far as settings tell."""
+    if settings.get("model_type") not in STUDENT_ARCHITECTURES:
+        return describe_unknown_architecture(settings.get("model_type"))
+    if config.packing and _has_memories(settings):
+        return "has memories, which would carry over from one conversation of a row to the next; use packing = false"
+    return next((fault for step in config.steps if (fault := step.find_start_fault(settings))), None)
+
+
+def _has_memories(settings: Mapping[str, Any]) -> bool:
+    """Whether some layers have a memory instead of attention."""
+    return settings.get("model_type") == MEMORY_START and MEMORY_LAYER in settings.get("layer_types", [MEMORY_LAYER])
+
+
+def find_bitnet_fault(settings: Mapping[str, Any]) -> str | None:
+    """What llama.cpp's `bitnet` does not compute: it has square query matrices, no output matrix and SiLU."""
+    if not settings.get("tie_word_embeddings"):
+        return "an output matrix besides the embedding"
+    head, heads, width = (settings.get(name) for name in ("head_dim", "num_attention_heads", "hidden_size"))
+    if head and heads and head * heads != width:
+        return "heads whose channels are not its hidden_size"
+    return find_shared_settings_fault(settings)
+
+
+def find_shared_settings_fault(settings: Mapping[str, Any], rope_types: Collection[str] = ("default",)) -> str | None:
+    """What llama.cpp does not compute, of the settings that all architectures have; it computes positions of `rope_types`."""
+    if (rope := _find_rope_type(settings)) not in rope_types:
+        return f"positions of the type {rope!r}"
+    if settings.get("attention_bias") or settings.get("mlp_bias"):
+        return "biases"
+    if (activation := settings.get("hidden_act", "silu")) != "silu":
+        return f"the activation {activation!r}"
+    return None
+
+
+def _find_rope_type(settings: Mapping[str, Any]) -> Any:
+    """The type of the rotary positions, under transformers' present or former name; of layers without a window, if two differ."""
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling")
+    if isinstance(rope, Mapping) and isinstance(rope.get("full_attention"), Mapping):
+        rope = rope["full_attention"]
+    return rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, Mapping) else "default"

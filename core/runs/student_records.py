@@ -61,44 +61,8 @@ class ReplayRecord(BaseModel):
         return f"{self.divergence_before:.3f} -> {self.divergence:.3f}"
 
 
-class ShareScore(BaseModel):
-    """A student of averaged weights on validation requests of its recipe, and on the validation part of the general panel."""
-
-    model_config = ConfigDict(frozen=True)
-
-    share: float
-    pass_rate: float
-    panel_rate: float
-    """Share of the panel's judged tasks that it passed."""
-
-
-class AverageRecord(BaseModel):
-    """How the share of the training in a student's weights was chosen."""
-
-    model_config = ConfigDict(frozen=True)
-
-    requests: int
-    tasks: int
-    """Judged tasks of the panel."""
-    start_panel_rate: float
-    max_loss: float
-    """The largest panel loss that a share may have."""
-    scores: list[ShareScore]
-    share: float
-
-    @property
-    def sentence(self) -> str:
-        scores = ", ".join(
-            f"{score.share:g}: {score.pass_rate:.0%} and {score.panel_rate:.0%}" for score in self.scores
-        )
-        return (
-            f"share {self.share:g} of the training, chosen by {self.requests} requests of the recipe and {self.tasks} tasks of "
-            f"the general panel ({scores}; the start's panel rate {self.start_panel_rate:.0%})"
-        )
-
-
 VALIDATION_REQUESTS = "validation_requests.json"
-"""In a student's folder: the requests on which the share of its weights was chosen, which no later evaluation may ask."""
+"""In a student's folder: the requests on which its weights were chosen, which no later evaluation may ask."""
 
 
 class StudentRecord(BaseModel):
@@ -119,8 +83,6 @@ class StudentRecord(BaseModel):
     kl_after: float | None = None
     average: float | None = None
     """The share of the training in the weights: start + share * (trained - start); None for the trained weights."""
-    average_choice: AverageRecord | None = None
-    """How that share was chosen, if the recipe does not give it."""
     replay: ReplayRecord | None = None
     step_records: list[StepRecord] = []
     seconds: float

@@ -1,13 +1,13 @@
 """Writes the embedded teacher's replay conversations into smollm2-135m.jsonl: python data/replay/make.py
 
-Writes them anew if the default settings of `student.replay`, or constants of `students.signals.replay`, were changed.
+Writes them anew if the default settings of `student.replay`, or constants of `students.replay`, were changed.
 """
 
 import sys
 
 from core.config.students import ReplayConfig
-from students.init.start_model import start_from_layers
-from students.signals.replay import PACKAGED_REPLAY, load_replay
+from students.start_model import start_from_layers
+from students.replay import PACKAGED_REPLAY, load_replay
 
 config = ReplayConfig()
 start = start_from_layers(30)

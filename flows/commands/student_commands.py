@@ -147,7 +147,7 @@ def evaluate(
     With --data: student and start on held-out rows of a dataset, by loss and, with --check, by pass rate. A student that sees is
     asked with the picture, blind and with another picture.
     """
-    from flows.evaluate.evaluation import choose_evaluation
+    from flows.evaluate.dataset_evaluation import choose_evaluation
     from flows.evaluate.evaluation_options import EvaluationOptions
 
     SESSION.quiet = quiet

@@ -1,4 +1,5 @@
-"""A student on held-out rows of any dataset, compared with itself before training: loss, and the pass rate of a check.
+"""A student on held-out rows of any dataset, compared with itself before training: loss, and the pass rate of a check;
+and which evaluation fits a student.
 
 Knows neither recipes nor seeds; `flows.evaluate.student_evaluation` does.
 """
@@ -18,13 +19,14 @@ from core.config.agents import VerifierConfig
 from core.config.teachers import TeacherConfig
 from core.errors import RecipeError, RecipeProblem, UsageError
 from core.intervals import IntervalEstimate, estimate_share
+from core.plugins import load_part
 from core.sample import Candidate, Message, Seed, text_digest
 from core.storage.atomic_files import write_text
 from core.storage.sample_files import read_sample_columns
-from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run
-from flows.evaluate.evaluation_options import EvaluationOptions
-from flows.evaluate.student_evaluation import loss_notes, student_max_tokens
-from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample
+from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run, sees_images
+from flows.evaluate.evaluation_options import Evaluation, EvaluationOptions
+from flows.evaluate.student_evaluation import evaluate_by_recipe, loss_notes, student_max_tokens
+from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample, format_student_evaluation
 from flows.rows.column_names import CONVERSATION_COLUMNS, PAIR_COLUMNS
 from flows.rows.dataset_rows import read_all_rows
 from flows.rows.row_forms import read_row_conversation, read_row_pair
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from agents.checks.registry import BoundCheck
     from students.comparison import TextLoss
     from teachers.base import Teacher
+
 
 DATASET_EVALUATION_FILE = "evaluation-data.json"
 EXACT_CHECK = "exact"
@@ -48,7 +51,7 @@ ASKED_COLUMNS = frozenset({*CONVERSATION_COLUMNS, *PAIR_COLUMNS}) - {"question",
 ReadConversation = Callable[[Mapping[str, Any]], list[Message]]
 
 
-class HeldOutDatasetRow(NamedTuple):
+class _HeldOutDatasetRow(NamedTuple):
     """A row that the student was not trained on."""
 
     place: int
@@ -146,7 +149,7 @@ def _bind_check(options: EvaluationOptions) -> "BoundCheck | None":
     return only
 
 
-async def evaluate_on_dataset(name: Path, options: EvaluationOptions, session: CommandSession) -> DatasetEvaluation:
+async def _evaluate_on_dataset(name: Path, options: EvaluationOptions, session: CommandSession) -> DatasetEvaluation:
     """The student in the folder or run `name` on rows of `options.data`: measure losses, run the check on answers, and write
     `evaluation-data.json` in the student's folder.
 
@@ -192,17 +195,17 @@ async def evaluate_on_dataset(name: Path, options: EvaluationOptions, session: C
     return evaluation
 
 
-class HeldOutRows(NamedTuple):
+class _HeldOutRows(NamedTuple):
     """Rows that the student was not trained on, drawn with a fixed seed, in the order of the data."""
 
-    rows: list[HeldOutDatasetRow]
+    rows: list[_HeldOutDatasetRow]
     total: int
     trained_on: int
     notes: list[str]
     """Missing information and measurements."""
 
 
-def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConversation) -> HeldOutRows:
+def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConversation) -> _HeldOutRows:
     """`number` rows of `data` that the student was not trained on, nor on an image in them.
 
     Raises:
@@ -211,7 +214,7 @@ def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConve
     from students import student_folder
 
     every = [
-        HeldOutDatasetRow(place, conversation, columns)
+        _HeldOutDatasetRow(place, conversation, columns)
         for place, (conversation, columns) in enumerate(read_all_rows(data, partial(_read_row, read)), 1)
     ]
     if not every:
@@ -240,7 +243,7 @@ def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConve
         notes.append(
             f"{format_count(seen, 'row')} left out: the student was trained on the image with another question."
         )
-    return HeldOutRows([fresh[i] for i in sorted(drawn)], len(every), len(every) - len(fresh), notes)
+    return _HeldOutRows([fresh[i] for i in sorted(drawn)], len(every), len(every) - len(fresh), notes)
 
 
 def _read_row(read: ReadConversation, row: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
@@ -254,7 +257,7 @@ async def _collect_answers(
     check: "BoundCheck | None",
     role: str,
     weights: Path,
-    rows: Sequence[HeldOutDatasetRow],
+    rows: Sequence[_HeldOutDatasetRow],
     longest: int,
     session: CommandSession,
 ) -> list[EvaluatedAnswer]:
@@ -285,7 +288,7 @@ async def _collect_answers(
 
 
 async def _ask_row(
-    check: "BoundCheck | None", teacher: "Teacher", row: HeldOutDatasetRow, longest: int
+    check: "BoundCheck | None", teacher: "Teacher", row: _HeldOutDatasetRow, longest: int
 ) -> EvaluatedAnswer:
     """The answer, and why it fails."""
     from agents.checks.base import CheckBroken, Subject
@@ -327,7 +330,7 @@ async def _refuse_teacher_calls(*_args: object, **_options: object) -> Any:
 
 
 def _build_dataset_evaluation(
-    student: Path, options: EvaluationOptions, held_out: HeldOutRows, asked: Sequence[HeldOutDatasetRow],
+    student: Path, options: EvaluationOptions, held_out: _HeldOutRows, asked: Sequence[_HeldOutDatasetRow],
     losses: "Mapping[str, TextLoss]", answers: Mapping[str, Sequence[EvaluatedAnswer]],
 ) -> DatasetEvaluation:  # fmt: skip
     measured = losses["student"]
@@ -364,7 +367,7 @@ def _build_dataset_evaluation(
     )
 
 
-def format_dataset_evaluation(evaluation: DatasetEvaluation) -> str:
+def _format_dataset_evaluation(evaluation: DatasetEvaluation) -> str:
     """The output of `stillhouse evaluate STUDENT --data FILE`."""
     heads = ("", "nats/token", "bits/byte", "passed", "95 %")
     table = [heads]
@@ -397,3 +400,18 @@ def format_dataset_evaluation(evaluation: DatasetEvaluation) -> str:
 
 def _format_row_counts(evaluated: int, total: int, trained_on: int) -> str:
     return f"{evaluated:,} of {format_count(total, 'row')}, {trained_on:,} left out that it was trained on"
+
+
+def choose_evaluation(student: Path, options: EvaluationOptions) -> Evaluation:
+    """The evaluation of the student in this folder or run.
+
+    Raises:
+        UsageError: if there is no such student, or options exclude each other.
+    """
+    options.validate()
+    if sees_images(find_student_folder(student)):
+        found: Evaluation = load_part("evaluation", "sight")
+        return found
+    if options.data is not None:
+        return Evaluation(_evaluate_on_dataset, _format_dataset_evaluation)
+    return Evaluation(evaluate_by_recipe, format_student_evaluation)

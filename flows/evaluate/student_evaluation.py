@@ -86,7 +86,7 @@ class StudentEvaluationTask:
 
 
 @dataclass(frozen=True)
-class HeldOutAnswers:
+class _HeldOutAnswers:
     """Each model's results on the same seeds by role, and what the replies cost."""
 
     results: "dict[str, list[HeldOutResult]]"
@@ -94,7 +94,7 @@ class HeldOutAnswers:
 
 
 @dataclass(frozen=True)
-class PanelAnswers:
+class _PanelAnswers:
     """The result of the general panel, None if it was not asked, and what the teacher's replies cost."""
 
     record: GeneralPanelRecord | None
@@ -129,7 +129,7 @@ async def evaluate_by_recipe(name: Path, options: EvaluationOptions, session: Co
 
 
 @dataclass(frozen=True)
-class ModelMeasurements:
+class _ModelMeasurements:
     """What is measured besides the pass rates, by role."""
 
     losses: "dict[str, TextLoss]" = field(default_factory=dict)
@@ -159,9 +159,9 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
         models = _list_asked_models(task, files)
         answers = await _examine_models(task, models, session)
         panel = await _ask_panel(task, models, folders, session)
-        measured = ModelMeasurements()
+        measured = _ModelMeasurements()
         if not task.pass_rates_only:
-            measured = ModelMeasurements(
+            measured = _ModelMeasurements(
                 _measure_losses(task, folders, session),
                 _run_harness_tasks(task, folders, Path(scratch) / "teacher", session),
             )
@@ -193,21 +193,21 @@ def _list_asked_models(task: StudentEvaluationTask, files: dict[str, Path]) -> d
 
 async def _ask_panel(
     task: StudentEvaluationTask, models: dict[str, TeacherConfig], folders: dict[str, Path], session: CommandSession
-) -> PanelAnswers:
+) -> _PanelAnswers:
     if not task.panel:
-        return PanelAnswers(None, [], Spending())
+        return _PanelAnswers(None, [], Spending())
     from agents.studies.general_panel import build_general_panel
 
     panel = build_general_panel(task.plan, task.panel)
     asked = PanelModels(models, folders, task.cache, task.budget, task.journal, task.elsewhere)
     record, answers, spent = await evaluate_general_panel(panel, asked, session)
     by_role = {role: found.open for role, found in answers.items()}
-    return PanelAnswers(record, _list_examples(by_role["student"], by_role), spent)
+    return _PanelAnswers(record, _list_examples(by_role["student"], by_role), spent)
 
 
 async def _examine_models(
     task: StudentEvaluationTask, models: dict[str, TeacherConfig], session: CommandSession
-) -> HeldOutAnswers:
+) -> _HeldOutAnswers:
     from agents.studies.held_out_evaluation import (
         evaluate_held_out,
         has_fixed_questions,
@@ -215,7 +215,7 @@ async def _examine_models(
     )
 
     if not has_fixed_questions(task.plan):
-        return HeldOutAnswers({}, Spending())
+        return _HeldOutAnswers({}, Spending())
     used = collect_used_requests(task.run, task.plan, session.print_unless_stopped)
     seeds = require_held_out_seeds(task.plan, task.number, used)
     checks_ask = any(bound.check.calls(bound.options) for bound in task.plan.checks)
@@ -235,7 +235,7 @@ async def _examine_models(
         spent += sum(costs, Spending()) if charged else Spending()
         passed = sum(result.fault is None for result in results[role])
         session.print_unless_stopped(f"evaluate: {role}: {passed} of {len(seeds)} answers pass")
-    return HeldOutAnswers(results, spent)
+    return _HeldOutAnswers(results, spent)
 
 
 def collect_used_requests(run: RunDir | None, plan: "RunPlan", on_note: Callable[[str], None]) -> set[str]:
@@ -341,9 +341,9 @@ def _build_model_result(
 def _build_student_evaluation(
     task: StudentEvaluationTask,
     files: dict[str, Path],
-    answers: HeldOutAnswers,
-    panel: PanelAnswers,
-    measured: ModelMeasurements,
+    answers: _HeldOutAnswers,
+    panel: _PanelAnswers,
+    measured: _ModelMeasurements,
 ) -> StudentEvaluation:
     recipe, results, losses = task.plan.recipe, answers.results, measured.losses
     models = {

@@ -1,4 +1,4 @@
-"""The stages of a run in order, as Prefect tasks: produce, curate, assess, package, distill, average, evaluate, report.
+"""The stages of a run in order, as Prefect tasks: produce, curate, assess, package, distill, choose weights, evaluate, report.
 
 The run's directory is authoritative: complete files are finished work, so running the stages again resumes. One task per
 shard, which makes many samples at once. Smaller tasks would be too slow, since a task costs the server 25 ms.
@@ -6,8 +6,7 @@ shard, which makes many samples at once. Smaller tasks would be too slow, since 
 
 import asyncio
 import logging
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,26 +19,21 @@ from agents.calls.budget import BudgetExhausted, read_journal
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.studies.judge_calibration import find_judges, judge_refusal, measure_judges
-from core.config.recipe import MAX_GENERAL_LOSS
-from core.config.teachers import TeacherConfig
+from core.config.recipe import list_recipe_plugins
 from core.errors import ChecksBroke, LimitReached, StoreError, UsageError
+from core.plugins import load_hooks
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import DRAWN_BY_SEED, CheckRecord, RunManifest, RunState, summarize_manifest
 from core.runs.run_dir import RunDir
-from core.runs.student_records import AverageRecord, ShareScore, StudentRecord
-from core.sample import Message, Seed, remove_thinking
+from core.sample import Message, remove_thinking
 from core.secrets import redact_text
-from core.shared_options import DEFAULT_GGUF_TYPE
 from core.stop_signal import RunStopped, StopSignal
-from core.storage.atomic_files import read_json, write_json
 from core.tracing import open_trace
 from flows.clean.run_curation import UNEVALUATED_STUDENT, CurationResult
 from flows.data.curated_run import DatasetSplit, count_finished_samples, extract_conversations, read_kept_rows
 from flows.data.dataset_mixture import read_mixture_sources
 from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
 from flows.data.run_storage import read_estimate
-from flows.data.student_files import configure_student_as_teacher
-from flows.evaluate.student_evaluation import collect_used_requests
 from flows.prefect_server.flow_progress import publish_artifacts, report_flow_progress
 from flows.release.release_gate import build_gate_record
 from flows.rows.row_images import embed_stored_images
@@ -53,11 +47,8 @@ from flows.terminal.text_format import describe_generator, say
 if TYPE_CHECKING:
     import polars as pl
 
-    from agents.planning.run_plan import RunPlan
-    from agents.studies.general_panel import GeneralPanel
 
 logger = logging.getLogger("stillhouse")
-AVERAGE_SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -132,8 +123,8 @@ async def _run_stages(context: RunContext, *, distill: bool) -> None:
     if distill and context.recipe.student and not shortfalls.resumable:
         await asyncio.to_thread(run_distill_stage, context, parts)
         _check_stop_request()
-        if context.recipe.student.average == "validation" and context.manifest.student:
-            await run_average_stage(context, parts)
+        if context.recipe.student.chooses_weights and context.manifest.student:
+            await run_choice_stage(context, parts)
             _check_stop_request()
         if context.recipe.student.evaluation and context.manifest.student:
             await run_evaluate_stage(context)
@@ -282,8 +273,8 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
             SESSION.print_unless_stopped(f"distill: {pairs}")
         from students.training.student_training import train_student
 
-        # Apart from the run's student, if its weights are averaged afterwards and are not yet.
-        apart = config.average == "validation" and not (context.run.student / "student.json").is_file()
+        # Apart from the run's student, if its weights are chosen afterwards and are not yet.
+        apart = config.chooses_weights and not (context.run.student / "student.json").is_file()
         folder = context.run.path / "wip" / "student" if apart else context.run.student
         context.manifest.student = train_student(
             train, config, folder, seed=context.recipe.seed, progress=SESSION.print_unless_stopped, held_out=held_out,
@@ -307,23 +298,19 @@ def _asking_student(context: RunContext, stage: str) -> Iterator[None]:
         context.run.write_manifest(manifest)
 
 
-@task(name="average", cache_policy=NO_CACHE, persist_result=False)
-async def run_average_stage(context: RunContext, parts: DatasetSplit) -> None:
-    """Without a student in the manifest, the choice of the share was not finished."""
-    manifest, run = context.manifest, context.run
-    if (run.student / "student.json").is_file():  # it is averaged already
+@task(name="choose-weights", cache_policy=NO_CACHE, persist_result=False)
+async def run_choice_stage(context: RunContext, parts: DatasetSplit) -> None:
+    """A plugin of the recipe makes the student of the trained one. Without a student in the manifest, it was not finished."""
+    if (context.run.student / "student.json").is_file():  # its weights are chosen already
         return
-    trained, manifest.student = manifest.student, None
-    with _asking_student(context, "average"):
-        held_out = extract_conversations(parts.validation)
-        if not context.recipe.dataset.thinking:
-            held_out = [remove_thinking(turns) for turns in held_out]
-        try:
-            manifest.student = await _average_run_student(run, context.plan, manifest, held_out)
-        except UsageError as error:
-            manifest.shortfalls.append(f"the student has its trained weights, since no share can be chosen: {error}")
-            (run.path / "wip" / "student").rename(run.student)
-            manifest.student = trained
+    held_out = extract_conversations(parts.validation)
+    if not context.recipe.dataset.thinking:
+        held_out = [remove_thinking(turns) for turns in held_out]
+    trained, context.manifest.student = context.manifest.student, None
+    with _asking_student(context, "choose"):
+        for hooks in load_hooks(list_recipe_plugins(context.recipe)):
+            if found := await hooks.finish_student(context.run, context.plan, context.manifest, trained, held_out):
+                context.manifest.student = found
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
@@ -335,100 +322,3 @@ async def run_evaluate_stage(context: RunContext) -> None:
             manifest.evaluation = await stages.evaluate_run_student(context.run, context.plan, manifest)
         except UsageError as error:
             manifest.shortfalls.append(f"the student cannot be evaluated: {error}")
-
-
-def choose_average_share(scores: Sequence[ShareScore], start_panel_rate: float, max_loss: float) -> float:
-    """Among the shares whose loss on the panel, compared with the start, is at most `max_loss`, the one with the highest pass
-    rate on the recipe; without any, the one with the highest sum of both rates. The smaller share in a tie.
-    """
-    # Rounded, since 0.6 - 0.55 is a little more than 0.05.
-    safe = [score for score in scores if round(start_panel_rate - score.panel_rate, 9) <= max_loss]
-    if safe:
-        return min(safe, key=lambda score: (-score.pass_rate, score.share)).share
-    return min(scores, key=lambda score: (-round(score.pass_rate + score.panel_rate, 9), score.share)).share
-
-
-async def _average_run_student(
-    run: RunDir, plan: "RunPlan", manifest: RunManifest, held_out: Sequence[Sequence[Message]]
-) -> StudentRecord:
-    """Choose the share and write the averaged student. Finished scores are kept for a resumed run.
-
-    Raises:
-        BudgetExhausted, RunStopped, StillhouseError: as `evaluate_held_out`; UsageError if the student cannot be exported.
-    """
-    from agents.studies.general_panel import build_general_panel
-    from agents.studies.held_out_evaluation import join_requests, require_held_out_seeds
-    from students.comparison import write_untrained_student
-    from students.gguf_export import export_gguf
-    from students.training.weight_averaging import write_averaged_student, write_averaged_weights
-
-    config = plan.recipe.student
-    assert config
-    assert config.evaluation
-    trained, folder = run.path / "wip" / "student", run.path / "wip" / "average"
-    number, start = config.evaluation.requests, run.path / "wip" / "average-start"
-    used = collect_used_requests(run, plan, SESSION.print_unless_stopped)
-    seeds = require_held_out_seeds(plan, 2 * number, used)[number:]  # after those of the final evaluation
-    panel = build_general_panel(plan, config.evaluation.panel, part="validation")
-    shutil.rmtree(start, ignore_errors=True)
-    write_untrained_student(trained, start)
-
-    scores_file = run.path / "wip" / "average.json"
-    scores: dict[str, dict[str, float]] = read_json(scores_file) if scores_file.is_file() else {}
-    for share in (0.0, *AVERAGE_SHARES):
-        if str(share) in scores:
-            continue
-        SESSION.print_unless_stopped(f"average: {share:g} of the training, on {number} requests and the general panel")
-        write_averaged_weights(trained, start, share, folder)
-        weights = export_gguf(folder, DEFAULT_GGUF_TYPE).path
-        model = configure_student_as_teacher(weights, plan.recipe.generator_teacher)
-        # The start is asked the panel only: its loss there is what counts.
-        scores[str(share)] = await _score_share(run, plan, manifest, model, seeds if share else [], panel)
-        write_json(scores_file, scores)
-        shutil.rmtree(folder)
-    found = [ShareScore(share=share, **scores[str(share)]) for share in AVERAGE_SHARES]
-    start_rate, max_loss = scores["0.0"]["panel_rate"], MAX_GENERAL_LOSS
-    choice = AverageRecord(
-        requests=number,
-        tasks=len(panel.judged),
-        start_panel_rate=start_rate,
-        max_loss=max_loss,
-        scores=found,
-        share=choose_average_share(found, start_rate, max_loss),
-    )
-    SESSION.print_unless_stopped(f"average: {choice.sentence}")
-    asked = [join_requests(questions) for seed in seeds if (questions := plan.family.questions(seed)) is not None]
-    record = write_averaged_student(trained, start, choice, run.student, held_out, asked)
-    for path in (start, trained):
-        shutil.rmtree(path, ignore_errors=True)
-    scores_file.unlink()
-    return record
-
-
-async def _score_share(
-    run: RunDir,
-    plan: "RunPlan",
-    manifest: RunManifest,
-    model: TeacherConfig,
-    seeds: Sequence[Seed],
-    panel: "GeneralPanel",
-) -> dict[str, float]:
-    from agents.studies.general_panel import ask_general_panel
-    from agents.studies.held_out_evaluation import evaluate_held_out
-
-    def show_progress(done: int) -> None:
-        SESSION.show_progress(lambda: f"average: {done:,} answers")
-
-    checks_ask = any(bound.check.calls(bound.options) for bound in plan.checks)
-    limits = plan.recipe.budget.model_copy(update={"minutes": None})  # these are of production
-    asked = await ask_general_panel(panel, model, SESSION.stop, show_progress, cache=None)
-    results = []
-    if seeds:
-        results = await evaluate_held_out(
-            plan, model, seeds, SESSION.stop, show_progress, cache=None, budget=limits if checks_ask else None,
-            journal=run.evaluation_spend_file if checks_ask else None, elsewhere=manifest.costs.spent,
-        )  # fmt: skip
-    return {
-        "pass_rate": sum(result.fault is None for result in results) / max(1, len(results)),
-        "panel_rate": asked.passed / len(panel.judged),
-    }

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.recipe import Recipe, recipe_digest
-from core.config.student_starts import find_start_fault
-from core.config.students import StudentConfig
+from core.config.students import StudentConfig, find_start_fault
 from core.config.teachers import TeacherConfig
 from core.errors import RunExists, RunInUse, StoreError, UsageError
 from core.hub_reference import HubReference, find_hub_reference, remove_revision

@@ -6,10 +6,13 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from core.config.student_architectures import TERNARY_BLOCK
-from core.config.student_steps import StudentStep
+from core.config.student_steps import TERNARY_BLOCK, StudentStep
 from core.config.students import StudentConfig
-from plugins.forms.start_faults import find_ternary_fault, find_windows_fault, name_multiples
+from plugins.forms.start_faults import HYBRID_PERIOD, find_ternary_fault, find_windows_fault, name_multiples
+
+
+def _has_step(student: StudentConfig, name: str) -> bool:
+    return any(step.type == name for step in student.steps)
 
 
 class TernaryStep(StudentStep):
@@ -25,8 +28,6 @@ class TernaryStep(StudentStep):
     def find_problem(self, student: StudentConfig) -> str | None:
         if student.lora:
             return "merged low-rank updates are not ternary; leave lora out"
-        if student.architecture == "hybrid":
-            return "a BitNet is no hybrid; leave one of them out"
         if student.start == "layers":
             return (
                 f"the embedded teacher's layers are 576 wide, and ternary rows are stored in blocks of {TERNARY_BLOCK}; use "
@@ -41,7 +42,12 @@ class TernaryStep(StudentStep):
             return "average: the average of ternary weights and their start is not ternary; leave one of them out"
         if student.image_limits:
             return "a BitNet has no embedder of images; leave one of them out"
-        others = {"sparsity": "ternary weights choose their own zeros in training", "windows": "a BitNet has none"}
+        others = {
+            "sparsity": "ternary weights choose their own zeros in training",
+            "windows": "a BitNet has none",
+            "hybrid": "a BitNet is no hybrid",
+            "average_choice": "the average of ternary weights and their start is not ternary",
+        }
         for step in student.steps:
             if why := others.get(step.type):
                 return f"{step.type}: {why}; leave one of them out"
@@ -54,6 +60,99 @@ class TernaryStep(StudentStep):
         from plugins.forms.ternary import TernaryCode
 
         return TernaryCode()
+
+
+class HybridStep(StudentStep):
+    """A new model with attention in every fourth of at least 4 layers, in the others a gated-delta memory of constant size
+    (Qwen3.5).
+    """
+
+    type: Literal["hybrid"]
+    makes_start: ClassVar[bool] = True
+
+    def find_problem(self, student: StudentConfig) -> str | None:
+        if student.start != "random":
+            return (
+                f"start = {student.start!r} has an architecture already, and a hybrid has new weights; use "
+                'start = "random", or leave the step out'
+            )
+        if student.layers < HYBRID_PERIOD:
+            return (
+                f"layers = {student.layers}: only every {HYBRID_PERIOD}th layer of a hybrid has attention; use "
+                f"{HYBRID_PERIOD} or more"
+            )
+        if student.packing:
+            return "the memories would carry over from one conversation of a row to the next; use packing = false"
+        return None
+
+    def load(self) -> Any:
+        from plugins.forms.hybrid import HybridCode
+
+        return HybridCode()
+
+
+class StartKlStep(StudentStep):
+    """Hold the student near its start on the data's answers, or near the whole embedded teacher if the start is a part of it."""
+
+    type: Literal["start_kl"]
+    needs_trained_start: ClassVar[bool] = True
+    reads_start: ClassVar[bool] = True
+    weight: float = Field(0.1, gt=0, lt=math.inf)
+    """Of the forward KL divergence from the start in the loss."""
+
+    def find_problem(self, student: StudentConfig) -> str | None:
+        return "its start sees nothing; leave the step sight out" if student.image_limits else None
+
+    def load(self) -> Any:
+        from plugins.forms.forgetting import StartKlCode
+
+        return StartKlCode(self.weight)
+
+
+class ForgettingStopStep(StudentStep):
+    """Let `patience` measure the divergence from the start on held-out conversations of `replay` too, added to the held-out
+    loss.
+    """
+
+    type: Literal["forgetting_stop"]
+
+    def find_problem(self, student: StudentConfig) -> str | None:
+        if student.patience and student.replay:
+            return None
+        return (
+            "both losses are measured for patience, and one of them on conversations of replay; add patience = 3 and "
+            "replay = {}, or leave it out"
+        )
+
+    def load(self) -> Any:
+        from plugins.forms.forgetting import ForgettingStopCode
+
+        return ForgettingStopCode()
+
+
+class AverageChoiceStep(StudentStep):
+    """In a run, choose the share of the training in the weights on validation requests and the general panel (WiSE-FT)."""
+
+    type: Literal["average_choice"]
+    needs_trained_start: ClassVar[bool] = True
+    chooses_weights: ClassVar[bool] = True
+
+    def find_problem(self, student: StudentConfig) -> str | None:
+        if student.average is not None:
+            return "average is the share that it would choose; leave one of them out"
+        if student.image_limits:
+            return "the embedder of images has no start to average with; leave the step sight out"
+        if not (student.evaluation and student.evaluation.panel):
+            return (
+                "the share is chosen on requests of the recipe and on the general panel; add an evaluation with a panel to a "
+                "run's recipe, as in evaluation = { requests = 40, panel = 64 }, or give a share, as in average = 0.5"
+            )
+        return None
+
+    def load(self) -> Any:
+        from students.training.steps import StepCode
+
+        return StepCode()
 
 
 class MtpStep(StudentStep):
@@ -73,11 +172,8 @@ class MtpStep(StudentStep):
         return depth
 
     def find_problem(self, student: StudentConfig) -> str | None:
-        if student.architecture != "hybrid":
-            return (
-                'llama.cpp drafts with such a layer of a hybrid only; add start = "random" and architecture = "hybrid", or leave '
-                "mtp out"
-            )
+        if not _has_step(student, "hybrid"):
+            return 'llama.cpp drafts with such a layer of a hybrid only; use start = "random" and the step hybrid too'
         if student.distillation.lmbda == 1:
             return "its layer learns from the data's answers, and distillation.lmbda = 1 uses none; lower it or leave mtp out"
         return None
@@ -113,8 +209,8 @@ class WindowsStep(StudentStep):
             )
         if student.image_limits:
             return "a window would cut images off; leave the step sight out"
-        if student.architecture == "hybrid":
-            return 'sliding windows need a Llama, and architecture = "hybrid" is none; leave one of them out'
+        if _has_step(student, "hybrid"):
+            return "sliding windows need a Llama, and a hybrid is none; leave one of them out"
         return None
 
     def find_start_fault(self, settings: Mapping[str, Any]) -> str | None:
@@ -154,10 +250,10 @@ class SparsityStep(StudentStep):
             return "lora fills the zeros when it is merged; leave one of them out"
         if student.image_limits:
             return "weights are chosen by text alone; leave the step sight out"
-        if student.average == "validation" and self.reconstruct:
+        if _has_step(student, "average_choice") and self.reconstruct:
             return (
-                'the shares of average = "validation" are mixed with the start as it was before reconstruct fitted it; give a '
-                "share such as 0.75, or leave one of them out"
+                "the shares of average_choice are mixed with the start as it was before reconstruct fitted it; give a share, as "
+                "in average = 0.75, or leave one of them out"
             )
         return None
 

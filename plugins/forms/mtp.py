@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import MtpModel
 
 from students.gguf_export import MTP_PREFIX, read_mtp_weights
-from students.init.start_model import StartModel
 from students.predictions import IGNORED_LABEL, TokenBatch, TokenPredictions
+from students.start_model import StartModel
 from students.training.steps import ComputeTerms, StepCode, Training
 
 MTP = "mtp"

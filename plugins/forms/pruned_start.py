@@ -15,10 +15,10 @@ from core.runs.student_records import StepRecord
 from core.storage.atomic_files import write_atomically
 from plugins.forms.reconstruction import prune_and_reconstruct
 from plugins.forms.sparsity import Pruning, compute_zero_share, freeze_zeros, prune_weights
-from students.architectures.architecture import find_layers, iterate_matrices
+from students.architecture import find_layers, iterate_matrices
 from students.distributed import is_main_process, main_process_first
-from students.init.start_model import StartModel
 from students.predictions import TokenBatch, build_batch, compute_held_out_loss
+from students.start_model import StartModel
 from students.training.checkpoint import locate_checkpoint
 from students.training.steps import StepCode, Training
 

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from plugins.forms.sparsity import Pruning, run_before_layers, select_kept_weights
-from students.architectures.architecture import find_layers, iterate_matrices
+from students.architecture import find_layers, iterate_matrices
 from students.predictions import TokenBatch
 
 RIDGE = 0.3

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from core.errors import UsageError
-from students.architectures.architecture import find_layers, iterate_matrices
+from students.architecture import find_layers, iterate_matrices
 from students.predictions import TokenBatch
 
 

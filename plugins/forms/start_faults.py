@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.config.student_architectures import TERNARY_BLOCK
-from core.config.student_starts import find_bitnet_fault, find_shared_settings_fault
+from core.config.student_steps import TERNARY_BLOCK
+from core.config.students import find_bitnet_fault, find_shared_settings_fault
 
+HYBRID_PERIOD = 4
+"""Every layer of a hybrid whose number, counted from 1, is a multiple of this has attention, as in Qwen3.5."""
 WINDOWED_START = "llama"
 """The `model_type` of starts that can get sliding windows."""
 TERNARY_STARTS = ("bitnet", "llama")

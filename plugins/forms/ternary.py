@@ -19,15 +19,15 @@ from core.errors import UsageError
 from core.runs.student_records import StepRecord
 from plugins.forms.sparsity import compute_zero_share
 from plugins.forms.start_faults import find_ternary_fault
-from students.architectures.architecture import (
+from students.architecture import (
     find_layers,
     find_ternary_weights_fault,
     is_ternary,
     iterate_matrices,
     list_llama_settings,
 )
-from students.architectures.known_architectures import SUB_NORMS
-from students.init.start_model import StartModel
+from students.known_architectures import SUB_NORMS
+from students.start_model import StartModel
 from students.training.steps import StepCode, Training
 
 FLIPS = "flips"

@@ -14,11 +14,11 @@ from torch import nn
 from transformers import LlamaForCausalLM
 from transformers.initialization import no_init_weights
 
-from core.config.student_architectures import ROW_MULTIPLE
+from core.config.student_steps import ROW_MULTIPLE
 from core.errors import UsageError
 from core.storage.atomic_files import read_json
-from students.init.start_model import StartModel
 from students.predictions import TokenBatch, build_batch
+from students.start_model import StartModel
 from students.training.steps import StepCode, Training
 
 KEPT_PARTS_FILE = "kept.json"

@@ -14,10 +14,10 @@ from transformers.models.granite_swa.configuration_granite_swa import GraniteSWA
 from transformers.models.granite_swa.modeling_granite_swa import GraniteSWAForCausalLM
 
 from core.runs.student_records import StepRecord
-from students.architectures.architecture import get_head_size, list_layer_types, list_llama_settings
-from students.architectures.known_architectures import choose_attention, find_configuration_fault
-from students.init.start_model import StartModel
+from students.architecture import get_head_size, list_layer_types, list_llama_settings
+from students.known_architectures import choose_attention, find_configuration_fault
 from students.predictions import compute_held_out_loss
+from students.start_model import StartModel
 from students.training.steps import StepCode, Training
 
 WINDOWED = "sliding_attention"

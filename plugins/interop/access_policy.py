@@ -16,7 +16,7 @@ from core.config.base import find_mark, list_marked, list_tables
 from core.config.inheritance import read_recipe_tables
 from core.config.loading import load_recipe
 from core.config.recipe import Recipe
-from core.config.student_architectures import EMBEDDED_STARTS
+from core.config.student_steps import EMBEDDED_STARTS
 from core.config.teacher_prices import apply_prices, find_teacher_prices
 from core.config.teachers import KEY_OF_PROVIDER, OWN_PROVIDERS, REPLAY_PREFIX, URL_OF_PROVIDER, TeacherConfig
 from core.errors import RecipeError, RecipeProblem, UsageError

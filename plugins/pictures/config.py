@@ -16,6 +16,8 @@ SEEING_START = "llama"
 EXCLUDED = {
     "replay": "its start sees nothing, and writes no images",
     "start_kl": "its start sees nothing",
+    "average_choice": "the embedder of images has no start to average with",
+    "hybrid": "it needs a Llama, and a hybrid is none",
     "average": "the embedder of images has no start to average with",
     "lora": "low-rank adapters would not train the embedder of images",
     "sparsity": "weights are chosen by text alone",
@@ -68,8 +70,6 @@ class SightStep(StudentStep):
         return ImageLimits(self.patch, self.size)
 
     def find_problem(self, student: StudentConfig) -> str | None:
-        if getattr(student, "architecture", None) == "hybrid":
-            return 'needs a Llama, and architecture = "hybrid" is none; leave one of them out'
         if student.start == "width":
             return 'start = "width" chooses channels by text alone; use start = "layers" or "random"'
         if student.packing:

@@ -29,10 +29,6 @@ IRRELEVANT_SETTINGS: Mapping[str, IncEx | bool] = {
 """Settings without effect on the student."""
 
 
-HELD_OUT_REPLAY = "held_out_replay"
-"""The log's key of the divergence from the start on held-out replay conversations."""
-
-
 class TrainingProgress(NamedTuple):
     """The state of a training: steps done, losses before the first step, seconds spent, and the log so far."""
 
@@ -51,8 +47,8 @@ class TrainingProgress(NamedTuple):
 
     @property
     def best_step(self) -> int:
-        """The first step with the lowest held-out loss, with that on replay conversations if it was measured."""
-        lowest = min(self.evaluations, key=lambda line: line["held_out"] + line.get(HELD_OUT_REPLAY, 0.0))
+        """The first step with the lowest held-out loss, with what steps add to it."""
+        lowest = min(self.evaluations, key=lambda line: sum(line[name] for name in line if name.startswith("held_out")))
         return int(lowest["step"])
 
 

@@ -3,31 +3,34 @@
 Knows only the order of the steps; other modules implement them. Knows nothing of runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
 
 from core.config.recipe import list_differences
 from core.config.students import StudentConfig
 from core.errors import UsageError
+from core.plugins import load_part
 from core.runs.student_records import ReplayRecord, StudentRecord
 from core.storage.atomic_files import read_json
 from students.chat_encoding import Conversation
 from students.distributed import is_main_process, process_group, rank_and_world_size
-from students.init.adapters import add_adapters, merge_adapters
-from students.init.embedded_teacher import open_teacher_file
+from students.embedded_teacher import open_teacher_file
 from students.predictions import round_weights
-from students.signals.prompt_logprobs import PromptLogprobTeacher
-from students.signals.torch_teacher import start_digest, starts_as_teacher, teacher_digest
+from students.start_model import add_adapters, merge_adapters
 from students.student_folder import SETTINGS_FILE, FinishedTraining, write_student
+from students.torch_teacher import start_digest, starts_as_teacher, teacher_digest
 from students.training.checkpoint import (
     TrainingProgress,
     dump_relevant_settings,
+    list_trainable_parameters,
     remove_checkpoint,
     training_digest,
 )
-from students.training.experiment_tracking import check_trackers
 from students.training.steps import Training
-from students.training.training_loop import run_training_loop
+from students.training.training_loop import check_trackers, run_training_loop
 from students.training.training_objective import HeldOutLosses
 from students.training.training_setup import (
     ProgressCallback,
@@ -36,7 +39,9 @@ from students.training.training_setup import (
     prepare_replay,
     prepare_start,
 )
-from students.training.weight_averaging import StartAverage
+
+if TYPE_CHECKING:
+    import peft
 
 
 @process_group()
@@ -77,31 +82,36 @@ def train_student(
         return record
     training = prepare_start(conversations, held_out, rejected, config, seed, progress, out=out, digest=digest)
     start, data = training.start, training.data
-    replay = prepare_replay(training)
+    training.replay = prepare_replay(training)
     objective = prepare_objective(training, teacher)
     open_teacher_file.cache_clear()  # 150 MB that the training does not need
     training.adapters = adapters = add_adapters(start.model, config.lora) if config.lora else None
-    objective.reference = build_reference(training)
-    pad = training.pad
-    near = objective.measure_forgetting(start.model, replay.held_out, pad)
-    average = StartAverage(start.model, adapters, config.average if isinstance(config.average, float) else 1.0)
+    training.reference = objective.reference = build_reference(training)
+    near = training.measure_forgetting()
+    share = 1.0 if config.average is None else config.average
+    before = {}
+    if share < 1 and not adapters:
+        before = {name: value.detach().clone() for name, value in list_trainable_parameters(start.model).items()}
     for step in training.steps:
         step.begin(training)
 
-    done = run_training_loop(training, objective, replay)
+    done = run_training_loop(training, objective)
 
-    average.apply()
+    if adapters:
+        _scale_adapters(adapters, share)
+    elif before:
+        average_with_start(start.model, before, share)
     for step in training.steps:
         step.finish(training)
-    far = objective.measure_forgetting(start.model, replay.held_out, pad)
+    far = training.measure_forgetting()
     described = [one for step in training.steps if (one := step.describe(training, done.log))]
     adapter = merge_adapters(adapters) if adapters else None
     round_weights(start.model)
-    after = objective.measure(start.model, data.held_out, pad)
+    after = objective.measure(start.model, data.held_out, training.pad)
     record = _build_student_record(training, done, after)
     record.step_records = described
     if near is not None and far is not None:
-        sizes = {name: len(texts) for name, texts in replay._asdict().items()}
+        sizes = {name: len(texts) for name, texts in training.replay._asdict().items()}
         record.replay = ReplayRecord(**sizes, divergence_before=near, divergence=far)
     if is_main_process():
         trained = [conversations[place] for place in data.places]
@@ -113,6 +123,23 @@ def train_student(
         remove_checkpoint(out)
     progress(_format_result(record))
     return record
+
+
+@torch.no_grad()
+def average_with_start(model: torch.nn.Module, start: Mapping[str, torch.Tensor], share: float) -> None:
+    """Set each trainable parameter to start + `share` * (trained - start), in place (WiSE-FT, arXiv 2109.01903); a share of 1
+    changes none.
+    """
+    for name, parameter in list_trainable_parameters(model).items():
+        parameter.copy_(torch.lerp(start[name].to(parameter), parameter, share))
+
+
+@torch.no_grad()
+def _scale_adapters(adapters: "peft.LoraModel", share: float) -> None:
+    """The same for the matrices that low-rank adapters update: their product is the difference from the start."""
+    for name, parameter in list_trainable_parameters(adapters).items():
+        if ".lora_B." in name:
+            parameter.mul_(share)
 
 
 def _find_finished_student(out: Path, digest: str, config: StudentConfig, seed: int) -> StudentRecord | None:
@@ -161,8 +188,8 @@ def _check_training(config: StudentConfig, rejected: Sequence[Conversation | Non
     if not config.asks_teacher:
         return ""
     distillation = config.distillation
-    endpoint = PromptLogprobTeacher(distillation) if distillation.uses_endpoint else None
-    digest = endpoint.digest if endpoint else teacher_digest(distillation.teacher)
+    endpoint = load_part("capture", "endpoint")(distillation) if distillation.uses_endpoint else None
+    digest: str = endpoint.digest if endpoint else teacher_digest(distillation.teacher)
     only_captured = (
         distillation.signals != "dense"
         and config.objective_weights.keys() <= config.divergences
@@ -190,7 +217,7 @@ def _build_student_record(training: Training, done: TrainingProgress, after: Hel
         loss_after=after.loss,
         kl_before=done.kl_before,
         kl_after=after.kl,
-        average=config.average if isinstance(config.average, float) else None,
+        average=config.average,
         seconds=round(done.seconds, 1),
     )
 

@@ -7,29 +7,30 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from core.config.students import StudentConfig
-from core.errors import RunFailed
+from core.errors import RunFailed, UsageError
+from core.installation import format_install_command
+from students.captured_signals import count_predicted_tokens
 from students.chat_encoding import EncodedConversation, find_stop_ids
 from students.distributed import all_reduce_sum, is_main_process, rank_and_world_size
 from students.generation import generate_own_answers
 from students.predictions import compute_held_out_loss
-from students.signals.captured_signals import count_predicted_tokens
-from students.signals.replay import NO_REPLAY, ReplayTexts
 from students.training.checkpoint import (
-    HELD_OUT_REPLAY,
     TrainingProgress,
     list_trainable_parameters,
     load_checkpoint,
     save_checkpoint,
     set_parameters,
 )
-from students.training.experiment_tracking import track_training
 from students.training.steps import Training
 from students.training.training_objective import REPLAY, TrainingObjective, gradient_norm
 from students.training_data import shuffle_epoch
@@ -50,22 +51,20 @@ REPLAY_TOKENS = 256
 """Learned tokens of replay conversations in one pass: a divergence over 49,152 words needs a megabyte or more for each."""
 
 
-def run_training_loop(
-    training: Training, objective: TrainingObjective, replay: ReplayTexts = NO_REPLAY
-) -> TrainingProgress:
+def run_training_loop(training: Training, objective: TrainingObjective) -> TrainingProgress:
     """Train the student in place, from its last checkpoint if there is one; with `patience`, to its best weights.
 
     Raises:
         RunFailed: if the loss is not finite, or the teacher's gradient is zero.
     """
     config, out, digest = training.config, training.out, training.digest
-    loop = TrainingLoop(training, objective, replay)
+    loop = _TrainingLoop(training, objective)
     done = loop.restore_or_measure(out, digest)
     for step in training.steps:
         step.resume(training)
     began = time.monotonic() - done.seconds
     loop.model.train()
-    with track_training(config, out, digest, done.step) as track:
+    with _track_training(config, out, digest, done.step) as track:
         while done.step < loop.steps and not _has_stalled(done, config.patience):
             done.log.append(loop.run_step(done.step))
             done = done._replace(step=done.step + 1)
@@ -88,14 +87,14 @@ def _has_stalled(done: TrainingProgress, patience: int | None) -> bool:
     return sum(line["step"] > done.best_step for line in done.evaluations) >= patience
 
 
-class TrainingLoop:
+class _TrainingLoop:
     """A student in training: its parameters, their optimizer, and the conversations of each step."""
 
-    def __init__(self, training: Training, objective: TrainingObjective, replay: ReplayTexts) -> None:
+    def __init__(self, training: Training, objective: TrainingObjective) -> None:
         start, data, config = training.start, training.data, training.config
         self.model, self._tokenizer, self._pad = start.model, start.tokenizer, training.pad
         self._data, self._objective, self._config, self._seed = data, objective, config, training.seed
-        self._replay, self._steps = replay, training.steps
+        self._training, self._steps = training, training.steps
         self.learner = torch.nn.ModuleDict({"student": self.model, "projections": objective.projections})
         parameters = list_trainable_parameters(self.learner).values()
         self.optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0, fused=True)
@@ -180,7 +179,7 @@ class TrainingLoop:
         if config is None:
             return []
         replayed = _choose_replayed(
-            self._replay.learned, max(1, round(config.share * self._per_step)), self._seed, step
+            self._training.replay.learned, max(1, round(config.share * self._per_step)), self._seed, step
         )
         total = sum(map(count_predicted_tokens, replayed))
         rank, processes = rank_and_world_size()
@@ -196,10 +195,8 @@ class TrainingLoop:
     def evaluate(self, done: TrainingProgress) -> TrainingProgress:
         """`done` with the held-out loss in the log's last line, and with the current parameters if they are the best."""
         done.log[-1]["held_out"] = compute_held_out_loss(self.model, self._data.held_out, self._pad)
-        if self._config.patience_on == "both":
-            done.log[-1][HELD_OUT_REPLAY] = (
-                self._objective.measure_forgetting(self.model, self._replay.held_out, self._pad) or 0.0
-            )
+        for code in self._steps:
+            done.log[-1].update(code.measure_held_out(self._training))
         if self._config.patience and done.best_step == done.step:
             now = {
                 name: parameter.detach().clone() for name, parameter in list_trainable_parameters(self.learner).items()
@@ -310,3 +307,59 @@ def learning_rate(step: int, steps: int, config: StudentConfig) -> float:
         case "constant":
             decayed = 0.0
     return config.learning_rate * (1 - (1 - FINAL_RATE_SHARE) * decayed)
+
+
+LogCallback = Callable[[Mapping[str, float]], None]
+
+
+def check_trackers(config: StudentConfig) -> None:
+    """Raises UsageError where a package is missing."""
+    for name in config.track:
+        if find_spec(name) is None:
+            command = format_install_command("tracking") if name == "tensorboard" else f"`pip install {name}`"
+            raise UsageError(f"student.track: {name} is not installed: run {command}, or leave it out")
+
+
+@contextmanager
+def _track_training(config: StudentConfig, out: Path, digest: str, done: int) -> Iterator[LogCallback]:
+    """Send each line of the log to each of `config.track`, from the main process. Steps after `done`, a checkpoint's last
+    step, are sent again.
+
+    TensorBoard's files are in `NAME.tensorboard` next to the student; for Weights & Biases the training is a run of the
+    project `stillhouse`, configured by its environment (`WANDB_MODE`, `WANDB_API_KEY`).
+    """
+    openers = {
+        "tensorboard": lambda: _open_tensorboard(out, done),
+        "wandb": lambda: _open_wandb(config, out, digest),
+    }
+    with ExitStack() as stack:
+        trackers = [stack.enter_context(openers[name]()) for name in config.track if is_main_process()]
+
+        def track(line: Mapping[str, float]) -> None:
+            for tracker in trackers:
+                tracker(line)
+
+        yield track
+
+
+@contextmanager
+def _open_tensorboard(out: Path, done: int) -> Iterator[LogCallback]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(out.with_name(f"{out.name}.tensorboard")), purge_step=done + 1) as writer:
+
+        def track(line: Mapping[str, float]) -> None:
+            for name, value in line.items():
+                if name != "step":
+                    writer.add_scalar(name, value, int(line["step"]))
+
+        yield track
+
+
+@contextmanager
+def _open_wandb(config: StudentConfig, out: Path, digest: str) -> Iterator[LogCallback]:
+    import wandb
+
+    settings: dict[str, Any] = config.model_dump(mode="json")
+    with wandb.init(project="stillhouse", name=out.name, id=digest[:16], resume="allow", config=settings) as run:
+        yield lambda line: run.log(dict(line), step=int(line["step"]))

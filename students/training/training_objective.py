@@ -3,10 +3,8 @@
 Knows losses, predictions and signals; knows nothing of optimizers or the source of signals.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Sequence, Set
+from typing import NamedTuple, Protocol
 
 import torch
 from torch.nn import functional
@@ -14,91 +12,22 @@ from transformers import PreTrainedModel
 
 from core.config.students import StudentConfig
 from core.errors import RunFailed
+from students.captured_signals import SampledSignal, TopKSignal
 from students.chat_encoding import EncodedConversation
 from students.predictions import (
     EVALUATION_BATCH,
     TokenBatch,
     TokenPredictions,
     build_batch,
-    cast_weights,
     compute_held_out_loss,
     predict_tokens,
 )
-from students.signals.captured_signals import SampledSignal, TopKSignal
-from students.signals.torch_teacher import DenseSignal
+from students.torch_teacher import DenseSignal
 from students.training import loss_functions
-from students.training.loss_functions import forward_kl
+from students.training.steps import StartReference, StepCode
 
-if TYPE_CHECKING:
-    import peft
-
-    from students.training.steps import StepCode
-
-
-@torch.no_grad()
-def measure_divergences(
-    model: PreTrainedModel,
-    compute_start: Callable[[TokenBatch], torch.Tensor],
-    conversations: Sequence[EncodedConversation],
-    pad: int,
-    batch_size: int,
-) -> list[torch.Tensor]:
-    """The forward KL divergence of `model` from its start at each learned token of each conversation, in nats, shape (tokens,).
-
-    Forward: the expectation is over the start's predictions, so that words which it found likely and the model forgot count most.
-    `compute_start` returns the start's log-probabilities of all words, of shape (tokens, words).
-    """
-    training = model.training
-    model.train(False)
-    divergences: list[torch.Tensor] = []
-    for first in range(0, len(conversations), batch_size):
-        batch = build_batch(conversations[first : first + batch_size], pad)
-        start = compute_start(batch)
-        found = predict_tokens(model, batch)
-        values = forward_kl(found.logits.log_softmax(-1), start).cpu()
-        sizes = found.rows.bincount(minlength=len(batch.ids)).tolist()
-        divergences += values.split(sizes)  # type: ignore[no-untyped-call]
-    model.train(training)
-    return divergences
-
-
-class StartReference:
-    """The start's probabilities: of a frozen copy, or with adapters of the model itself without them."""
-
-    def __init__(
-        self, model: PreTrainedModel, adapters: "peft.LoraModel | None", dtype: torch.dtype = torch.bfloat16
-    ) -> None:
-        self._adapters = adapters
-        self._model = model if adapters else cast_weights(copy.deepcopy(model), dtype).requires_grad_(False)
-
-    @torch.no_grad()
-    def compute_log_probs(self, batch: TokenBatch) -> torch.Tensor:
-        """Log-probabilities of all words for each learned token of the batch, of shape (tokens, words)."""
-        with self._without_adapters():
-            return predict_tokens(self._model, batch).logits.log_softmax(-1)
-
-    @torch.no_grad()
-    def measure_divergence(
-        self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int
-    ) -> float:
-        """Mean forward KL divergence of `model` from its start, in nats per learned token."""
-        values = measure_divergences(model, self.compute_log_probs, conversations, pad, EVALUATION_BATCH)
-        return float(torch.cat(values).double().mean())
-
-    @contextmanager
-    def _without_adapters(self) -> Iterator[None]:
-        if self._adapters is None:
-            yield
-            return
-        self._adapters.disable_adapter_layers()
-        try:
-            yield
-        finally:
-            self._adapters.enable_adapter_layers()
-
-
-START_KL, REPLAY = "start_kl", "replay"
-"""The names of the terms that keep a student near its start, next to the objectives."""
+REPLAY = "replay"
+"""The name of the term on replay conversations, next to the objectives."""
 
 TeacherSignal = DenseSignal | TopKSignal | SampledSignal
 
@@ -111,7 +40,7 @@ class SignalSource(Protocol):
         ...
 
 
-class LossTerms(NamedTuple):
+class _LossTerms(NamedTuple):
     """The objectives of one step in nats per token, or per pair, before weighting."""
 
     values: dict[str, torch.Tensor]
@@ -123,13 +52,13 @@ class LossTerms(NamedTuple):
     def weighted_sum(self, weights: dict[str, float]) -> torch.Tensor:
         return torch.stack([weights[name] * value for name, value in self.values.items()]).sum()
 
-    def scale_to_step(self, tokens: int, pairs: int) -> "LossTerms":
+    def scale_to_step(self, tokens: int, pairs: int) -> "_LossTerms":
         """The batch's part of the means over a step's `tokens`, or over its `pairs`."""
         shares = {"dpo": self.pairs / max(1, pairs)}
         share = self.tokens / tokens
         return self._replace(values={name: value * shares.get(name, share) for name, value in self.values.items()})
 
-    def without_text_losses(self, names: Set[str]) -> "LossTerms":
+    def without_text_losses(self, names: Set[str]) -> "_LossTerms":
         """Without `names`, the objectives that need no teacher."""
         return self._replace(values={name: value for name, value in self.values.items() if name not in names})
 
@@ -151,15 +80,14 @@ class TrainingObjective:
         signals: SignalSource | None,
         words: int,
         projections: torch.nn.ModuleList,
-        steps: Sequence["StepCode"] = (),
+        steps: Sequence[StepCode] = (),
     ) -> None:
         """`words` is the tokenizer's size. `projections` come from `build_projections`, empty without the objective `hidden`."""
         self.weights = {
             **config.objective_weights,
-            **({START_KL: config.start_kl} if config.start_kl else {}),
             **{name: weight for step in steps for name, weight in step.weights.items()},
         }
-        """Of the objectives, of the divergence from the start on the data, and of the terms of steps."""
+        """Of the objectives, and of the terms of steps."""
         self._steps = steps
         self._divergences = config.divergences
         self._installed = {
@@ -195,14 +123,12 @@ class TrainingObjective:
         *,
         rejected: Sequence[EncodedConversation | None] = (),
         own: bool = False,
-    ) -> LossTerms:
+    ) -> _LossTerms:
         """The objectives of a step on `encoded`; those with a counterpart in `rejected` are pairs for `dpo`.
 
         `own` marks the student's own answers: they have no `sft` loss.
         """
         batch = build_batch(encoded, pad, packed_to=self._packed_to)
-        # Before the student's pass, since adapters are switched off for it.
-        start = self._find_start_log_probs(batch) if START_KL in self.weights and not own else None
         opened = [] if own else [terms for step in self._steps if (terms := step.open_losses(model, batch))]
         paired = [place for place, other in enumerate(rejected) if other]
         worse = [other for other in rejected if other]
@@ -218,40 +144,28 @@ class TrainingObjective:
             losses = loss_functions.dpo_loss(now[paired], now[len(encoded) :], *before, beta=self._config.dpo_beta)
             values["dpo"] = losses.mean()
             predictions = predictions.select_first(len(encoded))  # the other objectives see `encoded` only
-        if start is not None:
-            student = predictions.logits.log_softmax(-1)
-            values[START_KL] = loss_functions.forward_kl(student, start).mean()
-        if "sft" in self.weights and not own:
-            values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
         for terms in opened:
             values |= terms(predictions)
+        if "sft" in self.weights and not own:
+            values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
         for name in () if own else sorted(self.text_losses & self._installed.keys()):
             values[name] = self._compute_installed(name, predictions.logits, predictions.targets)
         if self._signals:
             values |= self._compute_teacher_losses(predictions, self._signals.get_signal(batch, encoded))
-        return LossTerms(values, len(predictions.targets), len(worse))
+        return _LossTerms(values, len(predictions.targets), len(worse))
 
     def compute_replay_loss(
         self, model: PreTrainedModel, replayed: Sequence[EncodedConversation], pad: int
     ) -> torch.Tensor:
         """The replay term on these conversations of the start, in nats per token, before weighting."""
         assert self._replay
+        assert self.reference
         batch = build_batch(replayed, pad, packed_to=self._packed_to)
         if self._replay.loss == "sft":
             predictions = predict_tokens(model, batch)
             return functional.cross_entropy(predictions.logits, predictions.targets)
-        start = self._find_start_log_probs(batch)  # before the student's pass, as above
+        start = self.reference.compute_log_probs(batch)  # before the student's pass, which has its adapters
         return loss_functions.forward_kl(predict_tokens(model, batch).logits.log_softmax(-1), start).mean()
-
-    def measure_forgetting(
-        self, model: PreTrainedModel, replayed: Sequence[EncodedConversation], pad: int
-    ) -> float | None:
-        """The divergence of `model` from its start on replay conversations, in nats per token; None without any."""
-        return self.reference.measure_divergence(model, replayed, pad) if self.reference and replayed else None
-
-    def _find_start_log_probs(self, batch: TokenBatch) -> torch.Tensor:
-        assert self.reference, "start_kl and replay have a reference"
-        return self.reference.compute_log_probs(batch)
 
     def record_reference(self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int) -> None:
         """Record the log-likelihoods of these answers under `model`, the reference of `dpo`."""

@@ -14,12 +14,8 @@ from transformers import PreTrainedModel
 
 from core.config.students import DistillationConfig, StudentConfig
 from core.errors import UsageError
-from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
-from students.distributed import main_process_first, select_device
-from students.init.start_model import StartModel, load_start_model
-from students.init.vocabulary_trimming import shape_start, trim_vocabulary
-from students.predictions import cast_weights, separates_packed_rows
-from students.signals.captured_signals import (
+from core.plugins import load_part
+from students.captured_signals import (
     CapturedSignals,
     CaptureFunction,
     SignalIdentity,
@@ -27,12 +23,16 @@ from students.signals.captured_signals import (
     build_signal_identity,
     capture_signals,
 )
-from students.signals.prompt_logprobs import PromptLogprobTeacher
-from students.signals.replay import NO_REPLAY, ReplayTexts, load_replay
-from students.signals.torch_teacher import TorchTeacher, load_original, load_teacher, tokenizer_digest
-from students.training.steps import Training
-from students.training.training_objective import StartReference, TrainingObjective, build_projections
+from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
+from students.distributed import main_process_first, select_device
+from students.predictions import cast_weights, separates_packed_rows
+from students.replay import NO_REPLAY, ReplayTexts, load_replay
+from students.start_model import StartModel, load_start_model
+from students.torch_teacher import TorchTeacher, load_original, load_teacher, tokenizer_digest
+from students.training.steps import StartReference, Training
+from students.training.training_objective import TrainingObjective, build_projections
 from students.training_data import TrainingData, encode_and_split
+from students.vocabulary_trimming import shape_start, trim_vocabulary
 
 if TYPE_CHECKING:
     pass
@@ -148,7 +148,7 @@ def build_replay_writer(original: "PreTrainedModel", config: StudentConfig) -> "
 def build_reference(training: Training) -> StartReference | None:
     """The original model, if the training compares the student with it. The student is not trained yet."""
     start, config = training.start, training.config
-    if not (config.replay or config.start_kl):
+    if not (config.replay or any(step.reads_start for step in config.steps)):
         return None
     original = load_original(start.model, start.tokenizer, config).to(start.model.device)  # type: ignore[arg-type]
     without_adapters = training.adapters if original is start.model else None
@@ -157,7 +157,7 @@ def build_reference(training: Training) -> StartReference | None:
 
 def _choose_capture(distillation: DistillationConfig, start: StartModel, identity: SignalIdentity) -> CaptureFunction:
     if distillation.uses_endpoint:
-        teacher = PromptLogprobTeacher(distillation)
+        teacher = load_part("capture", "endpoint")(distillation)
         return lambda texts: teacher.capture_texts(texts, identity, start.tokenizer)
     model = load_teacher(distillation.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
     return build_model_capture(model, identity, find_pad_id(start.tokenizer))

@@ -13,8 +13,8 @@ import torch
 
 from core.errors import RunFailed, UsageError
 from plugins.features.config import EMBEDDED_MODEL
-from students.init.start_model import TEACHER_LAYERS, start_from_layers, start_from_pretrained
-from students.signals.torch_teacher import commit_digest, teacher_digest
+from students.start_model import TEACHER_LAYERS, start_from_layers, start_from_pretrained
+from students.torch_teacher import commit_digest, teacher_digest
 
 BATCH_TOKENS = 2_048
 """Tokens of a batch with its padding."""

@@ -87,7 +87,7 @@ def _find_files(name: str) -> Path:
         )
     from huggingface_hub import constants, snapshot_download
 
-    from students.init.start_model import hub_fault
+    from students.start_model import hub_fault
 
     fault = hub_fault()
     patterns = [inside, f"{inside}/*", "config.json"] if inside else ["*.json", "*.safetensors"]

@@ -12,7 +12,7 @@ from students.comparison import write_untrained_student
 from students.gguf_export import export_gguf, read_student
 from students.predictions import compute_held_out_loss
 from students.training.student_training import train_student
-from tests.students.init.test_embedded_teacher import SENTENCE
+from tests.students.test_embedded_teacher import SENTENCE
 from tests.students.test_gguf_export import lowest_correlation
 from tests.support.llama_cpp import llama_cpp
 

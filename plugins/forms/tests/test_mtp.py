@@ -15,13 +15,13 @@ from transformers.modeling_layers import MtpModel
 from core.config.students import StudentConfig
 from core.sample import Message
 from plugins.forms.mtp import add_mtp_block, load_mtp_block, predict_ahead
+from plugins.forms.tests.test_hybrid import tiny_hybrid
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.gguf_export import export_gguf, read_student
-from students.init.start_model import StartModel
 from students.predictions import build_batch, predict_tokens
+from students.start_model import StartModel
 from students.training.student_training import train_student
 from teachers.local_llama import draft_settings
-from tests.students.architectures.test_gated_delta import tiny_hybrid
 from tests.students.conftest import quiet, saved
 from tests.support.llama_cpp import llama_cpp
 
@@ -33,7 +33,7 @@ ANSWERED = 40
 """Tokens that are decoded."""
 CONFIG = StudentConfig.model_validate(
     {
-        "start": "random", "architecture": "hybrid", "layers": 4, "hidden_size": 64, "steps": [{"type": "mtp"}],
+        "start": "random", "layers": 4, "hidden_size": 64, "steps": [{"type": "hybrid"}, {"type": "mtp"}],
         "epochs": 70, "batch_size": 2,
         "max_tokens": 256, "learning_rate": 5e-3, "precision": "float32", "checkpoint_steps": 30, "evaluate_steps": 70,
     }

@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from core.config.student_starts import find_start_fault
-from core.config.students import StudentConfig
+from core.config.students import StudentConfig, find_start_fault
 
 LLAMA = {"model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4}
 TIED = {**LLAMA, "tie_word_embeddings": True}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 64}
 TERNARY = {"type": "ternary"}
 BITNET = "llama.cpp's bitnet does not compute; leave the step ternary out"
-HYBRID = {"start": "random", "architecture": "hybrid"}
+HYBRID = {"start": "random", "steps": [{"type": "hybrid"}]}
 
 
 def find_fault(folder: Path, settings: dict[str, Any], *steps: dict[str, Any]) -> str | None:
@@ -62,6 +61,12 @@ def test_other_starts_can_become_the_student(settings: dict[str, Any], step: dic
             {**HYBRID, "objective": "forward_kl", "distillation": {"lmbda": 1}},
             "mtp: its layer learns from the data's answers, and distillation.lmbda = 1 uses none",
         ),
+        ({"type": "hybrid"}, {}, "start = 'layers' has an architecture already"),
+        ({"type": "hybrid"}, {"start": "some/model"}, "start = 'some/model' has an architecture already"),
+        ({"type": "hybrid"}, {"start": "random", "layers": 3}, "layers = 3: only every 4th layer"),
+        ({"type": "hybrid"}, {"start": "random", "packing": True}, "the memories would carry over"),
+        ({"type": "start_kl"}, {"start": "random"}, "start_kl: the weights of start = 'random' are untrained"),
+        ({"type": "average_choice"}, {"average": 0.5}, "average is the share that it would choose"),
         ({"type": "mtp"}, {"start": "random"}, "mtp: llama.cpp drafts with such a layer of a hybrid only"),
         ({"type": "mtpp"}, HYBRID, "unknown step 'mtpp'; did you mean 'mtp'?"),
         ({"depth": 1}, HYBRID, "a step is a table with its type"),
@@ -87,11 +92,13 @@ def test_other_starts_can_become_the_student(settings: dict[str, Any], step: dic
 )
 def test_what_a_student_cannot_have_is_one_sentence(step: dict[str, Any], settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        StudentConfig.model_validate({**settings, "steps": [step]})
+        StudentConfig.model_validate({**settings, "steps": [*settings.get("steps", ()), step]})
     [error] = caught.value.errors()
     assert words in error["msg"]
 
 
 def test_a_step_is_named_once() -> None:
     with pytest.raises(ValidationError, match="mtp is named more than once"):
-        StudentConfig.model_validate({**HYBRID, "steps": [{"type": "mtp"}, {"type": "mtp"}]})
+        StudentConfig.model_validate(
+            {"start": "random", "steps": [{"type": "hybrid"}, {"type": "mtp"}, {"type": "mtp"}]}
+        )

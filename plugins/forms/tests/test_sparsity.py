@@ -11,10 +11,10 @@ from core.config.students import StudentConfig
 from plugins.forms.pruned_start import fit_start_once, name_layer_weights
 from plugins.forms.reconstruction import fit_kept_weights, prune_and_reconstruct
 from plugins.forms.sparsity import Pruning, compute_zero_share, freeze_zeros, prune_weights, select_kept_weights
-from students.architectures.architecture import find_layers
+from students.architecture import find_layers
 from students.chat_encoding import Conversation, EncodedConversation
-from students.init.start_model import StartModel
 from students.predictions import TokenBatch, build_batch
+from students.start_model import StartModel
 from students.training.student_training import train_student
 from tests.students.conftest import opinionated, quiet
 

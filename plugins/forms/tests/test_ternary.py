@@ -29,11 +29,11 @@ from plugins.forms.ternary import (
     round_to_ternary,
     settle_ternary,
 )
-from students.architectures.architecture import find_ternary_weights_fault
+from students.architecture import find_ternary_weights_fault
 from students.chat_encoding import Conversation, EncodedConversation
 from students.gguf_export import export_gguf, read_student
-from students.init.start_model import load_start_model
 from students.predictions import compute_held_out_loss
+from students.start_model import load_start_model
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
 from tests.flows.commands.test_commands import called
@@ -188,7 +188,7 @@ def test_a_start_that_fits_no_bitnet_is_refused(
         ),
         ({"start": "random", "hidden_size": 640}, "use 512 or 768"),
         ({"start": "x", "lora": {}}, "merged low-rank updates are not ternary; leave lora out"),
-        ({"start": "random", "architecture": "hybrid", "hidden_size": 256}, "a BitNet is no hybrid"),
+        ({"start": "random", "steps": [*TERNARY, {"type": "hybrid"}], "hidden_size": 256}, "a BitNet is no hybrid"),
         ({"start": "x", "average": 0.5}, "average: the average of ternary weights and their start is not ternary"),
     ],
 )

@@ -11,8 +11,8 @@ from core.config.students import StudentConfig
 from core.errors import UsageError
 from plugins.forms.width import KeptParts, choose_most_active, narrow_model
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
-from students.init.start_model import REMOVAL_ORDER, TEACHER_LAYERS, load_start_model, select_best_layers
 from students.predictions import TokenBatch, build_batch, compute_held_out_loss, compute_token_loss, predict_tokens
+from students.start_model import REMOVAL_ORDER, TEACHER_LAYERS, load_start_model, select_best_layers
 from tests.students.conftest import opinionated, tiny_llama
 
 

@@ -15,7 +15,7 @@ from core.config.students import StudentConfig
 from core.errors import RunFailed
 from core.sample import Message
 from plugins.forms.windows import FIRST_SCORE, NO_SINK, add_windows
-from students.architectures.architecture import list_layer_types
+from students.architecture import list_layer_types
 from students.chat_encoding import Conversation
 from students.comparison import measure_folder_loss, write_untrained_student
 from students.gguf_export import export_gguf, read_student

@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from core.config.student_architectures import EMBEDDED_STARTS
+from core.config.student_steps import EMBEDDED_STARTS
 from core.errors import UsageError
 from core.shared_options import EMBEDDER_FILE
 from core.storage.atomic_files import read_json
 from core.weights.gguf_files import ImageLimits
 from students.chat_encoding import EncodedConversation, EncodedImage
-from students.init.start_model import StartModel
 from students.predictions import IMAGE_READER, ImageReader, TokenBatch
+from students.start_model import StartModel
 from students.student_folder import SETTINGS_FILE
 from students.training.steps import StepCode, Training
 

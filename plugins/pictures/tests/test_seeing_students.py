@@ -37,8 +37,8 @@ from students.chat_encoding import (
 )
 from students.comparison import measure_folder_loss, write_untrained_student
 from students.gguf_export import export_gguf, read_student
-from students.init.start_model import StartModel
 from students.predictions import TokenBatch, build_batch, predict_tokens, save_model
+from students.start_model import StartModel
 from students.student_folder import FinishedTraining, build_model_card
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
@@ -46,7 +46,6 @@ from students.training_data import TrainingData, encode_and_split
 from teachers.local_llama import fit_message_images, projector_settings, start_local_server
 from teachers.openai_chat import build_messages
 from tests.students.conftest import quiet, saved, tiny_llama, tiny_tokenizer
-from tests.students.test_predictions import TRAINED
 from tests.support.colored_pictures import COLORS, SIZES, ask_color, color_conversations, png_url
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 
@@ -266,11 +265,9 @@ def test_llama_cpp_sees_what_torch_sees(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"start": "random", "architecture": "hybrid"}, 'needs a Llama, and architecture = "hybrid" is none'),
         ({"packing": True}, "use packing = false"),
         ({"lora": {}}, "lora: low-rank adapters would not train the embedder of images"),
         ({"replay": {}}, "replay: its start sees nothing"),
-        ({"start_kl": 0.5}, "start_kl: its start sees nothing"),
         ({"evaluation": {"requests": 20}}, "evaluation: its questions have no pictures"),
         ({"objective": "forward_kl"}, "objective forward_kl: its teacher or reference sees nothing; use sft"),
         ({"objective": {"sft": 1.0, "dpo": 1.0}}, "objective dpo: its teacher or reference sees nothing"),
@@ -364,8 +361,11 @@ def test_the_card_asks_a_student_that_sees_where_its_images_arrive(sees: bool) -
     if sees:
         add_image_embedder(model, LIMITS)
     start = StartModel(model, tiny_tokenizer(), "made here", None, "other")
+    record = StudentRecord(
+        start="layers", parameters=1, train_samples=9, held_out_samples=1, steps=3, seconds=1.0, loss_before=3.5, loss_after=1.1
+    )  # fmt: skip
     training = FinishedTraining(
-        StudentConfig(), 7, "", TrainingData([], [], {}), TRAINED, [], color_conversations(1), synthetic=False
+        StudentConfig(), 7, "", TrainingData([], [], {}), record, [], color_conversations(1), synthetic=False
     )
     card = build_model_card(start, training)
     assert ("AutoModelForCausalLM" in card) is not sees

@@ -141,7 +141,7 @@ def open_conversation(student: ChatStudent, settings: ChatSettings) -> Iterator[
     """
     if (weights := _find_llama_weights(student)) is None:
         assert student.folder is not None, "a GGUF file needs llama.cpp"
-        from students.generation import StudentTextGenerator
+        from plugins.serving.torch_replies import StudentTextGenerator
 
         generator = StudentTextGenerator(student.folder)
 

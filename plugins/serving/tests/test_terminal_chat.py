@@ -18,7 +18,7 @@ from core.storage.atomic_files import write_json
 from core.thinking import find_thinking_tag, split_thinking
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.serving.cascade.terminal_chat import ChatSettings, choose_chat_settings, find_chat_student
-from students.generation import StudentTextGenerator
+from plugins.serving.torch_replies import StudentTextGenerator
 from students.training.student_training import train_student
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import conversations, one_thread, quiet, saved, tiny_llama, tiny_tokenizer

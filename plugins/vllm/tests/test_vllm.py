@@ -317,7 +317,7 @@ def test_a_failure_in_the_block_stops_the_server_too(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed; plugins/vllm/README.md says how")
 @pytest.mark.skipif(find_embedded_teacher() is None, reason="the weights of the embedded teacher are not installed")
 def test_the_real_vllm_answers_seeded_questions_in_the_form_it_is_asked_for(tmp_path: Path) -> None:
-    from students.init.start_model import start_from_layers
+    from students.start_model import start_from_layers
 
     start = start_from_layers(2)
     start.model.save_pretrained(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Methods of `[student]` against forgetting: replay, a divergence from the start, averaged weights."""
+"""Methods of `[student]` against forgetting: replay and averaged weights."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
@@ -16,12 +15,12 @@ from core.sample import Message
 from students.chat_encoding import Conversation, EncodedConversation, find_pad_id
 from students.generation import sample_texts
 from students.gguf_export import read_student
-from students.init.start_model import start_from_layers
-from students.signals.replay import OPENINGS, PACKAGED_REPLAY, find_user_turn, is_packaged, load_replay, replay_digest
-from students.signals.torch_teacher import load_original
+from students.replay import OPENINGS, PACKAGED_REPLAY, find_user_turn, is_packaged, load_replay, replay_digest
+from students.start_model import start_from_layers
+from students.torch_teacher import load_original
 from students.training.checkpoint import locate_checkpoint
+from students.training.steps import StartReference
 from students.training.student_training import train_student
-from students.training.training_objective import StartReference
 from students.training.training_setup import build_reference, build_replay_writer, prepare_replay, prepare_start
 from tests.students.conftest import opinionated, quiet, saved, tiny_llama
 
@@ -88,8 +87,8 @@ def test_replay_survives_interruptions_while_it_is_written_and_learned(
     talk: list[Conversation], chatty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("students.training.training_loop.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 8)  # several batches
-    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 48)
+    monkeypatch.setattr("students.replay.REPLAY_BATCH", 8)  # several batches
+    monkeypatch.setattr("students.replay.REQUEST_TOKENS", 48)
     config, out = configure(chatty), tmp_path / "student"
     record = train_student(talk, config, tmp_path / "undisturbed", seed=7, progress=quiet)
     written = (tmp_path / "undisturbed.replay.jsonl").read_text()
@@ -160,25 +159,6 @@ def test_a_student_with_replay_stays_nearer_to_its_start(
     assert record.loss_after < record.loss_before - 0.5
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 8}])
-def test_start_kl_holds_the_student_on_the_data(
-    lora: dict[str, int] | None, talk: list[Conversation], chatty: Path, tmp_path: Path
-) -> None:
-    plain = configure(chatty, lora=lora).model_copy(update={"replay": None})
-    weights = {}
-    for name, weight in {"plain": 0.0, "weak": 1e-30, "strong": 5.0}.items():
-        config = StudentConfig.model_validate({**plain.model_dump(), "start_kl": weight})
-        train_student(talk, config, tmp_path / name, seed=7, progress=quiet)
-        weights[name] = read_weights(tmp_path / name)
-    assert distance(weights["plain"], weights["weak"]) == 0
-    assert measure_fresh_divergence(tmp_path / "strong", chatty) < 0.8 * measure_fresh_divergence(
-        tmp_path / "plain", chatty
-    )
-    log = [json.loads(line) for line in (tmp_path / "strong" / "training_log.jsonl").read_text().splitlines()]
-    assert log[0]["start_kl"] == pytest.approx(0, abs=0.02)
-    assert log[-1]["start_kl"] > 0.02
-
-
 @pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 8}}])
 def test_averaged_weights_lie_between_the_start_and_the_trained(
     settings: dict[str, Any], talk: list[Conversation], chatty: Path, tmp_path: Path
@@ -199,8 +179,8 @@ def test_averaged_weights_lie_between_the_start_and_the_trained(
 def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
     talk: list[Conversation], tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 8)
-    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 24)
+    monkeypatch.setattr("students.replay.REPLAY_BATCH", 8)
+    monkeypatch.setattr("students.replay.REQUEST_TOKENS", 24)
     mute = opinionated(tiny_llama(len(tokenizer), tied=False), 3)
     with torch.no_grad():
         mute.lm_head.weight *= 5
@@ -210,36 +190,12 @@ def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
         train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", seed=7, progress=quiet)
 
 
-def test_early_stopping_on_both_stops_before_more_is_forgotten(
-    talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
-) -> None:
-    """The training conversations are held out too, so their loss only falls while the start is forgotten."""
-    settings = {"patience": 3, "evaluate_steps": 1, "epochs": 8, "learning_rate": 5e-3, "replay": {"weight": 1e-30}}
-    records, logs = {}, {}
-    for on in ("data", "both"):
-        config = configure(chatty, replay_file, patience_on=on, **settings)
-        out = tmp_path / on
-        records[on] = train_student(talk, config, out, seed=7, progress=quiet, held_out=talk)
-        logs[on] = [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
-    assert not any("held_out_replay" in line for line in logs["data"])
-    totals = [line["held_out"] + line["held_out_replay"] for line in logs["both"]]
-    assert records["both"].best_step == totals.index(min(totals)) + 1
-    best = [records[on].best_step or 0 for on in ("both", "data")]
-    assert best[0] < best[1]
-    before, after = records["both"].replay, records["data"].replay
-    assert before
-    assert after
-    assert before.divergence < after.divergence
-    with pytest.raises(ValidationError, match="both losses are measured for patience"):
-        configure(chatty, patience_on="both")
-
-
 @pytest.mark.slow
 def test_the_embedded_start_writes_sensible_requests_and_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 12)
-    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 48)
+    monkeypatch.setattr("students.replay.REPLAY_BATCH", 12)
+    monkeypatch.setattr("students.replay.REQUEST_TOKENS", 48)
     start = start_from_layers(30)
     config = ReplayConfig(most=8, max_tokens=24)
     texts = load_replay(start.model.bfloat16(), start.tokenizer, config, 8, tmp_path / "replay.jsonl", progress=quiet)
@@ -281,9 +237,9 @@ def test_the_writer_of_a_replay_has_rounded_weights_and_exact_rotary_frequencies
 def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("students.signals.replay.REPLAY_BATCH", 16)  # one is enough
-    monkeypatch.setattr("students.signals.replay.REQUEST_TOKENS", 48)
-    monkeypatch.setattr("students.signals.replay.MIN_HELD_OUT", 2)
+    monkeypatch.setattr("students.replay.REPLAY_BATCH", 16)  # one is enough
+    monkeypatch.setattr("students.replay.REQUEST_TOKENS", 48)
+    monkeypatch.setattr("students.replay.MIN_HELD_OUT", 2)
     rows: list[Conversation] = [
         [Message(role="user", content=f"Say {word}."), Message(role="assistant", content=f"{word}!")]
         for word in ("tea", "sea", "bee", "tree")

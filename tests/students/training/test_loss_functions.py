@@ -13,9 +13,9 @@ from core import extensions
 from core.config.losses import TRAINING_LOG_FIELDS
 from core.config.students import StudentConfig
 from core.errors import RunFailed
+from students.captured_signals import SampledSignal, TopKSignal
 from students.chat_encoding import Conversation
-from students.signals.captured_signals import SampledSignal, TopKSignal
-from students.signals.torch_teacher import DenseSignal
+from students.torch_teacher import DenseSignal
 from students.training import loss_functions
 from students.training.loss_functions import forward_kl
 from students.training.student_training import train_student

@@ -405,7 +405,7 @@ def test_the_best_weights_survive_an_interruption(
 def test_a_tracker_that_is_not_installed_is_refused_at_once(
     talk: list[Conversation], config: StudentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("students.training.experiment_tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("students.training.training_loop.find_spec", lambda name: None)
     config = config.model_copy(update={"track": ("wandb",)})
     with pytest.raises(UsageError, match=r"student.track: wandb is not installed: run `pip install wandb`"):
         train_student(talk, config, tmp_path / "student", seed=7, progress=quiet)
@@ -437,7 +437,6 @@ def test_two_processes_train_the_same_student_as_one(
         "precision": "float32",
         "epochs": 3,
         "replay": {"share": 1.0, "most": 16, "max_tokens": 16},
-        "start_kl": 0.1,
     }
     both = StudentConfig.model_validate({**settings, "patience": 3})
     with socket.socket() as free:

@@ -16,7 +16,7 @@ from core.errors import RunFailed, RunInUse, UsageError
 from core.sample import Message
 from flows.run.dataset_distillation import distill_dataset, hold_folder
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
-from students.signals.torch_teacher import TorchTeacher
+from students.torch_teacher import TorchTeacher
 from students.training.checkpoint import locate_checkpoint
 from students.training.student_training import train_student
 from students.training.training_objective import TrainingObjective

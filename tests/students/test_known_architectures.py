@@ -32,12 +32,12 @@ from transformers.models.bitnet import BitNetConfig
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from students.architectures.known_architectures import ARCHITECTURES
-from students.architectures.vocabularies import BYTE_TOKENS, TEXT_SPLITS, find_tokenizer_fault
 from students.chat_encoding import render_chat
 from students.gguf_export import export_gguf, read_student
-from students.init.start_model import load_start_model
+from students.known_architectures import ARCHITECTURES
+from students.start_model import load_start_model
 from students.training.student_training import train_student
+from students.vocabularies import BYTE_TOKENS, TEXT_SPLITS, find_tokenizer_fault
 from tests.students.conftest import TEMPLATE, conversations, quiet, saved
 from tests.students.test_gguf_export import lowest_correlation
 from tests.support.llama_cpp import llama_cpp

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from core.config.students import StudentConfig
 from core.sample import Message
 from students.chat_encoding import Conversation
-from students.init.embedded_teacher import build_teacher_tokenizer, find_teacher_file, open_teacher_file
-from students.init.start_model import StartModel, load_start_model
+from students.embedded_teacher import build_teacher_tokenizer, find_teacher_file, open_teacher_file
+from students.start_model import StartModel, load_start_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("embedded")]
 

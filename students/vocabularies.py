@@ -17,7 +17,7 @@ WORDS, BYTES, DIGITS = "ByteLevel", "bytes", "Digits"
 """`ByteLevel` with GPT-2's regular expression and without it; `Digits`, one by one."""
 
 
-class TextSplit(NamedTuple):
+class _TextSplit(NamedTuple):
     """How a byte-level BPE cuts a text into pieces before it merges bytes."""
 
     steps: tuple[str, ...]
@@ -26,10 +26,10 @@ class TextSplit(NamedTuple):
 
 
 TEXT_SPLITS = {
-    "gpt-2": TextSplit((WORDS,)),
-    "smollm": TextSplit((DIGITS, WORDS)),
-    **{name: TextSplit((GGUF_PRE_TOKENIZER_SPLITS[name], BYTES)) for name in ("dbrx", "qwen2", "qwen35", "gpt-4o")},
-    **{name: TextSplit((GGUF_PRE_TOKENIZER_SPLITS[name], BYTES), True) for name in ("llama-bpe", "tekken")},
+    "gpt-2": _TextSplit((WORDS,)),
+    "smollm": _TextSplit((DIGITS, WORDS)),
+    **{name: _TextSplit((GGUF_PRE_TOKENIZER_SPLITS[name], BYTES)) for name in ("dbrx", "qwen2", "qwen35", "gpt-4o")},
+    **{name: _TextSplit((GGUF_PRE_TOKENIZER_SPLITS[name], BYTES), True) for name in ("llama-bpe", "tekken")},
 }
 """llama.cpp's names of pre-tokenizers, and the equal steps of `tokenizers`. Those of `smollm` are also Granite 3's, of `dbrx`
 OLMo 2's, Phi-4's and SmolLM3's, of `qwen2` Qwen3's, of `gpt-4o` Phi-4-mini's, of `llama-bpe` Llama 3's. llama.cpp's `gpt-4o`
@@ -41,7 +41,7 @@ ADDED_SCORE = -1000.0
 BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 
-class GgufVocabulary(NamedTuple):
+class _GgufVocabulary(NamedTuple):
     """Tokens by id, their types, and what llama.cpp merges by."""
 
     tokens: list[str]
@@ -73,7 +73,7 @@ def find_tokenizer_fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None
 
 
-def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> GgufVocabulary:
+def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> _GgufVocabulary:
     """The tokens of the model's `rows` embeddings; tokens beyond them are left out, as an image's of a model without images.
 
     The tokenizer must be without a fault.
@@ -92,10 +92,10 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> GgufVocabu
         return _read_sentencepiece(tokens, types, bpe)
     split = _find_split(_describe_split(whole))
     assert split
-    return GgufVocabulary(tokens, types, [" ".join(pair) for pair in _list_pairs(bpe)], split)
+    return _GgufVocabulary(tokens, types, [" ".join(pair) for pair in _list_pairs(bpe)], split)
 
 
-def _read_sentencepiece(tokens: list[str], types: list[int], bpe: dict[str, Any]) -> GgufVocabulary:
+def _read_sentencepiece(tokens: list[str], types: list[int], bpe: dict[str, Any]) -> _GgufVocabulary:
     """A token's score is its rank among the merges, as in SentencePiece's own models."""
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(_list_pairs(bpe)):
@@ -110,10 +110,10 @@ def _read_sentencepiece(tokens: list[str], types: list[int], bpe: dict[str, Any]
             tokens[row] = token.replace(SPACE, " ")
         made = types[row] == TokenType.NORMAL
         scores.append(-float(ranks.get(token, len(ranks))) if made else ADDED_SCORE)
-    return GgufVocabulary(tokens, types, [], "default", scores)
+    return _GgufVocabulary(tokens, types, [], "default", scores)
 
 
-def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, vocabulary: GgufVocabulary) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, vocabulary: _GgufVocabulary) -> None:
     """Write tokens, rules and chat template. The template writes the beginning of a text, so llama.cpp adds none."""
     writer.add_tokenizer_model("gpt2" if vocabulary.scores is None else "llama")
     writer.add_tokenizer_pre(vocabulary.split)
@@ -178,12 +178,12 @@ def _list_pairs(bpe: dict[str, Any]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs]
 
 
-def _describe_split(whole: dict[str, Any]) -> TextSplit:
+def _describe_split(whole: dict[str, Any]) -> _TextSplit:
     splitter = whole["pre_tokenizer"]
     if splitter is None:
-        return TextSplit(("nothing",), bool(whole["model"].get("ignore_merges")))
+        return _TextSplit(("nothing",), bool(whole["model"].get("ignore_merges")))
     steps = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
-    return TextSplit(tuple(map(_describe_step, steps)), bool(whole["model"].get("ignore_merges")))
+    return _TextSplit(tuple(map(_describe_step, steps)), bool(whole["model"].get("ignore_merges")))
 
 
 def _describe_step(step: dict[str, Any]) -> str:
@@ -198,6 +198,6 @@ def _describe_step(step: dict[str, Any]) -> str:
             return str(kind)
 
 
-def _find_split(wanted: TextSplit) -> str | None:
+def _find_split(wanted: _TextSplit) -> str | None:
     """llama.cpp's name of a split."""
     return next((name for name, split in TEXT_SPLITS.items() if split == wanted), None)

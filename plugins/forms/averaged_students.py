@@ -1,69 +1,27 @@
-"""Averages of a student's weights with those of its start (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
-
-An average keeps more of what the start could do than the trained weights (for alignment: Lin et al. 2024, arXiv 2309.06256).
-"""
+"""Students whose weights are averaged with those of their untrained form, after the training."""
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from core.config.students import StudentConfig
-from core.runs.student_records import VALIDATION_REQUESTS, AverageRecord, StudentRecord
-from core.storage.atomic_files import read_json, write_atomically
+from core.runs.student_records import VALIDATION_REQUESTS, StepRecord, StudentRecord
+from core.storage.atomic_files import read_json, write_atomically, write_text
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id
 from students.gguf_export import read_student
-from students.init.adapters import ADAPTER_FOLDER, ADAPTER_WEIGHTS
 from students.predictions import compute_held_out_loss
-from students.signals.replay import read_held_out_replay
-from students.signals.torch_teacher import load_original
-from students.student_folder import SETTINGS_FILE, write_card_average
-from students.training.checkpoint import list_trainable_parameters
-from students.training.training_objective import StartReference
-
-if TYPE_CHECKING:
-    import peft
-
-
-def _copy_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in list_trainable_parameters(model).items()}
-
-
-@torch.no_grad()
-def average_with_start(model: torch.nn.Module, start: Mapping[str, torch.Tensor], share: float) -> None:
-    """Set each trainable parameter to start + `share` * (trained - start), in place; a share of 1 changes none."""
-    for name, parameter in list_trainable_parameters(model).items():
-        parameter.copy_(torch.lerp(start[name].to(parameter), parameter, share))
-
-
-@torch.no_grad()
-def scale_adapters(adapters: "peft.LoraModel", share: float) -> None:
-    """The same for the matrices that low-rank adapters update: their product is the difference from the start."""
-    for name, parameter in list_trainable_parameters(adapters).items():
-        if ".lora_B." in name:
-            parameter.mul_(share)
-
-
-class StartAverage:
-    """The average of the weights after a training with those before it."""
-
-    def __init__(self, model: PreTrainedModel, adapters: "peft.LoraModel | None", share: float) -> None:
-        """Before the training. A copy of the weights is kept if `share` is below 1 and no adapters are trained in their place."""
-        self._model, self._adapters, self._share = model, adapters, share
-        self._before = _copy_parameters(model) if share < 1 and not adapters else {}
-
-    def apply(self) -> None:
-        """After the training, in place."""
-        if self._adapters:
-            scale_adapters(self._adapters, self._share)
-        elif self._before:
-            average_with_start(self._model, self._before, self._share)
+from students.replay import read_held_out_replay
+from students.start_model import ADAPTER_FOLDER, ADAPTER_WEIGHTS
+from students.student_folder import SETTINGS_FILE, list_result_rows
+from students.torch_teacher import load_original
+from students.training.steps import StartReference
+from students.training.student_training import average_with_start
 
 
 def write_averaged_weights(trained: Path, start: Path, share: float, out: Path) -> None:
@@ -75,7 +33,7 @@ def write_averaged_weights(trained: Path, start: Path, share: float, out: Path) 
 def write_averaged_student(
     trained: Path,
     start: Path,
-    choice: AverageRecord,
+    choice: StepRecord,
     out: Path,
     held_out: Sequence[Conversation],
     requests: Sequence[str],
@@ -86,12 +44,12 @@ def write_averaged_student(
     settings = read_json(trained / SETTINGS_FILE)
     config, record = StudentConfig.model_validate(settings["config"]), StudentRecord.model_validate(settings["record"])
     with write_atomically(out) as partial:
-        _write_average(trained, start, choice.share, partial)
+        _write_average(trained, start, choice.values["share"], partial)
         model, tokenizer = read_student(partial)
         pad = find_pad_id(tokenizer)
         encoded = [encode_conversation(conversation, tokenizer, config.max_tokens) for conversation in held_out]
         used = [one for one in encoded if isinstance(one, EncodedConversation)]
-        changes: dict[str, Any] = {"average": choice.share, "average_choice": choice}
+        changes: dict[str, Any] = {"step_records": [*record.step_records, choice]}
         if used:
             changes["loss_after"] = compute_held_out_loss(model, used, pad)
         if record.replay and config.replay:
@@ -107,7 +65,7 @@ def write_averaged_student(
             json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
         (partial / VALIDATION_REQUESTS).write_text(json.dumps(list(requests), ensure_ascii=False), encoding="utf-8")
-        write_card_average(partial, record, averaged)
+        write_card(partial, record, averaged)
     return averaged
 
 
@@ -127,3 +85,16 @@ def _write_average(trained: Path, start: Path, share: float, out: Path) -> None:
     if adapter.is_file():
         scaled = {name: tensor * share if ".lora_B." in name else tensor for name, tensor in load_file(adapter).items()}
         save_file(scaled, out / ADAPTER_FOLDER / ADAPTER_WEIGHTS, {"format": "pt"})
+
+
+def write_card(student: Path, trained: StudentRecord, averaged: StudentRecord) -> None:
+    """Write the averaged weights' measurements into the card of the trained ones."""
+    card = student / "README.md"
+    text = card.read_text(encoding="utf-8")
+    before, after = list_result_rows(trained), list_result_rows(averaged)
+    if trained.kl_after is not None:
+        after[1] = after[1].removesuffix(" |") + " the training, before its weights were averaged |"
+    after[len(before) - 1 :] = ["\n".join(after[len(before) - 1 :])]
+    for old, new in zip(before, after, strict=True):
+        text = text.replace(old, new)
+    write_text(card, text)

@@ -1,17 +1,19 @@
-"""The start of a student: layers of the embedded teacher, a small random Llama or hybrid, or an existing model.
+"""The start of a student: layers of the embedded teacher, a small random Llama, or an existing model; and low-rank adapters
+(LoRA, arXiv 2106.09685), which are trained instead of its matrices and merged into them afterwards.
 
 Knows weights and tokenizers; knows nothing of training data.
 """
 
-import math
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
+from safetensors.torch import save_file
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,23 +26,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.initialization import no_init_weights
-from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
-from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 from transformers.utils import logging
 
-from core.config.student_architectures import MEMORY_LAYER, ROW_MULTIPLE
-from core.config.student_starts import find_start_settings_fault
-from core.config.students import HYBRID_PERIOD, StudentConfig
+from core.config.student_steps import ROW_MULTIPLE
+from core.config.students import LoraConfig, StudentConfig, find_start_settings_fault
 from core.errors import UsageError
-from students.architectures.architecture import list_layer_types
-from students.architectures.known_architectures import (
-    ROTARY_SHARE,
-    choose_attention,
-    find_configuration_fault,
-    split_rotary_channels,
-)
-from students.architectures.vocabularies import find_tokenizer_fault
-from students.init.embedded_teacher import (
+from students.embedded_teacher import (
     TEACHER_LICENCE,
     TEACHER_MODEL,
     build_teacher_tokenizer,
@@ -49,6 +40,15 @@ from students.init.embedded_teacher import (
     read_teacher_config,
     read_teacher_weights,
 )
+from students.known_architectures import (
+    choose_attention,
+    find_configuration_fault,
+)
+from students.vocabularies import find_tokenizer_fault
+
+if TYPE_CHECKING:
+    import peft
+
 
 HUB_SECONDS = 5.0
 """How long to wait for the hub, unless HF_HUB_ETAG_TIMEOUT is set."""
@@ -87,8 +87,9 @@ def load_start_model(config: StudentConfig) -> StartModel:
     match config.start:
         case "layers":
             return start_from_layers(config.layers)
-        case "random" if config.architecture == "hybrid":
-            return _start_from_random_hybrid(config.hidden_size, config.layers)
+        case "random" if step := next((step for step in config.steps if step.makes_start), None):
+            made: StartModel = step.load().build_start(config)
+            return made
         case "random":
             multiple = max([ROW_MULTIPLE, *(step.row_multiple for step in config.steps)])
             return start_from_random(config.hidden_size, config.layers, multiple)
@@ -115,25 +116,17 @@ def start_from_random(hidden_size: int, layers: int, multiple: int = ROW_MULTIPL
     `multiple`.
     """
     made_from = f"a random Llama of {layers} layers, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
-    model = LlamaForCausalLM(_choose_proportions(hidden_size, layers, multiple))
-    return StartModel(model, _build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
+    model = LlamaForCausalLM(choose_proportions(hidden_size, layers, multiple))
+    return StartModel(model, build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
 
 
-def _start_from_random_hybrid(hidden_size: int, layers: int) -> StartModel:
-    """A new hybrid in the same proportions."""
-    model = build_random_hybrid(_choose_proportions(hidden_size, layers))
-    made_from = (
-        f"a random hybrid of {layers} layers, {layers // HYBRID_PERIOD} of them with attention and the others with a "
-        f"memory, {hidden_size} wide, with the tokenizer of {TEACHER_MODEL}"
-    )
-    return StartModel(model, _build_own_tokenizer(), made_from, None, TEACHER_LICENCE)
-
-
-def _build_own_tokenizer() -> PreTrainedTokenizerFast:
+def build_own_tokenizer() -> PreTrainedTokenizerFast:
+    """The embedded teacher's, which random starts have."""
     return build_teacher_tokenizer(open_teacher_file(find_teacher_file()))
 
 
-def _choose_proportions(hidden_size: int, layers: int, multiple: int = ROW_MULTIPLE) -> LlamaConfig:
+def choose_proportions(hidden_size: int, layers: int, multiple: int = ROW_MULTIPLE) -> LlamaConfig:
+    """The settings of a random start."""
     config = read_teacher_config(open_teacher_file(find_teacher_file()))
     head = next(size for size in (64, 32, 16) if hidden_size % size == 0)
     config.update(
@@ -229,63 +222,69 @@ def select_best_layers(count: int) -> list[int]:
     return [layer for layer in range(TEACHER_LAYERS) if layer not in removed]
 
 
-SHORT_CONVOLUTION = 4
-"""Tokens that the convolution before a memory sees."""
-NORM_EPSILON = 1e-6
-"""Qwen3.5's. transformers adds this to the squared lengths of keys and queries at every setting, llama.cpp adds the model's."""
-SMALLEST_STEP, LARGEST_STEP = 0.001, 0.1
-"""Of a new memory: what a token's decay is multiplied by; see `initialize_memory`."""
+ADAPTER_FOLDER = "adapter"
+"""In a student's folder, readable by peft: `PeftModel.from_pretrained(start, DIR)`."""
+ADAPTER_NAME = "default"
+"""The adapter name that peft loads by default."""
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def build_random_hybrid(proportions: LlamaConfig) -> Qwen3_5ForCausalLM:
-    """A new model with the width, layers, heads, positions and tokens of a Llama. Uses torch's global generator."""
-    head, heads = proportions.head_dim, proportions.num_attention_heads
-    given: Any = proportions.rope_parameters
-    rope = {
-        "rope_type": "default",
-        "rope_theta": given["rope_theta"],
-        "partial_rotary_factor": ROTARY_SHARE,
-        "mrope_interleaved": True,
-    }
-    config: Any = Qwen3_5TextConfig(
-        vocab_size=proportions.vocab_size,
-        hidden_size=proportions.hidden_size,
-        intermediate_size=proportions.intermediate_size,
-        num_hidden_layers=proportions.num_hidden_layers,
-        num_attention_heads=heads,
-        num_key_value_heads=proportions.num_key_value_heads,
-        head_dim=head,
-        linear_num_key_heads=heads,
-        linear_num_value_heads=heads,
-        linear_key_head_dim=head,
-        linear_value_head_dim=head,
-        linear_conv_kernel_dim=SHORT_CONVOLUTION,
-        layer_types=list_layer_types(proportions.num_hidden_layers, HYBRID_PERIOD, MEMORY_LAYER),
-        max_position_embeddings=proportions.max_position_embeddings,
-        rms_norm_eps=NORM_EPSILON,
-        rope_parameters=rope,
-        tie_word_embeddings=True,
-        bos_token_id=proportions.bos_token_id,
-        eos_token_id=proportions.eos_token_id,
-        pad_token_id=proportions.pad_token_id,
-    )
-    config.rope_parameters["mrope_section"] = split_rotary_channels(config)
-    model = Qwen3_5ForCausalLM(config)
-    for layer in model.model.layers:
-        if layer.block_type == MEMORY_LAYER:
-            initialize_memory(layer.linear_attn)
-    return model
+class LoraAdapter(NamedTuple):
+    """A trained adapter without its base model."""
+
+    settings: "peft.PeftConfig"
+    weights: dict[str, torch.Tensor]
+
+    def write_folder(self, folder: Path) -> None:
+        folder.mkdir()
+        self.settings.save_pretrained(str(folder))
+        save_file(self.weights, folder / ADAPTER_WEIGHTS, {"format": "pt"})
 
 
-@torch.no_grad()
-def initialize_memory(memory: Any) -> None:
-    """Initialize the step sizes and the convolution of a new memory, in place.
+def add_adapters(model: PreTrainedModel, config: LoraConfig) -> "peft.LoraModel":
+    """Freeze `model` and add adapters, in place. Their initial weights come from torch's global generator and change nothing.
 
-    Step sizes are drawn log-uniformly between 0.001 and 0.1 and stored as the bias before their softplus, as in Mamba (arXiv
-    2312.00752) and the code of Gated DeltaNet; the convolution has torch's own initialization. transformers, which loads trained
-    memories, has a bias of 1 and a convolution near 0: such a memory forgets within a few tokens and returns almost nothing.
+    Raises:
+        UsageError: if a target is not a matrix of the model, or the rank is not below the sides of all targets.
     """
-    low, high = math.log(SMALLEST_STEP), math.log(LARGEST_STEP)
-    steps = torch.empty_like(memory.dt_bias).uniform_(low, high).exp()
-    memory.dt_bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
-    memory.conv1d.reset_parameters()
+    import peft
+
+    targets = _resolve_targets(model, config)
+    settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    return peft.LoraModel(model, settings, ADAPTER_NAME)
+
+
+def _resolve_targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
+    """The names of the matrices to adapt, without their path."""
+    output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    matrices = {
+        name.rsplit(".", 1)[-1]: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not output
+    }
+    targets = config.targets or sorted(matrices)
+    if unknown := [name for name in targets if name not in matrices]:
+        raise UsageError(
+            f"student.lora.targets: {', '.join(unknown)}: no such matrix in a {type(model).__name__}; "
+            f"there are {', '.join(sorted(matrices)) or 'none'}"
+        )
+    for name in targets:
+        sides = (matrices[name].in_features, matrices[name].out_features)
+        if config.rank >= min(sides):
+            raise UsageError(
+                f"student.lora.rank = {config.rank}: is not a low rank for {name}, a matrix of {sides[0]} x {sides[1]}; "
+                "lower it, choose other targets or leave lora out"
+            )
+    return list(targets)
+
+
+def merge_adapters(adapted: "peft.LoraModel") -> LoraAdapter:
+    """Add the adapters to their matrices, in place, and remove them from the model."""
+    import peft
+
+    state = peft.get_peft_model_state_dict(adapted, adapter_name=ADAPTER_NAME)
+    weights = {f"base_model.{name}": tensor.detach().cpu().clone() for name, tensor in state.items()}
+    settings = adapted.peft_config[ADAPTER_NAME]
+    settings.inference_mode = True
+    adapted.merge_and_unload()
+    return LoraAdapter(settings, weights)

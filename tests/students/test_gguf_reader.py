@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 
-from students.init.embedded_teacher import QuickGgufReader
+from students.embedded_teacher import QuickGgufReader
 
 TEXTS = ["", "a", "Grüße", "🐝 and more"]
 

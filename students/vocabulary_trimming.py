@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.config.students import StudentConfig
 from core.errors import UsageError
-from students.architectures.vocabularies import BYTE_TOKENS
 from students.chat_encoding import EncodedConversation
-from students.init.start_model import StartModel
+from students.start_model import StartModel
+from students.vocabularies import BYTE_TOKENS
 
 
 def trim_vocabulary(start: StartModel, data: Iterable[EncodedConversation], size: int) -> StartModel:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from core.config.student_architectures import TERNARY_BLOCK
-from core.config.student_starts import find_shared_settings_fault
+from core.config.student_steps import TERNARY_BLOCK
+from core.config.students import find_shared_settings_fault
 from core.errors import UsageError
 
 

@@ -76,7 +76,7 @@ class UserTurn(NamedTuple):
     """The special token that ends the user's turn."""
 
 
-class ReplayWriter:
+class _ReplayWriter:
     """Writes replay conversations in batches; each batch depends on the start, the settings and its number only."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ReplayConfig) -> None:
@@ -149,7 +149,7 @@ def find_user_turn(tokenizer: PreTrainedTokenizerBase) -> UserTurn:
     if not found or end is None:
         raise UsageError(
             "student.replay: the start's chat template does not end a user's turn with a special token, so the start cannot "
-            "write requests; leave replay out, or use start_kl"
+            "write requests; leave replay out"
         )
     return UserTurn(before, after, int(tokenizer.convert_tokens_to_ids(end)))  # type: ignore[arg-type]
 
@@ -202,7 +202,7 @@ def load_replay(
         write_text(path, PACKAGED_REPLAY.read_text(encoding="utf-8"))
     batches, found = _read_replay_file(path, digest)
     if len(found) < wanted:
-        writer = ReplayWriter(model, tokenizer, config)
+        writer = _ReplayWriter(model, tokenizer, config)
         known: set[str] = set()
         for row in found:
             _add_request(str(row["request"]), known)

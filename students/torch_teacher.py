@@ -16,10 +16,10 @@ from core.errors import UsageError
 from core.sample import json_digest
 from core.storage.atomic_files import hash_file
 from students.chat_encoding import EncodedConversation
-from students.init.embedded_teacher import find_teacher_file
-from students.init.start_model import TEACHER_LAYERS, start_from_layers, start_from_pretrained
-from students.init.vocabulary_trimming import is_trimmed_from, keep_tokens_of_tokenizer
+from students.embedded_teacher import find_teacher_file
 from students.predictions import TokenBatch, predict_tokens
+from students.start_model import TEACHER_LAYERS, start_from_layers, start_from_pretrained
+from students.vocabulary_trimming import is_trimmed_from, keep_tokens_of_tokenizer
 
 EMBEDDED_KEYWORD = "embedded"
 MODEL_FILES = ("config.json", "*.safetensors", "*.bin")

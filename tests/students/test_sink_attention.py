@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import GenerationConfig, GraniteSWAConfig, GraniteSWAForCausalLM
 
-from students.architectures.architecture import list_layer_types
-from students.architectures.sink_attention import SINK_ATTENTION, build_mask_with_sink
+from students.architecture import list_layer_types
+from students.known_architectures import SINK_ATTENTION, build_mask_with_sink
 from tests.students.conftest import opinionated
 
 LENGTH, PADS = 70, 9

@@ -11,10 +11,10 @@ from transformers import LlamaConfig, PreTrainedTokenizerBase
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
 from core.config.students import StudentConfig
+from plugins.forms.hybrid import build_random_hybrid
 from students.chat_encoding import Conversation, find_pad_id, find_stop_ids
 from students.generation import sample_texts
 from students.gguf_export import export_gguf
-from students.init.start_model import build_random_hybrid
 from students.training.student_training import train_student
 from tests.students.conftest import quiet, saved
 from tests.students.test_gguf_export import many_ids
@@ -193,8 +193,8 @@ def test_an_interrupted_training_resumes_to_the_same_weights(
 @pytest.mark.xdist_group("embedded")
 def test_a_new_hybrid_is_trained_exported_and_answers_in_llama_cpp(talk: list[Conversation], tmp_path: Path) -> None:
     config = StudentConfig(
-        start="random", architecture="hybrid", layers=4, hidden_size=64, vocabulary=400, epochs=30, batch_size=4,
-        max_tokens=64, learning_rate=3e-3,
+        start="random", layers=4, hidden_size=64, vocabulary=400, epochs=30, batch_size=4, max_tokens=64, learning_rate=3e-3,
+        steps=({"type": "hybrid"},),
     )  # fmt: skip
     record = train_student(talk, config, tmp_path / "student", seed=1, progress=quiet, held_out=talk)
     assert record.loss_after < record.loss_before / 4

@@ -16,8 +16,8 @@ from core.config.students import DistillationConfig
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError, UsageError
 from core.sample import json_digest
+from students.captured_signals import SignalArrays, SignalIdentity, encode_likeliest
 from students.chat_encoding import EncodedConversation
-from students.signals.captured_signals import SignalArrays, SignalIdentity, encode_likeliest
 from teachers.base import CallFailed
 from teachers.endpoint import LONGEST_BODY, EndpointTeacher, open_endpoint_teacher
 

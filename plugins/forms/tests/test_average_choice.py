@@ -11,28 +11,29 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.config.students import StudentConfig
 from core.errors import RecipeError
 from core.runs.run_dir import RunDir
-from core.runs.student_records import ShareScore
-from core.sample import Message
+from core.runs.student_records import ReplayRecord, StepRecord, StudentRecord
 from core.storage.atomic_files import read_json
-from flows.data.curated_run import extract_conversations, read_kept_rows
-from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
-from flows.run.pipeline import AVERAGE_SHARES, choose_average_share
+from plugins.forms.average_choice import AVERAGE_SHARES, ShareScore, choose_average_share, describe_choice
+from plugins.forms.averaged_students import write_card
+from students.student_folder import list_result_rows
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import COMMAND_FORKS
 
 REQUESTS = 2
+TRAINED = StudentRecord(
+    start="layers", parameters=1, train_samples=9, held_out_samples=1, steps=3, seconds=1.0,
+    loss_before=3.5, loss_after=1.111, kl_before=0.9, kl_after=0.3,
+    step_records=[StepRecord(type="windows", rows={"attention": "windows of 16 tokens"})],
+    replay=ReplayRecord(learned=16, held_out=8, divergence_before=0.0, divergence=0.777),
+)  # fmt: skip
 
 
 def scores(*rates: tuple[float, float]) -> list[ShareScore]:
-    return [
-        ShareScore(share=share, pass_rate=passed, panel_rate=panel)
-        for share, (passed, panel) in zip(AVERAGE_SHARES, rates, strict=True)
-    ]
+    return [ShareScore(share, passed, panel) for share, (passed, panel) in zip(AVERAGE_SHARES, rates, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_the_share_gains_most_without_a_loss_beyond_the_limit(rates: list[tuple[
 def test_a_share_is_chosen_on_requests_and_a_panel_only() -> None:
     for evaluation in ("", ",evaluation={requests=4,panel=0}"):
         with pytest.raises(RecipeError, match="the share is chosen on requests of the recipe and on the general panel"):
-            load_recipe_plan("smoke", [f"student={{average='validation'{evaluation}}}"])
+            load_recipe_plan("smoke", [f"student={{steps=[{{type='average_choice'}}]{evaluation}}}"])
 
 
 @pytest.mark.slow
@@ -60,7 +61,7 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     tokenizer = tiny_tokenizer()
     start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
     student = (
-        f"student={{start='{start}',epochs=1,batch_size=8,max_tokens=512,average='validation',"
+        f"student={{start='{start}',epochs=1,batch_size=8,max_tokens=512,steps=[{{type='average_choice'}}],"
         f"evaluation={{requests={REQUESTS},panel=2}}}}"
     )
     words = ["run", "smoke", "--set", student, "--set", "samples=24", "--set", "collapse={gate=false}"]
@@ -80,14 +81,15 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     assert "is trained already" in resumed.stderr
     record = run.read_manifest().student
     assert record
-    assert record.average_choice
-    assert record.average == record.average_choice.share
-    assert [score.share for score in record.average_choice.scores] == list(AVERAGE_SHARES)
+    choice = record.find_step("average_choice")
+    assert choice
+    share = choice.values["share"]
+    assert share in AVERAGE_SHARES
     before, after = load_file(start / "model.safetensors"), load_file(run.student / "model.safetensors")
     for name, weight in after.items():
-        expected = torch.lerp(before[name].bfloat16().float(), trained[name].float(), record.average)
+        expected = torch.lerp(before[name].bfloat16().float(), trained[name].float(), share)
         torch.testing.assert_close(weight.float(), expected, rtol=2**-7, atol=1e-6)
-    assert f"| weights | start + {record.average:g} * (trained - start)" in (run.student / "README.md").read_text()
+    assert f"| weights | start + {share:g} * (trained - start)" in (run.student / "README.md").read_text()
     assert read_json(run.student / "student.json")["record"] == json.loads(record.model_dump_json())
     asked = read_json(run.student / "validation_requests.json")
     assert len(set(asked)) == REQUESTS
@@ -99,42 +101,21 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     assert not (run.path / "wip" / "student").exists()
 
 
-@pytest.mark.parametrize(("pairs", "objective"), [(4, {"sft": 1.0}), (5, {"sft": 1.0, "dpo": 0.5})])
-def test_a_handful_of_pairs_is_needed(pairs: int, objective: dict[str, float]) -> None:
-    config = StudentConfig(objective={"sft": 1.0, "dpo": 0.5})
-    rejected = [[Message(role="user", content="?")] if place < pairs else None for place in range(9)]
-    chosen, used, sentence = leave_out_scarce_pairs(config, rejected)
-    assert chosen.objective_weights == objective
-    assert bool(used) == (pairs == 5)
-    assert sentence.startswith(f"{pairs} conversations with a rejected answer")
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("run")
-def test_a_run_and_distill_learn_from_the_runs_own_rejected_answers(tmp_path: Path, prefect_home: Path) -> None:
-    tokenizer = tiny_tokenizer()
-    start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
-    student = f"start='{start}',epochs=1,batch_size=8,max_tokens=512,objective={{sft=1.0,dpo=0.5}}"
-    words = ["run", "smoke", "--set", f"student={{{student}}}", "--set", "samples=60", "--set", "collapse={gate=false}"]
-    place: Any = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
-    done = COMMAND_FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "runs"), **place)
-    assert done.returncode == 0, done.stderr
-    (manifest_file,) = (tmp_path / "runs").glob("*/manifest.json")
-    run = RunDir(manifest_file.parent)
-    conversations = extract_conversations(read_kept_rows(run))
-    rejected = find_rejected_answers(run, run.read_recipe(), conversations)
-    pairs = [(one, other) for one, other in zip(conversations, rejected, strict=True) if other]
-    assert 5 <= len(pairs) < len(conversations)
-    for one, other in pairs:
-        assert one[0] == other[0]
-        assert one[-1] != other[-1]
-    assert "with a rejected answer for dpo" in done.stderr
-    assert read_json(run.student / "student.json")["config"]["objective"] == {"sft": 1.0, "dpo": 0.5}
-    settings: list[str] = []
-    for part in (f"start='{start}'", "epochs=1", "max_tokens=512", "objective={sft=1.0,dpo=0.5}"):
-        settings += ["--set", part]
-    again = COMMAND_FORKS.run(
-        "stillhouse", "distill", str(run.path), "--out", str(tmp_path / "out"), *settings, **place
-    )
-    assert again.returncode == 0, again.stderr
-    assert f"distill: {len(pairs)} conversations with a rejected answer for dpo" in again.stderr
+def test_the_card_of_averaged_weights_has_no_result_of_the_trained_ones(tmp_path: Path) -> None:
+    assert TRAINED.replay
+    choice = describe_choice([ShareScore(0.5, 0.5, 0.5)], 0.5, 4, 4)
+    replay = TRAINED.replay.model_copy(update={"divergence": 0.444})
+    changes = {"loss_after": 2.222, "step_records": [*TRAINED.step_records, choice], "replay": replay}
+    card = tmp_path / "README.md"
+    card.write_text("\n".join(["| held-out loss before | 3.500 |", *list_result_rows(TRAINED), "| seed | 7 |"]))
+    write_card(tmp_path, TRAINED, TRAINED.model_copy(update=changes))
+    text = card.read_text()
+    assert "1.111" not in text
+    assert "0.777" not in text
+    assert text.count("2.222") == 1
+    assert text.count("| attention | windows of 16 tokens |") == 1
+    assert text.count("| weights | start + 0.5 * (trained - start) |") == 1
+    assert "| choice of the share | share 0.5 of the training, chosen by 4 requests" in text
+    assert "0.900 before, 0.300 after the training, before its weights were averaged" in text
+    assert text.startswith("| held-out loss before | 3.500 |")
+    assert text.endswith("| seed | 7 |")

@@ -9,9 +9,7 @@ from transformers import LlamaForCausalLM
 
 from core.config.students import DistillationConfig
 from core.errors import UsageError
-from students.chat_encoding import EncodedConversation
-from students.predictions import build_batch, compute_held_out_loss
-from students.signals.captured_signals import (
+from students.captured_signals import (
     CapturedSignals,
     SampledSignal,
     SampledTokens,
@@ -25,7 +23,9 @@ from students.signals.captured_signals import (
     encode_top_k,
     sample_tokens,
 )
-from students.signals.torch_teacher import TorchTeacher, teacher_digest
+from students.chat_encoding import EncodedConversation
+from students.predictions import build_batch, compute_held_out_loss
+from students.torch_teacher import TorchTeacher, teacher_digest
 from students.training.training_objective import SignalSource, measure_held_out
 from tests.students.conftest import opinionated, quiet
 

@@ -10,10 +10,10 @@ from core.config.students import DistillationConfig, StudentConfig
 from core.errors import UsageError
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation
 from students.comparison import write_untrained_student
-from students.init.start_model import StartModel, load_start_model
-from students.init.vocabulary_trimming import choose_tokens, is_trimmed_from, trim_vocabulary
-from students.signals.torch_teacher import load_teacher
+from students.start_model import StartModel, load_start_model
+from students.torch_teacher import load_teacher
 from students.training.student_training import train_student
+from students.vocabulary_trimming import choose_tokens, is_trimmed_from, trim_vocabulary
 from tests.students.conftest import quiet, tiny_llama
 
 SMALL = 285

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedToken
 
 from core.config.students import DistillationConfig, StudentConfig
 from core.errors import ProviderError, UsageError
+from plugins.forms import prompt_logprobs
 from students.chat_encoding import Conversation
-from students.signals import prompt_logprobs
 from students.training.student_training import train_student
 from teachers import endpoint_calls
 from tests.students.conftest import quiet
