@@ -63,9 +63,7 @@ class TernaryStep(StudentStep):
 
 
 class HybridStep(StudentStep):
-    """A new model with attention in every fourth of at least 4 layers, in the others a gated-delta memory of constant size
-    (Qwen3.5).
-    """
+    """In three of four layers a gated-delta memory of constant size (Qwen3.5)."""
 
     type: Literal["hybrid"]
     makes_start: ClassVar[bool] = True
@@ -92,13 +90,13 @@ class HybridStep(StudentStep):
 
 
 class StartKlStep(StudentStep):
-    """Hold the student near its start on the data's answers, or near the whole embedded teacher if the start is a part of it."""
+    """Stay near the start, or near the embedded teacher that it is a part of, on the data's answers."""
 
     type: Literal["start_kl"]
     needs_trained_start: ClassVar[bool] = True
     reads_start: ClassVar[bool] = True
     weight: float = Field(0.1, gt=0, lt=math.inf)
-    """Of the forward KL divergence from the start in the loss."""
+    """Of the forward KL divergence."""
 
     def find_problem(self, student: StudentConfig) -> str | None:
         return "its start sees nothing; leave the step sight out" if student.image_limits else None
@@ -110,9 +108,7 @@ class StartKlStep(StudentStep):
 
 
 class ForgettingStopStep(StudentStep):
-    """Let `patience` measure the divergence from the start on held-out conversations of `replay` too, added to the held-out
-    loss.
-    """
+    """Let `patience` add the divergence from the start on held-out `replay`."""
 
     type: Literal["forgetting_stop"]
 
@@ -131,7 +127,7 @@ class ForgettingStopStep(StudentStep):
 
 
 class AverageChoiceStep(StudentStep):
-    """In a run, choose the share of the training in the weights on validation requests and the general panel (WiSE-FT)."""
+    """Choose `average` in a run, on validation requests and the general panel."""
 
     type: Literal["average_choice"]
     needs_trained_start: ClassVar[bool] = True
