@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
     from agents.studies.held_out_evaluation import HeldOutResult
     from students.comparison import EvaluationHarness, TextLoss
 
-MODEL_ROLES = ("teacher", "student", "start")
+MODEL_ROLES = ("teacher", "prompted teacher", "student", "start")
+PROMPTED = MODEL_ROLES[1]
+"""The teacher with the prompt and the examples of a run: a gain over the teacher alone may only be that no prompt is needed."""
 MOST_EXAMPLES = 10
 NO_LIMIT = BudgetConfig()
 LONGEST_CONVERSATION = 256
@@ -187,7 +190,9 @@ def _open_start_folder(task: StudentEvaluationTask) -> Iterator[Path]:
 def _list_asked_models(task: StudentEvaluationTask, files: dict[str, Path]) -> dict[str, TeacherConfig]:
     """The models to ask, by role."""
     teacher = task.plan.recipe.generator_teacher
-    own = {role: configure_student_as_teacher(files[role], teacher) for role in MODEL_ROLES[1:] if role in files}
+    own: dict[str, TeacherConfig] = {
+        role: configure_student_as_teacher(files[role], teacher) for role in ("student", "start") if role in files
+    }
     return {"teacher": teacher, **own}
 
 
@@ -210,6 +215,7 @@ async def _examine_models(
 ) -> _HeldOutAnswers:
     from agents.studies.held_out_evaluation import (
         evaluate_held_out,
+        evaluate_prompted,
         has_fixed_questions,
         require_held_out_seeds,
     )
@@ -220,17 +226,20 @@ async def _examine_models(
     seeds = require_held_out_seeds(task.plan, task.number, used)
     checks_ask = any(bound.check.calls(bound.options) for bound in task.plan.checks)
     results, spent = {}, Spending()
-    for role, model in models.items():
+    asked = {"teacher": models["teacher"], PROMPTED: models["teacher"], **models}
+    for role, model in asked.items():
         costs: list[Spending] = []
 
         def show_progress(done: int, role: str = role) -> None:
             session.show_progress(lambda: f"{role}: {done:,} of {len(seeds):,} requests")
 
-        charged = role == "teacher" or checks_ask
-        results[role] = await evaluate_held_out(
-            task.plan, model, seeds, session.stop, show_progress, cache=task.cache,
-            budget=task.budget if charged else None, journal=task.journal if charged else None,
-            elsewhere=task.elsewhere, on_spent=costs.append,
+        charged = role in ("teacher", PROMPTED) or checks_ask
+        evaluate = (
+            partial(evaluate_prompted, task.plan) if role == PROMPTED else partial(evaluate_held_out, task.plan, model)
+        )
+        results[role] = await evaluate(
+            seeds, session.stop, show_progress, cache=task.cache, budget=task.budget if charged else None,
+            journal=task.journal if charged else None, elsewhere=task.elsewhere, on_spent=costs.append,
         )  # fmt: skip
         spent += sum(costs, Spending()) if charged else Spending()
         passed = sum(result.fault is None for result in results[role])
@@ -348,13 +357,14 @@ def _build_student_evaluation(
     recipe, results, losses = task.plan.recipe, answers.results, measured.losses
     models = {
         "teacher": recipe.generator_teacher.model,
+        PROMPTED: recipe.generator_teacher.model,
         "student": str(files["student"]),
         "start": "the student before training",
     }
     rows = [
         _build_model_result(role, models[role], results.get(role), losses.get(role), files.get(role))
         for role in MODEL_ROLES
-        if role == "teacher" or role in files
+        if role == "teacher" or role in files or role in results
     ]
     asked = results.get("student", [])
     passed = {row.role: row.passed for row in rows if row.passed is not None}

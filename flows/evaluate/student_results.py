@@ -42,7 +42,7 @@ class ModelResult(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     role: str
-    """`teacher`, `student`, or `start`: the student before training."""
+    """`teacher`, `prompted teacher` (with the run's prompt and examples), `student`, or `start`: the student before training."""
     model: str
     passed: int | None
     """Seeds whose answer passed all checks at the first attempt."""
@@ -139,7 +139,7 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
     lines = [f"student {evaluation.student}  {evaluation.type}"]
     if evaluation.seeds:
         seeds = f"{evaluation.seeds} held-out seeds, from number {evaluation.first_seed}"
-        lines.append(f"  {evaluation.recipe}: {seeds}; one attempt each, no examples")
+        lines.append(f"  {evaluation.recipe}: {seeds}; one attempt each; prompted: with the run's prompt")
     heads = ("", "passed", "95 %", "nats/token", "bits/byte", "MB")
     table = [heads]
     for row in evaluation.rows:

@@ -78,13 +78,13 @@ class Answers:
         start_wanted = "i" in task.declared.arms and not self.find(task.digest_model("i"))
         if self.find(digest) and not start_wanted:
             return
-        folder = task.folder / "students" / digest
-        started = time.monotonic()
         from students.training.student_training import train_student
 
+        folder = task.folder / "students" / digest
+        started = time.monotonic()
         train_student(
-            training.drawn.rows, task.config, folder, seed=training.seed, progress=self._session.print_unless_stopped,
-            held_out=task.validation or None, synthetic=True,
+            training.drawn.rows, task.config, folder, seed=training.seed, held_out=task.validation or None,
+            progress=self._session.print_unless_stopped, synthetic=True,
         )  # fmt: skip
         seconds = time.monotonic() - started
         if start_wanted:

@@ -69,7 +69,7 @@ FOUND = StudentEvaluation(
 def test_the_printed_evaluation_has_pass_rates_losses_and_sizes() -> None:
     card = format_student_evaluation(FOUND)
     lines = card.splitlines()
-    assert lines[1] == "  smoke: 100 held-out seeds, from number 60; one attempt each, no examples"
+    assert lines[1] == "  smoke: 100 held-out seeds, from number 60; one attempt each; prompted: with the run's prompt"
     assert lines[3].split() == "teacher 40 of 100, 40 % 31 % to 50 % 1.500 0.610 98.0".split()
     assert lines[4].split() == "student 30 of 100, 30 % 22 % to 40 % 2.000 0.770 7.4".split()
     assert "retention 0.75 (0.52 to 1.09) of the teacher's pass rate" in card
@@ -261,8 +261,9 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
     found = asyncio.run(evaluate_student(task, session))
     assert StudentEvaluation.model_validate_json((run.student / STUDENT_EVALUATION_FILE).read_text()) == found
     assert (found.seeds, found.first_seed, found.held_out, found.notes) == (12, 40, 3, [])
-    teacher, student, start = found.rows
-    assert [row.role for row in found.rows] == ["teacher", "student", "start"]
+    teacher, prompted, student, start = found.rows
+    assert [row.role for row in found.rows] == ["teacher", "prompted teacher", "student", "start"]
+    assert prompted.passed, "a script that is often right"
     for row in found.rows:
         assert row.passed is not None
         assert row.passed + sum(row.faults.values()) == 12
@@ -279,7 +280,7 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
     assert ends.scores.keys() == {"student", "start"}, "a scripted teacher has no weights"
     assert "ends, acc, 2 rows: student" in format_student_evaluation(found)
     assert len(found.examples) == 10
-    assert found.examples[0].answers.keys() == {"teacher", "student", "start"}
+    assert found.examples[0].answers.keys() == {"teacher", "prompted teacher", "student", "start"}
     panel = found.panel
     assert panel
     assert (panel.tasks, panel.groups, panel.questions) == (6, {"constraints": 3, "reasoning": 3}, 1)

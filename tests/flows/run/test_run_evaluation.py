@@ -26,7 +26,8 @@ from tests.support.whole_runs import check_whole
 REQUESTS = 12
 TASKS = 8
 """Of the general panel, with one open question."""
-ASKED = REQUESTS + TASKS + 1
+ASKED = 2 * REQUESTS + TASKS + 1
+"""Calls of the teacher, asked each request with and without the run's prompt; repairs of broken drafts come on top."""
 
 
 def answered(passes: list[bool]) -> list[HeldOutResult]:
@@ -140,7 +141,7 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert manifest.evaluation.model_dump(mode="json") == evaluation
     assert (manifest.evaluation.requests, manifest.evaluation.first_seed) == (REQUESTS, 24)
     passed = {model.role: model.passed for model in manifest.evaluation.models}
-    assert passed.keys() == {"teacher", "student", "start"}
+    assert passed.keys() == {"teacher", "prompted teacher", "student", "start"}
     assert passed["teacher"] > 0, "a script that is often right"
     assert passed["start"] == 0, "random weights"
     for comparison in manifest.evaluation.comparisons:
@@ -157,8 +158,8 @@ def test_a_run_compares_its_student_once_and_again_only_if_it_was_interrupted(st
     assert read_json(run.report_file.with_suffix(".json"))["evaluation"]["panel"]["tasks"] == 8
     assert "Estimated by a preview of 8 samples" in run.report_file.read_text()
     spent, evaluated = manifest.costs.spent, manifest.costs.evaluation_spent
-    assert evaluated.calls == ASKED, "the teacher is paid, student and start are not"
-    assert manifest.costs.paid.calls == spent.calls + ASKED
+    assert ASKED <= evaluated.calls <= ASKED + 3, "the teacher is paid, student and start are not"
+    assert manifest.costs.paid.calls == spent.calls + evaluated.calls
     assert spent.cost == pytest.approx((spent.prompt_tokens + 5 * spent.completion_tokens) / 1e6)
     assert manifest.costs.prices["main"].source == "the recipe"
     assert not (run.path / "wip" / "start").exists()
