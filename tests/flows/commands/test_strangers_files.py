@@ -27,6 +27,7 @@ from tests.support.local_hub import LocalHub, serve_local_hub
 pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore")]
 
 LINES: dict[str, list[str]] = {
+    "ablate": ["{given} -n 20 --arms a,h --seeds 1", "{given} -n 20 --dry-run"],
     "assess": ["{given} --out {out}", "{data} --reference {given} --out {out}"],
     "chat": ["{given}", "{given}/student", "{given}/adapted"],
     "curate": ["{given}"],
@@ -83,11 +84,11 @@ STRANGERS_OPTIONS = {
 """Options that may name others' files; a line above, or a test of their own, gives them one."""
 OWN_OPTIONS = set(
     """
-    --add --allow-key --allow-url --as --audit --budget --calibration --check --cluster --columns
+    --add --allow-key --allow-url --arms --as --audit --budget --calibration --check --cluster --columns
     --confidence --deployment --documents --draft --draws --eval --filters --format --from-datasketch
     --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
-    --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --role
-    --root --rows --runs-dir --samples --secret --seed --set --share --signal --slot-tokens --slots
+    --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --requests --role
+    --root --rows --runs-dir --samples --secret --seed --seeds --set --share --signal --slot-tokens --slots
     --source --split --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature
     --threshold --to --to-datasketch --topologies --type --without-teacher --workers -n
     """.split()
