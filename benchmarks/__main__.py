@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    ablation,
     answer_equality,
     busy,
     busy_training,
@@ -84,6 +85,9 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
         "retention": ("What students keep of their teacher", retention.table),
         "forgetting": ("What students forget, by method against it", forgetting.table),
         "generations": ("Generations whose generator is the student of the one before", generations.table),
+    },
+    "ablation": {
+        "ablation": ("What each step of the default recipe bought", ablation.table),
     },
     "student-forms": {
         "seeing": ("A student that sees charts, next to a blind one", seeing.table),

@@ -1,0 +1,89 @@
+"""What each step of the default recipe buys: `stillhouse ablate` on a run of the embedded teacher, by a user's commands.
+
+`STILLHOUSE_ABLATION` names a folder for the run and its answers, so that a stopped benchmark resumes. All arms take hours:
+`python -m benchmarks.ablation --rows 200 --seeds 1 --requests 200 --arms d,e,h,i` prints the table of some.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.machine import describe_measurement
+from benchmarks.retention import RECIPE, open_folder
+from core.project_files import PROJECT
+from core.storage.atomic_files import read_record
+from plugins.ablation.arms import ARMS
+from plugins.ablation.results import Ablation, describe_size, describe_step, format_points
+
+CANDIDATES, SEED = 1_000, 11
+SETTINGS = (f"samples={CANDIDATES}", f"seed={SEED}", "keep=0")
+STUDENT = ("epochs=1",)
+"""Each row is seen once: an arm with more rows is not trained longer on each."""
+
+
+def table(rows: str = "45,250", seeds: int = 2, requests: int = 400, arms: str = ",".join(ARMS)) -> str:
+    with open_folder("STILLHOUSE_ABLATION") as folder:
+        if not list(folder.glob(f"{RECIPE}-*/manifest.json")):
+            call("generate", RECIPE, "--runs-dir", str(folder), *(word for one in SETTINGS for word in ("--set", one)))
+        (manifest,) = folder.glob(f"{RECIPE}-*/manifest.json")
+        options = ["--arms", arms, "--rows", rows, "--seeds", str(seeds), "-n", str(requests)]
+        call("ablate", manifest.parent.name, "--runs-dir", str(folder), *options, "--set", *STUDENT)
+        return format_page(read_record(manifest.parent / "plugins" / "ablation" / "ablation.json", Ablation))
+
+
+def call(*words: str) -> None:
+    """Run a command of Stillhouse with its progress on stderr. A run of fewer samples than asked for exits with 1."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("stillhouse"), *words], cwd=PROJECT, stdout=subprocess.DEVNULL
+    )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"stillhouse {' '.join(words)}: exit {done.returncode}")
+
+
+def format_page(found: Ablation) -> str:
+    declared = found.declared
+    lines = [
+        describe_measurement(),
+        "",
+        f"A run of {CANDIDATES:,} candidates (`{RECIPE}`, seed {SEED}), the recipe's student with {', '.join(STUDENT)}, "
+        f"{declared.requests} held-out requests, trainings of each arm: {declared.seeds}. So many requests show "
+        f"differences from about {100 * declared.detectable:.0f} points on.",
+    ]
+    for size in declared.sizes:
+        arms = found.list_arms(size)
+        checks = list(arms[-1].by_check)
+        lines += [
+            "",
+            f"**{describe_size(size, arms).capitalize()}**",
+            "",
+            f"| arm | rows | passed | {' | '.join(checks)} | panel | words | teacher tokens |",
+            "|---" * (6 + len(checks)) + "|",
+        ]
+        for one in arms:
+            name = ARMS[one.arm].name if one.arm in ARMS else "bare teacher"
+            by_check = " | ".join(f"{one.by_check[check]:.0%}" for check in checks)
+            panel = "" if one.panel is None else f"{one.panel:.0%}"
+            tokens = f"{one.teacher_tokens:,}" if one.teacher_tokens else ""
+            rate = one.passed.format(lambda value: f"{value:.0%}")
+            lines.append(f"| {name} | {one.rows or ''} | {rate} | {by_check} | {panel} | {one.words:.0f} | {tokens} |")
+        lines.append("")
+        for step in (step for step in found.steps if step.size == size):
+            parts = ", ".join(f"`{check}` {100 * gain:+.0f}" for check, gain in step.by_check.items())
+            panel = f"; panel {format_points(step.panel)}" if step.panel else ""
+            lines.append(f"- {describe_step(step)} ({parts}{panel})")
+    lines += [f"- measured otherwise than declared: {one}" for one in found.departures]
+    return "\n".join([*lines, *(f"- {note}" for note in found.notes)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="45,250")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    sys.stdout.write(f"{table(**vars(parser.parse_args()))}\n")
+
+
+if __name__ == "__main__":
+    main()
