@@ -116,6 +116,10 @@ class RunHooks:
     def finish_assessment(self, run: "RunDir", manifest: "RunManifest") -> None:
         """After the kept samples were assessed: write the plugin's record by `manifest.put`."""
 
+    def list_release_faults(self, manifest: "RunManifest") -> Sequence[tuple[str, str]]:
+        """Why the run may not be released, by the plugin's record: a reason, and how another setting would allow it."""
+        return ()
+
     def finish_package(self, run: "RunDir", manifest: "RunManifest") -> None:
         """When the dataset is about to be written: write the plugin's record by `manifest.put`."""
 

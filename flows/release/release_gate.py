@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from core.config.recipe import MAX_GENERAL_LOSS, Recipe, ReleaseGate
+from core.plugins import load_hooks
 from core.runs.records import CollapseRecord, CollapseVerdict, GateRecord, RunManifest
 from core.runs.releases import PromotionRecord, describe_verification, identify_model
 from core.runs.run_dir import RunDir
@@ -73,7 +74,8 @@ def find_release_refusals(manifest: RunManifest, gate: ReleaseGate | None = None
             f'{mix.min_real_share:g}: add real rows to `lineage.real`, or set `lineage.policy = "budget"`'
         )
         refusals.append(ReleaseRefusal(reason))
-    return refusals
+    found = [fault for hooks in load_hooks(manifest.plugins) for fault in hooks.list_release_faults(manifest)]
+    return refusals + [ReleaseRefusal(*fault) for fault in found]
 
 
 def _find_collapse_refusals(collapse: CollapseRecord | None, gate: ReleaseGate) -> list[ReleaseRefusal]:

@@ -1,4 +1,6 @@
-"""What each step of a run bought: students of its candidates with and without checks, critic, filters and revision."""
+"""What each step of a run bought: students of its candidates with and without checks, critic, filters and revision; and whether
+a step narrows the data more than a random drop.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,12 @@ def _load_commands() -> Any:
     return app
 
 
+def _load_selection_config() -> Any:
+    from plugins.ablation.config import SelectionConfig
+
+    return SelectionConfig
+
+
 def _load_hooks() -> Any:
     from plugins.ablation.hooks import AblationHooks
 
@@ -20,8 +28,13 @@ def _load_hooks() -> Any:
 
 PLUGIN = Plugin(
     name="ablation",
-    about="What checks, critic, filters and revision bought: a student of each, on the same requests",
+    about="What checks, critic, filters and revision bought, and whether they narrow the data",
     folder=Path(__file__).parent,
     extra="train",
-    parts=(Part("command", "ablate", _load_commands), Part("hooks", "ablation", _load_hooks)),
+    parts=(
+        Part("command", "ablate", _load_commands),
+        Part("command", "selection", _load_commands),
+        Part("section", "selection", _load_selection_config),
+        Part("hooks", "ablation", _load_hooks),
+    ),
 )

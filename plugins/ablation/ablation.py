@@ -1,32 +1,25 @@
 """An ablation of a run: declare, measure every arm, compare. The result is written after each model."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from statistics import fmean, median
 from typing import NamedTuple
 
 from core.config.recipe import list_differences
 from core.intervals import IntervalEstimate
-from core.plugins import locate_data
-from core.runs.run_dir import RunDir
 from core.storage.atomic_files import read_record, write_text
 from core.storage.file_locks import hold_lock
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_percent
 from plugins.ablation.answers import Answers
 from plugins.ablation.arms import ARMS, STEPS
+from plugins.ablation.config import locate_result
 from plugins.ablation.results import Ablation, AnsweredRequests, ArmSummary, Declaration, StepGain, format_declaration
 from plugins.ablation.statistics import estimate_gain, estimate_pass_rate
-from plugins.ablation.task import BARE_TEACHER, NAME, AblationTask
+from plugins.ablation.task import BARE_TEACHER, AblationTask
 
-RESULT_FILE = "ablation.json"
 DECLARATION_FILE = "declared.json"
 FEW_ROWS = 45
 """With 40 rows, no interval of this project's trials told verified from unverified rows."""
-
-
-def locate_result(run: RunDir) -> Path:
-    return locate_data(run.path, NAME) / RESULT_FILE
 
 
 def run_ablation(task: AblationTask, session: CommandSession) -> Ablation:
@@ -92,7 +85,7 @@ def _write_result(task: AblationTask, answers: Answers, departures: list[str]) -
         notes=list(_list_notes(task)),
         complete=all(map(answers.find, [*trainings, *map(task.digest_model, models)])),
     )
-    write_text(task.folder / RESULT_FILE, found.model_dump_json(indent=2) + "\n")
+    write_text(locate_result(task.run), found.model_dump_json(indent=2) + "\n")
     return found
 
 

@@ -1,4 +1,4 @@
-"""`stillhouse ablate`."""
+"""`stillhouse ablate` and `stillhouse selection`."""
 
 from typing import Annotated
 
@@ -6,6 +6,7 @@ import typer
 
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import (
+    CLEAN_PANEL,
     STUDENT_PANEL,
     JsonOption,
     QuietOption,
@@ -84,3 +85,16 @@ def ablate_command(
     kept, dropped = read_kept_samples(task.run), read_dropped_samples(task.run)
     write_run_report(task.run, task.manifest, task.run.read_recipe(), kept, dropped)
     print_text(found.model_dump_json() if as_json else f"{format_ablation(found)}\n  page  {task.run.report_file}")
+
+
+@app.command("selection", rich_help_panel=CLEAN_PANEL)
+def selection_command(run: RunArgument, *, runs_dir: RunsOption = RUNS_FOLDER, as_json: JsonOption = False) -> None:
+    """Compare what each check, the critic and each filter of a run keep with random drops of as many rows: words, topics and
+    lengths.
+    """
+    from flows.data.run_storage import open_run_storage
+    from plugins.ablation.run_selection import format_run_selection, measure_run_selection
+
+    found = open_run_storage(runs_dir).find_run(run)
+    record = measure_run_selection(found, found.read_recipe())
+    print_text(record.model_dump_json() if as_json else format_run_selection(found.name, record))

@@ -26,13 +26,13 @@ from flows.data.student_files import continue_lineage, load_run_plan
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.terminal.console import CommandSession
 from plugins.ablation.arms import ARMS, EQUAL_ARMS, ArmRows, CandidatePool, parse_arms, read_candidates
+from plugins.ablation.config import NAME
 from plugins.ablation.results import Declaration
 from plugins.ablation.statistics import find_detectable_difference
 
 if TYPE_CHECKING:
     import polars as pl
 
-NAME = "ablation"
 BARE_TEACHER = "t"
 """The teacher asked as students are, without the run's prompt: measured next to the prompted teacher."""
 FEWEST_ROWS = 2

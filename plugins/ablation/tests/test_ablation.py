@@ -13,7 +13,7 @@ import pytest
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import read_json
 from flows.data.curated_run import read_finished_samples
-from plugins.ablation.ablation import locate_result
+from plugins.ablation.config import locate_result
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import COMMAND_FORKS
 

@@ -55,6 +55,7 @@ LINES: dict[str, list[str]] = {
     "report": ["{given}"],
     "review": ["{given} --no-browser", "{given}/log.jsonl --no-browser"],
     "route": ["{given} -n 20", "{given}/student -n 20", "{given}/student --recipe smoke --teacher {given}/student -n 20"],
+    "selection": ["{given}"],
     "self-test": ["{given}"],
     "select": ["{given} --rows 5 --out {out} --features {given}/dictionary"],
     "serve": [f"{{given}}{folder} --port 0" for folder in ("", "/student", "/adapted", "/decisions", "/exported")],

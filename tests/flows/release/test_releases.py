@@ -6,7 +6,7 @@ import re
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +14,7 @@ import pytest
 
 from core.config.recipe import ENGLISH_REFERENCE
 from core.errors import GateNotMet, RunExists, StoreError, UsageError
+from core.hooks import RunHooks
 from core.project_files import PROJECT
 from core.runs.lineage import Lineage, find_release
 from core.runs.records import CollapseRecord, CollapseVerdict, RunManifest
@@ -196,6 +197,16 @@ def test_the_gate_refuses_collapse_and_if_strict_what_is_inconclusive(
         or f"collapse.gate = {'true' if (verdict, gate) == ('inconclusive', 'strict') else 'false'}"
         in found[0].gate_hint
     )
+
+
+def test_a_plugin_can_refuse_a_release_whatever_the_gate_of_collapse_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(RunHooks):
+        def list_release_faults(self, manifest: RunManifest) -> Sequence[tuple[str, str]]:
+            return [(f"{manifest.run} narrows", "or turn it off")]
+
+    monkeypatch.setattr("flows.release.release_gate.load_hooks", lambda _plugins: [RunHooks(), Refusing()])
+    assert list(map(str, find_release_refusals(assessed("collapse", False, "x")))) == ["x-1 narrows; or turn it off"]
+    assert len(find_release_refusals(assessed("collapse", True, "x"))) == 2
 
 
 def assessed(verdict: str | None, gate: bool | str, reference: str | None) -> RunManifest:
