@@ -50,7 +50,7 @@ def format_page(found: Ablation) -> str:
         f"{declared.requests} held-out requests, trainings of each arm: {declared.seeds}. So many requests show "
         f"differences from about {100 * declared.detectable:.0f} points on.",
     ]
-    for size in declared.sizes:
+    for size in found.sizes:
         arms = found.list_arms(size)
         checks = list(arms[-1].by_check)
         lines += [

@@ -78,7 +78,7 @@ def _write_result(task: AblationTask, answers: Answers, departures: list[str]) -
     trainings = {task.digest_training(one) for one in task.list_trainings()}
     models = [*task.models, *(["i"] if "i" in task.declared.arms else [])]
     found = Ablation(
-        declared=_read_declaration(task),
+        declared=read_record(task.folder / DECLARATION_FILE, Declaration),
         departures=departures,
         arms=[_summarize_arm(one, task) for one in measured.values()],
         steps=list(_compare_steps(measured, task)),
@@ -89,12 +89,6 @@ def _write_result(task: AblationTask, answers: Answers, departures: list[str]) -
     return found
 
 
-def _read_declaration(task: AblationTask) -> Declaration:
-    """What was declared first, with the arms and sizes of this call."""
-    first = read_record(task.folder / DECLARATION_FILE, Declaration)
-    return first.model_copy(update={"arms": task.declared.arms, "sizes": task.declared.sizes})
-
-
 def _collect_measured(task: AblationTask, answers: Answers) -> dict[tuple[str, str], _Measured]:
     """Arms with at least one answer, by letter and size; arms that are not trained have the size ""."""
     measured: dict[tuple[str, str], _Measured] = {}
@@ -102,13 +96,14 @@ def _collect_measured(task: AblationTask, answers: Answers) -> dict[tuple[str, s
         digest = task.digest_model(name)
         if (name in task.declared.arms or name == BARE_TEACHER) and (answered := answers.find(digest)):
             measured[name, ""] = _Measured(name, "", (digest,), [answered])
-    by_arm: dict[tuple[str, str], list[str]] = {}
     for training in task.list_trainings():
-        by_arm.setdefault((training.letter, training.size), []).append(task.digest_training(training))
-    for (letter, size), digests in by_arm.items():
-        done = {digest: answered for digest in digests if (answered := answers.find(digest))}
-        if done:
-            measured[letter, size] = _Measured(letter, size, tuple(done), list(done.values()))
+        digest, drawn = task.digest_training(training), training.drawn
+        if answered := answers.find(digest):
+            place = training.letter, training.size
+            before = measured.get(place, _Measured(*place, (), []))
+            # Arms with the same rows share answers, and their rows may still have cost different tokens.
+            paid = answered.model_copy(update={"rows": len(drawn.rows), "teacher_tokens": drawn.tokens})
+            measured[place] = _Measured(*place, (*before.digests, digest), [*before.answers, paid])
     return measured
 
 
@@ -180,5 +175,5 @@ def _list_notes(task: AblationTask) -> Iterator[str]:
                 f"g: all first drafts of the run cost {format_percent(theirs / ours)} of the teacher tokens of the "
                 "dataset's rows, and there are no more; arm a with all of its rows cost exactly as much"
             )
-    if task.equal < FEW_ROWS:
+    if task.equal < FEW_ROWS and "equal" in task.declared.sizes and task.trains:
         yield f"{task.equal} rows in each arm are few: from 40 rows, our trials could not tell verified from unverified rows"

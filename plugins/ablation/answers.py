@@ -4,15 +4,17 @@ measured twice.
 
 import asyncio
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from agents.checks.text.text_units import split_words
 from agents.studies.general_panel import ask_general_panel
 from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out, evaluate_prompted, judge_by_check
 from core.config.teachers import TeacherConfig
+from core.errors import StoreError, UsageError
 from core.shared_options import DEFAULT_GGUF_TYPE
 from core.storage.atomic_files import read_record, write_text
 from flows.data.student_files import configure_student_as_teacher
@@ -29,8 +31,33 @@ class Answers:
         self._session = session
 
     def find(self, digest: str) -> AnsweredRequests | None:
+        """The answers that were stored. None if there are none, or the file is damaged: they are measured again."""
         file = self._locate(digest)
-        return read_record(file, AnsweredRequests) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            answered = read_record(file, AnsweredRequests)
+        except StoreError as error:
+            self._session.print_once(f"ablate: {error}; these answers are measured again")
+            return None
+        if not self._fits(answered):
+            self._session.print_once(f"ablate: {file}: has other requests or checks; these answers are measured again")
+            return None
+        return answered
+
+    def _fits(self, answered: AnsweredRequests) -> bool:
+        task = self._task
+        judged = (answered.passed, *answered.by_check.values())
+        return (
+            {len(answered.words), *map(len, judged)} == {len(task.requests)}
+            and answered.by_check.keys() == {bound.check.name for bound in (*task.checks, *task.held_out)}
+            and len(answered.panel) in (0, task.declared.panel)
+        )
+
+    @property
+    def _students(self) -> Path:
+        """Hidden, so that an object store gets no weights."""
+        return self._task.folder / ".students"
 
     def _locate(self, digest: str) -> Path:
         return self._task.folder / "answers" / f"{digest}.json"
@@ -45,27 +72,19 @@ class Answers:
         if self.find(digest):
             return
         task, plan = self._task, self._task.plan
-        budget = plan.recipe.budget.model_copy(update={"minutes": None})  # these are of production
-        journal, elsewhere = task.folder / "spend.jsonl", task.manifest.costs.spent
         label = "prompted teacher" if name == "h" else "bare teacher"
-        stop, progress = self._session.stop, self._show(label)
-        if name == "h":
-            asking = evaluate_prompted(
-                plan,
-                task.requests,
-                stop,
-                progress,
-                cache=task.run.cache,
-                budget=budget,
-                journal=journal,
-                elsewhere=elsewhere,
-            )
-        else:
-            asking = evaluate_held_out(
-                plan, plan.recipe.generator_teacher, task.requests, stop, progress, cache=task.run.cache, budget=budget,
-                journal=journal, elsewhere=elsewhere,
-            )  # fmt: skip
+        bare = partial(evaluate_held_out, plan, plan.recipe.generator_teacher)
+        ask = partial(evaluate_prompted, plan) if name == "h" else bare
+        asking = ask(task.requests, self._session.stop, self._show(label), cache=task.run.cache, **self._charge())
         self._store(digest, asyncio.run(self._judge(label, asyncio.run(asking), [])))
+
+    def _charge(self) -> dict[str, Any]:
+        """What the teacher is paid counts against the rest of the run's budget, but for its minutes of production."""
+        return {
+            "budget": self._task.plan.recipe.budget.model_copy(update={"minutes": None}),
+            "journal": self._task.folder / "spend.jsonl",
+            "elsewhere": self._task.manifest.costs.spent,
+        }
 
     def _show(self, label: str) -> Callable[[int], None]:
         return lambda done: self._session.show_progress(
@@ -80,34 +99,29 @@ class Answers:
             return
         from students.training.student_training import train_student
 
-        folder = task.folder / "students" / digest
-        started = time.monotonic()
-        train_student(
+        folder = self._students / digest
+        record = train_student(
             training.drawn.rows, task.config, folder, seed=training.seed, held_out=task.validation or None,
             progress=self._session.print_unless_stopped, synthetic=True,
         )  # fmt: skip
-        seconds = time.monotonic() - started
         if start_wanted:
             self._measure_start(folder)
         if not self.find(digest):
-            asked = {
-                "rows": len(training.drawn.rows),
-                "teacher_tokens": training.drawn.tokens,
-                "seconds": round(seconds, 1),
-            }
-            self._store(digest, self._ask_student(training.label, folder).model_copy(update=asked))
+            answered = self._ask_student(training.label, folder)
+            self._store(digest, answered.model_copy(update={"seconds": record.seconds}))
         self.remove_students()
 
     def remove_students(self) -> None:
         """Their answers are what is kept."""
-        shutil.rmtree(self._task.folder / "students", ignore_errors=True)
+        shutil.rmtree(self._students, ignore_errors=True)
 
     def _measure_start(self, student: Path) -> None:
         from students.comparison import write_untrained_student
 
         with _scratch_folder(student.with_name("start")) as start:
-            if write_untrained_student(student, start):
-                self._store(self._task.digest_model("i"), self._ask_student("i (start)", start))
+            if not write_untrained_student(student, start):
+                raise UsageError("the student's start is no longer there; leave arm i out with --arms")
+            self._store(self._task.digest_model("i"), self._ask_student("i (start)", start))
 
     def _ask_student(self, label: str, folder: Path) -> AnsweredRequests:
         from students.gguf_export import export_gguf
@@ -115,9 +129,11 @@ class Answers:
         task, stop = self._task, self._session.stop
         weights = export_gguf(folder, DEFAULT_GGUF_TYPE).path
         model = configure_student_as_teacher(weights, task.plan.recipe.generator_teacher)
-        results = asyncio.run(
-            evaluate_held_out(task.plan, model, task.requests, stop, self._show(label), cache=task.run.cache)
+        charge = self._charge() if task.plan.asking_checks else {}
+        asking = evaluate_held_out(
+            task.plan, model, task.requests, stop, self._show(label), cache=task.run.cache, **charge
         )
+        results = asyncio.run(asking)
         return asyncio.run(self._judge(label, results, self._ask_panel(model)))
 
     def _ask_panel(self, model: TeacherConfig) -> list[bool]:

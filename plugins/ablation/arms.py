@@ -166,8 +166,8 @@ class CandidatePool:
         )
 
     def _count_tokens(self, letter: str, chosen: Sequence[CandidateRow]) -> int:
-        """What these rows cost. First drafts cost their own calls. Others cost the same share of all calls as of the arm's rows:
-        refused samples are paid for too.
+        """What these rows cost. Those of g cost their own calls, others the same share of all calls as of the arm's rows: refused
+        samples are paid for too.
         """
         if letter == "g":
             return sum(one.draft_tokens for one in chosen)

@@ -58,6 +58,8 @@ def ablate_command(
 
     The same command resumes after an interruption and adds arms, seeds or rows to what is measured.
     """
+    from agents.calls.budget import BudgetExhausted
+    from core.errors import LimitReached
     from core.stop_signal import RunStopped
     from flows.data.curated_run import read_dropped_samples, read_kept_samples
     from flows.data.run_storage import open_run_storage
@@ -71,19 +73,25 @@ def ablate_command(
     SESSION.quiet = quiet
     options = AblationOptions(arms, rows, seeds, requests, panel, held_out or [], overrides or [])
     plan = load_recipe_plan(recipe, []) if recipe else None
-    task = prepare_ablation(open_run_storage(runs_dir).find_run(run), options, plan, SESSION)
+    storage = open_run_storage(runs_dir)
+    task = prepare_ablation(storage.find_run(run), options, plan, storage.runs, SESSION)
     if dry_run:
         counts = {letter: task.pool.count(letter) for letter in task.declared.arms if ARMS[letter].trains}
         declared = format_declaration(task.declared, counts, task.equal, task.estimate_seconds)
         print_text(task.declared.model_dump_json() if as_json else declared)
         return
-    with SESSION.handle_interrupts():
+    with SESSION.exit_if_interrupted("answers are stored; the same command resumes"), storage.lock_run(task.run):
         try:
             found = run_ablation(task, SESSION)
+        except BudgetExhausted as error:
+            raise LimitReached(
+                f"the rest of the run's budget does not pay for the teacher's answers: {error}; leave h out with --arms, or name "
+                "the recipe with a larger budget: --recipe RECIPE"
+            ) from None
         except RunStopped:
             raise UserInterrupt from None
-    kept, dropped = read_kept_samples(task.run), read_dropped_samples(task.run)
-    write_run_report(task.run, task.manifest, task.run.read_recipe(), kept, dropped)
+        kept, dropped = read_kept_samples(task.run), read_dropped_samples(task.run)
+        write_run_report(task.run, task.manifest, task.run.read_recipe(), kept, dropped)
     print_text(found.model_dump_json() if as_json else f"{format_ablation(found)}\n  page  {task.run.report_file}")
 
 

@@ -50,7 +50,7 @@ class AnsweredRequests(_Record):
     """Of the answers."""
     rows: int = 0
     teacher_tokens: int = 0
-    """Paid for the rows."""
+    """Paid for the rows. Like `rows`, not stored: arms with equal rows share a training, and paid differently."""
     seconds: float = 0.0
     """Of the training."""
 
@@ -100,6 +100,11 @@ class Ablation(_Record):
     notes: list[str]
     complete: bool
     """Whether every declared arm was measured."""
+
+    @property
+    def sizes(self) -> list[str]:
+        """Of the arms that were trained; one empty size if none was."""
+        return list(dict.fromkeys(one.size for one in self.arms if one.size)) or [""]
 
     @property
     def prompted(self) -> ArmSummary | None:
@@ -168,7 +173,7 @@ def format_declaration(
 def format_ablation(found: Ablation) -> str:
     """The output of `stillhouse ablate`."""
     lines = [f"ablation of {found.declared.run}{'' if found.complete else ', not complete'}"]
-    for size in found.declared.sizes:
+    for size in found.sizes:
         arms = found.list_arms(size)
         checks = list(dict.fromkeys(name for one in arms for name in one.by_check))
         heads = ("arm", "", "rows", "passed", *checks, "panel", "words", "teacher tokens", "training")

@@ -44,13 +44,16 @@ def estimate_gain(first: Outcomes, second: Outcomes) -> IntervalEstimate | None:
 def _bootstrap(values: Table, ends: tuple[int, int]) -> IntervalEstimate:
     """The mean of a table of seeds x requests with values between `ends`. Its interval is 1.96 standard deviations of the
     pigeonhole bootstrap (Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1, 386-411): seeds and requests are
-    drawn again independently, so that both vary. It is conservative. Two requests are added for it, one at each end, as Agresti
-    and Min (2005, Statistics in Medicine 24, 729-740) add to a table of pairs, so that equal outcomes still have an interval.
+    drawn again independently, so that both vary. One seed fewer is drawn than there are (Rao and Wu 1988, Journal of the American
+    Statistical Association 83, 231-241), since as many draws of two seeds show half of their variance. The interval is wide where
+    requests vary most and narrow where trainings do: two trainings say little of their spread. Two requests are added,
+    one at each end, as Agresti and Min (2005, Statistics in Medicine 24, 729-740) add to a table of pairs, so that equal outcomes
+    have an interval.
     """
     rng = np.random.default_rng(0)
     more = np.hstack([values, np.tile(np.array(ends, dtype=float), (len(values), 1))])
     seeds, requests = more.shape
-    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
+    drawn_seeds = rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), RESAMPLES) / (seeds - 1)
     drawn_requests = rng.multinomial(requests, np.full(requests, 1 / requests), RESAMPLES) / requests
     reach = Z_95 * float(((drawn_seeds @ more) * drawn_requests).sum(axis=1).std())
     mean, (low, high) = float(values.mean()), ends

@@ -2,6 +2,7 @@
 nothing and asks nothing.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from agents.studies.general_panel import GeneralPanel, build_general_panel
 from agents.studies.held_out_evaluation import has_fixed_questions, require_held_out_seeds
 from core.config.agents import VerifierConfig
 from core.config.loading import parse_settings
+from core.config.recipe import recipe_digest
 from core.config.students import StudentConfig
 from core.errors import UsageError
 from core.plugins import locate_data
@@ -79,6 +81,10 @@ class AblationTask:
         return build_general_panel(self.plan, self.declared.panel) if self.declared.panel else None
 
     @property
+    def trains(self) -> bool:
+        return any(ARMS[letter].trains for letter in self.declared.arms)
+
+    @property
     def equal(self) -> int:
         return self.pool.find_equal_number(self.declared.arms)
 
@@ -124,7 +130,7 @@ class AblationTask:
 
     def _digest(self, **more: object) -> str:
         asked = {
-            "run": self.manifest.digest,
+            "run": self.declared.digest,
             "requests": [seed.digest for seed in self.requests],
             "panel": self.declared.panel,
             "held_out": self.declared.held_out_checks,
@@ -146,18 +152,22 @@ class ArmTraining(NamedTuple):
 
 
 def prepare_ablation(
-    run: RunDir, options: AblationOptions, plan: RunPlan | None, session: CommandSession
+    run: RunDir, options: AblationOptions, plan: RunPlan | None, runs: Path, session: CommandSession
 ) -> AblationTask:
-    """Read the run's candidates and declare what is compared. Trains and asks nothing.
+    """Read the run's candidates and declare what is compared. Trains and asks nothing. `plan` is that of a recipe that the user
+    named instead of the run's; `runs` is the user's own folder of runs.
 
     Raises:
         UsageError: if the run has no student or too few candidates, its recipe asks no fixed questions, or an option is wrong.
     """
     manifest = run.read_manifest()
-    plan = continue_lineage(plan or load_run_plan(run, run.path.parent), run)
+    # Another recipe asks and judges otherwise, so its answers are its own.
+    digest = recipe_digest(plan.recipe, plan.sources, run.read_parent()) if plan else manifest.digest
+    plan = continue_lineage(plan or load_run_plan(run, runs), run)
     if plan.recipe.student is None:
         raise UsageError(f"{run.name}: its recipe has no student to train; add a [student] table and make a run")
     student = parse_settings(StudentConfig, options.settings, plan.recipe.student)
+    _check_student(run, student)
     if not has_fixed_questions(plan):
         raise UsageError(
             f"{run.name}: in {plan.recipe.family} the generator writes the questions, so seeds alone ask no requests to compare "
@@ -170,10 +180,10 @@ def prepare_ablation(
     held_out = tuple(_bind_held_out(plan, name) for name in dict.fromkeys(options.held_out))
     used = collect_used_requests(run, plan, session.print_unless_stopped)
     requests = require_held_out_seeds(plan, options.requests, used)
-    config = _share_settings(student, locate_data(run.path, NAME))
+    config = _share_settings(student, locate_data(run.path.absolute(), NAME))
     declared = Declaration(
         run=run.name,
-        digest=manifest.digest,
+        digest=digest,
         arms="".join(arm.letter for arm in arms),
         sizes=parse_sizes(options.sizes),
         seeds=options.seeds,
@@ -189,20 +199,49 @@ def prepare_ablation(
     task = AblationTask(
         run, manifest, plan, config, pool, conversations, plan.free_checks, held_out, requests, declared
     )
-    if any(arm.trains for arm in arms) and task.equal < FEWEST_ROWS:
-        smallest = min((letter for letter in declared.arms if letter in EQUAL_ARMS), key=pool.count, default="d")
-        raise UsageError(
-            f"{run.name}: arm {smallest} ({ARMS[smallest].name}) has {task.equal} rows to train on, of {FEWEST_ROWS} needed; "
-            "make a run with more samples, or leave the arm out with --arms"
-        )
+    _check_arms(task)
     return task
+
+
+def _check_student(run: RunDir, student: StudentConfig) -> None:
+    """Raises UsageError for a student that an arm's rows alone cannot train."""
+    if "dpo" in student.objective_weights:
+        raise UsageError(
+            f"{run.name}: its student learns by dpo from refused answers, which arms do not have; add --set objective=sft"
+        )
+    if student.image_limits:
+        raise UsageError(f"{run.name}: its student sees images, and arms are compared on text alone")
+
+
+def _check_arms(task: AblationTask) -> None:
+    """Raises UsageError if an arm has too few rows, or the start is wanted and nothing is trained."""
+    arms, pool = task.declared.arms, task.pool
+    if not task.trains:
+        if "i" in arms:
+            raise UsageError(
+                "--arms: i (start) is asked after the first training; add an arm that is trained, as in d,i"
+            )
+        return
+    smallest = min((letter for letter in arms if letter in EQUAL_ARMS), key=pool.count, default="d")
+    name = f"arm {smallest} ({ARMS[smallest].name})"
+    if task.equal < FEWEST_ROWS:
+        raise UsageError(
+            f"{task.run.name}: {name} has {task.equal} rows to train on, of {FEWEST_ROWS} needed; make a run with more samples, "
+            "or leave the arm out with --arms"
+        )
+    most = max((int(size) for size in task.declared.sizes if size.isdecimal()), default=0)
+    if most > task.equal:
+        raise UsageError(
+            f"--rows {most}: {name} has {task.equal} rows; give no more than that, or `equal` or `all`, or leave the arm out "
+            "with --arms"
+        )
 
 
 def parse_sizes(sizes: str) -> list[str]:
     """Numbers of rows from text, separated by commas. Raises UsageError."""
     found = [size.strip() for size in sizes.split(",") if size.strip()]
     for size in found:
-        if size not in ("equal", "all") and not (size.isdecimal() and int(size) >= FEWEST_ROWS):
+        if size not in ("equal", "all") and not (re.fullmatch("[0-9]{1,9}", size) and int(size) >= FEWEST_ROWS):
             raise UsageError(
                 f"--rows: {size!r} is no number of rows; give `equal` (as many as the smallest arm has), `all`, or numbers from "
                 f"{FEWEST_ROWS} on, separated by commas"
@@ -229,11 +268,13 @@ def _read_validation(run: RunDir) -> "pl.DataFrame":
     """The run's kept samples that no student of it is trained on."""
     import polars as pl
 
-    file = run.dataset / "validation.parquet"
-    if not file.is_file():
+    files = sorted(run.dataset.rglob("validation.parquet"))  # one for each form
+    if not files:
         raise UsageError(f"{run.name}: has no dataset yet; finish the run first, with --resume")
-    ids = read_sample_columns(file, ("id",))["id"]
-    return read_kept_rows(run).filter(pl.col("id").is_in(ids.to_list()))
+    ids: set[str] = set()
+    for table in map(read_sample_columns, files):
+        ids.update(*(table[name] for name in ("id", "chosen_id") if name in table.columns))
+    return read_kept_rows(run).filter(pl.col("id").is_in(sorted(ids)))
 
 
 def _share_settings(student: StudentConfig, folder: Path) -> StudentConfig:

@@ -81,7 +81,7 @@ def test_a_killed_ablation_resumes_and_asks_no_student_twice(made: AblatedRun) -
     steps = {step["step"]: step for step in found["steps"]}
     assert steps["verification against a placebo"]["gain"]["low"] <= 0, "one epoch teaches nothing"
     assert steps["the dataset against the prompted teacher"]["gain"]["value"] == -arms["h"]["passed"]["value"]
-    assert not (folder / "students").exists(), "weights are deleted once asked"
+    assert not (folder / ".students").exists(), "weights are deleted once asked"
     assert "What each step bought" in made.run.report_file.read_text()
 
     more = made.call("--arms", "d,h", "--seeds", "1")

@@ -41,6 +41,18 @@ def test_the_interval_of_a_gain_covers_it_and_equal_arms_are_rarely_told_apart(s
     assert alarms <= 0.08 * TRIALS
 
 
+def test_two_trainings_that_vary_do_not_tell_equal_arms_apart() -> None:
+    """Trainings of one arm differ by 3 points; requests are many, so that this is most of what varies."""
+    rng = np.random.default_rng(7)
+    alarms = 0
+    for _ in range(TRIALS):
+        requests = rng.uniform(-0.3, 0.3, 400)
+        found = estimate_gain(*(simulate(rng, 0.4, 2, requests, 0.03) for _ in range(2)))
+        assert found
+        alarms += not found.low <= 0 <= found.high
+    assert alarms <= 0.06 * TRIALS
+
+
 def test_more_seeds_narrow_the_interval() -> None:
     rng = np.random.default_rng(5)
     widths = dict.fromkeys((1, 6), 0.0)
