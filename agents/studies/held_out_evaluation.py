@@ -1,7 +1,5 @@
 """Held-out evaluation: a model answers the questions of unused seeds in plain text, as a student is trained, and the recipe's
-checks judge the answers.
-
-Knows no graph: one attempt, no repair, no revision, no critic. Stores nothing.
+checks judge the answers: one attempt, no revision, no critic. The teacher is also asked as a run prompts it. Stores nothing.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
@@ -306,18 +304,16 @@ def _read_drafted_sample(sample: Sample) -> HeldOutResult:
 async def judge_by_check(
     checks: Sequence[BoundCheck], seeds: Sequence[Seed], results: Sequence[HeldOutResult]
 ) -> dict[str, list[bool]]:
-    """Whether each answer passes each of these checks, by the check's name. An answer that no check could judge passes none.
-    `checks` ask no model.
+    """Whether each answer passes each of these checks, by the check's name; of two with one name, both. An answer that no check
+    could judge passes none. `checks` ask no model.
     """
     outcomes: dict[str, list[bool]] = {}
     for bound in checks:
-        passed = outcomes[bound.check.name] = []
-        for seed, result in zip(seeds, results, strict=True):
-            if result.candidate is None:
-                passed.append(False)
-                continue
-            subject = Subject(seed, result.candidate, refuse_to_ask)
-            passed.append(await judge_answer(partial(bound.check.findings, subject, bound.options)) is None)
+        passed = outcomes.setdefault(bound.check.name, [result.candidate is not None for result in results])
+        for place, (seed, result) in enumerate(zip(seeds, results, strict=True)):
+            if passed[place] and result.candidate:
+                subject = Subject(seed, result.candidate, refuse_to_ask)
+                passed[place] = await judge_answer(partial(bound.check.findings, subject, bound.options)) is None
     return outcomes
 
 

@@ -90,8 +90,9 @@ def read_candidates(samples: Iterable[Sample], plan: RunPlan, held_out: Collecti
     """
     asking = {bound.check.name for bound in plan.asking_checks}
     thinking = plan.recipe.dataset.thinking is not None
-    rows = [_read_candidate(one, plan.family, asking, thinking) for one in samples if one.id not in held_out]
-    if rows and plan.asks_generator and not any(row.draft_tokens for row in rows):
+    found = [one for one in samples if one.id not in held_out]
+    rows = [_read_candidate(one, plan.family, asking, thinking) for one in found]
+    if rows and plan.asks_generator and not any(turn.agent == "generator" for one in found for turn in one.turns):
         raise UsageError("the run recorded no replies of its generator, so there are no first drafts; make a new run")
     return sorted(rows, key=lambda row: row.id)
 

@@ -229,6 +229,10 @@ def _check_arms(task: AblationTask) -> None:
             f"{task.run.name}: {name} has {task.equal} rows to train on, of {FEWEST_ROWS} needed; make a run with more samples, "
             "or leave the arm out with --arms"
         )
+    if "g" in arms and not pool.tokens:
+        raise UsageError(
+            f"{task.run.name}: its teacher counted no tokens, so arm g (equal cost) has no rows; leave it out with --arms"
+        )
     most = max((int(size) for size in task.declared.sizes if size.isdecimal()), default=0)
     if most > task.equal:
         raise UsageError(

@@ -2,15 +2,18 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 
 from agents.calls.agent_context import open_scratch_context
+from agents.checks.registry import bind_checks
 from agents.planning.seeds import RunSeeds
 from agents.studies.held_out_evaluation import HeldOutResult, judge_by_check
 from agents.topologies.sample_production import produce_samples
+from core.config.agents import VerifierConfig
 from core.errors import UsageError
-from core.sample import Sample
+from core.sample import Sample, TokenUsage
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.ablation.arms import ARMS, CandidatePool, CandidateRow, parse_arms, read_candidates
 from plugins.ablation.task import parse_sizes
@@ -58,6 +61,32 @@ def test_the_arm_of_checks_is_what_the_checks_say_of_each_candidate(
     by_check = asyncio.run(judge_by_check(refusing, [one.seed for one in judged], answers))
     again = {one.id for one, *passed in zip(judged, *by_check.values(), strict=True) if all(passed)}
     assert again == {one.id for one in candidates if one.passes_checks}
+
+
+def test_two_checks_of_one_name_judge_together(samples: list[Sample]) -> None:
+    """A rule that an answer breaks is not hidden by one that is kept."""
+    checks, problems = bind_checks([VerifierConfig(type="on_topic")] * 2, PLAN.family.checks, PLAN.folder)
+    assert not problems
+    faults = (None, "refused")
+    lenient, strict = (
+        bound._replace(check=replace(bound.check, run=lambda *_, fault=fault: fault))
+        for bound, fault in zip(checks, faults, strict=True)
+    )
+    judged = [one for one in samples if one.candidate.messages][:5]
+    answers = [HeldOutResult(one.seed.index, "", "", None, "", (), one.candidate) for one in judged]
+    seeds = [one.seed for one in judged]
+    for both in ([strict, lenient], [lenient, strict]):
+        assert asyncio.run(judge_by_check(both, seeds, answers)) == {"on_topic": [False] * 5}
+    assert asyncio.run(judge_by_check([lenient], seeds, answers)) == {"on_topic": [True] * 5}
+
+
+def test_a_teacher_that_counts_no_tokens_still_has_first_drafts(samples: list[Sample]) -> None:
+    uncounted = [
+        one.model_copy(update={"turns": [turn.model_copy(update={"usage": TokenUsage()}) for turn in one.turns]})
+        for one in samples
+    ]
+    pool = CandidatePool(read_candidates(uncounted, PLAN, set()))
+    assert pool.count("f") == pool.count("d")
 
 
 def test_a_first_draft_is_what_the_generator_wrote_before_any_advice(

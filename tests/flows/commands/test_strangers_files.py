@@ -105,7 +105,13 @@ LINKED_FILES = (
     "student/evaluation.json", "student/student-f16.gguf",
 )  # fmt: skip
 KINDS = ("programs", "links", "damaged")
-DAMAGED_FILES = ("student/evaluation.json", "student/routing.json", "plugins/features/gaps.json", "index/index.json")
+DAMAGED_FILES = (
+    "student/evaluation.json",
+    "student/routing.json",
+    "plugins/features/gaps.json",
+    "plugins/ablation/ablation.json",
+    "index/index.json",
+)
 
 
 @cache
