@@ -58,7 +58,8 @@ def _declare(task: AblationTask) -> list[str]:
         write_text(file, task.declared.model_dump_json(indent=2) + "\n")
         return []
     before = read_record(file, Declaration)
-    return list(map(str, list_differences(before.model_dump(mode="json"), task.declared.model_dump(mode="json"))))
+    there, here = (one.model_dump(mode="json", exclude={"detectable"}) for one in (before, task.declared))
+    return list(map(str, list_differences(there, here)))
 
 
 class _Measured(NamedTuple):

@@ -152,12 +152,13 @@ def format_declaration(
     checks = "the recipe's checks" + "".join(f", held out: {name}" for name in declared.held_out_checks)
     panel = f", {declared.panel} tasks of the general panel" if declared.panel else ""
     sizes = [f"{equal} (the smallest arm)" if size == "equal" else size for size in declared.sizes]
+    trainings = f"; {format_count(declared.seeds, 'training seed')}" if counts else ""
     lines = [
         f"ablation of {declared.run}",
-        f"  requests  {declared.requests}, the same for every arm; {format_count(declared.seeds, 'training seed')}",
+        f"  requests  {declared.requests}, the same for every arm{trainings}",
         f"            show differences from about {100 * declared.detectable:.0f} points on (5 %, power 80 %)",
         f"  judges    {checks}{panel}",
-        f"  rows      {', '.join(sizes)}",
+        *([f"  rows      {', '.join(sizes)}"] if counts else []),
     ]
     lines += [
         f"  {letter}  {ARMS[letter].name}{f', {counts[letter]:,} rows' if letter in counts else ''}: {ARMS[letter].about}"

@@ -11,9 +11,9 @@ from core.errors import UsageError
 from core.runs.run_dir import RunDir
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import CommandSession
-from plugins.ablation.ablation import _collect_measured
+from plugins.ablation.ablation import _collect_measured, _declare
 from plugins.ablation.answers import Answers
-from plugins.ablation.results import AnsweredRequests
+from plugins.ablation.results import AnsweredRequests, format_declaration
 from plugins.ablation.task import AblationOptions, AblationTask, prepare_ablation
 from tests.flows.commands.test_commands import called
 from tests.support.lineages import OFF, make_run
@@ -79,6 +79,16 @@ def test_a_run_is_the_same_by_any_path(run: RunDir, monkeypatch: pytest.MonkeyPa
 def test_what_cannot_be_compared_is_refused(run: RunDir, options: AblationOptions, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         prepare(run, options)
+
+
+def test_what_trains_nothing_declares_no_rows_and_names_each_departure_once(run: RunDir, tmp_path: Path) -> None:
+    copy = RunDir(shutil.copytree(run.path, tmp_path / run.name))
+    first, second = (prepare(copy, FEW._replace(arms="h", requests=number)) for number in (5, 6))
+    declared = format_declaration(first.declared, {}, first.equal, lambda: None)
+    assert "rows" not in declared
+    assert "seed" not in declared
+    assert _declare(first) == []
+    assert _declare(second) == ["requests: 5 there, 6 here"]
 
 
 def answer(task: AblationTask, passed: bool = True) -> AnsweredRequests:
