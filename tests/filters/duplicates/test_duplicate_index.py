@@ -109,7 +109,7 @@ time.sleep(3600)  # until the kill, however late it comes
 
 
 def test_an_addition_that_is_killed_leaves_a_good_index(tmp_path: Path) -> None:
-    texts, _ = corpus(600)
+    texts, _ = corpus(1200)
     for wait in (0.0, 0.004, 0.009):
         child = subprocess.Popen([sys.executable, "-c", ADDING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
         assert child.stdout is not None
