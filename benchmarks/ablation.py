@@ -47,7 +47,7 @@ def format_page(found: Ablation) -> str:
         describe_measurement(),
         "",
         f"A run of {CANDIDATES:,} candidates (`{RECIPE}`, seed {SEED}), the recipe's student with {', '.join(STUDENT)}, "
-        f"{declared.requests} held-out requests, trainings of each arm: {declared.seeds}. So many requests show "
+        f"{declared.requests} held-out requests, trainings of each arm: {declared.seeds}. They show "
         f"differences from about {100 * declared.detectable:.0f} points on.",
     ]
     for size in found.sizes:
@@ -61,12 +61,13 @@ def format_page(found: Ablation) -> str:
             "|---" * (6 + len(checks)) + "|",
         ]
         for one in arms:
-            name = ARMS[one.arm].name if one.arm in ARMS else "bare teacher"
             by_check = " | ".join(f"{one.by_check[check]:.0%}" for check in checks)
             panel = "" if one.panel is None else f"{one.panel:.0%}"
             tokens = f"{one.teacher_tokens:,}" if one.teacher_tokens else ""
             rate = one.passed.format(lambda value: f"{value:.0%}")
-            lines.append(f"| {name} | {one.rows or ''} | {rate} | {by_check} | {panel} | {one.words:.0f} | {tokens} |")
+            lines.append(
+                f"| {one.name} | {one.rows or ''} | {rate} | {by_check} | {panel} | {one.words:.0f} | {tokens} |"
+            )
         lines.append("")
         for step in (step for step in found.steps if step.size == size):
             parts = ", ".join(f"`{check}` {100 * gain:+.0f}" for check, gain in step.by_check.items())

@@ -13,13 +13,13 @@ from flows.terminal.text_format import format_percent
 from plugins.ablation.answers import Answers
 from plugins.ablation.arms import ARMS, STEPS
 from plugins.ablation.config import locate_result
-from plugins.ablation.results import Ablation, AnsweredRequests, ArmSummary, Declaration, StepGain, format_declaration
+from plugins.ablation.results import Ablation, AnsweredRequests, ArmSummary, Declaration, StepGain
 from plugins.ablation.statistics import estimate_gain, estimate_pass_rate
 from plugins.ablation.task import BARE_TEACHER, AblationTask
 
 DECLARATION_FILE = "declared.json"
 FEW_ROWS = 45
-"""With 40 rows, no interval of this project's trials told verified from unverified rows."""
+"""With 40 rows, no interval of this project's trials separated verified from unverified rows."""
 
 
 def run_ablation(task: AblationTask, session: CommandSession) -> Ablation:
@@ -31,12 +31,7 @@ def run_ablation(task: AblationTask, session: CommandSession) -> Ablation:
     """
     with hold_lock(task.folder / "lock", f"{task.run.name}: another process works on its ablation"):
         departures = _declare(task)
-        session.print_unless_stopped(
-            format_declaration(
-                task.declared, {letter: task.pool.count(letter) for letter in task.declared.arms if ARMS[letter].trains},
-                task.equal, task.estimate_seconds,
-            )
-        )  # fmt: skip
+        session.print_unless_stopped(task.describe())
         answers = Answers(task, session)
         for name in task.models:
             answers.measure_model(name)
@@ -177,4 +172,4 @@ def _list_notes(task: AblationTask) -> Iterator[str]:
                 "dataset's rows, and there are no more; arm a with all of its rows cost exactly as much"
             )
     if task.equal < FEW_ROWS and "equal" in task.declared.sizes and task.trains:
-        yield f"{task.equal} rows in each arm are few: from 40 rows, our trials could not tell verified from unverified rows"
+        yield f"{task.equal} rows in each arm are few: with 40 rows, our trials could not tell verified from unverified ones"

@@ -66,8 +66,7 @@ def ablate_command(
     from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.report.run_report import write_run_report
     from plugins.ablation.ablation import run_ablation
-    from plugins.ablation.arms import ARMS
-    from plugins.ablation.results import format_ablation, format_declaration
+    from plugins.ablation.results import format_ablation
     from plugins.ablation.task import AblationOptions, prepare_ablation
 
     SESSION.quiet = quiet
@@ -76,9 +75,7 @@ def ablate_command(
     storage = open_run_storage(runs_dir)
     task = prepare_ablation(storage.find_run(run), options, plan, storage.runs, SESSION)
     if dry_run:
-        counts = {letter: task.pool.count(letter) for letter in task.declared.arms if ARMS[letter].trains}
-        declared = format_declaration(task.declared, counts, task.equal, task.estimate_seconds)
-        print_text(task.declared.model_dump_json() if as_json else declared)
+        print_text(task.declared.model_dump_json() if as_json else task.describe())
         return
     with SESSION.exit_if_interrupted("answers are stored; the same command resumes"), storage.lock_run(task.run):
         try:

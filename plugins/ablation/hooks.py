@@ -41,7 +41,6 @@ class AblationHooks(RunHooks):
 
 
 def _render_ablation(run: RunDir) -> list[PageSection]:
-    from plugins.ablation.arms import ARMS
     from plugins.ablation.results import Ablation, describe_size, describe_step
 
     file = locate_result(run)
@@ -54,7 +53,6 @@ def _render_ablation(run: RunDir) -> list[PageSection]:
         describe_size=describe_size,
         describe_step=describe_step,
         list_round_values=list_round_values,
-        names={letter: arm.name for letter, arm in ARMS.items()},
     )
     return [PageSection("ablation", "What each step bought", body)]
 

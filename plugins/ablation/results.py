@@ -2,7 +2,7 @@
 nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,7 +33,7 @@ class Declaration(_Record):
     held_out_checks: list[str]
     """Checks that judge and that no arm's selection used."""
     detectable: float
-    """The difference of pass rates that so many requests show in 80 % of all cases."""
+    """The difference of pass rates that these requests show in 80 % of all cases."""
     student: dict[str, object]
     """The settings of every training."""
 
@@ -72,6 +72,10 @@ class ArmSummary(_Record):
     teacher_tokens: int
     seconds: float
     """Of training a student, the mean over seeds."""
+
+    @property
+    def name(self) -> str:
+        return ARMS[self.arm].name if self.arm in ARMS else "bare teacher"
 
 
 class StepGain(_Record):
@@ -122,7 +126,7 @@ def format_points(gain: IntervalEstimate) -> str:
 def describe_step(gain: StepGain) -> str:
     """What a step bought, in a sentence without a full stop."""
     if gain.same_rows:
-        return f"{gain.step}: dropped none of these rows, so there is nothing to compare"
+        return f"{gain.step}: changed none of these rows, so there is nothing to compare"
     sentence = f"{gain.step}: {describe_gain(gain.gain, format_points)}"
     if gain.held_out:
         sentence += f"; by held-out checks {format_points(gain.held_out)}"
@@ -136,18 +140,12 @@ def describe_size(size: str, arms: Sequence[ArmSummary]) -> str:
     if size == "all":
         return "each arm with all of its rows"
     rows = sorted({one.rows for one in arms if one.rows and one.arm != "g"})
-    return (
-        f"{rows[0]:,} rows in each arm"
-        if len(rows) == 1
-        else f"at most {rows[-1]:,} rows in each arm"
-        if rows
-        else "no training"
-    )
+    if not rows:
+        return "no training"
+    return f"{'' if len(rows) == 1 else 'at most '}{rows[-1]:,} rows in each arm"
 
 
-def format_declaration(
-    declared: Declaration, counts: dict[str, int], equal: int, seconds: Callable[[], float | None]
-) -> str:
+def format_declaration(declared: Declaration, counts: dict[str, int], equal: int, seconds: float | None) -> str:
     """What `--dry-run` prints, and every run before it begins."""
     checks = "the recipe's checks" + "".join(f", held out: {name}" for name in declared.held_out_checks)
     panel = f", {declared.panel} tasks of the general panel" if declared.panel else ""
@@ -164,9 +162,9 @@ def format_declaration(
         f"  {letter}  {ARMS[letter].name}{f', {counts[letter]:,} rows' if letter in counts else ''}: {ARMS[letter].about}"
         for letter in declared.arms
     ]
-    if time := seconds():
+    if seconds:
         lines.append(
-            f"  time      about {format_duration(time)} of training on a machine like the run's, and the answers"
+            f"  time      about {format_duration(seconds)} of training on a machine like the run's, and the answers"
         )
     return "\n".join(lines)
 
@@ -181,7 +179,7 @@ def format_ablation(found: Ablation) -> str:
         table = [heads]
         for one in arms:
             table.append((
-                one.arm, ARMS[one.arm].name if one.arm in ARMS else "bare teacher",
+                one.arm, one.name,
                 f"{one.rows:,}" if one.rows else "", one.passed.format(format_percent),
                 *(format_percent(one.by_check[name]) if name in one.by_check else "" for name in checks),
                 "" if one.panel is None else format_percent(one.panel), f"{one.words:.0f}",

@@ -26,7 +26,7 @@ def estimate_pass_rate(outcomes: Outcomes) -> IntervalEstimate | None:
 
 
 def estimate_gain(first: Outcomes, second: Outcomes) -> IntervalEstimate | None:
-    """The first pass rate minus the second on the same requests. A model that is not trained has one seed, which stands for all.
+    """The first pass rate minus the second on the same requests. A model that is not trained is compared with each seed.
 
     With one seed on both sides, Newcombe's interval for paired proportions (1998); else as `_bootstrap`.
     """
@@ -61,8 +61,9 @@ def _bootstrap(values: Table, ends: tuple[int, int]) -> IntervalEstimate:
 
 
 def find_detectable_difference(requests: int) -> float:
-    """The difference of two pass rates that so many requests show at 5 % in 80 % of all cases, if `EXPECTED_DISCORDANCE` of the
-    answers differ (normal approximation of McNemar's test; Connor 1987, Biometrics 43, 207-211). Training seeds come on top.
+    """The difference of two pass rates that this number of requests shows at 5 % in 80 % of all cases, if the share
+    `EXPECTED_DISCORDANCE` of the answers differs (normal approximation of McNemar's test; Connor 1987, Biometrics 43, 207-211).
+    Training seeds come on top.
     """
     return (Z_95 + POWER_Z) * math.sqrt(EXPECTED_DISCORDANCE / requests)
 

@@ -29,7 +29,7 @@ from flows.evaluate.student_evaluation import collect_used_requests
 from flows.terminal.console import CommandSession
 from plugins.ablation.arms import ARMS, EQUAL_ARMS, ArmRows, CandidatePool, parse_arms, read_candidates
 from plugins.ablation.config import NAME
-from plugins.ablation.results import Declaration
+from plugins.ablation.results import Declaration, format_declaration
 from plugins.ablation.statistics import find_detectable_difference
 
 if TYPE_CHECKING:
@@ -88,6 +88,11 @@ class AblationTask:
     def equal(self) -> int:
         return self.pool.find_equal_number(self.declared.arms)
 
+    def describe(self) -> str:
+        """What is compared, and how long it takes."""
+        counts = {letter: self.pool.count(letter) for letter in self.declared.arms if ARMS[letter].trains}
+        return format_declaration(self.declared, counts, self.equal, self._estimate_seconds())
+
     def list_trainings(self) -> Iterator["ArmTraining"]:
         """Every training, by size, seed and arm: with few seeds done, all arms are comparable."""
         for size in self.declared.sizes:
@@ -103,7 +108,7 @@ class AblationTask:
         number = self.equal if size == "equal" else int(size)
         return self.pool.draw(letter, self.pool.count_equal_cost(number) if letter == "g" else number, seed)
 
-    def estimate_seconds(self) -> float | None:
+    def _estimate_seconds(self) -> float | None:
         """The seconds that all trainings take, if the run trained a student on this kind of machine."""
         trained = self.manifest.student
         if not trained:

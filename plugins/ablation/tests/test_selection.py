@@ -156,8 +156,8 @@ def build_step(*measures: str, words: tuple[float, float] = (20, 21)) -> Selecti
 def test_the_sentence_of_a_step() -> None:
     whole = "`sound_prose` removes 31 % of the rare words; a random drop of as many rows 12 % (10 to 14)"
     assert describe_narrowing(build_step("rare words")) == whole
-    told = "; words, topics narrow too; the rows that it drops have 30 words, those that it keeps 20"
-    assert describe_narrowing(build_step("rare words", "words", "topics", words=(20, 30))) == whole + told
+    more = "; words, topics narrow too; the rows that it drops have 30 words, those that it keeps 20"
+    assert describe_narrowing(build_step("rare words", "words", "topics", words=(20, 30))) == whole + more
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_refused(run: RunDir, options: AblationOption
 def test_what_trains_nothing_declares_no_rows_and_names_each_departure_once(run: RunDir, tmp_path: Path) -> None:
     copy = RunDir(shutil.copytree(run.path, tmp_path / run.name))
     first, second = (prepare(copy, FEW._replace(arms="h", requests=number)) for number in (5, 6))
-    declared = format_declaration(first.declared, {}, first.equal, lambda: None)
+    declared = format_declaration(first.declared, {}, first.equal, None)
     assert "rows" not in declared
     assert "seed" not in declared
     assert _declare(first) == []
