@@ -39,7 +39,9 @@ def ablate_command(
     held_out: Annotated[
         list[str] | None,
         typer.Option(
-            "--held-out", metavar="CHECK", help="A check that selected no row and judges every arm; repeatable."
+            "--held-out",
+            metavar="CHECK",
+            help="A check, or FILE.py:CHECK, that selected no row and judges every arm; repeatable.",
         ),
     ] = None,
     overrides: Annotated[

@@ -22,6 +22,7 @@ from core.plugins import locate_data
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Message, Seed, conversation_digest, json_digest, remove_thinking
+from core.storage.atomic_files import hash_file
 from core.storage.sample_files import read_sample_columns
 from flows.data.curated_run import extract_conversations, read_finished_samples, read_kept_rows
 from flows.data.student_files import continue_lineage, load_run_plan
@@ -138,7 +139,9 @@ class AblationTask:
             "run": self.declared.digest,
             "requests": [seed.digest for seed in self.requests],
             "panel": self.declared.panel,
-            "held_out": self.declared.held_out_checks,
+            "held_out": [
+                [one.check.name, one.config.path and hash_file(Path(one.config.path))] for one in self.held_out
+            ],
         }
         return json_digest({**asked, **more})
 
@@ -258,18 +261,20 @@ def parse_sizes(sizes: str) -> list[str]:
     return list(dict.fromkeys(found)) or ["equal"]
 
 
-def _bind_held_out(plan: RunPlan, name: str) -> BoundCheck:
-    """A check that judges and selects nothing. Raises UsageError."""
-    if any(bound.check.name == name for bound in plan.checks):
+def _bind_held_out(plan: RunPlan, wanted: str) -> BoundCheck:
+    """A check that judges and selects nothing: its name, or `FILE.py:NAME`. Raises UsageError."""
+    path, _, name = wanted.rpartition(":")
+    if not path and any(bound.check.name == name for bound in plan.checks):
         raise UsageError(
             f"--held-out {name}: it is a check of the run's recipe, so it selected the rows; hold out another one, or make a run "
             "without it"
         )
-    checks, problems = bind_checks([VerifierConfig(type=name)], plan.family.checks, plan.folder)
+    config = VerifierConfig(type=name, path=str(Path(path).absolute()) if path else None)
+    checks, problems = bind_checks([config], plan.family.checks, plan.folder)
     if problems:
-        raise UsageError(f"--held-out {name}: {problems[0].what}")
+        raise UsageError(f"--held-out {wanted}: {problems[0].what}")
     if checks[0].check.calls(checks[0].options):
-        raise UsageError(f"--held-out {name}: it asks a model; only a program's finding judges here")
+        raise UsageError(f"--held-out {wanted}: it asks a model; only a program's finding judges here")
     return checks[0]
 
 

@@ -106,6 +106,8 @@ def test_every_student_is_asked_what_no_row_has(made: AblatedRun) -> None:
         (["--rows", "0"], "--rows: '0' is no number of rows"),
         (["--held-out", "on_topic"], "--held-out on_topic: it is a check of the run's recipe"),
         (["--held-out", "judge"], "--held-out judge: it asks a model"),
+        (["--held-out", "no/such.py:mine"], "--held-out no/such.py:mine: "),
+        (["--held-out", "benchmarks/held_out_checks.py:near"], "there is no check 'near'"),
         (["--set", "epoch=1"], "epochs"),
     ],
 )
