@@ -38,7 +38,6 @@ PRODUCTION = (
     "flows.commands.app",
     "flows.commands.release_commands",
     "flows.release.release_creation",
-    "diskcache",
     "polars",
     "pyarrow",
     "pyarrow.parquet",

@@ -9,7 +9,8 @@ from pathlib import Path
 from agents.calls.agent_context import LocalAgentContext
 from agents.calls.budget import BudgetAccount, RunBudget
 from agents.calls.call_ledger import CallLedger
-from agents.calls.dispatcher import DisabledReplyCache, ReplyCache, RequestDispatcher
+from agents.calls.dispatcher import RequestDispatcher
+from agents.calls.reply_cache import DisabledReplyCache, ReplyCache
 from agents.planning.plan_building import build_plan
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds

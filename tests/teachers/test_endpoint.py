@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from agents.calls.dispatcher import open_reply_cache
+from agents.calls.reply_cache import open_reply_cache
 from agents.studies.teacher_probe import probe_teachers
 from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig

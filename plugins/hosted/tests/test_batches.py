@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from agents.calls.budget import BudgetAccount, BudgetExhausted, RunBudget
-from agents.calls.dispatcher import DisabledReplyCache, RequestDispatcher
+from agents.calls.dispatcher import RequestDispatcher
+from agents.calls.reply_cache import DisabledReplyCache
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError

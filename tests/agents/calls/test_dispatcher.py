@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import pickle
-import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,8 @@ import pytest
 from agents.calls.agent_context import LocalAgentContext
 from agents.calls.budget import RunBudget
 from agents.calls.call_ledger import CallLedger
-from agents.calls.dispatcher import open_dispatcher, open_reply_cache
+from agents.calls.dispatcher import open_dispatcher
+from agents.calls.reply_cache import open_reply_cache
 from agents.topologies.sample_production import produce_samples
 from core.config.recipe import Recipe
 from core.errors import ProviderError, StoreError
@@ -140,17 +138,6 @@ def test_another_run_answers_equal_requests_from_the_cache_unless_the_cache_is_d
     assert asked == [2, 2, 4]
 
 
-def test_a_damaged_cache_costs_calls_but_does_not_end_the_run(tmp_path: Path) -> None:
-    with open_reply_cache(1024, tmp_path) as cache:
-        cache.put("a", REPLY)
-    (tmp_path / "cache.db").write_bytes(os.urandom(5000))
-    for name in ("cache.db-wal", "cache.db-shm"):
-        (tmp_path / name).unlink(missing_ok=True)
-    with open_reply_cache(1024, tmp_path) as cache:
-        assert cache.get("a") is None
-        cache.put("a", REPLY)
-
-
 def test_no_call_is_sent_on_a_full_disk_or_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = ScriptedTeacher(lambda _: "x")
     stop = threading.Event()
@@ -196,35 +183,6 @@ def test_open_samples_are_cut_off_soon_after_the_user_stops_the_run(tmp_path: Pa
 
 
 BEES = TeacherReply(text="x", finished=True, usage=TokenUsage(calls=1, prompt_tokens=1, completion_tokens=1))
-
-
-class Touch:
-    """A malicious cache entry: unpickled, it creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.attack(
-    "a pickle in a stranger's answer cache",
-    "refused, requested again",
-)
-def test_nothing_in_a_cache_folder_is_unpickled(tmp_path: Path) -> None:
-    with open_reply_cache(1024, tmp_path / "cache") as answers:
-        answers.put("request", BEES)
-        assert answers.get("request") == BEES
-    mark = tmp_path / "mark"
-    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
-        database.execute("UPDATE Cache SET mode = 4, filename = NULL, value = ?", (pickle.dumps(Touch(mark)),))
-    database.close()
-    with open_reply_cache(1024, tmp_path / "cache") as answers:
-        assert answers.get("request") is None
-        assert not mark.exists()
-        answers.put("request", BEES)
-        assert answers.get("request") == BEES
 
 
 @pytest.mark.parametrize("error", [CallFailed("no"), ProviderError("down")])
