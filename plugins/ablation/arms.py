@@ -167,16 +167,20 @@ class CandidatePool:
         )
 
     def _count_tokens(self, letter: str, chosen: Sequence[CandidateRow]) -> int:
-        """What these rows cost. Those of g cost their own calls, others the same share of all calls as of the arm's rows: refused
-        samples are paid for too.
+        """What these rows cost: the same share of all calls as of the arm's rows, since refused samples are paid for too. Those
+        of g cost first drafts alone, with the drafts that could not be parsed.
         """
         if letter == "g":
-            return sum(one.draft_tokens for one in chosen)
+            return round(self._draft_cost * len(chosen))
         members = self._members["a" if letter == "e" else letter]
         return round(self.tokens * len(chosen) / max(1, len(members)))
 
+    @property
+    def _draft_cost(self) -> float:
+        """The tokens of a first draft that could be parsed."""
+        return sum(one.draft_tokens for one in self._candidates) / max(1, len(self._members["g"]))
+
     def count_equal_cost(self, rows: int) -> int:
         """The first drafts that the tokens of `rows` rows of the dataset would have bought."""
-        drafts = self._members["g"]
-        each = sum(one.draft_tokens for one in drafts) / max(1, len(drafts))
-        return min(len(drafts), round(self.tokens * rows / max(1, self.count("d")) / max(1.0, each)))
+        drafts = round(self.tokens * rows / max(1, self.count("d")) / max(1.0, self._draft_cost))
+        return min(self.count("g"), drafts)
