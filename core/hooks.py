@@ -65,7 +65,7 @@ class PageSection(NamedTuple):
     """HTML of the report, which has escaped every text of a teacher; Markdown of a card."""
 
 
-class LabelledConversation(NamedTuple):
+class LabeledConversation(NamedTuple):
     line: int
     messages: list[Message]
     good: bool
@@ -106,7 +106,7 @@ class RunHooks:
         """Decisions about the rows of a file that `filter` reads."""
         return NO_OVERRIDES
 
-    def read_labels(self, file: Path) -> Sequence[LabelledConversation]:
+    def read_labels(self, file: Path) -> Sequence[LabeledConversation]:
         """Conversations that people judged, from one of the plugin's side files: for the calibration of judges."""
         return ()
 

@@ -1,7 +1,7 @@
 """The judge: a teacher that rates an answer good or poor by a rubric, asked in both orders of the two choices.
 
 It sees question and answer, never the writer or a critic's review. `agents.studies.judge_calibration` measures its accuracy
-on answers labelled by people.
+on answers labeled by people.
 """
 
 import json
@@ -164,7 +164,7 @@ def _judge_prompt_values(parts: ConversationParts, rubric: str, good: str) -> di
     }  # fmt: skip
 
 
-class LabelledAnswer(NamedTuple):
+class LabeledAnswer(NamedTuple):
     """An answer that a person has judged."""
 
     line: int
@@ -172,8 +172,8 @@ class LabelledAnswer(NamedTuple):
     good: bool
 
 
-class _LabelledRow(BaseModel):
-    """A line of a labelled file; other keys are ignored."""
+class _LabeledRow(BaseModel):
+    """A line of a labeled file; other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -193,8 +193,8 @@ class _LabelledRow(BaseModel):
         return Candidate(messages=[*before, Message(role="assistant", content=self.answer)])
 
 
-def read_labelled_answers(path: Path) -> list[LabelledAnswer]:
-    """The labelled answers of a JSONL file, or those in the data of a plugin, as of reviews.
+def read_labeled_answers(path: Path) -> list[LabeledAnswer]:
+    """The labeled answers of a JSONL file, or those in the data of a plugin, as of reviews.
 
     Raises:
         UsageError: naming the line that cannot be used, or what the file lacks.
@@ -203,12 +203,12 @@ def read_labelled_answers(path: Path) -> list[LabelledAnswer]:
         check_regular_file(path)
         if owner := find_data_owner(path):
             labels = owner.read_labels(path)
-            answers = [LabelledAnswer(label.line, Candidate(messages=label.messages), label.good) for label in labels]
+            answers = [LabeledAnswer(label.line, Candidate(messages=label.messages), label.good) for label in labels]
         else:
-            answers = _parse_labelled_rows(path, path.read_text(encoding="utf-8").split("\n"))
+            answers = _parse_labeled_rows(path, path.read_text(encoding="utf-8").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{path}: the labelled answers cannot be read: {why}") from None
+        raise UsageError(f"{path}: the labeled answers cannot be read: {why}") from None
     for good in (True, False):
         if not any(answer.good is good for answer in answers):
             label = str(good).lower()
@@ -216,18 +216,18 @@ def read_labelled_answers(path: Path) -> list[LabelledAnswer]:
     return answers
 
 
-def _parse_labelled_rows(path: Path, lines: Sequence[str]) -> list[LabelledAnswer]:
+def _parse_labeled_rows(path: Path, lines: Sequence[str]) -> list[LabeledAnswer]:
     answers = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = _LabelledRow.model_validate_json(line)
+            row = _LabeledRow.model_validate_json(line)
         except ValidationError as error:
             first: Any = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise UsageError(f"{path}:{number}: {where + ': ' if where else ''}{first['msg'].lower()}") from None
-        answers.append(LabelledAnswer(number, row.candidate(), row.good))
+        answers.append(LabeledAnswer(number, row.candidate(), row.good))
     # A duplicate would narrow the confidence interval.
     seen: dict[str, int] = {}
     for answer in answers:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from agents.checks.judge import JudgeOptions, read_labelled_answers
+from agents.checks.judge import JudgeOptions, read_labeled_answers
 from agents.checks.registry import bind_checks, list_checks
 from agents.families import find_recipe_family
 from agents.planning.rubrics import find_rubrics
@@ -144,7 +144,7 @@ def _label_problems(plan: RunPlan) -> Iterator[RecipeProblem]:
     for i, bound in enumerate(plan.checks):
         if isinstance(bound.options, JudgeOptions) and bound.options.calibration:
             try:
-                read_labelled_answers(Path(bound.options.calibration))
+                read_labeled_answers(Path(bound.options.calibration))
             except UsageError as error:
                 yield RecipeProblem(f"verifiers.{i}.calibration", str(error))
 

@@ -1,4 +1,4 @@
-"""Judge calibration: the accuracy of a run's judges on answers that people labelled, measured before the first sample.
+"""Judge calibration: the accuracy of a run's judges on answers that people labeled, measured before the first sample.
 
 A judge is called as in the run: same prompt, teacher, orders and votes. Knows neither Prefect nor the report.
 """
@@ -14,7 +14,7 @@ from agents.calls.budget import RunBudget
 from agents.calls.call_ledger import CallLedger
 from agents.calls.dispatcher import open_dispatcher
 from agents.checks.base import Subject
-from agents.checks.judge import JudgeOptions, JudgeRuling, LabelledAnswer, ask_for_ruling, read_labelled_answers
+from agents.checks.judge import JudgeOptions, JudgeRuling, LabeledAnswer, ask_for_ruling, read_labeled_answers
 from agents.checks.registry import BoundCheck
 from agents.planning.run_plan import RunPlan
 from agents.topologies.sample_production import run_concurrently
@@ -40,9 +40,9 @@ class BoundJudge(NamedTuple):
 
 
 class JudgedAnswer(NamedTuple):
-    """A labelled answer, and the judge's ruling."""
+    """A labeled answer, and the judge's ruling."""
 
-    row: LabelledAnswer
+    row: LabeledAnswer
     ruling: JudgeRuling
 
 
@@ -62,11 +62,11 @@ async def measure_judges(plan: RunPlan, run: RunDir, stop_signal: StopSignal) ->
     """A record for each judge of the plan.
 
     The run's budget pays for the calls, and a ledger in the run's folder stores the replies. The ruling of each judge on each
-    labelled answer is written to the run's `calibration.jsonl`.
+    labeled answer is written to the run's `calibration.jsonl`.
 
     Raises:
         RunStopped: if the user or the budget stops the measurement; the next call resumes it.
-        ProviderError: if a labelled answer was not judged.
+        ProviderError: if a labeled answer was not judged.
         StillhouseError: as `AgentContext.ask`.
     """
     judges = find_judges(plan)
@@ -95,14 +95,14 @@ async def measure_judges(plan: RunPlan, run: RunDir, stop_signal: StopSignal) ->
 
 
 async def calibrate_judge(context: LocalAgentContext, judge: BoundJudge) -> list[JudgedAnswer]:
-    """The judge's rulings on its labelled answers, many at once, in the order of the file.
+    """The judge's rulings on its labeled answers, many at once, in the order of the file.
 
     Raises:
-        UsageError, RunStopped, StillhouseError: as `read_labelled_answers` and `measure_judges`, after the open calls have ended.
+        UsageError, RunStopped, StillhouseError: as `read_labeled_answers` and `measure_judges`, after the open calls have ended.
     """
     assert judge.options.calibration is not None
     path = Path(judge.options.calibration)
-    rows = read_labelled_answers(path)
+    rows = read_labeled_answers(path)
     waiting = iter(enumerate(rows))
     judged: dict[int, JudgedAnswer] = {}
     stop_signal = context.dispatcher.stop_signal
@@ -117,7 +117,7 @@ async def calibrate_judge(context: LocalAgentContext, judge: BoundJudge) -> list
                 stop_signal.stop_samples(stopped)
                 return
             except CallFailed as failed:
-                message = f"the judge got no answer about the labelled answer {path}:{row.line}: {failed}; --resume asks again; "
+                message = f"the judge got no answer about the labeled answer {path}:{row.line}: {failed}; --resume asks again; "
                 stop_signal.stop_samples(ProviderError(f"{message}if it cannot be answered, take the line out"))
             except StillhouseError as error:
                 stop_signal.stop_calls(error)
@@ -128,7 +128,7 @@ async def calibrate_judge(context: LocalAgentContext, judge: BoundJudge) -> list
     return [judged[index] for index in range(len(rows))]
 
 
-async def _ask_judge(context: LocalAgentContext, judge: BoundJudge, index: int, row: LabelledAnswer) -> JudgeRuling:
+async def _ask_judge(context: LocalAgentContext, judge: BoundJudge, index: int, row: LabeledAnswer) -> JudgeRuling:
     turns: list[AgentTurn] = []
     seed = Seed(id=f"calibration-{index:06d}", data={})
 
@@ -158,7 +158,7 @@ def _measure_accuracy(file: str, judged: Sequence[JudgedAnswer]) -> JudgeAccurac
     good, poor = passes[True], passes[False]
     right, all_rows = sum(good) + len(poor) - sum(poor), len(judged)
     accuracy = estimate_share(right, all_rows)
-    assert accuracy, "there is a labelled answer"
+    assert accuracy, "there is a labeled answer"
     youden = share_difference(sum(good), len(good), sum(poor), len(poor))
     return JudgeAccuracy(
         file=file,
@@ -197,7 +197,7 @@ def judge_refusal(records: Sequence[JudgeRecord]) -> str | None:
         m = record.measured
         if m and m.accuracy_high < record.min_accuracy:
             return (
-                f"the judge {record.teacher} is right on {m.right} of {m.answers} labelled answers ({m.file}), "
+                f"the judge {record.teacher} is right on {m.right} of {m.answers} labeled answers ({m.file}), "
                 f"{m.accuracy:.0%} with a 95 % interval of {m.accuracy_low:.0%} to {m.accuracy_high:.0%}, under "
                 f"min_accuracy = {record.min_accuracy:g}; name a more capable teacher in agents.verifier, a clearer rubric, "
                 "or take the check out (calibration.jsonl in the run's folder has its rulings)"

@@ -189,7 +189,7 @@ class PairsRecord(BaseModel):
 
 
 class JudgeAccuracy(BaseModel):
-    """Accuracy of a judge on human-labelled answers. Intervals are 95 %; an answer that does not pass counts as poor."""
+    """Accuracy of a judge on human-labeled answers. Intervals are 95 %; an answer that does not pass counts as poor."""
 
     file: str
     answers: int

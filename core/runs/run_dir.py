@@ -163,12 +163,12 @@ class RunDir:
 
     @property
     def calibration_ledger(self) -> Path:
-        """The judges' replies about labelled answers, until calibration is complete."""
+        """The judges' replies about labeled answers, until calibration is complete."""
         return self.path / "wip" / "calibration.calls.jsonl"
 
     @property
     def calibration_file(self) -> Path:
-        """Each judge's verdict on each labelled answer."""
+        """Each judge's verdict on each labeled answer."""
         return self.path / "calibration.jsonl"
 
     def read_manifest(self) -> RunManifest:

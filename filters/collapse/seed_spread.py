@@ -51,12 +51,12 @@ def measure_spread(seeds: Sequence[TriedSeed], quota: str | None = None) -> Spre
 
 def list_attributes(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[Labels]]:
     """The values of each seed by attribute, for attributes with few values. Of attributes that say the same, the first."""
-    labelled = [dict(_iterate_labels(seed)) for seed in seeds]
-    names = dict.fromkeys(name for labels in labelled for name in labels)
+    labeled = [dict(_iterate_labels(seed)) for seed in seeds]
+    names = dict.fromkeys(name for labels in labeled for name in labels)
     attributes: dict[str, list[Labels]] = {}
     seen: set[tuple[int, ...]] = set()
     for name in names:
-        column = [labels.get(name, frozenset()) for labels in labelled]
+        column = [labels.get(name, frozenset()) for labels in labeled]
         values = set[str]().union(*column)
         if not 2 <= len(values) <= min(MAX_VALUES, len(seeds) / MIN_SEEDS_PER_VALUE):
             continue

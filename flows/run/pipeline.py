@@ -215,7 +215,7 @@ async def _check_run_judges(context: RunContext) -> None:
     """
     manifest, judges = context.manifest, find_judges(context.plan)
     if len(manifest.agents.judges) < len(judges):
-        message = "judges: measuring accuracy on labelled answers"
+        message = "judges: measuring accuracy on labeled answers"
         if any(judge.options.calibration for judge in judges):
             SESSION.print_unless_stopped(message)
         try:

@@ -146,16 +146,16 @@ def format_time(iso: str) -> str:
 
 
 def format_row(label: str, value: str | Iterable[object] | None, joint: str = "   ") -> str:
-    """Labelled lines of a card: a text wrapped; or items, which stay whole. Empty for nothing."""
+    """Labeled lines of a card: a text wrapped; or items, which stay whole. Empty for nothing."""
     if isinstance(value, str):
-        return "\n".join(_format_labelled_lines(label, textwrap.wrap(replace_unsafe_characters(value), VALUE_WIDTH)))
+        return "\n".join(_format_labeled_lines(label, textwrap.wrap(replace_unsafe_characters(value), VALUE_WIDTH)))
     items = map(str, value or ())
     return "\n".join(
-        _format_labelled_lines(label, list(items) if joint == "\n" else _wrap_items(items, joint, VALUE_WIDTH))
+        _format_labeled_lines(label, list(items) if joint == "\n" else _wrap_items(items, joint, VALUE_WIDTH))
     )
 
 
-def _format_labelled_lines(label: str, values: Sequence[str]) -> list[str]:
+def _format_labeled_lines(label: str, values: Sequence[str]) -> list[str]:
     labels = [label, *[""] * (len(values) - 1)]
     return [f"  {name:<{LABEL_WIDTH - 2}}{value}" for name, value in zip(labels, values, strict=False)]
 

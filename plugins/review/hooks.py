@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.hooks import LabelledConversation, Override, Overrides, PageSection, RunHooks
+from core.hooks import LabeledConversation, Override, Overrides, PageSection, RunHooks
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import Sample
@@ -46,8 +46,8 @@ class ReviewHooks(RunHooks):
     def find_row_overrides(self, file: Path) -> Overrides:
         return _build_overrides(read_reviews(locate_reviews(file)))
 
-    def read_labels(self, file: Path) -> Sequence[LabelledConversation]:
-        return [LabelledConversation(*label) for label in read_reviews(file).list_labels()]
+    def read_labels(self, file: Path) -> Sequence[LabeledConversation]:
+        return [LabeledConversation(*label) for label in read_reviews(file).list_labels()]
 
     def finish_curation(self, run: RunDir, manifest: RunManifest) -> None:
         summary = summarize_reviews(read_reviews(locate_reviews(run.path)))

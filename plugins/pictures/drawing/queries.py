@@ -62,7 +62,7 @@ class DataTable(NamedTuple):
         """The place of a row. Raises NoAnswer if no row has the label, or several have it."""
         places = [place for place, name in enumerate(self.labels) if name == label]
         if len(places) != 1:
-            raise NoAnswer(f"{len(places)} rows are labelled {label!r}, so it names no one row")
+            raise NoAnswer(f"{len(places)} rows are labeled {label!r}, so it names no one row")
         return places[0]
 
 

@@ -122,7 +122,7 @@ def test_a_query_has_its_exact_answer(query: dict[str, Any], answer: str) -> Non
         ({"op": "count_where", "column": "Boats", "above": 7}, "has the value 7 itself"),
         ({"op": "count_where", "column": "Boats"}, "either `above` or `below`"),
         ({"op": "value", "column": "River", "row": "Elbe"}, "there is no one column of numbers 'River'"),
-        ({"op": "value", "column": "Boats", "row": "Rhine"}, "0 rows are labelled 'Rhine'"),
+        ({"op": "value", "column": "Boats", "row": "Rhine"}, "0 rows are labeled 'Rhine'"),
         ({"op": "difference", "column": "Boats", "row": "Po", "other": "Po"}, "two rows"),
         ({"op": "field", "row": "Customer"}, "no field 'Customer'"),
     ],

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from agents.checks.judge import read_labelled_answers
+from agents.checks.judge import read_labeled_answers
 from core.config.recipe import Recipe
 from core.errors import UsageError
 from core.project_files import PROJECT
@@ -228,11 +228,11 @@ def test_the_reviews_of_a_run_are_the_labels_of_a_judge(tmp_path: Path) -> None:
     review = ReviewSession(index_run(run), "anna")
     decide(review, "x-000000", "keep")
     with pytest.raises(UsageError, match="no answer with `good`: false"):
-        read_labelled_answers(locate_reviews(run.path))
+        read_labeled_answers(locate_reviews(run.path))
     decide(review, "x-000001", "fix", "A birch is a tree.")
     decide(review, "x-000003", "drop")
     decide(review, "x-000002", "label", note="to be discussed")
-    labels = read_labelled_answers(locate_reviews(run.path))
+    labels = read_labeled_answers(locate_reviews(run.path))
     assert [(label.good, label.candidate.answer[:8]) for label in labels] == [
         (True, "amber is"), (False, "birch is"), (True, "A birch "), (False, "delta is"),
     ]  # fmt: skip

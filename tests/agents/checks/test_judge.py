@@ -20,7 +20,7 @@ from agents.checks.judge import (
     DESCRIPTIONS,
     JudgeOptions,
     JudgeRuling,
-    LabelledAnswer,
+    LabeledAnswer,
     ask_for_ruling,
     judge_check,
 )  # fmt: skip
@@ -90,11 +90,11 @@ def noisy(seed: int, wrong: float, truth: dict[str, bool]) -> Opinion:
     return opinion
 
 
-def labelled_file(folder: Path, rows: int = 40) -> tuple[Path, dict[str, bool]]:
-    """Labelled answers, six of ten good, and the labels by answer."""
+def labeled_file(folder: Path, rows: int = 40) -> tuple[Path, dict[str, bool]]:
+    """Labeled answers, six of ten good, and the labels by answer."""
     truth = {f"Answer {number}.": number % 10 < 6 for number in range(rows)}
     lines = [json.dumps({"question": "Say a number.", "answer": text, "good": good}) for text, good in truth.items()]
-    path = folder / "labelled.jsonl"
+    path = folder / "labeled.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path, truth
 
@@ -254,7 +254,7 @@ POOR = '{"question": "q", "answer": "b", "good": false}\n'
     ],
 )
 def test_unusable_labels_are_reported_before_the_run(content: Any, problem: str, tmp_path: Path) -> None:
-    path = tmp_path / "labelled.jsonl"
+    path = tmp_path / "labeled.jsonl"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(RecipeError) as caught:
@@ -277,7 +277,7 @@ def test_unusable_labels_are_reported_before_the_run(content: Any, problem: str,
     ],
 )
 def test_known_judges_get_the_numbers_they_deserve(opinion: str, expected: tuple[float, ...], tmp_path: Path) -> None:
-    path, truth = labelled_file(tmp_path)
+    path, truth = labeled_file(tmp_path)
 
     def says(answer: str, _question: TeacherQuestion) -> str:
         if opinion in ("perfect", "reverse"):
@@ -296,7 +296,7 @@ def test_known_judges_get_the_numbers_they_deserve(opinion: str, expected: tuple
 def test_a_noisy_judges_intervals_cover_the_truth_as_often_as_they_say(tmp_path: Path) -> None:
     """Through the whole machinery: each single question errs by itself, so that passing takes two of them."""
     wrong, runs, covered = 0.15, 40, 0
-    path, truth = labelled_file(tmp_path)
+    path, truth = labeled_file(tmp_path)
     accuracy = 0.6 * (1 - wrong) ** 2 + 0.4 * (1 - wrong**2)
     plan = planned(calibration=path)
     for seed in range(runs):
@@ -334,7 +334,7 @@ def test_intervals_are_those_of_the_literature() -> None:
 
 
 def test_answers_are_asked_for_once_in_a_run_and_counted_in_its_budget(tmp_path: Path) -> None:
-    path, truth = labelled_file(tmp_path)
+    path, truth = labeled_file(tmp_path)
     teacher = ScriptedTeacher(judging(noisy(1, 0.1, truth)))
     short = planned("budget.calls=30", "agents.verifier.max_repairs=0", calibration=path)
     with pytest.raises(BudgetExhausted, match=r"budget\.calls = 30 is reached: 30 spent"):
@@ -349,7 +349,7 @@ def test_answers_are_asked_for_once_in_a_run_and_counted_in_its_budget(tmp_path:
 
 
 def test_a_call_that_fails_names_its_line_and_is_asked_again(tmp_path: Path) -> None:
-    path, _ = labelled_file(tmp_path)
+    path, _ = labeled_file(tmp_path)
     down = threading.Event()
     down.set()
 
@@ -359,7 +359,7 @@ def test_a_call_that_fails_names_its_line_and_is_asked_again(tmp_path: Path) -> 
         return "good"
 
     teacher, plan = ScriptedTeacher(judging(says)), planned(calibration=path)
-    with pytest.raises(ProviderError, match=r"labelled\.jsonl:18: status 500; --resume asks again"):
+    with pytest.raises(ProviderError, match=r"labeled\.jsonl:18: status 500; --resume asks again"):
         calibrated(plan, teacher, tmp_path)
     down.clear()
     assert len(calibrated(plan, teacher, tmp_path)) == 40
@@ -367,7 +367,7 @@ def test_a_call_that_fails_names_its_line_and_is_asked_again(tmp_path: Path) -> 
 
 
 def test_a_run_stores_its_judgments_and_pays_once(tmp_path: Path) -> None:
-    path, _ = labelled_file(tmp_path, 20)
+    path, _ = labeled_file(tmp_path, 20)
     two = f'verifiers=[{{type="judge",calibration="{path}"}},{{type="judge",rubric="It is short."}}]'
     plan, run = planned(two), RunDir(tmp_path / "runs" / "one")
     first = asyncio.run(measure_judges(plan, run, StopSignal(threading.Event())))
@@ -386,7 +386,7 @@ def test_a_run_stores_its_judgments_and_pays_once(tmp_path: Path) -> None:
 def judged_rows(right_good: int, good: int, right_poor: int, poor: int) -> list[JudgedAnswer]:
     def row(label: bool, right: bool) -> JudgedAnswer:
         says = "good" if label is right else "poor"
-        return JudgedAnswer(LabelledAnswer(1, candidate("x"), label), JudgeRuling(says, "as told"))  # type: ignore[arg-type]
+        return JudgedAnswer(LabeledAnswer(1, candidate("x"), label), JudgeRuling(says, "as told"))  # type: ignore[arg-type]
 
     return [row(True, i < right_good) for i in range(good)] + [row(False, i < right_poor) for i in range(poor)]
 
@@ -416,6 +416,6 @@ def test_an_inaccurate_judge_is_refused_and_a_random_one_gives_a_warning(
 def test_a_refusal_names_the_numbers_and_what_to_do() -> None:
     why = judge_refusal([record(planned(calibration=LABELLED), judged_rows(20, 50, 20, 50))])
     assert why is not None
-    assert "is right on 40 of 100 labelled answers" in why
+    assert "is right on 40 of 100 labeled answers" in why
     assert "40% with a 95 % interval of 31% to 50%, under min_accuracy = 0.6" in why
     assert "name a more capable teacher in agents.verifier" in why
