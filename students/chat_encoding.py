@@ -53,13 +53,13 @@ class EncodedConversation(NamedTuple):
 
 
 class UnusableReason(StrEnum):
-    """Why a conversation cannot be trained on: a closed set."""
+    """Why a conversation cannot be trained on, and what helps: a closed set."""
 
-    no_answer = "the assistant says nothing"
-    no_question = "the assistant speaks first"
-    beyond_max_tokens = "the assistant's part lies behind max_tokens"
-    has_special_token = "its text holds a special token of the tokenizer"
-    unreadable_image = "one of its images cannot be read"
+    no_answer = "the assistant says nothing; add an answer"
+    no_question = "the assistant speaks first; add a question"
+    beyond_max_tokens = "the assistant's part lies behind max_tokens; raise it or shorten the prompt"
+    has_special_token = "its text holds a special token of the tokenizer; remove it"
+    unreadable_image = "one of its images cannot be read; repair or remove it"
 
 
 def encode_conversation(
@@ -82,10 +82,15 @@ def encode_conversation(
 
 def truncate_conversation(whole: EncodedConversation, max_tokens: int) -> EncodedConversation | UnusableReason:
     """The first `max_tokens` of a conversation, if any of them is learned."""
+    cut = cut_conversation(whole, max_tokens)
+    return cut if any(cut.learned) else UnusableReason.beyond_max_tokens
+
+
+def cut_conversation(whole: EncodedConversation, max_tokens: int) -> EncodedConversation:
+    """The first `max_tokens` of a conversation, or fewer where an image would be cut."""
     size = min([max_tokens, *(image.begin for image in whole.images if image.end > max_tokens)])  # whole images only
     images = tuple(image for image in whole.images if image.end <= size)
-    cut = EncodedConversation(whole.ids[:size], whole.learned[:size], images)
-    return cut if any(cut.learned) else UnusableReason.beyond_max_tokens
+    return EncodedConversation(whole.ids[:size], whole.learned[:size], images)
 
 
 def encode_untruncated(
@@ -161,7 +166,8 @@ def _split_turns(
         answered = render_chat(conversation[: place + 1], tokenizer, marks_images=marks_images)
         if not (answered.startswith(prompt) and prompt.startswith(done)):
             raise UsageError(
-                "student.start: the chat template rewrites earlier turns, so its turns cannot be separated"
+                "student.start: the chat template rewrites earlier turns, so its turns cannot be separated; use "
+                "conversations of one turn, or another start"
             )
         turn = answered[len(prompt) :]
         turn = turn[: _find_end_of_turn(turn, tokenizer).end()]
@@ -199,7 +205,8 @@ def _find_end_of_turn(turn: str, tokenizer: PreTrainedTokenizerBase) -> re.Match
     ends = list(re.finditer("|".join(map(re.escape, list_special_tokens(tokenizer))), turn))
     if not ends:
         raise UsageError(
-            "student.start: the chat template ends a turn without a special token, so generation would not stop"
+            "student.start: the chat template ends a turn without a special token, so generation would not stop; "
+            "use another start, or give its template an end of turn"
         )
     return ends[-1]
 

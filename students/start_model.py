@@ -5,7 +5,8 @@ Knows weights and tokenizers; knows nothing of training data.
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
-from core.config.student_steps import ROW_MULTIPLE
+from core.config.student_steps import EMBEDDED_STARTS, ROW_MULTIPLE
 from core.config.students import LoraConfig, StudentConfig, find_start_settings_fault
 from core.errors import UsageError
 from students.embedded_teacher import (
@@ -148,19 +149,37 @@ def start_from_pretrained(name: str, *, student: StudentConfig | None = None) ->
     What becomes a `student` must have the form that its settings need, and an architecture and a tokenizer that llama.cpp knows;
     a teacher may have any.
     """
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    in_folder = Path(name).is_dir()
-    if (Path(name) / "adapter_config.json").exists():
-        raise UsageError(f"student.start: {name!r} is an adapter of peft; merge it into its base model first")
-    fault = None if in_folder else hub_fault()
-    # The files of a folder may name another model, of which nothing is fetched.
-    source: Any = {"local_files_only": in_folder or fault is not None, "trust_remote_code": False}
-    try:
+    with _find_pretrained(name) as source:
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
         if student:
             config = AutoConfig.from_pretrained(name, **source)
             _check_student_form(config, tokenizer, student)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **source)
+    choose_attention(model)
+    _forget_mtp_block(model.config)
+    return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
+
+
+def load_start_tokenizer(config: StudentConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of `load_start_model`, without any weight."""
+    if config.start in EMBEDDED_STARTS:
+        return build_own_tokenizer()
+    with _find_pretrained(config.start) as source:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(config.start, **source)
+    return tokenizer
+
+
+@contextmanager
+def _find_pretrained(name: str) -> Iterator[dict[str, Any]]:
+    """Where transformers may load `name` from, as arguments. Raises UsageError for what it raises meanwhile."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    in_folder = Path(name).is_dir()
+    if (Path(name) / "adapter_config.json").exists():
+        raise UsageError(f"student.start: {name!r} is an adapter of peft; merge it into its base model first")
+    fault = None if in_folder else hub_fault()
+    try:
+        # The files of a folder may name another model, of which nothing is fetched.
+        yield {"local_files_only": in_folder or fault is not None, "trust_remote_code": False}
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0].rstrip(".")
         raise UsageError(
@@ -168,9 +187,6 @@ def start_from_pretrained(name: str, *, student: StudentConfig | None = None) ->
             if fault and _must_be_downloaded(name)
             else f"student.start: transformers cannot load {name!r}: {reason}; use layers, random, a folder or a hub name"
         ) from None
-    choose_attention(model)
-    _forget_mtp_block(model.config)
-    return StartModel(model, tokenizer, f"{name}, all of its layers", name, "other")
 
 
 def _forget_mtp_block(config: Any) -> None:

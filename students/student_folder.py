@@ -83,7 +83,7 @@ def write_student(out: Path, start: StartModel, training: FinishedTraining) -> N
         "record": training.record.model_dump(mode="json"),
         "config": training.config.model_dump(mode="json"),
         "seed": training.seed,
-        "unusable": training.data.unusable,
+        "unusable": training.data.unusable_counts,
     }
     with write_atomically(out) as partial:
         partial.mkdir()
@@ -194,7 +194,7 @@ def build_model_card(start: StartModel, training: FinishedTraining) -> str:
             "licence": _describe_licence(start),
             "parameters": f"{record.parameters / 1e6:.1f}",
             "made_from": start.made_from,
-            "unusable": ", ".join(f"{count} ({why})" for why, count in data.unusable.items()) or "0",
+            "unusable": ", ".join(f"{count} ({why})" for why, count in data.unusable_counts.items()) or "0",
             "train_tokens": _count_learned_tokens(data.train),
             "held_out_tokens": _count_learned_tokens(data.held_out),
             "seed": training.seed,

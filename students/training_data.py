@@ -11,10 +11,9 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
-from core.errors import RunFailed
+from core.errors import RunFailed, UsageError
 from core.row_groups import choose_groups, group_rows
 from core.runs.student_records import TruncationRecord
-from core.storage.atomic_files import count_values
 from students.chat_encoding import (
     Conversation,
     EncodedConversation,
@@ -25,16 +24,39 @@ from students.chat_encoding import (
 
 
 class TrainingData(NamedTuple):
-    """The data of a training; `unusable` counts the excluded conversations by `UnusableReason`."""
+    """The data of a training."""
 
     train: list[EncodedConversation]
     held_out: list[EncodedConversation]
-    unusable: dict[str, int]
+    unusable: dict[UnusableReason, list[int]]
+    """The numbers, from 1, of the conversations of the input that are excluded."""
     rejected: Sequence[EncodedConversation | None] = ()
     """For each conversation of `train` its rejected counterpart, if it has one; empty without pairs."""
     places: Sequence[int] = ()
     """The index of each conversation of `train` in the input."""
     truncation: TruncationRecord | None = None
+
+    @property
+    def unusable_counts(self) -> dict[str, int]:
+        return {reason.value: len(numbers) for reason, numbers in self.unusable.items()}
+
+    def check(self) -> None:
+        """Raises UsageError if one of the two parts is empty because of unusable conversations; RunFailed if it is otherwise."""
+        if self.train and self.held_out:
+            return
+        usable = len(self.train) + len(self.held_out)
+        given = usable + sum(self.unusable_counts.values())
+        sentence = (
+            f"student: {usable} of {given} conversations can be trained on, too few to learn and to hold out from"
+        )
+        if not self.unusable:
+            raise RunFailed(sentence)
+        sentence += "".join(f"; conversation {numbers[0]}: {reason}" for reason, numbers in self.unusable.items())
+        if UnusableReason.beyond_max_tokens in self.unusable and self.truncation:
+            sentence += f"; {self.truncation.summary}"
+        raise UsageError(
+            sentence, hint="hint: `distill INPUT --show-row N` shows a conversation as the model would see it"
+        )
 
 
 def encode_and_split(
@@ -49,9 +71,6 @@ def encode_and_split(
     prompts and pictures is trained on.
 
     `rejected` has the counterpart of each of `conversations`, or None, or is empty; a pair is used only if both are usable.
-
-    Raises:
-        RunFailed: if one of the two parts would be empty.
     """
     results, sizes = _encode_all((*conversations, *(held_out or ())), tokenizer, config)
     worse, worse_sizes = _encode_all(rejected, tokenizer, config)
@@ -63,21 +82,21 @@ def encode_and_split(
     places = [place for place in range(given) if isinstance(results[place], EncodedConversation)]
     train = [result for result in results[:given] if isinstance(result, EncodedConversation)]
     kept_back = [result for result in results[given:] if isinstance(result, EncodedConversation)]
-    unusable = count_values(result.value for result in results if isinstance(result, UnusableReason))
+    unusable: dict[UnusableReason, list[int]] = {}
+    for number, result in enumerate(results, 1):
+        if isinstance(result, UnusableReason):
+            unusable.setdefault(result, []).append(number)
     if held_out is None and len(train) > 1:
         drawn = _draw_held_out([conversations[place] for place in places], train, config.held_out, seed)
         kept_back = [train[place] for place in sorted(drawn)]
         remaining = [index for index in range(len(train)) if index not in drawn]
         train, places = [train[index] for index in remaining], [places[index] for index in remaining]
-    if not train or not kept_back:
-        why = "".join(f"; {count} left out, {reason}" for reason, count in unusable.items())
-        raise RunFailed(f"student: {len(results)} conversations are too few to train on and to hold out from{why}")
     counterparts = [worse[place] for place in places if worse]
     paired = [result if isinstance(result, EncodedConversation) else None for result in counterparts]
     truncation = TruncationRecord(
         truncated=sum(size > config.max_tokens for size in sizes),
         conversations=len(sizes),
-        longest=max(sizes),
+        longest=max(sizes, default=0),
         max_tokens=config.max_tokens,
     )
     return TrainingData(train, kept_back, unusable, paired, places, truncation)
@@ -114,12 +133,15 @@ def _encode_all(
     """
     results: list[EncodedConversation | UnusableReason | None] = []
     sizes: list[int] = []
-    for conversation in conversations:
+    for number, conversation in enumerate(conversations, 1):
         if conversation is None:
             results.append(None)
             sizes.append(0)
             continue
-        whole = encode_untruncated(conversation, tokenizer, config.image_limits)
+        try:
+            whole = encode_untruncated(conversation, tokenizer, config.image_limits)
+        except UsageError as error:
+            raise UsageError(f"conversation {number}: {error}") from None
         results.append(whole if isinstance(whole, UnusableReason) else truncate_conversation(whole, config.max_tokens))
         sizes.append(0 if isinstance(whole, UnusableReason) else len(whole.ids))
     return results, sizes

@@ -39,7 +39,7 @@ def trim_vocabulary(start: StartModel, data: Iterable[EncodedConversation], size
 
 def keep_tokens(start: StartModel, kept: Sequence[int]) -> StartModel:
     """`start` with only the tokens `kept`, in this order. In place."""
-    tokenizer = _shrink_tokenizer(start.tokenizer, kept)
+    tokenizer = shrink_tokenizer(start.tokenizer, kept)
     _keep_embedding_rows(start.model, kept)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(start.model.config, name, getattr(tokenizer, name))
@@ -58,7 +58,7 @@ def is_trimmed_from(smaller: PreTrainedTokenizerBase, whole: PreTrainedTokenizer
         return False
     if not isinstance(whole.backend_tokenizer.model, BPE):
         return False
-    made = _read_tokenizer(_shrink_tokenizer(whole, _find_token_rows(smaller, whole)))
+    made = _read_tokenizer(shrink_tokenizer(whole, _find_token_rows(smaller, whole)))
     given = _read_tokenizer(smaller)
     return all(made[part] == given[part] for part in ("model", "pre_tokenizer", "normalizer"))
 
@@ -111,7 +111,7 @@ def _find_merge_parts(token: str, ranks: dict[tuple[str, ...], int]) -> set[str]
     return made
 
 
-def _shrink_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
+def shrink_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: Sequence[int]) -> PreTrainedTokenizerBase:
     """The tokenizer with only the ids `kept`, renumbered in this order, and with the merges that they allow."""
     whole = _read_tokenizer(tokenizer)
     new = {row: place for place, row in enumerate(kept)}

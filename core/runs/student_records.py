@@ -73,6 +73,8 @@ class StudentRecord(BaseModel):
     train_samples: int
     held_out_samples: int
     truncation: TruncationRecord | None = None
+    left_out: dict[str, int] = {}
+    """Conversations that could not be trained on, by reason."""
     steps: int
     best_step: int | None = None
     """The step whose weights were kept, if training may stop early; None for the last step."""

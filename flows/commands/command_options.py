@@ -78,6 +78,7 @@ ColumnsOption = Annotated[
     ),
 ]  # fmt: skip
 OutOption = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+OptionalOutOption = Annotated[Path | None, typer.Option("--out", help="The folder to write.")]
 
 
 def print_text(text: str) -> None:

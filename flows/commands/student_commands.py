@@ -1,7 +1,8 @@
 """Commands for a student: train, export, evaluate."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,7 +15,7 @@ from flows.commands.command_options import (
     ColumnsOption,
     InputArgument,
     JsonOption,
-    OutOption,
+    OptionalOutOption,
     QuietOption,
     RecipeOption,
     RunsOption,
@@ -26,6 +27,9 @@ from flows.commands.command_options import (
 )
 from flows.rows.column_names import name_columns
 from flows.terminal.console import SESSION, is_reporting_process
+
+if TYPE_CHECKING:
+    from students.training_row import TokenRow, TrainingRow
 
 app = typer.Typer()
 DataOption = Annotated[
@@ -42,25 +46,38 @@ CheckOption = Annotated[
     ),
 ]
 
+LEARNED_BRACKETS = "\u27e6", "\u27e7"
+GREEN, PLAIN = "\x1b[32m", "\x1b[0m"
+
 
 @app.command("distill", rich_help_panel=STUDENT_PANEL)
 def distill_command(
     source: InputArgument,
-    out: OutOption,
+    out: OptionalOutOption = None,
     overrides: SetOption = None,
     *,
+    row: Annotated[
+        int | None,
+        typer.Option("--show-row", min=1, metavar="N", help="Train nothing; show row N as the model would see it."),
+    ] = None,
     columns: ColumnsOption = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 7,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train a student on a run or any dataset. `--set` takes the keys of the student table, as in `--set epochs=2`."""
-    from flows.run.dataset_distillation import distill_dataset, parse_student_settings
+    from flows.run.dataset_distillation import distill_dataset, parse_student_settings, show_training_row
     from flows.terminal.suggested_commands import format_next_line
     from flows.terminal.text_format import advise_on_truncation
 
     SESSION.quiet = quiet or not is_reporting_process()
     source = name_columns(source, columns)
+    if row:
+        shown = show_training_row(source, parse_student_settings(overrides or []), seed, row)
+        print_text(shown.model_dump_json() if as_json else _format_training_row(shown, color=sys.stdout.isatty()))
+        return
+    if out is None:
+        raise UsageError("--out: name the folder to write, or show a row of the training with --show-row N")
     with SESSION.exit_if_interrupted("the same command resumes from the last checkpoint, if there is one"):
         config = parse_student_settings(overrides or [])
         record = distill_dataset(source, out, config, seed, SESSION.print_unless_stopped)
@@ -76,9 +93,44 @@ def distill_command(
     )
     if advice := advise_on_truncation(record.truncation, "max_tokens"):
         print_text(advice)
+    if record.left_out:
+        print_text("left out: " + ", ".join(f"{count} ({reason})" for reason, count in record.left_out.items()))
     print_text(
         format_next_line("evaluate", str(out), "--data", str(source), *(["--columns", columns] if columns else []))
     )
+
+
+def _format_training_row(row: "TrainingRow", *, color: bool) -> str:
+    """Learned tokens are green with `color`, otherwise in brackets."""
+    marks = (GREEN, PLAIN) if color else LEARNED_BRACKETS
+    lines = [
+        f"row {row.number}  {row.use}",
+        f"chat template of {row.start}, digest {row.template}; learned tokens are "
+        f"{marks[0]}{'green' if color else 'so'}{marks[1]}",
+    ]
+    sides = ("better answer", "worse answer") if len(row.rows) > 1 else ("text",)
+    for side, shown in zip(sides, row.rows, strict=False):
+        cut = f"truncated, {shown.cut:,} tokens lost" if shown.cut else "not truncated"
+        lines += [
+            f"{side}: {shown.tokens:,} tokens, {shown.learned:,} learned, {cut}",
+            "",
+            _mark_learned(shown, marks),
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def _mark_learned(row: "TokenRow", marks: tuple[str, str]) -> str:
+    from flows.terminal.text_format import replace_unsafe_characters
+
+    owners = [(span.conversation, span.worse) for span in row.spans]
+    text = ""
+    for place, span in enumerate(row.spans):
+        if len(set(owners)) > 1 and owners[place] != owners[place - 1]:
+            text += f"{(place and chr(10)) or ''}--- row {span.conversation}{', worse answer' * span.worse} ---\n"
+        shown = replace_unsafe_characters(span.text)
+        text += f"{marks[0]}{shown}{marks[1]}" if span.learned else shown
+    return text
 
 
 @app.command("export", rich_help_panel=STUDENT_PANEL)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.config.loading import parse_settings
 from core.config.students import StudentConfig
@@ -18,6 +19,9 @@ from flows.data.stranger_files import is_synthetic_dataset, trains_on_thinking
 from flows.rows.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs
 from flows.rows.row_images import read_seen_conversation
 from flows.terminal.console import is_reporting_process
+
+if TYPE_CHECKING:
+    from students.training_row import TrainingRow
 
 
 def parse_student_settings(settings: Sequence[str]) -> StudentConfig:
@@ -75,9 +79,34 @@ def hold_folder(out: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
+def show_training_row(source: Path, config: StudentConfig, seed: int, number: int) -> "TrainingRow":
+    """Conversation `number` of the dataset, from 1, as `distill_dataset` with the same arguments would train on it.
+
+    Raises:
+        UsageError: as `distill_dataset`, and if there is no such conversation.
+    """
+    rows, rejected, config = _read_training_rows(source, config, lambda _line: None)
+    if number > len(rows):
+        raise UsageError(f"--show-row {number}: {source} has {len(rows)} conversations")
+    from students.training_row import build_training_row
+
+    return build_training_row(number, rows, config, seed, rejected)
+
+
 def _distill_rows(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
+    rows, rejected, config = _read_training_rows(source, config, progress)
+    synthetic = is_synthetic_dataset(source)
+    from students.training.student_training import train_student
+
+    return train_student(rows, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic)
+
+
+def _read_training_rows(
+    source: Path, config: StudentConfig, progress: Callable[[str], None]
+) -> tuple[list[list[Message]], list[list[Message] | None], StudentConfig]:
+    """The conversations of the dataset, the worse answers of its pairs, and the settings, without `dpo` for too few pairs."""
     rejected: list[list[Message] | None] = []
     run = _find_run_of_dataset(source)
     if run and "dpo" in config.objective_weights and len(config.objective_weights) > 1:
@@ -100,10 +129,7 @@ def _distill_rows(
     _check_images(source, rows, config)
     if not trains_on_thinking(source):
         rows, rejected = [remove_thinking(row) for row in rows], [row and remove_thinking(row) for row in rejected]
-    synthetic = is_synthetic_dataset(source)
-    from students.training.student_training import train_student
-
-    return train_student(rows, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic)
+    return rows, rejected, config
 
 
 def _check_images(source: Path, rows: Sequence[Sequence[Message]], config: StudentConfig) -> None:

@@ -211,6 +211,7 @@ def _build_student_record(training: Training, done: TrainingProgress, after: Hel
         train_samples=len(data.train),
         held_out_samples=len(data.held_out),
         truncation=data.truncation,
+        left_out=data.unusable_counts,
         steps=done.step,
         best_step=done.best_step if config.patience else None,
         loss_before=done.loss_before,

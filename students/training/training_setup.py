@@ -59,7 +59,9 @@ def prepare_start(
     loaded.model.to(select_device())  # type: ignore[arg-type]
 
     def encode(start: StartModel) -> TrainingData:
-        return encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected)
+        data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected)
+        data.check()
+        return data
 
     data = encode(loaded)
     start = shape_start(loaded, config, lambda start, size: trim_vocabulary(start, data.train, size))
@@ -74,7 +76,10 @@ def prepare_start(
     progress(
         f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
         f"{len(data.train)} conversations to train on, {len(data.held_out)} held out, "
-        + "".join(f"{count} left out ({why}), " for why, count in data.unusable.items())
+        + "".join(
+            f"{len(numbers)} left out ({why}; the first is conversation {numbers[0]}), "
+            for why, numbers in data.unusable.items()
+        )
         + f"loaded in {time.monotonic() - began:.0f} s"
     )
     if data.truncation and data.truncation.truncated:

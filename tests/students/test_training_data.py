@@ -4,11 +4,12 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
-from core.errors import RunFailed
+from core.errors import RunFailed, UsageError
 from core.sample import Message
 from students.chat_encoding import Conversation, UnusableReason
 from students.training_data import encode_and_split
-from tests.students.test_chat_encoding import dialog, encoded
+from tests.students.conftest import TEMPLATE, conversations
+from tests.students.test_chat_encoding import dialog, encoded, with_template
 
 
 def test_held_out_conversations_are_drawn_by_seed_and_not_trained_on(
@@ -42,7 +43,10 @@ def test_answers_to_one_prompt_are_held_out_together(
 def test_every_conversation_is_accounted_for(talk: list[Conversation], tokenizer: PreTrainedTokenizerBase) -> None:
     odd = [dialog("user: Hi"), dialog("user: Hi"), dialog("user: " + "long " * 99, "assistant: Yes")]
     data = encode_and_split([*talk, *odd], None, tokenizer, StudentConfig(max_tokens=64), 0)
-    assert data.unusable == {UnusableReason.no_answer.value: 2, UnusableReason.beyond_max_tokens.value: 1}
+    size = len(talk)
+    assert data.unusable == {
+        UnusableReason.no_answer: [size + 1, size + 2], UnusableReason.beyond_max_tokens: [size + 3]
+    }  # fmt: skip
     assert len(data.train) + len(data.held_out) == len(talk)
     assert data.train == [encoded([*talk, *odd][place], tokenizer) for place in data.places]
     assert data.truncation
@@ -60,4 +64,31 @@ def test_too_little_to_train_on_fails_the_run(
     given: int, held_out: int | None, talk: list[Conversation], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     with pytest.raises(RunFailed, match="too few"):
-        encode_and_split(talk[:given], None if held_out is None else talk[:held_out], tokenizer, StudentConfig(), 0)
+        encode_and_split(
+            talk[:given], None if held_out is None else talk[:held_out], tokenizer, StudentConfig(), 0
+        ).check()
+
+
+@pytest.mark.parametrize(
+    ("rows", "max_tokens", "sentence"),
+    [
+        (conversations()[:3], 16, "0 of 3 .*; conversation 1: the assistant's part lies behind max_tokens; raise .* = 16 and"),
+        ([dialog("user: Hi"), *conversations()[:1]], 64, "1 of 2 .*; conversation 1: the assistant says nothing; add"),
+    ],
+)  # fmt: skip
+def test_a_training_without_learned_tokens_is_refused(
+    rows: list[Conversation], max_tokens: int, sentence: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        encode_and_split(rows, None, tokenizer, StudentConfig(max_tokens=max_tokens), 0).check()
+
+
+def test_a_conversation_that_its_template_rejects_is_named(
+    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    picky = with_template(
+        tokenizer, f"{{% if messages | length > 2 %}}{{{{ raise_exception('one turn') }}}}{{% endif %}}{TEMPLATE}"
+    )
+    rows = [*talk, dialog("user: Hi", "assistant: Hello.", "user: And?", "assistant: Nothing.")]
+    with pytest.raises(UsageError, match=f"^conversation {len(rows)}: .*rejects a conversation of the data: one turn"):
+        encode_and_split(rows, None, picky, StudentConfig(), 0)
