@@ -89,8 +89,8 @@ OWN_OPTIONS = set(
     --confidence --deployment --documents --draft --draws --eval --filters --format --from-datasketch
     --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
     --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --requests --role
-    --root --rows --runs-dir --samples --secret --seed --seeds --set --share --signal --slot-tokens --slots
-    --source --split --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature
+    --root --rows --runs-dir --samples --secret --seed --seeds --set --share --show-row --signal --slot-tokens
+    --slots --source --split --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature
     --threshold --to --to-datasketch --topologies --type --without-teacher --workers -n
     """.split()
 )
