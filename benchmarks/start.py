@@ -18,8 +18,8 @@ from benchmarks.recipes import write_equal_recipe, write_seeds
 from flows.prefect_server.local_server import stop_local_server
 
 ROUNDS, SAMPLES = 5, 20
-GOAL_SECONDS = 6.0
-"""To the first call, warm, on two idle cores; set before any measurement."""
+GOAL_SECONDS = {"cold": 6.0, "warm": 1.5}
+"""To the first call on two idle cores; set before any measurement."""
 
 
 class StartTimes(NamedTuple):
@@ -65,13 +65,16 @@ def table(rounds: int = ROUNDS) -> str:
         "|---|---|---:|---:|---:|",
     ]
     lines += [f"| {name} | {_format_times(found)} |" for name, found in cases.items()]
-    met = median(one.first_call for one in warm) < GOAL_SECONDS
+    goals = []
+    for name, found in (("cold", cold), ("warm", warm)):
+        met = median(one.first_call for one in found) <= GOAL_SECONDS[name]
+        goals.append(f"{GOAL_SECONDS[name]:g} s {name}, is {'met' if met else 'not met'}")
     return "\n".join([
         f"{SAMPLES} samples of two calls, of a teacher that answers at once; {rounds} rounds, in turn. "
         f"{describe_measurement()}. The server is a separate process, so its CPU counts among others'. "
         "Command: `python -m benchmarks start`.",
         "", *lines, "",
-        f"The goal, below {GOAL_SECONDS:g} s warm on two idle cores, is {'met' if met else 'not met'}.",
+        f"The goal on two idle cores, {' and '.join(goals)}.",
     ])  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 600.0
 START_SECONDS = 180.0
-"""Limit for the start with its database on a busy machine; usually 3 to 10 seconds."""
+"""Limit for the start on a busy machine; usually 3 to 6 seconds."""
 POLL_SECONDS = 0.05
 REVIVE_SECONDS = 3.0
 
@@ -51,6 +51,9 @@ PREFECT_DEFAULTS = {
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+    # A server of the user's on the same database registers its block types itself: it must not find them memoized as registered.
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
     # Written one by one, the records of many short shards queue up, and the server drops those beyond its queue.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
@@ -74,9 +77,11 @@ class PrefectServer(NamedTuple):
 
 
 @contextmanager
-def use_local_prefect_server(home: Path, idle_seconds: float = IDLE_SECONDS) -> Iterator[PrefectServer]:
+def use_local_prefect_server(
+    home: Path, idle_seconds: float = IDLE_SECONDS, meanwhile: Callable[[], object] = lambda: None
+) -> Iterator[PrefectServer]:
     """Yields the server's address and secret, and keeps it running: a server that dies is replaced, with the same address and
-    secret. Its database is in `home`.
+    secret. Its database is in `home`. `meanwhile` is called while this command's server starts.
 
     Raises:
         RunFailed: if the server does not start, or `home` cannot be written.
@@ -91,7 +96,7 @@ def use_local_prefect_server(home: Path, idle_seconds: float = IDLE_SECONDS) -> 
     closed = Event()
     with (folder / "users").open("a") as users:
         fcntl.flock(users, fcntl.LOCK_SH)  # waits for a server that is about to stop
-        server = _find_or_start_server(folder, idle_seconds)
+        server = _find_or_start_server(folder, idle_seconds, meanwhile)
         Thread(target=_revive_server, args=(folder, idle_seconds, closed), daemon=True).start()
         try:
             yield server
@@ -119,7 +124,9 @@ def _find_server_folder(home: Path) -> Path:
     return home / f"stillhouse-server-{version('prefect')}-{socket.gethostname()}"
 
 
-def _find_or_start_server(folder: Path, idle_seconds: float) -> PrefectServer:
+def _find_or_start_server(
+    folder: Path, idle_seconds: float, meanwhile: Callable[[], object] = lambda: None
+) -> PrefectServer:
     """The running server, or a new one, once it answers. Of two commands at once, one starts it."""
     with (folder / "starting").open("a") as starting, (folder / "serving").open("a") as serving:
         fcntl.flock(starting, fcntl.LOCK_EX)
@@ -128,6 +135,7 @@ def _find_or_start_server(folder: Path, idle_seconds: float) -> PrefectServer:
         if _try_lock(serving):
             fcntl.flock(serving, fcntl.LOCK_UN)
             child = _start_server(folder, idle_seconds)
+            meanwhile()
 
         # The server's starter may be killed; a child that finds a running server exits with 0.
         address, end = _find_address_file(folder), time.monotonic() + START_SECONDS
@@ -215,11 +223,21 @@ def _run_local_server(folder: Path, idle_seconds: float, port: int) -> None:
         # Both are set before Prefect reads its settings.
         os.environ["PREFECT_SERVER_API_AUTH_STRING"] = _read_or_create_secret(_find_secret_file(folder))
         os.environ["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = origin
+        gc.disable()  # no garbage among the objects of imports: to look for it takes a fifth of their time
         import uvicorn
         from prefect.server.api.server import create_app
+        from prefect.settings import get_current_settings
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+        from flows.prefect_server.new_database import create_database
+
+        settings, database = get_current_settings(), folder.parent / "prefect.db"
+        url = settings.server.database.connection_url
+        if url and url.get_secret_value() == f"sqlite+aiosqlite:///{database}":
+            create_database(database)
         app = TrustedHostMiddleware(create_app(ephemeral=True, final=True), allowed_hosts=[HOST])
+        gc.freeze()
+        gc.enable()
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
         Thread(target=_stop_when_idle, args=(server, folder, f"{origin}/api", idle_seconds), daemon=True).start()
         server.run(sockets=[listener])
@@ -249,14 +267,17 @@ def run_locally(prepared: "PreparedRun") -> dict[str, Any]:
     """
     from flows.terminal.console import SESSION
 
-    with configure_prefect(SESSION) as server:
-        import httpx
-
+    def import_pipeline() -> "Callable[[PreparedRun], Coroutine[Any, Any, dict[str, Any]]]":
         from flows.run.pipeline import run_as_flow
+
+        return run_as_flow
+
+    with configure_prefect(SESSION, import_pipeline) as server:
+        import httpx
 
         gc.freeze()  # garbage collection would otherwise scan half a million imported objects each time
         try:
-            return asyncio.run(run_as_flow(prepared))
+            return asyncio.run(import_pipeline()(prepared))
         except httpx.TransportError as error:
             raise RunFailed(
                 f"Prefect's server at {server} does not answer ({error}); finished samples are stored: continue with "
@@ -265,9 +286,9 @@ def run_locally(prepared: "PreparedRun") -> dict[str, Any]:
 
 
 @contextmanager
-def configure_prefect(session: "CommandSession") -> Iterator[str]:
-    """Set defaults, find or start a server, import Prefect. Yields the server's address. Afterwards the environment is as it was,
-    so that a program's next call finds a server anew.
+def configure_prefect(session: "CommandSession", meanwhile: Callable[[], object]) -> Iterator[str]:
+    """Set defaults, import Prefect, find or start a server. Yields the server's address. `meanwhile` is called while a server
+    starts, if it must. Afterwards the environment is as it was, so that a program's next call finds a server anew.
 
     Raises:
         RunFailed: if the server does not start.
@@ -275,7 +296,7 @@ def configure_prefect(session: "CommandSession") -> Iterator[str]:
     """
     before = {name: os.environ.get(name) for name in (*PREFECT_DEFAULTS, *SERVER_VARIABLES)}
     try:
-        with _record_at_server(session) as url:
+        with _record_at_server(session, meanwhile) as url:
             yield url
     finally:
         for name, value in before.items():
@@ -285,7 +306,7 @@ def configure_prefect(session: "CommandSession") -> Iterator[str]:
 
 
 @contextmanager
-def _record_at_server(session: "CommandSession") -> Iterator[str]:
+def _record_at_server(session: "CommandSession", meanwhile: Callable[[], object]) -> Iterator[str]:
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     from prefect.context import refresh_global_settings_context
@@ -299,7 +320,12 @@ def _record_at_server(session: "CommandSession") -> Iterator[str]:
     elif find_live_server(settings.home) is None:
         session.print_unless_stopped("Prefect: starting a server for this and later commands; 3 to 20 seconds")
     named = settings.api.url
-    with nullcontext(PrefectServer(named, None)) if named else use_local_prefect_server(settings.home) as server:
+    own = (
+        nullcontext(PrefectServer(named, None))
+        if named
+        else use_local_prefect_server(settings.home, meanwhile=meanwhile)
+    )
+    with own as server:
         # Values are set in place, since to read all of Prefect's settings again takes longer than to record a small run. The
         # environment is for processes that this one starts.
         os.environ["PREFECT_API_URL"] = settings.api.url = server.url
