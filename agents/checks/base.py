@@ -28,7 +28,7 @@ MAX_EVIDENCE_CHARACTERS = 2_000
 class Options(BaseModel):
     """The keys that a recipe may set in the table of a check or of a family. Frozen; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class AskTeacher(Protocol):

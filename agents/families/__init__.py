@@ -2,30 +2,37 @@
 
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from agents.families.base import RecipeFamily
-from agents.families.constrained_instructions import ConstrainedInstructionsFamily
-from agents.families.extraction import ExtractionFamily
-from agents.families.grounded_qa import GroundedQAFamily
-from agents.families.instructions import InstructionsFamily
 from core.config.recipe import Recipe
 from core.extensions import Extension, ExtensionPoint
 from core.plugins import UnusablePlugin
 
-ALL_FAMILIES: tuple[RecipeFamily, ...] = (
-    ConstrainedInstructionsFamily(),
-    InstructionsFamily(),
-    ExtractionFamily(),
-    GroundedQAFamily(),
-)
-FAMILIES = {family.name: family for family in ALL_FAMILIES}
+FAMILIES = {
+    "constrained_instructions": "ConstrainedInstructionsFamily",
+    "instructions": "InstructionsFamily",
+    "extraction": "ExtractionFamily",
+    "grounded_qa": "GroundedQAFamily",
+}
+"""The class of each built-in family, in the module of its name, which is imported when a recipe needs it."""
 FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family", RecipeFamily, lambda: FAMILIES)
 
 
 def list_families() -> list[RecipeFamily]:
     """The built-in families, and those of plugins that can be used."""
-    return [*ALL_FAMILIES, *map(_make_family, FAMILY_EXTENSIONS.list_usable())]
+    return [*list_built_in_families(), *map(_make_family, FAMILY_EXTENSIONS.list_usable())]
+
+
+def list_built_in_families() -> list[RecipeFamily]:
+    return [find_built_in_family(name) for name in FAMILIES]
+
+
+@cache
+def find_built_in_family(name: str) -> RecipeFamily:
+    family: RecipeFamily = getattr(import_module(f"{__name__}.{name}"), FAMILIES[name])()
+    return family
 
 
 def find_recipe_family(recipe: Recipe) -> RecipeFamily:
@@ -37,7 +44,7 @@ def find_family(name: str) -> RecipeFamily:
     """The family of this name. Raises UnusablePlugin if there is none, or its package cannot be used."""
     extension = find_family_extension(name)
     if extension is None:
-        return FAMILIES[name]
+        return find_built_in_family(name)
     try:
         return _make_family(extension.value)
     except Exception as error:

@@ -77,7 +77,7 @@ class TopologyConfig(RecipeTable):
 class VerifierConfig(RecipeTable):
     """One check of the verifier. Each check defines additional keys."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     type: str
     """The check's name: a check of the family, a built-in check, one of an installed package, or one that `path` defines."""

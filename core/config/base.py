@@ -18,7 +18,7 @@ Mark = Literal["endpoint", "file", "folder", "program", "command", "variable"]
 class RecipeTable(BaseModel):
     """A table of the recipe: frozen, unknown keys refused, a docstring under each field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     identifies_run: ClassVar[bool] = True
     """Whether the table can change samples, dataset or student. Of a plugin's section only."""

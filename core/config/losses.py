@@ -18,7 +18,7 @@ TRAINING_LOG_FIELDS = ("step", "loss", "lr", "tokens", "held_out", "teaches", "m
 class LossOptions(BaseModel):
     """The keys of `[student.loss_options.NAME]`. Frozen; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)

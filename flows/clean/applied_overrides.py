@@ -23,12 +23,13 @@ from filters.base import Document, DroppedDocument
 from filters.chain.filter_chain import RowFilterResult
 from filters.ragged_arrays import Indices
 from flows.clean.filter_checkpoint import BatchSpan
-from flows.report.filter_report import ReviewedRows
 from flows.rows.dataset_rows import read_batch_lines, read_dataset_batches
 from flows.rows.row_forms import FILTER_COLUMNS, build_row_document, read_row_conversation
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from flows.report.filter_report import ReviewedRows
 
 PROMPT_FIELD, ANSWER_FIELD = "question", "reasoning"
 """Fields of a candidate that repeat or explain its prompt or answer, and are wrong after an edit of it."""
@@ -174,11 +175,13 @@ def apply_row_decisions(
     return judged._replace(drops=drops), among
 
 
-def count_row_decisions(decided: Mapping[int, Override], reviews: RowOverrides) -> ReviewedRows | None:
+def count_row_decisions(decided: Mapping[int, Override], reviews: RowOverrides) -> "ReviewedRows | None":
     """None without reviews."""
     if not reviews.decisions:
         return None
     counts = Counter("drop" if not one.keeps else "fix" if one.edited else "keep" for one in decided.values())
     there = {id(entry) for entry in decided.values()}
     absent = sum(id(entry) not in there for entry in reviews.decisions.values())
+    from flows.report.filter_report import ReviewedRows
+
     return ReviewedRows(kept=counts["keep"], dropped=counts["drop"], corrected=counts["fix"], absent=absent)

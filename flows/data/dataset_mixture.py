@@ -67,7 +67,12 @@ class MixtureSources:
 
     releases: list[EarlierRelease]
     """From the first release to the parent."""
-    real_rows: "pl.DataFrame"
+    real: "pl.DataFrame | None" = None
+    """The recipe's real rows."""
+
+    @cached_property
+    def real_rows(self) -> "pl.DataFrame":
+        return create_empty_rows() if self.real is None else self.real
 
     @property
     def parent(self) -> str | None:
@@ -119,9 +124,7 @@ def read_mixture_sources(run: RunDir, recipe: Recipe, folder: Path) -> MixtureSo
         released = complete_turn_fields(read_sample_columns(pairs)) if pairs.exists() else None
         releases.append(EarlierRelease(release.name, rows, released, release.path))
     real = recipe.lineage.real
-    return MixtureSources(
-        releases, _read_real_rows(find_referenced_file(real, folder)) if real else create_empty_rows()
-    )
+    return MixtureSources(releases, _read_real_rows(find_referenced_file(real, folder)) if real else None)
 
 
 def _read_real_rows(path: Path) -> "pl.DataFrame":

@@ -155,7 +155,6 @@ def open_seeds(plan: "RunPlan", *, distill: bool = True) -> "RunSeeds":
         UsageError: with what is wrong with them for the recipe, or for a plugin that it uses.
     """
     from agents.planning.seeds import RunSeeds
-    from agents.studies.general_panel import check_panel_tasks
     from agents.studies.held_out_evaluation import check_evaluation_requests
 
     seeds = RunSeeds(plan, "held0out")
@@ -165,7 +164,10 @@ def open_seeds(plan: "RunPlan", *, distill: bool = True) -> "RunSeeds":
         raise UsageError("\n  ".join(problems))
     if distill:
         check_evaluation_requests(plan, seeds)
-        check_panel_tasks(plan)
+        if plan.recipe.student:
+            from agents.studies.general_panel import check_panel_tasks
+
+            check_panel_tasks(plan)
     return seeds
 
 

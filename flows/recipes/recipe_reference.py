@@ -4,11 +4,16 @@ python -m flows.recipes.recipe_reference > docs/recipe.md
 python -m flows.recipes.recipe_reference NAME > plugins/NAME/reference.md
 """
 
+import ast
+import inspect
 import math
 import re
 import sys
+import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -18,7 +23,7 @@ from pydantic_core import PydanticUndefined
 
 from agents.checks.base import Check, Votes
 from agents.checks.registry import BUILT_IN_CHECKS
-from agents.families import ALL_FAMILIES
+from agents.families import list_built_in_families
 from agents.families.base import RecipeFamily
 from core.config.agents import AgentConfig
 from core.config.base import RecipeTable, find_mark, list_inner_types
@@ -107,8 +112,9 @@ def build_recipe_reference(*, linked: bool = True) -> str:
     )
     parts = [PAGE_INTRO, "## The recipe\n", _format_key_table(Recipe), *_format_tables(Recipe, ""), agents]
     parts.append(FAMILIES_INTRO)
-    parts += [section for family in ALL_FAMILIES for section in _format_family(family)]
-    parts += [CHECKS_INTRO, votes, *_format_checks([*BUILT_IN_CHECKS, *_list_family_checks(ALL_FAMILIES)])]
+    families = list_built_in_families()
+    parts += [section for family in families for section in _format_family(family)]
+    parts += [CHECKS_INTRO, votes, *_format_checks([*BUILT_IN_CHECKS, *_list_family_checks(families)])]
     parts += ["## Filters\n", filters, *_format_filters(FILTER_TABLES.items())]
     parts += [f"Quality rules: {', '.join(f'`{rule}`' for rule in RULES)}."]
     return _link_head(_join(parts), "your-own.md" if linked else "")
@@ -218,7 +224,7 @@ def _list_tables(model: type[BaseModel], where: str) -> Iterator[tuple[str, type
     for name, field in model.model_fields.items():
         for inner in dict.fromkeys(list_inner_types(field.annotation)) if _has_section(name, field) else ():
             is_mapping = get_origin(field.annotation) is dict
-            about = f"{field.description or ''} {'Off by default.' if field.default is None else ''}"
+            about = f"{_describe_key(model, name)} {'Off by default.' if field.default is None else ''}"
             path = f"{where}{name}" + (".NAME" if is_mapping else "")
             if _list_rows(inner):
                 yield path, inner, about
@@ -305,8 +311,21 @@ def _list_rows(model: type[BaseModel]) -> dict[str, KeyRow]:
 
 def _describe_key(model: type[BaseModel], name: str) -> str:
     """Its own description, or else that of the class that it overrides."""
-    fields = [base.model_fields.get(name) for base in model.__mro__ if issubclass(base, BaseModel)]
-    return next((field.description for field in fields if field and field.description), "")
+    tables = [base for base in model.__mro__ if issubclass(base, BaseModel)]
+    return next(filter(None, (_read_key_docstrings(table).get(name) for table in tables)), "")
+
+
+@cache
+def _read_key_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The docstring below each key in the source of its table. Pydantic would read them at each start of each command."""
+    (table,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(table, ast.ClassDef)
+    return {
+        key.target.id: inspect.cleandoc(below.value.value)
+        for key, below in pairwise(table.body)
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }
 
 
 def _format_default(field: FieldInfo) -> str:

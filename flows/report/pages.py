@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from core.intervals import IntervalEstimate
@@ -28,6 +27,8 @@ from flows.terminal.sample_history import collect_revisions, describe_call, form
 from flows.terminal.text_format import create_environment, format_percent, replace_unsafe_characters
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from flows.evaluate.student_results import StudentEvaluation
 
 PLOT_WIDTH, PLOT_HEIGHT, PLOT_MARGIN = 200.0, 84.0, 8.0
@@ -270,7 +271,7 @@ TEMPLATE_FOLDER = Path(__file__).with_name("templates")
 
 
 @cache
-def create_page_environment(own: Path = TEMPLATE_FOLDER) -> Environment:
+def create_page_environment(own: Path = TEMPLATE_FOLDER) -> "Environment":
     """The environment of all pages. `own` is searched before the shared templates."""
     functions = (collect_revisions, describe_call, format_sample_outcome, format_seed_value, mark_code)
     environment = create_environment(own, TEMPLATE_FOLDER, filters=functions, pages=True)

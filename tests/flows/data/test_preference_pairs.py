@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from agents.families import FAMILIES
+from agents.families import find_family
 from agents.families.constrained_instructions import ConstrainedOptions
 from agents.planning.seeds import RunSeeds
 from core.config.recipe import Recipe
@@ -37,7 +37,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run import stages
 from flows.run.shard_production import produce_and_curate
 
-FAMILY = FAMILIES["constrained_instructions"]
+FAMILY = find_family("constrained_instructions")
 WORDS = "bees carry nectar home while clover opens under a warm slow sky and nobody counts the hours".split()
 REVISIONS = 2
 
