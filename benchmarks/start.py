@@ -68,13 +68,13 @@ def table(rounds: int = ROUNDS) -> str:
     goals = []
     for name, found in (("cold", cold), ("warm", warm)):
         met = median(one.first_call for one in found) <= GOAL_SECONDS[name]
-        goals.append(f"{GOAL_SECONDS[name]:g} s {name}, is {'met' if met else 'not met'}")
+        goals.append(f"{GOAL_SECONDS[name]:g} s {name}, {'met' if met else 'not met'}")
     return "\n".join([
         f"{SAMPLES} samples of two calls, of a teacher that answers at once; {rounds} rounds, in turn. "
         f"{describe_measurement()}. The server is a separate process, so its CPU counts among others'. "
         "Command: `python -m benchmarks start`.",
         "", *lines, "",
-        f"The goal on two idle cores, {' and '.join(goals)}.",
+        f"Goals on two idle cores: {'; '.join(goals)}.",
     ])  # fmt: skip
 
 
