@@ -78,10 +78,12 @@ def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMod
             start = start_from_pretrained(name)
         except UsageError as error:
             raise UsageError(str(error).replace("student.start", "student.distillation.teacher", 1)) from None
-    if is_trimmed_from(tokenizer, start.tokenizer):
+    own = tokenizer.get_vocab()
+    differs = start.tokenizer.get_vocab() != own
+    if differs and is_trimmed_from(tokenizer, start.tokenizer):
         start = keep_tokens_of_tokenizer(start, tokenizer)
-    theirs, ours = tokenizer_digest(start.tokenizer), tokenizer_digest(tokenizer)
-    if theirs != ours:
+        differs = start.tokenizer.get_vocab() != own
+    if differs:
         raise UsageError(
             f"student.distillation.teacher: the tokenizer of {name!r} ({len(start.tokenizer)} words) is not the student's "
             f"({len(tokenizer)} words), so their probabilities are of different tokens; use objective = 'sft' on the "
