@@ -20,7 +20,18 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGES = ("core", "prompts", "teachers", "agents", "filters", "students", "flows", "plugins")
-SHIPPED_DATA = ("calibration", "documents", "images", "panel", "reference", "replay", "seeds", "tools", "words")
+SHIPPED_DATA = (
+    "bike_shop",
+    "calibration",
+    "documents",
+    "images",
+    "panel",
+    "reference",
+    "replay",
+    "seeds",
+    "tools",
+    "words",
+)
 """Folders of `data/` with what shipped recipes name. `core/project_files.py` looks for them in `core/shipped`."""
 PRICE_TABLE = "data/prices.toml"
 NOT_SHIPPED = ("__pycache__", "*.pyc", "make.py", "tests", "benchmarks")

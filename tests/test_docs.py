@@ -139,9 +139,9 @@ def test_the_page_of_attacks_is_what_its_script_prints() -> None:
     assert present == printed, "python docs/attacks.py > tests/ATTACKS.md"
 
 
-@pytest.fixture(scope="module")
-def tutorial(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> "Tutorial":
-    return Tutorial(tmp_path_factory.mktemp("tutorial"), str(prefect_home))
+@pytest.fixture
+def tutorial(tmp_path: Path, prefect_home: Path) -> "Tutorial":
+    return Tutorial(tmp_path, str(prefect_home))
 
 
 class Tutorial(NamedTuple):
@@ -153,8 +153,8 @@ class Tutorial(NamedTuple):
     def write(self, block: Block) -> bool:
         """Whether the block is a file: it names itself in its first line, or the prose before it does."""
         first = block.text.splitlines()[0]
-        named = re.fullmatch(r"(?:#|<!--) (at the end of )?(plain/\S+)(?: -->)?", first) or re.fullmatch(
-            r"()`(plain/\S+)`:", block.before
+        named = re.fullmatch(r"(?:#|<!--) (at the end of )?(shop/\S+)(?: -->)?", first) or re.fullmatch(
+            r"()`(shop/\S+)`:", block.before
         )
         if not named:
             return False
@@ -184,8 +184,8 @@ def test_the_tutorial_runs_as_written_with_the_scripted_teacher(tutorial: Tutori
             assert done.returncode == 0, done.stdout + done.stderr
             output += done.stdout
     assert 0 < kept(output) < 20
-    assert "use a shorter word than 'extraordinary'\n" in output
-    assert re.search(r"pass +plain +The answer must use short words only", output), (
+    assert "$7 is no price of the shop\n" in output
+    assert re.search(r"pass +shop_answers +Answers must be short and name only prices", output), (
         "preview shows the page's first check"
     )
     assert re.search(r"(pass|fail) +friendly ", output), (
@@ -198,10 +198,10 @@ def test_the_tutorial_runs_as_written_with_the_scripted_teacher(tutorial: Tutori
 def test_the_tutorial_keeps_samples_of_the_embedded_teacher(tutorial: Tutorial) -> None:
     """Until one is kept: of what a small model writes on this machine, many are dropped and some may fail."""
     page = [block for block in blocks() if block.page == "docs/your-own.md"]
-    for block in page[: page.index(next(block for block in page if block.text == "stillhouse run plain"))]:
+    for block in page[: page.index(next(block for block in page if block.text == "stillhouse run shop"))]:
         tutorial.write(block)
     two_at_once = """--set 'teachers.main={model="local/smollm2-135m",max_concurrent=2}'"""
-    done = tutorial.run(f"stillhouse run plain --set keep=1 {two_at_once} --runs-dir embedded")
+    done = tutorial.run(f"stillhouse run shop --set keep=1 {two_at_once} --runs-dir embedded")
     assert done.returncode in (0, 1), done.stdout + done.stderr
     (manifest,) = (tutorial.folder / "embedded").glob("*/manifest.json")
     state = RunDir(manifest.parent).read_manifest().state

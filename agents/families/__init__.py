@@ -15,6 +15,7 @@ FAMILIES = {
     "instructions": "InstructionsFamily",
     "extraction": "ExtractionFamily",
     "grounded_qa": "GroundedQAFamily",
+    "own_prompt": "OwnPromptFamily",
 }
 """The class of each built-in family, in the module of its name, which is imported when a recipe needs it."""
 FAMILY_EXTENSIONS: ExtensionPoint[type[RecipeFamily]] = ExtensionPoint("family", RecipeFamily, lambda: FAMILIES)

@@ -230,7 +230,7 @@ def _list_prompt_values(plan: RunPlan, role: str, seed: Seed) -> Set[str]:
     if role in family.writes:
         return family.prompt_values(seed).keys()
     if role in family.revises:
-        return family.prompt_values(seed).keys() | {"draft", "advice", "faults"}
+        return family.prompt_values(seed).keys() | {"request", "draft", "advice", "faults"}
     if role == "critic":
         return {*seed.data, "answer", *family.fields, "conversation", *(() if family.converses else ("request",))}
     asking_checks = [bound for bound in plan.checks if role in bound.check.roles]

@@ -74,7 +74,8 @@ def draft_messages(context: AgentContext, state: SampleState) -> list[Message]:
     if progress.revision:
         # The examples stay first, where the teacher has cached them; only the request is replaced.
         prompt = context.plan.prompt(_revision_role(context, seed))
-        messages[-1:] = prompt.fill({**values, **progress.revision_values})
+        request = {"request": messages[-1].content}
+        messages[-1:] = prompt.fill({**request, **values, **progress.revision_values})
     if conditions := format_conditions(seed.conditions, leave_out=prompt.placeholders):
         messages[-1] = messages[-1].model_copy(update={"content": f"{messages[-1].content}\n{conditions}"})
     return messages + context.repair_messages(progress.broken)

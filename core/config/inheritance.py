@@ -250,11 +250,24 @@ def _list_tables(value: Any) -> list[dict[str, Any]]:
 
 def list_programs(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The programs that a recipe names, by table; tables without one are left out."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, list[str]] = {}
+    for name, table, key in _iterate_programs(data):
+        found.setdefault(name, []).append(str(table[key]))
+    return {name: tuple(dict.fromkeys(programs)) for name, programs in found.items()}
+
+
+def rename_programs(data: Mapping[str, Any], change: Callable[[str], str]) -> None:
+    """Change the names of a recipe's programs in its tables; commands stay."""
+    for _, table, key in _iterate_programs(data, "program"):
+        table[key] = change(str(table[key]))
+
+
+def _iterate_programs(data: Mapping[str, Any], *marks: Mark) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The keys that name programs: the recipe's table, the table that has the key, and the key."""
     for name in ("verifiers", *list_section_names(data)):
-        marked = _iterate_marked(data.get(name), _find_table_type(name))
-        found[name] = tuple(dict.fromkeys(str(table[key]) for table, key, mark in marked if mark in PROGRAMS))
-    return {name: programs for name, programs in found.items() if programs}
+        for table, key, mark in _iterate_marked(data.get(name), _find_table_type(name)):
+            if mark in (marks or PROGRAMS):
+                yield name, table, key
 
 
 def _locate_base(base: Any, path: Path, built_in: Mapping[str, Path]) -> Path:

@@ -91,6 +91,7 @@ EXPLAINED = {
     "`[task]` of `instructions`": "instructions.md",
     "`[task]` of `extraction`": "extraction.md",
     "`[task]` of `grounded_qa`": "grounded-qa.md",
+    "`[task]` of `own_prompt`": "your-own.md",
     "`[task]` of `decisions`": "decisions.md",
     **dict.fromkeys(("`judge`", "Keys of checks that vote"), "judge.md"),
     "`on_topic`": "constrained-instructions.md",

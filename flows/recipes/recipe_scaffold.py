@@ -16,6 +16,7 @@ from core.config.inheritance import (
     list_section_names,
     read_recipe_tables,
     relocate_files,
+    rename_programs,
 )
 from core.config.recipe import Recipe
 from core.config.toml_text import format_toml, format_toml_value
@@ -69,6 +70,7 @@ def create_recipe_folder(name: str, source: str, folder: Path) -> list[str]:
         contents |= _copy_folder("seeds", "documents", tables.data, origin)
         for section, key in list_section_folders(tables.data):
             contents |= _copy_folder(section, key, tables.data, origin)
+        contents |= _copy_programs(moved, origin)
     contents[RECIPE_FILE_NAME] = _write_recipe(name, folder, RecipeSource(title, moved, built_in), contents).encode()
     _write_files(folder, contents)
     return sorted(contents, key=lambda path: (path != RECIPE_FILE_NAME, path))
@@ -141,6 +143,19 @@ def _copy_folder(table: str, key: str, data: Mapping[str, Any], folder: Path) ->
     place = find_referenced_file(str(name), folder) if name else None
     files = sorted(place.iterdir()) if place and place.is_dir() else []
     return {f"{copy}/{file.name}": file.read_bytes() for file in files if file.is_file()}
+
+
+def _copy_programs(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
+    """The files of a built-in recipe's programs, which `data` then names in the new folder."""
+    contents: dict[str, bytes] = {}
+
+    def copy(name: str) -> str:
+        file = find_referenced_file(name, folder)
+        contents[file.name] = file.read_bytes()
+        return file.name
+
+    rename_programs(data, copy)
+    return contents
 
 
 def _write_recipe(name: str, folder: Path, source: RecipeSource, contents: Mapping[str, bytes]) -> str:

@@ -28,7 +28,9 @@ def test_every_prompt_ends_with_what_the_user_asks(family: RecipeFamily, role: s
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"constrained_instructions", "image_questions"}))
+@pytest.mark.parametrize(
+    "family", sorted(set(FAMILIES) - {"constrained_instructions", "image_questions", "own_prompt"})
+)
 def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp_path: Path) -> None:
     places = " ".join(f"{{{{{name}}}}}" for name in (*FAMILIES[family].fields, "answer"))
     (tmp_path / "critic.md").write_text(f'## system\n"clear": it is clear\n\n## user\n{places}\n')

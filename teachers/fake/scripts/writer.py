@@ -1,4 +1,4 @@
-"""Short prose on a topic: the right form, without meaning."""
+"""Short prose on a topic, alone or in a dialogue: the right form, without meaning."""
 
 import re
 from random import Random
@@ -20,4 +20,25 @@ def _write_prose_turns(rng: Random, question: TeacherQuestion) -> dict[str, Any]
     return {"answers": [write_prose(rng, question)["answer"] for _ in range(turns)]}
 
 
-SCRIPT: TeacherScript = {**COMMON, "Draft": write_prose, "Answer": write_prose, "Conversation": _write_prose_turns}
+def _write_dialogue(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+    """Exchanges, some with a price, a refusal, or one exchange too many."""
+    turns = (question.json_schema or {}).get("properties", {}).get("exchanges", {}).get("minItems", 1)
+    exchanges = []
+    for _ in range(turns + (rng.random() < 0.05)):
+        topic, fault = rng.choice(WORDS), rng.random()
+        answer = " ".join(write_sentence(rng, topic) for _ in range(2))
+        if fault < 0.2:
+            answer = f"{answer} That is ${rng.randint(1, 99)}."
+        elif fault < 0.25:
+            answer = "I'm sorry, I cannot help with that."
+        exchanges.append({"user": f"What about the {rng.choice(WORDS)} {topic}?", "assistant": answer})
+    return {"exchanges": exchanges}
+
+
+SCRIPT: TeacherScript = {
+    **COMMON,
+    "Draft": write_prose,
+    "Answer": write_prose,
+    "Conversation": _write_prose_turns,
+    "Dialogue": _write_dialogue,
+}

@@ -36,6 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "grounded_qa": {
         "text": "The lighthouse was built in 1871. Its lamp burns oil, and a keeper lives in it all year. " * 3
     },
+    "own_prompt": {"situation": "a flat tire"},
     "decisions": {"text": "Where is my parcel?"},
     "pictures": {"topic": "ferries of the bay"},
     "image_questions": {"image": draw_square("red", Random(1))},
@@ -111,7 +112,7 @@ def written(folder: Path, family: str, *rows: dict[str, Any]) -> Path:
     recipe.write_text(
         f'name = "x"\nfamily = "{family}"\nsamples = 2\nprompts = "prompts"\n{seeds}\n'
         '[topology]\nmax_revisions = 1\n[agents.critic]\ntype = "teacher"\n[[verifiers]]\ntype = "facts"\npath = "checks.py"\n'
-        f'[teachers.main]\nmodel = "fake/{"writer" if family == "constrained_instructions" else family}"\n'
+        f'[teachers.main]\nmodel = "fake/{"writer" if family in ("constrained_instructions", "own_prompt") else family}"\n'
         f"{TASKS.get(family, '')}"
     )
     return recipe

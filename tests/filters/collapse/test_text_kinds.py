@@ -202,6 +202,7 @@ def test_families_name_the_kind_of_their_answers() -> None:
         "code": "code",
         "extraction": "json",
         "image_questions": "prose",
+        "own_prompt": "dialogue",
         "pictures": "prose",
         "tool_calls": "json",
     }

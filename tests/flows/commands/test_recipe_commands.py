@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.config.inheritance import list_programs
 from core.config.recipe import build_recipe_identity
 from core.project_files import PROJECT
 from flows.recipes.recipe_catalog import list_built_in_recipes, load_recipe_plan
@@ -67,6 +68,10 @@ def test_a_new_folder_is_a_valid_recipe(
     assert plan.recipe.prompts == "prompts"
     for role in base.family.writes:
         assert plan.prompt(role).messages == base.prompt(role).messages
+    programs = [
+        name for names in list_programs(tomllib.loads(Path("mine/recipe.toml").read_text())).values() for name in names
+    ]
+    assert all((Path("mine") / name).is_file() for name in programs), "a built-in recipe's programs are copied"
     if base.recipe.seeds.path:
         rows = Path("mine/seeds.jsonl").read_bytes().splitlines()
         assert len(rows) == 12

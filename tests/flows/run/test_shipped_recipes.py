@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 SCRIPTS = {
     "constrained-instructions": "writer",
     "conversations": "writer",
+    "own-prompt": "writer",
     "preference-pairs": "writer",
     "smoke": "writer",
 }
