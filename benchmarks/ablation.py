@@ -62,17 +62,16 @@ def format_page(found: Ablation) -> str:
             "",
             f"**{describe_size(size, arms).capitalize()}**",
             "",
-            f"| arm | rows | passed | {' | '.join(checks)} | panel | words | teacher tokens |",
-            "|---" * (6 + len(checks)) + "|",
+            f"| arm | rows | trainings | passed | {' | '.join(checks)} | panel | words | teacher tokens |",
+            "|---" * (7 + len(checks)) + "|",
         ]
         for one in arms:
             by_check = " | ".join(f"{one.by_check[check]:.0%}" for check in checks)
             panel = "" if one.panel is None else f"{one.panel:.0%}"
             tokens = f"{one.teacher_tokens:,}" if one.teacher_tokens else ""
             rate = one.passed.format(lambda value: f"{value:.0%}")
-            lines.append(
-                f"| {one.name} | {one.rows or ''} | {rate} | {by_check} | {panel} | {one.words:.0f} | {tokens} |"
-            )
+            trained = f"{one.rows} | {one.seeds}" if one.rows else " | "
+            lines.append(f"| {one.name} | {trained} | {rate} | {by_check} | {panel} | {one.words:.0f} | {tokens} |")
         lines.append("")
         for step in (step for step in found.steps if step.size == size):
             parts = ", ".join(f"`{check}` {100 * gain:+.0f}" for check, gain in step.by_check.items())

@@ -15,7 +15,7 @@ from plugins.ablation.arms import ARMS, STEPS
 from plugins.ablation.config import locate_result
 from plugins.ablation.results import Ablation, AnsweredRequests, ArmSummary, Declaration, StepGain
 from plugins.ablation.statistics import estimate_gain, estimate_pass_rate
-from plugins.ablation.task import BARE_TEACHER, AblationTask
+from plugins.ablation.task import BARE_TEACHER, FIRST_SEED, AblationTask
 
 DECLARATION_FILE = "declared.json"
 FEW_ROWS = 45
@@ -164,12 +164,13 @@ def _compare_arms(step: str, size: str, ours: _Measured, other: _Measured, task:
 
 
 def _list_notes(task: AblationTask) -> Iterator[str]:
-    if "g" in task.declared.arms and "all" in task.declared.sizes:
-        ours, theirs = task.pool.draw("d", task.pool.count("d"), 0).tokens, task.draw("g", "all", 0).tokens
-        if theirs < 0.95 * ours:
+    for size in task.declared.sizes if "g" in task.declared.arms else ():
+        dataset, drafts = (task.draw(letter, size, FIRST_SEED) for letter in "dg")
+        if drafts.tokens < 0.95 * dataset.tokens:
+            share = format_percent(drafts.tokens / dataset.tokens)
             yield (
-                f"g: all first drafts of the run cost {format_percent(theirs / ours)} of the teacher tokens of the "
-                "dataset's rows, and there are no more; arm a with all of its rows cost exactly as much"
+                f"g: all {len(drafts.rows):,} first drafts of the run cost {share} of the teacher tokens of "
+                f"{len(dataset.rows):,} rows of the dataset, and there are no more"
             )
     if task.equal < FEW_ROWS and "equal" in task.declared.sizes and task.trains:
         yield f"{task.equal} rows in each arm are few: with 40 rows, our trials could not tell verified from unverified ones"
