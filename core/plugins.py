@@ -19,7 +19,7 @@ from core.project_files import PROJECT
 PartKind = Literal[
     "command", "section", "family", "check", "filter", "source", "protocol", "batches", "script", "loss", "step", "capture",
     "filter_workers", "depot", "evaluation", "function", "reader", "tracer", "hooks", "release",
-    "reference",
+    "reference", "gguf",
 ]  # fmt: skip
 GROUP = "stillhouse.plugins"
 FOLDER = PROJECT / "plugins"

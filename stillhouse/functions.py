@@ -272,7 +272,7 @@ def evaluate(
         recipe: The recipe whose seeds and checks are used; default: that of the student's run.
         number: Number of held-out seeds, or of rows.
         panel: Tasks of the general panel, which the recipe does not train; 0 for none. Not with `data`.
-        kind: The number format of the weights: f32, f16, q8_0, q4_0 or, for ternary students, tq2_0.
+        kind: The number format of the weights: as `--type` of `stillhouse export`.
         columns: With `data`: which columns hold what, as of `filter`.
         runs_dir: Where the student's run is.
         progress: Called with every message, from another thread.

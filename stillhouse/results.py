@@ -215,7 +215,7 @@ class Student:
     """Losses before and after, and how it was trained."""
 
     def export(self, kind: str = DEFAULT_GGUF_TYPE) -> Path:
-        """Its GGUF file, for llama.cpp and similar runtimes. `kind`: f32, f16, q8_0, q4_0 or, of ternary students, tq2_0."""
+        """Its GGUF file, for llama.cpp and similar runtimes. `kind`: a `--type` of `stillhouse export`."""
         from flows.data.student_files import export_student
 
         return export_student(self.path, kind).path

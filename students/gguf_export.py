@@ -5,7 +5,7 @@ Knows number formats, and llama.cpp's names of tensors and order of rows; knows 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import logging
 
 from core.config.student_steps import describe_unknown_architecture
-from core.errors import UsageError
+from core.errors import UsageError, suggest_name
+from core.plugins import find_part, list_offered_names, load_part
 from core.shared_options import name_student_file
 from core.storage.atomic_files import write_atomically
 from students.architecture import (
@@ -30,7 +31,7 @@ from students.architecture import (
     get_head_size,
     get_rope,
 )
-from students.chat_encoding import check_tokenizer
+from students.chat_encoding import Conversation, check_tokenizer
 from students.known_architectures import (
     ARCHITECTURES,
     FROM_FOLDER,
@@ -52,6 +53,21 @@ class GgufForm(NamedTuple):
     matrices: GGMLQuantizationType
     embedding: GGMLQuantizationType
     """Also of a tied output; it is the most sensitive to few bits (llama.cpp gives it more than the rest)."""
+
+    def encode(self, name: str, weight: np.ndarray) -> tuple[np.ndarray, GGMLQuantizationType]:
+        """A tensor as it is stored, and its type."""
+        stored = self.choose_type(name, weight)
+        return gguf.quantize(weight, stored), stored
+
+    def choose_type(self, name: str, weight: np.ndarray) -> GGMLQuantizationType:
+        """Norms and short convolutions, which llama.cpp computes in 32 bits, are stored in 32; rows that do not divide into the
+        blocks of a quantized type in 16.
+        """
+        if weight.ndim == 1 or name.endswith("ssm_conv1d.weight"):
+            return GGMLQuantizationType.F32
+        wanted = self.embedding if name in ("token_embd.weight", "output.weight") else self.matrices
+        block = gguf.GGML_QUANT_SIZES[wanted][0]
+        return GGMLQuantizationType.F16 if weight.shape[1] % block else wanted
 
 
 GGUF_FORMS = {
@@ -75,18 +91,22 @@ class ExportedStudent(NamedTuple):
     """The file of its embedder of images."""
 
 
-def export_gguf(student: Path, form: str) -> ExportedStudent:
-    """Write `student/student-FORM.gguf`, whole or not at all; of a student that sees, its embedder of images too, to
-    `PROJECTOR_FILE` next to it. `form` is one of `GGUF_FORMS`.
+def export_gguf(student: Path, kind: str, rows: Sequence[Conversation] = ()) -> ExportedStudent:
+    """Write `student/student-KIND.gguf`, whole or not at all; of a student that sees, its embedder of images too, to
+    `PROJECTOR_FILE` next to it. `kind` is one of `GGUF_FORMS`, or a plugin's part of kind `gguf`: a function of folder, model,
+    tokenizer and `rows`, with which a form may be fitted, that returns a form.
 
     Raises:
-        UsageError: if there is no student, llama.cpp does not compute what it does, or the form would destroy its weights.
+        UsageError: if there is no student or no such kind, llama.cpp does not compute what it does, or the form would destroy
+            its weights.
     """
+    if kind not in GGUF_FORMS and not find_part("gguf", kind):
+        raise UsageError(f"--type {kind}: {suggest_name(kind, [*GGUF_FORMS, *list_offered_names('gguf')])}")
     model, tokenizer = read_student(student)
     block = read_mtp_weights(student)
-    if GGUF_FORMS[form].matrices == GGMLQuantizationType.TQ2_0 and (fault := find_ternary_weights_fault(model)):
+    if kind == "tq2_0" and (fault := find_ternary_weights_fault(model)):
         raise UsageError(
-            f"export: {student}: --type {form} stores weights -s, 0 and s only, and {fault}; train with "
+            f"export: {student}: --type {kind} stores weights -s, 0 and s only, and {fault}; train with "
             "the step ternary, or use --type q8_0 or q4_0"
         )
     config: Any = model.config
@@ -95,7 +115,9 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
         raise UsageError(f"export: {fault}")
     vocabulary = read_vocabulary(tokenizer, config.vocab_size)
     projector = reader.export(student) if (reader := find_image_reader(model)) else None
-    out = student / name_student_file(form)  # after the embedder: without it, a complete file would answer blind
+    form = GGUF_FORMS.get(kind) or load_part("gguf", kind)(student, model, tokenizer, rows)
+    weights = _collect_weights(model, block, architecture)
+    out = student / name_student_file(kind)  # after the embedder: without it, a complete file would answer blind
     with write_atomically(out) as partial:
         writer = gguf.GGUFWriter(partial, architecture.gguf_name)
         writer.add_name(MISREAD_NAME.sub(r"\1 ", student.resolve().name))
@@ -103,11 +125,11 @@ def export_gguf(student: Path, form: str) -> ExportedStudent:
         architecture.add_settings(writer, config)
         add_tokenizer(writer, tokenizer, vocabulary)
 
-        writer.add_file_type(GGUF_FORMS[form].file)
+        writer.add_file_type(form.file)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        for name, weight in _iterate_tensors(model, architecture, block):
-            stored = _choose_tensor_type(name, weight, GGUF_FORMS[form])
-            writer.add_tensor(name, gguf.quantize(weight, stored), raw_dtype=stored)
+        for name, weight in iterate_tensors(weights, architecture, config):
+            data, stored = form.encode(name, weight)
+            writer.add_tensor(name, data, raw_dtype=stored)
 
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -153,17 +175,6 @@ def read_student(student: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return model, tokenizer
 
 
-def _choose_tensor_type(name: str, weight: np.ndarray, form: GgufForm) -> GGMLQuantizationType:
-    """Norms and short convolutions, which llama.cpp computes in 32 bits, are stored in 32; rows that do not divide into the
-    blocks of a quantized type in 16.
-    """
-    if weight.ndim == 1 or name.endswith("ssm_conv1d.weight"):
-        return GGMLQuantizationType.F32
-    wanted = form.embedding if name in ("token_embd.weight", "output.weight") else form.matrices
-    block = gguf.GGML_QUANT_SIZES[wanted][0]
-    return GGMLQuantizationType.F16 if weight.shape[1] % block else wanted
-
-
 OUTPUT = "lm_head.weight"
 HEAD_COUNTS = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 PART_ORDER = (
@@ -175,17 +186,20 @@ PART_ORDER = (
 """The order of the tensors in a file: embeddings, then each layer as it computes."""
 
 
-def _iterate_tensors(
-    model: PreTrainedModel, architecture: Architecture, block: Mapping[str, torch.Tensor]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Every weight in float32 under llama.cpp's name, the rows of queries and keys in its order. An embedder of images has a file
-    of its own.
-    """
-    config: Any = model.config
+def _collect_weights(
+    model: PreTrainedModel, block: Mapping[str, torch.Tensor], architecture: Architecture
+) -> dict[str, torch.Tensor]:
+    """The weights of a file by transformers' names. An embedder of images has a file of its own."""
     weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith(f"{IMAGE_READER}.")}
-    weights |= block
-    if config.tie_word_embeddings and not architecture.requires_output:
+    if model.config.tie_word_embeddings and not architecture.requires_output:
         weights.pop(OUTPUT, None)
+    return {**weights, **block}
+
+
+def iterate_tensors(
+    weights: Mapping[str, torch.Tensor], architecture: Architecture, config: Any
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The positions' tensors, and every weight in float32 under llama.cpp's name, the rows of queries and keys in its order."""
     names = gguf.get_tensor_name_map(architecture.gguf, config.num_hidden_layers + count_mtp_layers(config))
     converted = dict(architecture.convert_tensor(name, weight, config) for name, weight in weights.items())
     stored = {names.get_name(name, (".weight", ".bias")) or name: name for name in converted}

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
+from core.plugins import list_offered_names
 from core.shared_options import DataKind, GgufType
 
 TRY_PANEL = "Try it"
@@ -49,7 +50,10 @@ RunsOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run if it exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
-TypeOption = Annotated[GgufType, typer.Option("--type", help="The number format of the weights.")]
+GGUF_TYPES = ", ".join([*get_args(GgufType), *list_offered_names("gguf")])
+TypeOption = Annotated[
+    str, typer.Option("--type", metavar="TYPE", help=f"The number format of the weights: {GGUF_TYPES}.")
+]
 ReferenceOption = Annotated[
     str,
     typer.Option(

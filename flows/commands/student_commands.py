@@ -1,13 +1,12 @@
-"""Commands for a student: train, export, evaluate."""
+"""Commands for a student: train and evaluate."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.errors import UsageError
-from core.plugins import find_part
 from core.project_files import RUNS_FOLDER
 from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL
 from flows.commands.command_options import (
@@ -131,35 +130,6 @@ def _mark_learned(row: "TokenRow", marks: tuple[str, str]) -> str:
         shown = replace_unsafe_characters(span.text)
         text += f"{marks[0]}{shown}{marks[1]}" if span.learned else shown
     return text
-
-
-@app.command("export", rich_help_panel=STUDENT_PANEL)
-def export_command(
-    student: StudentArgument,
-    *,
-    form: Annotated[
-        Literal["gguf"], typer.Option("--format", help="The file format; llama.cpp and similar runtimes load gguf.")
-    ] = "gguf",
-    kind: TypeOption = DEFAULT_GGUF_TYPE,
-    as_json: JsonOption = False,
-) -> None:
-    """Export a student as one file for other runtimes, next to the student: weights, tokenizer and chat template."""
-    from flows.data.student_files import export_student
-    from flows.terminal.suggested_commands import format_next_line
-
-    found = export_student(student, kind)
-    if as_json:
-        projector = {"projector": str(found.projector)} if found.projector else {}
-        print_json(
-            {"state": "done", "format": form, "type": kind, "path": str(found.path), "bytes": found.bytes, **projector}
-        )
-        return
-    print_text(f"{found.path}  {found.bytes / 1e6:.1f} MB, {found.parameters / 1e6:.1f}M parameters")
-    if found.projector:
-        print_text(f"{found.projector}  its embedder of images, which belongs next to it")
-    print_text(f'hint: as a teacher in a recipe: model = "local/{found.path}"')
-    if find_part("command", "serve"):
-        print_text(format_next_line("serve", str(found.path)))
 
 
 @app.command(rich_help_panel=STUDENT_PANEL)

@@ -1,11 +1,12 @@
-"""A finished student: find its folder and its run, export it, use it as a teacher and as the generator of the next run. Knows
-nothing of training, and reads no row.
+"""A finished student: find its folder, its run and its rows, export it, use it as a teacher and as the generator of the next run.
+Knows nothing of training.
 """
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.config.recipe import ParentRelease
 from core.config.teachers import STUDENT_PREFIX, TeacherConfig
@@ -13,9 +14,13 @@ from core.errors import RecipeError, UsageError
 from core.runs.lineage import Lineage
 from core.runs.releases import VerificationRecord, describe_verification, identify_model, locate_releases
 from core.runs.run_dir import RUNS_FOLDER, RunDir
+from core.sample import Message
 from core.shared_options import EMBEDDER_FILE
 from core.storage.bounded_reading import check_plain_folder
+from core.storage.sample_files import read_sample_columns
 from flows.data.stranger_files import find_trust_fault
+from flows.rows.dataset_rows import read_all_rows
+from flows.rows.row_forms import read_row_conversation
 
 if TYPE_CHECKING:
     from agents.families.base import RecipeFamily
@@ -60,9 +65,24 @@ def is_weights_file(name: Path) -> bool:
 
 
 def export_student(name: Path, kind: str) -> "ExportedStudent":
+    """Export a student; a form that is fitted to rows gets those that its run trained it on."""
     from students.gguf_export import export_gguf
 
-    return export_gguf(find_student_folder(name), kind)
+    student = find_student_folder(name)
+    return export_gguf(student, kind, read_run_rows(find_student_run(student), "train"))
+
+
+def read_run_rows(
+    run: RunDir | None,
+    part: Literal["train", "validation"],
+    read: Callable[[Mapping[str, Any]], list[Message]] = read_row_conversation,
+) -> list[list[Message]]:
+    """The conversations of a part of the run's dataset; none without a run, or where the dataset has none."""
+    for dataset in (run.dataset, run.dataset / "messages") if run else ():
+        file = dataset / f"{part}.parquet"
+        if file.is_file() and "messages" in read_sample_columns(file).columns:
+            return list(read_all_rows(file, read))
+    return []
 
 
 def find_student_run(student: Path) -> RunDir | None:

@@ -22,8 +22,7 @@ from core.intervals import IntervalEstimate, estimate_share
 from core.plugins import load_part
 from core.sample import Candidate, Message, Seed, text_digest
 from core.storage.atomic_files import write_text
-from core.storage.sample_files import read_sample_columns
-from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run, sees_images
+from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run, read_run_rows, sees_images
 from flows.evaluate.evaluation_options import Evaluation, EvaluationOptions
 from flows.evaluate.student_evaluation import evaluate_by_recipe, loss_notes, student_max_tokens
 from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample, format_student_evaluation
@@ -183,7 +182,7 @@ async def _evaluate_on_dataset(name: Path, options: EvaluationOptions, session: 
         answers = {}
         asked = [row for row in rows if row.reference is not None] if options.check else []
         for role, folder in folders.items() if asked else ():
-            weights = export_gguf(folder, options.kind).path
+            weights = export_gguf(folder, options.kind, read_run_rows(find_student_run(student), "train")).path
             answers[role] = await _collect_answers(check, role, weights, asked, longest, session)
     notes += loss_notes(losses["student"], "row", longest)
     if options.check and (left_out := len(rows) - len(asked)):
@@ -222,13 +221,8 @@ def select_held_out_rows(student: Path, data: Path, number: int, read: ReadConve
 
     # The digests of the student's training conversations: those recorded, or those of its run's dataset.
     trained, images = set(student_folder.read_trained_rows(student)), set(student_folder.read_trained_images(student))
-    run = None if trained else find_student_run(student)
-    for dataset in (run.dataset, run.dataset / "messages") if run else ():
-        file = dataset / "train.parquet"
-        if file.is_file() and "messages" in read_sample_columns(file).columns:
-            rows = [*read_all_rows(file, read)]
-            trained, images = set(map(student_folder.digest_trained_row, rows)), set(student_folder.digest_images(rows))
-            break
+    if not trained and (rows := read_run_rows(find_student_run(student), "train", read)):
+        trained, images = set(map(student_folder.digest_trained_row, rows)), set(student_folder.digest_images(rows))
 
     others = [row for row in every if student_folder.digest_trained_row(row.conversation) not in trained]
     fresh = [row for row in others if images.isdisjoint(student_folder.digest_images([row.conversation]))]

@@ -19,9 +19,8 @@ from core.errors import StoreError, UsageError
 from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
 from core.runs.run_dir import RunDir
 from core.runs.student_records import VALIDATION_REQUESTS, GeneralPanelRecord
-from core.sample import NOTHING_SPENT, Message, Spending
+from core.sample import NOTHING_SPENT, Spending
 from core.storage.atomic_files import read_json, write_text
-from core.storage.sample_files import read_sample_columns
 from core.weights.packaged_weights import EMBEDDED_TEACHER
 from flows.data.curated_run import extract_conversations, read_finished_samples
 from flows.data.dataset_mixture import read_mixture_sources
@@ -32,6 +31,7 @@ from flows.data.student_files import (
     find_student_folder,
     find_student_run,
     load_student_plan,
+    read_run_rows,
 )
 from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
@@ -155,7 +155,8 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
         folders = {"student": task.student}
         if write_untrained_student(task.student, start):
             folders["start"] = start
-        files = {role: export_gguf(folder, task.kind).path for role, folder in folders.items()}
+        rows = read_run_rows(task.run, "train")
+        files = {role: export_gguf(folder, task.kind, rows).path for role, folder in folders.items()}
         teacher = task.plan.recipe.generator_teacher
         if teacher.model.startswith("local/"):
             files["teacher"] = await fetch_local_weights(teacher, session.print_unless_stopped)
@@ -278,15 +279,7 @@ def _measure_losses(
     task: StudentEvaluationTask, folders: dict[str, Path], session: CommandSession
 ) -> "dict[str, TextLoss]":
     """Held-out losses of the student, its start and, if it is the embedded teacher, its teacher."""
-    from flows.rows.dataset_rows import read_all_rows
-    from flows.rows.row_forms import read_row_conversation
-
-    held_out: list[list[Message]] = []
-    for folder in (task.run.dataset, task.run.dataset / "messages") if task.run else ():
-        file = folder / "validation.parquet"
-        if file.is_file() and "messages" in read_sample_columns(file).columns:
-            held_out = list(read_all_rows(file, read_row_conversation))
-            break
+    held_out = read_run_rows(task.run, "validation")
     if not held_out:
         return {}
     from students.comparison import measure_embedded_teacher_loss, measure_folder_loss

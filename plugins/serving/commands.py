@@ -8,7 +8,7 @@ import typer
 
 from core.errors import INTERRUPTED_EXIT_CODE, UsageError
 from core.project_files import RUNS_FOLDER
-from core.shared_options import DEFAULT_GGUF_TYPE, GgufType
+from core.shared_options import DEFAULT_GGUF_TYPE
 from flows.commands.command_options import (
     STUDENT_PANEL,
     ColumnsOption,
@@ -135,7 +135,7 @@ def serve(
         typer.Option(help="The reply when the teacher fails: the student's answer, or status 502."),
     ] = "student",
     kind: Annotated[
-        GgufType | None,
+        str | None,
         typer.Option("--type", help="The number format of the weights; default: as calibrated."),
     ] = None,
     slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent conversations of the student.")] = 8,

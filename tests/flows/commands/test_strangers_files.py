@@ -40,7 +40,7 @@ LINES: dict[str, list[str]] = {
         "{given} --out {given}/filled --set epochs=1 --set start={given}/adapted",
     ],
     "evaluate": ["{given} -n 20", "{given}/student -n 20", "{given}/student --data {given} -n 2"],
-    "export": ["{given}", "{given}/student", "{given}/adapted"],
+    "export": ["{given}", "{given}/student --data {given}", "{given}/adapted"],
     "export-env": ["{given} --out {out}"],
     "features": ["{data}/rows.jsonl --out {out} --set model={given}/adapted --set tokens=2000 --set latents=32 --set k=2"],
     "feature-gaps": ["{given} --reference {given} --features {given}/dictionary --out {out}"],

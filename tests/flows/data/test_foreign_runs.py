@@ -59,7 +59,7 @@ def test_no_command_runs_the_checks_of_a_run_of_a_stranger(tmp_path: Path, capsy
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("command", ["report", "show", "export"])
+@pytest.mark.parametrize("command", ["report", "show"])
 def test_no_other_command_runs_them_either(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, mark = run_with_checks(tmp_path / "stranger")
     called(capsys, command, str(run.path))

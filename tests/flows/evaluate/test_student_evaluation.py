@@ -117,8 +117,7 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["export", "missing"], "error: missing: there is no student: neither it nor missing/student has a config.json"),
-        (["evaluate", "missing"], "error: missing: there is no student"),
+        (["evaluate", "missing"], "error: missing: there is no student: neither it nor missing/student has a config.json"),
         (["evaluate", "{folder}"], "is not the student of a run, so name the recipe to hold it to: --recipe RECIPE"),
         (["evaluate", "{folder}", "--recipe", "poems"], "error: poems: no recipe of this name"),
         (["evaluate", "{folder}", "--recipe", "smoke"], "is a 'gpt2'; a student is a bitnet, gemma3_text, granite, "),
@@ -139,7 +138,7 @@ def test_each_mistake_is_one_sentence(
     folder.mkdir()
     settings = {"model_type": "gpt2", "max_position_embeddings": 4096, "hidden_size": 96, "num_attention_heads": 4}
     (folder / "config.json").write_text(json.dumps(settings))
-    code, out, err = called(capsys, *(word.format(folder=folder) for word in words), *(["-q"] * (words[0] != "export")))
+    code, out, err = called(capsys, *(word.format(folder=folder) for word in words), "-q")
     assert (code, out) == (2, "")
     assert sentence in err
     assert "Traceback" not in err

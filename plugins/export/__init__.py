@@ -1,0 +1,34 @@
+"""`stillhouse export`: a student as a GGUF file that is compared with it, next to a Modelfile for Ollama; and number formats of
+llama.cpp that are fitted to what the student reads.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from core.plugins import Part, Plugin
+
+
+def _load_command() -> Any:
+    from plugins.export.commands import app
+
+    return app
+
+
+def _load_form(kind: str) -> Callable[[], Any]:
+    def load() -> Any:
+        from plugins.export.mixtures import build_form
+
+        return build_form(kind)
+
+    return load
+
+
+PLUGIN = Plugin(
+    name="export",
+    about="A student as a GGUF file: K-quants fitted to its rows, compared with the student, with a Modelfile",
+    extra="export",
+    parts=(
+        Part("command", "export", _load_command),
+        *(Part("gguf", kind, _load_form(kind)) for kind in ("q4_k_m", "q5_k_m", "q6_k", "iq4_nl")),
+    ),
+)
