@@ -41,7 +41,8 @@ class Document(NamedTuple):
     @property
     def with_question(self) -> "Document":
         """The document with the user's messages and the answers as its text."""
-        return self._replace(text=f"{self.asked}\n{self.text}".strip())
+        text = f"{self.asked}\n{self.text}".strip()
+        return self if text == self.text else self._replace(text=text)
 
     @property
     def parts(self) -> tuple[str, ...]:

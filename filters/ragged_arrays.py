@@ -1,5 +1,6 @@
 """Arrays of filters that compare documents: values of many documents end to end, and matches. Knows no document."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 NumberType = TypeVar("NumberType", bound=np.generic)
+
+ROWS_AT_ONCE = 4096
+"""Rows in memory at once where a step needs more memory per row than its result."""
 
 
 class RaggedArray(NamedTuple):
@@ -31,8 +35,18 @@ class RaggedArray(NamedTuple):
 
     def take_rows(self, places: Indices) -> "RaggedArray":
         """Copies of the rows at `places`, in that order."""
-        sizes = self.sizes[places]
-        return RaggedArray(self.values[expand_spans(self.starts[places], sizes)], compute_offsets(sizes))
+        starts = compute_offsets(self.sizes[places])
+        values = np.empty(starts[-1], dtype=self.values.dtype)
+        taken = RaggedArray(values, starts)
+        for block, some in taken.split_rows():
+            some.values[:] = self.values[expand_spans(self.starts[places[block]], some.sizes)]
+        return taken
+
+    def split_rows(self) -> Iterator[tuple[slice, "RaggedArray"]]:
+        """Blocks of `ROWS_AT_ONCE` rows with their positions, without copying."""
+        for first in range(0, self.starts.size - 1, ROWS_AT_ONCE):
+            last = min(first + ROWS_AT_ONCE, self.starts.size - 1)
+            yield slice(first, last), self.slice_rows(first, last)
 
 
 SIMILARITY_BINS = 50

@@ -144,7 +144,7 @@ def check_fields(row: Any, raw: bytes) -> None:
     """Raises ValueError if a row of JSON, parsed from `raw`, has more than `MAX_FIELDS` keys. The same key of several elements of
     a list counts once.
     """
-    if raw.count(b":") > MAX_FIELDS and has_more_fields(row, MAX_FIELDS):
+    if len(raw) > MAX_FIELDS and raw.count(b":") > MAX_FIELDS and has_more_fields(row, MAX_FIELDS):
         raise ValueError(
             f"has over {MAX_FIELDS:,} different keys; put values of one kind into a list, or leave them out"
         )

@@ -76,9 +76,9 @@ def apply_row_filters(
         ValueError: if two documents have the same id.
         UsageError: if a file that a filter names cannot be read.
     """
-    if len({document.id for document in documents}) != len(documents):
-        raise ValueError("documents must have different ids")
     place_of = {document.id: place for place, document in enumerate(documents)}
+    if len(place_of) != len(documents):
+        raise ValueError("documents must have different ids")
     result = RowFilterResult(len(documents), {}, {}, {}, {})
     remaining = list(documents)
     for step, config in enumerate(configs):

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 from collections.abc import Iterator
 
-from rapidfuzz.distance import Indel
-from rapidfuzz.process import extractOne
-
 from core.config.filters import ExactFilter, MinHashFilter, NoveltyFilter
 from core.errors import RecipeProblem, UsageError
 from core.project_files import find_referenced_file
@@ -142,6 +139,9 @@ def _compare_questions(sketches: RaggedArray, config: NoveltyFilter, _folder: Pa
     Self-Instruct (Wang et al. 2023, section 2.2) keeps an instruction only if its ROUGE-L with every earlier one is below 0.7.
     Time grows with the square of the number of documents: 10,000 short instructions take about a minute.
     """
+    from rapidfuzz.distance import Indel
+    from rapidfuzz.process import extractOne
+
     earlier: list[list[int]] = []
     places: list[int] = []
     matches: list[tuple[int, int, float]] = []

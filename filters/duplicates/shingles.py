@@ -151,14 +151,14 @@ def _hash_chunk_words(texts: list[bytes]) -> tuple[WideHashes, Indices]:
         non_ascii = np.unique(np.searchsorted(ends, np.flatnonzero(letters >= 128)))
     replaced = [_hash_folded_words(data[starts[piece] : ends[piece]]) for piece in non_ascii]
     _strip_marks(letters, starts, ends)
-    times = (ends > starts).astype(np.int64)
-    plain = times > 0
-    plain[non_ascii] = False
+    ends[non_ascii] = starts[non_ascii]
+    words = _hash_word_spans(letters, starts, ends)
+    times = np.minimum(ends - starts, 1)
     times[non_ascii] = [len(words) for words in replaced]
     before = compute_offsets(times)
-    words = np.empty(before[-1], dtype=np.uint64)
-    words[before[:-1][plain]] = _hash_word_spans(letters, starts[plain], ends[plain])
-    words[expand_spans(before[:-1][non_ascii], times[non_ascii])] = [word for some in replaced for word in some]
+    if times.min() == 0 or non_ascii.size:
+        words = np.repeat(words, times)
+        words[expand_spans(before[non_ascii], times[non_ascii])] = [word for some in replaced for word in some]
     counts = np.diff(before[borders], prepend=0)
     for empty in np.flatnonzero(counts == 0)[::-1]:
         # The words of a text of only punctuation are its marks.
@@ -185,11 +185,12 @@ _hash_letter = lru_cache(maxsize=1 << 16)(hash_word)
 
 def _strip_marks(letters: Bytes, starts: Indices, ends: Indices) -> None:
     """Move starts and ends past punctuation, in place."""
-    left = np.flatnonzero(IS_MARK[letters[starts]])
+    left = np.flatnonzero(IS_MARK.take(letters.take(starts)))
     while left.size:
         starts[left] += 1
         left = left[(starts[left] < ends[left]) & IS_MARK[letters[starts[left]]]]
-    right = np.flatnonzero(IS_MARK[letters[ends - 1]] & (starts < ends))
+    right = np.flatnonzero(IS_MARK.take(letters.take(ends - 1)))
+    right = right[starts[right] < ends[right]]
     while right.size:
         ends[right] -= 1
         right = right[(starts[right] < ends[right]) & IS_MARK[letters[ends[right] - 1]]]
@@ -198,8 +199,8 @@ def _strip_marks(letters: Bytes, starts: Indices, ends: Indices) -> None:
 def _hash_word_spans(letters: Bytes, starts: Indices, ends: Indices) -> WideHashes:
     """`hash_word` of the words between starts and ends."""
     blocks: WideHashes = np.ndarray((letters.size - 7,), dtype="<u8", buffer=letters, strides=(1,))
-    lengths = (ends - starts).astype(np.uint64)
-    hashes = _mix_block(lengths * np.uint64(GOLDEN), blocks[starts], lengths)
+    lengths = (ends - starts).view(np.uint64)
+    hashes = _mix_block(lengths * np.uint64(GOLDEN), blocks.take(starts), lengths)
     long = np.flatnonzero((lengths > 8) & (lengths <= LONGEST_WORD_BYTES))
     at = 8
     while long.size:
@@ -242,7 +243,7 @@ def _mark_first_occurrences(hashes: Hashes, owners: Bytes) -> BoolArray:
     a slot is marked, and overwritten values either equal it or are sorted after all.
     """
     shift = np.uint32(32 - min(30, max(16, hashes.size.bit_length() + 3)))
-    slots = (hashes + owners * np.uint32(MIX & 0xFFFFFFFF)) >> shift
+    slots = ((hashes + owners * np.uint32(MIX & 0xFFFFFFFF)) >> shift).astype(np.intp)  # no index is converted later
     places = np.arange(hashes.size, dtype=np.uint32)
     table = np.empty(1 << (32 - int(shift)), dtype=np.uint32)
     table[slots] = places

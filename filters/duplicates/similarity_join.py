@@ -10,6 +10,7 @@ of `choose_operating_point`.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -49,8 +50,10 @@ PAIRS_AT_ONCE = 1 << 21
 """Pairs in memory at once."""
 LOOKUPS_AT_ONCE = 1 << 17
 """Shingles of pairs compared at once, so that their table fits into a processor's second-level cache."""
-SETS_AT_ONCE = 4096
-"""Sets whose ranks are counted at once: 8 MB."""
+HASHES_AT_ONCE = 1 << 24
+"""Hashes that are sorted at once: 64 MB."""
+TABLE_PART_BITS = 24
+"""Slots that are counted at once: 128 MB."""
 ESTIMATES_AT_ONCE = 1 << 14
 """Pairs whose signatures are compared at once: 16 MB."""
 ALL_BITS = (1 << 64) - 1
@@ -70,10 +73,9 @@ def find_near_duplicates(sets: RaggedArray, threshold: float, permutations: int 
     The original is the most similar of the compared sets, the earliest among equals.
     """
     left = select_possible_duplicates(sets, threshold)
-    some = sets.take_rows(left)
-    copied, first = find_copies(compute_set_checksums(some))
+    copied, first = find_copies(compute_set_checksums(sets.take_rows(left)))
     different = np.delete(np.arange(left.size), copied)
-    found = _find_among_different(some.take_rows(different), threshold, permutations)
+    found = _find_among_different(sets.take_rows(left[different]), threshold, permutations)
     found = found._replace(repeated=different[found.repeated], original=different[found.original])
     repeats = add_copies(found, copied, first)
     return repeats._replace(repeated=left[repeats.repeated], original=left[repeats.original])
@@ -96,17 +98,30 @@ def _count_shared_shingles(sets: RaggedArray) -> Indices:
 
     Sorting finds the hashes that occur twice; a table small enough for fast lookup then marks each shingle.
     """
-    hashes = np.sort(sets.values)
-    twice = hashes[1:][hashes[1:] == hashes[:-1]]
-    shift = np.uint32(32 - _choose_table_bits(twice.size * SLOTS_PER_SHARED_SHINGLE, 26))
+    repeats, shared = 0, []
+    for hashes in _sort_in_parts(sets.values):
+        twice = hashes[1:][hashes[1:] == hashes[:-1]]
+        repeats += twice.size
+        shared.append(twice[np.diff(twice, prepend=~twice[:1]) != 0])
+    shift = np.uint32(32 - _choose_table_bits(repeats * SLOTS_PER_SHARED_SHINGLE, 26))
     seen = np.zeros(1 << (32 - int(shift)), dtype=np.uint8)
-    seen[twice >> shift] = 1
+    for hashes in shared:
+        seen[hashes >> shift] = 1
     counts = np.empty(sets.starts.size - 1, dtype=np.int64)
-    for first in range(0, counts.size, SETS_AT_ONCE):
-        last = min(first + SETS_AT_ONCE, counts.size)
-        some = sets.slice_rows(first, last)
-        counts[first:last] = np.add.reduceat(seen[some.values >> shift], some.starts[:-1], dtype=np.int64)
+    for block, some in sets.split_rows():
+        counts[block] = np.add.reduceat(seen[some.values >> shift], some.starts[:-1], dtype=np.int64)
     return counts
+
+
+def _sort_in_parts(hashes: Hashes) -> Iterator[Hashes]:
+    """All hashes in order, in parts of about `HASHES_AT_ONCE`."""
+    bits = (hashes.size // HASHES_AT_ONCE).bit_length()
+    if not bits:
+        yield np.sort(hashes)
+        return
+    blocks = np.split(hashes, range(HASHES_AT_ONCE, hashes.size, HASHES_AT_ONCE))
+    for part in range(1 << bits):
+        yield np.sort(np.concatenate([block[block >> np.uint32(32 - bits) == part] for block in blocks]))
 
 
 def _choose_table_bits(room: int, most: int) -> int:
@@ -115,9 +130,12 @@ def _choose_table_bits(room: int, most: int) -> int:
 
 def compute_set_checksums(sets: RaggedArray) -> WideHashes:
     """A 64-bit checksum of each set, equal for equal sets."""
-    wide = sets.values.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    wide = (wide ^ (wide >> np.uint64(29))) * np.uint64(0xD6E8FEB86659FD93)
-    return np.add.reduceat(wide ^ (wide >> np.uint64(32)), sets.starts[:-1]) if sets.sizes.size else wide
+    sums = np.empty(sets.starts.size - 1, dtype=np.uint64)
+    for block, some in sets.split_rows():
+        wide = some.values.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        wide = (wide ^ (wide >> np.uint64(29))) * np.uint64(0xD6E8FEB86659FD93)
+        sums[block] = np.add.reduceat(wide ^ (wide >> np.uint64(32)), some.starts[:-1])
+    return sums
 
 
 def find_copies(sums: WideHashes) -> tuple[Indices, Indices]:
@@ -267,7 +285,7 @@ def _pair_by_rare_shingles(sets: RaggedArray, threshold: float) -> tuple[SetPair
     crowded = sort_unique(members[np.repeat(lengths > MAX_RARE_DOCUMENTS, lengths)])
     run = np.repeat(begins, lengths)
     before = np.where(np.repeat(lengths <= MAX_RARE_DOCUMENTS, lengths), np.arange(keys.size) - run, 0)
-    could = sets.sizes - np.bincount(owner[alone], minlength=sets.sizes.size)
+    could = sets.sizes - np.add.reduceat(alone, sets.starts[:-1], dtype=np.int64)
     likely = _SizeFilter(sets.sizes, could, threshold)
 
     # Pair each member with the members before it in its run, without repeats.
@@ -291,24 +309,26 @@ def _rank_by_commonness(hashes: Hashes) -> tuple[Bytes, BoolArray]:
 
     The rank is the logarithm of the number of sets with the shingle, and four bits of its hash.
     """
-    shift = np.uint32(32 - _choose_table_bits(hashes.size * SLOTS_PER_SHINGLE, 26))
-    slots = hashes >> shift
-    counts = np.bincount(slots, minlength=1 << (32 - int(shift)))[slots]
+    bits = _choose_table_bits(hashes.size * SLOTS_PER_SHINGLE, 26)
+    slots = hashes >> np.uint32(32 - bits)
+    counts = np.empty(hashes.size, dtype=np.uint16)
+    for part in range(1 << max(0, bits - TABLE_PART_BITS)):
+        here = slots >> np.uint32(TABLE_PART_BITS) == part
+        own = slots[here] & np.uint32((1 << TABLE_PART_BITS) - 1)
+        counts[here] = np.minimum(np.bincount(own), 1 << 15)[own]
     grades = np.ceil(np.log2(np.arange(1, (1 << 15) + 1))).astype(np.uint8)
-    grade = grades[np.minimum(counts, 1 << 15) - 1]
+    grade = grades[counts - np.uint16(1)]
     return grade * np.uint8(16) + (hashes & np.uint32(15)).astype(np.uint8), counts == 1
 
 
-def _find_rank_limits(commonness: Bytes, sets: RaggedArray, wanted: Indices) -> Indices:
+def _find_rank_limits(commonness: Bytes, sets: RaggedArray, wanted: Indices) -> Bytes:
     """For each set, the lowest rank up to which it has the wanted number of shingles."""
-    limits = np.empty(wanted.size, dtype=np.int64)
-    for first in range(0, wanted.size, SETS_AT_ONCE):
-        last = min(first + SETS_AT_ONCE, wanted.size)
-        some = sets.slice_rows(first, last)
-        row = np.repeat(np.arange(last - first), some.sizes)
-        cells = row * 256 + commonness[sets.starts[first] : sets.starts[last]]
-        counts = np.bincount(cells, minlength=(last - first) * 256).reshape(-1, 256).cumsum(axis=1)
-        limits[first:last] = (counts >= wanted[first:last, None]).argmax(axis=1)
+    limits = np.empty(wanted.size, dtype=np.uint8)
+    for block, ranks in RaggedArray(commonness, sets.starts).split_rows():
+        rows = ranks.starts.size - 1
+        cells = np.repeat(np.arange(rows), ranks.sizes) * 256 + ranks.values
+        counts = np.bincount(cells, minlength=rows * 256).reshape(-1, 256).cumsum(axis=1)
+        limits[block] = (counts >= wanted[block, None]).argmax(axis=1)
     return limits
 
 

@@ -73,6 +73,9 @@ from flows.terminal.text_format import format_duration
 
 SMALL_INPUT_BYTES = 8 << 20
 """Up to this size one process filters the input in the time that starting more would take."""
+FAST_FILTERS = {"exact", "minhash"}
+FAST_FACTOR = 16
+"""For these filters alone, an input of 16 times that size."""
 COMPARED_PARTS = {
     "conversation": "questions and answers together, or the whole of a plain text",
     "answer": "answers only, or the whole of a plain text",
@@ -151,9 +154,8 @@ def _filter_into_folder(
         started_workers = connect_cluster_workers(workers)
     else:
         # A registered filter is known in this process only.
-        small = sum(file.stat().st_size for file in files) <= SMALL_INPUT_BYTES or (
-            workers is None and local is not None
-        )
+        most = SMALL_INPUT_BYTES * (FAST_FACTOR if all(config.type in FAST_FILTERS for config in configs) else 1)
+        small = sum(file.stat().st_size for file in files) <= most or (workers is None and local is not None)
         started_workers = start_filter_processes(1 if small else workers or os.cpu_count() or 1)
     with started_workers as pool:
         _filter_all_batches(files, checkpoint, configs, folder, pool, reviews)

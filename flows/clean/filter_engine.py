@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -156,7 +157,7 @@ class RowNames:
             shared = os.path.commonpath([file.parent for file in files])
             self._names = [file.relative_to(shared).as_posix() for file in files]
         self._spans = checkpoint.spans
-        self._starts = np.array([span.first_place for span in checkpoint.spans])
+        self._starts = [span.first_place for span in checkpoint.spans]
         self._ids = checkpoint.read_ids(places)
         self._ids |= {checkpoint.count + i: document.id for i, document in enumerate(released)}
         self._count = checkpoint.count
@@ -165,7 +166,7 @@ class RowNames:
         """The number of the row from 1 on, after the name of its file if there are several; None for what is in no file."""
         if place >= self._count:
             return None
-        span = self._spans[int(np.searchsorted(self._starts, place, side="right")) - 1]
+        span = self._spans[bisect_right(self._starts, place) - 1]
         number = span.numbers[place - span.first_place]
         return f"{self._names[span.file]}:{number}" if len(self._names) > 1 else str(number)
 
@@ -183,8 +184,9 @@ class RowDrop(NamedTuple):
 
     def build_columns(self) -> dict[str, Any]:
         """By `DROP_COLUMNS`."""
-        columns = self.drop.model_dump(mode="json", include=set(DROP_COLUMNS))
-        return {"row": self.row, "duplicate_row": self.duplicate_row, **columns}
+        drop = self.drop
+        found = (self.row, drop.filter, drop.reason.value, drop.score, drop.duplicate_of)
+        return dict(zip(DROP_COLUMNS, (*found, self.duplicate_row, drop.detail), strict=True))
 
 
 class DropLookup:
@@ -222,12 +224,13 @@ def filter_row_batch(
     unreadable: list[UnreadableLine] = []
     for line in read_batch_lines(batch):
         try:
-            document = read(line.require_row(), str(len(documents)))
+            row = line.require_row()
+            document = read(row, str(len(documents)))
         except ValueError as error:
             unreadable.append(UnreadableLine(line.number, str(error), line.raw.decode("utf-8", "replace")))
             continue
         if document is not None:
-            id = line.require_row().get("id")
+            id = row.get("id")
             documents.append(document)
             ids.append(None if id is None else str(id))
             numbers.append(line.number)

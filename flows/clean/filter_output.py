@@ -170,25 +170,18 @@ class _JsonLinesWriter:
         self._file = file
 
     def select_rows(self, batch: RowBatch, numbers: Sequence[int]) -> list[bytes]:
-        lines = batch.content.split(b"\n") if isinstance(batch.content, bytes) else []
-        return [lines[number - batch.first] for number in numbers]
+        lines = batch.content if isinstance(batch.content, list) else []
+        return lines if len(numbers) == len(lines) else [lines[number - batch.first] for number in numbers]
 
     def correct_rows(self, rows: Any, corrections: Mapping[int, Override]) -> list[bytes]:
         return [
             _encode_row(_correct_row(i, parse_json_line(row), corrections[i])) if i in corrections else row
-            for i, row in enumerate(rows)
-        ]
+            for i, row in enumerate(rows if corrections else ())
+        ] or rows
 
     def write_kept(self, rows: Any, places: Indices, masks: Mapping[int, tuple[TextMask, ...]]) -> None:
-        lines = []
-        for i in places.tolist():
-            line = rows[i]
-            if i in masks:
-                fields = parse_json_line(line).items()
-                row = {key: value if key == "id" else mask_value(value, masks[i]) for key, value in fields}
-                line = _encode_row(row)
-            lines.append(line + b"\n")
-        self._file.write(b"".join(lines))
+        lines = [_mask_line(rows[i], masks[i]) if i in masks else rows[i] for i in places.tolist()]
+        self._file.write(b"\n".join((*lines, b"")))
 
     def build_table(self, rows: Any, places: Indices) -> "pa.Table":
         return _build_table([parse_json_line(rows[i]) for i in places.tolist()])
@@ -251,6 +244,11 @@ def _correct_row(place: int, row: Mapping[str, Any], override: Override) -> dict
         return override.correct_row(row)
     except ValueError as error:
         raise RowNotCorrectable(place, str(error)) from None
+
+
+def _mask_line(line: bytes, masks: Sequence[TextMask]) -> bytes:
+    fields = parse_json_line(line).items()
+    return _encode_row({key: value if key == "id" else mask_value(value, masks) for key, value in fields})
 
 
 def _encode_row(row: Mapping[str, Any]) -> bytes:

@@ -97,8 +97,8 @@ class RowBatch(NamedTuple):
     """The index of the file."""
     first: int
     """The number of the first line or row, from 1 on."""
-    content: "bytes | pa.RecordBatch"
-    """Whole lines of JSON, or the requested columns of a table."""
+    content: "list[bytes] | pa.RecordBatch"
+    """Lines of JSON without their ends, or the requested columns of a table."""
     end: int
     """Bytes of the file read up to the end of the batch, for progress."""
     columns: ColumnNames = NO_NAMES
@@ -270,9 +270,14 @@ def _read_line_batches(index: int, file: Path) -> Iterator[RowBatch]:
         if lines.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise ValueError("it is UTF-16; save it as UTF-8")
         for content in _read_blocks(lines, find_ending(file)):
-            for part in _split_content(content):
+            rows = content.split(b"\n")
+            if not rows[-1]:
+                rows.pop()
+            # Parts, so that every processor gets work and progress is visible.
+            for start in range(0, len(rows), BATCH_ROWS):
+                part = rows[start : start + BATCH_ROWS]
                 yield RowBatch(index, first, part, raw.tell(), names)
-                first += part.count(b"\n") + (not part.endswith(b"\n"))
+                first += len(part)
 
 
 def _read_blocks(lines: Any, ending: str) -> Iterator[bytes]:
@@ -300,18 +305,6 @@ def _open_compressed(file: Path, raw: IO[bytes]) -> Any:
     if compression == ".zst":
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
     return FILE_OPENERS[compression](raw, "rb") if compression else raw
-
-
-def _split_content(content: bytes) -> Iterator[bytes]:
-    """Parts of at most `BATCH_ROWS` lines, so that every processor gets work and progress is visible."""
-    if content.count(b"\n") <= BATCH_ROWS:
-        yield content
-        return
-    lines = [line + b"\n" for line in content.split(b"\n")]
-    lines[-1] = lines[-1][:-1]
-    for start in range(0, len(lines), BATCH_ROWS):
-        if part := b"".join(lines[start : start + BATCH_ROWS]):
-            yield part
 
 
 def _read_table_batches(
@@ -373,8 +366,11 @@ def _open_table(file: Path, wanted: Sequence[str] | None, checked: Sequence[str]
 
 def read_batch_lines(batch: RowBatch) -> Iterator[DatasetLine]:
     """The rows of a batch, without blank lines, with the columns that the user named in the places where they are read."""
+    if not batch.columns:
+        yield from _read_plain_lines(batch)
+        return
     for line in _read_plain_lines(batch):
-        if line.row is None or not batch.columns:
+        if line.row is None:
             yield line
             continue
         try:
@@ -384,12 +380,12 @@ def read_batch_lines(batch: RowBatch) -> Iterator[DatasetLine]:
 
 
 def _read_plain_lines(batch: RowBatch) -> Iterator[DatasetLine]:
-    if not isinstance(batch.content, bytes):
+    if not isinstance(batch.content, list):
         for number, row in enumerate(batch.content.to_pylist(), start=batch.first):
             yield DatasetLine(number, b"", row)
         return
-    for number, raw in enumerate(batch.content.split(b"\n"), start=batch.first):
-        if not raw.removeprefix(codecs.BOM_UTF8).strip():
+    for number, raw in enumerate(batch.content, start=batch.first):
+        if not raw.startswith(b"{") and not raw.removeprefix(codecs.BOM_UTF8).strip():
             continue
         row, error = None, ""
         try:

@@ -65,7 +65,7 @@ def build_row_document(row: Mapping[str, Any], name: str = "") -> Document:
 
 def _drop_empty_columns(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Without null columns, which rows of several forms in one table have; `text` is "" if nothing else is left."""
-    if all(row.get(column, "") is not None for column in TEXT_COLUMNS):
+    if None not in row.values() or all(row.get(column, "") is not None for column in TEXT_COLUMNS):
         return row
     filled = {key: value for key, value in row.items() if value is not None}
     return {**filled, "text": ""} if "text" in row and not filled.keys() & TEXT_COLUMNS else filled

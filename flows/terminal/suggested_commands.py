@@ -15,7 +15,6 @@ from core.runs.run_dir import RUNS_FOLDER, RunDir
 from core.sample import Sample, SampleStatus
 from core.secrets import redact_text
 from flows.data.curated_run import FailureCounter, format_drop_reason
-from flows.recipes.recipe_catalog import list_built_in_recipes, resolve_recipe_name
 from flows.terminal.text_format import format_count
 
 
@@ -40,6 +39,8 @@ def build_recipe_arguments(recipe: str, overrides: Sequence[str] | None) -> list
 
 def build_invocation(recipe: str, overrides: Sequence[str], *, distill: bool, release: bool = False) -> RunInvocation:
     """The record of how a run was started, so that a command printed in any folder finds its recipe."""
+    from flows.recipes.recipe_catalog import list_built_in_recipes, resolve_recipe_name
+
     return RunInvocation(
         verb="run" if distill else "generate",
         recipe=recipe,

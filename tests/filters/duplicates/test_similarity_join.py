@@ -10,8 +10,10 @@ from datasketch import MinHash, MinHashLSH
 
 from benchmarks.corpus import PlantedCorpus
 from core.config.filters import MinHashFilter
+from filters import ragged_arrays
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
+from filters.duplicates import similarity_join
 from filters.duplicates.shingles import build_shingle_sets, hash_shingles
 from filters.duplicates.signatures import choose_operating_point, compute_signatures
 from filters.duplicates.similarity_join import find_near_duplicates, select_possible_duplicates
@@ -85,6 +87,16 @@ def test_recall_and_precision_on_planted_pairs(templated: bool) -> None:
         assert original < repeated
         assert original not in gone
         assert how_much == similarity(sets[repeated], sets[original]) >= 0.8
+
+
+def test_hashes_sorted_and_counted_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = corpus(1000, templated=True)
+    whole = found(texts)
+    monkeypatch.setattr(similarity_join, "HASHES_AT_ONCE", 20_000)
+    monkeypatch.setattr(similarity_join, "TABLE_PART_BITS", 14)
+    monkeypatch.setattr(ragged_arrays, "ROWS_AT_ONCE", 50)
+    assert [column.tolist() for column in found(texts)] == [column.tolist() for column in whole]
+    assert whole.repeated.size > 20
 
 
 def common_words(seed: int) -> list[str]:

@@ -3,6 +3,7 @@
 import bz2
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -126,6 +127,40 @@ def test_parquet_keeps_its_columns_types_and_metadata(tmp_path: Path) -> None:
     gone = pq.read_table(tmp_path / "out" / "dropped.parquet")
     assert gone.select(table.column_names).equals(table.take([int(name[1:]) for name in repeats]))
     assert dropped(tmp_path / "out") == repeats
+
+
+def build_odd_rows() -> list[dict[str, Any]]:
+    """Texts with near-duplicates, in English, Chinese and punctuation, empty and long, in four forms."""
+    chance = random.Random(7)
+    chinese = ["".join(chance.choices("天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往", k=60)) for _ in range(60)]
+    texts = [*corpus(700), *chinese, *(f"{text[:50]}藏{text[51:]}" for text in chinese[::3]), *(["", " . ", "…?!"] * 3)]
+    texts += [text.upper().replace(" ", "  , ") for text in texts[:90]] + [" ".join(texts[:400]), "漢" * 40_000]
+    chance.shuffle(texts)
+    forms: list[Callable[[str], dict[str, Any]]] = [
+        lambda text: {"text": text},
+        lambda text: {"messages": [{"role": "user", "content": text[:9]}, {"role": "assistant", "content": text[9:]}]},
+        lambda text: {"prompt": text[:30], "completion": text[30:], "score": 1},
+        lambda text: {"text": text, "more": {"keys": ["y", None]}},
+    ]
+    return [{"id": f"r{i}", **forms[i % 4](text)} for i, text in enumerate(texts)]
+
+
+def test_the_result_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    """The digests are of the version before 2026-12-01."""
+    rows = build_odd_rows()
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pl.DataFrame(rows, infer_schema_length=None).write_parquet(tmp_path / "rows.parquet")
+    digests = []
+    for ending in ("jsonl", "parquet"):
+        out = tmp_path / ending
+        filter_dataset(tmp_path / f"rows.{ending}", out, DUPLICATES)
+        kept = (out / "kept.jsonl").read_bytes().splitlines() if ending == "jsonl" else read_rows(out / "kept.parquet")
+        digests.append(hashlib.sha256(repr((kept, read_rows(out / "dropped.parquet"))).encode()).hexdigest()[:16])
+    assert digests == ["c7d228470ba3a29c", "969ac894571e5efa"]
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    return pq.read_table(file).to_pylist()  # type: ignore[no-any-return]
 
 
 def test_a_folder_is_one_dataset_in_the_order_of_its_files(tmp_path: Path) -> None:
@@ -350,7 +385,8 @@ def has_ended(process: int) -> bool:
 @pytest.mark.waits
 def test_the_workers_of_a_killed_command_end(tmp_path: Path) -> None:
     file = written(tmp_path / "rows.jsonl", corpus(10_000) * 6)
-    child = subprocess.Popen(command(file, tmp_path / "out", "--quiet"), cwd=PROJECT)
+    filters = ["--filters", "length,exact,minhash"]
+    child = subprocess.Popen(command(file, tmp_path / "out", "--quiet", *filters), cwd=PROJECT)
     while child.poll() is None and not (tmp_path / "out" / "work" / "batches.jsonl").exists():
         time.sleep(0.01)
     workers = list_live_children(child.pid)
