@@ -1,11 +1,13 @@
 """Prints commands that install missing parts, depending on the installer of Stillhouse. Installs and imports nothing."""
 
 import json
+import re
 import shlex
 import shutil
 import sys
 import tomllib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +46,19 @@ def check_train_extra(what: str = "a student", instead: str = "") -> None:
         raise UsageError(
             f"{what} needs the extra `train` ({', '.join(missing)} is missing): run {format_install_command('train')}{instead}"
         )
+
+
+@contextmanager
+def explain_missing_packages() -> Iterator[None]:
+    """Raises UsageError, with the command that installs it, for an import of a package that only the extra `run` has."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in (re.split(r"[^\w-]", needed)[0] for needed in list_extra_packages("run")):
+            raise
+        command = format_install_command("run")
+        raise UsageError(f"this needs the extra `run` ({package} is missing): run {command}") from None
 
 
 def installer() -> Literal["pip", "pipx", "uv tool", "uvx"]:

@@ -166,12 +166,15 @@ def load_part_of(plugin: str, kind: PartKind, name: str, purpose: str) -> Any:
 
 def import_part(plugin: Plugin, part: Part) -> Any:
     """The part of a plugin. Raises UnusablePlugin, with the command that installs what is missing, if it cannot be imported."""
+    from core.installation import explain_missing_packages, format_install_command
+
     title = f"the {part.kind} {part.name!r} of {plugin.origin or f'the plugin {plugin.name!r}'}"
     try:
-        return part.load()
+        with explain_missing_packages():
+            return part.load()
+    except UsageError:
+        raise
     except ImportError as error:
-        from core.installation import format_install_command
-
         remedy = format_install_command(plugin.extra) if plugin.extra else "repair or uninstall the package"
         raise UnusablePlugin(f"{title} cannot be imported: {type(error).__name__}: {error}; {remedy}") from None
     except (Exception, SystemExit) as error:

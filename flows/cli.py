@@ -34,12 +34,14 @@ def main() -> None:
 
     try:
         _check_packages()
+        from core.installation import explain_missing_packages
         from flows.commands.app import app
 
         try:
             if handled:
                 signal.signal(signal.SIGINT, interrupt)  # context managers of the command are closed
-            app()
+            with explain_missing_packages():
+                app()
         finally:
             if handled:
                 signal.signal(signal.SIGINT, _exit_at_once)

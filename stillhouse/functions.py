@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, Union
 
 from core.errors import StillhouseError, UsageError
+from core.installation import explain_missing_packages
 from core.runs.run_dir import RUNS_FOLDER
 from core.shared_options import DEFAULT_GGUF_TYPE, DEFAULT_PANEL, DataKind
 from stillhouse.results import Assessment, Filtered, LoadedRelease, Preview, Run, Student
@@ -96,6 +97,7 @@ def generate(
     return _execute(recipe, settings, runs_dir, progress, resume=resume, distill=False)
 
 
+@explain_missing_packages()
 def _execute(
     recipe: Name, settings: Settings | None, runs_dir: Name, progress: ProgressCallback | None, *, resume: bool, distill: bool
 ) -> Run:  # fmt: skip
@@ -113,6 +115,7 @@ def _execute(
     return run_call(work, progress)
 
 
+@explain_missing_packages()
 def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) -> Preview:
     """Make a few samples, each with every agent's turn, and estimate what a run takes. Nothing is stored.
 
@@ -132,6 +135,7 @@ def preview(recipe: Name, number: int = 3, *, settings: Settings | None = None) 
     return run_call(work, None)
 
 
+@explain_missing_packages()
 def filter(
     source: Dataset, out: Name | None = None, *, filters: Sequence[str | Mapping[str, Any]] | None = None,
     recipe: Name | None = None, index: Name | None = None, columns: Columns | None = None, workers: int | None = None,
@@ -184,6 +188,7 @@ def filter(
     return run_call(work, progress)
 
 
+@explain_missing_packages()
 def assess(
     source: Dataset,
     reference: Name | None = None,
@@ -226,6 +231,7 @@ def assess(
     return run_call(work, None)
 
 
+@explain_missing_packages()
 def distill(
     source: Dataset, out: Name, *, settings: Settings | None = None, columns: Columns | None = None, seed: int = 7,
     progress: ProgressCallback | None = None,
@@ -256,6 +262,7 @@ def distill(
     return run_call(work, progress)
 
 
+@explain_missing_packages()
 def evaluate(
     student: Student | Run | Name, *, data: Name | None = None, check: str | None = None, recipe: Name | None = None,
     number: int = 100, panel: int = DEFAULT_PANEL, kind: str = DEFAULT_GGUF_TYPE,

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from math import inf
+from typing import TYPE_CHECKING
 
-from aiolimiter import AsyncLimiter
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 SHRINK = 0.75
 """The limit is multiplied by this after a rejection, and grows by `GROW` per reply: additive increase, multiplicative decrease
@@ -69,7 +71,7 @@ class RateLimiter:
             self._in_flight -= 1
             self._admit_waiting()
 
-    async def _wait_for_rate(self, limiter: AsyncLimiter | None, amount: float) -> None:
+    async def _wait_for_rate(self, limiter: "AsyncLimiter | None", amount: float) -> None:
         """Wait until `amount` more is allowed, in pieces up to the limiter's maximum; returns at once after `admit_all`."""
         while limiter and amount > 0 and not self._unlimited:
             piece = min(amount, limiter.max_rate)
@@ -123,9 +125,11 @@ def _loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _build_limiter(per_minute: float | None) -> AsyncLimiter | None:
+def _build_limiter(per_minute: float | None) -> "AsyncLimiter | None":
     if per_minute is None:
         return None
+    from aiolimiter import AsyncLimiter
+
     burst = per_minute * BURST
     if burst < 1:
         return AsyncLimiter(1, 60 / per_minute)

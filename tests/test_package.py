@@ -244,7 +244,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (packages,) = (home / "venv").glob("lib/python*/site-packages")
     (extras_of_demo,) = re.findall(r"^EXTRAS := (\S+)$", MAKEFILE, re.MULTILINE)
     folders = {"all": sysconfig.get_path("purelib")}
-    for name, extras in (("base", []), ("demo", extras_of_demo.split(","))):
+    for name, extras in (("base", []), ("run", ["run"]), ("demo", extras_of_demo.split(","))):
         link_packages(home / name, extras)
         folders[name] = str(home / name)
     (packages / "others.pth").write_text(f"import os, sys; sys.path.append({folders!r}[os.environ['PACKAGES']])\n")
@@ -339,23 +339,61 @@ def call_each(installed: Any, *commands: Sequence[str], packages: str) -> list[t
     return [(code or 0, out, err) for code, out, err in ended]
 
 
+def test_assess_and_filter_install_few_packages() -> None:
+    base = [one.name for one in runtime_packages() if not one.extras]
+    size = sum(file.size or 0 for name in base for file in distribution(name).files or [])  # without .pyc
+    (packages, megabytes), *_ = re.findall(r"(\d+) packages, (\d+) MB", (PROJECT / "docs" / "install.md").read_text())
+    assert len(base) == int(packages) <= 45
+    assert size / 1e6 == pytest.approx(int(megabytes), rel=0.15)
+    assert int(megabytes) <= 350
+
+
+WITHOUT_RUN = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv.pop(1).split()))
+from flows.cli import main
+main()
+"""
+"""A command that can import none of the packages that its first argument names."""
+
+
+def test_what_the_base_can_do_imports_no_package_of_the_extra_run(tmp_path: Path) -> None:
+    needed = " ".join(re.split(r"[^\w-]", package)[0] for package in list_extra_packages("run"))
+    assert {"prefect", "langgraph", "polars"} <= {*needed.split()}
+    write_rows(tmp_path)
+    rows, names = str(tmp_path / "rows.jsonl"), "this needs the extra `run` (jsonschema is missing): run `make install`"
+    for code, words in (
+        (0, ["--help"]),
+        (0, ["assess", rows]),
+        (0, ["filter", rows, "--out", str(tmp_path / "clean")]),
+        (0, ["index", str(tmp_path / "index"), "--add", rows]),
+        (2, ["validate", "smoke"]),
+    ):
+        command = [sys.executable, "-c", WITHOUT_RUN, needed, *words]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert (done.returncode, names in done.stderr) == (code, code == 2), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("package")
-def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(installed: Any) -> None:
+def test_the_base_filters_and_assesses_the_extra_run_makes_data_and_the_rest_names_its_extra(installed: Any) -> None:
     extras = ["torch", "xllamacpp", "sklearn", "onnxruntime", "reasoning_gym", "vl_convert"]
     find = f"import importlib.util; print([name for name in {extras} if importlib.util.find_spec(name)])"
-    assert installed("python", "-c", find, packages="base") == "[]\n"
-    run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet", packages="base"))
+    assert installed("python", "-c", find, packages="run") == "[]\n"
+    assert installed("python", "-c", find.replace("torch", "prefect"), packages="base") == "[]\n"
+    refused = installed("stillhouse", "run", "smoke", code=2, packages="base")
+    assert re.search(r"needs the extra `run` \(\w+ is missing\): run `(pip|uv) .*prefect", refused)
+    run = json.loads(installed("stillhouse", "run", "smoke", "--json", "--quiet", packages="run"))
     dataset = f"data/runs/{run['run']}/dataset"
     assess = ["assess", dataset, "--reference", "data/reference/english.jsonl", "--json"]
     filter_rows = ["filter", dataset, "--out", "clean", "--json"]
-    index = ["index", "rows", "--add", dataset, "--to-datasketch", "rows.parquet", "--json"]
-    called = call_each(installed, assess, filter_rows, index, packages="base")
+    called = call_each(installed, assess, filter_rows, packages="base")
     # The script of `smoke` writes few patterns of sentences.
-    assert [code for code, _, _ in called] == [3, 0, 0], called
-    assessed, kept, indexed = (json.loads(out) for _, out, _ in called)
+    assert [code for code, _, _ in called] == [3, 0], called
+    assessed, kept = (json.loads(out) for _, out, _ in called)
     assert assessed["verdict"] == "collapse"
-    assert indexed["documents"] == kept["counts"]["kept"] > 0
+    index = ["index", "rows", "--add", dataset, "--to-datasketch", "rows.parquet", "--json"]
+    assert json.loads(installed("stillhouse", *index, packages="run"))["documents"] == kept["counts"]["kept"] > 0
     commands = {
         "train": ["distill", dataset, "--out", "student"],
         "language": ["filter", dataset, "--out", "clean", "--filters", "language"],
@@ -368,7 +406,7 @@ def test_the_base_alone_runs_filters_and_assesses_and_the_rest_names_its_extra(i
         "publish": ["pull", "hf:owner/name", "--out", "pulled"],
         "scale": ["run", "smoke", "--runs-dir", "s3://bucket/runs"],
     }
-    ended = call_each(installed, *commands.values(), packages="base")
+    ended = call_each(installed, *commands.values(), packages="run")
     for extra, (code, out, err) in zip(commands, ended, strict=True):
         assert code == 2, err
         assert re.search(rf"needs? the extra `{extra}`.*: run `(pip|uv) ", out + err), err

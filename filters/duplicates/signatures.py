@@ -4,7 +4,6 @@ Knows no text, and no threshold except the one it is given.
 Two sets of Jaccard similarity J agree in one place of their signatures with probability J, and in all places of at least one of
 b bands of r rows with probability 1 - (1 - J^r)^b.
 
-datasketch draws the permutations. It is imported only when signatures are needed, since the import takes half a second (scipy).
 Computing the minima here, for all sets at once, takes a fraction of the time of `MinHash.bulk`.
 """
 
@@ -72,11 +71,10 @@ def compute_signatures(sets: RaggedArray, permutations: int, seed: int = PERMUTA
 
 @cache
 def _load_permutations(count: int, seed: int) -> tuple[Hashes, Hashes]:
-    """The factors a and terms b of datasketch's permutations."""
-    from datasketch import MinHash
-
-    factors, terms = MinHash(num_perm=count, seed=seed, scheme=PERMUTATION_SCHEME).permutations
-    return np.asarray(factors, dtype=np.uint32), np.asarray(terms, dtype=np.uint32)
+    """The factors a and terms b that datasketch draws for its scheme."""
+    random = np.random.RandomState(seed)
+    factors = random.randint(0, 1 << 31, count, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    return factors, random.randint(0, 1 << 32, count, dtype=np.uint32)
 
 
 def _finalize_hashes(hashes: Hashes) -> Hashes:

@@ -211,12 +211,13 @@ def read_evaluation_texts(path: Path, columns: Sequence[str]) -> list[str]:
 
 def _read_evaluation_rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
-        import polars as pl
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
         check_parquet_file(path)
         try:
-            return pl.read_parquet(path).to_dicts()
-        except pl.exceptions.PolarsError as error:
+            return list(pq.read_table(path).to_pylist())
+        except pa.ArrowException as error:
             raise ValueError(str(error)) from None
     if path.suffix not in (".jsonl", ".json"):
         raise ValueError("its name must end in .jsonl, .json, .parquet or .txt")

@@ -123,6 +123,8 @@ def index_command(
 
     SESSION.quiet = quiet
     added = 0
+    if to_datasketch or from_datasketch:
+        import datasketch  # noqa: F401  # it may be missing, which is said before anything is written
     if to_datasketch and not add:
         raise UsageError("--to-datasketch: an index stores no MinHash signatures; name the rows with --add")
     with SESSION.handle_interrupts():
