@@ -247,7 +247,9 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name, extras in (("base", []), ("run", ["run"]), ("demo", extras_of_demo.split(","))):
         link_packages(home / name, extras)
         folders[name] = str(home / name)
-    (packages / "others.pth").write_text(f"import os, sys; sys.path.append({folders!r}[os.environ['PACKAGES']])\n")
+    # The server of llama.cpp inherits no variable of a test's: it has all packages.
+    chosen = "os.environ.get('PACKAGES', 'all')"
+    (packages / "others.pth").write_text(f"import os, sys; sys.path.append({folders!r}[{chosen}])\n")
     (packages / "agents").mkdir()  # as that of openai-agents
     (packages / "agents" / "__init__.py").write_text("Agent = 'not ours'\n")
     (home / "empty").mkdir()

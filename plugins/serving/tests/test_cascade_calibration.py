@@ -12,6 +12,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from agents.calls.reply_cache import CACHE_FILE
 from agents.studies.held_out_evaluation import HeldOutResult
 from core.config.teachers import TeacherConfig
 from core.errors import RunFailed
@@ -241,8 +242,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kept_answers(cache: Path) -> int:
-    with closing(sqlite3.connect(cache / "cache.db")) as store:
-        [[count]] = store.execute("SELECT COUNT(*) FROM Cache")
+    with closing(sqlite3.connect(cache / CACHE_FILE)) as store:
+        [[count]] = store.execute("SELECT COUNT(*) FROM replies")
     return int(count)
 
 

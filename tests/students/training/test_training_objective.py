@@ -330,7 +330,7 @@ def test_pairs_stay_aligned_when_conversations_are_left_out(
     better: list[Conversation] = [[Message(role="user", content="Hi")], *talk[1:]]
     data: TrainingData = encode_and_split(better, None, tokenizer, StudentConfig(held_out=0.2), 3, worse)
     assert len(data.train) == len(data.rejected) == 8
-    assert (len(data.held_out), sum(data.unusable.values())) == (2, 2)
+    assert (len(data.held_out), sum(map(len, data.unusable.values()))) == (2, 2)
     places = {encode_conversation(one, tokenizer, 256): place for place, one in enumerate(talk)}
     for one, other in zip(data.train, data.rejected, strict=True):
         assert other == encode_conversation(PAIRS[places[one]], tokenizer, 256)
