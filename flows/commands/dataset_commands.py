@@ -1,6 +1,5 @@
 """Commands that clean and assess any dataset: filter, index, assess, and `curate` for a finished run."""
 
-import gc
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -63,7 +62,6 @@ def filter_command(
     from flows.clean.dataset_filter import apply_duplicate_index, filter_dataset, parse_filter_settings
     from flows.report.filter_report import format_filter_card
 
-    gc.set_threshold(100_000)  # rows have no cycles; looking for some took a twentieth of the time
     SESSION.quiet = quiet
     source = name_columns(source, columns)
     if recipe and (filters or overrides):

@@ -69,7 +69,7 @@ def export_student(name: Path, kind: str) -> "ExportedStudent":
     from students.gguf_export import export_gguf
 
     student = find_student_folder(name)
-    return export_gguf(student, kind, read_run_rows(find_student_run(student), "train"))
+    return export_gguf(student, kind, lambda: read_run_rows(find_student_run(student), "train"))
 
 
 def read_run_rows(

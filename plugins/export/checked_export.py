@@ -47,7 +47,7 @@ async def export_checked(student: Path, kind: str, data: Path | None) -> Checked
         (student / IMPORTANCE_FILE).unlink(missing_ok=True)  # of other rows
     else:
         rows = read_run_rows(find_student_run(student), "train")
-    exported = export_gguf(student, kind, rows)
+    exported = export_gguf(student, kind, lambda: rows)
     notes = []
     if kind not in GGUF_FORMS and not (student / IMPORTANCE_FILE).is_file():
         notes.append(

@@ -67,7 +67,7 @@ def test_each_form_has_llama_cpps_types_and_computes_what_the_student_does(
     kind: str, most: str, raised: str, embedding: str, student: Path, tokenizer: PreTrainedTokenizerBase, libgguf: Any
 ) -> None:
     """In a model of two layers, llama.cpp gives the last one's values and outputs more bits."""
-    file = export_gguf(student, kind, conversations()).path
+    file = export_gguf(student, kind, conversations).path
     types = read_types(file)
     more = {"blk.1.attn_v.weight", "blk.1.ffn_down.weight"}
     assert {name for name, stored in types.items() if stored != most} - more - {"token_embd.weight"} == set()
@@ -120,7 +120,7 @@ def test_the_matrix_is_the_mean_squared_input_and_survives_the_file(
     assert np.allclose(importance["blk.0.attn_q.weight"], states.square().mean(0), rtol=1e-5)
 
     (student / IMPORTANCE_FILE).unlink(missing_ok=True)
-    export_gguf(student, "q6_k", conversations())
+    export_gguf(student, "q6_k", conversations)
     stored = libgguf.load_imatrix(student / IMPORTANCE_FILE)
     assert all(np.allclose(stored[name], values) for name, values in importance.items())
 
