@@ -196,29 +196,35 @@ def predict_tokens(
 ) -> TokenPredictions:
     """The model's prediction of each learned token given all tokens before it.
 
-    Position `t` predicts token `t + 1`; the shift is made only here. Logits are computed only at positions where some row
-    learns its next token: with a vocabulary of 49,152 they are more than half of a small student's compute.
+    Position `t` predicts token `t + 1`; the shift is made only here. Logits are computed only where the next token is learned:
+    with a vocabulary of 49,152 they are more than half of a small student's compute.
     """
     batch = batch.to_device(model.device)
-    targets = batch.labels[:, 1:]
-    positions = (targets != IGNORED_LABEL).any(0).nonzero().squeeze(1)
-    targets, owner = targets[:, positions], batch.owner[:, 1:][:, positions]
+    targets, owner = batch.labels[:, 1:], batch.owner[:, 1:]
     indices = (targets != IGNORED_LABEL).nonzero()
     learned = tuple(indices[owner[tuple(indices.T)].argsort(stable=True)].T)
     reader = find_image_reader(model)
     assert reader or not batch.images, "a model without a reader of images gets none"
-    output = model(
-        **(reader.build_inputs(model, batch) if reader and batch.images else {"input_ids": batch.ids, **batch.layout}),
-        logits_to_keep=positions,
-        use_cache=False,
-        output_hidden_states=hidden or last,
-    )
+    output_layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    selection = output_layer.register_forward_pre_hook(lambda _layer, states: (states[0][learned],))
+    try:
+        output = model(
+            **(
+                reader.build_inputs(model, batch)
+                if reader and batch.images
+                else {"input_ids": batch.ids, **batch.layout}
+            ),
+            use_cache=False,
+            output_hidden_states=hidden or last,
+        )
+    finally:
+        selection.remove()
     layers = output.hidden_states[1:] if hidden else ()
     return TokenPredictions(
-        output.logits[learned].float(),
+        output.logits.float(),
         targets[learned],
         owner[learned],
-        tuple(layer[:, positions][learned].float() for layer in layers),
+        tuple(layer[learned].float() for layer in layers),
         output.hidden_states[-1] if last else None,
     )
 

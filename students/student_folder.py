@@ -259,9 +259,9 @@ def _format_panel(panel: GeneralPanelRecord) -> list[str]:
         "|---|---|---|---|",
     ]
     for model in panel.models:
-        rate = model.pass_rate
+        rate, shipped = model.pass_rate, ", shipped answers" * model.shipped
         lines.append(
-            f"| {model.role} | {model.passed} of {panel.tasks} | {rate.low:.0%} to {rate.high:.0%} | {model.words:.0f} |"
+            f"| {model.role}{shipped} | {model.passed} of {panel.tasks} | {rate.low:.0%} to {rate.high:.0%} | {model.words:.0f} |"
         )
     said = []
     if panel.comparison:

@@ -123,10 +123,14 @@ class Training:
         return find_pad_id(self.start.tokenizer)
 
     def measure_forgetting(self) -> float | None:
-        """The student's divergence from its start on held-out replay conversations, in nats per token; None without any."""
+        """The student's divergence from its start on held-out replay conversations, in nats per token, in the precision of the
+        training; None without any.
+        """
         if self.reference is None or not self.replay.held_out:
             return None
-        return self.reference.measure_divergence(self.start.model, self.replay.held_out, self.pad)
+        model = self.start.model
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self.reference.measure_divergence(model, self.replay.held_out, self.pad)
 
     def sample_calibration(self, count: int) -> list[EncodedConversation]:
         """Training conversations on which a start is measured."""

@@ -47,8 +47,8 @@ PROOF_STEPS = 10
 """Steps within which the teacher's gradient must be above rounding, besides that of `sft`: in the first steps it is zero
 for a student that still equals its teacher."""
 PROGRESS_SECONDS = 5.0
-REPLAY_TOKENS = 256
-"""Learned tokens of replay conversations in one pass: a divergence over 49,152 words needs a megabyte or more for each."""
+REPLAY_TOKENS = 512
+"""Learned tokens of replay conversations in one pass: a divergence over 49,152 words needs a megabyte for each."""
 
 
 def run_training_loop(training: Training, objective: TrainingObjective) -> TrainingProgress:
@@ -253,12 +253,14 @@ class _TrainingLoop:
 def _choose_replayed(
     conversations: list[EncodedConversation], count: int, seed: int, step: int
 ) -> list[EncodedConversation]:
-    """The `count` replay conversations of a step: all are used in turn, in a new order each time."""
+    """The `count` replay conversations of a step, the shortest first, so that little is padded: all are used in turn, in a new
+    order each time.
+    """
     chosen = []
     for place in range(step * count, (step + 1) * count):
         turn, index = divmod(place, len(conversations))
         chosen.append(conversations[shuffle_epoch(len(conversations), seed, turn)[index]])
-    return chosen
+    return sorted(chosen, key=lambda conversation: len(conversation.ids))
 
 
 def _split_by_tokens(conversations: list[EncodedConversation], most: int) -> list[list[EncodedConversation]]:

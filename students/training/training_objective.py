@@ -165,7 +165,7 @@ class TrainingObjective:
             predictions = predict_tokens(model, batch)
             return functional.cross_entropy(predictions.logits, predictions.targets)
         start = self.reference.compute_log_probs(batch)  # before the student's pass, which has its adapters
-        return loss_functions.forward_kl(predict_tokens(model, batch).logits.log_softmax(-1), start).mean()
+        return loss_functions.forward_kl_of_logits(predict_tokens(model, batch).logits, start).mean()
 
     def record_reference(self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int) -> None:
         """Record the log-likelihoods of these answers under `model`, the reference of `dpo`."""
