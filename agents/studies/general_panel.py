@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice, zip_longest
 from pathlib import Path
 from random import Random
@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from agents.checks import Options, Subject, check
+from agents.checks.base import refuse_to_ask
 from agents.checks.registry import BoundCheck
 from agents.checks.text.prose_faults import find_topic_fault
 from agents.checks.text.quantities import COUNTS
@@ -32,7 +33,13 @@ from agents.families.constrained_instructions import ConstrainedOptions
 from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic
 from agents.planning.run_plan import RunPlan
 from agents.reply_schema import ReplySchema
-from agents.studies.held_out_evaluation import HeldOutResult, evaluate_held_out
+from agents.studies.held_out_evaluation import (
+    HeldOutResult,
+    build_question,
+    evaluate_held_out,
+    find_unusable_reply,
+    judge_answer,
+)
 from core.config.agents import GeneratorConfig, VerifierConfig
 from core.config.recipe import BudgetConfig
 from core.config.teachers import TeacherConfig
@@ -40,12 +47,15 @@ from core.errors import UsageError
 from core.project_files import SHIPPED, read_shipped_table
 from core.sample import NOTHING_SPENT, Candidate, Message, Seed, Spending
 from core.stop_signal import UserStop
+from teachers.base import TeacherQuestion
 
 CONSTRAINTS, REASONING, OPEN = "constraints", "reasoning", "open"
 """The groups of a panel's tasks; answers to open questions are not judged."""
 PanelPart = Literal["test", "validation"]
 """Of `validation`, settings of a student may be chosen; no task, topic or question of it is in `test`."""
 PANEL_FOLDER = SHIPPED / "data" / "panel"
+PANEL_ANSWERS = PANEL_FOLDER / "answers.json"
+"""The text of answers by the digest of what an answer depends on (`flows.evaluate.panel_evaluation`) and that of the question."""
 PANEL_SEED = 20
 GROUP_ORDER = (CONSTRAINTS, REASONING, CONSTRAINTS, REASONING, REASONING, CONSTRAINTS, REASONING, REASONING)
 """The groups of judged tasks in turn. Answers to questions cost a fifth of the tokens of a text."""
@@ -358,6 +368,26 @@ async def ask_general_panel(
         panel.plan, model, panel.seeds, stop, on_progress, cache=cache, budget=budget, journal=journal,
         elsewhere=elsewhere, on_spent=on_spent, cut_at=find_token_limit,
     )  # fmt: skip
+    return PanelResults(panel, results)
+
+
+def list_panel_questions(panel: GeneralPanel, model: TeacherConfig) -> list[TeacherQuestion]:
+    """What `ask_general_panel` asks."""
+    recipe, family = panel.plan.recipe, panel.plan.family
+    return [
+        build_question(recipe, model, seed, family.questions(seed) or [], max_tokens=find_token_limit(seed))
+        for seed in panel.seeds
+    ]
+
+
+async def judge_panel_answers(panel: GeneralPanel, answers: Sequence[str]) -> PanelResults:
+    """The results of `ask_general_panel` where a model gives these answers, in the order of the panel's seeds."""
+    (bound,), results = panel.plan.checks, []
+    for seed, answer in zip(panel.seeds, answers, strict=True):
+        candidate = panel.plan.family.build_answered(seed, [answer])
+        find = partial(bound.check.findings, Subject(seed, candidate, refuse_to_ask), bound.options)
+        check, evidence = find_unusable_reply(answer, None) or await judge_answer(find) or (None, "")
+        results.append(HeldOutResult(seed.index, seed.data["question"], answer, check, evidence, (), candidate))
     return PanelResults(panel, results)
 
 

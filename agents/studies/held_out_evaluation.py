@@ -15,7 +15,7 @@ from agents.checks.registry import BoundCheck
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from agents.reply_schema import Finding, InvalidReply
-from core.config.recipe import BudgetConfig
+from core.config.recipe import BudgetConfig, Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import UsageError
 from core.sample import NOTHING_SPENT, Candidate, Message, Sample, SampleStatus, Seed, Spending, text_digest
@@ -230,7 +230,8 @@ async def _evaluate_seed(
         conversation.append(message)
         if message.role != "user":
             continue
-        question = _build_question(context, seed, conversation, draw, cut_at and cut_at(seed))
+        teacher = context.recipe.teachers[EVALUATED_TEACHER]
+        question = build_question(context.recipe, teacher, seed, conversation, draw, cut_at and cut_at(seed))
         try:
             request = context.dispatcher.request_digest(EVALUATED_TEACHER, question)
             key = CallKey(sample=seed.index, seed=seed.digest, agent="evaluation", revision=0, attempt=len(answers))
@@ -317,11 +318,17 @@ async def judge_by_check(
     return outcomes
 
 
-def _build_question(
-    context: LocalAgentContext, seed: Seed, conversation: Sequence[Message], draw: int, max_tokens: int | None
+def build_question(
+    recipe: Recipe,
+    teacher: TeacherConfig,
+    seed: Seed,
+    conversation: Sequence[Message],
+    draw: int = 0,
+    max_tokens: int | None = None,
 ) -> TeacherQuestion:
-    config, teacher = context.recipe.agents.generator, context.recipe.teachers[EVALUATED_TEACHER]
-    key = f"{context.recipe.seed}/exam/{seed.index}/{len(conversation)}" + (f"/{draw}" if draw else "")
+    """What `evaluate_held_out` asks `teacher` after the turns of `conversation`."""
+    config = recipe.agents.generator
+    key = f"{recipe.seed}/exam/{seed.index}/{len(conversation)}" + (f"/{draw}" if draw else "")
     return TeacherQuestion(
         messages=list(conversation),
         contract="Answer",

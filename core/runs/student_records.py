@@ -149,6 +149,8 @@ class PanelModelRecord(BaseModel):
     passed_by_group: dict[str, int]
     words: float
     """Median words of its answers to the open questions."""
+    shipped: bool = False
+    """Whether its answers are those in `data/panel`, since they never change, rather than asked."""
 
 
 class GeneralPanelRecord(BaseModel):

@@ -162,7 +162,7 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
             files["teacher"] = await fetch_local_weights(teacher, session.print_unless_stopped)
         models = _list_asked_models(task, files)
         answers = await _examine_models(task, models, session)
-        panel = await _ask_panel(task, models, folders, session)
+        panel = await _ask_panel(task, models, folders, files, session)
         measured = _ModelMeasurements()
         if not task.pass_rates_only:
             measured = _ModelMeasurements(
@@ -198,14 +198,18 @@ def _list_asked_models(task: StudentEvaluationTask, files: dict[str, Path]) -> d
 
 
 async def _ask_panel(
-    task: StudentEvaluationTask, models: dict[str, TeacherConfig], folders: dict[str, Path], session: CommandSession
+    task: StudentEvaluationTask,
+    models: dict[str, TeacherConfig],
+    folders: dict[str, Path],
+    files: dict[str, Path],
+    session: CommandSession,
 ) -> _PanelAnswers:
     if not task.panel:
         return _PanelAnswers(None, [], Spending())
     from agents.studies.general_panel import build_general_panel
 
     panel = build_general_panel(task.plan, task.panel)
-    asked = PanelModels(models, folders, task.cache, task.budget, task.journal, task.elsewhere)
+    asked = PanelModels(models, folders, files, task.cache, task.budget, task.journal, task.elsewhere)
     record, answers, spent = await evaluate_general_panel(panel, asked, session)
     by_role = {role: found.open for role, found in answers.items()}
     return _PanelAnswers(record, _list_examples(by_role["student"], by_role), spent)

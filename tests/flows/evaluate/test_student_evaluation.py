@@ -320,7 +320,7 @@ def test_a_model_loses_nothing_against_itself_and_surely_with_its_layers_reverse
             role: configure_student_as_teacher(export(folder), plan.recipe.generator_teacher)
             for role, folder in folders.items()
         }
-        asked = PanelModels(models, folders, tmp_path / "cache", BudgetConfig(), None, Spending())
+        asked = PanelModels(models, folders, {}, tmp_path / "cache", BudgetConfig(), None, Spending())
         record, answers, spent = asyncio.run(evaluate_general_panel(panel, asked, session))
         assert spent == Spending(), "the teacher was not asked"
         assert GeneralPanelRecord.model_validate_json(record.model_dump_json()) == record
