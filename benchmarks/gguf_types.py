@@ -1,8 +1,7 @@
-"""What the number formats of a student's GGUF file cost: bits per weight, and the loss on rows that it was not trained on, with
-and without an importance matrix from rows that it was trained on.
+"""What the number formats of a student's GGUF file cost: bits per weight, and loss and divergence from the student on rows that
+it was not trained on.
 
-The loss is torch's, in float32, with the weights that the file has: it leaves out llama.cpp's rounding of activations. A run's
-student has the rows for its matrix.
+Both are torch's, in float32, with the weights that the file has: they leave out llama.cpp's rounding of activations.
 
     python -m benchmarks.gguf_types RUN ROWS [TYPE...] [-n NUMBER]
 """
@@ -11,22 +10,23 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gguf
 import numpy as np
 import torch
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from benchmarks.machine import describe_measurement
-from flows.data.student_files import find_student_folder, find_student_run, read_run_rows
+from flows.data.student_files import find_student_folder
 from flows.evaluate.dataset_evaluation import select_held_out_rows
 from flows.rows.row_forms import read_row_conversation
-from plugins.export.importance import measure_importance
-from plugins.export.mixtures import MIXTURES, MixedForm
-from students.comparison import measure_text_loss
+from plugins.export.mixtures import MixedForm
+from students.chat_encoding import EncodedConversation, encode_conversation, find_pad_id
 from students.gguf_export import GGUF_FORMS, GgufForm, read_student
 from students.known_architectures import ARCHITECTURES
+from students.predictions import build_batch, predict_tokens
 
 FORMS = ("q8_0", "q6_k", "q5_k_m", "q4_k_m", "iq4_nl", "q4_0")
 MAX_TOKENS = 256
@@ -34,11 +34,12 @@ MAX_TOKENS = 256
 
 class FormLoss(NamedTuple):
     form: str
-    fitted: bool
     bits: float
     """Per weight of all tensors."""
     loss: float
     """Nats per token of the assistant."""
+    divergence: float
+    """Mean KL divergence from the student, in nats per token of the assistant."""
 
 
 def round_to_form(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], form: GgufForm | MixedForm) -> float:
@@ -54,24 +55,28 @@ def round_to_form(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], f
 
 
 def measure_forms(run: Path, rows: Path, number: int, kinds: Sequence[str] = FORMS) -> Iterator[FormLoss]:
-    """The student's own weights first, then each form, without and with a matrix."""
+    """The student's own weights first, then each form."""
     student = find_student_folder(run)
     model, tokenizer = read_student(student)
     held_out = [row.conversation for row in select_held_out_rows(student, rows, number, read_row_conversation).rows]
+    encoded = [encode_conversation(row, tokenizer, MAX_TOKENS) for row in held_out]
+    used = [row for row in encoded if isinstance(row, EncodedConversation)]
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
-    def measure() -> float:
-        return measure_text_loss(model, tokenizer, held_out, MAX_TOKENS).nats_per_token or 0.0
+    @torch.no_grad()
+    def predict() -> tuple[torch.Tensor, float]:
+        """Log probabilities of shape (tokens, vocabulary), and the loss."""
+        found = [predict_tokens(model, build_batch([row], find_pad_id(tokenizer))) for row in used]
+        predicted = torch.cat([one.logits for one in found]).log_softmax(1)
+        return predicted, float(functional.nll_loss(predicted, torch.cat([one.targets for one in found])))
 
-    yield FormLoss("bf16", False, 16.0, measure())
-    importance, _ = measure_importance(model, tokenizer, read_run_rows(find_student_run(student), "train"))
+    own, loss = predict()
+    yield FormLoss("bf16", 16.0, loss, 0.0)
     for kind in kinds:
-        forms: dict[bool, Any] = {False: GGUF_FORMS.get(kind) or MixedForm(kind, model, {})}
-        if kind in MIXTURES:
-            forms[True] = MixedForm(kind, model, importance)
-        for fitted, form in forms.items():
-            bits = round_to_form(model, weights, form)
-            yield FormLoss(kind, fitted, bits, measure())
+        bits = round_to_form(model, weights, GGUF_FORMS.get(kind) or MixedForm(kind, model))
+        predicted, loss = predict()
+        divergence = functional.kl_div(predicted, own, reduction="batchmean", log_target=True)
+        yield FormLoss(kind, bits, loss, float(divergence))
 
 
 def main() -> None:
@@ -83,15 +88,10 @@ def main() -> None:
     options = parser.parse_args()
     sys.stdout.write(
         f"{describe_measurement()}. `python -m benchmarks.gguf_types RUN ROWS -n {options.n}`\n\n"
-        "| `--type` | importance matrix | bits per weight | held-out loss | change |\n|---|---|---:|---:|---:|\n"
+        "| `--type` | bits per weight | held-out loss | KL divergence |\n|---|---:|---:|---:|\n"
     )
-    own = 0.0
     for found in measure_forms(options.run, options.rows, options.n, options.types):
-        own = own or found.loss
-        fitted = "yes" if found.fitted else "no"
-        sys.stdout.write(
-            f"| `{found.form}` | {fitted} | {found.bits:.2f} | {found.loss:.4f} | {found.loss / own - 1:+.2%} |\n"
-        )
+        sys.stdout.write(f"| `{found.form}` | {found.bits:.2f} | {found.loss:.4f} | {found.divergence:.4f} |\n")
         sys.stdout.flush()
 
 

@@ -5,7 +5,7 @@ Knows number formats, and llama.cpp's names of tensors and order of rows; knows 
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from students.architecture import (
     get_head_size,
     get_rope,
 )
-from students.chat_encoding import Conversation, check_tokenizer
+from students.chat_encoding import check_tokenizer
 from students.known_architectures import (
     ARCHITECTURES,
     FROM_FOLDER,
@@ -91,10 +91,10 @@ class ExportedStudent(NamedTuple):
     """The file of its embedder of images."""
 
 
-def export_gguf(student: Path, kind: str, read_rows: Callable[[], Sequence[Conversation]] = list) -> ExportedStudent:
+def export_gguf(student: Path, kind: str) -> ExportedStudent:
     """Write `student/student-KIND.gguf`, whole or not at all; of a student that sees, its embedder of images too, to
-    `PROJECTOR_FILE` next to it. `kind` is one of `GGUF_FORMS`, or a plugin's part of kind `gguf`: a function of folder, model,
-    tokenizer and the rows with which a form is fitted, that returns a form.
+    `PROJECTOR_FILE` next to it. `kind` is one of `GGUF_FORMS`, or a plugin's part of kind `gguf`: a function of the model that
+    returns a form.
 
     Raises:
         UsageError: if there is no student or no such kind, llama.cpp does not compute what it does, or the form would destroy
@@ -115,7 +115,7 @@ def export_gguf(student: Path, kind: str, read_rows: Callable[[], Sequence[Conve
         raise UsageError(f"export: {fault}")
     vocabulary = read_vocabulary(tokenizer, config.vocab_size)
     projector = reader.export(student) if (reader := find_image_reader(model)) else None
-    form = GGUF_FORMS.get(kind) or load_part("gguf", kind)(student, model, tokenizer, read_rows())
+    form = GGUF_FORMS.get(kind) or load_part("gguf", kind)(model)
     weights = _collect_weights(model, block, architecture)
     out = student / name_student_file(kind)  # after the embedder: without it, a complete file would answer blind
     with write_atomically(out) as partial:

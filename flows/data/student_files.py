@@ -65,11 +65,9 @@ def is_weights_file(name: Path) -> bool:
 
 
 def export_student(name: Path, kind: str) -> "ExportedStudent":
-    """Export a student; a form that is fitted to rows gets those that its run trained it on."""
     from students.gguf_export import export_gguf
 
-    student = find_student_folder(name)
-    return export_gguf(student, kind, lambda: read_run_rows(find_student_run(student), "train"))
+    return export_gguf(find_student_folder(name), kind)
 
 
 def read_run_rows(

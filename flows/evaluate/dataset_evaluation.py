@@ -182,8 +182,7 @@ async def _evaluate_on_dataset(name: Path, options: EvaluationOptions, session: 
         answers = {}
         asked = [row for row in rows if row.reference is not None] if options.check else []
         for role, folder in folders.items() if asked else ():
-            trained = partial(read_run_rows, find_student_run(student), "train")
-            weights = export_gguf(folder, options.kind, trained).path
+            weights = export_gguf(folder, options.kind).path
             answers[role] = await _collect_answers(check, role, weights, asked, longest, session)
     notes += loss_notes(losses["student"], "row", longest)
     if options.check and (left_out := len(rows) - len(asked)):

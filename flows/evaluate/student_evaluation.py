@@ -155,8 +155,7 @@ async def evaluate_student(task: StudentEvaluationTask, session: CommandSession)
         folders = {"student": task.student}
         if write_untrained_student(task.student, start):
             folders["start"] = start
-        rows = partial(read_run_rows, task.run, "train")
-        files = {role: export_gguf(folder, task.kind, rows).path for role, folder in folders.items()}
+        files = {role: export_gguf(folder, task.kind).path for role, folder in folders.items()}
         teacher = task.plan.recipe.generator_teacher
         if teacher.model.startswith("local/"):
             files["teacher"] = await fetch_local_weights(teacher, session.print_unless_stopped)

@@ -1,6 +1,4 @@
-"""`stillhouse export`: a student as a GGUF file that is compared with it, next to a Modelfile for Ollama; and number formats of
-llama.cpp that are fitted to what the student reads.
-"""
+"""`stillhouse export`: a student as a GGUF file that is compared with it, next to a Modelfile for Ollama; and K-quants."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +23,7 @@ def _load_form(kind: str) -> Callable[[], Any]:
 
 PLUGIN = Plugin(
     name="export",
-    about="A student as a GGUF file: K-quants fitted to its rows, compared with the student, with a Modelfile",
+    about="A student as a GGUF file: K-quants, compared with the student, with a Modelfile",
     extra="export",
     parts=(
         Part("command", "export", _load_command),

@@ -12,11 +12,10 @@ from core.storage.atomic_files import write_text
 from flows.data.student_files import find_student_run, read_run_rows
 from flows.rows.dataset_rows import read_all_rows
 from flows.rows.row_forms import read_row_conversation
-from plugins.export.file_check import FileCheck, check_file
-from plugins.export.importance import IMPORTANCE_FILE, MOST_ROWS
+from plugins.export.file_check import MOST_ROWS, FileCheck, check_file
 from plugins.export.modelfile import build_modelfile
 from students.embedded_teacher import QuickGgufReader
-from students.gguf_export import GGUF_FORMS, ExportedStudent, export_gguf
+from students.gguf_export import ExportedStudent, export_gguf
 from students.known_architectures import FROM_FOLDER
 from teachers.local_weights import find_llama_problem
 
@@ -44,15 +43,10 @@ async def export_checked(student: Path, kind: str, data: Path | None) -> Checked
     """
     if data:
         rows = list(islice(read_all_rows(data, read_row_conversation), MOST_ROWS))
-        (student / IMPORTANCE_FILE).unlink(missing_ok=True)  # of other rows
     else:
         rows = read_run_rows(find_student_run(student), "train")
-    exported = export_gguf(student, kind, lambda: rows)
+    exported = export_gguf(student, kind)
     notes = []
-    if kind not in GGUF_FORMS and not (student / IMPORTANCE_FILE).is_file():
-        notes.append(
-            "rounded without an importance matrix: the student's rows are unknown; name some with --data INPUT"
-        )
     reader = QuickGgufReader(exported.path)
     if modelfile := _build_student_modelfile(student, exported.path, reader):
         write_text(student / MODELFILE, modelfile)

@@ -37,7 +37,7 @@ def export_command(
         Path | None,
         typer.Option(
             metavar="INPUT",
-            help="Rows like those that the student reads, for its check and its importance matrix; default: its run's.",
+            help="Rows on which the file is compared with the student; default: those of its run.",
         ),
     ] = None,
     columns: ColumnsOption = None,

@@ -1,24 +1,22 @@
-"""llama.cpp's mixtures of number formats: which type each tensor of a file gets, and its bytes, rounded by importance.
+"""llama.cpp's mixtures of number formats: which type each tensor of a file gets, and its bytes.
 
 The choice is that of `llama_tensor_get_type` in llama.cpp (src/llama-quant.cpp, commit 007dbbf), for the architectures that a
 student can have: none has experts, and none is a Falcon or a Llama of 70B.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from core.errors import UsageError
 from core.installation import format_install_command
 from students.architecture import count_mtp_layers
-from students.chat_encoding import Conversation
 from students.gguf_export import GgufForm
 from students.known_architectures import ARCHITECTURES
 
@@ -39,21 +37,15 @@ GROUPED_HEADS = 4
 """Queries that share a value, from which on values get more bits."""
 
 
-def build_form(
-    kind: str,
-) -> Callable[[Path, PreTrainedModel, PreTrainedTokenizerBase, Sequence[Conversation]], "MixedForm"]:
-    """The function that fits a form to a student."""
+def build_form(kind: str) -> Callable[[PreTrainedModel], "MixedForm"]:
+    """The function that returns a student's form."""
 
-    def build(
-        student: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation]
-    ) -> MixedForm:
+    def build(model: PreTrainedModel) -> MixedForm:
         if find_spec("libgguf") is None:
             raise UsageError(
                 f"--type {kind}: needs the extra `export` (libgguf is missing): run {format_install_command('export')}"
             )
-        from plugins.export.importance import load_importance
-
-        return MixedForm(kind, model, load_importance(student, model, tokenizer, rows))
+        return MixedForm(kind, model)
 
     return build
 
@@ -61,11 +53,9 @@ def build_form(
 class MixedForm:
     """The form of one student's file."""
 
-    def __init__(self, kind: str, model: PreTrainedModel, importance: Mapping[str, np.ndarray]) -> None:
-        """`importance` is a `plugins.export.importance.Importance`; empty for none."""
+    def __init__(self, kind: str, model: PreTrainedModel) -> None:
         config = model.config
         self.file, self._base = MIXTURES[kind]
-        self._importance = importance
         self._layers = config.num_hidden_layers + count_mtp_layers(config)
         self._is_grouped = config.num_attention_heads // config.num_key_value_heads >= GROUPED_HEADS
         self._is_tied = config.tie_word_embeddings and not ARCHITECTURES[config.model_type].requires_output
@@ -78,7 +68,7 @@ class MixedForm:
         import libgguf
 
         def quantize(rows: np.ndarray) -> np.ndarray:
-            return np.asarray(libgguf.quantize_rows(rows, stored, self._importance.get(name)))
+            return np.asarray(libgguf.quantize_rows(rows, stored))
 
         workers = len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(workers) as pool:  # libgguf lets other threads run
@@ -101,7 +91,7 @@ class MixedForm:
         eighth = self._layers // 8
         is_value = part in ("attn_v", "attn_qkv")
         if base == types.IQ4_NL:
-            is_early_down = part == "ffn_down" and int(layer) < eighth and not self._importance
+            is_early_down = part == "ffn_down" and int(layer) < eighth
             return types.Q5_K if is_early_down or (is_value and self._is_grouped) else base
         # Values and outputs of the first and last eighth of the layers, and of every third between them.
         has_more = int(layer) < eighth or int(layer) >= 7 * self._layers // 8 or (int(layer) - eighth) % 3 == 2

@@ -88,7 +88,6 @@ NOT_RUN = {
     "docs/costs.md: stillhouse preview": "tests/agents/studies/test_run_estimation.py previews",
     "docs/choosing-a-teacher.md: stillhouse preview": "tests/agents/studies/test_run_estimation.py previews",
     "docs/install.md: pipx": "needs a package index; tests/test_package.py installs the wheel",
-    "plugins/export/README.md: stillhouse": "needs the extra `export`; plugins/export/tests/test_export.py exports",
     "plugins/features/README.md: stillhouse": "minutes of training; plugins/features/tests/ runs them on a small model",
     "docs/plugins.md: stillhouse": "tests/test_extensions.py runs them with the package of the page",
     "docs/operations.md: export PREFECT_API_DATABASE": "needs PostgreSQL",
