@@ -184,16 +184,15 @@ def _parse_toml_value(text: str) -> Any:
 
 def _describe_errors(error: ValidationError, root: type[BaseModel]) -> list[RecipeProblem]:
     problems = []
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    faulty = {detail["loc"][:-1] for detail in details}  # pydantic's `too_short` counts only elements without a fault
+    for detail in (one for one in details if one["type"] != "too_short" or one["loc"] not in faulty):
         path, model = _locate_key(detail["loc"], root)
         where = ".".join(path)
         if detail["type"] == "extra_forbidden":
             is_recipe = model is not None and issubclass(model, Recipe)
-            known = (
-                [*model.model_fields, *([EXTENDS_KEY, *list_offered_names("section")] if is_recipe else [])]
-                if model
-                else []
-            )
+            offered = [EXTENDS_KEY, *list_offered_names("section")] if is_recipe else []
+            known = [*model.model_fields, *offered] if model else []
             near = difflib.get_close_matches(path[-1], known, n=1)
             all_known = f"known are {', '.join(f'`{k}`' for k in known)}" if known else "this table takes no keys"
             advice = f"did you mean `{near[0]}`?" if near else all_known

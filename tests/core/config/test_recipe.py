@@ -156,6 +156,12 @@ def test_set_takes_toml_values_tables_and_places_in_lists() -> None:
     assert recipe.agents.critic is None
 
 
+def test_a_list_with_a_wrong_element_is_one_problem() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe_plan("constrained-instructions", ["task.turns=[99]"])
+    assert [problem.where for problem in caught.value.problems] == ["task.turns.0"]
+
+
 def test_the_digest_changes_with_the_recipe_and_its_sources_but_not_with_the_connection_or_the_budget() -> None:
     recipe = load_recipe_plan("smoke").recipe
     prompts = {"generator.md": "1"}
