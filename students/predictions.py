@@ -3,14 +3,16 @@
 Knows models, with or without a reader of images; knows nothing of training or of the conversations' origin.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from core.plugins import load_part
 from core.shared_options import EMBEDDER_FILE
@@ -165,11 +167,97 @@ class _SummedLoss(NamedTuple):
         return self.total / self.tokens
 
 
+ROW_ATTENTION = "whole_rows"
+"""The name among transformers' attention implementations."""
+TOKENWISE = frozenset({"granite", "llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3"})
+"""The `model_type` of models in which nothing but attention combines tokens."""
+
+
+class DistinctTokens(NamedTuple):
+    """A batch as a tree: equal tokens after equal beginnings are one, and padding is left out.
+
+    In a Llama, only attention combines tokens; all else is computed once for each distinct token.
+    """
+
+    ids: torch.Tensor
+    """Of shape (1, distinct)."""
+    positions: torch.Tensor
+    """Of shape (1, distinct)."""
+    places: torch.Tensor
+    """For each token of the rows its distinct token, of shape (rows, longest); 0 for padding."""
+    first: torch.Tensor
+    """For each distinct token its first place in the flattened rows, of shape (distinct,)."""
+
+    def to_device(self, device: torch.device) -> "DistinctTokens":
+        return DistinctTokens(*(tensor.to(device) for tensor in self))
+
+
+def find_distinct_tokens(ids: torch.Tensor, mask: torch.Tensor) -> DistinctTokens:
+    """Of rows that are padded on the right, both of shape (rows, longest); `mask` is 0 for padding."""
+    longest = ids.shape[1]
+    places = torch.zeros_like(ids)
+    found: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for row, (tokens, size) in enumerate(zip(ids.tolist(), mask.sum(1).tolist(), strict=True)):
+        place, path = -1, []
+        for position, token in enumerate(tokens[:size]):
+            place = found.setdefault((place, token), (len(found), position, row * longest + position))[0]
+            path.append(place)
+        places[row, :size] = torch.tensor(path)
+    _, positions, first = zip(*found.values(), strict=True)
+    distinct = torch.tensor([[token for _, token in found]])
+    return DistinctTokens(distinct, torch.tensor([positions]), places, torch.tensor(first))
+
+
+def is_tokenwise(model: PreTrainedModel) -> bool:
+    """Whether nothing but attention over all earlier tokens combines a model's tokens, as far as its configuration tells."""
+    config: Any = model.config
+    full = all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or ())
+    windowed = getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None)
+    return config.model_type in TOKENWISE and config._attn_implementation == "sdpa" and full and not windowed
+
+
+@contextmanager
+def attend_in_rows(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model's attention see whole rows: its inputs are `ids`, `positions`, `places` and `first` of distinct tokens."""
+    config: Any = model.config
+    before = config._attn_implementation
+    config._attn_implementation = ROW_ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _mask: torch.Tensor | None,
+    *,
+    places: torch.Tensor,
+    first: torch.Tensor,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention over the rows; queries of shape (1, heads, distinct, width), output (1, distinct, heads, width)."""
+    spread = []
+    for states in (query, key, value):
+        rows = functional.embedding(places, states[0].transpose(0, 1).flatten(1))
+        spread.append(rows.view(*places.shape, *states.shape[1::2]).transpose(1, 2))
+    query, key, value = spread
+    output, _ = sdpa_attention_forward(module, query, key, value, None, **options)
+    heads = output.shape[2:]
+    return functional.embedding(first, output.flatten(0, 1).flatten(1)).view(1, len(first), *heads), None
+
+
+AttentionInterface.register(ROW_ATTENTION, _attend)
+
+
 class TokenPredictions(NamedTuple):
     """A model's prediction of each learned token of a batch, ordered by conversation."""
 
-    logits: torch.Tensor
-    """Of shape (tokens, words), in float32."""
+    raw: torch.Tensor
+    """The logits in the precision of the pass, of shape (tokens, words)."""
     targets: torch.Tensor
     """The id of each token, of shape (tokens,)."""
     rows: torch.Tensor
@@ -179,11 +267,16 @@ class TokenPredictions(NamedTuple):
     last: torch.Tensor | None = None
     """The last hidden states of the batch, of shape (conversations, longest, width); None unless requested."""
 
+    @property
+    def logits(self) -> torch.Tensor:
+        """In float32."""
+        return self.raw.float()
+
     def select_first(self, conversations: int) -> "TokenPredictions":
         """Those of the batch's first conversations."""
         first = self.rows < conversations
         return TokenPredictions(
-            self.logits[first],
+            self.raw[first],
             self.targets[first],
             self.rows[first],
             tuple(layer[first] for layer in self.hidden),
@@ -196,36 +289,38 @@ def predict_tokens(
 ) -> TokenPredictions:
     """The model's prediction of each learned token given all tokens before it.
 
-    Position `t` predicts token `t + 1`; the shift is made only here. Logits are computed only where the next token is learned:
-    with a vocabulary of 49,152 they are more than half of a small student's compute.
+    Position `t` predicts token `t + 1`; the shift is made only here. Logits are computed only for learned tokens: with a
+    vocabulary of 49,152 they are more than half of a small student's compute. Where rows have padding or begin alike, the
+    model reads their distinct tokens.
     """
+    distinct = None
+    if batch.attention is not None and len(batch.ids) > 1 and not batch.images and is_tokenwise(model):
+        distinct = find_distinct_tokens(batch.ids, batch.attention).to_device(model.device)
     batch = batch.to_device(model.device)
     targets, owner = batch.labels[:, 1:], batch.owner[:, 1:]
     indices = (targets != IGNORED_LABEL).nonzero()
     learned = tuple(indices[owner[tuple(indices.T)].argsort(stable=True)].T)
     reader = find_image_reader(model)
     assert reader or not batch.images, "a model without a reader of images gets none"
-    output_layer: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    selection = output_layer.register_forward_pre_hook(lambda _layer, states: (states[0][learned],))
-    try:
-        output = model(
-            **(
-                reader.build_inputs(model, batch)
-                if reader and batch.images
-                else {"input_ids": batch.ids, **batch.layout}
-            ),
-            use_cache=False,
-            output_hidden_states=hidden or last,
-        )
-    finally:
-        selection.remove()
+    inputs = reader.build_inputs(model, batch) if reader and batch.images else {"input_ids": batch.ids, **batch.layout}
+    chosen = learned
+    with ExitStack() as stack:
+        if distinct:
+            stack.enter_context(attend_in_rows(model))
+            ids, positions, places, first = distinct
+            inputs = {"input_ids": ids, "position_ids": positions, "places": places, "first": first}
+            chosen = (torch.zeros_like(learned[0]), places[learned])
+        head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        stack.callback(head.register_forward_pre_hook(lambda _, states: (states[0][chosen],)).remove)
+        output = model(**inputs, use_cache=False, output_hidden_states=hidden or last)
     layers = output.hidden_states[1:] if hidden else ()
+    final = output.hidden_states[-1] if last else None
     return TokenPredictions(
-        output.logits.float(),
+        output.logits,
         targets[learned],
         owner[learned],
-        tuple(layer[learned].float() for layer in layers),
-        output.hidden_states[-1] if last else None,
+        tuple(layer[chosen].float() for layer in layers),
+        final[0][distinct.places] if distinct and final is not None else final,
     )
 
 

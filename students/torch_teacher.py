@@ -5,9 +5,10 @@ Knows models and tokenizers; knows nothing of losses or signals on disk.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
@@ -37,29 +38,45 @@ START_FILES = (
 
 
 class DenseSignal(NamedTuple):
-    """The teacher's log-probabilities of all words for each learned token, with hidden states if requested."""
+    """The teacher's logits of all words for each learned token, with hidden states if requested."""
 
-    log_probs: torch.Tensor
+    logits: torch.Tensor
     """Of shape (tokens, words)."""
+    temperature: float
     hidden: tuple[torch.Tensor, ...]
     """The output of each layer, of shape (tokens, width)."""
+
+    @property
+    def log_probs(self) -> torch.Tensor:
+        """In float32, of shape (tokens, words)."""
+        return (self.logits.float() / self.temperature).log_softmax(-1)
 
 
 class TorchTeacher:
     """A teacher that runs at every training step."""
 
-    def __init__(self, model: PreTrainedModel, words: int, temperature: float, *, hidden: bool = False) -> None:
-        """`words` is the tokenizer's size: models may have more rows, rounded up."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        words: int,
+        temperature: float,
+        *,
+        hidden: bool = False,
+        precision: Literal["bf16", "float32"] = "float32",
+    ) -> None:
+        """`words` is the tokenizer's size: models may have more rows, rounded up. `bf16` is the precision of matrix products."""
         self.model = model.requires_grad_(False)
         self.model.train(False)
-        self._words, self._temperature, self._hidden = words, temperature, hidden
+        self._words, self._temperature, self._hidden, self._rounds = words, temperature, hidden, precision == "bf16"
+        for module in model.modules() if self._rounds else ():
+            if isinstance(module, nn.Linear):  # as each pass would do again; a tied embedding keeps its precision
+                module.weight = nn.Parameter(module.weight.bfloat16(), requires_grad=False)
 
     @torch.no_grad()
     def get_signal(self, batch: TokenBatch, _encoded: Sequence[EncodedConversation]) -> DenseSignal:
-        predictions = predict_tokens(self.model, batch, hidden=self._hidden)
-        return DenseSignal(
-            (predictions.logits[:, : self._words] / self._temperature).log_softmax(-1), predictions.hidden
-        )
+        with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self._rounds):
+            predictions = predict_tokens(self.model, batch, hidden=self._hidden)
+        return DenseSignal(predictions.raw[:, : self._words], self._temperature, predictions.hidden)
 
 
 def load_teacher(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

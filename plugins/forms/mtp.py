@@ -91,5 +91,5 @@ def predict_ahead(model: Any, batch: TokenBatch, last: torch.Tensor) -> TokenPre
     states = model.mtp(last[:, : batch.ids.shape[1] - 2], batch.ids[:, 1:-1])
     targets = batch.labels[:, 2:]
     learned = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
-    logits = model.get_output_embeddings()(states[learned]).float()
+    logits = model.get_output_embeddings()(states[learned])
     return TokenPredictions(logits, targets[learned], batch.owner[:, 2:][learned])

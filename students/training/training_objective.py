@@ -4,10 +4,9 @@ Knows losses, predictions and signals; knows nothing of optimizers or the source
 """
 
 from collections.abc import Sequence, Set
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from core.config.students import StudentConfig
@@ -147,7 +146,7 @@ class TrainingObjective:
         for terms in opened:
             values |= terms(predictions)
         if "sft" in self.weights and not own:
-            values["sft"] = functional.cross_entropy(predictions.logits, predictions.targets)
+            values["sft"] = loss_functions.cross_entropy(predictions.raw, predictions.targets).mean()
         for name in () if own else sorted(self.text_losses & self._installed.keys()):
             values[name] = self._compute_installed(name, predictions.logits, predictions.targets)
         if self._signals:
@@ -163,9 +162,12 @@ class TrainingObjective:
         batch = build_batch(replayed, pad, packed_to=self._packed_to)
         if self._replay.loss == "sft":
             predictions = predict_tokens(model, batch)
-            return functional.cross_entropy(predictions.logits, predictions.targets)
+            return loss_functions.cross_entropy(predictions.raw, predictions.targets).mean()
         start = self.reference.compute_log_probs(batch)  # before the student's pass, which has its adapters
-        return loss_functions.forward_kl_of_logits(predict_tokens(model, batch).logits, start).mean()
+        return loss_functions.compute_in_blocks(
+            predict_tokens(model, batch).raw,
+            lambda block, span: loss_functions.forward_kl(block.log_softmax(-1), start[span]),
+        ).mean()
 
     def record_reference(self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int) -> None:
         """Record the log-likelihoods of these answers under `model`, the reference of `dpo`."""
@@ -179,18 +181,16 @@ class TrainingObjective:
 
     def _compute_teacher_losses(self, predictions: TokenPredictions, signal: TeacherSignal) -> dict[str, torch.Tensor]:
         names = [name for name in self.weights if name in self._divergences]
-        logits = predictions.logits[:, : self._words] / self._config.temperature
+        logits, temperature = predictions.raw[:, : self._words], self._config.temperature
         values: dict[str, torch.Tensor] = {}
-        if isinstance(signal, SampledSignal):
-            values = {name: sampled_kl(logits, signal).mean() for name in names}
-        elif names:
-            student, teacher = outcome_log_probabilities(logits, signal)
-            values = {
-                name: self._compute_installed(name, student, teacher)
-                if name in self._installed
-                else loss_functions.select_divergence(name, self._config)(student, teacher).mean()
-                for name in names
-            }
+        for name in names:
+            if name in self._installed:
+                assert not isinstance(signal, SampledSignal)
+                both = outcome_log_probabilities(logits.float() / temperature, signal)
+                values[name] = self._compute_installed(name, *both)
+            else:
+                divergence = loss_functions.select_divergence(name, self._config)
+                values[name] = compute_divergences(logits, signal, temperature, divergence).mean()
         if "hidden" in self.weights and isinstance(signal, DenseSignal):
             layers = _match_layers(len(predictions.hidden), len(signal.hidden))
             pairs = zip(self.projections, predictions.hidden, layers, strict=True)
@@ -213,8 +213,29 @@ class TrainingObjective:
 
 def _conversation_log_likelihoods(predictions: TokenPredictions, conversations: int) -> torch.Tensor:
     """The summed log-probability of each conversation's learned tokens, of shape (conversations,)."""
-    losses = functional.cross_entropy(predictions.logits, predictions.targets, reduction="none")
+    losses = loss_functions.cross_entropy(predictions.raw, predictions.targets)
     return losses.new_zeros(conversations).index_add(0, predictions.rows, -losses)
+
+
+def compute_divergences(
+    logits: torch.Tensor, signal: TeacherSignal, temperature: float, divergence: loss_functions.Divergence
+) -> torch.Tensor:
+    """The divergence of each token, of shape (tokens,); of a sampled signal always the forward KL divergence.
+
+    `logits` are the student's of the teacher's words, of shape (tokens, words).
+    """
+
+    def compute(block: torch.Tensor, span: slice) -> torch.Tensor:
+        tensors: dict[str, Any] = {
+            name: part[span] for name, part in signal._asdict().items() if isinstance(part, torch.Tensor)
+        }
+        part = signal._replace(**tensors)
+        block = block / temperature
+        if isinstance(part, SampledSignal):
+            return sampled_kl(block, part)
+        return divergence(*outcome_log_probabilities(block, part))
+
+    return loss_functions.compute_in_blocks(logits, compute)
 
 
 def outcome_log_probabilities(
@@ -285,14 +306,9 @@ def measure_held_out(
         part = held_out[first : first + EVALUATION_BATCH]
         batch = build_batch(part, pad)
         predictions = predict_tokens(model, batch)
-        logits = predictions.logits[:, :words] / temperature
         signal = signals.get_signal(batch, part)
-        divergence = (
-            sampled_kl(logits, signal)
-            if isinstance(signal, SampledSignal)
-            else loss_functions.forward_kl(*outcome_log_probabilities(logits, signal))
-        )
-        loss += functional.cross_entropy(predictions.logits, predictions.targets, reduction="sum").item()
+        divergence = compute_divergences(predictions.raw[:, :words], signal, temperature, loss_functions.forward_kl)
+        loss += loss_functions.cross_entropy(predictions.raw, predictions.targets).sum().item()
         kl += divergence.sum().item()
         tokens += len(divergence)
     model.train(training)

@@ -113,9 +113,8 @@ def prepare_objective(training: Training, teacher: str) -> TrainingObjective:
         layers = "hidden" in config.objective_weights
         projections = build_projections(start.model, model) if layers else torch.nn.ModuleList()
         projections.to(start.model.device)
-        return TrainingObjective(
-            config, TorchTeacher(model, words, distillation.temperature, hidden=layers), words, projections, steps
-        )
+        live = TorchTeacher(model, words, distillation.temperature, hidden=layers, precision=config.precision)
+        return TrainingObjective(config, live, words, projections, steps)
     path = Path(distillation.cache) if distillation.cache else training.out.with_name(f"{training.out.name}.signals")
     identity = build_signal_identity(
         distillation, tokenizer=tokenizer_digest(start.tokenizer), teacher=teacher, words=words, seed=training.seed

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from core.config.students import StudentConfig
@@ -23,9 +24,12 @@ from students.gguf_export import read_student
 from students.predictions import (
     EVALUATION_BATCH,
     IGNORED_LABEL,
+    TokenPredictions,
     build_batch,
     compute_held_out_loss,
     compute_token_loss,
+    find_distinct_tokens,
+    is_tokenwise,
     pack_rows,
     predict_tokens,
     round_weights,
@@ -33,6 +37,7 @@ from students.predictions import (
 from students.training_data import encode_and_split
 from tests.students.conftest import conversations, opinionated, saved, tiny_llama
 from tests.students.test_chat_encoding import CONVERSATIONS, encoded
+from tests.students.test_known_architectures import FORMS, random_model
 
 
 @torch.no_grad()
@@ -121,6 +126,43 @@ def test_packed_conversations_have_the_same_predictions_in_the_same_order(
     torch.testing.assert_close(together.hidden[-1], torch.cat([one.hidden[-1] for one in alone]), atol=1e-4, rtol=1e-5)
     assert together.targets.equal(torch.cat([one.targets for one in alone]))
     assert together.rows.tolist() == [place for place, one in enumerate(alone) for _ in one.targets]
+
+
+@pytest.mark.parametrize("name", ["granite", "llama", "olmo2", "qwen3", "smollm3"])
+def test_rows_that_begin_alike_are_read_once(name: str, encoded: list[EncodedConversation]) -> None:
+    """To the same predictions and gradients as row by row, which another attention function gets."""
+    model = random_model(FORMS[name], 400)
+    changed = encoded[0]._replace(ids=(*encoded[0].ids[:-2], 7, 8))
+    batch = build_batch([*encoded[:3], changed, encoded[0]], pad=0)
+    assert batch.attention is not None
+    sizes = [len(one.ids) for one in encoded[:3]]
+    assert find_distinct_tokens(batch.ids, batch.attention).ids.shape[1] <= sum(sizes) + 2
+
+    def learn() -> tuple[TokenPredictions, list[torch.Tensor]]:
+        model.zero_grad()
+        predictions = predict_tokens(model, batch, hidden=True, last=True)
+        functional.cross_entropy(predictions.logits, predictions.targets).backward()  # type: ignore[no-untyped-call]
+        return predictions, [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    assert is_tokenwise(model)
+    together, gradients = learn()
+    model.set_attn_implementation("eager")
+    assert not is_tokenwise(model)
+    apart, others = learn()
+    assert together.targets.equal(apart.targets)
+    for one, other in zip([together.logits, *together.hidden], [apart.logits, *apart.hidden], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    assert together.last is not None
+    assert apart.last is not None
+    tokens = batch.attention.bool()
+    torch.testing.assert_close(together.last[tokens], apart.last[tokens], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2", "gemma3_text", "bitnet"])
+def test_models_that_combine_tokens_otherwise_read_rows(name: str) -> None:
+    assert not is_tokenwise(random_model(FORMS[name], 100))
 
 
 def test_rounded_weights_have_exactly_the_loss_of_the_stored_ones(
