@@ -1,6 +1,7 @@
 """What a training step costs: beside TRL on the same start and rows, and by where a teacher's probabilities come from.
 
-Peers run in the environment `STILLHOUSE_PEERS`/trl; without it the first table lacks them. Some ten minutes on two quiet cores.
+Peers run in the environment `STILLHOUSE_PEERS`/trl; without it the first table lacks them. Some twenty minutes on two quiet
+cores.
 """
 
 import json
@@ -21,10 +22,10 @@ from core.runs.run_dir import collect_versions
 from students.start_model import TEACHER_LAYERS, start_from_layers
 
 REFERENCE = PROJECT / "data" / "reference" / "english.jsonl"
-ROWS, BATCH, MAX_TOKENS, WORDS = 64, 8, 256, 70
+ROWS, BATCH, MAX_TOKENS, WORDS = 32, 8, 256, 70
 SMALL_ROWS = 256
 """For the small student, whose steps are short."""
-ROUNDS = 2
+ROUNDS = 5
 OURS, TRL = "ours", "TRL"
 OBJECTIVES = {"sft": "SFT", "forward_kl": "forward KL, teacher loaded"}
 TINY = {"start": "random", "layers": 6, "hidden_size": 256, "vocabulary": 8192}
@@ -37,10 +38,12 @@ SIGNALS: dict[str, dict[str, Any]] = {
 
 
 class StepTimes(NamedTuple):
+    """Seconds of CPU and of the clock: from the start of the process to the end of its first step, and of each later one."""
+
+    first_cpu: float
     first: float
-    """Seconds from the start of the process to the end of its first step."""
+    step_cpu: float
     step: float
-    """Seconds of each later one, on average."""
 
 
 def table() -> str:
@@ -62,7 +65,9 @@ def table() -> str:
             for i, (arm, more) in enumerate(SIGNALS.items()):
                 took = time_training(OURS, pythons[OURS], folder, more_rows, "", {**TINY, **more}, f"{i} {turn}")
                 small[arm].append(took)
-    return "\n".join([format_caption(tokens), "", *_format_trainers(beside, tokens), "", *_format_signals(small)])
+    return "\n".join(
+        [format_caption(tokens, peers), "", *_format_trainers(beside, tokens), "", *_format_signals(small)]
+    )
 
 
 def write_models(folder: Path) -> None:
@@ -100,33 +105,39 @@ def time_training(
     module = "train_ours" if system == OURS else "train_trl"
     began = time.time()
     command = [str(python), "-m", f"benchmarks.peers.{module}", str(work), str(told)]
-    ended = run_process(command, more_env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}, timeout=1800)
+    ended = run_process(
+        command, more_env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}, timeout=1800
+    )
     if ended.code:
         raise RuntimeError(f"{' '.join(command)} ended with {ended.code}: {ended.err[-2000:]}")
     moments = json.loads(told.read_text())
-    return StepTimes(moments[0] - began, (moments[-1] - moments[0]) / (len(moments) - 1))
+    (first, first_cpu), (last, last_cpu), later = moments[0], moments[-1], len(moments) - 1
+    return StepTimes(first_cpu, first - began, (last_cpu - first_cpu) / later, (last - first) / later)
 
 
 def _format_trainers(found: Mapping[tuple[str, str], list[StepTimes]], tokens: int) -> list[str]:
+    """Medians of CPU seconds with the least and the most, medians of seconds, and the ratios of both."""
     lines = [
-        "| objective | trainer | to the first step, s | a step, s | tokens/s | ours over theirs: tokens/s | to the first step |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| objective | trainer | a step, CPU s | s | tokens per CPU s | to the first step, CPU s | s | of TRL: a step | first |",
+        "|---|---|---|---:|---:|---|---:|---:|---:|",
     ]
     for (objective, system), took in found.items():
-        first, step = median(one.first for one in took), median(one.step for one in took)
-        own = found[objective, OURS]
+        firsts, steps = ([one[place] for one in took] for place in (0, 2))
+        peer = found.get((objective, TRL), took)
         ratios = (
-            "| "
-            if system == OURS
-            else f"{step / median(one.step for one in own):.2f} | {_median_first(own) / first:.2f}"
+            f"{median(steps) / median(one.step_cpu for one in peer):.2f} | "
+            f"{median(firsts) / median(one.first_cpu for one in peer):.2f}"
         )
-        pace = tokens * BATCH / ROWS / step
-        lines.append(f"| {OBJECTIVES[objective]} | {system} | {first:.1f} | {step:.2f} | {pace:,.0f} | {ratios} |")
+        lines.append(
+            f"| {OBJECTIVES[objective]} | {system} | {_format_spread(steps)} | {median(one.step for one in took):.2f} "
+            f"| {tokens * BATCH / ROWS / median(steps):,.0f} | {_format_spread(firsts)} "
+            f"| {median(one.first for one in took):.1f} | {ratios if system == OURS else ' | '} |"
+        )
     return lines
 
 
-def _median_first(took: list[StepTimes]) -> float:
-    return median(one.first for one in took)
+def _format_spread(seconds: list[float]) -> str:
+    return f"{median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
 def _format_signals(found: Mapping[str, list[StepTimes]]) -> list[str]:
@@ -141,21 +152,27 @@ def _format_signals(found: Mapping[str, list[StepTimes]]) -> list[str]:
         "|---|---:|---:|---:|---:|",
     ]
     for arm, took in found.items():
-        first, step = _median_first(took), median(one.step for one in took)
+        first, step = median(one.first for one in took), median(one.step for one in took)
         lines.append(f"| {arm} | {step:.3f} | {step / plain:.2f} | {first:.1f} | {first + (steps - 1) * step:,.0f} |")
     return lines
 
 
-def format_caption(tokens: int) -> str:
-    there = ", ".join(
+def format_caption(tokens: int, peers: Path) -> str:
+    """`peers` is the Python of TRL's environment."""
+    versions = [
         f"{name} {version}" for name, version in collect_versions().items() if name in ("torch", "transformers")
-    )
+    ]
+    if peers.is_file():
+        names = "'trl', 'torch', 'transformers'"
+        ask = f"from importlib.metadata import version; print(*(f'{{n}} {{version(n)}}' for n in ({names})), sep=', ')"
+        versions.append(f"next to {run_process([str(peers), '-c', ask]).out.strip()}")
     return (
-        f"{describe_measurement()}; {there}. `python -m benchmarks training`\n\n"
-        f"The same start (half of the embedded teacher's layers), {ROWS} rows of {tokens / ROWS:.0f} tokens on average, batches "
-        f"of {BATCH} padded to their longest, one epoch, bf16, AdamW, loss on the answers only, no gradient checkpointing (TRL's "
-        f"default is on). Medians of {ROUNDS}, taken in turns; the first step is counted from the start of the process, and both "
-        "measure the loss of eight of the rows before it (ours in float32, TRL by `eval_on_start` in bf16)."
+        f"{describe_measurement()}; {', '.join(versions)}. `python -m benchmarks training`\n\n"
+        f"The same start (half of the embedded teacher's layers), {ROWS} rows of {tokens / ROWS:.0f} tokens on average with one "
+        f"question, {BATCH} rows in a step, one epoch, bf16, AdamW, loss on the answers only, no gradient checkpointing (TRL's "
+        f"default is on). One thread each. Medians of {ROUNDS} with the least and the most, taken in turns at the same raised "
+        "priority. The first step is counted from the start of the process, and both measure the loss of eight of the rows "
+        "before it (ours in float32, with the teacher in bf16; TRL by `eval_on_start` in bf16). Ratios are of CPU seconds."
     )
 
 
