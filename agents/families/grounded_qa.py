@@ -4,18 +4,18 @@ so; or a question that the passage leaves open, as in SQuAD 2.0 (Rajpurkar et al
 
 import re
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
+from itertools import islice
 from random import Random
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
-from agents.checks.text.second_reader import adds_nothing, says_no_answer
+from agents.checks.text.second_reader import adds_nothing, is_left_out, says_no_answer
 from agents.checks.text.supported_by_passage import WORD, is_denial_word, normalize_spelling
 from agents.checks.text.text_units import CONTRAST_WORDS, split_sentences, split_words
 from agents.families.base import RecipeFamily, require_text
@@ -31,6 +31,10 @@ from agents.reply_schema import ReplySchema
 from core.errors import UsageError, suggest_name
 from core.project_files import read_shipped_table
 from core.sample import Candidate, Message, Seed
+from core.weights.embeddings import embed_text, embed_texts, require_embeddings
+
+if TYPE_CHECKING:
+    from core.weights.embeddings import Vectors
 
 _WORDINGS: Mapping[str, Any] = read_shipped_table("data/seeds/question_wordings.toml")
 QUESTION_KINDS: Mapping[str, str] = _WORDINGS["kinds"]
@@ -47,8 +51,8 @@ INSTRUCTIONS: Sequence[str] = _WORDINGS["instructions"]
 INSTRUCTIONS_OF_SEVERAL: Sequence[str] = _WORDINGS["instructions_of_several"]
 QUOTING_INSTRUCTION: str = _WORDINGS["quoting_instruction"]
 LAYOUTS = ("text_first", "question_first")
-LAYOUTS_OF_SEVERAL = ("texts_first", "texts_last")
-QUESTION_FIRST = ("question_first", "texts_last")
+LEFT_OUT = 0.5
+"""Share of the silent samples that leave out the passage with the answer, where several are shown."""
 OWN_WORDS = "in a few words of your own"
 """How an answer is asked for; earlier seeds asked for none of the writer's own."""
 PASSAGE_MENTION = re.compile(
@@ -97,15 +101,15 @@ class GroundedOptions(Options):
     askers: tuple[str, ...] = Field(ASKERS, min_length=1)
     """Who asks: one at random that suits the style."""
     unanswerable: float = Field(0.2, ge=0, le=1)
-    """Share of questions that the passage only seems to answer."""
+    """Share answered by `silence`: the passage only seems to answer or, in half of them with `distractors`, is left out."""
     silence: str = Field("The text does not say.", min_length=1)
-    """The answer to those."""
+    """The answer without an answer."""
     context: bool = True
     """Open book: the user's message has the passage. If `false`, the student learns the content."""
     cited: bool = True
     """Open book: quotes follow the answer."""
-    distractors: int = Field(0, ge=0, le=100)
-    """Open book: passages of other documents (RAFT, arXiv 2403.10131)."""
+    distractors: Annotated[int, AfterValidator(require_embeddings)] = Field(0, ge=0, le=100)
+    """Open book: the nearest passages in meaning (RAFT, arXiv 2403.10131)."""
 
     @field_validator("kinds")
     @classmethod
@@ -140,7 +144,7 @@ class StandaloneOptions(Options):
 def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None:
     """It must be one question that does not hold its answer.
 
-    Without a passage, and among several, it must be understood by itself, and no other passage may answer it.
+    Without a passage, and among several, it must be understood by itself.
     """
     seed = subject.seed.data
     question, answer = (subject.candidate.fields[name] for name in ("question", "answer"))
@@ -158,17 +162,11 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
             if match := PASSAGE_MENTION.search(text):
                 return f"the {name} speaks of {match.group()!r}, which nobody sees who reads it"
         return _find_unnamed(question)
-    if distractors := _get_distractors(seed):
+    if seed.get("shown_passages"):
         if match := PASSAGE_MENTION.search(question):
             return f"the question speaks of {match.group()!r}, which may be any of those that its reader gets"
-        return _find_unnamed(question) or _find_other_answer(question, distractors)
+        return _find_unnamed(question)
     return None
-
-
-def _get_distractors(data: Mapping[str, Any]) -> Sequence[str]:
-    """The passages that the family drew for a seed. A row's own column of the name is none of them."""
-    found: Sequence[str] = data["distractors"] if data.get("layout") in LAYOUTS_OF_SEVERAL else ()
-    return found
 
 
 def _find_unnamed(question: str) -> str | None:
@@ -179,16 +177,6 @@ def _find_unnamed(question: str) -> str | None:
     pronoun = PRONOUN.search(bare)
     if pronoun and not NAMED_THING.search(re.sub(r"^\W*(?:what|who)\s+\w+", "", bare[: pronoun.start()], flags=re.I)):
         return f"nobody knows for what {pronoun.group()!r} stands; name it"
-    return None
-
-
-def _find_other_answer(question: str, others: Sequence[str]) -> str | None:
-    """Another passage that may answer the question, in words."""
-    for other in others:
-        sentence = find_possible_answer(question, other).sentence
-        if sentence is not None:
-            where = f"{sentence[:MAX_SHOWN_CHARACTERS]!r} of another passage" if sentence else "another passage"
-            return f"{where} has every word of the question, and may answer it; name what only this passage is about"
     return None
 
 
@@ -283,7 +271,9 @@ class GroundedQAFamily(RecipeFamily):
 
     def condition(self, row: Mapping[str, Any], options: GroundedOptions, rng: Random) -> dict[str, Any]:
         text = unicodedata.normalize("NFC", require_text(row, "text"))
-        answerable = rng.random() >= options.unanswerable
+        draw = rng.random()
+        left_out = options.distractors > 0 and draw < options.unanswerable * LEFT_OUT
+        answerable = left_out or draw >= options.unanswerable
         kind, target = _draw_target(text, options.kinds, answerable, rng)
         style = rng.choice(options.styles)
         fitting = [asker for asker in options.askers if asker not in UNFIT_ASKERS.get(style, ())]
@@ -302,11 +292,12 @@ class GroundedQAFamily(RecipeFamily):
             "answerable": answerable,
             "context": options.context,
         }
-        among: dict[str, Any] = {}
-        if options.distractors:
-            others = row[POOL].draw(text, row.get("source"), options.distractors, rng)
-            among = {"distractors": others, "place": rng.randint(0, len(others))}
-        instructions, layouts = (INSTRUCTIONS_OF_SEVERAL, LAYOUTS_OF_SEVERAL) if among else (INSTRUCTIONS, LAYOUTS)
+        shown: list[str] = []
+        if options.distractors:  # as many texts in each case
+            nearest = row[POOL].find_nearest(text, target.focus, options.distractors + left_out)
+            shown = [*nearest, *([] if left_out else [text])]
+            rng.shuffle(shown)
+        instructions = INSTRUCTIONS_OF_SEVERAL if shown else INSTRUCTIONS
         return {
             "source": row.get("source", ""),
             "number": row.get("number", 0),
@@ -314,10 +305,10 @@ class GroundedQAFamily(RecipeFamily):
             **asked,
             "silence": options.silence,
             "instruction": form.choice(instructions).format(silence=options.silence),
-            "layout": form.choice(layouts),
+            "layout": form.choice(LAYOUTS),
             "cited": options.cited,
-            "request": _request_text({**asked, **among}, options.silence),
-            **among,
+            "shown_passages": shown,
+            "request": _request_text({**asked, "shown_passages": shown}, options.silence),
         }
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
@@ -343,21 +334,21 @@ class GroundedQAFamily(RecipeFamily):
         if data["context"]:
             instruction = f"{data['instruction']} {QUOTING_INSTRUCTION}" if data["cited"] else data["instruction"]
             parts = [_write_passages(data), f"Question: {question}"]
-            if data["layout"] in QUESTION_FIRST:
+            if data["layout"] == "question_first":
                 parts.reverse()
             asked = "\n\n".join([instruction, *parts])
-            if data["cited"]:
+            if is_left_out(data["text"], data.get("shown_passages")):
+                answered = data["silence"]
+            elif data["cited"]:
                 answered = "\n".join([answer, *(f"> {' '.join(quote.split())}" for quote in quotes)])
         messages = [Message(role="user", content=asked), Message(role="assistant", content=answered)]
         return Candidate(messages=messages, fields={"question": question, "quotes": quotes, "answer": answer})
 
 
 def _write_passages(data: Mapping[str, Any]) -> str:
-    """The passage as the user's message has it, in its place among the others."""
-    if not (passages := list(_get_distractors(data))):
-        return f"Text:\n{data['text']}"
-    passages.insert(data["place"], data["text"])
-    return "\n\n".join(f"Text {number}:\n{passage}" for number, passage in enumerate(passages, 1))
+    """The passages as the user's message has them."""
+    numbered = (f"Text {number}:\n{passage}" for number, passage in enumerate(data.get("shown_passages", ()), 1))
+    return "\n\n".join(numbered) or f"Text:\n{data['text']}"
 
 
 def _draw_target(text: str, kinds: Mapping[str, int], answerable: bool, rng: Random) -> tuple[str, Target]:
@@ -394,50 +385,36 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
     named = "name what it is about, say `it` or `this` of nothing that the question has not named, and never speak of a text."
     if not asked["context"]:
         alone = f"{origin}Who gets the question does not have the passage: {named}"
-    elif asked.get("distractors"):
+    elif asked["shown_passages"]:
         alone = f"{origin}Who answers the question sees the passage among others and does not know which it is: {named}"
     else:
         alone = f"{origin}Who answers the question sees the passage alone."
     return "\n".join(filter(None, [about, focus, task, alone]))
 
 
-class PooledPassages(NamedTuple):
-    passages: list[str]
-    """All different."""
-    places: dict[str, list[int]]
-    """By document: the places of its passages in that list, in order. Several documents may have the same passage."""
-
-
 class PassagePool:
-    """All passages, by document. One without a `source` is a document of its own."""
+    """All different passages, by their meaning."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self._rows = rows
 
     @cached_property
-    def _pooled(self) -> PooledPassages:
-        number: dict[str, int] = {}
-        places: dict[str, set[int]] = {}
-        for row in self._rows:
-            if isinstance(text := row.get("text"), str) and text.strip():
-                passage = unicodedata.normalize("NFC", text)
-                place = number.setdefault(passage, len(number))
-                places.setdefault(str(row.get("source") or passage), set()).add(place)
-        return PooledPassages(list(number), {document: sorted(own) for document, own in places.items()})
+    def _embedded(self) -> "tuple[list[str], Vectors]":
+        texts = (row.get("text") for row in self._rows)
+        passages = [unicodedata.normalize("NFC", text) for text in texts if isinstance(text, str) and text.strip()]
+        return (passages := list(dict.fromkeys(passages))), embed_texts(passages)
 
-    def draw(self, passage: str, source: Any, count: int, rng: Random) -> list[str]:
-        """`count` different passages that are not of the document `source`, in random order.
+    def find_nearest(self, passage: str, focus: str, count: int) -> list[str]:
+        """The `count` passages nearest to one, nearest first, of those that neither have its `focus` nor are a part of it.
 
         Raises:
             UsageError: if there are fewer.
         """
-        passages, places = self._pooled
-        own = places.get(str(source or passage), [])
-        others = len(passages) - len(own)
-        if others < count:
-            where = f"of other documents than {str(source)[:60]!r}" if source else "other than each"
+        passages, vectors = self._embedded
+        nearest = (passages[place] for place in (-(vectors @ embed_text(passage))).argsort(kind="stable"))
+        others = (other for other in nearest if other not in passage and not (focus and focus in other))
+        if len(found := list(islice(others, count))) < count:
             raise UsageError(
-                f"task.distractors = {count}: passages {where}: {others}; lower it, or give more documents"
+                f"task.distractors = {count}: passages other than each: {len(found)}; lower it, or give more documents"
             )
-        passed = [place - skipped for skipped, place in enumerate(own)]  # others before each own passage
-        return [passages[other + bisect_right(passed, other)] for other in rng.sample(range(others), count)]
+        return found

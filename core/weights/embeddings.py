@@ -42,13 +42,14 @@ def find_embeddings_problem(*others: str) -> str | None:
     return f"needs the extra `embeddings`: run {format_install_command('embeddings')}"
 
 
-def _require_embeddings(similarity: float) -> float:
-    if problem := find_embeddings_problem():
+def require_embeddings(value: float) -> float:
+    """`value`, as an option that needs the extra `embeddings`; 0 does not."""
+    if value and (problem := find_embeddings_problem()):
         raise PydanticCustomError(MISSING_EXTRA, "{problem}", {"problem": problem})
-    return similarity
+    return value
 
 
-Similarity = Annotated[float, AfterValidator(_require_embeddings)]
+Similarity = Annotated[float, AfterValidator(require_embeddings)]
 """A lowest cosine, as an option of a check; refused without the extra `embeddings`."""
 
 

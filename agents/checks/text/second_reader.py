@@ -55,8 +55,6 @@ class ReadAgainOptions(Votes):
     answer: str = "answer"
     answerable: str = "answerable"
     """Whether the text has the answer. Missing: it has."""
-    silence: str = "silence"
-    """The text that means no answer."""
     overlap: float = Field(0.5, gt=0, le=1)
     """F1 of words (SQuAD, arXiv 1606.05250) from which answers are equal."""
     similarity: Similarity | None = Field(None, gt=0, lt=1)
@@ -69,15 +67,31 @@ class ReadQuestion(NamedTuple):
     """What is read again."""
 
     text: str
+    """Every passage that the student sees."""
     question: str
     answer: str
     """The candidate's."""
+    left_out: bool
+    """Whether the candidate's answer is from a passage that the student does not see."""
+    answerable: bool
+    """By what the student sees."""
+    silence: str
+    """The text that means no answer."""
 
 
 def _get_read_question(subject: Subject, options: ReadAgainOptions) -> ReadQuestion:
-    all_of = {**subject.seed.data, **subject.candidate.fields}
+    seed = subject.seed.data
+    all_of = {**seed, **subject.candidate.fields}
     names = (options.text, options.question, options.answer)
-    return ReadQuestion(*(get_required(all_of, name, "neither the candidate nor the seed") for name in names))
+    text, question, answer = (get_required(all_of, name, "neither the candidate nor the seed") for name in names)
+    left_out = is_left_out(text, shown := seed.get("shown_passages"))
+    answerable = seed.get(options.answerable, True) is not False and not left_out
+    return ReadQuestion("\n\n".join(shown or [text]), question, answer, left_out, answerable, seed.get("silence", ""))
+
+
+def is_left_out(text: str, shown: Sequence[str] | None) -> bool:
+    """Whether the passages that a student sees, if they are more than `text`, lack it."""
+    return bool(shown) and not any(passage in text for passage in shown or ())
 
 
 def _get_reader_values(subject: Subject, options: ReadAgainOptions) -> dict[str, str]:
@@ -92,9 +106,9 @@ def find_reader_answer(reading: ReaderAnswer, silence: str) -> str:
 
 def _reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainOptions) -> bool:
     """Whether a reader finds the candidate's answer, or none where there must be none."""
-    seed, read = subject.seed.data, _get_read_question(subject, options)
-    found = find_reader_answer(reading, seed.get(options.silence, ""))
-    if seed.get(options.answerable, True) is False:
+    read = _get_read_question(subject, options)
+    found = find_reader_answer(reading, read.silence)
+    if not read.answerable:
         return not found
     if not found:
         return False
@@ -115,16 +129,15 @@ def _reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainO
 )
 async def read_again_check(subject: Subject, options: ReadAgainOptions) -> str | None:
     """Who reads the text and the question alone must find the same answer, or none where there must be none."""
-    seed, values = subject.seed.data, _get_reader_values(subject, options)
+    values, asked = _get_reader_values(subject, options), _get_read_question(subject, options)
     read = await ask_votes(
         subject, options, "verifier", ReaderAnswer, values, lambda reading: _reads_the_same(subject, reading, options)
     )
     if read.enough:
         return None
-    answers = [find_reader_answer(reading, seed.get(options.silence, "")) for reading in read.given]
-    answer = _get_read_question(subject, options).answer
-    unanswerable = seed.get(options.answerable, True) is False
-    wanted = "that the text does not say" if unanswerable else repr(answer[:MAX_SHOWN_CHARACTERS])
+    answers = [find_reader_answer(reading, asked.silence) for reading in read.given]
+    silent = "that no other passage says it" if asked.left_out else "that the text does not say"
+    wanted = repr(asked.answer[:MAX_SHOWN_CHARACTERS]) if asked.answerable else silent
     shown = (
         "; ".join(
             repr(reader_answer[:MAX_SHOWN_CHARACTERS]) if reader_answer else "nothing" for reader_answer in answers

@@ -86,38 +86,64 @@ def test_every_sample_ends_for_a_reason_and_each_check_finds_something(tmp_path:
     assert dropped == {"quotes", "supported", "own_words", "standalone", "unanswerable", "read_again"}
 
 
-def test_a_passage_is_anywhere_among_those_of_other_documents(tmp_path: Path) -> None:
-    plan = plan_of("task.distractors=5", "agents.critic={}", "topology.max_revisions=1")
-    seeds, alone = build_test_seeds(plan)[:], build_test_seeds(plan_of())[:]
+def test_a_passage_is_anywhere_among_the_nearest_or_left_out(tmp_path: Path) -> None:
+    plan = plan_of("task.distractors=5", "agents.critic={}", "topology.max_revisions=1", "task.unanswerable=0.4")
+    seeds = build_test_seeds(plan)[:]
     assert seeds == build_test_seeds(plan)[:]
-    own = {"distractors", "place", "instruction", "layout", "request"}
-    assert [{k: v for k, v in seed.data.items() if k not in own} for seed in seeds] == [
-        {k: v for k, v in seed.data.items() if k not in own} for seed in alone
-    ], "nothing else is drawn otherwise"
+    nearest = nearest_of_same_document = 0
     sources = {row["text"]: row["source"] for row in plan.seed_rows.rows}
     for seed in seeds:
-        assert len(set(seed.data["distractors"])) == 5
-        assert seed.data["source"] not in {sources[other] for other in seed.data["distractors"]}
-    places = Counter(seed.data["place"] for seed in seeds)
-    assert sorted(places) == list(range(6))
-    assert min(places.values()) > 7, "20 are expected"
+        shown, text = seed.data["shown_passages"], seed.data["text"]
+        assert len(set(shown)) == 6, "as many texts whether the right one is left out or not"
+        assert text in shown or seed.data["answerable"]
+        others = [passage for passage in shown if passage != text]
+        assert not any(seed.data["focus"] in other for other in others if seed.data["focus"])
+        nearest += len(others)
+        nearest_of_same_document += sum(sources[other] == seed.data["source"] for other in others)
+    assert nearest_of_same_document > nearest / 5, "random passages would be of the same document in one of 25"
+    places = Counter(seed.data["shown_passages"].index(seed.data["text"]) if is_shown(seed) else -1 for seed in seeds)
+    assert sorted(places) == list(range(-1, 6))
+    assert min(places.values()) > 5, "16 to 24 are expected"
 
-    kept = [sample for sample in made(plan, tmp_path) if sample.state == SampleStatus.kept]
-    assert len(kept) > 30
+    samples = made(plan, tmp_path)
+    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
+    assert len(kept) > 20
     for sample in kept:
-        data, asked = sample.seed.data, sample.candidate.messages[0].content
+        data, asked, answer = sample.seed.data, *(message.content for message in sample.candidate.messages)
         texts = re.split(r"^Text \d+:\n", asked.partition(data["instruction"])[2], flags=re.MULTILINE)[1:]
-        passages = [text.partition("\n\nQuestion: ")[0].rstrip("\n") for text in texts]
-        assert len(passages) == 6
-        assert passages[data["place"]] == data["text"]
+        assert [text.partition("\n\nQuestion: ")[0].rstrip("\n") for text in texts] == data["shown_passages"]
+        assert (answer == SILENCE) == (not data["answerable"] or not is_shown(sample.seed))
         assert all(quote in data["text"] for quote in sample.candidate.fields["quotes"])
         assert "passage" not in sample.candidate.fields["question"]
-        assert ("texts" in data["instruction"], "does not know which it is" in data["request"]) == (True, True)
-        assert {"generator", "critic", "verifier"} <= {turn.agent for turn in sample.turns}
-        assert all(other not in turn.asked for turn in sample.turns for other in data["distractors"]), (
-            "no agent sees them"
-        )
+        assert "texts" in data["instruction"]
+        assert "does not know which it is" in data["request"]
+        for turn in sample.turns:
+            seen = [passage for passage in data["shown_passages"] if passage in turn.asked]
+            assert turn.agent != "verifier" or seen == data["shown_passages"], "a reader sees what the student sees"
+            assert turn.agent == "verifier" or set(seen) <= {data["text"]}, "nobody else sees the others"
     assert any(sample.revisions for sample in kept)
+
+
+def is_shown(seed: Seed) -> bool:
+    return seed.data["text"] in seed.data["shown_passages"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "found", "passes"),
+    [
+        (["The pond is closed.", "Membership costs £14."], "£14", True),
+        (["The pond is closed.", "Membership costs £14."], "£20", False),
+        (["The pond is closed.", "Swans nest there."], "", True),
+        (["The pond is closed.", "Readers pay £14 a year."], "£14", False),
+    ],
+)
+def test_a_reader_of_all_passages_finds_the_answer_unless_it_is_left_out(
+    shown: list[str], found: str, passes: bool
+) -> None:
+    data = {"text": "Membership costs £14.", "answerable": True, "silence": SILENCE, "shown_passages": shown}
+    fields = {"question": "What does membership cost?", "answer": "£14."}
+    reads = [{"found": bool(found), "answer": found}]
+    assert (verdict(read_again_check, data, fields, {"reads": reads}) is None) == passes
 
 
 def test_a_teacher_is_held_to_the_sentence_and_to_a_quote_by_the_schema() -> None:
