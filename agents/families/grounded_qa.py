@@ -4,10 +4,11 @@ so; or a question that the passage leaves open, as in SQuAD 2.0 (Rajpurkar et al
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -15,7 +16,14 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
-from agents.checks.text.second_reader import adds_nothing, is_left_out, says_no_answer
+from agents.checks.text.second_reader import (
+    ReaderAnswer,
+    adds_nothing,
+    find_reader_answer,
+    is_left_out,
+    is_same_reading,
+    says_no_answer,
+)
 from agents.checks.text.supported_by_passage import WORD, is_denial_word, normalize_spelling
 from agents.checks.text.text_units import CONTRAST_WORDS, split_sentences, split_words
 from agents.families.base import RecipeFamily, require_text
@@ -28,7 +36,8 @@ from agents.families.question_targets import (
     find_targets,
 )
 from agents.reply_schema import ReplySchema
-from core.errors import UsageError, suggest_name
+from core.config.recipe import Recipe
+from core.errors import RecipeProblem, UsageError, suggest_name
 from core.project_files import read_shipped_table
 from core.sample import Candidate, Message, Seed
 from core.weights.embeddings import embed_text, embed_texts, require_embeddings
@@ -51,6 +60,9 @@ INSTRUCTIONS: Sequence[str] = _WORDINGS["instructions"]
 INSTRUCTIONS_OF_SEVERAL: Sequence[str] = _WORDINGS["instructions_of_several"]
 QUOTING_INSTRUCTION: str = _WORDINGS["quoting_instruction"]
 LAYOUTS = ("text_first", "question_first")
+JOINING_KINDS = ("comparison", "list", "yes_no")
+"""What can be asked over two passages."""
+SECOND_PASSAGE = "\n\nSecond passage:\n"
 LEFT_OUT = 0.5
 """Share of the silent samples that leave out the passage with the answer, where several are shown."""
 OWN_WORDS = "in a few words of your own"
@@ -110,6 +122,8 @@ class GroundedOptions(Options):
     """Open book: quotes follow the answer."""
     distractors: Annotated[int, AfterValidator(require_embeddings)] = Field(0, ge=0, le=100)
     """Open book: the nearest passages in meaning (RAFT, arXiv 2403.10131)."""
+    two_passages: Annotated[float, AfterValidator(require_embeddings)] = Field(0, ge=0, le=1)
+    """Open book: share of answered questions that need the nearest passage too. Needs the check `both_passages`."""
 
     @field_validator("kinds")
     @classmethod
@@ -127,11 +141,11 @@ class GroundedOptions(Options):
                 f"unanswerable = {self.unanswerable:g} needs context = true: without the passage nobody can tell what it "
                 "leaves open; set unanswerable = 0"
             )
-        if not self.context and self.distractors:
-            raise ValueError(
-                f"distractors = {self.distractors} needs context = true: without it the user's message has no passage; leave "
-                "distractors out"
-            )
+        for name, value in (("distractors", self.distractors), ("two_passages", self.two_passages)):
+            if value and not self.context:
+                raise ValueError(
+                    f"{name} = {value:g} needs context = true: without it the user's message has no passage; leave {name} out"
+                )
         return self
 
 
@@ -235,11 +249,32 @@ def _longest_shared_run(left: list[str], right: list[str]) -> list[str]:
     return left[match.a : match.a + match.size]
 
 
+@check("both_passages", calls=lambda _options: 2, roles=("verifier",))
+async def both_passages_check(subject: Subject, _options: Options) -> str | None:
+    """A question over two passages must have quotes of both, and must be open to a reader who lacks either."""
+    seed, fields = subject.seed.data, subject.candidate.fields
+    if not seed.get("joined"):
+        return None
+    for number, part in enumerate(seed["text"].split(SECOND_PASSAGE)):
+        name = f"the passage that begins {part[:40]!r}"
+        if not any(QuotableText(part).find(quote) for quote in fields["quotes"]):
+            return f"no quote is from {name}; ask for what both say, and quote both"
+        rest = "\n\n".join(other for other in seed["shown_passages"] if other != part)
+        values = {"text": rest, "question": fields["question"]}
+        reading = await subject.ask("verifier", ReaderAnswer, values, which=number, temperature=0.0)
+        if reading is None:
+            return f"no reader's answer without {name} could be read"
+        found = find_reader_answer(reading, seed["silence"])
+        if found and is_same_reading(fields["answer"], found, fields["question"], 0.5):
+            return f"without {name} a reader finds {found[:MAX_SHOWN_CHARACTERS]!r}; ask what needs both"
+    return None
+
+
 class GroundedQAFamily(RecipeFamily):
     name = "grounded_qa"
     fields = ("question", "quotes", "answer")
     options = GroundedOptions
-    checks = (standalone_check, unanswerable_check, own_words_check)
+    checks = (standalone_check, unanswerable_check, own_words_check, both_passages_check)
     seeded_by = ("documents", "path")
     # Answers may repeat here ("The text does not say."), so the question must be new.
     defaults: ClassVar[Mapping[str, Any]] = {
@@ -262,6 +297,10 @@ class GroundedQAFamily(RecipeFamily):
         ],
     }
 
+    def list_problems(self, recipe: Recipe, folder: Path) -> Iterable[RecipeProblem]:
+        if recipe.task.get("two_passages") and all(one.type != "both_passages" for one in recipe.verifiers):
+            yield RecipeProblem("task.two_passages", "needs the check `both_passages`; add it to [[verifiers]]")
+
     def gather_rows(
         self, rows: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
@@ -274,7 +313,9 @@ class GroundedQAFamily(RecipeFamily):
         draw = rng.random()
         left_out = options.distractors > 0 and draw < options.unanswerable * LEFT_OUT
         answerable = left_out or draw >= options.unanswerable
-        kind, target = _draw_target(text, options.kinds, answerable, rng)
+        joined = answerable and not left_out and rng.random() < options.two_passages
+        kind, target = _draw_target(text, {"fact": 1} if joined else options.kinds, answerable, rng)
+        kind = rng.choice(JOINING_KINDS) if joined else kind
         style = rng.choice(options.styles)
         fitting = [asker for asker in options.askers if asker not in UNFIT_ASKERS.get(style, ())]
         asker = rng.choice(fitting or options.askers)
@@ -291,17 +332,18 @@ class GroundedQAFamily(RecipeFamily):
             "focus": target.focus,
             "answerable": answerable,
             "context": options.context,
+            "joined": joined,
         }
-        shown: list[str] = []
-        if options.distractors:  # as many texts in each case
-            nearest = row[POOL].find_nearest(text, target.focus, options.distractors + left_out)
-            shown = [*nearest, *([] if left_out else [text])]
-            rng.shuffle(shown)
+        # The student gets as many texts with the right one as without it.
+        count = max(options.distractors + left_out, joined)
+        nearest = row[POOL].find_nearest(text, target.focus, count) if count else []
+        shown = [*nearest, text] if nearest and not left_out else [*nearest]
+        rng.shuffle(shown)
         instructions = INSTRUCTIONS_OF_SEVERAL if shown else INSTRUCTIONS
         return {
             "source": row.get("source", ""),
             "number": row.get("number", 0),
-            "text": text,
+            "text": f"{text}{SECOND_PASSAGE}{nearest[0]}" if joined else text,
             **asked,
             "silence": options.silence,
             "instruction": form.choice(instructions).format(silence=options.silence),
@@ -379,6 +421,11 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
         task = (
             "The passage must seem to answer it and must not: ask about something that belongs to the matter and that the "
             f"passage leaves out. Give no quotes, and as the answer: {silence}"
+        )
+    elif asked["joined"]:
+        task = (
+            "It is to need the second passage too, so that neither answers it alone. Quote the words of both that answer it, "
+            f"then answer it {OWN_WORDS}."
         )
     else:
         task = f"Quote the words of the passage that answer it, then answer it {OWN_WORDS}."

@@ -18,6 +18,7 @@ from agents.checks.text.supported_by_passage import supported_check
 from agents.families.grounded_qa import (
     QUESTION_KINDS,
     GroundedQAFamily,
+    both_passages_check,
     own_words_check,
     standalone_check,
     unanswerable_check,
@@ -162,6 +163,8 @@ def test_a_teacher_is_held_to_the_sentence_and_to_a_quote_by_the_schema() -> Non
         (["task.kinds={riddle=1}"], "unknown kinds riddle; known are fact, number"),
         (["task.kinds={fact=0}"], "at least one kind with a weight above 0"),
         (["task.context=false"], "unanswerable = 0.2 needs context = true"),
+        ([*CLOSED, "task.distractors=2"], "distractors = 2 needs context = true"),
+        (["task.two_passages=0.5"], "needs the check `both_passages`"),
         (
             ["verifiers=[{type='read_again', votes=3,temperature=0}]"],
             "votes = 3 at temperature = 0 would be one reply 3 times",
@@ -183,7 +186,7 @@ def test_the_examples_of_the_prompt_pass_the_checks() -> None:
     assert len(pairs) >= 12
     assert len({reply["question"].split()[0] for _, reply in pairs}) >= 8, "openings differ"
     for asked, fields in pairs:
-        text, _, request = asked.partition(":\n")[2].partition("\n\n")
+        text, _, request = asked.partition(":\n")[2].rpartition("\n\n")
         kind = next(kind for kind, words in QUESTION_KINDS.items() if f"Ask a question {words}." in request)
         focus = request.partition("of the passage: ")[2].split("\n")[0]
         assert focus in text
@@ -194,10 +197,37 @@ def test_the_examples_of_the_prompt_pass_the_checks() -> None:
             "silence": SILENCE,
             "kind": kind,
         }
-        assert not data["answerable"] or can_carry(kind, focus)
+        assert not data["answerable"] or "\n\nSecond passage:\n" in text or can_carry(kind, focus)
         for check in (quotes_check, supported_check, own_words_check, standalone_check, unanswerable_check):
             options = {quotes_check: {"share": 1.0}, supported_check: {"share": 0.6}}.get(check, {})
             assert verdict(check, data, fields, {"options": options}) is None, fields["question"]
+
+
+def test_a_question_over_two_passages_needs_both(tmp_path: Path) -> None:
+    plan = plan_of("task.distractors=3", "task.two_passages=0.5", "verifiers=[{type='quotes'},{type='both_passages'}]")
+    seeds = build_test_seeds(plan)[:]
+    joined = [seed for seed in seeds if seed.data["joined"]]
+    assert 30 < len(joined) < 66, "48 are expected"
+    assert {len(seed.data["shown_passages"]) for seed in seeds} == {4}
+    for seed in joined:
+        first, second = seed.data["text"].split("\n\nSecond passage:\n")
+        assert {first, second} < set(seed.data["shown_passages"])
+        assert seed.data["focus"] in first
+
+    first, second = "The ferry takes no bicycles on board.", "On the night boat bicycles travel free."
+    data = {
+        "text": f"{first}\n\nSecond passage:\n{second}", "joined": True, "silence": SILENCE,
+        "shown_passages": [second, "Dogs sleep on deck.", first],
+    }  # fmt: skip
+    fields = {"question": "Which boat takes bicycles?", "quotes": [first, second], "answer": "The night boat."}
+    silent, told = {"found": False, "answer": ""}, {"found": True, "answer": "the night boat"}
+    for reads, quotes, fault in (
+        ([silent, silent], [first, second], None),
+        ([silent, told], [first, second], "without the passage that begins 'On the night"),
+        ([silent, silent], [first], "no quote is from the passage that begins 'On the night"),
+    ):
+        found = verdict(both_passages_check, data, {**fields, "quotes": quotes}, {"reads": reads})
+        assert (fault or "") in (found or "") if fault else found is None
 
 
 # Documents as seeds
