@@ -11,7 +11,7 @@ ALL_EXTRAS := $(EXTRAS),export,hosted,interop,math,pictures,scale,tools,tracing,
 TORCH := torch>=2.9
 # Each of some hundred processes of the tests would compile what it imports, and each of pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
-# Workers of pytest: one more than cores, where tests wait for processes.
+# Workers of pytest, each of which imports for seconds: one more than cores, where most tests wait for processes.
 WAITING := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # Of the tests, in the order in which they begin. `fast` is the last: its thousands of small tests keep both cores busy to the
 # end, and until then use what the waits of the others leave.
@@ -78,7 +78,7 @@ $(GROUPS:%=test-%): test-%: install-all
 # What needs neither a real teacher, nor a training, nor a whole run. Tests of one file stay with one worker, as long as others
 # have work: what a file's tests share is made once. Those of the core run in a copy without plugins, here those of plugins and
 # of all that is there; also after the first failed.
-FAST := $(LONGEST) --numprocesses $(WAITING) --dist worksteal
+FAST := $(LONGEST) --numprocesses auto --dist worksteal
 fast: install-all
 	$(BIN)/python deploy/without_plugins.py -m "not slow and not whole" $(FAST) $(CORE_TESTS); core=$$?; \
 	$(BIN)/pytest -m "not slow and whole" $(FAST) $(WHOLE_TESTS) && exit $$core

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from core.project_files import PROJECT
-from tests.support.forked import FORKS, ForkServer
+from tests.support.forked import FORKS
 from tests.support.installed_plugins import install_plugin
 
 PAGE = (PROJECT / "docs" / "plugins.md").read_text()
@@ -49,12 +49,10 @@ def prefect_home(prefect_home: Path) -> Iterator[Path]:
         yield prefect_home
 
 
-def run_command(
-    folder: Path, *words: str, code: int = 0, path: Path | None = None, forks: ForkServer = FORKS
-) -> subprocess.CompletedProcess[str]:
+def run_command(folder: Path, *words: str, code: int = 0, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     """`stillhouse` in `folder`, with the packages in `path`."""
     places = [str(PROJECT), *([str(path)] if path else [])]
-    done = forks.run("stillhouse", *words, folder=folder, PYTHONPATH=os.pathsep.join(places))
+    done = FORKS.run("stillhouse", *words, folder=folder, PYTHONPATH=os.pathsep.join(places))
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.project_files import PROJECT
-from tests.support.forked import COMMAND_FORKS
+from tests.support.forked import FORKS
 from tests.support.forked_shell import forked, run_shell
 from tests.support.scripted_endpoint import Endpoint, serve_scripted_endpoint
 from tests.support.waiting import wait_until
@@ -187,7 +187,7 @@ class Server:
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 ["bash", "-c", shell], cwd=folder, env={**environment, "PYTHONUNBUFFERED": "1"},
-                pass_fds=[COMMAND_FORKS.requests.fileno()], start_new_session=True, stdout=log, stderr=subprocess.STDOUT,
+                pass_fds=[FORKS.requests.fileno()], start_new_session=True, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         wait_until(lambda: self._process.poll() is not None or re.search(ready, self.output, re.MULTILINE))
         assert self._process.poll() is None, f"{command}\n{self.output}"

@@ -1,22 +1,25 @@
 """Python programs that fork from a process with their imports already loaded, so that a start costs almost nothing.
 
-    python -m tests.support.forked SOCKET MODULE...
+    python -m tests.support.forked SOCKET LOCK
 
-Each is a process with its own arguments, environment, folder and files, and gets real signals. One difference from a fresh
-interpreter: all programs of a test process have the same hash seed. Another: they end once their threads and exit functions
-have, without a last garbage collection.
+All processes of a test session share one. Each program is a process with its own arguments, environment, folder, cores and
+files, and gets real signals. One difference from a fresh interpreter: all programs of a session have the same hash seed.
+Another: they end once their threads and exit functions have, without a last garbage collection.
 """
 
 import atexit
+import fcntl
 import gc
 import json
 import os
 import runpy
 import select
+import shutil
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +35,7 @@ from core.project_files import PROJECT
 from tests.support import forked_command
 from tests.support.forked_command import send_request
 
-PRODUCTION = (
+IMPORTED = (
     "tests.support.produce_run",
     "tests.support.run_command",
     "flows.commands.app",
@@ -65,10 +68,6 @@ PRODUCTION = (
     "teachers.fake.scripts.writer",
     "anthropic",
     "google.genai.types",
-)
-"""Imports of programs that make and release samples, with those that they do later. None of them has worked in a thread."""
-COMMANDS = (
-    *PRODUCTION,
     "flows.commands.student_commands",
     "students.training.student_training",
     "torch.distributed.tensor",
@@ -76,7 +75,9 @@ COMMANDS = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
 )
-"""Imports of any command."""
+"""Imports of any command, with those that it does later. None of them has worked in a thread."""
+FOLDER = "FOLDER_OF_FORKS"
+"""The variable with the folder where the processes of a session find their server."""
 MESSAGE_BYTES = 2**17
 NUMBER = struct.Struct("q")
 
@@ -123,13 +124,9 @@ class Program:
 
 
 class ForkServer:
-    """Starts with the first program, and ends when this process ends or closes it. A `larger` one, which has more
-    imports, takes its place if it runs already."""
+    """Starts with the first program of a test session, and ends with the last process that has asked it for one."""
 
-    def __init__(self, imported: Sequence[str], larger: "ForkServer | None" = None, **environment: str) -> None:
-        self._imported = imported
-        self._larger = larger
-        self._environment = environment
+    def __init__(self) -> None:
         self._lock = Lock()
         self._requests: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -180,36 +177,49 @@ class ForkServer:
         """Where requests are sent, by this process or by those that inherit it."""
         with self._lock:
             if self._requests is None:
-                if self._larger and self._larger._requests:
-                    return self._larger._requests
-                self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                with theirs:
-                    self._process = subprocess.Popen(
-                        [sys.executable, "-m", "tests.support.forked", str(theirs.fileno()), *self._imported],
-                        cwd=PROJECT, env={**os.environ, **self._environment}, pass_fds=[theirs.fileno()],
-                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                    )  # fmt: skip
+                self._requests = self._connect(Path(os.environ[FOLDER]))
             return self._requests
 
+    def _connect(self, folder: Path) -> socket.socket:
+        address, requests = folder / "requests", socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not address.exists():
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+                    listening.bind(str(address))
+                    listening.listen()
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-m", "tests.support.forked", str(listening.fileno()), lock.name],
+                        cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"}, pass_fds=[listening.fileno()],
+                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                    )  # fmt: skip
+            requests.connect(str(address))
+        return requests
+
     def close(self) -> None:
-        if self._requests and self._process:
+        if self._requests:
             self._requests.close()
+        if self._process:  # which other processes may still ask
             self._process.wait()
-            self._requests = self._process = None
 
 
-COMMAND_FORKS = ForkServer(COMMANDS, OMP_NUM_THREADS="1")
-FORKS = ForkServer(PRODUCTION, larger=COMMAND_FORKS)
+FORKS = ForkServer()
+
+
+def pytest_configure() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="forks")
 
 
 def pytest_unconfigure() -> None:
-    for server in (FORKS, COMMAND_FORKS):
-        server.close()
+    FORKS.close()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 
 
-def load_what_programs_share(imported: Sequence[str]) -> None:
+def load_what_programs_share() -> None:
     """Modules, the metadata of all packages and the compiled templates of pages, which each program would read."""
-    for name in imported:
+    for name in IMPORTED:
         import_module(name)
     list_plugins()
     from flows.data.dataset_card import TEMPLATES
@@ -221,47 +231,76 @@ def load_what_programs_share(imported: Sequence[str]) -> None:
             templates.get_template(template)
 
 
-def serve(requests: socket.socket, imported: Sequence[str]) -> None:
-    """Fork a program for each request and report how it ends, until the other end closes."""
-    load_what_programs_share(imported)
-    gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
-    running: dict[int, tuple[int, int]] = {}
-    """By a descriptor that is readable when a program ends: its process id, and where its end is reported."""
-    poll = select.poll()
-    poll.register(requests, select.POLLIN)
-    while True:
-        for descriptor, _ in poll.poll():
-            if descriptor in running:
-                program, status = running.pop(descriptor)
-                poll.unregister(descriptor)
-                with suppress(BrokenPipeError):
-                    os.write(status, NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])))
-                os.close(status)
-                os.close(descriptor)
-                continue
-            message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
-            if not message:
-                return
-            *files, status = descriptors
-            if (program := os.fork()) == 0:
-                requests.close()
-                for other, (_, its_status) in running.items():
-                    os.close(other)
-                    os.close(its_status)
-                os.close(status)
-                run_program(files, *json.loads(message))
-            for file in files:
-                os.close(file)
-            with suppress(BrokenPipeError):
-                os.write(status, NUMBER.pack(program))
-            ended = os.pidfd_open(program)
-            running[ended] = program, status
-            poll.register(ended, select.POLLIN)
+class Forks:
+    """What a server knows: who may ask, and what runs."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._poll = select.poll()
+        self._poll.register(listening, select.POLLIN)
+        self._askers: dict[int, socket.socket] = {}
+        self._running: dict[int, tuple[int, int]] = {}
+        """By a descriptor that is readable when a program ends: its process id, and where its end is reported."""
+
+    def serve(self, lock: Path) -> None:
+        """Fork a program for each request and report how it ends, until nobody is left who asks."""
+        self._welcome()
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor in self._running:
+                    self._report_end(descriptor)
+                elif descriptor in self._askers:
+                    self._answer(descriptor)
+                else:
+                    self._welcome()
+            if not self._askers:
+                with lock.open("a") as held:  # which who connects holds
+                    fcntl.flock(held, fcntl.LOCK_EX)
+                    if not select.select([self._listening], [], [], 0)[0]:
+                        Path(self._listening.getsockname()).unlink(missing_ok=True)
+                        return
+
+    def _welcome(self) -> None:
+        asker = self._listening.accept()[0]
+        self._askers[asker.fileno()] = asker
+        self._poll.register(asker, select.POLLIN)
+
+    def _report_end(self, ended: int) -> None:
+        program, status = self._running.pop(ended)
+        self._poll.unregister(ended)
+        with suppress(BrokenPipeError):
+            os.write(status, NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])))
+        os.close(status)
+        os.close(ended)
+
+    def _answer(self, asker: int) -> None:
+        message, descriptors, _, _ = socket.recv_fds(self._askers[asker], MESSAGE_BYTES, 4)
+        if not message:
+            self._poll.unregister(asker)
+            self._askers.pop(asker).close()
+            return
+        *files, status = descriptors
+        if (program := os.fork()) == 0:
+            for inherited in (self._listening, *self._askers.values()):
+                inherited.close()
+            for ended, (_, its_status) in self._running.items():
+                os.close(ended)
+                os.close(its_status)
+            os.close(status)
+            run_program(files, *json.loads(message))
+        for file in files:
+            os.close(file)
+        with suppress(BrokenPipeError):
+            os.write(status, NUMBER.pack(program))
+        ended = os.pidfd_open(program)
+        self._running[ended] = program, status
+        self._poll.register(ended, select.POLLIN)
 
 
 def run_program(
-    files: Sequence[int], module: str, arguments: list[str], environment: Mapping[str, str], folder: str, session: bool
-) -> None:
+    files: Sequence[int], module: str, arguments: list[str], environment: Mapping[str, str], folder: str,
+    session: bool, cores: list[int],
+) -> None:  # fmt: skip
     """Become `python -m MODULE ARGUMENTS`, which ends without taking apart the modules that are shared: that would copy them
     all, and cost more than many a program."""
     if session:
@@ -272,6 +311,7 @@ def run_program(
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(environment)
+    os.sched_setaffinity(0, cores)
     os.chdir(folder)
     sys.path[0] = folder
     added = environment.get("PYTHONPATH", "").split(os.pathsep)  # as Python does at its start
@@ -301,4 +341,6 @@ def run_program(
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    load_what_programs_share()
+    gc.freeze()  # no collection of a program visits, and copies, what it shares with all others
+    Forks(socket.socket(fileno=int(sys.argv[1]))).serve(Path(sys.argv[2]))

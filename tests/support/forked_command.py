@@ -22,7 +22,8 @@ def send_request(
     descriptors: Sequence[int], session: bool = False,
 ) -> None:  # fmt: skip
     """Ask for a program with these descriptors: its stdin, stdout and stderr, and a pipe for its process id and exit code."""
-    request = [module, arguments, dict(environment), folder, session]
+    cores = sorted(os.sched_getaffinity(0))
+    request = [module, arguments, dict(environment), folder, session, cores]
     socket.send_fds(requests, [json.dumps(request).encode()], descriptors)
 
 

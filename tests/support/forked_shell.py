@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.project_files import PROJECT
-from tests.support.forked import COMMAND_FORKS
+from tests.support.forked import FORKS
 
 FORKED = ("stillhouse", "prefect", "dask")
 """Commands that run as forks, of this checkout or of a package."""
@@ -23,15 +23,15 @@ requests are sent."""
 def forked(command: str) -> str:
     """The shell's words for one of FORKED."""
     module = {"torchrun": "torch.distributed.run"}.get(command, command)
-    forks = str(COMMAND_FORKS.requests.fileno())
+    forks = str(FORKS.requests.fileno())
     return shlex.join([sys.executable, "-S", str(PROJECT / "tests/support/forked_command.py"), forks, module])
 
 
 def run_shell(text: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Lines as a user types them, with the command of this checkout; it stops at the first that fails."""
     functions = "".join(f'{command}() {{ {forked(command)} "$@"; }}\n' for command in FORKED)
-    functions += f'torchrun() {{ {forked("torchrun")} "$@" <&{COMMAND_FORKS.requests.fileno()}; }}\n'
+    functions += f'torchrun() {{ {forked("torchrun")} "$@" <&{FORKS.requests.fileno()}; }}\n'
     return subprocess.run(
         ["bash", "-c", f"{functions}set -e\n{text}"], cwd=folder, env=environment,
-        pass_fds=[COMMAND_FORKS.requests.fileno()], capture_output=True, text=True, check=False,
+        pass_fds=[FORKS.requests.fileno()], capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from core.storage.atomic_files import read_json
 from flows.data.curated_run import read_finished_samples
 from plugins.ablation.config import locate_result
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
-from tests.support.forked import COMMAND_FORKS
+from tests.support.forked import FORKS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("run")]
 REQUESTS, TASKS = 6, 4
@@ -26,10 +26,10 @@ class AblatedRun(NamedTuple):
     prefect: Path
 
     def start(self, *more: str) -> "subprocess.Popen[str]":
-        return COMMAND_FORKS.start("stillhouse", *self._words(*more), **self._place)
+        return FORKS.start("stillhouse", *self._words(*more), **self._place)
 
     def call(self, *more: str) -> subprocess.CompletedProcess[str]:
-        return COMMAND_FORKS.run("stillhouse", *self._words(*more), **self._place)
+        return FORKS.run("stillhouse", *self._words(*more), **self._place)
 
     def _words(self, *more: str) -> list[str]:
         asked = ["-n", str(REQUESTS), "--panel", str(TASKS), "--seeds", "2", "--arms", "a,d,e,h,i", "--rows", "equal"]
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Ablate
     start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
     student = f"student={{start='{start}',epochs=1,batch_size=8,max_tokens=512}}"
     words = ["generate", "smoke", "--set", student, "--set", "samples=40", "--runs-dir", str(folder / "runs")]
-    done = COMMAND_FORKS.run("stillhouse", *words, PREFECT_HOME=str(prefect_home), XDG_CACHE_HOME=str(folder))
+    done = FORKS.run("stillhouse", *words, PREFECT_HOME=str(prefect_home), XDG_CACHE_HOME=str(folder))
     assert done.returncode == 0, done.stderr
     (manifest,) = (folder / "runs").glob("*/manifest.json")
     return AblatedRun(RunDir(manifest.parent), prefect_home)

@@ -64,18 +64,18 @@ def build_check(kept: Bools, reached: Bools | None = None) -> SelectionStep:
 
 @pytest.mark.slow
 def test_a_check_that_keeps_what_is_likely_is_found_and_a_random_drop_is_not() -> None:
-    """In at least 95 of 100 trials, and in at most 2 of 200."""
+    """In at least 38 of 40 trials, and in at most 1 of 80."""
     rng, found, alarms = np.random.default_rng(11), 0, 0
-    for trial in range(200):
+    for trial in range(80):
         rows, topics = write_rows(rng)
-        if trial < 100:
+        if trial < 40:
             (biased,) = compare_steps(rows, topics, [build_check(keep_likely(rng, rows, 200))], trial)
             found += "words" in {one.measure for one in biased.narrowing}
         everything = np.ones(ROWS, dtype=bool)
         (equal,) = compare_steps(rows, topics, [build_check(drop_at_random(rng, everything, 200))], trial)
         alarms += bool(equal.narrowing)
-    assert found >= 95
-    assert alarms <= 2
+    assert found >= 38
+    assert alarms <= 1
 
 
 def test_many_random_steps_are_rarely_called_narrowing_and_one_biased_step_among_them_is() -> None:

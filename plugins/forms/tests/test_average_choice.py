@@ -21,7 +21,7 @@ from plugins.forms.average_choice import AVERAGE_SHARES, ShareScore, choose_aver
 from plugins.forms.averaged_students import write_card
 from students.student_folder import list_result_rows
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
-from tests.support.forked import COMMAND_FORKS
+from tests.support.forked import FORKS
 
 REQUESTS = 2
 TRAINED = StudentRecord(
@@ -66,7 +66,7 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     )
     words = ["run", "smoke", "--set", student, "--set", "samples=24", "--set", "collapse={gate=false}"]
     place: Any = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
-    killed = COMMAND_FORKS.start("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), **place)
+    killed = FORKS.start("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), **place)
     while killed.poll() is None and not list((tmp_path / "killed").glob("*/wip/average.json")):
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
@@ -76,7 +76,7 @@ def test_a_run_that_is_killed_while_it_chooses_does_not_train_again(tmp_path: Pa
     assert not run.student.exists()
     trained = load_file(run.path / "wip" / "student" / "model.safetensors")
 
-    resumed = COMMAND_FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), "--resume", **place)
+    resumed = FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), "--resume", **place)
     assert resumed.returncode == 0, resumed.stderr
     assert "is trained already" in resumed.stderr
     record = run.read_manifest().student

@@ -22,7 +22,7 @@ from plugins.serving.torch_replies import StudentTextGenerator
 from students.training.student_training import train_student
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import conversations, one_thread, quiet, saved, tiny_llama, tiny_tokenizer
-from tests.support.forked import COMMAND_FORKS
+from tests.support.forked import FORKS
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 
@@ -41,7 +41,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def talk(student: Path, *options: str, lines: str) -> tuple[int, str, str]:
-    done = COMMAND_FORKS.run("stillhouse", "chat", str(student), *options, typed=lines)
+    done = FORKS.run("stillhouse", "chat", str(student), *options, typed=lines)
     return done.returncode, done.stdout, done.stderr
 
 

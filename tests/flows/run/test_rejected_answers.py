@@ -12,7 +12,7 @@ from core.storage.atomic_files import read_json
 from flows.data.curated_run import extract_conversations, read_kept_rows
 from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
-from tests.support.forked import COMMAND_FORKS
+from tests.support.forked import FORKS
 
 
 @pytest.mark.parametrize(("pairs", "objective"), [(4, {"sft": 1.0}), (5, {"sft": 1.0, "dpo": 0.5})])
@@ -33,7 +33,7 @@ def test_a_run_and_distill_learn_from_the_runs_own_rejected_answers(tmp_path: Pa
     student = f"start='{start}',epochs=1,batch_size=8,max_tokens=512,objective={{sft=1.0,dpo=0.5}}"
     words = ["run", "smoke", "--set", f"student={{{student}}}", "--set", "samples=60", "--set", "collapse={gate=false}"]
     place: Any = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
-    done = COMMAND_FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "runs"), **place)
+    done = FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "runs"), **place)
     assert done.returncode == 0, done.stderr
     (manifest_file,) = (tmp_path / "runs").glob("*/manifest.json")
     run = RunDir(manifest_file.parent)
@@ -49,8 +49,6 @@ def test_a_run_and_distill_learn_from_the_runs_own_rejected_answers(tmp_path: Pa
     settings: list[str] = []
     for part in (f"start='{start}'", "epochs=1", "max_tokens=512", "objective={sft=1.0,dpo=0.5}"):
         settings += ["--set", part]
-    again = COMMAND_FORKS.run(
-        "stillhouse", "distill", str(run.path), "--out", str(tmp_path / "out"), *settings, **place
-    )
+    again = FORKS.run("stillhouse", "distill", str(run.path), "--out", str(tmp_path / "out"), *settings, **place)
     assert again.returncode == 0, again.stderr
     assert f"distill: {len(pairs)} conversations with a rejected answer for dpo" in again.stderr

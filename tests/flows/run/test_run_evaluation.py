@@ -20,7 +20,7 @@ from flows.terminal.run_summary import summarize_run
 from students.training.checkpoint import training_digest
 from tests.flows.commands.test_commands import called
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
-from tests.support.forked import COMMAND_FORKS
+from tests.support.forked import FORKS
 from tests.support.whole_runs import check_whole
 
 REQUESTS = 12
@@ -103,7 +103,7 @@ class StartedRuns(NamedTuple):
         words = [verb, "smoke", *(word for one in settings for word in ("--set", one))]
         words += [] if verb == "preview" else ["--runs-dir", str(self.folder)]
         cache = str(self.folder.parent)
-        return COMMAND_FORKS.run("stillhouse", *words, *more, PREFECT_HOME=str(self.prefect), XDG_CACHE_HOME=cache)
+        return FORKS.run("stillhouse", *words, *more, PREFECT_HOME=str(self.prefect), XDG_CACHE_HOME=cache)
 
     @property
     def directory(self) -> RunDir:

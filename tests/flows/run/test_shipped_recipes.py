@@ -27,7 +27,7 @@ SCRIPTS = {
     "smoke": "writer",
 }
 FOR_SCRIPTS = {
-    "reasoning": ["task.tasks={basic_arithmetic=1,chain_sum=1}"],
+    "reasoning": ["task.tasks={basic_arithmetic=1,chain_sum=1}", "task.questions=50"],
     "conversations": ["task.kinds={no_digits=1,no_commas=1,max_words=1,no_exclamation=1}"],
 }
 """What the nonsense of a script can fulfil now and then."""
@@ -35,10 +35,6 @@ SAMPLES = {"code": 6, "library-tools": 8}
 """Where 20 take long: each needs sandboxes."""
 NO_DATA = {"topology-study"}
 """Recipes that measure topologies and make nothing to keep."""
-EMBEDDED = ("arithmetic", "grounded-qa", "instructions")
-"""Recipes that are run with the embedded teacher here: `benchmarks.families` runs all of them, which takes minutes."""
-FOR_EMBEDDED = {"grounded-qa": ["seeds.chunk_words=60"]}
-"""A shorter passage, which the teacher reads in less time."""
 DRAWN = ("charts", "documents", "tables")
 """Recipes that ask no teacher."""
 RECIPES = sorted(set(list_built_in_recipes()) - NO_DATA - set(DRAWN))
@@ -113,12 +109,11 @@ def test_a_recipe_runs_whole_without_a_teacher(recipe: str, tmp_path: Path) -> N
     assert "No model wrote" in (run.dataset / "README.md").read_text()
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe in EMBEDDED if recipe in RECIPES])
-def test_a_recipe_runs_whole_with_the_embedded_teacher(recipe: str, tmp_path: Path) -> None:
-    """Small, and whatever it keeps: most of these are beyond a model of 135M parameters (docs/)."""
+def test_a_recipe_runs_whole_with_the_embedded_teacher(tmp_path: Path) -> None:
+    """With a short passage, and whatever it keeps: it is beyond a model of 135M parameters. `benchmarks.families` runs all."""
     teacher = "teachers.main={model='local/smollm2-135m',max_concurrent=2,slot_tokens=4096}"
     settings = ["samples=1", "keep=0", teacher, "max_failed=1.0", "topology.max_revisions=0", "agents.critic=false"]
-    settings += ["agents.generator.max_tokens=96", "agents.generator.max_repairs=0", *FOR_EMBEDDED.get(recipe, [])]
-    samples = made(recipe, tmp_path, *settings)
+    settings += ["agents.generator.max_tokens=96", "agents.generator.max_repairs=0", "seeds.chunk_words=60"]
+    samples = made("grounded-qa", tmp_path, *settings)
     check_whole(samples)
     assert any(turn.usage.completion_tokens > 0 for sample in samples for turn in sample.turns)

@@ -28,7 +28,7 @@ from flows.data.curated_run import (
 )
 from flows.data.run_storage import open_run_storage
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
-from tests.support.forked import COMMAND_FORKS, Program
+from tests.support.forked import FORKS, Program
 from tests.support.lineages import lineage
 from tests.support.waiting import wait_until
 from tests.support.whole_runs import check_whole, the_run
@@ -45,7 +45,7 @@ def start(prefect_home: Path, tmp_path: Path) -> Any:
 
     def starting(*words: str, runs: Path = tmp_path / "runs") -> Program:
         words = (*words, "--runs-dir", str(runs))
-        return COMMAND_FORKS.start_session("stillhouse", *words, PREFECT_HOME=str(prefect_home))
+        return FORKS.start_session("stillhouse", *words, PREFECT_HOME=str(prefect_home))
 
     return starting
 
@@ -85,7 +85,7 @@ class FinishedRun(NamedTuple):
 def finished(prefect_home: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     runs = tmp_path_factory.mktemp("finished") / "runs"
     words = ("run", "smoke", *SMALL, "--json", "--runs-dir", str(runs))
-    out, err = ended(COMMAND_FORKS.start_session("stillhouse", *words, PREFECT_HOME=str(prefect_home)))
+    out, err = ended(FORKS.start_session("stillhouse", *words, PREFECT_HOME=str(prefect_home)))
     return FinishedRun(runs, out, err, artifacts_of(prefect_home, the_run(runs)))
 
 

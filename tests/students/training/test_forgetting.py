@@ -194,12 +194,13 @@ def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
 def test_the_embedded_start_writes_sensible_requests_and_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("students.replay.REPLAY_BATCH", 12)
+    monkeypatch.setattr("students.replay.REPLAY_BATCH", 12)  # one is enough
     monkeypatch.setattr("students.replay.REQUEST_TOKENS", 48)
+    monkeypatch.setattr("students.replay.MIN_HELD_OUT", 2)
     start = start_from_layers(30)
     config = ReplayConfig(most=8, max_tokens=24)
     texts = load_replay(start.model.bfloat16(), start.tokenizer, config, 8, tmp_path / "replay.jsonl", progress=quiet)
-    assert (len(texts.learned), len(texts.held_out)) == (8, 8)
+    assert (len(texts.learned), len(texts.held_out)) == (8, 2)
     _, *rows = map(json.loads, (tmp_path / "replay.jsonl").read_text().splitlines())
     requests = [row["request"].lower() for row in rows]
     assert sum(len(request.split()) >= 4 for request in requests) >= 0.8 * len(requests)

@@ -27,7 +27,7 @@ from students.training.student_training import train_student
 from students.training.training_loop import learning_rate, run_training_loop
 from students.training.training_setup import prepare_objective, prepare_start
 from tests.students.conftest import conversations, quiet
-from tests.support.forked import COMMAND_FORKS
+from tests.support.forked import FORKS
 
 
 @pytest.fixture(scope="module")
@@ -444,7 +444,7 @@ def test_two_processes_train_the_same_student_as_one(
         port = str(free.getsockname()[1])
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     words = ("tests.students.train_rank", str(tmp_path / "two"), both.model_dump_json())
-    ranks = [COMMAND_FORKS.start(*words, RANK=rank, LOCAL_RANK=rank, **together) for rank in ("0", "1")]
+    ranks = [FORKS.start(*words, RANK=rank, LOCAL_RANK=rank, **together) for rank in ("0", "1")]
     printed = [rank.communicate()[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], printed
     assert "".join(printed).count("bytes per token") == 1
