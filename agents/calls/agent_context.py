@@ -92,7 +92,7 @@ class AgentContext(ABC):
             revision=key.revision,
             attempt=key.attempt,
             teacher=self.recipe.teachers[config.teacher].model,
-            context=tuple(message.model_copy(update={"images": ()}) for message in messages[:-1]),
+            context=tuple(one.model_copy(update={"images": ()}) if one.images else one for one in messages[:-1]),
             asked=messages[-1].content,
             reply=reply.text,
             usage=reply.usage,

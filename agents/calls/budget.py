@@ -54,6 +54,7 @@ class RunBudget:
     ) -> None:
         """`elsewhere` was spent outside this journal; its calls, tokens and cost count against the limits too."""
         self._limits = limits
+        self._limited = limits != BudgetConfig()
         self._elsewhere = elsewhere
         self._path = journal
         self._reserved: dict[int, Spending] = {}
@@ -153,7 +154,7 @@ class RunBudget:
         Raises:
             BudgetExhausted: if `most` would exceed a limit even then.
         """
-        while True:
+        while self._limited:
             if over := self._exceeded_limit(self._settled + most):
                 raise BudgetExhausted(over)
             if not self._exceeded_limit(self._settled + self._reserved_total + most):
@@ -215,7 +216,7 @@ class RunBudget:
         Raises:
             BudgetExhausted: if the rest of the budget does not cover that.
         """
-        while True:
+        while self._limited:
             paid = self._settled - self._at_open
             mean = paid.scale(1 / self._finished) if self._finished and paid.calls else None
             estimate = (mean or self._largest_call.scale(self._max_calls_per_sample)).scale(self._open + 1)
