@@ -93,7 +93,7 @@ def fit_linear_head(rows: Any, targets: Floats, seed: int, penalties: Sequence[f
             weights, intercepts = _fit_weights(places[train], targets[train], penalty)
             predicted[test] = places[test] @ weights.T + intercepts
     temperatures = {penalty: _fit_temperature(predicted, targets) for penalty, predicted in logits.items()}
-    best = min(penalties, key=lambda penalty: log_loss(softmax(logits[penalty], temperatures[penalty]), targets))
+    best = min(penalties, key=lambda penalty: soft_log_loss(softmax(logits[penalty], temperatures[penalty]), targets))
     weights, intercepts = _fit_weights(places, targets, best)
     if span is not None:
         weights = (weights @ span.combinations) @ rows
@@ -152,13 +152,13 @@ def _fit_temperature(logits: Floats, targets: Floats) -> float:
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
-        lambda log: log_loss(softmax(logits, float(np.exp(log))), targets),
+        lambda log: soft_log_loss(softmax(logits, float(np.exp(log))), targets),
         bounds=LOG_TEMPERATURES,
         method="bounded",
     )
     return float(np.exp(found.x))
 
 
-def log_loss(probabilities: Floats, targets: Floats) -> float:
+def soft_log_loss(probabilities: Floats, targets: Floats) -> float:
     """Cross-entropy in nats per row."""
     return float(-(targets * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1).mean())
