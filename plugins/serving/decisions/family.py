@@ -25,27 +25,24 @@ from pydantic import (
 )
 
 from agents.checks import Options, Subject, check
-from agents.checks.base import Votes, ask_votes
+from agents.checks.base import Votes
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import Finding, InvalidReply, ReplySchema, get_reply_tokens, parse_reply
 from core.errors import ProviderError
-from core.sample import REPAIR_STRIDE, Candidate, Message, Sample, Seed, join_conversation
+from core.sample import CONDITIONS_KEY, REPAIR_STRIDE, Candidate, Message, Sample, Seed, join_conversation
 from plugins.serving.decisions.label_probabilities import TOP_LOGPROBS, read_label_probabilities
 from plugins.serving.decisions.questions import (
+    NONE_OF_THESE,
     PROMPTS,
     Answer,
     DecisionQuestion,
     check_question_names,
     parse_questions,
 )
+from plugins.serving.decisions.written_texts import draw_answer, draw_other_answer, draw_scene, format_text_request
 
 CASES = {"plain": 5, "hard_negative": 3, "ambiguous": 2}
 """Kinds of generated texts, by weight."""
-STYLES = (
-    "a short message", "an e-mail with a greeting", "one hurried line", "a message with a detail that does not matter",
-    "a polite message in full sentences", "an angry message", "a message with a spelling mistake or two", "a spoken message",
-    "a message that comes to its point at the end",
-)  # fmt: skip
 _MESSAGES = TypeAdapter(list[Message])
 LEAST_OF_AMBIGUOUS = 0.25
 """The least probability of an ambiguous text's answer: as one of four votes."""
@@ -62,8 +59,8 @@ class DecisionOptions(Options):
     """Quotas and generated texts go by the first."""
     cases: dict[str, int] = Field(default_factory=lambda: dict(CASES), min_length=1)
     """Generated texts, by weight. `hard_negative` looks like another answer, `ambiguous` has two defensible ones."""
-    styles: tuple[str, ...] = Field(STYLES, min_length=1)
-    """Generated texts: form, one at random."""
+    topics: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Generated texts: a subject each, one at random."""
     about: str = Field("a message to a company", min_length=1)
     """Generated texts: what they are."""
 
@@ -108,15 +105,19 @@ async def votes_check(subject: Subject, options: VoteOptions) -> Finding:
     shares = await (_count_votes if options.by == "votes" else _read_probabilities)(subject, options)
     if isinstance(shares, str):
         return Finding(check="votes", passed=False, evidence=shares)
-    least = min(share.value for share in shares)
+    faults = [share for share in shares if not _supports(share.value, subject, options)]
+    # A question whose answer the votes support is no fault of a refused text.
+    evidence = ", ".join(f"{share.name}: {share.words}" for share in faults or shares)
+    return Finding(check="votes", passed=not faults, evidence=evidence)
+
+
+def _supports(share: float, subject: Subject, options: VoteOptions) -> bool:
+    """Whether a share of votes, or a probability, is enough for an answer."""
     wanted = {
         "given": options.min_agreement,
         "ambiguous": LEAST_OF_AMBIGUOUS if options.by == "probabilities" else 1 / options.votes,
     }.get(subject.seed.data["case"], options.agree and options.agree / options.votes)
-    passed = least > 0.5 if wanted is None else least >= wanted
-    # A question whose answer the votes support is no fault of a refused text.
-    shown = [one for one in shares if passed or not (one.value > 0.5 if wanted is None else one.value >= wanted)]
-    return Finding(check="votes", passed=passed, evidence=", ".join(f"{share.name}: {share.words}" for share in shown))
+    return share > 0.5 if wanted is None else share >= wanted
 
 
 class AnswerShare(NamedTuple):
@@ -128,22 +129,49 @@ class AnswerShare(NamedTuple):
 
 
 async def _count_votes(subject: Subject, options: VoteOptions) -> list[AnswerShare] | str:
-    """The shares of votes, or why there are none."""
-    asked = await ask_votes(subject, options, "vote", *_describe_vote(subject), lambda _vote: True)
-    votes = [reply.model_dump() for reply in asked.given]
-    if not votes:
+    """The shares of votes, or why there are none. A given text gets all votes, since a student learns their shares; a written one
+    only those that can still change the finding or the label.
+    """
+    reply_type, values = _describe_vote(subject)
+    questions = parse_questions(subject.seed.data["questions"])
+    answers, given = subject.candidate.fields["answers"], subject.seed.data["case"] == "given"
+    votes = [answers] if given else []
+    for which in range(options.votes):
+        reply = await subject.ask("vote", reply_type, values, which=which, temperature=options.temperature)
+        votes += [reply.model_dump()] if reply is not None else []
+        if not given and _is_decided(questions, votes, options.votes - 1 - which, subject, options):
+            break
+    if len(votes) == given:
         return NO_VOTE
-    answers = subject.candidate.fields["answers"]
-    if subject.seed.data["case"] == "given":
-        votes.insert(0, answers)
     found = []
-    for one in parse_questions(subject.seed.data["questions"]):
+    for one in questions:
         own = answers[one.name]
         others = [one.to_class(vote[one.name]) for vote in votes if not one.is_same_answer(vote[one.name], own)]
         share = 1 - len(others) / len(votes)
         instead = "".join(f", {count} for {name[:80]!r}" for name, count in Counter(others).most_common(2))
         found.append(AnswerShare(one.name, share, f"{share:.0%} of {len(votes)} votes for its answer{instead}"))
     return found
+
+
+def _is_decided(
+    questions: Sequence[DecisionQuestion], votes: Sequence[Mapping[str, Any]], left: int, subject: Subject, options: VoteOptions
+) -> bool:  # fmt: skip
+    """Whether no outcome of the votes that are `left`, readable or not, changes the finding, or the label of a text that passes:
+    a tie is the drawn answer's.
+    """
+    if not votes:
+        return False
+    all_pass = True
+    for one in questions:
+        own = one.to_class(subject.candidate.fields["answers"][one.name])
+        counts = Counter(one.to_class(vote[one.name]) for vote in votes)
+        agreeing, most = counts[own], len(votes) + left
+        if not _supports((agreeing + left) / most, subject, options):
+            return True
+        *others, top = sorted(count for name, count in counts.items() if name != own) or [0]
+        leads = agreeing >= top + left or top > max([agreeing, *others]) + left
+        all_pass &= leads and _supports(agreeing / most, subject, options)
+    return all_pass
 
 
 async def _read_probabilities(subject: Subject, _options: VoteOptions) -> list[AnswerShare] | str:
@@ -216,7 +244,7 @@ class DecisionsFamily(RecipeFamily):
     # Short texts on few subjects resemble each other, and labels repeat: only exact repeats are dropped.
     defaults: ClassVar[Mapping[str, Any]] = {
         "agents": {
-            "generator": {"max_tokens": 300, "temperature": 0.7},
+            "generator": {"max_tokens": 600, "temperature": 0.7},
             "critic": False,
             "verifier": {"max_tokens": 200},
         },
@@ -236,21 +264,23 @@ class DecisionsFamily(RecipeFamily):
         }
         if "text" in row or "messages" in row:
             return {"text": _read_text(row), "case": "given", **shared}
-        targets = {question.name: _draw_answer(question, rng) for question in options.questions}
+        targets = {question.name: draw_answer(question, rng) for question in options.questions}
         first = options.questions[0]
         if "label" in row:
             if row["label"] not in first.classes:
                 raise UnusableSeedRow(f"'label' with one of {', '.join(first.classes)}, not {str(row['label'])[:40]!r}")
             targets[first.name] = [row["label"]] if first.type == "several_of" else first.from_class(row["label"])
         case = rng.choices(list(options.cases), list(options.cases.values()))[0]
-        other = _draw_other(first, targets[first.name], rng)
+        other = draw_other_answer(first, targets[first.name], rng)
         case = case if other is not None else "plain"
+        asked = [(question, targets[question.name]) for question in options.questions]
+        subject = rng.choice(options.topics or ("",)) if targets[first.name] != NONE_OF_THESE else ""
         return {
             "label": row.get("label", first.to_class(targets[first.name])),
             "case": case,
             "targets": targets,
-            "topic": row.get("topic", ""),
-            "request": _request_text(options, targets, case, other, row.get("topic", ""), rng.choice(options.styles)),
+            "request": format_text_request(options.about, asked, case, other, rng),
+            CONDITIONS_KEY: draw_scene(row.get("topic", subject), case, rng),
             **shared,
         }
 
@@ -288,7 +318,7 @@ class DecisionsFamily(RecipeFamily):
             raise InvalidReply(str(fault)) from None
         asked = Message(role="user", content=format_decision_prompt(text, data["wording"]))
         reply = Message(role="assistant", content=json.dumps(answers, ensure_ascii=False))
-        return Candidate(messages=[asked, reply], fields={"text": text, "answers": answers})
+        return Candidate(messages=[asked, reply], fields={"text": text, "question": text, "answers": answers})
 
     def conclude(self, sample: Sample) -> Candidate:
         """With the answers that most votes give, and the number of votes for each. Of an ambiguous text or a given one, most
@@ -300,7 +330,7 @@ class DecisionsFamily(RecipeFamily):
         answers = {
             one.name: one.from_class(max(known[one.name], key=known[one.name].__getitem__))
             if one.name in known
-            else _find_voted(one, drafted[one.name], votes[one.name], text)
+            else find_voted(one, drafted[one.name], votes[one.name], text)
             for one in questions
         }
         counts = [
@@ -316,7 +346,7 @@ class DecisionsFamily(RecipeFamily):
         return candidate.model_copy(update={"messages": [*asked, reply], "fields": fields})
 
 
-def _find_voted(question: DecisionQuestion, drafted: Answer, votes: Sequence[Answer], text: str) -> Answer:
+def find_voted(question: DecisionQuestion, drafted: Answer, votes: Sequence[Answer], text: str) -> Answer:
     """The answer with the most votes; of equally many the drafted one, else the first. A span must be in the text."""
     usable = [vote for vote in votes if question.type != "span" or str(vote) in text]
     counts = [sum(question.is_same_answer(vote, other) for other in usable) for vote in usable]
@@ -372,37 +402,3 @@ def _read_text(row: Mapping[str, Any]) -> str:
     if not text.strip():
         raise UnusableSeedRow("'messages' with a turn that is no system prompt")
     return text
-
-
-def _draw_answer(question: DecisionQuestion, rng: Random) -> Answer:
-    if question.type == "span":
-        raise UnusableSeedRow("'text': a span is copied from a text, so texts cannot be written for it")
-    if question.type == "several_of":
-        return [label for label in question.labels if rng.random() < 1.5 / len(question.labels)]
-    return question.from_class(rng.choice(question.classes))
-
-
-def _draw_other(question: DecisionQuestion, answer: Answer, rng: Random) -> str | None:
-    """Another answer, in words, with which a text may be confused; a score's neighbour."""
-    if question.type == "several_of":
-        others = [label for label in question.labels if label not in answer]  # type: ignore[operator]
-    elif question.type == "score":
-        others = [name for name in question.classes if abs(int(name) - int(answer)) == 1]  # type: ignore[arg-type]
-    else:
-        others = [name for name in question.classes if name != question.to_class(answer)]
-    return rng.choice(others) if others else None
-
-
-def _request_text(
-    options: DecisionOptions, targets: Mapping[str, Answer], case: str, other: str | None, topic: str, style: str
-) -> str:
-    """The request to the generator, in words."""
-    first = options.questions[0]
-    wanted = "\n".join(f"- {one.wording}: {json.dumps(targets[one.name])}" for one in options.questions)
-    lure = {
-        "plain": "The answers are clear to a careful reader.",
-        "hard_negative": f"At first glance it looks like {first.name} = {other}; a careful reader sees that it is not.",
-        "ambiguous": f"Careful readers may differ between the given answer of {first.name} and {other}.",
-    }[case]
-    about = f"{options.about}, about {topic}" if topic else options.about
-    return f"Write {about}. Form: {style}.\nAnswers that a reader must give:\n{wanted}\n{lure}"

@@ -16,6 +16,8 @@ QuestionType = Literal["yes_no", "one_of", "several_of", "score", "span"]
 Answer = bool | int | str | list[str]
 """In JSON: true or false; the score; the label or the words; the list of labels."""
 YES, NO = "yes", "no"
+NONE_OF_THESE = "none of these"
+"""A label of `one_of` for texts that no other label fits."""
 MAX_SPAN_CHARACTERS = 200
 PROMPTS = Path(__file__).parents[1] / "prompts" / "decisions"
 REPLY_TOKENS = 400
@@ -31,7 +33,7 @@ class DecisionQuestion(RecipeTable):
     """As the teacher reads it."""
     type: QuestionType = "one_of"
     labels: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """At least two, of `one_of` and `several_of`."""
+    """At least two, of `one_of` and `several_of`. `"none of these"`: no other label fits."""
     meanings: dict[str, str] = Field({})
     """Of labels whose name does not say it."""
     low: int = Field(1, ge=-100)
@@ -105,7 +107,8 @@ class DecisionQuestion(RecipeTable):
     @property
     def wording(self) -> str:
         """The question with its possible answers, as a line of a prompt."""
-        meanings = "".join(f"; {label}: {meaning}" for label, meaning in self.meanings.items())
+        known = {NONE_OF_THESE: "no other label fits"} if NONE_OF_THESE in self.labels else {}
+        meanings = "".join(f"; {label}: {meaning}" for label, meaning in {**known, **self.meanings}.items())
         return f"{self.name}: {self.ask} ({self.allowed}{meanings})"
 
     def is_same_answer(self, left: Answer, right: Answer) -> bool:

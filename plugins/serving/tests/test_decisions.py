@@ -3,29 +3,42 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from agents.checks import Subject
 from agents.planning.run_plan import RunPlan
 from agents.studies.teacher_probe import probe_teachers
 from core.errors import ProviderError, RecipeError
+from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
-from core.sample import REPAIR_STRIDE, Sample, SampleStatus
+from core.sample import REPAIR_STRIDE, Candidate, Sample, SampleStatus, Seed
 from core.storage.sample_files import read_samples, write_samples
+from filters.base import Document
+from filters.chain.filter_chain import apply_filters
 from flows.data.curated_run import read_kept_rows
 from flows.data.dataset_formats import format_dataset
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.serving.decisions.family import collect_probabilities, collect_votes
-from plugins.serving.decisions.questions import parse_questions
+from plugins.serving.decisions.family import (
+    VoteOptions,
+    collect_probabilities,
+    collect_votes,
+    find_voted,
+    votes_check,
+)
+from plugins.serving.decisions.questions import NONE_OF_THESE, Answer, parse_questions
 from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.http_serving import serve_handler
 from tests.support.lineages import make_run
 from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
 
+FEELING = "task.questions=[{name='mood', ask='Which mood?', labels=['glad', 'sad', 'none of these']}]"
 PLAIN = ["teachers.main={model='fake/decisions'}", "topology.max_revisions=0"]
 
 
@@ -34,20 +47,96 @@ def made(plan: RunPlan, folder: Path) -> list[Sample]:
 
 
 def test_written_texts_are_balanced_and_kept_only_where_votes_support_their_answer(tmp_path: Path) -> None:
-    plan = load_recipe_plan("decisions", [*PLAIN, "samples=60"])
+    plan = load_recipe_plan("decisions", [*PLAIN, "samples=70"])
     seeds = build_test_seeds(plan)[:]
     assert set(Counter(seed.data["label"] for seed in seeds).values()) == {10}
     assert {seed.data["case"] for seed in seeds} == {"plain", "hard_negative", "ambiguous"}
     samples = made(plan, tmp_path)
     kept = [sample for sample in samples if sample.state is SampleStatus.kept]
-    assert 10 < len(kept) < 60
+    assert 10 < len(kept) < 70
     for sample in kept:
         votes = collect_votes(sample)["subject"]
         target = sample.seed.data["targets"]["subject"]
-        assert len(votes) == 4
+        assert len(votes) in (2, 3, 4)
         assert votes.count(target) > (0 if sample.seed.data["case"] == "ambiguous" else 2)
         assert json.loads(sample.answer)["subject"] == max([target, *votes], key=votes.count)
     assert any(sample.detail == "votes" for sample in samples if sample.state is SampleStatus.dropped)
+
+
+@pytest.mark.parametrize("settings", [(), ("task.about='a headline'", "task.topics=[]", FEELING)])
+def test_requests_differ_and_scenes_are_drawn_by_seed(settings: tuple[str, ...]) -> None:
+    drawn = [
+        [
+            seed.data
+            for seed in build_test_seeds(load_recipe_plan("decisions", [*PLAIN, "samples=300", *settings, *more]))
+        ]
+        for more in ((), (), ("seeds.draw.form=['a haiku']",))
+    ]
+    requests = [json.dumps([data["request"], data["drawn"]]) for data in drawn[0]]
+    assert len(set(requests)) == 300
+    assert drawn[0] == drawn[1]
+    assert {data["drawn"]["form"] for data in drawn[2]} == {"a haiku"}
+    assert all("topic" not in data["drawn"] for data in drawn[0] if data["label"] == NONE_OF_THESE or settings)
+    names = {name for data in drawn[0] for name in data["drawn"]} - {"topic"}
+    assert names == {"persona", "situation", "detail", "form", "length", "spelling"}
+
+
+def test_a_given_text_has_no_scene(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "Where is my parcel?"}', encoding="utf-8")
+    [seed] = build_test_seeds(load_recipe_plan("decisions", [*PLAIN, "samples=1", f"seeds.path={texts}"]))
+    assert not seed.conditions
+
+
+@pytest.mark.parametrize("case", ["plain", "ambiguous", "given"])
+def test_votes_stop_when_neither_finding_nor_label_can_change(case: str) -> None:
+    """All 256 sequences of four votes for the answer, two others, or without a readable reply."""
+    question = parse_questions([{"name": "a", "ask": "?", "labels": ["own", "b", "c"]}])[0]
+    seed = Seed(id="x-0", data={"case": case, "questions": [question.model_dump(mode="json")], "wording": ""})
+    candidate = Candidate(messages=[], fields={"text": "", "answers": {"a": "own"}})
+
+    def summarize(votes: Sequence[str]) -> tuple[bool, Answer | None]:
+        """Whether the text passes, and its label."""
+        share = votes.count("own") / len(votes) if votes else 0
+        passed = bool(votes) and (case == "given" or share >= 0.25 if case != "plain" else share > 0.5)
+        return passed, find_voted(question, "own", votes, "") if passed else None
+
+    saved = 0
+    for votes in product(("own", "b", "c", None), repeat=4):
+        asked: list[str] = []
+
+        async def ask(
+            _role: str, contract: Any, _values: Any, votes: Any = votes, asked: Any = asked, **more: Any
+        ) -> Any:
+            vote = votes[more["which"]]
+            asked.append(vote)
+            return contract(a=vote) if vote else None
+
+        finding = asyncio.run(votes_check.run(Subject(seed, candidate, ask), VoteOptions()))
+        first = ["own"] if case == "given" else []
+        stopped, whole = (summarize([*first, *filter(None, some)]) for some in (asked, votes))
+        assert stopped == whole
+        assert finding.passed == (whole[0] and any(votes))
+        saved += 4 - len(asked)
+    assert saved == {"plain": 232, "ambiguous": 68, "given": 0}[case]
+
+
+def test_texts_of_a_capable_model_are_kept_after_three_votes_with_their_labels_on_the_page(tmp_path: Path) -> None:
+    """The control has each text once more with a word changed, which only a comparison without the questions' words finds."""
+    recording = PROJECT / "benchmarks" / "recordings" / "scenes" / "decisions.jsonl"
+    source = [f"seeds={{recording='{recording}'}}", f"teachers.main={{model='fake/replay:{recording}'}}"]
+    run = make_run(tmp_path, *source, "cache_mb=0", "samples=12", recipe="decisions")
+    samples = [sample for shard in run.shards() for sample in read_samples(run.kept_file(shard))]
+    votes = [collect_votes(sample)["subject"] for sample in samples]
+    assert Counter(map(len, votes)) == {3: 11, 4: 1}
+    page = run.report_file.read_text(encoding="utf-8")
+    assert "Labels and votes" in page
+    assert "none of these 3, delivery 1" in page
+    texts = [sample.candidate.fields["question"] for sample in samples]
+    changed = [f"{text.rpartition(' ')[0]} otherwise" for text in texts]
+    documents = [Document(str(number), text, question=text) for number, text in enumerate([*texts, *changed])]
+    kept = apply_filters(documents, run.read_recipe().filters, PROJECT).kept
+    assert [document.question for document in kept] == texts
 
 
 AMBIGUOUS = ["task.cases={ambiguous=1}", "samples=12"]
