@@ -23,6 +23,8 @@ from teachers.base import CallFailed
 
 MAX_EVIDENCE_CHARACTERS = 2_000
 """Characters of a finding."""
+HINT = "for the critic to judge: "
+"""Begins the evidence of a finding that the critic receives."""
 
 
 class Options(BaseModel):
@@ -133,6 +135,8 @@ class Check:
     """How it judges an attempt at the candidate's question, if it can."""
     hint: bool = False
     """Whether its faults refuse nothing where the critic is a teacher, which receives them and judges better."""
+    early: bool = False
+    """Whether it comes before the critic although it asks a teacher, since the critic receives evidence of it (`HINT`)."""
 
     @property
     def about(self) -> str:
@@ -189,9 +193,10 @@ def check(
     name: str, options: type[Options] = Options, *, calls: Callable[[Any], int] = lambda _options: 0,
     roles: Sequence[str] = (), lacks: Callable[[], str | None] = lambda: None,
     reads_logprobs: Callable[[Any], bool] = lambda _options: False, attempt: AttemptJudge | None = None, hint: bool = False,
+    early: bool = False,
 ) -> Callable[[CheckFunction], Check]:  # fmt: skip
     """Turn a function of a subject and options, plain or async, into a check. Its docstring states the requirement."""
-    return lambda run: Check(name, run, options, calls, tuple(roles), lacks, reads_logprobs, attempt, hint)
+    return lambda run: Check(name, run, options, calls, tuple(roles), lacks, reads_logprobs, attempt, hint, early)
 
 
 def build_finding(check: str, fault: str | None, met: str) -> Finding:

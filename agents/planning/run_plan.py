@@ -3,6 +3,7 @@
 Knows no running teacher and no topology.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -148,6 +149,11 @@ class RunPlan:
         return tuple(bound for bound in self.checks if not bound.check.calls(bound.options))
 
     @property
+    def early_checks(self) -> tuple[BoundCheck, ...]:
+        """The checks before the critic's review."""
+        return tuple(bound for bound in self.checks if bound.check.early or not bound.check.calls(bound.options))
+
+    @property
     def asking_checks(self) -> tuple[BoundCheck, ...]:
         """The checks that call a teacher."""
         return tuple(bound for bound in self.checks if bound.check.calls(bound.options))
@@ -164,7 +170,9 @@ class RunPlan:
         """
         named = [name for _, name in list_marked(self.recipe, "file", "program")]
         words = [word for _, command in list_marked(self.recipe, "command") for word in command]
-        return [*named, *(word for word in words if not Path(word).is_absolute() and _is_file(self.folder / word))]
+        # Of `os.path`, since it takes a text that is too long for a path, such as a program after `-c`
+        own = (word for word in words if not Path(word).is_absolute() and os.path.isfile(self.folder / word))  # noqa: PTH113
+        return [*named, *own]
 
     @property
     def extensions(self) -> list[Extension[Any]]:
@@ -281,14 +289,6 @@ def _find_judge(bound: BoundCheck) -> AttemptJudge | None:
 def find_agent_table(name: str) -> str:
     """The recipe's table with the keys of an agent, as in `RunPlan.agents`."""
     return "difficulty" if name == "solver" else f"agents.{name}"
-
-
-def _is_file(path: Path) -> bool:
-    """Also for a text that is too long for a path, such as a program after `-c`."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _hash_weights(recipe: Recipe) -> dict[str, str]:

@@ -5,13 +5,12 @@ the generator's confidence.
 from langgraph.runtime import Runtime
 
 from agents.calls.agent_context import AgentContext
-from agents.checks.base import subject_values
+from agents.checks.base import HINT, subject_values
 from agents.planning.rubrics import asks_for_quotes, build_review_schema
 from agents.planning.run_plan import NO_PROBABILITIES
 from agents.reply_schema import Review
 from agents.roles.generator import draft_messages
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate, start_sample
-from agents.roles.verifier import HINT
 from core.errors import ProviderError
 from core.sample import Candidate, Seed, label_turns, show_images
 from teachers.base import CallFailed, CallKey
@@ -23,9 +22,7 @@ On 76 answers of SmolLM2-135M that had passed every check, 48 of them labeled go
 .71 for this number and .52 for the same model's own scores by the critic's prompt (`benchmarks/README.md`). It prefers
 likely text, so it narrows the data; the collapse metrics show how much."""
 
-HINT_REQUEST = (
-    "A check that compares words noticed, and may be wrong: {hints}. It is a fault only if the meaning is off too."
-)
+HINT_REQUEST = "A check noticed, and may be wrong: {hints}. Judge by the meaning whether it is a fault."
 
 
 async def run_critic(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:

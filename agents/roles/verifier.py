@@ -1,4 +1,4 @@
-"""The verifier: runs the recipe's checks on a candidate in order, those that call no teacher before the critic is asked. It sees
+"""The verifier: runs the recipe's checks on a candidate in order, most of those that call a teacher after the critic. It sees
 neither the author nor the critique. The solver: a weaker teacher that attempts a verified sample's question alone, each attempt
 judged by the recipe's first check with a known answer, so that its pass rate measures the difficulty.
 """
@@ -10,15 +10,12 @@ from langgraph.runtime import Runtime
 from pydantic import BaseModel
 
 from agents.calls.agent_context import AgentContext
-from agents.checks.base import CheckBroken, Subject, refuse_to_ask
+from agents.checks.base import HINT, CheckBroken, Subject, refuse_to_ask
 from agents.checks.registry import BoundCheck
 from agents.reply_schema import Finding, InvalidReply
 from agents.roles.sample_state import AgentHandover, SampleState, StateUpdate
 from core.sample import REPAIR_STRIDE, AgentTurn, Candidate, Seed, render_values, show_images
 from teachers.base import CallFailed, CallKey
-
-HINT = "for the critic to judge: "
-"""Begins the evidence of a finding that the critic receives."""
 
 
 async def run_verifier(state: SampleState, runtime: Runtime[AgentContext]) -> StateUpdate:
@@ -47,8 +44,9 @@ def _due_checks(state: SampleState, context: AgentContext) -> Collection[BoundCh
     """The checks of this visit: all, or those before or after the critic's review."""
     plan, progress = context.plan, state["progress"]
     if progress.awaits_review(context.recipe):
-        return plan.free_checks
-    return plan.asking_checks if any(one.revision == progress.revision for one in progress.critiques) else plan.checks
+        return plan.early_checks
+    reviewed = any(one.revision == progress.revision for one in progress.critiques)
+    return [bound for bound in plan.checks if not reviewed or bound not in plan.early_checks]
 
 
 async def run_checks(

@@ -102,7 +102,7 @@ def decide_after_draft(
         attempt=0,
         broken=None,
     )
-    review_now = drafted.awaits_review(context.recipe) and not context.plan.free_checks
+    review_now = drafted.awaits_review(context.recipe) and not context.plan.early_checks
     return OrchestratorDecision("critic" if review_now else "verifier", drafted)
 
 
@@ -129,7 +129,7 @@ def _decide_after_review(progress: SampleProgress, review: Review, context: Agen
     if revisable or review.scores[low] < config.min_score:
         faults = critique.quoted_faults or critique.faults or [review.advice]
         return _revise_or_drop(reviewed, RejectionReason.critic, low, review.advice or faults[0], faults, context)
-    if context.plan.asking_checks:
+    if len(context.plan.early_checks) < len(context.plan.checks):
         return OrchestratorDecision("verifier", reviewed)
     return _measure_or_keep(reviewed, context)
 

@@ -25,8 +25,9 @@ from core.sample import Candidate, Message, Seed
 from plugins.code.checks import call_harness
 from plugins.code.checks.assertions import MAX_CHARACTERS, MAX_TESTS, InvalidTests, TestCase, parse_test_cases
 from plugins.code.checks.function_calls import FunctionCall
+from plugins.code.checks.mutant_runs import CodeOptions
 from plugins.code.checks.mutants import draw_mutants
-from plugins.code.checks.tested_solution import CodeOptions, code_check
+from plugins.code.checks.tested_solution import code_check
 
 LIMITS = SandboxLimits(cpu_seconds=100, wall_seconds=240, memory_mb=1024, output_bytes=2**23)
 RECORDER = """

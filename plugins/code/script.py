@@ -111,6 +111,89 @@ def _find_constants(draft: dict[str, Any], known: KnownTask, name: str) -> tuple
     return next((k, m) for k, m in tries if _fill_template(known.solution, name, k, m) == draft["solution"])
 
 
+BATCH = """{compute}
+
+
+def {name}(values: list) -> list:
+    return [compute(value) for value in values]"""
+CLASS = """{compute}
+
+
+class {name}:
+    def __init__(self) -> None:
+        self.kept: list = []
+
+    def add(self, value) -> None:
+        self.kept.append(compute(value))
+
+    def last(self):
+        return self.kept[-1] if self.kept else None
+
+    def count(self) -> int:
+        return len(self.kept)"""
+PROGRAM = """{compute}
+
+
+def compute_all(values: list) -> list:
+    results = []
+    for value in values:
+        results.append(compute(value))
+    return results
+
+
+def drop_repeats(results: list) -> list:
+    kept: list = []
+    for result in results:
+        if result in kept:
+            continue
+        kept.append(result)
+    return kept
+
+
+def count_each(results: list, kept: list) -> list:
+    counts = []
+    for result in kept:
+        counts.append(results.count(result))
+    return counts
+
+
+def {name}(values: list) -> tuple:
+    results = compute_all(values)
+    kept = drop_repeats(results)
+    return kept, count_each(results, kept)"""
+FORMS = {"class": CLASS, "program": PROGRAM, "given": BATCH}
+"""How a task of another kind than a function uses the solution of a known one, as `compute`."""
+
+
+def _build_form(kind: str, known: KnownTask, name: str, k: int, m: int, wrong: bool = False) -> str:
+    compute = _fill_template(known.wrong if wrong else known.solution, "compute", k, m)
+    return FORMS[kind].format(compute=compute, name=name)
+
+
+def _write_other_draft(kind: str, known: KnownTask, name: str, rng: Random) -> dict[str, Any]:
+    """A draft of another kind than a function, which is right nine times in ten."""
+    k, m = rng.randint(2, 7), rng.randint(2, 5)
+    first, second = known.argument(rng), known.argument(rng)
+    one, two = known.answer(k, m, first), known.answer(k, m, second)
+    tests = {
+        "class": f"def test_last():\n    keeper = {name}()\n    assert keeper.last() is None\n    keeper.add({first!r})\n"
+        f"    assert keeper.last() == {one!r}\n    keeper.add({second!r})\n    assert keeper.last() == {two!r}\n"
+        "    assert keeper.count() == 2",
+        "program": f"assert {name}([{first!r}, {first!r}]) == ([{one!r}], [2])\nassert {name}([]) == ([], [])\n"
+        f"assert {name}([{second!r}]) == ([{two!r}], [1])",
+        "given": f"assert {name}([{first!r}]) == [{one!r}]\nassert {name}([]) == []\n"
+        f"assert {name}([{second!r}, {first!r}]) == [{two!r}, {one!r}]",
+    }
+    given = {"given": _build_form(kind, known, name, k, m, wrong=True)} if kind == "given" else {}
+    return {
+        "task": _fill_template(known.task, name, k, m),
+        **given,
+        "explanation": f"Each value is computed alone, as a {rng.choice(WORDS)} would.",
+        "solution": _build_form(kind, known, name, k, m, wrong=rng.random() < 0.1),
+        "tests": tests[kind],
+    }
+
+
 DraftSpoiler = Callable[[dict[str, Any], KnownTask, str], dict[str, Any]]
 
 
@@ -167,6 +250,12 @@ def _write_code_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     wanted = re.search(r"Function: define `(\w+)", asked.rpartition("Idea: ")[2])
     name = wanted.group(1) if wanted else f"{rng.choice(WORDS)}_{rng.choice(WORDS)}"
     known = rng.choice(KNOWN_TASKS)
+    if "Function: define a class" in asked.rpartition("Idea: ")[2]:
+        return _write_other_draft("class", known, name.title().replace("_", ""), rng)
+    if "Function: define several" in asked.rpartition("Idea: ")[2]:
+        return _write_other_draft("program", known, name, rng)
+    if question.contract == "GivenDraft":
+        return _write_other_draft("given", known, name, rng)
     draft = _correct_draft(known, name, rng)
     revised = asked.startswith("Not right")
     lot = rng.random() * (200 if revised else 100)
@@ -180,16 +269,26 @@ def _write_code_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
 def _solve_task(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """Right four times in five."""
     asked = question.messages[-1].content
-    name = re.search(r"Write `(\w+)\(", asked)
+    name = re.search(r"Write (?:a class )?`(\w+)|^def (?!compute)(\w+)", asked, re.MULTILINE)
     if name is None:
         return {"solution": "def unknown():\n    return None"}
+    own = name.group(1) or name.group(2)
+    kind = "given" if name.group(2) else "class" if "Write a class" in asked else ""
+    kind = kind or ("program" if " -> tuple`" in asked else "")
     for known in KNOWN_TASKS:
         for k in range(2, 8):
             for m in range(2, 6):
-                if asked.startswith(_fill_template(known.task, name.group(1), k, m)):
-                    right = rng.random() < 0.8
-                    return {"solution": _fill_template(known.solution if right else known.wrong, name.group(1), k, m)}
-    return {"solution": f"def {name.group(1)}(value):\n    return value"}
+                if asked.startswith(_fill_template(known.task, own, k, m)):
+                    wrong = rng.random() >= 0.8
+                    if kind:
+                        return {"solution": _build_form(kind, known, own, k, m, wrong)}
+                    return {"solution": _fill_template(known.wrong if wrong else known.solution, own, k, m)}
+    return {"solution": f"def {own}(value):\n    return value"}
 
 
-SCRIPT: TeacherScript = {**COMMON, "CodeDraft": _write_code_draft, "Solved": _solve_task}
+SCRIPT: TeacherScript = {
+    **COMMON,
+    "CodeDraft": _write_code_draft,
+    "GivenDraft": _write_code_draft,
+    "Solved": _solve_task,
+}

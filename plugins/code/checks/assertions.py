@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from plugins.code.checks import call_harness
 from plugins.code.checks.function_calls import MAX_SHOWN_CHARACTERS, CallOutcome, FunctionCall, short_repr
+from plugins.code.checks.object_tests import OBJECT_FORM, NoObjectTest, describe_calls, find_object, read_object_test
 
 ASSERT_FORM = (
     "each test is `assert f(ARGUMENTS) == VALUE` with literal arguments and a literal value; for floats "
@@ -45,6 +46,13 @@ class TestCase(NamedTuple):
     """Whether it must be nearer than that."""
     places: int | None = None
     """The number is first rounded to this number of decimals."""
+    of_object: bool = False
+    """Whether the call makes an object of a class and calls its methods."""
+
+    @property
+    def last_step(self) -> str:
+        """What is done with an object last, as `object_tests` names it; "" for a function."""
+        return next(iter(self.call.arguments[1])) if self.of_object else ""
 
     @property
     def short_text(self) -> str:
@@ -111,25 +119,36 @@ def parse_test_cases(tests: str) -> list[TestCase]:
     if len(tests) > MAX_CHARACTERS:
         raise InvalidTests(f"the tests have {len(tests):,} characters; at most {MAX_CHARACTERS:,} are allowed")
     cases = []
-    for statement in _iter_asserts(parse_python(tests, "the tests").body):
+    for statement, of_object in _iter_asserts(parse_python(tests, "the tests").body):
         try:
-            cases.append(_parse_test(statement.test, statement.lineno))
+            case = _parse_test(statement.test, statement.lineno)
+            cases.append(
+                case._replace(text=describe_calls(case.call, case.function), of_object=True) if of_object else case
+            )
         except (_FormMismatch, ValueError, TypeError, RecursionError, MemoryError, OverflowError):
-            raise _form_error(statement) from None
+            raise _form_error(statement, OBJECT_FORM if of_object else ASSERT_FORM) from None
     if len(cases) > MAX_TESTS:
         raise InvalidTests(f"there are {len(cases)} asserts; at most {MAX_TESTS} are allowed")
     functions = sorted({case.function for case in cases})
-    if len(functions) > 1:
+    if len(functions) > 1 or len({case.of_object for case in cases}) > 1:
         raise InvalidTests(f"the tests call {' and '.join(functions)}; they must all call one function")
     return cases
 
 
-def _iter_asserts(body: Sequence[ast.stmt], inside: bool = False) -> Iterator[ast.Assert]:
-    """The asserts of the tests and of their test functions. Imports, docstrings and `pass` are skipped."""
+def _iter_asserts(body: Sequence[ast.stmt], inside: bool = False) -> Iterator[tuple[ast.Assert, bool]]:
+    """The asserts of the tests and of their test functions, and whether each tests an object. Imports, docstrings and `pass` are
+    skipped.
+    """
+    if inside and find_object(body):
+        try:
+            yield from ((statement, True) for statement in read_object_test(body))
+        except NoObjectTest as error:
+            raise _form_error(error.args[0], OBJECT_FORM) from None
+        return
     for statement in body:
         match statement:
             case ast.Assert():
-                yield statement
+                yield statement, False
             case ast.FunctionDef(
                 name=name,
                 args=ast.arguments(posonlyargs=[], args=[], vararg=None, kwonlyargs=[], kwarg=None),
@@ -147,12 +166,12 @@ def _iter_asserts(body: Sequence[ast.stmt], inside: bool = False) -> Iterator[as
                 raise _form_error(statement)
 
 
-def _form_error(node: ast.stmt) -> InvalidTests:
+def _form_error(node: ast.stmt, form: str = ASSERT_FORM) -> InvalidTests:
     try:
         text = ast.unparse(node).splitlines()[0]
     except (ValueError, RecursionError):
         text = "it"
-    return InvalidTests(f"line {node.lineno} of the tests, `{text[:80]}`, has another form: {ASSERT_FORM}")
+    return InvalidTests(f"line {node.lineno} of the tests, `{text[:80]}`, has another form: {form}")
 
 
 class _FormMismatch(Exception):

@@ -1,8 +1,9 @@
 """Mutants: a solution with one change, which useful tests must detect. Knows no tests and no sandbox.
 
-The operators are the usual ones (DeMillo, Lipton and Sayward 1978; Offutt's five: here relations are negated). Relations moved
-by one (`<` to `<=`) are drawn apart: a moved boundary that no caller can observe is an equivalent program, not a fault of the
-tests, so whoever uses them must show an input that tells them from the solution.
+The operators are the usual ones (DeMillo, Lipton and Sayward 1978; Offutt's five: here relations are negated). Boundaries are
+drawn apart: a relation moved by one (`<` to `<=`), an integer one larger or smaller, a member missing in a literal collection. A
+moved boundary that no caller can observe is an equivalent program, not a fault of the tests, so whoever uses them must show an
+input that tells them from the solution.
 """
 
 import ast
@@ -56,8 +57,9 @@ def draw_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]
 
 
 def draw_boundary_mutants(tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]:
-    """As `draw_mutants`, with one relation moved by one in each."""
-    return _draw_from(list(_iter_sites(tree, _move_boundaries)), tree, most, seed)
+    """As `draw_mutants`, with one boundary moved in each; relations and members come before integers."""
+    first = _draw_from(list(_iter_sites(tree, _move_boundaries)), tree, most, seed)
+    return [*first, *_draw_from(list(_iter_sites(tree, _move_integers)), tree, most - len(first), seed)]
 
 
 def _draw_from(sites: Sequence[_MutationSite], tree: ast.Module, most: int, seed: str) -> list[SolutionMutant]:
@@ -146,14 +148,25 @@ def _mutate_once(node: ast.AST) -> list[ast.AST]:
 
 
 def _move_boundaries(node: ast.AST) -> list[ast.AST]:
-    """A comparison with each of its relations moved by one, one at a time."""
-    if not isinstance(node, ast.Compare):
-        return []
-    return [
-        ast.Compare(node.left, [*node.ops[:i], MOVED[type(op)](), *node.ops[i + 1 :]], node.comparators)
-        for i, op in enumerate(node.ops)
-        if type(op) in MOVED
-    ]
+    """A comparison with each of its relations moved by one, one at a time, or a collection of literals without each of them."""
+    match node:
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            return [
+                ast.Compare(left, [*ops[:i], MOVED[type(op)](), *ops[i + 1 :]], comparators)
+                for i, op in enumerate(ops)
+                if type(op) in MOVED
+            ]
+        case ast.Set(elts=items) | ast.List(elts=items) | ast.Tuple(elts=items) if len(items) > 1:
+            if all(isinstance(item, ast.Constant) for item in items):
+                fewer = [[*items[:i], *items[i + 1 :]] for i in range(len(items))]
+                return [ast.Set(few) if isinstance(node, ast.Set) else type(node)(few, ast.Load()) for few in fewer]
+    return []
+
+
+def _move_integers(node: ast.AST) -> list[ast.AST]:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return [ast.Constant(node.value + step) for step in (1, -1)]
+    return []
 
 
 def _mutate_node(node: ast.AST) -> ast.AST | None:

@@ -37,12 +37,29 @@ class InputDomain(NamedTuple):
     characters: str
     """Of the solution's strings."""
 
+    def contains(self, call: FunctionCall) -> bool:
+        """Whether its numbers are between those of the tests, and it is empty only where a test is: beyond, a task may not allow
+        it.
+        """
+        for name, argument in _list_arguments(call):
+            for path, value in _iter_values(argument, (name,)):
+                seen = self.values.get(path, [])
+                if type(value) in (int, float):
+                    numbers = [item for item in seen if type(item) in (int, float)]
+                    if not numbers or not min(numbers) <= value <= max(numbers):
+                        return False
+                elif not value and isinstance(value, str | list | set | frozenset | dict) and value not in seen:
+                    return False
+        return True
+
 
 def draw_probes(calls: Sequence[FunctionCall], tree: ast.Module, most: int, seed: str) -> list[FunctionCall]:
-    """At most `most` different calls in none of `calls`, drawn by `seed`; the first ones change least."""
+    """At most `most` different calls in none of `calls`, drawn by `seed`: first those in the domain of the tests, of these and of
+    the others those that change least.
+    """
     if not calls:
         return []
-    rng, domain = Random(seed), _read_domain(calls, tree)
+    rng, domain = Random(seed), read_domain(calls, tree)
     seen = {_call_key(call) for call in calls}
     probes: list[FunctionCall] = []
     for turn in range(MAX_TRIES_FACTOR * most):
@@ -58,14 +75,14 @@ def draw_probes(calls: Sequence[FunctionCall], tree: ast.Module, most: int, seed
         if key not in seen:
             seen.add(key)
             probes.append(probe)
-    return probes
+    return sorted(probes, key=lambda probe: not domain.contains(probe))
 
 
 def _call_key(call: FunctionCall) -> str:
     return str(call_harness.encode_value([list(call.arguments), dict(call.named)], ordered=True))
 
 
-def _read_domain(calls: Sequence[FunctionCall], tree: ast.Module) -> InputDomain:
+def read_domain(calls: Sequence[FunctionCall], tree: ast.Module) -> InputDomain:
     values: dict[ValuePath, list[Any]] = defaultdict(list)
     for call in calls:
         for name, argument in _list_arguments(call):

@@ -35,7 +35,7 @@ def add(a, b=0):
 
 def coded(solution: str, tests: str, folder: Path, options: str = "") -> list[Sample]:
     reply = {"task": "Return the sum of two whole numbers.", "explanation": "x", "solution": solution, "tests": tests}
-    settings = ["samples=2", "task.twists=1.0", "agents.critic=false", "topology.max_revisions=1"]
+    settings = ["samples=2", "task={twists=1.0, kinds={function=1}}", "agents.critic=false", "topology.max_revisions=1"]
     plan = load_recipe_plan("code", [*settings, f"verifiers=[{{type='code', mutants=4{options}}}]"])
     return produce_scripted(plan, ScriptedTeacher(lambda _: json.dumps(reply)), folder)
 
@@ -119,3 +119,23 @@ def test_an_answer_is_compared_with_what_a_sample_has(tmp_path: Path) -> None:
 
 def test_the_reply_type_keeps_the_title_that_request_digests_contain() -> None:
     assert SolutionDraft.model_json_schema()["title"] == "Solved"
+
+
+def test_the_critic_is_shown_inputs_for_which_a_second_solution_differs(tmp_path: Path) -> None:
+    draft = {"task": "Return the sum of two whole numbers.", "explanation": "x", "solution": ADD, "tests": TESTS}
+    other = "def add(a, b=0):\n    return a + b if a in (1, -4, 10) else 0"
+    replies = {
+        "CodeDraft": draft,
+        "Solved": {"solution": other},
+        "Review": {"faults": [], "scores": {"task": 5, "solution": 5}, "advice": ""},
+    }
+    asked: dict[str, str] = {}
+
+    def answer(question: Any) -> str:
+        asked[question.contract] = question.messages[-1].content
+        return json.dumps(replies[question.contract])
+
+    settings = ["samples=1", "task={kinds={function=1}}", "verifiers=[{type='code', mutants=0}, {type='solved_again'}]"]
+    (sample,) = produce_scripted(load_recipe_plan("code", settings), ScriptedTeacher(answer), tmp_path)
+    assert "generated inputs another solution differs" in asked["Review"], sample
+    assert sample.state == SampleStatus.kept

@@ -14,8 +14,9 @@ from agents.sandbox.python_sandbox import sandbox_problem
 from core.sample import Candidate, Message, Seed
 from plugins.code.checks import call_harness
 from plugins.code.checks.function_calls import CallLimits, FunctionCall, run_calls
+from plugins.code.checks.mutant_runs import CodeOptions
 from plugins.code.checks.mutants import draw_mutants
-from plugins.code.checks.tested_solution import CodeOptions, SolvedAgainOptions, code_check, solved_again_check
+from plugins.code.checks.tested_solution import SolvedAgainOptions, code_check, solved_again_check
 from tests.agents.checks.rows import check_each
 
 ROOT = Path(__file__).parents[3]
@@ -27,10 +28,12 @@ async def never(*_: Any, **__: Any) -> Any:
     raise AssertionError("this check asks nobody")
 
 
-def subject_of(solution: str, tests: str, function: str = "", ask: Any = never) -> Subject:
+def subject_of(
+    solution: str, tests: str, function: str = "", ask: Any = never, kind: str = "", given: str = ""
+) -> Subject:
     messages = [Message(role="user", content="Add two numbers."), Message(role="assistant", content=solution)]
-    candidate = Candidate(messages=messages, fields={"solution": solution, "tests": tests})
-    return Subject(Seed(id="s", data={"function": function}), candidate, ask)
+    candidate = Candidate(messages=messages, fields={"solution": solution, "tests": tests, "given": given})
+    return Subject(Seed(id="s", data={"function": function, "kind": kind}), candidate, ask)
 
 
 NO_MUTANTS = {"mutants": 0}
@@ -38,7 +41,8 @@ NO_MUTANTS = {"mutants": 0}
 
 
 async def found(row: dict[str, Any]) -> list[Finding]:
-    subject = subject_of(row["solution"], row["tests"], row.get("function", ""))
+    own = {name: row[name] for name in ("function", "kind", "given") if name in row}
+    subject = subject_of(row["solution"], row["tests"], **own)
     options = (NO_MUTANTS if row["passes"] else {}) | row.get("options", {})
     return await code_check.findings(subject, CodeOptions.model_validate(options))
 
@@ -85,7 +89,7 @@ OTHER = "def add(a, b):\n    return a + b if a < 2 or a == 10 else a * b"
         ([f"import os\n{GOOD}"], {}, False, "imports os"),
         ([GOOD, WRONG, GOOD], {"votes": 3, "agree": 2, "temperature": 0.7}, True, "2 of 3"),
         ([GOOD, WRONG, None], {"votes": 3, "agree": 2, "temperature": 0.7}, False, "1 of 3"),
-        ([OTHER], {}, True, "generated inputs they differ from the candidate: for `add("),
+        ([OTHER], {}, True, "generated inputs another solution differs, say"),
         ([OTHER], {"same_outputs": 0.9}, False, "say in the task which is right"),
         ([OTHER], {"same_outputs": 0.9, "probes": 0}, True, "pass the tests"),
         ([GOOD], {"same_outputs": 1.0}, True, "pass the tests"),

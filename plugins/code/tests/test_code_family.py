@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from agents.planning.run_plan import RunPlan
 from agents.sandbox.python_sandbox import sandbox_problem
 from core.sample import RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.code.checks.tested_solution import CodeOptions, code_check
-from plugins.code.family import LEVELS, REGISTERS, CodeDraft, CodeFamily, count_decisions
+from plugins.code.checks.mutant_runs import CodeOptions
+from plugins.code.checks.tested_solution import code_check
+from plugins.code.family import KINDS, LEVELS, CodeDraft, CodeFamily, count_decisions
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.support.scripted_teacher import produce_scripted
 
@@ -49,7 +51,7 @@ def plan_of(*settings: str) -> RunPlan:
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     fast = "verifiers=[{type='code', cpu_seconds=0.2, mutants=1}, {type='solved_again', cpu_seconds=0.2}]"
-    plan = plan_of("samples=28", "topology.max_revisions=0", "agents.critic=false", fast)
+    plan = plan_of("samples=28", "task.kinds={function=1}", "topology.max_revisions=0", "agents.critic=false", fast)
     teacher = FakeTeacher(plan.recipe.teachers["main"], "code")
     return produce_scripted(plan, teacher, tmp_path_factory.mktemp("code"))
 
@@ -76,6 +78,28 @@ def test_kept_solutions_pass_when_python_runs_them(samples: list[Sample]) -> Non
         assert f"```python\n{fields['solution']}\n```" in assistant.content
         wanted = sample.seed.data["function"]
         assert f"Write `{wanted}(" in user.content if wanted else "Write `" in user.content
+
+
+def test_other_kinds_of_tasks_are_drawn_and_verified(tmp_path: Path) -> None:
+    kinds = [kind for kind in KINDS if kind != "function"]
+    weights = ", ".join(f"{kind}=1" for kind in kinds)
+    fast = "verifiers=[{type='code', mutants=0, wall_seconds=200}, {type='solved_again', probes=0, wall_seconds=200}]"
+    plan = plan_of(
+        f"task.kinds={{{weights}}}", "samples=10", "seed=3", "topology.max_revisions=0", "agents.critic=false", fast
+    )
+    teacher = FakeTeacher(plan.recipe.teachers["main"], "code")
+    made = produce_scripted(plan, teacher, tmp_path)
+    kept = {sample.seed.data["kind"]: sample for sample in made if sample.state == SampleStatus.kept}
+    assert sorted(kept) == sorted(kinds), [(sample.seed.data["kind"], sample.verdicts) for sample in made]
+    shown = {kind: sample.candidate.messages[0].content for kind, sample in kept.items()}
+    assert re.search(
+        r"Write a class `\w+` with `__init__\(self\) -> None`, `add\(self, value\) -> None`", shown["class"]
+    )
+    assert "keeper" in shown["class"] or "; " in shown["class"]
+    for kind in ("debugging", "edit"):
+        fields = kept[kind].candidate.fields
+        assert f"```python\n{fields['given']}\n```" in shown[kind]
+        assert fields["given"] != fields["solution"]
 
 
 @pytest.mark.parametrize(
@@ -119,16 +143,22 @@ def test_decisions_of_a_solution_are_counted(solution: str, decisions: int) -> N
     assert count_decisions(solution) == decisions
 
 
-def read_examples() -> list[tuple[str, dict[str, Any]]]:
-    _, *messages, _ = prompts.load_prompt("code", "generator", installed=CodeFamily.prompts).messages
-    asked, answered = messages[::2], messages[1::2]
-    return [(a.content, json.loads(b.content)) for a, b in zip(asked, answered, strict=True)]
+def read_examples() -> list[tuple[str, str, dict[str, Any]]]:
+    examples = []
+    for kind, role in zip(KINDS, CodeFamily.writes, strict=True):
+        _, *messages, _ = prompts.load_prompt("code", role, installed=CodeFamily.prompts).messages
+        pairs = zip(messages[::2], messages[1::2], strict=True)
+        examples += [(kind, asked.content, json.loads(answered.content)) for asked, answered in pairs]
+    return examples
 
 
-@pytest.mark.parametrize(("asked", "example"), read_examples())
-def test_each_example_of_the_prompt_is_what_its_request_asks_for(asked: str, example: dict[str, Any]) -> None:
-    draft = CodeDraft.model_validate(example)
-    candidate = CodeFamily().candidate(Seed(id="s", data={}), draft)
+@pytest.mark.parametrize(("kind", "asked", "example"), read_examples())
+def test_each_example_of_the_prompts_is_what_its_request_asks_for(
+    kind: str, asked: str, example: dict[str, Any]
+) -> None:
+    seed = Seed(id="s", data={"kind": kind})
+    draft = CodeFamily().reply_type(seed).model_validate(example)
+    candidate = CodeFamily().candidate(seed, draft)
     level = re.search(r"Level: (\w+): (.*)\.\n", asked)
     register = re.search(r"Text: (.*?); (.*)\.\n", asked)
     least = re.search(r"Tests: at least (\d+), as many as the cases need, at most 16\.", asked)
@@ -136,10 +166,13 @@ def test_each_example_of_the_prompt_is_what_its_request_asks_for(asked: str, exa
     assert register
     assert least
     assert level[2] == LEVELS[level[1]]
-    assert register[2] in REGISTERS[register[1]]
-    few, many = {"easy": (1, 2), "medium": (3, 4), "hard": (5, 99)}[level[1]]
+    wish, registers = KINDS[kind]
+    assert register[2] in registers[register[1]]
+    assert f"Function: {wish}" in asked
+    few, many = {"easy": (1, 2), "medium": (3, 4), "hard": (5, 99), "long": (8, 99)}[level[1]]
     assert few <= candidate.fields["decisions"] <= many
-    assert int(least[1]) <= len(draft.tests.splitlines()) <= 16
+    asserts = len(re.findall(r"^ *(?:assert|with) ", draft.tests, re.MULTILINE))
+    assert int(least[1]) <= asserts <= 16
     options = CodeOptions.model_validate({"mutants": 6, "noticed": 0.9})
-    findings = asyncio.run(code_check.findings(Subject(Seed(id="s", data={}), candidate, never_ask), options))
+    findings = asyncio.run(code_check.findings(Subject(seed, candidate, never_ask), options))
     assert all(finding.passed for finding in findings), findings[-1].evidence
