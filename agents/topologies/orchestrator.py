@@ -27,7 +27,10 @@ class OrchestratorDecision(NamedTuple):
 
 def decide_next_step(state: SampleState, context: AgentContext) -> OrchestratorDecision:
     """Validate the last hand-over; then revise, verify, keep or drop the sample."""
-    progress, handover = state["progress"], state["handovers"][-1]
+    progress = state["progress"]
+    if not state["handovers"]:
+        return OrchestratorDecision("generator", progress)
+    handover = state["handovers"][-1]
     if ending := handover.ending:
         return OrchestratorDecision("end", replace(progress, outcome=ending))
     try:

@@ -4,7 +4,7 @@ One graph makes one sample. It needs no checkpointer, since the call ledger make
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Literal
@@ -35,34 +35,22 @@ from core.sample import Candidate, RejectionReason, SampleStatus
 TopologyGraph = CompiledStateGraph[SampleState, AgentContext, SampleState, SampleState]
 
 
-AGENTS: dict[str, tuple[Callable[[SampleState, Runtime[AgentContext]], Awaitable[StateUpdate]], tuple[str, ...]]] = {
-    "generator": (run_generator, ("generator", "critic", "verifier", END)),
-    "critic": (run_critic, ("critic", "generator", "verifier", "solver", END)),
-    "verifier": (run_verifier, ("generator", "critic", "solver", END)),
-    "solver": (run_solver, (END,)),
-}
-"""By name: the agent, and where the orchestrator may go after it."""
-
-
-def _add_agent(graph: StateGraph[SampleState, AgentContext], name: str) -> None:
-    """A node that runs an agent, then asks the orchestrator, whose decision takes less time than a node of its own would."""
-    agent, next_steps = AGENTS[name]
-
-    async def run_agent(state: SampleState, runtime: Runtime[AgentContext]) -> Command[str]:
-        update = await agent(state, runtime)
-        state["handovers"] = [*state["handovers"], *update["handovers"]]  # the node's own copy
-        step, progress = decide_next_step(state, runtime.context)
-        return Command(goto=END if step == "end" else step, update={**update, "progress": progress})
-
-    graph.add_node(name, run_agent, destinations=next_steps)
+async def _orchestrate(
+    state: SampleState, runtime: Runtime[AgentContext]
+) -> Command[Literal["generator", "critic", "verifier", "solver", "__end__"]]:
+    step, progress = decide_next_step(state, runtime.context)
+    return Command(goto="__end__" if step == "end" else step, update={"progress": progress})
 
 
 def _build_centralized() -> StateGraph[SampleState, AgentContext]:
-    """The centralized topology: the orchestrator decides after every agent."""
+    """The centralized topology: every hand-over passes through the orchestrator."""
     graph = StateGraph(SampleState, AgentContext)
-    for name in AGENTS:
-        _add_agent(graph, name)
-    graph.add_edge(START, "generator")
+    graph.add_node("orchestrator", _orchestrate)
+    agents = {"generator": run_generator, "critic": run_critic, "verifier": run_verifier, "solver": run_solver}
+    for name, agent in agents.items():
+        graph.add_node(name, agent)
+        graph.add_edge(name, "orchestrator")
+    graph.add_edge(START, "orchestrator")
     return graph
 
 
@@ -213,11 +201,11 @@ def draw_topology(kind: str) -> str:
 
 
 def max_graph_steps(recipe: Recipe) -> int:
-    """The most super-steps of a sample: generator, critic and two visits of the verifier, with all allowed repairs and
-    revisions, and the solver; or each round of a debate and the exchange before it.
+    """The most super-steps of a sample: generator, critic, two visits of the verifier, and the hand-over after each, with all
+    allowed repairs and revisions, and the solver with its hand-over; or each round of a debate and the exchange before it.
     """
     agents = recipe.agents
     if recipe.topology.kind == "decentralized":
         return 2 * (DEBATE_ROUNDS + 1) + 4
     repairs = agents.generator.max_repairs + (agents.critic.max_repairs if agents.critic else 0)
-    return (4 + repairs) * (recipe.topology.max_revisions + 1) + 4
+    return 2 * (4 + repairs) * (recipe.topology.max_revisions + 1) + 6
