@@ -212,9 +212,9 @@ def main() -> None:
     parser.add_argument("student", type=Path)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of one turn")
-    told = parser.parse_args()
-    turns, roofs = asyncio.run(measure_student(told.student, told.rounds, told.seconds))
-    sys.stdout.write(format_page(told.student, turns, roofs) + "\n")
+    options = parser.parse_args()
+    turns, roofs = asyncio.run(measure_student(options.student, options.rounds, options.seconds))
+    sys.stdout.write(format_page(options.student, turns, roofs) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed
 from plugins.code.checks.assertions import MAX_TESTS, InvalidTests, parse_python, parse_test_cases
 from plugins.code.checks.object_tests import ATTRIBUTE, RAISES
-from plugins.code.checks.solution_under_test import find_definition
+from plugins.code.checks.parsed_solution import find_definition
 
 LEVELS: Mapping[str, str] = {
     "easy": "1 or 2 decisions",

@@ -10,14 +10,14 @@ from agents.reply_schema import Finding
 from plugins.code.checks import call_harness
 from plugins.code.checks.function_calls import ENDED, CallLimits, CallOutcome, FunctionCall, ProgramAnswers, short_repr
 from plugins.code.checks.mutants import SolutionMutant, draw_boundary_mutants, draw_mutants, unparse_solution
-from plugins.code.checks.probe_inputs import draw_probes, read_domain
-from plugins.code.checks.solution_under_test import (
+from plugins.code.checks.parsed_solution import (
     SolvingOptions,
     TestedSolution,
     describe_outcome,
     find_answer_fault,
     short_finding,
 )  # fmt: skip
+from plugins.code.checks.probe_inputs import draw_probes, read_domain
 
 MIN_PROBES = 12
 """Generated inputs for which a mutant must return the same as the solution before it counts as equivalent."""

@@ -27,8 +27,7 @@ from plugins.code.checks.function_calls import HASH_SEEDS
 from plugins.code.checks.mutant_runs import CodeOptions, run_mutants
 from plugins.code.checks.object_tests import OBJECT_FORM, forget_steps
 from plugins.code.checks.outside_access import find_outside_access
-from plugins.code.checks.probe_inputs import draw_probes
-from plugins.code.checks.solution_under_test import (
+from plugins.code.checks.parsed_solution import (
     MAX_FAULT_CHARACTERS,
     InvalidSolution,
     SolvingOptions,
@@ -39,6 +38,7 @@ from plugins.code.checks.solution_under_test import (
     parse_tested_solution,
     short_finding,
 )  # fmt: skip
+from plugins.code.checks.probe_inputs import draw_probes
 
 MIN_PROGRAM_LINES, MIN_PROGRAM_PARTS = 30, 3
 """Lines, and functions or classes at the top level, of a longer program."""
