@@ -214,7 +214,7 @@ def test_the_tutorial_keeps_samples_of_the_embedded_teacher(tutorial: Tutorial) 
 def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
     """Of a run, a few samples; of a script's nonsense, nothing need be kept."""
     few = {
-        "stillhouse run": "--set samples=3 --set max_failed=1.0 --set topology.max_revisions=0",
+        "stillhouse run": "--set samples=3 --set max_failed=1.0",
         "stillhouse run code": "--set samples=1",
         "stillhouse run reasoning": "--set task.questions=50",
     }

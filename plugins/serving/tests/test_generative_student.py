@@ -55,7 +55,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = tiny_tokenizer(*lines[:100])
     start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
     config = StudentConfig.model_validate({
-        "start": str(start), "epochs": 8, "learning_rate": 1e-2, "batch_size": 16, "max_tokens": 512, "precision": "float32",
+        "start": str(start), "epochs": 16, "learning_rate": 1e-2, "batch_size": 16, "max_tokens": 512, "precision": "float32",
     })  # fmt: skip
     distill_dataset(folder / "train.jsonl", folder / "student", config, 3, quiet)
     return export_gguf(folder / "student", "q8_0").path

@@ -146,9 +146,9 @@ def test_a_column_can_be_placed_in_every_prompt_and_reaches_every_check(family: 
     config = plan.recipe.teachers["main"]
     teacher = Recording(config, config.model.removeprefix("fake/"))
     samples = produce_scripted(plan, teacher, folder)
-    reply_type = FAMILIES[family].reply_type(samples[0].seed)
-    draft = reply_type.model_config.get("title") or reply_type.__name__
-    assert teacher.asked.keys() == {draft, "Review", "Opinion", "Not right"}
+    reply_types = [FAMILIES[family].reply_type(sample.seed) for sample in samples]
+    drafts = {one.model_config.get("title") or one.__name__ for one in reply_types}
+    assert teacher.asked.keys() == {*drafts, "Review", "Opinion", "Not right"}
     for role, asked in teacher.asked.items():
         assert all(SAID in text for text in asked), role
     for sample in samples:
