@@ -46,7 +46,7 @@ def test_early_stopping_on_both_stops_before_more_is_forgotten(
     talk: list[Conversation], chatty: Path, replay_file: Path, tmp_path: Path
 ) -> None:
     """The training conversations are held out too, so their loss only falls while the start is forgotten."""
-    settings = {"patience": 3, "evaluate_steps": 1, "epochs": 8, "learning_rate": 5e-3, "replay": {"weight": 1e-30}}
+    settings = {"patience": 3, "evaluate_steps": 1, "epochs": 8, "learning_rate": 1e-2, "replay": {"weight": 1e-30}}
     records, logs = {}, {}
     for on in ("data", "both"):
         config = configure(chatty, replay_file, steps=[{"type": "forgetting_stop"}] if on == "both" else [], **settings)
