@@ -1,4 +1,4 @@
-"""What a training step costs: beside TRL on the same start and rows, and by where a teacher's probabilities come from.
+"""What a training step costs: next to TRL on the same start and rows, and by where a teacher's probabilities come from.
 
 Peers run in the environment `STILLHOUSE_PEERS`/trl; without it the first table lacks them. Some twenty minutes on two quiet
 cores.
@@ -54,19 +54,19 @@ def table() -> str:
         tokens = count_tokens(rows, folder / "start")
         peers = Path(os.environ.get("STILLHOUSE_PEERS", "")) / "trl" / "bin" / "python"
         pythons = {OURS: Path(sys.executable), **({TRL: peers} if peers.is_file() else {})}
-        beside: dict[tuple[str, str], list[StepTimes]] = {}
+        compared: dict[tuple[str, str], list[StepTimes]] = {}
         for turn in range(ROUNDS):
             for objective in OBJECTIVES:
                 for system, python in pythons.items():
                     took = time_training(system, python, folder, rows, objective, {}, f"{turn}")
-                    beside.setdefault((objective, system), []).append(took)
+                    compared.setdefault((objective, system), []).append(took)
         small: dict[str, list[StepTimes]] = {arm: [] for arm in SIGNALS}
         for turn in range(ROUNDS):
             for i, (arm, more) in enumerate(SIGNALS.items()):
                 took = time_training(OURS, pythons[OURS], folder, more_rows, "", {**TINY, **more}, f"{i} {turn}")
                 small[arm].append(took)
     return "\n".join(
-        [format_caption(tokens, peers), "", *_format_trainers(beside, tokens), "", *_format_signals(small)]
+        [format_caption(tokens, peers), "", *_format_trainers(compared, tokens), "", *_format_signals(small)]
     )
 
 

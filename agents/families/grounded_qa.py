@@ -462,6 +462,6 @@ class PassagePool:
         others = (other for other in nearest if other not in passage and not (focus and focus in other))
         if len(found := list(islice(others, count))) < count:
             raise UsageError(
-                f"task.distractors = {count}: passages other than each: {len(found)}; lower it, or give more documents"
+                f"task.distractors, task.two_passages: {count} other passages needed, one has {len(found)}; give more documents"
             )
         return found

@@ -151,7 +151,12 @@ class RunPlan:
     @property
     def early_checks(self) -> tuple[BoundCheck, ...]:
         """The checks before the critic's review."""
-        return tuple(bound for bound in self.checks if bound.check.early or not bound.check.calls(bound.options))
+        return tuple(bound for bound in self.checks if bound.check.early or bound in self.free_checks)
+
+    @property
+    def late_checks(self) -> tuple[BoundCheck, ...]:
+        """The checks after it."""
+        return tuple(bound for bound in self.checks if bound not in self.early_checks)
 
     @property
     def asking_checks(self) -> tuple[BoundCheck, ...]:

@@ -46,7 +46,7 @@ def _due_checks(state: SampleState, context: AgentContext) -> Collection[BoundCh
     if progress.awaits_review(context.recipe):
         return plan.early_checks
     reviewed = any(one.revision == progress.revision for one in progress.critiques)
-    return [bound for bound in plan.checks if not reviewed or bound not in plan.early_checks]
+    return plan.late_checks if reviewed else plan.checks
 
 
 async def run_checks(

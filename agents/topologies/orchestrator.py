@@ -132,7 +132,7 @@ def _decide_after_review(progress: SampleProgress, review: Review, context: Agen
     if revisable or review.scores[low] < config.min_score:
         faults = critique.quoted_faults or critique.faults or [review.advice]
         return _revise_or_drop(reviewed, RejectionReason.critic, low, review.advice or faults[0], faults, context)
-    if len(context.plan.early_checks) < len(context.plan.checks):
+    if context.plan.late_checks:
         return OrchestratorDecision("verifier", reviewed)
     return _measure_or_keep(reviewed, context)
 

@@ -22,7 +22,6 @@ from agents.families.extraction import complete_check
 from agents.planning.run_plan import RunPlan
 from core.config.agents import DifficultyConfig
 from core.errors import RecipeError
-from core.runs.run_dir import RunDir
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from core.storage.atomic_files import hash_file
 from flows.data.curated_run import read_finished_samples, read_kept_samples
@@ -285,9 +284,6 @@ def test_a_killed_run_resumes_with_the_same_attempts(tmp_path: Path) -> None:
     settings = [*SETTINGS, "samples=60", BANDS]
     whole, _ = produce_run(str(tmp_path / "whole"), "reasoning", settings)
 
-    def paid(run: RunDir) -> int:
-        return read_journal(run.spend_file).spent.calls
-
     for step in (7, 12, 20):
         runs = tmp_path / f"killed{step}"
         killed = FORKS.start("tests.support.produce_run", str(runs), "reasoning", *settings, KILL_AT=str(step))
@@ -299,5 +295,7 @@ def test_a_killed_run_resumes_with_the_same_attempts(tmp_path: Path) -> None:
         assert [hash_file(resumed.kept_file(n)) for n in resumed.shards()] == [
             hash_file(whole.kept_file(n)) for n in whole.shards()
         ]
+        # How many samples are made until enough have passed depends on which end first, so each run is held to its own.
+        used = sum(turn.usage.calls for sample in read_finished_samples(resumed) for turn in sample.turns)
         in_flight = 4 + 16
-        assert paid(resumed) <= paid(whole) + in_flight, "no attempt with a stored reply is asked again"
+        assert read_journal(resumed.spend_file).spent.calls <= used + in_flight, "no stored reply is asked for again"

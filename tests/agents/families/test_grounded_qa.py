@@ -220,10 +220,10 @@ def test_a_question_over_two_passages_needs_both(tmp_path: Path) -> None:
         "shown_passages": [second, "Dogs sleep on deck.", first],
     }  # fmt: skip
     fields = {"question": "Which boat takes bicycles?", "quotes": [first, second], "answer": "The night boat."}
-    silent, told = {"found": False, "answer": ""}, {"found": True, "answer": "the night boat"}
+    silent, answered = {"found": False, "answer": ""}, {"found": True, "answer": "the night boat"}
     for reads, quotes, fault in (
         ([silent, silent], [first, second], None),
-        ([silent, told], [first, second], "without the passage that begins 'On the night"),
+        ([silent, answered], [first, second], "without the passage that begins 'On the night"),
         ([silent, silent], [first], "no quote is from the passage that begins 'On the night"),
     ):
         found = verdict(both_passages_check, data, {**fields, "quotes": quotes}, {"reads": reads})
