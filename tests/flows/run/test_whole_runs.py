@@ -194,6 +194,7 @@ def test_a_report_shows_the_state_of_a_run_that_was_stopped_resumed_and_killed(s
         process = start(*words, "--resume")
         wait_until(lambda: place.read_manifest(run).counts.candidates == made)
         assert place.read_manifest(run).state == "running"
+        wait_until(lambda: place.read_manifest(run).costs.spent.uncounted > 0)  # calls are in flight
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert run.read_manifest().state == "running", "no process was left to record its end"
