@@ -76,6 +76,20 @@ PASSAGE_MENTION = re.compile(
 )
 """Speaking of a text that the reader of the question does not have."""
 POINTING_WORD = re.compile(r"\b(?:here|this|these|those(?! who| that)|we|us|our|ours)\b", re.IGNORECASE)
+OWN_GROUP = re.compile(r"\b(?:we|us|our|ours)\b", re.IGNORECASE)
+"""The asker's, unless the passage speaks so too."""
+OWN_ERRAND = re.compile(r"\b(?:I|me|we) [^,;:]+ this(?= (?:right|wrong|straight)\b|[,;:])", re.IGNORECASE)
+"""`this` of what the asker is about to do: I want to get this right."""
+LEADING_CLAUSE = re.compile(
+    r"^\W*(?:since|if|when|before|after|while|because|as|once|although|i|we|my|our)\b[^,;:]*[,;:]", re.IGNORECASE
+)
+"""Its pronouns may stand for what the main clause names."""
+SOME_PEOPLE = re.compile(
+    r"\b(?:do|did|does|have|had|will|would|must|can|could) they\b(?=.*\b(?:in|at|on|by|for|from) "
+    r"(?:(?:the|that|an?) (?:[\w'-]+ ){1,3}[\w'-]+|[A-Z][\w'-]+))",
+    re.IGNORECASE,
+)
+"""`they` of people at a place or an event that the question names."""
 PRONOUN = re.compile(r"\b(?:he|she|him|her|his|hers|they|them|their|theirs|it|its)\b", re.IGNORECASE)
 IMPERSONAL = re.compile(
     r"\bit (?=(?:takes?|took|costs?|means?|is|was|possible|necessary|important|safe|better|best|allowed|easy|hard|normal"
@@ -175,19 +189,29 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
         for name, text in (("question", question), ("answer", answer)):
             if match := PASSAGE_MENTION.search(text):
                 return f"the {name} speaks of {match.group()!r}, which nobody sees who reads it"
-        return _find_unnamed(question)
+        return _find_unnamed(question, seed.get("text", ""))
     if seed.get("shown_passages"):
         if match := PASSAGE_MENTION.search(question):
             return f"the question speaks of {match.group()!r}, which may be any of those that its reader gets"
-        return _find_unnamed(question)
+        return _find_unnamed(question, seed.get("text", ""))
     return None
 
 
-def _find_unnamed(question: str) -> str | None:
+def _find_unnamed(question: str, passage: str) -> str | None:
     """What a reader who does not know the passage cannot understand, in words."""
-    if match := POINTING_WORD.search(question):
+    bare = OWN_ERRAND.sub(" ", IMPERSONAL.sub(" ", question))
+    if passage and not OWN_GROUP.search(passage):
+        bare = OWN_GROUP.sub("I", bare)
+    if match := POINTING_WORD.search(bare):
         return f"{match.group()!r} points at something that only the passage has; name it"
-    bare = IMPERSONAL.sub(" ", question)
+    bare = SOME_PEOPLE.sub(" ", bare)
+    lead = LEADING_CLAUSE.match(bare)
+    main = bare[lead.end() :] if lead else ""
+    fault = _find_dangling_pronoun(bare)
+    return _find_dangling_pronoun(main) if fault and NAMED_THING.search(main) else fault
+
+
+def _find_dangling_pronoun(bare: str) -> str | None:
     pronoun = PRONOUN.search(bare)
     if pronoun and not NAMED_THING.search(re.sub(r"^\W*(?:what|who)\s+\w+", "", bare[: pronoun.start()], flags=re.I)):
         return f"nobody knows for what {pronoun.group()!r} stands; name it"

@@ -346,7 +346,7 @@ def test_a_sentence_carries_the_kinds_that_it_answers(kind: str, sentence: str, 
 
 @check_each(golden("standalone"))
 def test_standalone_golden(case: dict[str, Any]) -> None:
-    data = {"context": case["context"], "answerable": case.get("answerable", True)}
+    data = {"context": case["context"], "answerable": case.get("answerable", True), "text": case.get("text", "")}
     found = verdict(standalone_check, data, case, case)
     assert (found or "") == "" if case["fault"] == "" else case["fault"] in (found or ""), found
 
