@@ -205,8 +205,12 @@ class CopyCounts(NamedTuple):
         rows: set[bytes] = set()
         for document in documents:
             if words := kind.split(_get_own_text(document, kind)):
-                parts = (words, _split_prompt(document, kind))
-                answer, asked = (_hash_bytes(" ".join(part).encode("utf-8", "surrogatepass")) for part in parts)
+                prompt = (
+                    f"{document.asked}\n{document.around}".lower().split()
+                )  # of no kind: records have prompts of words
+                answer, asked = (
+                    _hash_bytes(" ".join(part).encode("utf-8", "surrogatepass")) for part in (words, prompt)
+                )
                 answers.add(answer)
                 rows.add(answer + asked)
                 lengths.append(len(words))

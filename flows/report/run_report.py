@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from markupsafe import Markup
 
@@ -18,7 +18,7 @@ from core.config.recipe import Recipe, list_recipe_plugins
 from core.plugins import load_hooks
 from core.runs.records import RunManifest, flatten_manifest
 from core.runs.run_dir import RunDir
-from core.sample import Sample, SampleStatus, TokenUsage
+from core.sample import RejectionReason, Sample, SampleStatus, TokenUsage, Verdict
 from core.storage.atomic_files import count_values, read_record, write_json, write_text
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.release.lineage_view import read_earlier_comparisons
@@ -40,16 +40,32 @@ MOST_EMBEDDED_SAMPLES = 500
 """Samples in the page. At about 8 kB each, the page stays under 5 MB, which a phone can open."""
 
 
-class CheckPassRate(NamedTuple):
-    """The pass rate of one check, over the verdicts of all samples and revisions."""
+class CheckResults(NamedTuple):
+    """What one check, or the critic, decided over all samples and revisions."""
 
     check: str
-    passed: int
-    verdicts: int
+    passed: int = 0
+    verdicts: int = 0
+    sent_back: int = 0
+    """First drafts that it did not accept."""
+    kept_later: int = 0
+    """Of these, those of samples that were kept after a revision."""
+    example: tuple[str, str] | None = None
+    """The first of these: the sample's id, and what was found."""
 
     @property
     def share(self) -> float:
         return self.passed / self.verdicts
+
+    def add(self, verdict: Verdict, sample: Sample) -> Self:
+        refused = not verdict.passed and not verdict.revision
+        return self._replace(
+            passed=self.passed + verdict.passed,
+            verdicts=self.verdicts + 1,
+            sent_back=self.sent_back + refused,
+            kept_later=self.kept_later + (refused and sample.state == SampleStatus.kept),
+            example=self.example or ((sample.id, verdict.evidence) if refused else None),
+        )
 
 
 class SamplesOverview(NamedTuple):
@@ -57,7 +73,9 @@ class SamplesOverview(NamedTuple):
 
     shown: list[Sample]
     total: int
-    checks: list[CheckPassRate]
+    first_drafts: CheckResults
+    """What the critic and all checks together decided on first drafts."""
+    checks: list[CheckResults]
     agents: dict[str, TokenUsage]
     kept_by_revisions: dict[str, int]
 
@@ -70,28 +88,44 @@ class SamplesOverview(NamedTuple):
         return count_values([sample.reason for sample in self.shown if sample.reason])
 
 
+def _list_verdicts(sample: Sample) -> list[Verdict]:
+    """Those of the checks, and one of the critic for each critique: it sends back a draft that no check refused and that was then
+    revised, or dropped for the critic.
+    """
+    refused = {verdict.revision for verdict in sample.verdicts if not verdict.passed}
+    verdicts = list(sample.verdicts)
+    for critique in sample.critiques:
+        accepted = critique.revision == sample.revisions and sample.reason != RejectionReason.critic
+        finding = next(iter([*critique.quoted_faults, *critique.faults]), critique.advice)
+        passed = accepted or critique.revision in refused
+        verdicts.append(Verdict(revision=critique.revision, check="critic", passed=passed, evidence=finding))
+    return verdicts
+
+
 def _summarize_samples(kept: Iterable[Sample], dropped: Iterable[Sample]) -> SamplesOverview:
     shown: list[Sample] = []
-    total = 0
-    passed: Counter[str] = Counter()
-    verdicts: Counter[str] = Counter()
+    total, first_drafts = 0, CheckResults("first drafts")
+    checks: dict[str, CheckResults] = {}
     agents: dict[str, TokenUsage] = {}
     revisions: Counter[int] = Counter()
     for sample in chain(kept, dropped):
         total += 1
         if len(shown) < MOST_EMBEDDED_SAMPLES:
             shown.append(sample)
-        for verdict in sample.verdicts:
-            verdicts[verdict.check] += 1
-            passed[verdict.check] += verdict.passed
+        verdicts = _list_verdicts(sample)
+        for verdict in verdicts:
+            checks[verdict.check] = checks.get(verdict.check, CheckResults(verdict.check)).add(verdict, sample)
+        if firsts := sorted(
+            (verdict for verdict in verdicts if not verdict.revision), key=lambda verdict: verdict.passed
+        ):
+            first_drafts = first_drafts.add(firsts[0], sample)
         for turn in sample.turns:
             agents[turn.agent] = agents.get(turn.agent, TokenUsage()) + turn.usage
         if sample.state == SampleStatus.kept:
             revisions[sample.revisions] += 1
-    rates = [CheckPassRate(check, passed[check], count) for check, count in verdicts.items()]
-    hardest_first = sorted(rates, key=lambda rate: (rate.share, rate.check))
+    hardest_first = sorted(checks.values(), key=lambda results: (results.share, results.check))
     by_revisions = {str(count): revisions[count] for count in sorted(revisions)}
-    return SamplesOverview(shown, total, hardest_first, agents, by_revisions)
+    return SamplesOverview(shown, total, first_drafts, hardest_first, agents, by_revisions)
 
 
 def write_run_report(
@@ -106,7 +140,7 @@ def write_run_report(
     record = {
         **{key: value for key, value in flatten_manifest(manifest).items() if key != "files"},
         "conclusion": summary.conclusion,
-        "checks": [{**rate._asdict(), "share": rate.share} for rate in overview.checks],
+        "checks": [{**results._asdict(), "share": results.share} for results in overview.checks],
         "agents": [{"agent": agent, **usage.model_dump()} for agent, usage in overview.agents.items()],
         "kept_by_revisions": overview.kept_by_revisions,
         "evaluation": evaluation and evaluation.model_dump(mode="json", exclude={"examples", "panel_examples"}),

@@ -53,9 +53,12 @@ def format_one_line(text: str, most: int = 160) -> str:
 
 
 def truncate_text(text: str) -> str:
-    """The part of `text` that the page shows, with the number of missing characters."""
+    """The part of `text` that the page shows: its beginning, and its end, where a question often stands after a passage."""
     left_out = len(text) - LONGEST_SHOWN_TEXT
-    return text if left_out <= 0 else f"{text[:LONGEST_SHOWN_TEXT]}… ({left_out:,} characters more)"
+    if left_out <= 0:
+        return text
+    end = LONGEST_SHOWN_TEXT // 4
+    return f"{text[: LONGEST_SHOWN_TEXT - end]}… ({left_out:,} characters left out) …{text[-end:]}"
 
 
 def advise_on_truncation(found: TruncationRecord | None, key: str) -> str | None:

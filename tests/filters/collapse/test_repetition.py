@@ -98,6 +98,16 @@ def test_equal_short_answers_to_different_prompts_are_no_copies_but_one_answer_t
     assert assess_pairs([("Question?", answer) for _, answer in some]).verdict is CollapseVerdict.collapse
 
 
+def test_labels_of_different_texts_are_no_copies_and_those_of_copied_texts_are() -> None:
+    labels = [json.dumps({"subject": subject, "urgent": i % 3 == 0}) for i, subject in enumerate(PEOPLE * 75)]
+    record = assess_pairs(list(zip(TEXTS[:600], labels, strict=True)))
+    assert (record.kind, metric(record, "exact_duplicates")) == ("json", 0.0)
+    assert record.verdict is CollapseVerdict.unrepeated
+    copied = assess_pairs([*zip(TEXTS[:400], labels[:400], strict=True), *zip(TEXTS[:200], labels[:200], strict=True)])
+    assert metric(copied, "exact_duplicates") == pytest.approx(1 / 3)
+    assert copied.verdict is CollapseVerdict.collapse
+
+
 def test_a_few_documents_decide_nothing() -> None:
     words = [f"n{i}" for i in range(990)]
     few = assess_texts_alone([*words, *(f"the answer is {name}" for name in ("red", "green", "blue"))])

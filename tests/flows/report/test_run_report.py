@@ -288,20 +288,25 @@ def test_the_pages_counts_are_the_manifests(tmp_path: Path) -> None:
     assert "seeds 157, candidates 120, verified 63, kept 58." in labels
     assert "verifier 41 (max_words 41), critic 10 (relevance 10), contract 7 (generator 7), near_duplicate 4" in labels
     assert "produce 140 s, curate 3.0 s" in labels
-    assert "max_words 1 of 4" in labels
+    assert "2 of 2 first drafts were not accepted; 1 of these samples was kept after a revision" in page.text
     assert "3.214 before training, 2.449 after" in labels
     assert "98,420" in page.text
 
 
 def test_the_json_report_has_the_pages_numbers(tmp_path: Path) -> None:
     m = manifest()
-    written(tmp_path, m, [sample("s1")], [dropped("s2")])
+    passed = Verdict(revision=1, check="max_words", passed=True, evidence="it has 4 words")
+    written(tmp_path, m, [sample("s1"), sample("s3", verdicts=[passed])], [dropped("s2")])
     numbers = read_json(tmp_path / m.run / "report.json")
     assert numbers["counts"] == {"candidates": 120, "kept": 58, "dropped": 55, "failed": 7}
     assert sum(numbers["reasons"].values()) == 62
-    assert numbers["checks"] == [{"check": "max_words", "passed": 1, "verdicts": 4, "share": 0.25}]
-    assert numbers["kept_by_revisions"] == {"1": 1}
-    assert {row["agent"]: row["calls"] for row in numbers["agents"]} == {"generator": 4, "critic": 2}
+    columns = ("check", "passed", "verdicts", "sent_back", "kept_later", "example")
+    assert [tuple(row[column] for column in columns) for row in numbers["checks"]] == [
+        ("max_words", 2, 5, 2, 1, ["s1", "it has 31 words"]),
+        ("critic", 2, 3, 1, 1, ["s3", "it strays"]),
+    ], "a critic sends back what no check refused"
+    assert numbers["kept_by_revisions"] == {"1": 2}
+    assert {row["agent"]: row["calls"] for row in numbers["agents"]} == {"generator": 6, "critic": 3}
     assert numbers["recipe"]["name"] == "constrained-instructions"
 
 
