@@ -209,10 +209,14 @@ def test_the_tutorial_keeps_samples_of_the_embedded_teacher(tutorial: Tutorial) 
     assert kept(done.stdout) > 0
 
 
+SCRIPTS = {"conversations": "writer", "library-tools": "user_tools"}
+"""What the endpoint answers to a recipe that has another name than its script."""
+
+
 @pytest.mark.slow
 @with_runs
 def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: Path) -> None:
-    """Of a run, a few samples; of a script's nonsense, nothing need be kept."""
+    """Of a run, a few samples; of a script's nonsense, nothing need be kept, but each request has its reply."""
     few = {
         "stillhouse run": "--set samples=3 --set max_failed=1.0",
         "stillhouse run code": "--set samples=1",
@@ -220,9 +224,9 @@ def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: 
     }
 
     def page(block: Block) -> None:
-        with open_workspace(tmp_path / Path(block.page).stem, prefect_home) as workspace:
-            family = Path(block.page).stem.replace("-", "_")
-            workspace.endpoint.script = "writer" if family == "constrained_instructions" else family
+        name = block.text.split()[2]
+        with open_workspace(tmp_path / name, prefect_home) as workspace:
+            workspace.endpoint.script = SCRIPTS.get(name, name).replace("-", "_")
             workspace.write("mine.jsonl", *({"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(20)))
             words = {"=PATH": f"={PROJECT / 'data' / 'documents'}"}
             rest = block.text.splitlines()[0].partition(" --set ")
@@ -232,10 +236,14 @@ def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: 
             )
             if "…" in block.text:
                 words = {
-                    "data/runs/…": str(workspace.newest(family)) if family == "instructions" else "",
+                    "data/runs/…": str(workspace.newest(name)) if name == "instructions" else "",
                     " …": "".join(rest[1:]),
                 }
                 workspace.run_block(block._replace(text="\n".join(others)), words, few, (0, 1))
+            for manifest in workspace.folder.glob("data/runs/*/manifest.json"):
+                found = RunDir(manifest.parent).read_manifest()
+                assert found.error is None, "the endpoint did not answer"
+                assert found.counts.candidates, name
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(page, select_blocks(FAMILIES)))

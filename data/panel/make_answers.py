@@ -1,5 +1,5 @@
 """Writes what the embedded teacher, and its weights as the start of a student, answer to the panel of `constrained-instructions`
-into answers.json, or into FILE: python data/panel/make_answers.py [FILE]
+into answers.json, or those to every Nth question into FILE: python data/panel/make_answers.py [FILE [N]]
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from students.gguf_export import export_gguf
 plan = load_recipe_plan("constrained-instructions")
 student = plan.recipe.student
 panel = build_general_panel(plan, student.evaluation.panel)
+panel = panel._replace(seeds=panel.seeds[:: int(sys.argv[2]) if sys.argv[2:] else 1])
 with tempfile.TemporaryDirectory() as folder:
     start = Path(folder) / "start"  # the name is in the file
     write_json(Path(folder) / "student.json", {"config": student.model_dump(mode="json"), "seed": plan.recipe.seed})

@@ -26,8 +26,11 @@ from flows.terminal.console import CommandSession
 from flows.terminal.text_format import say
 
 TASKS = 64
-EQUAL_SHARE = 0.9
-"""Of answers made again: how many are read at once changes a rounding, and so a word, now and then."""
+EVERY = 4
+"""So many questions of the panel are one that both models are asked again."""
+EQUAL_SHARE = 0.8
+"""Of answers made again: how many are read at once changes a rounding, and so a word, now and then. Another model writes nearly
+all of them otherwise, and another template has other questions."""
 
 
 def embedded() -> tuple[GeneralPanel, TeacherConfig, Path]:
@@ -83,12 +86,17 @@ def test_shipped_answers_count_only_where_everything_agrees(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_the_models_still_give_the_shipped_answers(tmp_path: Path) -> None:
-    embedded()
-    made = tmp_path / "answers.json"
-    subprocess.run([sys.executable, str(PROJECT / "data/panel/make_answers.py"), str(made)], check=True, cwd=PROJECT)
+    panel, _, _ = embedded()
+    made, asked = tmp_path / "answers.json", len(panel.seeds) // EVERY
+    script = [sys.executable, str(PROJECT / "data/panel/make_answers.py"), str(made), str(EVERY)]
+    subprocess.run(script, check=True, cwd=PROJECT)
     now, shipped = read_json(made), read_json(PANEL_ANSWERS)
     assert now.keys() <= shipped.keys(), "make data/panel/answers.json again: data/panel/make_answers.py"
-    for model, answers in now.items():
-        assert answers.keys() == shipped[model].keys()
-        equal = sum(answer == shipped[model][question] for question, answer in answers.items())
-        assert equal >= EQUAL_SHARE * len(answers), f"{equal} of {len(answers)} answers are as shipped"
+    assert all(len(answers) == asked for answers in now.values())
+    pairs = [(answer, shipped[model][question]) for model, found in now.items() for question, answer in found.items()]
+    equal = sum(answer == before for answer, before in pairs)
+    assert equal >= EQUAL_SHARE * len(pairs), f"{equal} of {len(pairs)} answers are as shipped"
+    first, second = now.values()
+    assert sum(a == b for a, b in zip(first.values(), second.values(), strict=True)) < EQUAL_SHARE * asked, (
+        "the control: each model has answers of its own"
+    )
