@@ -24,18 +24,13 @@ IGNORED_LABEL = -100
 
 
 class TokenBatch(NamedTuple):
-    """Tensors of shape (rows, longest). A row is one conversation, or several in sequence if packed."""
+    """Tensors of shape (conversations, longest), a conversation per row, padded on the right."""
 
     ids: torch.Tensor
     labels: torch.Tensor
     """Aligned with their tokens: the loss does the shift. The first token of a conversation is never learned."""
-    owner: torch.Tensor
-    """The index of each token's conversation; -1 for padding."""
-    attention: torch.Tensor | None
-    """1 for tokens, 0 for padding; None if packed."""
-    positions: torch.Tensor | None
-    """If packed, the position of each token in its conversation. Where positions restart and there is no mask,
-    transformers lets no conversation attend to another."""
+    attention: torch.Tensor
+    """1 for tokens, 0 for padding, which is neither attended to nor learned."""
     images: tuple[tuple[int, EncodedImage], ...] = ()
     """Each with its row. The tokens of an image attend to each other in both directions."""
 
@@ -45,55 +40,19 @@ class TokenBatch(NamedTuple):
         }
         return self._replace(**moved)
 
-    @property
-    def layout(self) -> dict[str, torch.Tensor]:
-        """The model's inputs besides the tokens: `attention_mask` or `position_ids`."""
-        layout = {"attention_mask": self.attention, "position_ids": self.positions}
-        return {name: tensor for name, tensor in layout.items() if tensor is not None}
 
-
-def build_batch(encoded: Sequence[EncodedConversation], pad: int, *, packed_to: int = 0) -> TokenBatch:
-    """One conversation per row, or with `packed_to` as many as fit in that number of tokens; a longer one gets its own row.
-
-    Padded on the right to the longest row; padding is neither attended to nor learned.
-    """
-    sizes = [len(conversation.ids) for conversation in encoded]
-    rows = pack_rows(sizes, packed_to) if packed_to else [[place] for place in range(len(sizes))]
-    longest = max(sum(sizes[place] for place in row) for row in rows)
-    ids = torch.full((len(rows), longest), pad)
-    labels, owner, positions = torch.full_like(ids, IGNORED_LABEL), torch.full_like(ids, -1), torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        begin = 0
-        for place in row:
-            span = slice(begin, begin := begin + sizes[place])
-            ids[index, span] = torch.tensor(encoded[place].ids)
-            labels[index, span] = ids[index, span].where(torch.tensor(encoded[place].learned), IGNORED_LABEL)
-            labels[index, span.start] = IGNORED_LABEL
-            owner[index, span] = place
-            positions[index, span] = torch.arange(sizes[place])
+def build_batch(encoded: Sequence[EncodedConversation], pad: int) -> TokenBatch:
+    """One conversation per row."""
+    ids = torch.full((len(encoded), max(len(conversation.ids) for conversation in encoded)), pad)
+    labels, attention = torch.full_like(ids, IGNORED_LABEL), torch.zeros_like(ids)
+    for row, conversation in enumerate(encoded):
+        size = len(conversation.ids)
+        ids[row, :size] = torch.tensor(conversation.ids)
+        labels[row, :size] = ids[row, :size].where(torch.tensor(conversation.learned), IGNORED_LABEL)
+        attention[row, :size] = 1
+    labels[:, 0] = IGNORED_LABEL
     images = tuple((row, placed) for row, conversation in enumerate(encoded) for placed in conversation.images)
-    assert not (images and packed_to), "rows with images are not packed"
-    attention, places = (None, positions) if packed_to else ((owner >= 0).long(), None)
-    return TokenBatch(ids, labels, owner, attention, places, images)
-
-
-def pack_rows(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing bin packing: the places of the sizes in each row (Johnson 1973: at most 11/9 of the fewest rows).
-
-    A size over the capacity gets its own row.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
-        fitting = [row for row, left in enumerate(room) if left >= sizes[place]]
-        if fitting:
-            row = min(fitting, key=lambda row: room[row])
-            rows[row].append(place)
-            room[row] -= sizes[place]
-        else:
-            rows.append([place])
-            room.append(capacity - sizes[place])
-    return rows
+    return TokenBatch(ids, labels, attention, images)
 
 
 IMAGE_READER = "images"
@@ -294,15 +253,16 @@ def predict_tokens(
     model reads their distinct tokens.
     """
     distinct = None
-    if batch.attention is not None and len(batch.ids) > 1 and not batch.images and is_tokenwise(model):
+    if len(batch.ids) > 1 and not batch.images and is_tokenwise(model):
         distinct = find_distinct_tokens(batch.ids, batch.attention).to_device(model.device)
     batch = batch.to_device(model.device)
-    targets, owner = batch.labels[:, 1:], batch.owner[:, 1:]
-    indices = (targets != IGNORED_LABEL).nonzero()
-    learned = tuple(indices[owner[tuple(indices.T)].argsort(stable=True)].T)
+    targets = batch.labels[:, 1:]
+    learned = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
     reader = find_image_reader(model)
     assert reader or not batch.images, "a model without a reader of images gets none"
-    inputs = reader.build_inputs(model, batch) if reader and batch.images else {"input_ids": batch.ids, **batch.layout}
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.attention}
+    if reader and batch.images:
+        inputs = reader.build_inputs(model, batch)
     chosen = learned
     with ExitStack() as stack:
         if distinct:
@@ -318,7 +278,7 @@ def predict_tokens(
     return TokenPredictions(
         output.logits,
         targets[learned],
-        owner[learned],
+        learned[0],
         tuple(layer[chosen].float() for layer in layers),
         final[0][distinct.places] if distinct and final is not None else final,
     )
@@ -330,17 +290,6 @@ def compute_token_loss(model: PreTrainedModel, batch: TokenBatch) -> _SummedLoss
     return _SummedLoss(
         functional.cross_entropy(predictions.logits, predictions.targets, reduction="sum"), len(predictions.targets)
     )
-
-
-@torch.no_grad()
-def separates_packed_rows(model: PreTrainedModel, encoded: Sequence[EncodedConversation], pad: int) -> bool:
-    """Whether the model's predictions for these conversations are the same packed in one row as alone, within rounding."""
-    training = model.training
-    model.train(False)
-    alone = predict_tokens(model, build_batch(encoded, pad)).logits
-    packed = predict_tokens(model, build_batch(encoded, pad, packed_to=sum(len(row.ids) for row in encoded))).logits
-    model.train(training)
-    return bool((alone - packed).abs().max() < 1e-4 * alone.abs().max())
 
 
 @torch.no_grad()

@@ -1,11 +1,10 @@
-"""One row of a training as the model sees it: its tokens, which of them are learned, and where packed conversations join.
+"""One row of a training as the model sees it: its tokens, and which of them are learned.
 
 Knows tokenizers, batches and the order of a training; loads no weights and trains nothing.
 """
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
 
 from pydantic import BaseModel
 from transformers import PreTrainedTokenizerBase
@@ -20,31 +19,27 @@ from students.chat_encoding import (
     encode_untruncated,
     find_pad_id,
 )
-from students.predictions import IGNORED_LABEL, TokenBatch, build_batch
+from students.predictions import IGNORED_LABEL, build_batch
 from students.start_model import load_start_tokenizer
-from students.training_data import TrainingData, encode_and_split, shuffle_epoch
+from students.training_data import encode_and_split, shuffle_epoch
 from students.vocabulary_trimming import choose_tokens, shrink_tokenizer
 
 
 class TokenSpan(BaseModel):
-    """Consecutive tokens of one conversation that are all learned, or all only read."""
+    """Consecutive tokens of a row that are all learned, or all only read."""
 
-    conversation: int
-    """Its number in the input, from 1."""
-    worse: bool
-    """Whether it is the worse answer of a pair."""
     learned: bool
     text: str
     ids: list[int]
 
 
 class TokenRow(BaseModel):
-    """A row of a batch: one conversation, or several if packed."""
+    """A row of a batch: one conversation."""
 
     tokens: int
     learned: int
     cut: int
-    """Tokens of the shown conversation behind `max_tokens`, which are not in the row."""
+    """Tokens of the conversation behind `max_tokens`, which are not in the row."""
     spans: list[TokenSpan]
 
 
@@ -59,16 +54,6 @@ class TrainingRow(BaseModel):
     """A digest of the chat template."""
     rows: list[TokenRow]
     """Of a pair: that of the better answer, then that of the worse one. None of what cannot be encoded."""
-
-
-class _Step(NamedTuple):
-    """The conversations of a batch, with their numbers in the input; the worse answers of pairs come last."""
-
-    use: str
-    encoded: list[EncodedConversation]
-    numbers: list[int]
-    worse: int
-    packed_to: int = 0
 
 
 def build_training_row(
@@ -93,56 +78,41 @@ def build_training_row(
     found = [encode_untruncated(text, tokenizer, config.image_limits) for text in texts]
     whole = [one for one in found if isinstance(one, EncodedConversation)]
     if number - 1 in data.places:
-        step = _find_step(number, data, config, seed)
+        place = data.places.index(number - 1)
+        use = _name_step(place, len(data.train), config, seed)
+        cut = [data.train[place], *(other for other in data.rejected[place : place + 1] if other)]
     else:
         use = next((f"left out: {why}" for why, numbers in data.unusable.items() if number in numbers), "held out")
         cut = [cut_conversation(one, config.max_tokens) for one in whole]
-        step = _Step(use, cut, [number] * len(cut), worse=len(cut) - 1)
     rows = []
     if len(whole) == len(found):
-        batch = build_batch(step.encoded, find_pad_id(tokenizer), packed_to=step.packed_to)
-        owners = [owner for owner, other in enumerate(step.numbers) if other == number]
-        for owner, one in zip(owners, whole, strict=True):
-            spans = _read_spans(batch, owner, step, tokenizer)
-            tokens, learned = (
-                sum(len(span.ids) for span in spans if span.learned or not only) for only in (False, True)
-            )
-            lost = len(one.ids) - len(step.encoded[owner].ids)
-            rows.append(TokenRow(tokens=tokens, learned=learned, cut=lost, spans=spans))
+        for before, one in zip(whole, cut, strict=True):
+            spans = _read_spans(one, tokenizer)
+            learned = sum(len(span.ids) for span in spans if span.learned)
+            rows.append(TokenRow(tokens=len(one.ids), learned=learned, cut=len(before.ids) - len(one.ids), spans=spans))
     template = json_digest(tokenizer.chat_template)
-    return TrainingRow(number=number, use=step.use, start=config.start, template=template, rows=rows)
+    return TrainingRow(number=number, use=use, start=config.start, template=template, rows=rows)
 
 
-def _find_step(number: int, data: TrainingData, config: StudentConfig, seed: int) -> _Step:
-    """The batch that learns from a conversation in the first epoch."""
-    order = shuffle_epoch(len(data.train), seed, 0)
-    place, size = order.index(data.places.index(number - 1)), config.batch_size
-    batch = order[place // size * size :][:size]
-    pairs = [index for index in batch if data.rejected and data.rejected[index]]
-    worse = [other for index in pairs if (other := data.rejected[index])]
-    return _Step(
-        f"learned in step {place // (size * config.accumulate) + 1} of the first epoch",
-        [*(data.train[index] for index in batch), *worse],
-        [data.places[index] + 1 for index in (*batch, *pairs)],
-        len(worse),
-        config.max_tokens if config.packing else 0,
-    )
+def _name_step(place: int, conversations: int, config: StudentConfig, seed: int) -> str:
+    """The step of the first epoch that learns from the conversation at a place."""
+    step = shuffle_epoch(conversations, seed, 0).index(place) // (config.batch_size * config.accumulate) + 1
+    return f"learned in step {step} of the first epoch"
 
 
-def _read_spans(batch: TokenBatch, owner: int, step: _Step, tokenizer: PreTrainedTokenizerBase) -> list[TokenSpan]:
-    """The row of the batch that has the conversation `owner`, without padding."""
-    row = int((batch.owner == owner).any(1).nonzero()[0])
-    images = [placed for place, placed in batch.images if place == row]
-    tokens = zip(batch.ids[row].tolist(), batch.labels[row].tolist(), batch.owner[row].tolist(), strict=True)
+def _read_spans(conversation: EncodedConversation, tokenizer: PreTrainedTokenizerBase) -> list[TokenSpan]:
+    batch = build_batch([conversation], find_pad_id(tokenizer))
     marked = [
-        (one, label != IGNORED_LABEL, next((image for image in images if image.begin <= place < image.end), None), id_)
-        for place, (id_, label, one) in enumerate(tokens)
-        if one >= 0
+        (
+            label != IGNORED_LABEL,
+            next((image for image in conversation.images if image.begin <= place < image.end), None),
+            token,
+        )
+        for place, (token, label) in enumerate(zip(batch.ids[0].tolist(), batch.labels[0].tolist(), strict=True))
     ]
     spans = []
-    for (one, learned, image), group in groupby(marked, key=lambda token: token[:3]):
-        ids = [token[3] for token in group]
+    for (learned, image), group in groupby(marked, key=lambda token: token[:2]):
+        ids = [token[2] for token in group]
         text = f"[image of {len(ids)} tokens]" if image else str(tokenizer.decode(ids))
-        worse = one >= len(step.numbers) - step.worse
-        spans.append(TokenSpan(conversation=step.numbers[one], worse=worse, learned=learned, text=text, ids=ids))
+        spans.append(TokenSpan(learned=learned, text=text, ids=ids))
     return spans

@@ -140,8 +140,10 @@ def test_the_default_recipe_runs_as_written_with_the_embedded_teacher_and_a_stud
     tmp_path: Path, prefect_home: Path
 ) -> None:
     """Small, but nothing about it is fake: llama.cpp writes, the checks decide, and a student learns and answers."""
-    student = "--set student.layers=2 --set student.epochs=4 --set student.evaluation.requests=1 --set student.evaluation.panel=2"
-    student += " --set student.replay.most=8 --set student.replay.share=0.1"
+    student = "--set student.layers=2 --set student.epochs=4 --set 'student.evaluation={requests=1,panel=0}'"
+    student += (
+        " --set student.replay.most=8 --set student.replay.share=0.1 --set 'task.kinds={no_digits=1,no_exclamation=1}'"
+    )
     sizes = f"--set keep=3 --set samples=60 --set teachers.main.max_concurrent=2 {student} --json"
     less = " || { [ $? = 1 ] && echo less; }"
     output = ""

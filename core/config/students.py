@@ -15,8 +15,6 @@ from core.config.base import RecipeTable
 from core.config.losses import BUILT_IN_LOSSES, LOSS_EXTENSIONS, Loss
 from core.config.student_steps import (
     EMBEDDED_STARTS,
-    MEMORY_LAYER,
-    MEMORY_START,
     STUDENT_ARCHITECTURES,
     StepConfig,
     StudentStep,
@@ -172,8 +170,6 @@ class StudentConfig(RecipeTable):
     """Conversations."""
     accumulate: int = Field(1, ge=1)
     """Batches per optimizer step, to save memory."""
-    packing: bool = False
-    """Concatenate conversations into rows of up to `max_tokens` instead of padding."""
     precision: Literal["bf16", "float32"] = "bf16"
     """`float32` may be faster without bf16 instructions."""
     evaluate_steps: int | None = Field(None, ge=1)
@@ -371,14 +367,7 @@ def find_start_settings_fault(settings: Mapping[str, Any], config: StudentConfig
     """Why a model with these settings cannot become the student, in words; None if it can, as far as settings tell."""
     if settings.get("model_type") not in STUDENT_ARCHITECTURES:
         return describe_unknown_architecture(settings.get("model_type"))
-    if config.packing and _has_memories(settings):
-        return "has memories, which would carry over from one conversation of a row to the next; use packing = false"
     return next((fault for step in config.steps if (fault := step.find_start_fault(settings))), None)
-
-
-def _has_memories(settings: Mapping[str, Any]) -> bool:
-    """Whether some layers have a memory instead of attention."""
-    return settings.get("model_type") == MEMORY_START and MEMORY_LAYER in settings.get("layer_types", [MEMORY_LAYER])
 
 
 def find_bitnet_fault(settings: Mapping[str, Any]) -> str | None:

@@ -122,14 +122,8 @@ def _format_training_row(row: "TrainingRow", *, color: bool) -> str:
 def _mark_learned(row: "TokenRow", marks: tuple[str, str]) -> str:
     from flows.terminal.text_format import replace_unsafe_characters
 
-    owners = [(span.conversation, span.worse) for span in row.spans]
-    text = ""
-    for place, span in enumerate(row.spans):
-        if len(set(owners)) > 1 and owners[place] != owners[place - 1]:
-            text += f"{(place and chr(10)) or ''}--- row {span.conversation}{', worse answer' * span.worse} ---\n"
-        shown = replace_unsafe_characters(span.text)
-        text += f"{marks[0]}{shown}{marks[1]}" if span.learned else shown
-    return text
+    shown = ((span.learned, replace_unsafe_characters(span.text)) for span in row.spans)
+    return "".join(f"{marks[0]}{text}{marks[1]}" if learned else text for learned, text in shown)
 
 
 @app.command(rich_help_panel=STUDENT_PANEL)

@@ -79,8 +79,6 @@ class HybridStep(StudentStep):
                 f"layers = {student.layers}: only every {HYBRID_PERIOD}th layer of a hybrid has attention; use "
                 f"{HYBRID_PERIOD} or more"
             )
-        if student.packing:
-            return "the memories would carry over from one conversation of a row to the next; use packing = false"
         return None
 
     def load(self) -> Any:

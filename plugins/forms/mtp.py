@@ -92,4 +92,4 @@ def predict_ahead(model: Any, batch: TokenBatch, last: torch.Tensor) -> TokenPre
     targets = batch.labels[:, 2:]
     learned = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
     logits = model.get_output_embeddings()(states[learned])
-    return TokenPredictions(logits, targets[learned], batch.owner[:, 2:][learned])
+    return TokenPredictions(logits, targets[learned], learned[0])

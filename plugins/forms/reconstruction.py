@@ -66,7 +66,7 @@ class Reconstruction:
     def __init__(
         self, model: PreTrainedModel, batch: TokenBatch, config: Pruning, progress: Callable[[str], None]
     ) -> None:
-        self._tokens = (batch.owner >= 0).to(model.device)
+        self._tokens = batch.attention.bool().to(model.device)
         self._config, self._progress = config, progress
         self._unpruned: torch.Tensor | None = None
         """The hidden states of the unpruned model before the next layer, of shape (rows, tokens, channels)."""

@@ -35,7 +35,7 @@ def prune_weights(model: PreTrainedModel, batch: TokenBatch, config: Pruning) ->
     Raises:
         UsageError: if the model's layers are not where a Llama has them, or a matrix cannot have the pattern.
     """
-    run_before_layers(model, batch, partial(_prune_layer, tokens=batch.owner >= 0, config=config))
+    run_before_layers(model, batch, partial(_prune_layer, tokens=batch.attention.bool(), config=config))
 
 
 def run_before_layers(model: PreTrainedModel, batch: TokenBatch, hook: Callable[..., None]) -> None:
@@ -45,7 +45,7 @@ def run_before_layers(model: PreTrainedModel, batch: TokenBatch, hook: Callable[
     training = model.training
     model.train(False)
     try:
-        model(input_ids=batch.ids, **batch.layout, use_cache=False, logits_to_keep=1)
+        model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False, logits_to_keep=1)
     finally:
         model.train(training)
         for handle in hooks:

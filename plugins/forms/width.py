@@ -81,7 +81,7 @@ def measure_activity(model: LlamaForCausalLM, batch: TokenBatch) -> PartActivity
     """The activity on the tokens of `batch`, without padding."""
     config: Any = model.config
     batch = batch.to_device(model.device)
-    tokens = batch.owner >= 0
+    tokens = batch.attention.bool()
     means: dict[nn.Module, torch.Tensor] = {}
 
     def record(measure: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[nn.Module, Any, torch.Tensor], None]:
@@ -103,7 +103,7 @@ def measure_activity(model: LlamaForCausalLM, batch: TokenBatch) -> PartActivity
     hooks = [module.register_forward_hook(record(torch.abs)) for module in (*norms, *downs)]
     hooks += [module.register_forward_hook(record(measure_groups)) for module in outs]
     try:
-        model(input_ids=batch.ids, **batch.layout, use_cache=False, logits_to_keep=1)
+        model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:
             hook.remove()

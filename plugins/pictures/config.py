@@ -72,8 +72,6 @@ class SightStep(StudentStep):
     def find_problem(self, student: StudentConfig) -> str | None:
         if student.start == "width":
             return 'start = "width" chooses channels by text alone; use start = "layers" or "random"'
-        if student.packing:
-            return "patches attend to each other only in a row of their own; use packing = false"
         others = {step.type for step in student.steps}
         for name, why in EXCLUDED.items():
             if name in others or getattr(student, name, None) not in (None, 0):

@@ -96,7 +96,6 @@ class TrainingObjective:
         self.text_losses = config.text_losses | (self.weights.keys() - config.objective_weights.keys())
         """The terms that need no teacher and no answer of the student."""
         self._precision = config.precision
-        self._packed_to = config.max_tokens if config.packing else 0
         self.projections = projections
         self._config = config.distillation
         self._signals, self._words = signals, words
@@ -127,11 +126,11 @@ class TrainingObjective:
 
         `own` marks the student's own answers: they have no `sft` loss.
         """
-        batch = build_batch(encoded, pad, packed_to=self._packed_to)
+        batch = build_batch(encoded, pad)
         opened = [] if own else [terms for step in self._steps if (terms := step.open_losses(model, batch))]
         paired = [place for place, other in enumerate(rejected) if other]
         worse = [other for other in rejected if other]
-        whole = build_batch([*encoded, *worse], pad, packed_to=self._packed_to) if worse else batch
+        whole = build_batch([*encoded, *worse], pad) if worse else batch
         last = not own and any(step.reads_last_states for step in self._steps)
         predictions = predict_tokens(model, whole, hidden="hidden" in self.weights, last=last)
         values: dict[str, torch.Tensor] = {}
@@ -159,7 +158,7 @@ class TrainingObjective:
         """The replay term on these conversations of the start, in nats per token, before weighting."""
         assert self._replay
         assert self.reference
-        batch = build_batch(replayed, pad, packed_to=self._packed_to)
+        batch = build_batch(replayed, pad)
         if self._replay.loss == "sft":
             predictions = predict_tokens(model, batch)
             return loss_functions.cross_entropy(predictions.raw, predictions.targets).mean()

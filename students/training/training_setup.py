@@ -7,13 +7,11 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel
 
 from core.config.students import DistillationConfig, StudentConfig
-from core.errors import UsageError
 from core.plugins import load_part
 from students.captured_signals import (
     CapturedSignals,
@@ -23,9 +21,9 @@ from students.captured_signals import (
     build_signal_identity,
     capture_signals,
 )
-from students.chat_encoding import Conversation, EncodedConversation, check_tokenizer, find_pad_id
+from students.chat_encoding import Conversation, check_tokenizer, find_pad_id
 from students.distributed import main_process_first, select_device
-from students.predictions import cast_weights, separates_packed_rows
+from students.predictions import cast_weights
 from students.replay import NO_REPLAY, ReplayTexts, load_replay
 from students.start_model import StartModel, load_start_model
 from students.torch_teacher import TorchTeacher, load_original, load_teacher, tokenizer_digest
@@ -33,9 +31,6 @@ from students.training.steps import StartReference, Training
 from students.training.training_objective import TrainingObjective, build_projections
 from students.training_data import TrainingData, encode_and_split
 from students.vocabulary_trimming import shape_start, trim_vocabulary
-
-if TYPE_CHECKING:
-    pass
 
 ProgressCallback = Callable[[str], None]
 
@@ -71,8 +66,6 @@ def prepare_start(
     for step in training.steps:
         training.start = step.prepare(training.start, training)
     start = training.start
-    if config.packing:
-        _check_packing(start.model, data.train, training.pad, "student.start")
     progress(
         f"student: {start.made_from}, {start.model.num_parameters() / 1e6:.1f}M parameters; "
         f"{len(data.train)} conversations to train on, {len(data.held_out)} held out, "
@@ -87,15 +80,6 @@ def prepare_start(
     return training
 
 
-def _check_packing(model: PreTrainedModel, data: Sequence[EncodedConversation], pad: int, key: str) -> None:
-    """Raises UsageError if `model`, which the recipe's `key` names, does not separate the conversations of a row."""
-    shortest = sorted(data, key=lambda conversation: len(conversation.ids))[:2]
-    if not separates_packed_rows(model, shortest, pad):
-        raise UsageError(
-            f"{key}: a {type(model).__name__} does not separate the conversations of one row; use packing = false"
-        )
-
-
 def prepare_objective(training: Training, teacher: str) -> TrainingObjective:
     """The recipe's objectives with a running teacher, or with its signals, which are captured if they do not exist yet.
 
@@ -108,8 +92,6 @@ def prepare_objective(training: Training, teacher: str) -> TrainingObjective:
     distillation = config.distillation
     if distillation.signals == "dense":
         model = load_teacher(distillation.teacher, start.tokenizer).to(start.model.device)  # type: ignore[arg-type]
-        if config.packing:
-            _check_packing(model, data.train, find_pad_id(start.tokenizer), "student.distillation.teacher")
         layers = "hidden" in config.objective_weights
         projections = build_projections(start.model, model) if layers else torch.nn.ModuleList()
         projections.to(start.model.device)
@@ -144,7 +126,7 @@ def prepare_replay(training: Training) -> ReplayTexts:
         )  # fmt: skip
 
 
-def build_replay_writer(original: "PreTrainedModel", config: StudentConfig) -> "PreTrainedModel":
+def build_replay_writer(original: PreTrainedModel, config: StudentConfig) -> PreTrainedModel:
     """The original model in the precision of the training; the one that is passed keeps its own."""
     return cast_weights(copy.deepcopy(original), torch.bfloat16) if config.precision == "bf16" else original
 

@@ -248,7 +248,7 @@ def test_a_start_of_another_family_becomes_a_student(name: str, vocabulary: int 
     rows = len(tokenizer) - (form.tokenizer == "gemma")
     start = saved(random_model(form, rows).bfloat16(), tokenizer, tmp_path / "start")
     config = StudentConfig(
-        start=str(start), vocabulary=vocabulary, epochs=2, batch_size=4, max_tokens=64, learning_rate=1e-3, packing=True
+        start=str(start), vocabulary=vocabulary, epochs=2, batch_size=4, max_tokens=64, learning_rate=1e-3
     )
     record = train_student(conversations(), config, tmp_path / "student", seed=1, progress=quiet)
     assert record.loss_after < record.loss_before

@@ -1,12 +1,9 @@
 import copy
 import math
-from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -30,7 +27,6 @@ from students.predictions import (
     compute_token_loss,
     find_distinct_tokens,
     is_tokenwise,
-    pack_rows,
     predict_tokens,
     round_weights,
 )
@@ -114,27 +110,12 @@ def test_a_long_conversation_is_measured_on_the_tokens_of_training(
     )
 
 
-def test_packed_conversations_have_the_same_predictions_in_the_same_order(
-    model: LlamaForCausalLM, encoded: list[EncodedConversation]
-) -> None:
-    opinionated(model, 3)
-    batch = build_batch(encoded, pad=0, packed_to=90)
-    assert 1 < len(batch.ids) < len(encoded)
-    together = predict_tokens(model, batch, hidden=True)
-    alone = [predict_tokens(model, build_batch([one], pad=0), hidden=True) for one in encoded]
-    torch.testing.assert_close(together.logits, torch.cat([one.logits for one in alone]), atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(together.hidden[-1], torch.cat([one.hidden[-1] for one in alone]), atol=1e-4, rtol=1e-5)
-    assert together.targets.equal(torch.cat([one.targets for one in alone]))
-    assert together.rows.tolist() == [place for place, one in enumerate(alone) for _ in one.targets]
-
-
 @pytest.mark.parametrize("name", ["granite", "llama", "olmo2", "qwen3", "smollm3"])
 def test_rows_that_begin_alike_are_read_once(name: str, encoded: list[EncodedConversation]) -> None:
     """To the same predictions and gradients as row by row, which another attention function gets."""
     model = random_model(FORMS[name], 400)
     changed = encoded[0]._replace(ids=(*encoded[0].ids[:-2], 7, 8))
     batch = build_batch([*encoded[:3], changed, encoded[0]], pad=0)
-    assert batch.attention is not None
     sizes = [len(one.ids) for one in encoded[:3]]
     assert find_distinct_tokens(batch.ids, batch.attention).ids.shape[1] <= sum(sizes) + 2
 
@@ -187,24 +168,3 @@ def test_padding_is_neither_attended_to_nor_learned(tokenizer: PreTrainedTokeniz
         assert batch.attention[row].tolist() == [1] * size + [0] * (batch.ids.shape[1] - size)
         labels = [token if learned else IGNORED_LABEL for token, learned in zip(one.ids, one.learned, strict=True)]
         assert batch.labels[row].tolist() == labels + [IGNORED_LABEL] * (batch.ids.shape[1] - size)
-
-
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 40))
-def test_packing_respects_the_capacity_and_needs_few_rows(sizes: list[int], capacity: int) -> None:
-    rows = pack_rows(sizes, capacity)
-    assert sorted(place for row in rows for place in row) == list(range(len(sizes)))
-    filled = [sum(sizes[place] for place in row) for row in rows]
-    assert all(total <= capacity or len(row) == 1 for total, row in zip(filled, rows, strict=True))
-    assert all(one + other > capacity for one, other in combinations(filled, 2)), "two rows could be one"
-
-
-def test_positions_restart_for_each_conversation_of_a_packed_row(tokenizer: PreTrainedTokenizerBase) -> None:
-    ones = [encoded(CONVERSATIONS[name], tokenizer) for name in ("one turn", "two turns")]
-    sizes = [len(one.ids) for one in ones]
-    batch = build_batch(ones, pad=2, packed_to=sum(sizes))
-    assert batch.ids.tolist() == [[*ones[1].ids, *ones[0].ids]]
-    assert batch.owner.tolist() == [[1] * sizes[1] + [0] * sizes[0]]
-    assert batch.positions is not None
-    assert batch.positions.tolist() == [[*range(sizes[1]), *range(sizes[0])]]
-    assert (batch.labels != IGNORED_LABEL).sum() == sum(sum(one.learned) for one in ones)
-    assert build_batch(ones, pad=2, packed_to=sum(sizes) - 1).ids.shape == (2, max(sizes))

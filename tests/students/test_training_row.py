@@ -39,29 +39,25 @@ def shown(
     return [build_training_row(number, rows, config, SEED, rejected or []) for number in range(1, len(rows) + 1)]
 
 
-@pytest.mark.parametrize("packing", [False, True])
 def test_shown_rows_have_the_loss_of_the_first_step(
-    packing: bool, talk: list[Conversation], config: StudentConfig, tmp_path: Path
+    talk: list[Conversation], config: StudentConfig, tmp_path: Path
 ) -> None:
     rows = odd_conversations(talk)
-    settings = config.model_copy(update={"packing": packing, "precision": "float32", "max_tokens": 150, "epochs": 1})
+    settings = config.model_copy(update={"precision": "float32", "max_tokens": 150, "epochs": 1})
     train_student(rows, settings, tmp_path / "student", seed=SEED, progress=quiet)
     line = json.loads((tmp_path / "student" / "training_log.jsonl").read_text().splitlines()[0])
     model = AutoModelForCausalLM.from_pretrained(config.start)
-    losses, joined = [], 0
+    losses = []
     for row in shown(rows, settings):
         if not row.use.startswith("learned in step 1 "):
             continue
         (text,) = row.rows
-        joined += len({span.conversation for span in text.spans}) > 1
-        spans = [span for span in text.spans if span.conversation == row.number]
-        ids = torch.tensor([[token for span in spans for token in span.ids]])
-        learned = torch.tensor([span.learned for span in spans for _ in span.ids])
+        ids = torch.tensor([[token for span in text.spans for token in span.ids]])
+        learned = torch.tensor([span.learned for span in text.spans for _ in span.ids])
         nats = functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none")
         losses += nats[learned[1:]].tolist()
     assert len(losses) == line["tokens"]
     assert sum(losses) / len(losses) == pytest.approx(line["loss"], rel=1e-5)
-    assert (joined > 0) == packing
 
 
 def test_every_row_says_what_becomes_of_it(talk: list[Conversation], config: StudentConfig) -> None:
@@ -80,19 +76,11 @@ def test_every_row_says_what_becomes_of_it(talk: list[Conversation], config: Stu
     assert last.rows[0].cut > 0
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_both_answers_of_a_pair_are_shown(packing: bool, talk: list[Conversation], config: StudentConfig) -> None:
+def test_both_answers_of_a_pair_are_shown(talk: list[Conversation], config: StudentConfig) -> None:
     worse = [[*one[:-1], Message(role="assistant", content=f"No {place}.")] for place, one in enumerate(talk)]
-    settings = config.model_copy(update={"objective": "dpo", "packing": packing, "max_tokens": 150})
+    settings = config.model_copy(update={"objective": "dpo", "max_tokens": 150})
     for place, row in enumerate(shown(talk, settings, worse)):
-        found = [
-            "".join(
-                span.text
-                for span in text.spans
-                if (span.learned, span.conversation, span.worse) == (True, row.number, worse_side)
-            )
-            for worse_side, text in zip((False, True), row.rows, strict=True)
-        ]
+        found = ["".join(span.text for span in text.spans if span.learned) for text in row.rows]
         assert found == [f"{talk[place][-1].content}<|im_end|>", f"No {place}.<|im_end|>"]
 
 

@@ -12,12 +12,11 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
 from core.config.students import StudentConfig
 from plugins.forms.hybrid import build_random_hybrid
-from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id, find_stop_ids
+from students.chat_encoding import Conversation, find_pad_id, find_stop_ids
 from students.generation import sample_texts
 from students.gguf_export import export_gguf
-from students.predictions import separates_packed_rows
 from students.training.student_training import train_student
-from tests.students.conftest import quiet, saved, tiny_llama
+from tests.students.conftest import quiet, saved
 from tests.students.test_gguf_export import many_ids
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
 
@@ -50,20 +49,6 @@ def tiny_hybrid(vocabulary: int, *, width: int = 64, new: bool = False) -> Qwen3
 @pytest.fixture(scope="module")
 def hybrid(tokenizer: PreTrainedTokenizerBase) -> Qwen3_5ForCausalLM:
     return tiny_hybrid(len(tokenizer))
-
-
-def test_a_memory_carries_over_in_a_packed_row(
-    hybrid: Qwen3_5ForCausalLM, talk: list[Conversation], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """So packing is refused for hybrids; the control is a Llama, which separates the conversations of a row."""
-    rows = [
-        one
-        for one in (encode_conversation(one, tokenizer, 64) for one in talk[:2])
-        if isinstance(one, EncodedConversation)
-    ]
-    pad = find_pad_id(tokenizer)
-    assert not separates_packed_rows(hybrid, rows, pad)
-    assert separates_packed_rows(tiny_llama(len(tokenizer)), rows, pad)
 
 
 @pytest.fixture(scope="module")

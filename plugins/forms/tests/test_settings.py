@@ -64,7 +64,6 @@ def test_other_starts_can_become_the_student(settings: dict[str, Any], step: dic
         ({"type": "hybrid"}, {}, "start = 'layers' has an architecture already"),
         ({"type": "hybrid"}, {"start": "some/model"}, "start = 'some/model' has an architecture already"),
         ({"type": "hybrid"}, {"start": "random", "layers": 3}, "layers = 3: only every 4th layer"),
-        ({"type": "hybrid"}, {"start": "random", "packing": True}, "the memories would carry over"),
         ({"type": "start_kl"}, {"start": "random"}, "start_kl: the weights of start = 'random' are untrained"),
         ({"type": "average_choice"}, {"average": 0.5}, "average is the share that it would choose"),
         ({"type": "mtp"}, {"start": "random"}, "mtp: llama.cpp drafts with such a layer of a hybrid only"),

@@ -97,8 +97,11 @@ def test_the_weights_that_stay_are_the_least_squares_solution() -> None:
 @torch.no_grad()
 def measure_change(pruned: LlamaForCausalLM, whole: LlamaForCausalLM, batch: TokenBatch) -> float:
     """Of the last hidden states, a share of their squares."""
-    tokens = batch.owner >= 0
-    states = [model.model(input_ids=batch.ids, **batch.layout).last_hidden_state[tokens] for model in (pruned, whole)]
+    tokens = batch.attention.bool()
+    states = [
+        model.model(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state[tokens]
+        for model in (pruned, whole)
+    ]
     return float((states[0] - states[1]).square().sum() / states[1].square().sum())
 
 

@@ -194,8 +194,8 @@ def embed_images(model: Any, ids: torch.Tensor, patches: ImagePatches) -> torch.
 
 def build_image_mask(batch: TokenBatch) -> torch.Tensor:
     """Which tokens each one attends to, of shape (rows, 1, longest, longest): those before it, itself, and its whole image."""
-    longest = batch.owner.shape[1]
-    image = torch.full_like(batch.owner, -1)
+    longest = batch.ids.shape[1]
+    image = torch.full_like(batch.ids, -1)
     for number, (row, placed) in enumerate(batch.images):
         image[row, placed.begin : placed.end] = number
     same = (image[:, :, None] == image[:, None, :]) & (image[:, :, None] >= 0)

@@ -265,7 +265,6 @@ def test_llama_cpp_sees_what_torch_sees(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"packing": True}, "use packing = false"),
         ({"lora": {}}, "lora: low-rank adapters would not train the embedder of images"),
         ({"replay": {}}, "replay: its start sees nothing"),
         ({"evaluation": {"requests": 20}}, "evaluation: its questions have no pictures"),

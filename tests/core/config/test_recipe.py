@@ -291,31 +291,6 @@ def find_fault(folder: Path, settings: dict[str, Any], student: dict[str, Any]) 
     return find_start_fault(StudentConfig(start=str(folder), **student))
 
 
-@pytest.mark.parametrize(
-    ("settings", "student", "fault"),
-    [
-        (HYBRID, {"packing": True}, "has memories, which would carry over from one conversation of a row to the next; use"),
-        ({**HYBRID, "layer_types": ["linear_attention", "full_attention"]}, {"packing": True}, "has memories, which"),
-    ],
-)  # fmt: skip
-def test_a_start_that_the_settings_of_the_student_rule_out_is_known_from_its_folder(
-    settings: dict[str, Any], student: dict[str, Any], fault: str, tmp_path: Path
-) -> None:
-    assert str(find_fault(tmp_path, settings, student)).startswith(fault)
-    assert find_fault(tmp_path, settings, {}) is None
-
-
-@pytest.mark.parametrize(
-    ("settings", "student"),
-    [
-        (LLAMA, {"packing": True}),
-        ({**HYBRID, "layer_types": ["full_attention"] * 2}, {"packing": True}),
-    ],
-)
-def test_other_starts_can_become_the_student(settings: dict[str, Any], student: dict[str, Any], tmp_path: Path) -> None:
-    assert find_fault(tmp_path, settings, student) is None
-
-
 @pytest.mark.parametrize("text", ["[]", "{", '"llama"'])
 def test_a_folder_without_a_configuration_is_no_start(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)

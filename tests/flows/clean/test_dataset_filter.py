@@ -44,6 +44,7 @@ from flows.report.filter_report import FilterReport
 from flows.rows import dataset_rows
 from flows.terminal.console import SESSION
 from tests.flows.commands.test_commands import called
+from tests.support.waiting import wait_until
 
 DUPLICATES = parse_filter_settings([], "exact,minhash")
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
@@ -350,9 +351,10 @@ def test_a_damaged_checkpoint_is_made_again(
 def test_a_second_command_into_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     file, out = written(tmp_path / "rows.jsonl", corpus(10_000) * 4), tmp_path / "out"
     first = subprocess.Popen(command(file, out, "--quiet"), cwd=PROJECT)
-    while first.poll() is None and not (out / "work" / "batches.jsonl").exists():
-        time.sleep(0.01)
+    wait_until((out / "work" / "batches.jsonl").exists, every=0.002)
+    first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second begins
     second = subprocess.run(command(file, out), cwd=PROJECT, check=False, capture_output=True, text=True)
+    first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     assert second.returncode == 2
     assert f"{out}: another `filter` writes to it; wait for it or stop it" in second.stderr
@@ -394,11 +396,7 @@ def test_the_workers_of_a_killed_command_end(tmp_path: Path) -> None:
     child.kill()
     child.wait()
     try:
-        for _ in range(600):
-            if all(map(has_ended, workers)):
-                break
-            time.sleep(0.1)
-        assert [worker for worker in workers if not has_ended(worker)] == []
+        wait_until(lambda: all(map(has_ended, workers)))
     finally:
         for worker in workers:
             with contextlib.suppress(ProcessLookupError):

@@ -138,7 +138,7 @@ def test_replay_conversations_are_the_starts_own_and_new(
     [
         ("kl", {}),
         ("sft", {}),
-        ("kl", {"packing": True, "accumulate": 2, "batch_size": 2}),
+        ("kl", {"accumulate": 2, "batch_size": 2}),
         ("kl", {"lora": {"rank": 8}, "learning_rate": 2e-2}),
         ("kl", {"objective": {"sft": 1, "forward_kl": 0.5}}),
     ],

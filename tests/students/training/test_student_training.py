@@ -346,31 +346,6 @@ def test_batches_accumulate_to_one_large_batch(
         assert same == pytest.approx(line, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("objective", "distillation", "rejected"),
-    [
-        ({"sft": 1, "forward_kl": 0.5, "hidden": 0.5}, {}, []),
-        ({"sft": 1, "forward_kl": 1}, {"signals": "sampled"}, []),
-        ({"sft": 1, "jsd": 1}, {"signals": "top_k"}, []),
-        ({"sft": 0.5, "dpo": 1, "reverse_kl": 0.1}, {}, WORSE),
-        ({"sft": 1, "jsd": 1}, {"lmbda": 0.5, "max_new_tokens": 40}, []),
-    ],
-)
-def test_packing_does_not_change_the_student(
-    objective: dict[str, float], distillation: dict[str, Any], rejected: list[Conversation], talk: list[Conversation],
-    config: StudentConfig, teacher: Path, tmp_path: Path,
-) -> None:  # fmt: skip
-    adjusted = {"teacher": str(teacher), **distillation}
-    apart = with_settings(
-        config, objective=objective, distillation=adjusted, precision="float32", epochs=2, batch_size=6
-    )
-    one, done = trained(talk, apart, tmp_path / "one", rejected)
-    other, packed = trained(talk, with_settings(apart, packing=True, max_tokens=80), tmp_path / "other", rejected)
-    assert_close(one, other, atol=1e-4)
-    for line, same in zip(done.log, packed.log, strict=True):
-        assert same == pytest.approx(line, rel=1e-4)
-
-
 def test_early_stopping_keeps_the_best_weights(talk: list[Conversation], config: StudentConfig, tmp_path: Path) -> None:
     """The held-out conversations contradict those to learn, so the loss on them falls first and then rises."""
     other = [

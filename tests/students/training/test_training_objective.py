@@ -201,7 +201,7 @@ PAIRS = [
 RESUMED: dict[str, tuple[dict[str, Any], list[Conversation]]] = {
     "dense, projected": ({"objective": {"sft": 1, "reverse_kl": 1, "hidden": 1}}, []),
     "captured": ({"objective": "forward_kl", "distillation": {"signals": "sampled"}}, []),
-    "packed, accumulated": ({"objective": {"sft": 1, "jsd": 1}, "packing": True, "batch_size": 2, "accumulate": 2}, []),
+    "accumulated": ({"objective": {"sft": 1, "jsd": 1}, "batch_size": 2, "accumulate": 2}, []),
     "adapters": ({"objective": {"sft": 1, "hidden": 1}, "lora": {"rank": 4}}, []),
     "answers of its own": (
         {"objective": {"sft": 1, "jsd": 1}, "distillation": {"lmbda": 0.5, "max_new_tokens": 6}},
