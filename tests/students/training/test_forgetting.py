@@ -190,39 +190,6 @@ def test_a_start_that_writes_no_requests_is_refused_in_one_sentence(
         train_student(talk, configure(folder, replay={"max_tokens": 16}), tmp_path / "s", seed=7, progress=quiet)
 
 
-@pytest.mark.slow
-def test_the_embedded_start_writes_sensible_requests_and_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("students.replay.REPLAY_BATCH", 12)  # one is enough
-    monkeypatch.setattr("students.replay.REQUEST_TOKENS", 48)
-    monkeypatch.setattr("students.replay.MIN_HELD_OUT", 2)
-    start = start_from_layers(30)
-    config = ReplayConfig(most=8, max_tokens=24)
-    texts = load_replay(start.model.bfloat16(), start.tokenizer, config, 8, tmp_path / "replay.jsonl", progress=quiet)
-    assert (len(texts.learned), len(texts.held_out)) == (8, 2)
-    _, *rows = map(json.loads, (tmp_path / "replay.jsonl").read_text().splitlines())
-    requests = [row["request"].lower() for row in rows]
-    assert sum(len(request.split()) >= 4 for request in requests) >= 0.8 * len(requests)
-    plain = {"the", "a", "of", "to", "is", "in", "and", "i", "what", "how", "for", "write", "with", "you"}
-    assert sum(not plain.isdisjoint(request.split()) for request in requests) >= 0.8 * len(requests), requests
-    assert all(row["answer"].strip() for row in rows)
-    assert all(
-        str(start.tokenizer.decode(row["prompt"])).startswith("<|im_start|>system\nYou are a helpful AI assistant")
-        for row in rows
-    )
-    assert any(request.startswith(tuple(verb.lower() for verb in OPENINGS)) for request in requests)
-
-    lines: list[str] = []
-    monkeypatch.undo()
-    packaged = tmp_path / "packaged.jsonl"
-    texts = load_replay(start.model, start.tokenizer, ReplayConfig(), 27, packaged, progress=lines.append)
-    assert (len(texts.learned), len(texts.held_out)) == (128, 13)
-    assert lines == [], "by the default settings, they are packaged"
-    assert packaged.read_text() == PACKAGED_REPLAY.read_text()
-    assert not is_packaged(replay_digest(start.model, start.tokenizer, config)), "the control: other settings"
-
-
 def test_the_writer_of_a_replay_has_rounded_weights_and_exact_rotary_frequencies(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
@@ -235,7 +202,7 @@ def test_the_writer_of_a_replay_has_rounded_weights_and_exact_rotary_frequencies
 
 
 @pytest.mark.slow
-def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
+def test_the_whole_teacher_writes_sensible_replay_for_a_start_that_is_a_part_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("students.replay.REPLAY_BATCH", 16)  # one is enough
@@ -251,6 +218,17 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
     training = prepare_start(rows, None, (), config, 7, quiet, out=tmp_path / "student")
     start = training.start
     texts = prepare_replay(training)
+    assert (len(texts.learned), len(texts.held_out)) == (8, 2)
+    written = tmp_path / "student.replay.jsonl"
+    _, *found = map(json.loads, written.read_text().splitlines())
+    requests = [row["request"].lower() for row in found]
+    assert sum(len(request.split()) >= 4 for request in requests) >= 0.8 * len(requests)
+    plain = {"the", "a", "of", "to", "is", "in", "and", "i", "what", "how", "for", "write", "with", "you"}
+    assert sum(not plain.isdisjoint(request.split()) for request in requests) >= 0.8 * len(requests), requests
+    assert any(request.startswith(tuple(verb.lower() for verb in OPENINGS)) for request in requests)
+    assert all(row["answer"].strip() for row in found)
+    system = "<|im_start|>system\nYou are a helpful AI assistant"
+    assert all(str(start.tokenizer.decode(row["prompt"])).startswith(system) for row in found)
     original = load_original(start.model, start.tokenizer, config)
     assert original.config.num_hidden_layers == 30
     reference = build_reference(training)
@@ -263,12 +241,25 @@ def test_the_whole_teacher_writes_the_replay_of_a_start_that_is_a_part_of_it(
         start.tokenizer,
         config.replay,
         3,
-        tmp_path / "student.replay.jsonl",
+        written,
         progress=quiet,
     )  # of another writer, the file would be refused
     assert again == texts
     whole = StudentConfig.model_validate({**settings, "layers": 30})
     assert load_original(start.model, start.tokenizer, whole) is start.model
+
+
+@pytest.mark.slow
+def test_the_replay_of_the_default_settings_is_packaged(tmp_path: Path) -> None:
+    start = start_from_layers(30)
+    lines: list[str] = []
+    path = tmp_path / "packaged.jsonl"
+    texts = load_replay(start.model, start.tokenizer, ReplayConfig(), 27, path, progress=lines.append)
+    assert (len(texts.learned), len(texts.held_out)) == (128, 13)
+    assert lines == []
+    assert path.read_text() == PACKAGED_REPLAY.read_text()
+    other = ReplayConfig(max_tokens=24)
+    assert not is_packaged(replay_digest(start.model, start.tokenizer, other)), "the control: other settings"
 
 
 def test_a_cache_serves_any_seed_and_no_other_start_or_settings(
