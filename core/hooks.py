@@ -5,11 +5,12 @@ The hooks of a plugin are called for a run whose recipe names one of its parts, 
 data of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from core.errors import RecipeProblem
 from core.sample import Message, Sample, json_digest
@@ -65,6 +66,19 @@ class PageSection(NamedTuple):
     """HTML of the report, which has escaped every text of a teacher; Markdown of a card."""
 
 
+class SeedChoice(Protocol):
+    """A plugin's choice among the seeds that a family draws."""
+
+    @property
+    def requests(self) -> Collection[str]:
+        """Those that the choice was made by, which no evaluation may ask."""
+        ...
+
+    def accepts(self, data: Mapping[str, Any], rng: Random) -> bool:
+        """Whether a seed with this data is used, or another one drawn in its place."""
+        ...
+
+
 class LabeledConversation(NamedTuple):
     line: int
     messages: list[Message]
@@ -93,6 +107,10 @@ class RunHooks:
     def list_seed_problems(self, plan: Any, seeds: Any) -> Sequence[str]:
         """What is wrong with the seeds (`agents.planning.seeds.RunSeeds`), a sentence each, before anything is written."""
         return ()
+
+    def choose_seeds(self, plan: Any) -> SeedChoice | None:
+        """Which seeds of a plan are used. None for all. At most one plugin of a recipe chooses."""
+        return None
 
     def open_sample_workers(self, plan: Any, run: str) -> AbstractAsyncContextManager[Any] | None:
         """Where samples are made: yields `MakeSample`. None for the run's own process. At most one plugin of a recipe has one."""

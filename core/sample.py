@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -230,6 +230,40 @@ class Seed(FrozenModel):
         """Conditions in addition to the family's data: a persona, a difficulty."""
         conditions: dict[str, str] = self.data.get(CONDITIONS_KEY, {})
         return conditions
+
+
+NAME_KEYS = ("kind", "name", "type")
+"""Of a table in a seed: the first of these keys that it has is its value."""
+Labels = frozenset[str]
+
+
+def iterate_labels(data: Mapping[str, Any]) -> Iterator[tuple[str, Labels]]:
+    """Each attribute of a seed's data with its values: texts, whole numbers, yes and no; of lists, those of all members."""
+    for name, value in data.items():
+        if name == CONDITIONS_KEY and isinstance(value, Mapping):
+            yield from iterate_labels(value)
+            continue
+        labels = [_find_label(member) for member in _list_members(value)]
+        if labels and None not in labels:
+            yield name, frozenset(label for label in labels if label)
+
+
+def _list_members(value: object) -> Iterator[object]:
+    """Of a list at any depth, as of rules by turn; of another value, itself."""
+    if isinstance(value, list):
+        for member in value:
+            yield from _list_members(member)
+    else:
+        yield value
+
+
+def _find_label(value: object) -> str | None:
+    """None for a value that names nothing, such as a measured number."""
+    if isinstance(value, Mapping):
+        return next((_find_label(value[key]) for key in NAME_KEYS if isinstance(value.get(key), str)), None)
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, int) else None
 
 
 class Candidate(FrozenModel):

@@ -23,11 +23,13 @@ from agents.sources.seed_source import SeedSource, find_seed_source, find_source
 from core.config.agents import DEBATE_ROUNDS, DEBATERS, AgentConfig
 from core.config.base import RecipeTable, list_marked
 from core.config.filters import list_filter_extensions, list_filter_files
-from core.config.recipe import Recipe, SeedsConfig
+from core.config.recipe import Recipe, SeedsConfig, list_recipe_plugins
 from core.config.teacher_prices import PriceRecord, apply_prices, keep_recorded_prices
 from core.errors import UsageError
 from core.extensions import Extension, find_registered
+from core.hooks import SeedChoice
 from core.hub_reference import find_hub_reference, remove_revision
+from core.plugins import load_hooks
 from core.project_files import NAMED_REFERENCES, find_referenced_file
 from core.storage.atomic_files import hash_file
 from core.weights.gguf_files import hash_gguf
@@ -66,6 +68,12 @@ class RunPlan:
     def seed_source(self) -> SeedSource | None:
         """The source of a plugin that its seeds come from; None for other seeds."""
         return find_seed_source(self.recipe, self.folder)
+
+    @cached_property
+    def seed_choice(self) -> SeedChoice | None:
+        """A plugin's choice among the seeds. None where all are used."""
+        hooks = load_hooks(list_recipe_plugins(self.recipe))
+        return next((choice for one in hooks if (choice := one.choose_seeds(self))), None)
 
     @cached_property
     def seed_rows(self) -> SeedRows:

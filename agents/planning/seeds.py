@@ -19,6 +19,8 @@ from core.config.agents import PASS_RATE
 from core.errors import UsageError
 from core.sample import CONDITIONS_KEY, Seed, json_digest
 
+MOST_PROPOSALS = 32
+"""Seeds that are drawn before one is used that a plugin's choice did not accept."""
 MAX_CHECKED_SEEDS = 2000
 """Seeds among which each category of the quotas must occur."""
 
@@ -44,6 +46,7 @@ class RunSeeds(Sequence[Seed]):
         self._plan = plan
         self._digest = digest
         self._recorded = plan.recipe.seeds.recording is not None
+        self._choice = plan.seed_choice
         self._names = set[str]().union(*rows)
         inherited = ({key: row["seed"][key] for key in self._names & row.get("seed", {}).keys()} for row in made)
         self._columns: Sequence[SeedRow] = [*rows, *inherited]
@@ -136,6 +139,12 @@ class RunSeeds(Sequence[Seed]):
         seeds._plan, seeds._digest = plan, digest
         return seeds
 
+    def without_choice(self) -> "RunSeeds":
+        """The same rows, and all seeds that the family draws."""
+        seeds = copy(self)
+        seeds._choice = None
+        return seeds
+
     def with_rows(self, made: Sequence[SeedRow]) -> "RunSeeds":
         """The same seeds with rows that the run made."""
         return RunSeeds(self._plan, self._digest, made)
@@ -178,10 +187,19 @@ class RunSeeds(Sequence[Seed]):
         turn, position = divmod(number, len(self.rows))
         row = position if self._recorded else _shuffle_rows(self._plan.recipe.seed, turn, len(self.rows))[position]
         rng = Random(json_digest([self._plan.recipe.seed, number]))
+        data = self._draw(row, rng, turn)
+        choice, proposals = None if self._recorded else self._choice, 1
+        while choice and proposals < MOST_PROPOSALS and not choice.accepts(data, rng):
+            data = self._draw(rng.randrange(len(self.rows)), rng, turn)
+            proposals += 1
+        return Seed(id=f"{self._digest[:8]}-{index:06d}", data=data)
+
+    def _draw(self, row: int, rng: Random, turn: int) -> dict[str, Any]:
+        """The data of a seed: what the family makes of the row, and the conditions of the recipe."""
         data = self._condition(row, rng, turn)
         if self._plan.draws and not self._recorded:  # in addition to what the family draws
             data = {**data, CONDITIONS_KEY: {**data.get(CONDITIONS_KEY, {}), **draw_conditions(self._plan.draws, rng)}}
-        return Seed(id=f"{self._digest[:8]}-{index:06d}", data=data)
+        return data
 
     def _condition(self, row: int, rng: Random, turn: int = 0) -> dict[str, Any]:
         """The seed data that the family makes from a row, and the row's other columns."""

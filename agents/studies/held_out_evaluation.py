@@ -54,8 +54,8 @@ def join_requests(messages: Sequence[Message]) -> str:
 
 
 def held_out_seeds(plan: RunPlan, number: int, used_requests: Collection[str] = ()) -> list[Seed]:
-    """The first `number` seeds after the last that a run of this recipe can use. If there are fewer rows of seeds than samples,
-    the rows repeat and only the drawn conditions are new.
+    """The first `number` seeds after the last that a run of this recipe can use, without a plugin's choice among them. If there
+    are fewer rows of seeds than samples, the rows repeat and only the drawn conditions are new.
 
     A seed whose questions are in `used_requests`, in the form of `join_requests`, is left out: conditions may be drawn twice.
 
@@ -70,7 +70,7 @@ def _find_unused_seeds(plan: RunPlan, number: int, used_requests: Collection[str
     first = -(-recipe.samples // recipe.answers_per_seed)
     probed = max(number * PROBED_SEEDS, 2 * len(rows.rows))  # any two passes' worth of seeds has every row
     longer = plan.with_recipe(samples=first + probed, answers_per_seed=1)
-    seeds = rows.for_run(longer, "held0out")
+    seeds = rows.for_run(longer, "held0out").without_choice()
     unused = (seeds[i] for i in range(first, len(seeds)))
     if recipe.groups_by_seed:
         unused = (seed for seed in unused if recipe.find_group(seed.data) in recipe.goals)

@@ -7,12 +7,12 @@ neither families nor why a sample is dropped.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from core.intervals import Z_95, hypergeometric_lower_tail
 from core.runs.records import AttributeSpread, SpreadRecord
-from core.sample import CONDITIONS_KEY
+from core.sample import Labels, iterate_labels
 from filters.collapse.diversity import compute_effective_number, estimate_entropy
 
 MAX_VALUES = 50
@@ -21,11 +21,7 @@ MIN_SEEDS_PER_VALUE = 3
 """Fewer seeds per value, on average, say nothing about the values."""
 MIN_KEPT = 10
 """Fewer kept seeds say nothing."""
-NAME_KEYS = ("kind", "name", "type")
-"""Of a table in a seed: the first of these keys that it has is its value."""
 MAX_SHOWN_CHARACTERS = 60
-
-Labels = frozenset[str]
 
 
 class TriedSeed(NamedTuple):
@@ -51,7 +47,7 @@ def measure_spread(seeds: Sequence[TriedSeed], quota: str | None = None) -> Spre
 
 def list_attributes(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[Labels]]:
     """The values of each seed by attribute, for attributes with few values. Of attributes that say the same, the first."""
-    labeled = [dict(_iterate_labels(seed)) for seed in seeds]
+    labeled = [dict(iterate_labels(seed)) for seed in seeds]
     names = dict.fromkeys(name for labels in labeled for name in labels)
     attributes: dict[str, list[Labels]] = {}
     seen: set[tuple[int, ...]] = set()
@@ -66,27 +62,6 @@ def list_attributes(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[Labels
             seen.add(partition)
             attributes[name] = column
     return attributes
-
-
-def _iterate_labels(data: Mapping[str, Any]) -> Iterator[tuple[str, Labels]]:
-    """Each attribute with its values: texts, whole numbers, yes and no; of lists, those of their members."""
-    for name, value in data.items():
-        if name == CONDITIONS_KEY and isinstance(value, Mapping):
-            yield from _iterate_labels(value)
-            continue
-        members = value if isinstance(value, list) else [value]
-        labels = [_find_label(member) for member in members]
-        if labels and None not in labels:
-            yield name, frozenset(label for label in labels if label)
-
-
-def _find_label(value: object) -> str | None:
-    """None for a value that names nothing, such as a measured number."""
-    if isinstance(value, Mapping):
-        return next((_find_label(value[key]) for key in NAME_KEYS if isinstance(value.get(key), str)), None)
-    if isinstance(value, str):
-        return value
-    return str(value).lower() if isinstance(value, int) else None
 
 
 def _compare_values(name: str, column: Sequence[Labels], kept: Sequence[bool], *, tested: bool) -> AttributeSpread:

@@ -257,9 +257,10 @@ def collect_used_requests(run: RunDir | None, plan: "RunPlan", on_note: Callable
     """
     from agents.studies.held_out_evaluation import join_requests
 
+    used = set(plan.seed_choice.requests if plan.seed_choice else ())
     if run is None:
-        return set()
-    used = {join_requests(sample.candidate.messages) for sample in read_finished_samples(run)}
+        return used
+    used.update(join_requests(sample.candidate.messages) for sample in read_finished_samples(run))
     validation = run.student / VALIDATION_REQUESTS
     if validation.is_file():  # a share of the training was chosen on them
         used.update(read_json(validation))

@@ -1,0 +1,15 @@
+"""The `[focus]` table of a recipe. Asks no student."""
+
+from collections.abc import Sequence
+
+from core.config.base import FileName, RecipeTable
+
+
+class FocusConfig(RecipeTable):
+    """Draw seeds with some values more often than others."""
+
+    weights: FileName
+    """A file of `stillhouse focus`."""
+
+    def list_files(self) -> Sequence[str]:
+        return [self.weights]

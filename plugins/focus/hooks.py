@@ -1,0 +1,96 @@
+"""Draws a run's seeds by the weights that its recipe names, and shows on its page how often each value was drawn and kept."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from agents.planning.run_plan import RunPlan
+from core.errors import RecipeProblem, UsageError
+from core.hooks import PageSection, RunHooks, SeedChoice
+from core.project_files import find_referenced_file
+from core.runs.records import RunManifest
+from core.runs.run_dir import RunDir
+from core.sample import FrozenModel, Sample, SampleStatus, iterate_labels
+from flows.data.curated_run import read_finished_samples
+from flows.report.pages import create_page_environment
+from plugins.focus.config import FocusConfig
+from plugins.focus.summary import describe_focus, format_measured
+from plugins.focus.weights import FocusWeights, read_focus_weights
+
+NAME = "focus"
+
+
+class DrawnValue(FrozenModel):
+    attribute: str
+    value: str
+    drawn: int
+    """Samples whose seed has the value."""
+    kept: int
+
+
+class FocusRecord(FrozenModel):
+    """The weights of a run, and what was drawn by them."""
+
+    weights: FocusWeights
+    drawn: tuple[DrawnValue, ...]
+    """Of each value whose weight is not 1, in the order of `weights.steered`."""
+    samples: int
+
+
+class FocusHooks(RunHooks):
+    def list_plan_problems(self, plan: RunPlan) -> Sequence[RecipeProblem]:
+        try:
+            _read_plan_weights(plan)
+        except UsageError as error:
+            return [RecipeProblem("focus.weights", str(error))]
+        return []
+
+    def choose_seeds(self, plan: RunPlan) -> SeedChoice | None:
+        return _read_plan_weights(plan)
+
+    def finish_assessment(self, run: RunDir, manifest: RunManifest) -> None:
+        config = run.read_recipe().section(FocusConfig)
+        manifest.put(NAME, _count_drawn(run, config) if config else None)
+
+    def list_summary_lines(self, manifest: RunManifest) -> Sequence[tuple[str, str]]:
+        record = manifest.get(NAME, FocusRecord)
+        return [("focus", describe_focus(record.weights))] if record else []
+
+    def render_report(self, run: RunDir, manifest: RunManifest, shown: Sequence[Sample]) -> Sequence[PageSection]:
+        record = manifest.get(NAME, FocusRecord)
+        if record is None:
+            return []
+        rows = [
+            (one, format_measured(record.weights, one), drawn)
+            for one, drawn in zip(record.weights.steered, record.drawn, strict=True)
+        ]
+        template = create_page_environment(Path(__file__).parent / "templates").get_template("report_section.html")
+        body = template.render(record=record, sentence=describe_focus(record.weights), rows=rows)
+        return [PageSection(NAME, "Seeds from failures", body)]
+
+
+def _read_plan_weights(plan: RunPlan) -> FocusWeights | None:
+    config = plan.recipe.section(FocusConfig)
+    return read_focus_weights(find_referenced_file(config.weights, plan.folder)) if config else None
+
+
+def _count_drawn(run: RunDir, config: FocusConfig) -> FocusRecord:
+    weights = read_focus_weights(find_referenced_file(config.weights, run.read_recipe_folder()))
+    drawn: Counter[tuple[str, str]] = Counter()
+    kept: Counter[tuple[str, str]] = Counter()
+    samples = 0
+    for sample in read_finished_samples(run):
+        samples += 1
+        values = [(name, label) for name, labels in iterate_labels(sample.seed.data) for label in labels]
+        drawn.update(values)
+        kept.update(values if sample.state == SampleStatus.kept else ())
+    counts = tuple(
+        DrawnValue(
+            attribute=one.attribute,
+            value=one.value,
+            drawn=drawn[one.attribute, one.value],
+            kept=kept[one.attribute, one.value],
+        )
+        for one in weights.steered
+    )
+    return FocusRecord(weights=weights, drawn=counts, samples=samples)

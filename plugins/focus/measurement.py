@@ -1,0 +1,107 @@
+"""What a run's student fails at: its answers to validation requests, or its losses on the run's kept samples, by seed."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from agents.planning.run_plan import RunPlan
+from agents.studies.held_out_evaluation import (
+    evaluate_held_out,
+    has_fixed_questions,
+    join_requests,
+    require_held_out_seeds,
+)
+from core.errors import UsageError
+from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
+from core.runs.run_dir import RunDir
+from core.shared_options import DEFAULT_GGUF_TYPE
+from flows.data.curated_run import read_kept_samples
+from flows.data.student_files import configure_student_as_teacher, load_student_plan
+from flows.evaluate.student_evaluation import collect_used_requests, student_max_tokens
+from flows.terminal.console import CommandSession
+from plugins.focus.measures import FocusMeasure
+from plugins.focus.weights import FocusWeights, weigh_values
+
+RESERVED_REQUESTS = 500
+"""The first held-out requests, which evaluations ask and no weight is measured on."""
+MIN_REQUESTS = 50
+"""With fewer, no value of ten can be told from another."""
+
+
+class _Measured(NamedTuple):
+    seeds: list[dict[str, Any]]
+    numbers: list[float]
+    requests: list[str]
+
+
+async def measure_focus(run: RunDir, by: FocusMeasure, number: int, session: CommandSession) -> FocusWeights:
+    """The weights of a run's seeds by what its student fails at.
+
+    Raises:
+        UsageError: if the run has no student, its seeds ask no question, or there are too few requests.
+        RunStopped: on the stop signal; the answers so far are in the run's cache.
+    """
+    if not run.student.is_dir():
+        raise UsageError(f"{run.name}: has no student; add [student] to its recipe and run it with --resume")
+    plan = load_student_plan(run.student, run)
+    if by == "loss":
+        measured = _measure_losses(run, session)
+    else:
+        _require(run, number, "requests")
+        measured = await _ask_validation_requests(run, plan, number, session)
+    _require(run, len(measured.numbers), "kept samples" if by == "loss" else "requests")
+    estimate = estimate_small_mean if by == "loss" else _estimate_failures
+    values = weigh_values(measured.seeds, measured.numbers, estimate, inverse=by == "inverse")
+    overall = sum(measured.numbers) / len(measured.numbers)
+    return FocusWeights(run=run.name, by=by, overall=overall, values=tuple(values), requests=tuple(measured.requests))
+
+
+def _require(run: RunDir, number: int, what: str) -> None:
+    if number < MIN_REQUESTS:
+        raise UsageError(f"{run.name}: {number} {what} tell nothing; {MIN_REQUESTS} are needed")
+
+
+def _estimate_failures(failures: Sequence[float]) -> IntervalEstimate | None:
+    return estimate_share(round(sum(failures)), len(failures))
+
+
+async def _ask_validation_requests(run: RunDir, plan: RunPlan, number: int, session: CommandSession) -> _Measured:
+    """On requests that neither a sample nor an evaluation of up to `RESERVED_REQUESTS` uses."""
+    from students.gguf_export import export_gguf
+
+    if not has_fixed_questions(plan):
+        raise UsageError(
+            f"{plan.family.name}: the generator writes the questions, so seeds alone ask no question; use --by loss"
+        )
+    used = collect_used_requests(run, plan, session.print_unless_stopped)
+    seeds = require_held_out_seeds(plan, RESERVED_REQUESTS + number, used)[RESERVED_REQUESTS:]
+    model = configure_student_as_teacher(
+        export_gguf(run.student, DEFAULT_GGUF_TYPE).path, plan.recipe.generator_teacher
+    )
+    results = await evaluate_held_out(
+        plan, model, seeds, session.stop,
+        lambda done: session.show_progress(lambda: f"focus: {done:,} of {number:,} requests"), cache=run.cache,
+    )  # fmt: skip
+    questions = [plan.family.questions(seed) or () for seed in seeds]
+    return _Measured(
+        [seed.data for seed in seeds],
+        [float(result.fault is not None) for result in results],
+        [join_requests(messages) for messages in questions],
+    )
+
+
+def _measure_losses(run: RunDir, session: CommandSession) -> _Measured:
+    from students.comparison import measure_text_loss
+    from students.gguf_export import read_student
+
+    model, tokenizer = read_student(run.student)
+    longest = student_max_tokens(run.student)
+    seeds: list[dict[str, Any]] = []
+    losses: list[float] = []
+    kept = list(read_kept_samples(run))
+    for sample in kept:
+        session.show_progress(lambda: f"focus: losses on {len(losses):,} of {len(kept):,} kept samples")
+        found = measure_text_loss(model, tokenizer, [sample.candidate.messages], longest)
+        if found.nats_per_token is not None:
+            seeds.append(sample.seed.data)
+            losses.append(found.nats_per_token)
+    return _Measured(seeds, losses, [])
