@@ -5,7 +5,7 @@ Knows nothing of models or losses.
 
 import random
 from collections.abc import Hashable, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -23,6 +23,15 @@ from students.chat_encoding import (
 )
 
 
+class PreferenceAnswer(NamedTuple):
+    """A kept or refused answer, for `kto`."""
+
+    text: EncodedConversation
+    kept: bool
+    unrelated: EncodedConversation
+    """Its prompt with the answer to another one."""
+
+
 class TrainingData(NamedTuple):
     """The data of a training."""
 
@@ -35,6 +44,7 @@ class TrainingData(NamedTuple):
     places: Sequence[int] = ()
     """The index of each conversation of `train` in the input."""
     truncation: TruncationRecord | None = None
+    judged: Sequence[PreferenceAnswer] = ()
 
     @property
     def unusable_counts(self) -> dict[str, int]:
@@ -66,11 +76,13 @@ def encode_and_split(
     config: StudentConfig,
     seed: int,
     rejected: Sequence[Conversation | None] = (),
+    judged: Sequence[tuple[Conversation, bool]] = (),
 ) -> TrainingData:
     """Encode all; where `held_out` is None, draw `config.held_out` of the usable ones with `seed`, at least one. None of their
     prompts and pictures is trained on.
 
     `rejected` has the counterpart of each of `conversations`, or None, or is empty; a pair is used only if both are usable.
+    `judged` has answers with their verdicts; those to held-out prompts are left out.
     """
     results, sizes = _encode_all((*conversations, *(held_out or ())), tokenizer, config)
     worse, worse_sizes = _encode_all(rejected, tokenizer, config)
@@ -91,6 +103,7 @@ def encode_and_split(
         kept_back = [train[place] for place in sorted(drawn)]
         remaining = [index for index in range(len(train)) if index not in drawn]
         train, places = [train[index] for index in remaining], [places[index] for index in remaining]
+        held_out = [one for place, one in enumerate(conversations) if place not in places]
     counterparts = [worse[place] for place in places if worse]
     paired = [result if isinstance(result, EncodedConversation) else None for result in counterparts]
     truncation = TruncationRecord(
@@ -99,7 +112,30 @@ def encode_and_split(
         longest=max(sizes, default=0),
         max_tokens=config.max_tokens,
     )
-    return TrainingData(train, kept_back, unusable, paired, places, truncation)
+    apart = set(map(_cut_prompt, held_out or ()))
+    usable = [one for one in judged if _cut_prompt(one[0]) not in apart]
+    return TrainingData(
+        train, kept_back, unusable, paired, places, truncation, _encode_judged(usable, tokenizer, config)
+    )
+
+
+def _encode_judged(
+    judged: Sequence[tuple[Conversation, bool]], tokenizer: PreTrainedTokenizerBase, config: StudentConfig
+) -> list[PreferenceAnswer]:
+    """The usable answers, each with the next answer to another prompt, or its own if all prompts are equal."""
+    prompts = [_cut_prompt(text) for text, _ in judged]
+    unrelated = []
+    for place, (text, _) in enumerate(judged):
+        turned = chain(range(place + 1, len(judged)), range(place))
+        other = next((index for index in turned if prompts[index] != prompts[place]), place)
+        unrelated.append([*text[: len(prompts[place])], *judged[other][0][len(prompts[other]) :]])
+    texts, _ = _encode_all([text for text, _ in judged], tokenizer, config)
+    others, _ = _encode_all(unrelated, tokenizer, config)
+    return [
+        PreferenceAnswer(text, kept, other)
+        for text, other, (_, kept) in zip(texts, others, judged, strict=True)
+        if isinstance(text, EncodedConversation) and isinstance(other, EncodedConversation)
+    ]
 
 
 def _draw_held_out(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from core.extensions import ExtensionPoint
 
 BUILT_IN_LOSSES = (
-    "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
+    "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo", "kto"
 )  # fmt: skip
 TRAINING_LOG_FIELDS = ("step", "loss", "lr", "tokens", "held_out", "teaches", "mtp", "flips")
 """Fields of the training log, and of the sums that it is made of, next to the losses by name."""

@@ -28,7 +28,7 @@ from core.shared_options import DEFAULT_PANEL
 from core.weights.gguf_files import ImageLimits
 
 ObjectiveName = Literal[
-    "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo"
+    "sft", "forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta", "hidden", "dpo", "kto"
 ]  # fmt: skip
 DIVERGENCES = frozenset({"forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_rkl", "alpha_beta"})
 """The objectives that compare the student's next-token probabilities with its teacher's."""
@@ -60,7 +60,7 @@ class DistillationConfig(RecipeTable):
     alpha_beta: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.2, 0.7)
     """Of ABKD (arXiv 2505.04560); [1, 0] is `forward_kl`, [0, 1] `reverse_kl`."""
     dpo_beta: float = Field(0.1, gt=0)
-    """`dpo`: the penalty on departing from the start, `beta` of TRL's `DPOConfig`."""
+    """`dpo`, `kto`: the penalty on departing from the start, TRL's `beta`."""
     lmbda: float = Field(0.0, ge=0, le=1)
     """Share of the steps on answers that the student writes, without `sft`."""
     max_new_tokens: int = Field(128, ge=1)
@@ -148,7 +148,7 @@ class StudentConfig(RecipeTable):
     start: str = "layers"
     """`layers` of the embedded teacher, `random`, or a folder or hub name of a supported model."""
     objective: ObjectiveName | str | dict[str, float] = "sft"
-    """`sft`: texts. `dpo`: preference pairs. Others: [a teacher](#studentdistillation). A table weights several."""
+    """`sft`: texts. `dpo`: pairs. `kto`: refused answers. Others: [a teacher](#studentdistillation). A table weights several."""
     loss_options: dict[str, dict[str, Any]] = Field({}, validate_default=True)
     """Of installed losses (`{ focal = { gamma = 2.0 } }`)."""
     distillation: DistillationConfig = DistillationConfig()
@@ -249,13 +249,18 @@ class StudentConfig(RecipeTable):
             yield f"{generates} need a divergence as objective"
         if distillation.lmbda and not dense:
             yield f"{generates} have no captured signals; use signals = 'dense'"
-        if distillation.lmbda and "dpo" in names:
-            yield f"lmbda = {distillation.lmbda:g}: dpo learns from given answers only; leave one of them out"
-        if self.patience and "dpo" in names:
-            yield (
-                f"patience = {self.patience}: the held-out loss does not measure how well preferences are learned; leave out "
-                "patience or dpo"
-            )
+        for name in sorted(names & {"dpo", "kto"}):
+            if distillation.lmbda:
+                yield f"lmbda = {distillation.lmbda:g}: {name} learns from given answers only; leave one of them out"
+            if self.patience:
+                yield (
+                    f"patience = {self.patience}: the held-out loss does not measure how well preferences are learned; leave out "
+                    f"patience or {name}"
+                )
+        if "kto" in names and names <= {"kto", "dpo"}:
+            yield "kto does not teach the texts of kept answers; add sft, as in { sft = 1.0, kto = 1.0 }"
+        if "kto" in names and self.image_limits:
+            yield "kto: refused answers have no images, and a step sees some; leave one of them out"
 
     def _find_start_faults(self) -> Iterator[str]:
         needing = [name for name in ("lora", "replay", "average") if getattr(self, name)]
@@ -319,9 +324,9 @@ class StudentConfig(RecipeTable):
 
     @property
     def text_losses(self) -> frozenset[str]:
-        """The losses of the objective that need only the given answer."""
+        """The losses of the objective that need only given answers, without a teacher."""
         installed = [extension.name for extension in self.loss_extensions if not extension.value.needs_teacher]
-        return frozenset({*({"sft"} & self.objective_weights.keys()), *installed})
+        return frozenset({*({"sft", "kto"} & self.objective_weights.keys()), *installed})
 
 
 def _resolve_loss_options(loss: Loss, options: dict[str, Any]) -> dict[str, Any]:

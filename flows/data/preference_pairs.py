@@ -41,7 +41,7 @@ NEAR_COPY_SIMILARITY = 0.9
 """Share of common words, in order (`difflib`'s ratio), from which two answers are too similar for a pair. If they differ in a
 few tokens only, DPO lowers the likelihood of the chosen answer too (Pal et al. 2024, arXiv 2402.13228)."""
 MIN_PAIRS = 5
-"""Fewer pairs than this are not learned from."""
+"""Fewer pairs, or fewer refused answers, than this are not learned from."""
 
 
 class RevisionAnswer(NamedTuple):
@@ -126,7 +126,7 @@ def find_preference_pairs(samples: Iterable[Sample], family: RecipeFamily, recip
         answers = [
             answer
             for sample in siblings
-            for answer in _collect_revision_answers(sample, family, checked=bool(recipe.verifiers))
+            for answer in collect_revision_answers(sample, family, checked=bool(recipe.verifiers))
         ]
         pairs_of_seed: dict[str, list[PreferencePair]] = {}
         for chosen in answers:
@@ -169,7 +169,7 @@ def _select_clearest_pairs(pairs: Sequence[PreferencePair], most: int) -> list[P
     return list(taken.values())
 
 
-def _collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: bool) -> Iterator[RevisionAnswer]:
+def collect_revision_answers(sample: Sample, family: RecipeFamily, *, checked: bool) -> Iterator[RevisionAnswer]:
     """The answers of `sample` in the order of its revisions; none if it failed. If the recipe has checks (`checked`), an answer
     without a verdict is not sound.
     """
@@ -295,6 +295,62 @@ def find_rejected_answers(
     return [other and remove_thinking(other) for other in rejected]
 
 
+def list_refused_answers(sample: Sample, family: RecipeFamily, *, thinking: bool) -> list[list[Message]]:
+    """The conversations of a sample, one for each revision, that failed a named check."""
+    answers = collect_revision_answers(sample, family, checked=True)
+    refused = [[*answer.prompt, *answer.response] for answer in answers if answer.faults]
+    return refused if thinking else [remove_thinking(one) for one in refused]
+
+
+class PreferenceData(NamedTuple):
+    """The answers from which a student learns besides its conversations."""
+
+    config: StudentConfig
+    """Without the objectives for which there are too few."""
+    rejected: list[list[Message] | None]
+    """For `dpo`: for each conversation a worse answer."""
+    judged: list[tuple[list[Message], bool]]
+    """For `kto`: the conversations, which were kept, and refused answers."""
+    notes: list[str]
+    """Sentences about their number."""
+
+
+def find_preference_data(
+    run: RunDir, config: StudentConfig, conversations: Sequence[list[Message]], released: "Iterable[pl.DataFrame]" = ()
+) -> PreferenceData:
+    """What the objectives `dpo` and `kto` of a run's student learn from; `released` are pairs of earlier releases."""
+    from agents.families import find_recipe_family
+
+    recipe = run.read_recipe()
+    found = PreferenceData(config, [], [], [])
+    if "dpo" in config.objective_weights:
+        rejected = find_rejected_answers(run, recipe, conversations, released)
+        left, rejected, note = leave_out_scarce_pairs(config, rejected)
+        found = found._replace(config=left, rejected=rejected, notes=[note])
+    if "kto" not in config.objective_weights:
+        return found
+    family, thinking = find_recipe_family(recipe), recipe.dataset.thinking is not None
+    refused = [
+        one for sample in read_finished_samples(run) for one in list_refused_answers(sample, family, thinking=thinking)
+    ]
+    note = f"{format_count(len(refused), 'answer')} that failed a check, for kto"
+    if len(refused) < MIN_PAIRS:
+        return found._replace(
+            config=_leave_out(found.config, "kto"),
+            notes=[
+                *found.notes,
+                f"{note}, which needs {MIN_PAIRS}: the student learns without it; make a run with more samples",
+            ],
+        )
+    judged = [*((one, True) for one in conversations), *((one, False) for one in refused)]
+    return found._replace(judged=judged, notes=[*found.notes, note])
+
+
+def _leave_out(config: StudentConfig, name: str) -> StudentConfig:
+    objective = {other: weight for other, weight in config.objective_weights.items() if other != name}
+    return config.model_copy(update={"objective": objective})
+
+
 def leave_out_scarce_pairs(
     config: StudentConfig, rejected: list[list[Message] | None]
 ) -> tuple[StudentConfig, list[list[Message] | None], str]:
@@ -304,9 +360,9 @@ def leave_out_scarce_pairs(
     pairs = sum(other is not None for other in rejected)
     if pairs >= MIN_PAIRS:
         return config, rejected, f"{format_count(pairs, 'conversation')} with a rejected answer for dpo"
-    objective = {name: weight for name, weight in config.objective_weights.items() if name != "dpo"}
+    config = _leave_out(config, "dpo")
     sentence = (
         f"{format_count(pairs, 'conversation')} with a rejected answer, too few for dpo, which needs {MIN_PAIRS}: the student "
-        f"learns from {', '.join(objective)} only; raise answers_per_seed or agents.max_revisions"
+        f"learns from {', '.join(config.objective_weights)} only; raise answers_per_seed or agents.max_revisions"
     )
-    return config.model_copy(update={"objective": objective}), [], sentence
+    return config, [], sentence

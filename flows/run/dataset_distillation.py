@@ -14,7 +14,7 @@ from core.sample import Message, remove_thinking
 from core.storage.atomic_files import check_writable
 from core.storage.file_locks import hold_lock
 from core.storage.image_files import find_images_problem
-from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
+from flows.data.preference_pairs import PreferenceData, find_preference_data
 from flows.data.stranger_files import is_synthetic_dataset, trains_on_thinking
 from flows.rows.dataset_rows import read_all_rows, read_dataset_conversations, read_dataset_pairs
 from flows.rows.row_images import read_seen_conversation
@@ -85,37 +85,42 @@ def show_training_row(source: Path, config: StudentConfig, seed: int, number: in
     Raises:
         UsageError: as `distill_dataset`, and if there is no such conversation.
     """
-    rows, rejected, config = _read_training_rows(source, config, lambda _line: None)
+    rows, found = _read_training_rows(source, config, lambda _line: None)
     if number > len(rows):
         raise UsageError(f"--show-row {number}: {source} has {len(rows)} conversations")
     from students.training_row import build_training_row
 
-    return build_training_row(number, rows, config, seed, rejected)
+    return build_training_row(number, rows, found.config, seed, found.rejected)
 
 
 def _distill_rows(
     source: Path, out: Path, config: StudentConfig, seed: int, progress: Callable[[str], None]
 ) -> StudentRecord:
-    rows, rejected, config = _read_training_rows(source, config, progress)
+    rows, found = _read_training_rows(source, config, progress)
     synthetic = is_synthetic_dataset(source)
     from students.training.student_training import train_student
 
-    return train_student(rows, config, out, seed=seed, progress=progress, rejected=rejected, synthetic=synthetic)
+    return train_student(
+        rows, found.config, out, seed=seed, progress=progress, rejected=found.rejected, judged=found.judged,
+        synthetic=synthetic,
+    )  # fmt: skip
 
 
 def _read_training_rows(
     source: Path, config: StudentConfig, progress: Callable[[str], None]
-) -> tuple[list[list[Message]], list[list[Message] | None], StudentConfig]:
-    """The conversations of the dataset, the worse answers of its pairs, and the settings, without `dpo` for too few pairs."""
-    rejected: list[list[Message] | None] = []
+) -> tuple[list[list[Message]], PreferenceData]:
+    """The conversations of the dataset, and the answers and settings to train with."""
+    found = PreferenceData(config, [], [], [])
     run = _find_run_of_dataset(source)
-    if run and "dpo" in config.objective_weights and len(config.objective_weights) > 1:
+    if run and not config.objective_weights.keys().isdisjoint({"dpo", "kto"}) and len(config.objective_weights) > 1:
         rows = [list(row) for row in read_dataset_conversations(source)]
-        config, rejected, sentence = leave_out_scarce_pairs(config, find_rejected_answers(run, run.read_recipe(), rows))
-        progress(f"distill: {sentence}")
+        found = find_preference_data(run, config, rows)
+        for note in found.notes:
+            progress(f"distill: {note}")
     elif "dpo" in config.objective_weights:
         pairs = read_dataset_pairs(source)
-        rows, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
+        rows = [pair.chosen for pair in pairs]
+        found = found._replace(rejected=[pair.rejected for pair in pairs])
     else:
         rows = (
             list(read_all_rows(source, read_seen_conversation))
@@ -128,8 +133,12 @@ def _read_training_rows(
         )
     _check_images(source, rows, config)
     if not trains_on_thinking(source):
-        rows, rejected = [remove_thinking(row) for row in rows], [row and remove_thinking(row) for row in rejected]
-    return rows, rejected, config
+        rows = [remove_thinking(row) for row in rows]
+        found = found._replace(
+            rejected=[row and remove_thinking(row) for row in found.rejected],
+            judged=[(remove_thinking(row), kept) for row, kept in found.judged],
+        )
+    return rows, found
 
 
 def _check_images(source: Path, rows: Sequence[Sequence[Message]], config: StudentConfig) -> None:

@@ -25,14 +25,14 @@ from core.plugins import load_hooks
 from core.runs.lineage import builds_on_older_release
 from core.runs.records import DRAWN_BY_SEED, CheckRecord, RunManifest, RunState, summarize_manifest
 from core.runs.run_dir import RunDir
-from core.sample import Message, remove_thinking
+from core.sample import remove_thinking
 from core.secrets import redact_text
 from core.stop_signal import RunStopped, StopSignal
 from core.tracing import open_trace
 from flows.clean.run_curation import UNEVALUATED_STUDENT, CurationResult
 from flows.data.curated_run import DatasetSplit, count_finished_samples, extract_conversations, read_kept_rows
 from flows.data.dataset_mixture import read_mixture_sources
-from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
+from flows.data.preference_pairs import find_preference_data
 from flows.data.run_storage import read_estimate
 from flows.prefect_server.flow_progress import publish_artifacts, report_flow_progress
 from flows.release.release_gate import build_gate_record
@@ -266,11 +266,11 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         if config.image_limits:
             read = stages.find_dataset_images(context.run, context.recipe)
             train, held_out = (embed_stored_images(rows, read) for rows in (train, held_out))
-        rejected: list[list[Message] | None] = []
-        if "dpo" in config.objective_weights:
-            found = find_rejected_answers(context.run, context.recipe, train, context.mixture_sources.pairs)
-            config, rejected, pairs = leave_out_scarce_pairs(config, found)
-            SESSION.print_unless_stopped(f"distill: {pairs}")
+        config, rejected, judged, notes = find_preference_data(
+            context.run, config, train, context.mixture_sources.pairs
+        )
+        for note in notes:
+            SESSION.print_unless_stopped(f"distill: {note}")
         from students.training.student_training import train_student
 
         # Apart from the run's student, if its weights are chosen afterwards and are not yet.
@@ -278,7 +278,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         folder = context.run.path / "wip" / "student" if apart else context.run.student
         context.manifest.student = train_student(
             train, config, folder, seed=context.recipe.seed, progress=SESSION.print_unless_stopped, held_out=held_out,
-            rejected=rejected, synthetic=True,
+            rejected=rejected, judged=judged, synthetic=True,
         )  # fmt: skip
         stages.forget_stale_evaluation(context.run, context.manifest)
 

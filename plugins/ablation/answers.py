@@ -101,7 +101,8 @@ class Answers:
 
         folder = self._students / digest
         record = train_student(
-            training.drawn.rows, task.config, folder, seed=training.seed, held_out=task.validation or None,
+            training.drawn.rows, task.configure(training), folder, seed=training.seed, held_out=task.validation or None,
+            rejected=training.drawn.rejected, judged=training.drawn.judged,
             progress=self._session.print_unless_stopped, synthetic=True,
         )  # fmt: skip
         if start_wanted:

@@ -4,11 +4,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
-from agents.families.base import RecipeFamily
 from agents.planning.run_plan import RunPlan
 from core.errors import UsageError
 from core.sample import Message, RejectionReason, Sample, SampleStatus, remove_thinking
-from flows.data.preference_pairs import rebuild_candidate
+from flows.data.preference_pairs import find_preference_pairs, list_refused_answers, rebuild_candidate
 
 AGENT_REASONS = {
     RejectionReason.provider, RejectionReason.contract, RejectionReason.critic, RejectionReason.verifier,
@@ -36,10 +35,17 @@ ARMS: Mapping[str, Arm] = {
         Arm("g", "equal cost", "unverified first drafts for the teacher tokens of the dataset's rows, if the run has them"),
         Arm("h", "prompted teacher", "no training: the teacher with the prompt and the examples of the run", trains=False),
         Arm("i", "start", "no training: the student before it", trains=False),
+        Arm("j", "refused pairs", "the dataset, with the refused first drafts of its revised rows by dpo"),
+        Arm("k", "kept and refused", "the dataset, and all drafts that a check refused on the way to its rows, by kto"),
+        Arm("l", "shuffled verdicts", "the same answers with their verdicts shuffled"),
     )
 }  # fmt: skip
-EQUAL_ARMS = "abcdef"
+DEFAULT_ARMS = "a,b,c,d,e,f,g,h,i"
+"""The arms that tell what the steps bought."""
+EQUAL_ARMS = "abcdefjkl"
 """Arms with equally many rows."""
+OBJECTIVES = {"j": {"sft": 1.0, "dpo": 0.5}, "k": {"sft": 1.0, "kto": 1.0}, "l": {"sft": 1.0, "kto": 1.0}}
+"""Of the arms that learn from refused drafts too: both terms of a step have gradients of about the same size."""
 STEPS = (
     ("checks", "b", "a"),
     ("critic", "c", "b"),
@@ -50,6 +56,10 @@ STEPS = (
     ("verification against equal cost", "d", "g"),
     ("training on the dataset", "d", "i"),
     ("the dataset against the prompted teacher", "d", "h"),
+    ("refused first drafts by dpo", "j", "d"),
+    ("refused drafts by kto", "k", "d"),
+    ("verdicts against shuffled ones", "k", "l"),
+    ("kept and refused against the prompted teacher", "k", "h"),
 )
 """What is compared: a step, the arm with it and the arm without it."""
 
@@ -80,6 +90,10 @@ class CandidateRow(NamedTuple):
     """Of all calls for the sample: prompts and replies."""
     draft_tokens: int
     """Of the calls for the first draft."""
+    refused: list[list[Message]]
+    """Its drafts that failed a check."""
+    rejected: list[Message] | None
+    """The worse draft of a kept sample, as `find_preference_pairs` chooses it."""
 
 
 def read_candidates(samples: Iterable[Sample], plan: RunPlan, held_out: Collection[str]) -> list[CandidateRow]:
@@ -88,25 +102,27 @@ def read_candidates(samples: Iterable[Sample], plan: RunPlan, held_out: Collecti
     Raises:
         UsageError: if the samples have no turns, so that no first draft can be read.
     """
-    asking = {bound.check.name for bound in plan.asking_checks}
-    thinking = plan.recipe.dataset.thinking is not None
     found = [one for one in samples if one.id not in held_out]
-    rows = [_read_candidate(one, plan.family, asking, thinking) for one in found]
+    rows = [_read_candidate(one, plan) for one in found]
     if rows and plan.asks_generator and not any(turn.agent == "generator" for one in found for turn in one.turns):
         raise UsageError("the run recorded no replies of its generator, so there are no first drafts; make a new run")
     return sorted(rows, key=lambda row: row.id)
 
 
-def _read_candidate(sample: Sample, family: RecipeFamily, asking: Collection[str], thinking: bool) -> CandidateRow:
+def _read_candidate(sample: Sample, plan: RunPlan) -> CandidateRow:
+    family, recipe = plan.family, plan.recipe
+    asking = {bound.check.name for bound in plan.asking_checks}
+    thinking = recipe.dataset.thinking is not None
     judged = sample.state is not SampleStatus.failed
     faults = {one.check for one in sample.verdicts if one.revision == sample.revisions and not one.passed}
-    passes_checks = judged and not faults - set(asking)
+    passes_checks = judged and not faults - asking
     revised = sample.revisions > 0
     first = rebuild_candidate(sample, family, 0) if revised else sample.candidate
 
     def read(messages: Sequence[Message]) -> list[Message] | None:
         return (list(messages) if thinking else remove_thinking(messages)) or None
 
+    pairs = find_preference_pairs([sample], family, recipe).pairs
     drafting = [turn.usage for turn in sample.turns if turn.agent == "generator" and turn.revision == 0]
     return CandidateRow(
         id=sample.id,
@@ -117,6 +133,8 @@ def _read_candidate(sample: Sample, family: RecipeFamily, asking: Collection[str
         kept=sample.state is SampleStatus.kept,
         tokens=sample.usage.prompt_tokens + sample.usage.completion_tokens,
         draft_tokens=sum(usage.prompt_tokens + usage.completion_tokens for usage in drafting),
+        refused=list_refused_answers(sample, family, thinking=thinking),
+        rejected=read([*pairs[0].rejected.prompt, *pairs[0].rejected.response]) if pairs else None,
     )
 
 
@@ -126,6 +144,8 @@ class ArmRows(NamedTuple):
     ids: list[str]
     rows: list[list[Message]]
     tokens: int
+    rejected: Sequence[list[Message] | None] = ()
+    judged: Sequence[tuple[list[Message], bool]] = ()
 
 
 class CandidatePool:
@@ -142,11 +162,15 @@ class CandidatePool:
             "f": [one for one in candidates if one.first and one.kept],
             "g": [one for one in candidates if one.first],
         }
-        self._members["e"] = self._members["a"]
+        self._members |= {"e": self._members["a"], **dict.fromkeys(OBJECTIVES, self._members["d"])}
 
     def count(self, letter: str) -> int:
         """The most rows of an arm. A placebo has as many as the dataset."""
         return min(len(self._members["d"]), len(self._members["a"])) if letter == "e" else len(self._members[letter])
+
+    def count_refused(self) -> int:
+        """The drafts that failed a check."""
+        return sum(len(one.refused) for one in self._candidates)
 
     def find_equal_number(self, letters: Iterable[str]) -> int:
         """The rows of the smallest arm among those that are compared at equal numbers."""
@@ -160,11 +184,22 @@ class CandidatePool:
         Random(f"{seed}/placebo" if letter == "e" else str(seed)).shuffle(order)
         place = {name: i for i, name in enumerate(order)}
         chosen = sorted(self._members[letter], key=lambda one: place[one.id])[: min(number, self.count(letter))]
-        return ArmRows(
+        drawn = ArmRows(
             [one.id for one in chosen],
             [(one.first if letter in "fg" else one.last) or [] for one in chosen],
             self._count_tokens(letter, chosen),
         )
+        if letter == "j":
+            return drawn._replace(rejected=[one.rejected for one in chosen])
+        if letter not in OBJECTIVES:
+            return drawn
+        last = max((place[name] for name in drawn.ids), default=-1)
+        passed = sorted((one for one in self._candidates if place[one.id] <= last), key=lambda one: place[one.id])
+        answers = [*drawn.rows, *(refused for one in passed for refused in one.refused)]
+        verdicts = [index < len(drawn.rows) for index in range(len(answers))]
+        if letter == "l":
+            Random(f"{seed}/verdicts").shuffle(verdicts)
+        return drawn._replace(judged=list(zip(answers, verdicts, strict=True)))
 
     def _count_tokens(self, letter: str, chosen: Sequence[CandidateRow]) -> int:
         """What these rows cost: the same share of all calls as of the arm's rows, since refused samples are paid for too. Those

@@ -25,10 +25,20 @@ from core.sample import Message, Seed, conversation_digest, json_digest, remove_
 from core.storage.atomic_files import hash_file
 from core.storage.sample_files import read_sample_columns
 from flows.data.curated_run import extract_conversations, read_finished_samples, read_kept_rows
+from flows.data.preference_pairs import MIN_PAIRS
 from flows.data.student_files import continue_lineage, load_run_plan
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.terminal.console import CommandSession
-from plugins.ablation.arms import ARMS, EQUAL_ARMS, ArmRows, CandidatePool, parse_arms, read_candidates
+from plugins.ablation.arms import (
+    ARMS,
+    DEFAULT_ARMS,
+    EQUAL_ARMS,
+    OBJECTIVES,
+    ArmRows,
+    CandidatePool,
+    parse_arms,
+    read_candidates,
+)
 from plugins.ablation.config import NAME
 from plugins.ablation.results import Declaration, format_declaration
 from plugins.ablation.statistics import find_detectable_difference
@@ -45,7 +55,7 @@ FIRST_SEED = 1
 class AblationOptions(NamedTuple):
     """The options of `stillhouse ablate`."""
 
-    arms: str = ",".join(ARMS)
+    arms: str = DEFAULT_ARMS
     sizes: str = "equal,all"
     seeds: int = 3
     requests: int = 100
@@ -124,7 +134,22 @@ class AblationTask:
             validation=[conversation_digest(row) for row in self.validation],
             student=self.config.model_dump(mode="json"),
             seed=training.seed,
+            **self._list_answers(training),
         )
+
+    def configure(self, training: "ArmTraining") -> StudentConfig:
+        """The settings of a training: those of all, with the arm's own objective."""
+        own = OBJECTIVES.get(training.letter)
+        return self.config.model_copy(update={"objective": own}) if own else self.config
+
+    def _list_answers(self, training: "ArmTraining") -> dict[str, object]:
+        """The other answers from which an arm learns, and how; nothing for the arms that learn from rows alone."""
+        drawn, own = training.drawn, OBJECTIVES.get(training.letter)
+        return {
+            "rejected": [one and conversation_digest(one) for one in drawn.rejected],
+            "judged": [[conversation_digest(one), kept] for one, kept in drawn.judged],
+            "objective": own,
+        } if own else {}  # fmt: skip
 
     @property
     def models(self) -> list[str]:
@@ -213,9 +238,9 @@ def prepare_ablation(
 
 def _check_student(run: RunDir, student: StudentConfig) -> None:
     """Raises UsageError for a student that an arm's rows alone cannot train."""
-    if "dpo" in student.objective_weights:
+    if student.objective_weights.keys() & {"dpo", "kto"}:
         raise UsageError(
-            f"{run.name}: its student learns by dpo from refused answers, which arms do not have; add --set objective=sft"
+            f"{run.name}: its student learns from refused answers, which only arms j, k and l have; add --set objective=sft"
         )
     if student.image_limits:
         raise UsageError(f"{run.name}: its student sees images, and arms are compared on text alone")
@@ -240,6 +265,17 @@ def _check_arms(task: AblationTask) -> None:
     if "g" in arms and not pool.tokens:
         raise UsageError(
             f"{task.run.name}: its teacher counted no tokens, so arm g (equal cost) has no rows; leave it out with --arms"
+        )
+    refused = pool.count_refused()
+    if set("kl") & set(arms) and refused < MIN_PAIRS:
+        raise UsageError(
+            f"{task.run.name}: a check refused {refused} of its drafts, of {MIN_PAIRS} needed; leave k and l out with --arms, or "
+            "make a run with more samples"
+        )
+    if "j" in arms and not any(task.pool.draw("j", task.equal, FIRST_SEED).rejected):
+        raise UsageError(
+            f"{task.run.name}: no row of the dataset has a refused first draft; leave j out with --arms, or make a run with "
+            "agents.max_revisions"
         )
     most = max((int(size) for size in task.declared.sizes if size.isdecimal()), default=0)
     if most > task.equal:

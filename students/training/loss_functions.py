@@ -128,6 +128,18 @@ def dpo_loss(
     return -functional.logsigmoid(beta * ((chosen - chosen_before) - (rejected - rejected_before)))
 
 
+def kto_loss(
+    now: torch.Tensor, before: torch.Tensor, kept: torch.Tensor, divergence: float, *, beta: float
+) -> torch.Tensor:
+    """The loss of each answer, from its summed log-probabilities now and at the start (arXiv 2402.01306, eq. 7, with both
+    weights 1). `kept` has its verdict; `divergence` is the student's from its start, in nats per answer.
+
+    TRL's `loss_type="kto"`.
+    """
+    gained = now - before - divergence
+    return 1 - torch.sigmoid(beta * torch.where(kept, gained, -gained))
+
+
 def select_divergence(name: str, config: DistillationConfig) -> Divergence:
     """The divergence of this name with the parameters of the recipe."""
     alpha, beta = config.alpha_beta

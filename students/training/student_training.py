@@ -54,6 +54,7 @@ def train_student(
     progress: ProgressCallback,
     held_out: Sequence[Conversation] | None = None,
     rejected: Sequence[Conversation | None] = (),
+    judged: Sequence[tuple[Conversation, bool]] = (),
     synthetic: bool = False,
 ) -> StudentRecord:
     """Train a student on `conversations` and write it to `out`, whole or not at all.
@@ -63,24 +64,28 @@ def train_student(
     uninterrupted training; after the end, it returns the existing record. Captured signals are stored in
     `config.distillation.cache`, or in `NAME.signals` next to `out`, and remain there; replay conversations likewise in
     `config.replay.cache` or `NAME.replay.jsonl`. `rejected` has a worse answer to the
-    prompt of each of `conversations`, which the objective `dpo` needs. `synthetic` is a label of the model card.
+    prompt of each of `conversations`, which the objective `dpo` needs. `judged` has kept and refused answers
+    with their verdicts, for `kto`. `synthetic` is a label of the model card.
 
     Raises:
         UsageError: if `out` has other content, the start or the teacher cannot be used, or signals have another identity.
         RunFailed: if there is too little data, the loss is not finite, or the teacher's gradient is zero.
     """
-    teacher = _check_training(config, rejected)
+    teacher = _check_training(config, rejected, [kept for _, kept in judged])
     digest = training_digest(
-        {"train": conversations, "held_out": held_out or (), "rejected": rejected},
+        {
+            "train": conversations, "held_out": held_out or (), "rejected": rejected,
+            "kept": [text for text, kept in judged if kept], "refused": [text for text, kept in judged if not kept],
+        },
         config,
         seed,
         start=start_digest(config.start),
         teacher=teacher,
-    )
+    )  # fmt: skip
     if record := _find_finished_student(out, digest, config, seed):
         progress(f"student: {out} is trained already")
         return record
-    training = prepare_start(conversations, held_out, rejected, config, seed, progress, out=out, digest=digest)
+    training = prepare_start(conversations, held_out, rejected, judged, config, seed, progress, out=out, digest=digest)
     start, data = training.start, training.data
     training.replay = prepare_replay(training)
     objective = prepare_objective(training, teacher)
@@ -165,7 +170,7 @@ def _find_finished_student(out: Path, digest: str, config: StudentConfig, seed: 
     return None
 
 
-def _check_training(config: StudentConfig, rejected: Sequence[Conversation | None]) -> str:
+def _check_training(config: StudentConfig, rejected: Sequence[Conversation | None], verdicts: Sequence[bool]) -> str:
     """The teacher's digest, empty without a teacher. Raises UsageError for mistakes visible before anything is loaded."""
     pairs = sum(other is not None for other in rejected)
     if ("dpo" in config.objective_weights) != bool(pairs):
@@ -177,6 +182,11 @@ def _check_training(config: StudentConfig, rejected: Sequence[Conversation | Non
         raise UsageError(
             f"student.objective: {len(rejected) - pairs} conversations have no rejected counterpart, so dpo alone teaches "
             "nothing on them; add sft, as in { sft = 1.0, dpo = 0.5 }"
+        )
+    if "kto" in config.objective_weights and len(set(verdicts)) < 2:
+        raise UsageError(
+            f"student.objective: kto learns from kept and refused answers, and there are {sum(verdicts)} kept and "
+            f"{verdicts.count(False)} refused ones; train on a run with both, or leave kto out"
         )
     check_trackers(config)
     _, processes = rank_and_world_size()

@@ -7,11 +7,11 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.utils import clip_grad_norm_, get_total_norm
@@ -33,7 +33,9 @@ from students.training.checkpoint import (
 )
 from students.training.steps import Training
 from students.training.training_objective import REPLAY, TrainingObjective, gradient_norm
-from students.training_data import shuffle_epoch
+from students.training_data import PreferenceAnswer, shuffle_epoch
+
+Row = TypeVar("Row")
 
 ADAM_BETAS = (0.9, 0.95)
 """Of AdamW, as for Llama 2 (arXiv 2307.09288). Weight decay is off: it would shrink embeddings of words not in the data."""
@@ -113,6 +115,10 @@ class _TrainingLoop:
         ]:
             texts = [text for side in zip(*pairs, strict=True) for text in side if text]
             self._objective.record_reference(self.model, texts, self._pad)
+        if "kto" in self._objective.weights:
+            used = dict.fromkeys(one for step in range(self.steps) for one in self._choose_judged(step))
+            texts = [text for one in used for text in (one.text, one.unrelated)]
+            self._objective.record_reference(self.model, texts, self._pad)
         done = load_checkpoint(out, digest, self.learner, self.optimizer, self._progress)
         if done is None:
             before = self._objective.measure(self.model, self._data.held_out, self._pad)
@@ -153,6 +159,7 @@ class _TrainingLoop:
             sums.update({"loss": loss.item(), **{name: value.item() for name, value in part.values.items()}})
         if self._unproven and texts.isdisjoint(sums):
             sums[TEACHER_GRADIENTS] += get_total_norm(_collect_gradients(self.learner)).item() >= MIN_TEACHER_GRADIENT
+        judged = self._learn_from_verdicts(step, sums)
         replayed = self._learn_from_replay(step, sums)
         names = ["loss", *(name for name in weights if not (own and name in texts)), *([REPLAY] if replayed else [])]
         if not any(rejected) and "dpo" in names:
@@ -167,20 +174,43 @@ class _TrainingLoop:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-        self._read += sum(len(text.ids) for text in (*encoded, *rejected, *replayed) if text)
+        self._read += sum(len(text.ids) for text in (*encoded, *rejected, *judged, *replayed) if text)
         parts = {name: totals[name] for name in names[1:] if len(weights) > 1 or replayed}
         for code in self._steps:
             parts |= code.after_update()
         return {"step": step + 1, "loss": totals["loss"], "lr": rate, "tokens": tokens, **parts}
+
+    def _choose_judged(self, step: int) -> list[PreferenceAnswer]:
+        """As many kept and as many refused answers as a step has conversations, the shortest first: all in turn."""
+        sides = ([one for one in self._data.judged if one.kept is kept] for kept in (True, False))
+        chosen = [one for side in sides for one in _choose_in_turn(side, self._per_step, self._seed, step)]
+        return sorted(chosen, key=lambda one: len(one.text.ids))
+
+    def _learn_from_verdicts(self, step: int, sums: Counter[str]) -> list[EncodedConversation]:
+        """Add the gradient of `kto` on the step's kept and refused answers, and its loss to `sums`. Returns them."""
+        weight = self._objective.weights.get("kto")
+        if weight is None:
+            return []
+        judged, size = self._choose_judged(step), self._config.batch_size
+        divergence = self._objective.estimate_divergence(self.model, judged, self._pad)
+        rank, processes = rank_and_world_size()
+        for begin in range(rank * size, len(judged), processes * size):
+            with self._objective.open_autocast(self.model):
+                losses = self._objective.compute_kto(self.model, judged[begin : begin + size], divergence, self._pad)
+                part = losses.sum() / len(judged)
+                weighted = weight * part
+            torch.autograd.backward(weighted)
+            sums.update({"loss": weighted.item(), "kto": part.item()})
+        return [one.text for one in judged]
 
     def _learn_from_replay(self, step: int, sums: Counter[str]) -> list[EncodedConversation]:
         """Add the gradient of the step's replay conversations, and their loss to `sums`. Returns them."""
         config = self._config.replay
         if config is None:
             return []
-        replayed = _choose_replayed(
-            self._training.replay.learned, max(1, round(config.share * self._per_step)), self._seed, step
-        )
+        count = max(1, round(config.share * self._per_step))
+        replayed = _choose_in_turn(self._training.replay.learned, count, self._seed, step)
+        replayed.sort(key=lambda conversation: len(conversation.ids))  # so that little is padded
         total = sum(map(count_predicted_tokens, replayed))
         rank, processes = rank_and_world_size()
         for batch in _split_by_tokens(replayed, REPLAY_TOKENS)[rank::processes]:
@@ -250,17 +280,11 @@ class _TrainingLoop:
         return totals
 
 
-def _choose_replayed(
-    conversations: list[EncodedConversation], count: int, seed: int, step: int
-) -> list[EncodedConversation]:
-    """The `count` replay conversations of a step, the shortest first, so that little is padded: all are used in turn, in a new
-    order each time.
-    """
-    chosen = []
-    for place in range(step * count, (step + 1) * count):
-        turn, index = divmod(place, len(conversations))
-        chosen.append(conversations[shuffle_epoch(len(conversations), seed, turn)[index]])
-    return sorted(chosen, key=lambda conversation: len(conversation.ids))
+def _choose_in_turn(rows: Sequence[Row], count: int, seed: int, step: int) -> list[Row]:
+    """The `count` rows of a step: all are used in turn, in a new order each time."""
+    first, end, size = step * count, (step + 1) * count, len(rows)
+    orders = {turn: shuffle_epoch(size, seed, turn) for turn in range(first // size, (end - 1) // size + 1)}
+    return [rows[orders[place // size][place % size]] for place in range(first, end)]
 
 
 def _split_by_tokens(conversations: list[EncodedConversation], most: int) -> list[list[EncodedConversation]]:

@@ -3,7 +3,7 @@
 Knows losses, predictions and signals; knows nothing of optimizers or the source of signals.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -24,6 +24,7 @@ from students.predictions import (
 from students.torch_teacher import DenseSignal
 from students.training import loss_functions
 from students.training.steps import StartReference, StepCode
+from students.training_data import PreferenceAnswer
 
 REPLAY = "replay"
 """The name of the term on replay conversations, next to the objectives."""
@@ -168,15 +169,37 @@ class TrainingObjective:
             lambda block, span: loss_functions.forward_kl(block.log_softmax(-1), start[span]),
         ).mean()
 
+    def compute_kto(
+        self, model: PreTrainedModel, judged: Sequence[PreferenceAnswer], divergence: float, pad: int
+    ) -> torch.Tensor:
+        """The `kto` loss of each answer, of shape (answers,), before weighting."""
+        predictions = predict_tokens(model, build_batch([one.text for one in judged], pad))
+        now = _conversation_log_likelihoods(predictions, len(judged))
+        before = now.new_tensor([self._before[one.text] for one in judged])
+        kept = torch.tensor([one.kept for one in judged], device=now.device)
+        return loss_functions.kto_loss(now, before, kept, divergence, beta=self._config.dpo_beta)
+
+    def estimate_divergence(self, model: PreTrainedModel, judged: Sequence[PreferenceAnswer], pad: int) -> float:
+        """The student's divergence from its start in nats per answer, at least 0: the mean gain in log-likelihood of unrelated
+        answers (arXiv 2402.01306).
+        """
+        texts = [one.unrelated for one in judged]
+        gained = (now - self._before[text] for text, now in zip(texts, self._measure(model, texts, pad), strict=True))
+        return max(0.0, sum(gained) / len(texts))
+
     def record_reference(self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int) -> None:
-        """Record the log-likelihoods of these answers under `model`, the reference of `dpo`."""
+        """Record the log-likelihoods of these answers under `model`, the reference of `dpo` and `kto`."""
+        self._before.update(zip(conversations, self._measure(model, conversations, pad), strict=True))
+
+    def _measure(
+        self, model: PreTrainedModel, conversations: Sequence[EncodedConversation], pad: int
+    ) -> Iterator[float]:
+        """The log-likelihood of each conversation's learned tokens, without a gradient."""
         for first in range(0, len(conversations), EVALUATION_BATCH):
             part = conversations[first : first + EVALUATION_BATCH]
             with torch.no_grad(), self.open_autocast(model):
-                values = _conversation_log_likelihoods(
-                    predict_tokens(model, build_batch(part, pad)), len(part)
-                ).tolist()
-            self._before.update(zip(part, values, strict=True))
+                predictions = predict_tokens(model, build_batch(part, pad))
+                yield from _conversation_log_likelihoods(predictions, len(part)).tolist()
 
     def _compute_teacher_losses(self, predictions: TokenPredictions, signal: TeacherSignal) -> dict[str, torch.Tensor]:
         names = [name for name in self.weights if name in self._divergences]

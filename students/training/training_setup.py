@@ -39,6 +39,7 @@ def prepare_start(
     conversations: Sequence[Conversation],
     held_out: Sequence[Conversation] | None,
     rejected: Sequence[Conversation | None],
+    judged: Sequence[tuple[Conversation, bool]],
     config: StudentConfig,
     seed: int,
     progress: ProgressCallback,
@@ -54,7 +55,7 @@ def prepare_start(
     loaded.model.to(select_device())  # type: ignore[arg-type]
 
     def encode(start: StartModel) -> TrainingData:
-        data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected)
+        data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected, judged)
         data.check()
         return data
 

@@ -140,6 +140,31 @@ def test_a_run_without_turns_has_no_first_drafts(samples: list[Sample]) -> None:
         read_candidates(bare, PLAN, set())
 
 
+def test_refused_drafts_are_those_paid_for_on_the_way_to_the_rows(
+    samples: list[Sample], candidates: list[CandidateRow]
+) -> None:
+    pool = CandidatePool(candidates)
+    few, dataset, shuffled, pairs = (pool.draw(letter, 9, 1) for letter in "kdlj")
+    assert few.ids == dataset.ids == shuffled.ids == pairs.ids
+    assert few.tokens == dataset.tokens
+    kept, refused = ([text for text, verdict in few.judged if verdict is wanted] for wanted in (True, False))
+    assert kept == few.rows
+    faults = {
+        turn[-1].content
+        for one, row in zip(samples, candidates, strict=True)
+        for turn in row.refused
+        if any(not verdict.passed for verdict in one.verdicts)
+    }
+    assert refused
+    assert {text[-1].content for text in refused} <= faults
+    assert len(pool.draw("k", 3, 1).judged) < len(few.judged) < len(pool.draw("k", ROWS, 1).judged)
+    assert sorted(text[-1].content for text, _ in shuffled.judged) == sorted(text[-1].content for text, _ in few.judged)
+    assert sum(verdict for _, verdict in shuffled.judged) == len(kept)
+    assert [verdict for _, verdict in shuffled.judged] != [verdict for _, verdict in few.judged], "the control"
+    worse = [(row, other) for row, other in zip(pairs.rows, pairs.rejected, strict=True) if other]
+    assert all(row[:-1] == other[:-1] and row != other for row, other in worse)
+
+
 @pytest.mark.parametrize("arms", ["a,x", "", "all"])
 def test_unknown_arms_are_refused(arms: str) -> None:
     with pytest.raises(UsageError, match=r"^--arms: "):
@@ -148,7 +173,7 @@ def test_unknown_arms_are_refused(arms: str) -> None:
 
 def test_arms_and_sizes_are_read_in_any_order() -> None:
     assert "".join(arm.letter for arm in parse_arms("E, a,d,a")) == "ade"
-    assert set(ARMS) == set("abcdefghi")
+    assert set(ARMS) == set("abcdefghijkl")
     assert parse_sizes("45, all,45") == ["45", "all"]
     for wrong in ("many", "1", "-3"):
         with pytest.raises(UsageError, match=r"^--rows: "):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import CommandSession
 from plugins.ablation.ablation import _collect_measured, _declare
 from plugins.ablation.answers import Answers
+from plugins.ablation.arms import CandidatePool
 from plugins.ablation.results import AnsweredRequests, format_declaration
-from plugins.ablation.task import AblationOptions, AblationTask, prepare_ablation
+from plugins.ablation.task import FIRST_SEED, AblationOptions, AblationTask, _check_arms, prepare_ablation
 from tests.flows.commands.test_commands import called
 from tests.support.lineages import OFF, make_run
 
@@ -79,6 +81,28 @@ def test_a_run_is_the_same_by_any_path(run: RunDir, monkeypatch: pytest.MonkeyPa
 def test_what_cannot_be_compared_is_refused(run: RunDir, options: AblationOptions, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         prepare(run, options)
+
+
+def test_arms_of_refused_drafts_need_some(run: RunDir) -> None:
+    task = prepare(run, FEW._replace(arms="d,j,k,l"))
+    none = CandidatePool([one._replace(refused=[], rejected=None) for one in task.pool._candidates])
+    for arms, sentence in (
+        ("dk", "a check refused 0 of its drafts, of 5 needed; leave k and l out with --arms"),
+        ("dj", "no row of the dataset has a refused first draft; leave j out with --arms"),
+    ):
+        declared = task.declared.model_copy(update={"arms": arms})
+        with pytest.raises(UsageError, match=sentence):
+            _check_arms(replace(task, pool=none, declared=declared))
+
+
+def test_arms_of_refused_drafts_are_trainings_of_their_own(run: RunDir) -> None:
+    task = prepare(run, FEW._replace(arms="d,j,k,l"))
+    trainings = {one.letter: one for one in task.list_trainings() if one.seed == FIRST_SEED}
+    assert len({task.digest_training(one) for one in trainings.values()}) == 4
+    objectives = {letter: task.configure(one).objective_weights for letter, one in trainings.items()}
+    assert objectives["d"] == {"sft": 1.0}
+    assert objectives["k"] == objectives["l"] == {"sft": 1.0, "kto": 1.0}
+    assert objectives["j"].keys() == {"sft", "dpo"}
 
 
 def test_what_trains_nothing_declares_no_rows_and_names_each_departure_once(run: RunDir, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rejected answers of a run's own samples, from which its student learns by `dpo`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import read_json
 from flows.data.curated_run import extract_conversations, read_kept_rows
-from flows.data.preference_pairs import find_rejected_answers, leave_out_scarce_pairs
+from flows.data.preference_pairs import find_preference_data, find_rejected_answers, leave_out_scarce_pairs
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import FORKS
 
@@ -30,7 +31,7 @@ def test_a_handful_of_pairs_is_needed(pairs: int, objective: dict[str, float]) -
 def test_a_run_and_distill_learn_from_the_runs_own_rejected_answers(tmp_path: Path, prefect_home: Path) -> None:
     tokenizer = tiny_tokenizer()
     start = saved(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "start")
-    student = f"start='{start}',epochs=1,batch_size=8,max_tokens=512,objective={{sft=1.0,dpo=0.5}}"
+    student = f"start='{start}',epochs=1,batch_size=8,max_tokens=512,objective={{sft=1.0,dpo=0.5,kto=1.0}}"
     words = ["run", "smoke", "--set", f"student={{{student}}}", "--set", "samples=60", "--set", "collapse={gate=false}"]
     place: Any = {"PREFECT_HOME": str(prefect_home), "XDG_CACHE_HOME": str(tmp_path)}
     done = FORKS.run("stillhouse", *words, "--runs-dir", str(tmp_path / "runs"), **place)
@@ -45,10 +46,18 @@ def test_a_run_and_distill_learn_from_the_runs_own_rejected_answers(tmp_path: Pa
         assert one[0] == other[0]
         assert one[-1] != other[-1]
     assert "with a rejected answer for dpo" in done.stderr
-    assert read_json(run.student / "student.json")["config"]["objective"] == {"sft": 1.0, "dpo": 0.5}
+    found = find_preference_data(run, StudentConfig(objective={"sft": 1.0, "kto": 1.0}), conversations)
+    refused = [text for text, kept in found.judged if not kept]
+    assert f"distill: {len(refused)} answers that failed a check, for kto" in done.stderr
+    assert [text for text, kept in found.judged if kept] == conversations
+    assert not any(text in conversations for text in refused)
+    log = [json.loads(line) for line in (run.student / "training_log.jsonl").read_text().splitlines()]
+    assert all("kto" in line for line in log)
+    assert read_json(run.student / "student.json")["config"]["objective"] == {"sft": 1.0, "dpo": 0.5, "kto": 1.0}
     settings: list[str] = []
-    for part in (f"start='{start}'", "epochs=1", "max_tokens=512", "objective={sft=1.0,dpo=0.5}"):
+    for part in (f"start='{start}'", "epochs=1", "max_tokens=512", "objective={sft=1.0,dpo=0.5,kto=1.0}"):
         settings += ["--set", part]
     again = FORKS.run("stillhouse", "distill", str(run.path), "--out", str(tmp_path / "out"), *settings, **place)
     assert again.returncode == 0, again.stderr
     assert f"distill: {len(pairs)} conversations with a rejected answer for dpo" in again.stderr
+    assert f"distill: {len(refused)} answers that failed a check, for kto" in again.stderr

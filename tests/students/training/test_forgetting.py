@@ -215,7 +215,7 @@ def test_the_whole_teacher_writes_sensible_replay_for_a_start_that_is_a_part_of_
     replay = {"most": 8, "max_tokens": 16}
     settings = {"start": "layers", "layers": 3, "vocabulary": 2000, "epochs": 1, "replay": replay}
     config = StudentConfig.model_validate(settings)
-    training = prepare_start(rows, None, (), config, 7, quiet, out=tmp_path / "student")
+    training = prepare_start(rows, None, (), (), config, 7, quiet, out=tmp_path / "student")
     start = training.start
     texts = prepare_replay(training)
     assert (len(texts.learned), len(texts.held_out)) == (8, 2)

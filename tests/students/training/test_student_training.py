@@ -64,7 +64,7 @@ def trained(
     talk: list[Conversation], config: StudentConfig, out: Path, rejected: Sequence[Conversation | None] = ()
 ) -> tuple[dict[str, torch.Tensor], TrainingProgress]:
     """The parameters after a training, not rounded for storage, and how it went."""
-    training = prepare_start(talk, None, rejected, config, 7, quiet, out=out)
+    training = prepare_start(talk, None, rejected, (), config, 7, quiet, out=out)
     start = training.start
     lesson = prepare_objective(training, "")
     done = run_training_loop(training, lesson)

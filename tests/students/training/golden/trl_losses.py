@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import torch
 import trl
 from datasets import Dataset
-from trl import DPOConfig, DPOTrainer
+from transformers import LlamaForCausalLM
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.experimental.gkd import GKDTrainer
 from trl.experimental.server_distillation.server_distillation_trainer import ServerDistillationTrainer
 
@@ -58,13 +59,7 @@ def preference() -> list[dict[str, float]]:
     )
     found = []
     for beta in (0.1, 0.7):
-        models = []
-        for seed in (1, 2):
-            model = tiny_llama(len(tokenizer))
-            torch.manual_seed(seed)
-            for parameter in model.parameters():
-                torch.nn.init.normal_(parameter, std=0.2)
-            models.append(model)
+        models = two_models(len(tokenizer))
         pair = {"prompt": "I like", "chosen": " bees and rivers.", "rejected": " rivers"}
         args = DPOConfig(
             "unused",
@@ -94,6 +89,56 @@ def preference() -> list[dict[str, float]]:
     return found
 
 
+def two_models(words: int) -> list[LlamaForCausalLM]:
+    models = []
+    for seed in (1, 2):
+        model = tiny_llama(words)
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        models.append(model)
+    return models
+
+
+def verdicts() -> list[dict[str, float]]:
+    """KTOTrainer's loss of a kept and a refused answer to two prompts, with its log-probabilities and its divergence."""
+    from transformers import PreTrainedTokenizerFast
+
+    texts = ["I like bees and rivers.", "You like rivers and bees and rivers."]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level_bpe(texts), eos_token="<|im_end|>", pad_token="<|pad|>"
+    )
+    rows = [
+        {"prompt": "I like", "completion": " bees and rivers.", "label": True},
+        {"prompt": "You like", "completion": " rivers and bees and rivers.", "label": False},
+    ]
+    found = []
+    for beta, models in ((0.1, two_models(len(tokenizer))), (0.7, two_models(len(tokenizer))[::-1])):
+        args = KTOConfig(
+            "unused", beta=beta, use_cpu=True, bf16=False, report_to="none", per_device_eval_batch_size=2,
+            per_device_train_batch_size=2, disable_tqdm=True,
+        )  # fmt: skip
+        trainer = KTOTrainer(
+            *models, args, train_dataset=Dataset.from_list(rows), eval_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )  # fmt: skip
+        metrics = trainer.evaluate()
+        sides = ("chosen", "rejected")
+        now = [metrics[f"eval_logps/{side}"] for side in sides]
+        gains = [metrics[f"eval_rewards/{side}"] / beta for side in sides]
+        found.append(
+            {"beta": beta, "loss": metrics["eval_loss"], "divergence": metrics["eval_kl"], "now": now,
+             "before": [end - gain for end, gain in zip(now, gains, strict=True)]}
+        )  # fmt: skip
+    return found
+
+
 if __name__ == "__main__":
-    golden = {"trl": trl.__version__, "torch": torch.__version__, **divergences(), "dpo": preference()}
+    golden = {
+        "trl": trl.__version__,
+        "torch": torch.__version__,
+        **divergences(),
+        "dpo": preference(),
+        "kto": verdicts(),
+    }
     Path(__file__).with_suffix(".json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
