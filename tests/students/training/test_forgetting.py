@@ -254,12 +254,13 @@ def test_the_replay_of_the_default_settings_is_packaged(tmp_path: Path) -> None:
     start = start_from_layers(30)
     lines: list[str] = []
     path = tmp_path / "packaged.jsonl"
-    texts = load_replay(start.model, start.tokenizer, ReplayConfig(), 27, path, progress=lines.append)
+    writer = start.model.bfloat16()
+    texts = load_replay(writer, start.tokenizer, ReplayConfig(), 27, path, progress=lines.append)
     assert (len(texts.learned), len(texts.held_out)) == (128, 13)
     assert lines == []
     assert path.read_text() == PACKAGED_REPLAY.read_text()
     other = ReplayConfig(max_tokens=24)
-    assert not is_packaged(replay_digest(start.model, start.tokenizer, other)), "the control: other settings"
+    assert not is_packaged(replay_digest(writer, start.tokenizer, other)), "the control: other settings"
 
 
 def test_a_cache_serves_any_seed_and_no_other_start_or_settings(
