@@ -18,6 +18,8 @@ FOLDER = Path(__file__).parent
 WRITTEN, TAXONOMY, SEEDS = (
     FOLDER / name for name in ("extraction_written.jsonl", "extraction_taxonomy.toml", "extraction_schemas.jsonl")
 )
+_KINDS: dict[str, Any] = tomllib.loads(TAXONOMY.read_text(encoding="utf-8"))
+ABOUT: dict[str, str] = _KINDS["about"]
 PER_KIND = 6
 """Composed rows of a kind with weight 1."""
 OPTIONAL_FIELDS = (2, 5)
@@ -47,7 +49,7 @@ PLACES = {
 def compose_rows() -> list[dict[str, Any]]:
     """The composed rows, kind by kind."""
     rows = []
-    for kind in tomllib.loads(TAXONOMY.read_text(encoding="utf-8"))["kind"]:
+    for kind in _KINDS["kind"]:
         rng = Random(f"extraction/{kind['topic']}")
         excludes = kind.get("excludes", {})
         pairs = [
@@ -109,7 +111,12 @@ def compose_schema(
         holder, needed = properties, required
         if parent:
             if parent not in properties:
-                properties[parent] = {"type": "object", "properties": {}, "required": []}
+                properties[parent] = {
+                    "type": "object",
+                    "description": ABOUT[f"{parent}."],
+                    "properties": {},
+                    "required": [],
+                }
                 required.append(parent)
             holder, needed = properties[parent]["properties"], properties[parent]["required"]
         holder[name] = _read_type(field, nullable=nullable and not field["fixed"])
@@ -119,7 +126,8 @@ def compose_schema(
             decoys[field["name"]] = field["decoy"]
     if listed:
         name, *item_fields = kind["list"]
-        properties[name] = {"type": "array", "items": _compose_item(item_fields, nullable, rng, without)}
+        items = _compose_item(item_fields, nullable, rng, without)
+        properties[name] = {"type": "array", "description": ABOUT[name], "items": items}
         properties[name]["minItems"] = rng.choice(MIN_ITEMS)
         required.append(name)
     return {"type": "object", "properties": properties, "required": required}, decoys
@@ -151,8 +159,7 @@ def _read_type(field: re.Match[str], *, nullable: bool) -> dict[str, Any]:
         schema = dict(TYPES[kind])
         if notes:
             schema["x-evidence"] = notes.split("/")
-    if field["about"]:
-        schema["description"] = field["about"]
+    schema["description"] = field["about"] or ABOUT[field["name"]]
     if nullable:
         schema["type"] = [schema["type"], "null"]
         if "enum" in schema:

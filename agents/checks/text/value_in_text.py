@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, time
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -17,13 +16,17 @@ from pydantic import Field
 
 from agents.checks.base import Options, Subject, check
 from agents.checks.json_schema import InvalidSchema, build_validator, get_required, resolve_reference
+from agents.checks.text.item_clauses import ISO_DAY, ItemClauses, find_enclosing_item, locate_items
+from agents.checks.text.layouts import read_flags, read_layout
 from agents.checks.text.quantities import WrittenText, read_written
-from agents.checks.text.text_units import fold_text, loosen_text, read_sentences
+from agents.checks.text.text_units import fold_text, loosen_text
 from teachers.grammar_bounds import iter_subschemas
 
 EVIDENCE_KEYWORD = "x-evidence"
 """A keyword in addition to the standard's: words that express a value, as lists by value (enums, booleans, codes), or one
 list of words, at least one of which every text about the field contains."""
+INFERRED_KEYWORD = "x-inferred"
+"""A keyword at a choice that the text shows and does not name, so that no word of it is sought."""
 EMPTY_WORDS = set("n/a na none null nil unknown unspecified tbd tba - -- ? nothing undefined".split()) | {
     "not specified", "not given", "not mentioned", "not stated", "not provided", "not available", "not applicable",
 }  # fmt: skip
@@ -35,138 +38,7 @@ PROPERTY_KEYWORDS = {"properties", "patternProperties", "additionalProperties"}
 RANK_FIELDS = {"place", "rank", "position", "placing", "ranking"}
 """Fields whose number is a rank, which texts give without the field's name: `Third came Dunja`."""
 RANK_NAMES = {1: re.compile(r"\b(?:winners?|won|wins)\b"), 2: re.compile(r"\brunners?-up\b")}
-ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 ISO_TIME = re.compile(r"(?P<clock>\d\d:\d\d(?::\d\d)?)(?:\.0+)?(?P<zone>Z|[+-]\d\d:\d\d)?")
-
-
-CLAUSE_END = re.compile(r"(?<=;)\s+")
-REFERS_BACK = re.compile(r"(?:it|this|that|these|those|they|both|he|she|which|the former|the latter)\b", re.IGNORECASE)
-"""A clause that begins so speaks of the items of the clause before."""
-SHARED_STATEMENT = re.compile(
-    r"\b(?:same|too|likewise|as well|both|all|each|every|everything|ditto|so (?:is|are|does|do|was|were))\b",
-    re.IGNORECASE,
-)
-"""A clause about an item with one of these may share what is said of another item."""
-MIN_WORD = 4
-"""Letters of a word by which a clause may mean an item: `Vance` for Gregor Vance."""
-MAX_CLAUSES, MAX_ITEMS = 400, 60
-"""In a longer text, or with more items, nothing is located: the time grows with their product."""
-
-
-@dataclass(frozen=True)
-class ItemClauses:
-    """The clauses of a text, from the view of one item of a list."""
-
-    all: Sequence[WrittenText]
-    own: Sequence[WrittenText]
-    """Clauses that speak of this item and of no other item of its list."""
-    foreign: frozenset[int]
-    """Positions in `all` of clauses that speak of other items of the list and not of this one."""
-
-    def are_foreign(self, clauses: Sequence[WrittenText]) -> bool:
-        """Whether there are `clauses`, and all of them speak of other items only."""
-        positions = [i for i, clause in enumerate(self.all) if any(clause is other for other in clauses)]
-        return bool(positions) and self.foreign.issuperset(positions)
-
-
-@dataclass(frozen=True)
-class _ItemMarks:
-    """By what a clause can name an item."""
-
-    phrases: Sequence[str]
-    words: frozenset[str]
-    numbers: frozenset[Fraction]
-
-    def named_in(self, clause: WrittenText) -> bool:
-        return any(clause.contains_phrase(phrase) for phrase in self.phrases)
-
-    def meant_in(self, clause: WrittenText, words: frozenset[str]) -> bool:
-        return self.named_in(clause) or not self.words.isdisjoint(words) or not self.numbers.isdisjoint(clause.numbers)
-
-
-def _locate_items(values: Any, leaves: Mapping[str, Any], text: str) -> dict[str, ItemClauses]:
-    """The clauses about each object in a list of two or more, by the object's path.
-
-    Args:
-        values: the structure.
-        leaves: the values by which items are known, by path: its texts and numbers, without choices and flags.
-        text: the text.
-    """
-    lists = [found for found in _iter_object_lists(values, "") if 1 < len(found[1]) <= MAX_ITEMS]
-    if not lists:
-        return {}
-    clauses = [WrittenText(clause) for clause in _split_clauses(text)]
-    if len(clauses) > MAX_CLAUSES:
-        return {}
-    words = [frozenset(re.findall(r"[^\W\d_]+", clause.folded)) for clause in clauses]
-    located: dict[str, ItemClauses] = {}
-    for path, items in lists:  # inner lists come after the list that contains them
-        prefixes = [f"{path}.{i}".lstrip(".") for i in range(len(items))]
-        marks = [_collect_marks(prefix, leaves, prefixes) for prefix in prefixes]
-        named = [frozenset(i for i, mark in enumerate(marks) if mark.named_in(clause)) for clause in clauses]
-        for at in range(1, len(clauses)):
-            if not named[at] and REFERS_BACK.match(clauses[at].text):
-                named[at] = named[at - 1]
-        meant = [
-            frozenset(i for i, mark in enumerate(marks) if mark.meant_in(clause, known))
-            for clause, known in zip(clauses, words, strict=True)
-        ]
-        located |= {prefix: _view_item(i, clauses, named, meant) for i, prefix in enumerate(prefixes)}
-    return located
-
-
-def _find_enclosing_item(path: str, located: Mapping[str, ItemClauses]) -> ItemClauses | None:
-    """The clauses of the innermost located item that contains a path, present or absent."""
-    while path:
-        if path in located:
-            return located[path]
-        path = path.rpartition(".")[0]
-    return None
-
-
-def _view_item(
-    i: int, clauses: Sequence[WrittenText], named: Sequence[frozenset[int]], meant: Sequence[frozenset[int]]
-) -> ItemClauses:
-    own = [clause for clause, by_name, by_word in zip(clauses, named, meant, strict=True) if by_name == {i} >= by_word]
-    home = [clause for clause, by_name in zip(clauses, named, strict=True) if i in by_name]
-    shares = not home or any(SHARED_STATEMENT.search(clause.text) for clause in home)
-    foreign = [] if shares else [at for at, by_name in enumerate(named) if by_name and i not in by_name | meant[at]]
-    return ItemClauses(clauses, own, frozenset(foreign))
-
-
-def _iter_object_lists(value: Any, path: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Lists of objects with their paths, outer lists first."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        yield path, value
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, below in inner:
-        yield from _iter_object_lists(below, f"{path}.{key}".lstrip("."))
-
-
-def _collect_marks(prefix: str, leaves: Mapping[str, Any], prefixes: Sequence[str]) -> _ItemMarks:
-    """The texts and numbers of an item that no other item of its list has."""
-    values = [value for path, value in leaves.items() if path.startswith(f"{prefix}.")]
-    others = {
-        fold_text(str(value))
-        for path, value in leaves.items()
-        for other in prefixes
-        if other != prefix and path.startswith(f"{other}.")
-    }
-    texts = [value for value in values if isinstance(value, str) and fold_text(value) not in others]
-    phrases = [text for text in texts if len(text) >= MIN_WORD - 1 and re.search(r"[^\W\d_]", text)]
-    words = {word for text in texts for word in re.findall(rf"[^\W\d_]{{{MIN_WORD},}}", fold_text(text))}
-    digits = [Fraction(text) for text in texts if re.fullmatch(r"[0-9]{1,9}", text)]
-    numbers = [Fraction(str(value)) for value in values if isinstance(value, int | float) and _is_finite(value)]
-    return _ItemMarks(phrases, frozenset(words), frozenset([*digits, *numbers]))
-
-
-def _is_finite(value: float) -> bool:
-    return not isinstance(value, bool) and abs(value) < 1e15
-
-
-def _split_clauses(text: str) -> list[str]:
-    sentences = [sentence for line in text.splitlines() for sentence in read_sentences(line).pieces]
-    return [clause for sentence in sentences for clause in CLAUSE_END.split(sentence)]
 
 
 class SchemaPart(NamedTuple):
@@ -199,20 +71,26 @@ def occurs_check(subject: Subject, options: OccursOptions) -> str | None:
     candidate, seed = subject.candidate.fields, subject.seed.data
     text = get_required({**seed, **candidate}, options.text, "neither the candidate nor the seed")
     values = get_required(candidate, options.field, "the candidate")
-    faults = _find_value_faults(values, text, seed.get(options.wanted) or {}, options.share)
+    faults = find_value_faults(values, text, seed.get(options.wanted) or {}, options.share)
     return "; ".join(faults[:MAX_REPORTED_FAULTS]) or None
 
 
-def _find_value_faults(values: Any, text: str, schema: Mapping[str, Any], share: float) -> list[str]:
+def find_value_faults(values: Any, text: str, schema: Mapping[str, Any], share: float) -> list[str]:
     """The values that the text does not contain, a sentence each."""
-    written, longest = read_written(text), share * len(text)
-    leaves = list(iter_leaves(values, schema))
-    items = _locate_items(values, {leaf.path: leaf.value for leaf in leaves if not _is_choice(leaf)}, text)
+    longest, text = share * len(text), read_layout(text)
+    written = read_written(text)
+    leaves = [
+        leaf
+        for leaf in iter_leaves(values, schema)
+        if not any(part.schema.get(INFERRED_KEYWORD) for part in leaf.parts)
+    ]
+    items = locate_items(values, {leaf.path: leaf.value for leaf in leaves if not _is_choice(leaf)}, text)
     faults = []
     for leaf in leaves:
         too_long = isinstance(leaf.value, str) and len(leaf.value) > longest
         fault = "is most of the text; a value is a small part of it" if too_long else None
-        fault = fault or find_leaf_fault(leaf, written, _find_enclosing_item(leaf.path, items))
+        item = find_enclosing_item(leaf.path, items)
+        fault = fault or find_leaf_fault(leaf, written, item) or (_misplaced_fault(leaf, item) if item else None)
         if fault:
             faults.append(f"{leaf.path or 'the value'} {fault}")
     return faults
@@ -252,6 +130,16 @@ def iter_leaves(value: Any, schema: Mapping[str, Any]) -> Iterator[ValueLeaf]:
     yield from _iter_value_leaves("", value, [SchemaPart(schema, False)], schema)
 
 
+def _misplaced_fault(leaf: ValueLeaf, item: ItemClauses) -> str | None:
+    """Whether a number, day or time of an item is in clauses about other items only."""
+    if leaf.value is None or isinstance(leaf.value, bool) or _is_choice(leaf) or not item.named_others:
+        return None
+    found = {at for at, clause in enumerate(item.all) if find_leaf_fault(leaf, clause) is None}
+    if not found or not found <= item.named_others:
+        return None
+    return f"is {str(leaf.value)[:80]!r}, but the text says so of another item: {item.all[min(found)].text[:80]!r}"
+
+
 def find_leaf_fault(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | None = None) -> str | None:
     """Why the text does not support the leaf, beginning with a verb; None if it does.
 
@@ -277,7 +165,7 @@ def find_leaf_fault(leaf: ValueLeaf, written: WrittenText, item: ItemClauses | N
         allowed = part.schema.get("enum", [part.schema["const"]] if "const" in part.schema else [])
         choices += [value for value in allowed if value is not None]
     if isinstance(leaf.value, bool):
-        return _flag_fault(leaf, terms, written, item) if terms else None
+        return _flag_fault(leaf, terms, written, item)
     if isinstance(leaf.value, str) and choices:
         named = {v: [v, *terms.get(v, ())] for v in map(_choice_name, choices)}
         return _choice_fault(leaf.value, named, written, item)
@@ -376,10 +264,28 @@ def _is_choice(leaf: ValueLeaf) -> bool:
     return any({"enum", "const"} & part.schema.keys() for part in leaf.parts)
 
 
+def _find_marked_flags(
+    leaf: ValueLeaf, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
+) -> set[bool]:
+    """What labels with yes or no say of a flag: labels that have its name or a word for it, in clauses of its item."""
+    words = loosen_text(leaf.path.rpartition(".")[2]).replace("_", " ").split()
+    named = [loosen_text(term) for term in terms.get("true", ())]
+    marked = [flag for clause in ([written] if item is None else item.own) for flag in read_flags(clause.text)]
+    return {
+        value
+        for label, value in marked
+        if set(words) <= set(loosen_text(label).split()) or any(term in loosen_text(label) for term in named)
+    }
+
+
 def _flag_fault(
     leaf: ValueLeaf, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
 ) -> str | None:
     """A text cannot express both values of one flag; for flags of list items it can."""
+    if marked := _find_marked_flags(leaf, terms, written, item):
+        return (
+            f"is {_choice_name(leaf.value)}, but its label has yes or no otherwise" if marked - {leaf.value} else None
+        )
     name, mentioned = _choice_name(leaf.value), written.mentioned_terms(terms, by_subject=True)
     in_list = any(step.isdigit() for step in leaf.path.split("."))
     if not in_list and (others := mentioned - {name}):
@@ -392,8 +298,13 @@ def _choice_fault(
     name: str, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
 ) -> str | None:
     if name in written.mentioned_terms(terms, by_subject=True):
-        saying = [] if item is None else _clauses_with(name, terms, item)
-        if item is None or not item.are_foreign(saying):
+        if item is None:
+            return None
+        said = set[str]().union(*(clause.mentioned_terms(terms, by_subject=True) for clause in item.own))
+        if said and name not in said:
+            return f"is {name}, but the text has words for {min(said)} of this item"
+        saying = _clauses_with(name, terms, item)
+        if not item.are_foreign(saying):
             return None
         return f"is {name}, but the text says so of another item: {saying[0].text[:80]!r}"
     words = ", ".join(repr(term) for term in terms.get(name, [name])[:4])

@@ -16,6 +16,8 @@ from teachers.fake.script_parts import COMMON, WORDS, TeacherScript
 MONTHS = "January February March April May June July August September October November December".split()
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 SOME_ITEMS = re.compile(r"^In (\S+): (?:tell .+? of each item; )?tell (.+?) of at least one item", re.MULTILINE)
+INFERRED = re.compile(r"^Let a reader infer, .+?, that (\w+) is (\w+) ", re.MULTILINE)
+LENGTH = re.compile(r" of about (\d{3,}) words")
 MISTAKES = ("value", "type", "extra", "empty", "left out", "decoy")
 CORRECT_SHARE = 0.66
 """Share of the drafts without a mistake on purpose."""
@@ -26,14 +28,32 @@ def _write_text_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     lines: list[str] = []
     noted = _parse_noted_schema(request)
     plans = {found[1]: found[2].split(", ") for found in SOME_ITEMS.finditer(request)}
+    plans |= {found[1]: [found[2]] for found in INFERRED.finditer(request)}
     values = _make_value(schema["properties"]["values"], noted, noted, rng, [], lines, plans)
-    draft = {"text": " ".join(["Dear all, here is the news.", *lines, "So much for today."]), "values": values}
+    text = _lay_out(["Dear all, here is the news.", *lines, "So much for today."], request)
+    draft = {"text": text, "values": values}
     if "decoy" in schema["properties"]:
         draft |= {"decoy": f"Zed {rng.choice(WORDS).title()}"}
         draft["text"] += f" {draft['decoy']} has nothing to do with it."
     if rng.random() > CORRECT_SHARE:
         _add_mistake(rng.choice(MISTAKES), draft, rng, request)
     return draft
+
+
+def _lay_out(lines: list[str], request: str) -> str:
+    """The sentences in the form that is asked for, by words of the request."""
+    style = request.partition(" words.")[0]
+    plain = [line.replace("\n", " ") for line in lines]
+    if "HTML" in style:
+        return "\n".join(f"<div><p>{line}</p></div>" for line in plain)
+    if "table" in style or "CSV" in style:
+        return "\n".join(["| part | note |", "|---|---|", *(f"| note | {line} |" for line in plain)])
+    if "Label: value" in style:
+        return "\n".join(f"Note: {line}" for line in plain)
+    text = " ".join(lines)
+    if length := LENGTH.search(style):
+        text += " And so on, as before." * max(0, (int(length[1]) - len(text.split())) // 5)
+    return f"Subject: News\n\n{text}" if "e-mail" in style else text
 
 
 def _write_values_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
@@ -87,7 +107,8 @@ def _make_value(
             for n, p in schema["properties"].items()
         }
     if schema.get("type") == "array":
-        count = rng.randint(max(1, schema.get("minItems", 1)), min(3, schema.get("maxItems", 3)))
+        fewest = max(1, schema.get("minItems", 1))
+        count = rng.randint(fewest, max(fewest, min(3, schema.get("maxItems", 3))))
         some = plans.get(".".join(path), [])
         items = []
         for i in range(max(count, 2 if some else 1)):
@@ -100,6 +121,8 @@ def _make_value(
                 }
             items.append(_make_value(item, item_noted, root, rng, path, lines, plans))
         return list({json.dumps(item): item for item in items}.values())
+    if noted.get("x-inferred"):
+        return plans[path[-1]][0]
     value, wording = _make_leaf(schema, noted, rng)
     if isinstance(value, bool):
         lines.append(f"Mind: {wording}.")

@@ -17,16 +17,17 @@ from agents.families.extraction import (
     ExtractionOptions,
     TextDraft,
     complete_check,
-    list_wanted_fields,
-    narrow_schema,
-    value_at,
 )
+from agents.families.extraction_forms import FORMS, compute_field, find_scene_faults
+from agents.families.extraction_schemas import list_wanted_fields, narrow_schema, value_at
 from agents.planning.run_plan import RunPlan
+from benchmarks.extraction_forms import RECORDINGS, count_found, count_lost_values, read_drafts
 from core.errors import RecipeError
 from core.project_files import PROJECT
 from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatus, Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
+from teachers.grammar_bounds import iter_subschemas
 from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import produce_scripted
 
@@ -94,11 +95,16 @@ def assert_right(sample: Sample) -> None:
     assert said == values
     Draft202012Validator(seed["schema"]).validate(values)
     text = " ".join(sample.candidate.fields["text"].split()).casefold()
-    assert any(" ".join(message.content.split()).casefold().find(text) >= 0 for message in sample.candidate.messages)
+    asked = " ".join(" ".join(message.content.split()).casefold() for message in sample.candidate.messages[:-1])
+    assert "noise" in seed or text in asked
     words = evidence_words(seed["schema"])
-    for leaf in plain_leaves(values):
+    unsaid = {seed.get("inferred", [None])[0], *(name for name, _, _ in seed.get("computed", ()))}
+    if "inferred" in seed:
+        assert values[seed["inferred"][0]] == seed["inferred"][1]
+    for leaf in plain_leaves({name: value for name, value in values.items() if name not in unsaid}):
         spellings = [*forms(leaf), *(word for word in words.get(str(leaf), []))]
         assert any(form.replace("_", " ").casefold() in text for form in spellings), (leaf, text)
+        assert any(form.replace("_", " ").casefold() in asked for form in spellings), (leaf, asked)
     for path in seed["left_out"]:
         assert value_at(path, values) is None
     for path in seed["demanded"]:
@@ -161,6 +167,79 @@ def test_every_shipped_schema_can_be_filled_in_and_narrowed() -> None:
                 assert place["properties"].get(name, {"type": "null"}) == {"type": "null"}
                 parent = [other for other in seed.data["demanded"] if above and other.startswith(".".join(above) + ".")]
                 assert parent or not above, "an object that is told has a field that is told"
+
+
+# Forms of texts
+
+DRAFTS = list(read_drafts(RECORDINGS / "scenes" / "extraction.jsonl"))
+
+
+def test_changed_and_swapped_values_are_found_in_every_form() -> None:
+    found = count_found(DRAFTS)
+    assert found.keys() == FORMS.keys()
+    for form, (drafts, refused, changed, seen, _, _) in found.items():
+        assert drafts >= 1
+        assert refused == 0, form
+        assert seen == changed > 10, form
+    assert sum(counts[5] for counts in found.values()) >= 0.9 * sum(counts[4] for counts in found.values())
+
+
+def test_a_scan_changes_words_and_no_value() -> None:
+    scans, changed, lost = count_lost_values(DRAFTS)
+    assert changed > 0.7 * scans
+    assert lost == 0
+    draft = next(one for one in DRAFTS if one.form == "scan")
+    assert "noise" in draft.seed
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "computed"),
+    [
+        ("quarter", "2025-03-31", "Q1"), ("quarter", "2025-10-01", "Q4"), ("season", "2025-02-28", "winter"),
+        ("season", "2025-12-01", "winter"), ("season", "2025-11-30", "autumn"), ("part_of_day", "12:00", "afternoon"),
+        ("part_of_day", "18:00", "evening"), ("how_many", [1, 2, 3], "few"), ("how_many", [0] * 10, "many"),
+        ("quarter", None, None), ("season", "May", None), ("how_many", None, None),
+    ],
+)  # fmt: skip
+def test_a_field_follows_from_another(rule: str, value: Any, computed: str | None) -> None:
+    assert compute_field(rule, value) == computed
+
+
+@pytest.mark.parametrize(
+    ("seed", "text", "mood", "fault"),
+    [
+        ({"inferred": ["mood", "annoyed"]}, "The third letter, and nothing has happened.", "annoyed", ""),
+        ({"inferred": ["mood", "annoyed"]}, "I am annoyed: the third letter.", "annoyed", "to be inferred"),
+        (
+            {"inferred": ["mood", "annoyed"]},
+            "The third letter, and nothing has happened.",
+            "neutral",
+            "must be 'annoyed'",
+        ),
+        ({"form": "html"}, "<h1>News</h1><p>The third letter.</p>", "", ""),
+        ({"form": "html"}, "The third letter.", "", "form 'html'"),
+        ({"form": "email"}, "Subject: letter\n\nHello", "", ""),
+        ({"form": "email"}, "Hello", "", "form 'email'"),
+        ({"form": "long", "words": 400}, "word " * 300, "", ""),
+        ({"form": "long", "words": 400}, "word " * 190, "", "write about 400"),
+    ],
+)
+def test_a_text_has_its_form_and_shows_what_it_must_not_say(
+    seed: dict[str, Any], text: str, mood: str, fault: str
+) -> None:
+    assert fault in (found := "; ".join(find_scene_faults(seed, text, {"mood": mood})))
+    assert bool(found) == bool(fault)
+
+
+def test_every_property_of_the_shipped_schemas_is_described() -> None:
+    named = [
+        part
+        for row in ROWS
+        for _, part in iter_subschemas(row["schema"])
+        for part in part.get("properties", {}).values()
+    ]
+    assert len(named) > 1_000
+    assert all(part["description"] for part in named)
 
 
 # What the text says of one item of a list
@@ -310,6 +389,8 @@ def test_the_examples_of_the_prompts_pass_the_checks(role: str) -> None:
             )
         ]
         assert len(lists) == request.count("\nIn ")
+        counts = dict(re.findall(r"^The list (\w+) has exactly (\d+) items", request, re.M))
+        lists = [(path, each, some, int(counts.get(path, 0))) for path, each, some in lists]
         demanded = (
             [wish.path for wish in list_wanted_fields(schema) if wish.path not in left_out]
             if role == "generator"
