@@ -39,6 +39,7 @@ from benchmarks import (
     sameness,
     scale,
     seeing,
+    service_calls,
     shards,
     soak,
     start,
@@ -62,6 +63,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
     "planted-faults": {
         "planted_faults": ("Planted faults, and what checks and critics catch", planted_faults.table),
         "sameness": ("How alike the texts of a recipe are", sameness.table),
+        "service_calls": ("Wrong calls of simulated services", service_calls.table),
         "tool_results": ("Tool results of another sample", tool_results.table),
     },
     "math": {

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from agents.checks.base import Subject
 from agents.checks.json_schema import find_schema_fault
 from core.sample import Candidate, Message, Seed, ToolCall
-from plugins.tools.checks.conversation_checks import ToolSchemaOptions, tool_schema_check
+from plugins.tools.checks.call_schema import ToolSchemaOptions, tool_schema_check
 
 CATEGORIES = (
     "simple_python", "multiple", "parallel", "parallel_multiple",

@@ -13,13 +13,13 @@ def _load_config() -> Any:
 
 
 def _load_family() -> Any:
-    from plugins.tools.tool_family import ToolCallsFamily
+    from plugins.tools.tool_family import SimulatedToolsFamily
 
-    return ToolCallsFamily
+    return SimulatedToolsFamily
 
 
 def _load_check() -> Any:
-    from plugins.tools.checks.conversation_checks import tool_schema_check
+    from plugins.tools.checks.call_schema import tool_schema_check
 
     return tool_schema_check
 
@@ -46,7 +46,6 @@ PLUGIN = Plugin(
         Part("family", "tool_calls", _load_family),
         Part("check", "tool_schema", _load_check),
         Part("script", "tool_calls", _load_script),
-        Part("script", "user_tools", _load_script),
         Part("hooks", "tools", _load_hooks),
     ),
 )

@@ -1,5 +1,5 @@
-"""A conversation with the user's own tools: a teacher writes the user's request, then answers it step by step, and each call is
-executed before the next step is asked for. Knows no particular tool.
+"""A conversation with tools, simulated ones or the user's own: a teacher writes the user's request, then answers it step by
+step, and each call is executed before the next step is asked for. Knows no particular tool.
 
 All replies and results are stored before they are used, so a killed run goes through the same conversation without a second call.
 """
@@ -17,7 +17,8 @@ from agents.roles.sample_state import AgentHandover, SampleState
 from agents.sources.conditions import format_conditions
 from core.errors import UsageError
 from core.sample import REPAIR_STRIDE, AgentTurn, ToolCall, label_turns, text_digest
-from plugins.tools.checks.conversation_checks import find_call_fault
+from plugins.tools.checks.call_schema import find_call_fault
+from plugins.tools.simulation.service_state import SimulatedService
 from plugins.tools.toolbox.tool_module import MadeCall
 from plugins.tools.toolbox.tool_spec import (
     MAX_CALLS,
@@ -31,6 +32,7 @@ from plugins.tools.toolbox.toolbox import Toolbox, ToolStep
 from teachers.base import CallFailed, CallKey
 
 LAST_STEP = 'No further call is possible: answer now, as {"reply": "…"} alone, and say what could not be found out.'
+NOTES = "What the user wants now, in notes, to be said in this user's own words with all these details and no others:"
 TurnValues = dict[str, Any]
 """A turn of a transcript: `kind`, `request`, `steps` of calls with their results, `reply`, and the `thinking` before each step
 and the reply."""
@@ -66,7 +68,7 @@ class FinalReply(ReplySchema):
 
 
 async def write_tool_conversation(context: LocalAgentContext, state: SampleState) -> AgentHandover:
-    """The generator's hand-over: a transcript for `OwnToolsFamily.candidate`."""
+    """The generator's hand-over: a transcript for `ToolFamily.candidate`."""
     turns: list[AgentTurn] = []
     writer = _ConversationWriter(context, state, turns)
     try:
@@ -88,6 +90,8 @@ class _ConversationWriter:
         self._asked = asked
         self._options: Any = context.plan.options
         self._toolbox: Toolbox = context.dispatcher.resources
+        service = self._seed.data.get("service")
+        self._service = SimulatedService(**service) if service else None
         self._tools: list[ToolSpec] = []
         self._world = ""
         self._turns: list[TurnValues] = []
@@ -108,6 +112,9 @@ class _ConversationWriter:
     async def _draw_tools(self) -> None:
         """The tools and the world of this sample, as they were when the sample was started."""
         data, index = self._seed.data, self._seed.index
+        if self._service:
+            self._tools = [self._service.tools[name].spec for name in data["offered"]]
+            return
         rng = Random(f"{self._context.recipe.seed}/tools/{self._context.sample_number(index)}")
 
         async def find_tools() -> str:
@@ -153,6 +160,8 @@ class _ConversationWriter:
     async def _execute(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """The results of calls; one that its schema refuses is not made."""
         offered = {tool.name: tool.parameters for tool in self._tools}
+        if self._service:
+            return [self._service.execute(call, offered) for call in calls]
         faults = [find_call_fault(call, offered, strict=True) for call in calls]
         sound = [call for call, fault in zip(calls, faults, strict=True) if fault is None]
         step = ToolStep(str(self._next_key()), self._world_seed, tuple(self._made), sound)
@@ -193,12 +202,18 @@ class _ConversationWriter:
 
     def _values(self, *, final: bool) -> Mapping[str, str]:
         tools = "\n".join(json.dumps(tool.function()["function"], ensure_ascii=False) for tool in self._tools)
-        limit = LAST_STEP if final else ""
+        limit, turn = LAST_STEP if final else "", self._turns[-1]
+        world = self._world or "nothing is known; the user asks from what the tools' descriptions say"
+        wish = "" if self._service else _describe_wish(turn["kind"], self._needed)
+        if self._service and not turn["request"]:
+            # The user knows what the plan says, and neither the tools nor the records.
+            tools, world = "(the user knows none)", self._service.domain.does
+            wish = f"{NOTES} {self._seed.data['plan'][len(self._turns) - 1]['notes']}"
         return {
             "tools": tools,
-            "world": self._world or "nothing is known; the user asks from what the tools' descriptions say",
+            "world": world,
             "conversation": _format_conversation(self._turns),
-            "wish": _describe_wish(self._turns[-1]["kind"], self._needed),
+            "wish": wish,
             "limit": limit,
         }
 

@@ -1,20 +1,18 @@
-"""The family `tool_calls`: conversations with JSON-schema tools whose calls are executed.
+"""The family `tool_calls`: conversations with JSON-schema tools, written step by step, whose calls are executed.
 
-With the simulated tools, each seed plans its conversation: the offered tools, the calls with their results, and the turns
-without a call. The generator writes the conversation at once, and its calls are executed again. With a recipe's own tools, a
-seed says what the user wants and which kind each turn is; `tool_conversation.py` writes it step by step. Knows no teacher.
+With a simulated service, each seed plans its turns, and the checks compare the state after each. With a recipe's own tools, a
+seed says what the user wants and which kind each turn is. Knows no teacher.
 """
 
 import json
-import re
+import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import date
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from agents.checks import Options
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
@@ -25,26 +23,12 @@ from core.sample import Candidate, Message, Seed, ToolCall
 from plugins.tools.checks.conversation_checks import tool_arguments_check, tool_use_check
 from plugins.tools.checks.reply_checks import tool_result_check
 from plugins.tools.config import ToolSourceConfig
-from plugins.tools.simulation.conversation_plan import (
-    TurnKind,
-    describe_turn,
-    draw_plan,
-    dump_json,
-    parse_planned_turn,
-)
-from plugins.tools.simulation.simulated_tools import SIMULATED_TOOLS, WorldState, run_tool
-from plugins.tools.simulation.simulated_world import (
-    CALENDAR_DAYS,
-    DOMAINS_BY_NAME,
-    EVERYTHING,
-    Domain,
-    add_days,
-    read_data,
-)
-from plugins.tools.toolbox.tool_spec import MAX_CALLS, build_calls_schema, closed_object
+from plugins.tools.simulation.conversation_plan import draw_plan, spell_day
+from plugins.tools.simulation.service_state import SimulatedService
+from plugins.tools.simulation.services import DATA, read_services
 from plugins.tools.toolbox.toolbox import Toolbox, list_tool_problems, open_toolbox
 
-TOOL_PROMPTS = Path(__file__).parent / "prompts"
+TOOL_PROMPTS = Path(__file__).parent / "prompts" / "tool_calls"
 HERMES = """{intro}
 
 You are provided with function signatures within <tools></tools> XML tags:
@@ -57,81 +41,34 @@ For each function call, return a JSON object with the function's name and its ar
 {{"name": <function-name>, "arguments": <arguments-as-json-object>}}
 </tool_call>"""
 """The form of NousResearch's Hermes models, which Qwen's chat template writes too."""
-DATE_IN_PLAN = re.compile(r"\b\d{4}-\d\d-\d\d\b")
-_USERS = read_data("users.toml")
+_USERS = tomllib.loads((DATA / "users.toml").read_text(encoding="utf-8"))
 
 
 class ToolOptions(Options):
-    """What both engines take."""
-
-    turns: tuple[Annotated[int, Field(ge=1, le=4)], ...] = Field((1, 2), min_length=1)
+    turns: tuple[Annotated[int, Field(ge=1, le=10)], ...] = Field((1, 2), min_length=1)
     """Of the user, one of these at random."""
     tools: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field((2, 3, 4), min_length=1)
     """Offered, one of these at random, more if needed."""
-    none: float = Field(0.15, ge=0, le=1)
-    """Share of turns without a call: an argument is missing, or no tool fits."""
+    rounds: int = Field(4, ge=1, le=16)
+    """Most steps with calls in a turn."""
     written_out: bool = True
     """Put tools into the system message in Hermes' form, not only into the column `tools`."""
 
 
-class PlannedToolOptions(ToolOptions):
-    errors: float = Field(0.1, ge=0, le=1)
-    """Share whose call fails."""
-    chains: float = Field(0.15, ge=0, le=1)
-    """Share with two calls, the second on the first's result."""
-    parallel: float = Field(0.1, ge=0, le=1)
-    """Share with two calls of one tool."""
-
-    @model_validator(mode="after")
-    def _one_whole(self) -> Self:
-        if (total := self.none + self.errors + self.chains + self.parallel) > 1 + 1e-9:
-            raise ValueError(
-                f"none, errors, chains and parallel add up to {total:g}; they are shares, so lower them to 1"
-            )
-        return self
-
-    @property
-    def weights(self) -> dict[TurnKind, float]:
-        special: dict[TurnKind, float] = {
-            "chain": self.chains,
-            "parallel": self.parallel,
-            "error": self.errors,
-            "ask": self.none / 2,
-            "outside": self.none / 2,
-        }
-        return {"call": max(0.0, 1 - sum(special.values())), **special}
-
-
 class OwnToolOptions(ToolOptions):
-    rounds: int = Field(4, ge=1, le=16)
-    """Most steps with calls in a turn."""
-
-
-class DraftCall(ReplySchema):
-    name: str = Field(min_length=1, max_length=80)
-    arguments: dict[str, Any]
-
-
-class DraftTurn(ReplySchema):
-    request: str = Field(min_length=1, max_length=2000)
-    calls: list[DraftCall] = Field(max_length=MAX_CALLS)
-    reply: str = Field(min_length=1, max_length=2000)
-
-
-class ToolDraft(ReplySchema):
-    turns: list[DraftTurn] = Field(min_length=1)
+    none: float = Field(0.15, ge=0, le=1)
+    """Share of turns without a call: an argument is missing, or no tool fits."""
 
 
 class TranscriptCall(ReplySchema):
     name: str
     arguments: dict[str, Any]
-    result: Any
-    """Text, or the JSON of a simulated tool."""
+    result: str
     failed: bool = False
 
 
 class TranscriptTurn(ReplySchema):
-    kind: TurnKind
+    kind: str
     request: str
     steps: list[list[TranscriptCall]]
     reply: str
@@ -149,9 +86,14 @@ class ToolTranscript(ReplySchema):
 
 
 class ToolFamily(RecipeFamily):
-    """What both engines share."""
+    """What conversations with all tools share."""
 
     name = "tool_calls"
+    prompts = TOOL_PROMPTS
+    writes = ("request", "step")
+    seeded_by = ("path", "itself")
+    converses = True
+    own_process_reason = "tools are executed by the run's own process"
     fields = ("tools", "turns")
     checks = (tool_use_check, tool_arguments_check, tool_result_check)
     # Calls are JSON whose names repeat, and a plain no is a right answer, so no filter for prose. One question back can answer
@@ -168,163 +110,99 @@ class ToolFamily(RecipeFamily):
         "filters": [{"type": "exact"}, {"type": "minhash"}],
     }
 
-    def _build_candidate(self, seed: Seed, transcript: ToolTranscript, more: str = "") -> Candidate:
-        """The conversation of a transcript; `more` follows the intro of its system message."""
-        system = f"{seed.data['intro']}{more}"
+    async def write_draft(self, context: Any, state: Any) -> Any:
+        from plugins.tools.tool_conversation import write_tool_conversation
+
+        return await write_tool_conversation(context, state)
+
+    def draft_calls(self, options: ToolOptions) -> int:
+        return max(options.turns) * (2 + options.rounds)
+
+    def reply_type(self, seed: Seed) -> type[ReplySchema]:
+        return ToolTranscript
+
+    def extra_prompt_values(self, seed: Seed) -> dict[str, str]:
+        """The names that are filled in while the conversation is made."""
+        return dict.fromkeys(("tools", "world", "conversation", "wish", "limit"), "")
+
+    def reviewed_messages(self, candidate: Candidate) -> Sequence[Message]:
+        """Without the system message: a critic of the talk needs no schemas."""
+        return [message for message in candidate.messages if message.role != "system"]
+
+    def candidate(self, seed: Seed, draft: ToolTranscript) -> Candidate:
+        if draft.fault:
+            raise InvalidReply(draft.fault)
+        system = " ".join(filter(None, (seed.data["intro"], seed.data["rules"])))
         if seed.data["written_out"]:
-            system = HERMES.format(intro=system, tools="\n".join(map(dump_json, transcript.tools)))
+            tools = (json.dumps(tool, ensure_ascii=False) for tool in draft.tools)
+            system = HERMES.format(intro=system, tools="\n".join(tools))
         messages, turns = [Message(role="system", content=system)], []
-        for turn in transcript.turns:
+        for turn in draft.turns:
             messages.append(Message(role="user", content=turn.request))
             thoughts = [thought.strip() or None for thought in turn.thinking] or [None] * (len(turn.steps) + 1)
             for step, thought in zip(turn.steps, thoughts, strict=False):
                 calls = tuple(ToolCall(name=call.name, arguments=call.arguments) for call in step)
                 messages.append(Message(role="assistant", content="", tool_calls=calls, reasoning=thought))
-                for call in step:
-                    shown = call.result if isinstance(call.result, str) else dump_json(call.result)
-                    messages.append(Message(role="tool", name=call.name, content=shown))
+                messages += [Message(role="tool", name=call.name, content=call.result) for call in step]
             messages.append(Message(role="assistant", content=turn.reply, reasoning=thoughts[-1]))
             made = [call.model_dump(exclude={"failed"}) for step in turn.steps for call in step]
             turns.append({"request": turn.request, "calls": made, "reply": turn.reply})
-        return Candidate(messages=messages, fields={"tools": transcript.tools, "turns": turns})
+        return Candidate(messages=messages, fields={"tools": draft.tools, "turns": turns})
 
 
-class ToolCallsFamily(ToolFamily):
-    """Conversations with the simulated tools."""
+class SimulatedToolsFamily(ToolFamily):
+    """Conversations with the generated tools of a simulated service."""
 
-    prompts = TOOL_PROMPTS / "tool_calls"
-    options = PlannedToolOptions
+    options = ToolOptions
 
     def for_sections(self, names: Collection[str]) -> RecipeFamily:
-        """With `[[tools]]`, the engine whose calls are executed by them."""
+        """With `[[tools]]`, conversations with those."""
         return OWN_TOOLS if "tools" in names else self
 
-    def condition(self, row: Mapping[str, Any], options: PlannedToolOptions, rng: Random) -> dict[str, Any]:
-        names = row["tools"]
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise UnusableSeedRow("'tools' with a list of names of tools")
-        if unknown := [name for name in names if name not in SIMULATED_TOOLS]:
-            raise UnusableSeedRow(
-                f"'tools' with names of tools, not {unknown[0]!r}; there are {', '.join(SIMULATED_TOOLS)}"
-            )
-        fitting = list(dict.fromkeys(names))
-        domain = _find_row_domain(row)
-        kinds = rng.choices([*options.weights], [*options.weights.values()], k=rng.choice(options.turns))
-        offered, world, wishes = draw_plan(rng, fitting, kinds, rng.choice(options.tools), domain)
+    def rows(self, options: ToolOptions, seed: int) -> Sequence[Mapping[str, Any]]:
+        """Each person in each mood at each service, in an order that depends on `seed`."""
+        domains = sorted(read_services()["domains"])
+        rows = [
+            {"task": f"{person}, {manner}", "domain": domain}
+            for domain in domains
+            for person in _USERS["people"]
+            for manner in _USERS["manners"]
+        ]
+        return Random(f"{seed}/tasks").sample(rows, len(rows))
+
+    def condition(self, row: Mapping[str, Any], options: ToolOptions, rng: Random) -> dict[str, Any]:
+        domains = read_services()["domains"]
+        name = require_text(row, "domain", rng.choice(sorted(domains)))
+        if name not in domains:
+            raise UnusableSeedRow(f"'domain' with one of {', '.join(domains)}, not {name!r}")
+        seed = rng.randrange(1 << 32)
+        drawn = SimulatedService(name, seed)
+        plan = draw_plan(drawn, rng, rng.choice(options.turns), rng.choice(options.tools))
+        today = f"Today is {drawn.today:%A}, {spell_day(drawn.today.isoformat())}."
         return {
-            "who": require_text(row, "who"),
-            "why": require_text(row, "why"),
-            "category": wishes[0].kind,
-            "offered": offered,
-            "world": world,
-            "wishes": [wish.to_dict() for wish in wishes],
+            "task": require_text(row, "task"),
+            "category": plan.turns[0].kind,
+            "service": {"domain": name, "seed": seed},
+            "today": drawn.today.isoformat(),
+            "rules": " ".join(filter(None, (f"You work for {drawn.domain.does}.", today, plan.rules))),
+            "offered": plan.offered,
+            "kinds": [turn.kind for turn in plan.turns],
+            "plan": [turn.model_dump(mode="json") for turn in plan.turns],
             "intro": rng.choice(_USERS["intros"]),
             "written_out": options.written_out,
         }
-
-    def reply_type(self, seed: Seed) -> type[ReplySchema]:
-        return ToolDraft
-
-    def reply_json_schema(self, seed: Seed) -> dict[str, Any]:
-        """The reply's schema with the seed's number of turns, and with calls of the offered tools only."""
-        count = len(seed.data["wishes"])
-        calls = build_calls_schema([SIMULATED_TOOLS[name] for name in seed.data["offered"]])
-        texts = {"type": "string", "minLength": 1, "maxLength": 2000}
-        turn = closed_object({"request": texts, "calls": calls, "reply": texts})
-        return closed_object({"turns": {"type": "array", "items": turn, "minItems": count, "maxItems": count}})
-
-    def extra_prompt_values(self, seed: Seed) -> dict[str, str]:
-        data, today = seed.data, seed.data["world"]["today"]
-        named = DATE_IN_PLAN.findall(json.dumps(data["wishes"]))
-        listed = sorted({*(add_days(today, ahead) for ahead in range(1, CALENDAR_DAYS + 1)), *named} - {today})
-        days = ", ".join(f"{_long_date(day)} is {day}" for day in listed)
-        tools = "\n".join(f"- {name}: {SIMULATED_TOOLS[name].description}" for name in data["offered"])
-        turns = "\n".join(
-            f"Turn {i}, {describe_turn(parse_planned_turn(wish))}" for i, wish in enumerate(data["wishes"], 1)
-        )
-        return {
-            "plan": f"The user: {data['who']}, who {data['why']}.\nToday is {_long_date(today)} ({today}). {days}.\n"
-            f"Tools:\n{tools}\n{turns}"
-        }
-
-    def reviewed_messages(self, candidate: Candidate) -> Sequence[Message]:
-        """Without the system message: the request has the day and the tools, and a critic of the talk needs no schemas."""
-        return [message for message in candidate.messages if message.role != "system"]
-
-    def candidate(self, seed: Seed, draft: ToolDraft) -> Candidate:
-        data = seed.data
-        if len(draft.turns) != len(data["wishes"]):
-            raise InvalidReply(f"turns: {len(draft.turns)}, not the {len(data['wishes'])} of the plan")
-        world: WorldState = data["world"]
-        turns = []
-        for turn, wish in zip(draft.turns, data["wishes"], strict=True):
-            made, world = _execute_calls(data["offered"], turn.calls, world)
-            steps = [[call] for call in made] if wish["kind"] == "chain" else [made] if made else []
-            turns.append(
-                TranscriptTurn(kind=wish["kind"], request=turn.request.strip(), steps=steps, reply=turn.reply.strip())
-            )
-        tools = [SIMULATED_TOOLS[name].function() for name in data["offered"]]
-        today = f" Today is {_long_date(data['world']['today'])}."
-        return self._build_candidate(seed, ToolTranscript(tools=tools, turns=turns), today)
-
-
-def _find_row_domain(row: Mapping[str, Any]) -> Domain:
-    """Raises UnusableSeedRow for an unknown domain; a row without one may be about anything."""
-    if "domain" not in row:
-        return EVERYTHING
-    name = require_text(row, "domain")
-    if name not in DOMAINS_BY_NAME:
-        raise UnusableSeedRow(f"'domain' with one of {', '.join(DOMAINS_BY_NAME)}, not {name!r}")
-    return DOMAINS_BY_NAME[name]
-
-
-def _long_date(day: str) -> str:
-    on = date.fromisoformat(day)
-    return f"{on:%A}, {on.day} {on:%B %Y}"
-
-
-def _execute_calls(
-    offered: Sequence[str], calls: Sequence[DraftCall], world: WorldState
-) -> tuple[list[TranscriptCall], WorldState]:
-    """The calls of a turn with what they really return, and the world after them.
-
-    Raises InvalidReply for numbers that JSON does not have.
-    """
-    tools = {name: SIMULATED_TOOLS[name] for name in offered}
-    made = []
-    for call in calls:
-        try:
-            arguments = json.loads(json.dumps(call.arguments, allow_nan=False))
-        except ValueError:
-            raise InvalidReply("calls: NaN and Infinity are no JSON") from None
-        result, world = run_tool(world, tools, call.name, arguments)
-        made.append(TranscriptCall(name=call.name, arguments=arguments, result=result))
-    return made, world
 
 
 class OwnToolsFamily(ToolFamily):
     """Conversations with the tools of a recipe: its modules and servers."""
 
-    prompts = TOOL_PROMPTS / "user_tools"
     options = OwnToolOptions
-    writes = ("request", "step")
-    seeded_by = ("path", "itself")
-    converses = True
-    own_process_reason = "tools are executed by the run's own process"
 
     def list_problems(self, recipe: Recipe, folder: Path) -> Iterable[RecipeProblem]:
         return list_tool_problems(recipe.section_list(ToolSourceConfig), folder)
 
     def open_resources(self, recipe: Recipe, folder: Path) -> AbstractAsyncContextManager[Toolbox]:
         return open_toolbox(recipe.section_list(ToolSourceConfig), folder)
-
-    async def write_draft(self, context: Any, state: Any) -> Any:
-        from plugins.tools.tool_conversation import write_tool_conversation
-
-        return await write_tool_conversation(context, state)
-
-    def draft_calls(self, options: OwnToolOptions) -> int:
-        return max(options.turns) * (2 + options.rounds)
 
     def rows(self, options: OwnToolOptions, seed: int) -> Sequence[Mapping[str, Any]]:
         """Each person in each situation, in an order that depends on `seed`; what they want follows from the drawn tools."""
@@ -346,21 +224,10 @@ class OwnToolsFamily(ToolFamily):
             "fitting": fitting,
             "offered": rng.choice(options.tools),
             "kinds": kinds,
+            "rules": "",
             "intro": rng.choice(_USERS["intros"]),
             "written_out": options.written_out,
         }
-
-    def reply_type(self, seed: Seed) -> type[ReplySchema]:
-        return ToolTranscript
-
-    def extra_prompt_values(self, seed: Seed) -> dict[str, str]:
-        """The names that are filled in while the conversation is made."""
-        return dict.fromkeys(("tools", "world", "conversation", "wish", "limit"), "")
-
-    def candidate(self, seed: Seed, draft: ToolTranscript) -> Candidate:
-        if draft.fault:
-            raise InvalidReply(draft.fault)
-        return self._build_candidate(seed, draft)
 
 
 OWN_TOOLS = OwnToolsFamily()

@@ -1,80 +1,26 @@
 """Scripts of fake teachers for conversations with tools, in plain words and now and then with one mistake.
 
-With the simulated tools, a writer follows its plan, in three of five cases without a mistake. With a recipe's own tools, it
-asks with a tool's arguments, which it reads from the prompt, calls the tool, and says what came out.
+With a simulated service, the user says the plan's notes and the assistant reads them. With a recipe's own tools, the user asks
+with a tool's arguments, which the script reads from the prompt; the assistant calls the tool, and says what came out.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from random import Random
 from typing import Any
 
+from plugins.tools.simulation.services import UNITS
+from plugins.tools.tool_conversation import NOTES
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import COMMON, TeacherScript
 
-CORRECT_SHARE = 0.6
-"""Share of the planned drafts without a mistake on purpose."""
-CALL = re.compile(r"^- (\w+) (\{.*\}) returns (\{.*\})$", re.MULTILINE)
-UNITS = {"_c": " °C", "_kmh": " km/h", "_km": " km", "_percent": "%", "_eur": " EUR"}
-MISTAKES = ("number", "fewer", "more", "argument", "type", "extra", "tool", "unsaid", "untold", "claim")
-"""A wrong number in the reply, a missing call, an extra call, a wrong argument, a wrong type, an unknown argument, a tool that is
-not offered, an argument without a source, a missing result, a failure reported as success."""
 MISTAKE_SHARE = 0.15
 """Of the requests, steps and replies with own tools, each: a wrong number in the reply, a call made twice, an argument that is
 not in the conversation, an unknown tool, a reply without the result."""
 SAID = re.compile(r"the ([a-z ]+) = ([^,]+)(?:, |\.$)")
 OUTSIDE = "Could you water the plants for me?"
-
-DraftTurnData = dict[str, Any]
-
-
-def _write_conversation(rng: Random, question: TeacherQuestion, right: float = CORRECT_SHARE) -> dict[str, Any]:
-    plan = next(m.content for m in reversed(question.messages) if m.role == "user" and "\nTurn 1, " in m.content)
-    turns = [_write_turn(text, rng) for text in re.split(r"^Turn \d+, ", plan, flags=re.MULTILINE)[1:]]
-    if rng.random() > right:
-        mistake = rng.choice(MISTAKES)
-        _make_mistake(mistake, rng.choice(turns), rng)
-    return {"turns": turns}
-
-
-def _write_turn(text: str, rng: Random) -> DraftTurnData:
-    found = [(name, json.loads(arguments), json.loads(result)) for name, arguments, result in CALL.findall(text)]
-    calls = [{"name": name, "arguments": arguments} for name, arguments, _ in found]
-    results = [result for *_, result in found]
-    if missing := re.search(r"forgets to tell `(\w+)`", text):
-        given = re.search(r"The user tells (\{.*\}) and", text)
-        known = ", ".join(_describe_arguments(json.loads(given[1]))) if given else "please help"
-        words = {"minutes": "how long", "people": "how many people", "quantity": "how many", "start": "from where"}
-        asked = words.get(missing[1], missing[1].removeprefix("to_"))
-        return {
-            "request": f"This is what it is about: {known}.",
-            "calls": [],
-            "reply": f"You did not say it: {asked}?",
-        }
-    if not found:
-        need = re.search(r"The user wants (.*?)\. None", text)
-        return {
-            "request": f"What about {need[1] if need else 'it'}?",
-            "calls": [],
-            "reply": "No, that I cannot do here.",
-        }
-    plain = {key: value for key, value in results[0].items() if not isinstance(value, list)}
-    taken = {str(value) for _, value in _iter_leaves(plain)} - {str(value) for _, value in _iter_leaves(found[0][1])}
-    taken = taken if "one after the other" in text else set()
-    wanted = [
-        line for call in calls for line in _describe_arguments(call["arguments"]) if line.split(" = ")[1] not in taken
-    ]
-    opening = rng.choice(("Please do this for me", "I would like this", "Could you see to this"))
-    return {
-        "request": f"{opening}: {', '.join(dict.fromkeys(wanted))}.",
-        "calls": calls,
-        "reply": " ".join(map(_describe_result, results)),
-    }
-
-
-def _describe_arguments(arguments: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"the {key} = {value}" for key, value in _iter_leaves(arguments))
 
 
 def _iter_leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -89,63 +35,15 @@ def _iter_leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _describe_result(result: Mapping[str, Any]) -> str:
-    """All values of a result, one after the other."""
-    if "error" in result:
-        return f"It could not be done: {result['error']}."
-    parts = []
-    for key, value in result.items():
-        unit = next((unit for suffix, unit in UNITS.items() if key.endswith(suffix)), "")
-        unit = f" {key}" if key in ("hours", "minutes") else unit
-        if key in ("value", "amount"):
-            parts.append(f"it is {value} {result.get('unit', result.get('currency'))}")
-        elif key not in ("unit", "currency"):
-            shown = " or ".join(value) if isinstance(value, list) else f"{value}{unit}"
-            parts.append(shown if key in ("hours", "minutes") else f"{key.rsplit('_', 1)[0]} {shown}")
-    text = ", ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _make_mistake(kind: str, turn: DraftTurnData, rng: Random) -> None:
-    """Change a turn by one of `MISTAKES`; those of a call, by its first one."""
-    match kind:
-        case "number":
-            turn["reply"] = _change_number(turn["reply"], rng)
-        case "fewer":
-            turn["calls"] = turn["calls"][:-1]
-        case "more":
-            turn["calls"] = [*turn["calls"], {"name": "split_bill", "arguments": {"total_eur": 80, "people": 4}}]
-        case "unsaid":
-            turn["request"] = "Please do the usual for me."
-        case "untold":
-            turn["reply"] = "I have looked into it for you."
-        case "claim":
-            turn["reply"] = "No problem, it is booked and everything is done."
-        case _:
-            for call in turn["calls"][:1]:
-                _spoil_call(kind, call, rng)
-
-
 def _change_number(text: str, rng: Random) -> str:
     return re.sub(r"\d+", lambda found: str(int(found[0]) + rng.randint(1, 9)), text, count=1)
 
 
-def _spoil_call(kind: str, call: dict[str, Any], rng: Random) -> None:
-    if kind == "tool":
-        call["name"] = f"{call['name']}_now"
-    elif kind == "extra":
-        call["arguments"] = {**call["arguments"], "note": "quickly"}
-    else:
-        key = rng.choice([*call["arguments"]])
-        value = call["arguments"][key]
-        changed: Any = (
-            f"{value} or so" if isinstance(value, str) else value + 1 if isinstance(value, int | float) else {}
-        )
-        call["arguments"] = {**call["arguments"], key: changed if kind == "argument" else [value]}
-
-
 def _write_request(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     asked = question.messages[-1].content
+    if NOTES in asked:
+        notes = asked.partition(NOTES)[2].strip().partition("\n")[0]
+        return {"request": f"Hello. {notes[0].upper()}{notes[1:]}"}
     if "none of the tools can do" in asked:
         return {"request": OUTSIDE}
     needed = re.search(r"(?:request needs|something that) ([\w-]+)", asked)
@@ -167,6 +65,8 @@ def write_step(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
         for line in asked.splitlines()
         if line.startswith(('{"user', '{"calls', '{"tool', '{"assistant'))
     ]
+    if "You work for " in asked:
+        return {"step": write_service_step(asked, lines)}
     start = max(n for n, line in enumerate(lines) if "user" in line)
     request, results = lines[start]["user"], [line["result"] for line in lines[start:] if "tool" in line]
     if results:
@@ -187,7 +87,7 @@ def _write_final_reply(rng: Random, question: TeacherQuestion) -> dict[str, Any]
 
 
 def _read_tools(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines() if line.startswith('{"name"')]
+    return [json.loads(line) for line in text.splitlines() if line.startswith('{"name"') and '"parameters"' in line]
 
 
 def _draw_argument(rng: Random, key: str, schema: Mapping[str, Any], names: list[str]) -> Any:
@@ -227,7 +127,147 @@ def _describe_results(rng: Random, results: list[str]) -> str:
     return text
 
 
+def write_service_step(asked: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The next step with a simulated service: the calls and the reply that a reader of the notes gives."""
+    tools = {tool["description"].rstrip(".").lower(): tool for tool in _read_tools(asked)}
+    turns: list[list[dict[str, Any]]] = []
+    for line in lines:
+        turns += [[]] if "user" in line else []
+        turns[-1].append(line)
+    matter = 0
+    for number, turn in enumerate(turns):
+        matter = number if _find_tools(turn[0]["user"], tools) else matter
+    said = [turn[0]["user"] for turn in turns[matter:]]
+    calls = [call for line in turns[-1] for call in line.get("calls", [])]
+    results = [
+        {**call, **line} for call, line in zip(calls, (line for line in turns[-1] if "tool" in line), strict=True)
+    ]
+    if said[-1].startswith("Hello. No. "):
+        return {"reply": "Then everything stays as it is."}
+    if not _find_tools(said[0], tools) or "omething that no tool" in said[-1]:
+        return {"reply": "No, that I cannot do here."}
+    parts = said[0].split(" And: ")
+    details = [f"{part}; {'; '.join(said[1:])}" for part in parts]
+    agreed = said[-1].startswith("Hello. Yes. ")
+    for part, text in zip(parts, details, strict=True):
+        tool = _find_tools(part, tools)[-1]
+        if (stop := _find_rule(asked, tool, text)) and not (agreed and "?" in stop):
+            return {"reply": stop}
+        step = _build_service_call(tool, text, tools, results, asked)
+        if isinstance(step, str):
+            return {"reply": step}
+        if step and not any(
+            result["tool"] == step["name"] and result["arguments"] == step["arguments"] for result in results
+        ):
+            return {"calls": [{key: step[key] for key in ("name", "arguments")}]}
+    return {"reply": describe_service_results(results)}
+
+
+def _find_tools(text: str, tools: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tools whose phrase a text contains, the longest phrase last."""
+    found = [
+        (phrase, tool)
+        for description, tool in tools.items()
+        if (phrase := re.split(r", with|, and add| \(|;|:|, a text", description)[0]) in text.lower()
+    ]
+    return [tool for _, tool in sorted(found, key=lambda pair: len(pair[0]))]
+
+
+def _find_rule(asked: str, tool: Mapping[str, Any], text: str) -> str | None:
+    """What the rules of the system message say against a call."""
+    if "cannot be brought back" in tool["description"] and "ask whether to go on" in asked:
+        named = re.search(r"number: ([\w-]+)|: ([^;]+) \(its number", text)
+        return f"Shall {named[1] or named[2] if named else 'it'} really go?"
+    for name, field, most in re.findall(r"Any ([\w -]+) whose ([\w -]+) is over (\d+)", asked):
+        given = re.findall(rf"(?:; |\. ){field}: ([\d.]+)", text)
+        if given and float(given[-1]) > int(most) and tool["description"].lower().startswith(f"add a new {name}"):
+            return f"That is over {most}, and a colleague has to approve it."
+    return None
+
+
+def _build_service_call(
+    tool: Mapping[str, Any], text: str, tools: Mapping[str, Any], results: list[dict[str, Any]], asked: str
+) -> dict[str, Any] | str | None:
+    """The next call for one matter, a reply where it cannot be made, or None where it was made."""
+    schema = tool["parameters"]
+    made = [result for result in results if result["tool"] == tool["name"]]
+    if made and not made[-1]["result"].startswith("error: there is no branch"):
+        return None
+    arguments = _read_arguments(schema, text, asked)
+    if "id" in schema["properties"]:
+        if number := re.findall(r"number: ([\w-]+)", text):
+            arguments["id"] = number[-1]
+        elif label := re.search(r"([\w ]+): ([^;]+) \(its number", text):
+            phrase = re.split(r" \(|,|;|:| for good", tool["description"].rstrip("."))[0]
+            thing = re.sub(r"^.* (?:the|one|a new) ", "", phrase)
+            search = next(t for d, t in tools.items() if d.startswith("search the ") and thing in _singular(d))
+            found = [result for result in results if result["tool"] == search["name"] and label[2] in result["result"]]
+            if not found:
+                return {"name": search["name"], "arguments": {label[1].strip().replace(" ", "_"): label[2]}}
+            arguments["id"] = json.loads(found[-1]["result"])["list"][0]["id"]
+    missing = [name for name in schema.get("required", []) if name not in arguments]
+    return f"Which {missing[0].replace('_', ' ')}?" if missing else {"name": tool["name"], "arguments": arguments}
+
+
+def _singular(description: str) -> str:
+    return description.partition(":")[0].replace("classes", "class").replace("deliveries", "delivery")
+
+
+def _read_arguments(schema: Mapping[str, Any], text: str, asked: str, before: str = "") -> dict[str, Any]:
+    """The arguments that notes give, by the words for each property."""
+    found: dict[str, Any] = {}
+    for name, inner in schema["properties"].items():
+        unit = UNITS.get(name.rpartition("_")[2], "")
+        words = f"{before}{name.rpartition('_')[0] if unit else name}".replace("_", " ")
+        if name == "dates":
+            if span := re.search(r"from (\d+ \w+ \d{4}) to (\d+ \w+ \d{4})", text):
+                found[name] = {"from": _read_day(span[1]), "to": _read_day(span[2])}
+        elif name == "total_of":
+            if total := re.search(r"total of: ([\w ]+)", text):
+                named = {re.sub(rf" ({'|'.join(UNITS)})$", "", key.replace("_", " ")): key for key in inner["enum"]}
+                found[name] = next(key for words, key in named.items() if total[1].endswith(words))
+        elif inner["type"] == "object":
+            if values := _read_arguments(inner, text, asked, f"{words} "):
+                found[name] = values
+        elif name == "text":
+            found |= {name: note[1]} if (note := re.search(r'word for word: "([^"]+)"', text)) else {}
+        elif written := re.findall(rf"(?:; |\. |with (?:\w+ )?){words}: ([^;]+?)(?=;|\.(?: |;|$)|$)", text):
+            found[name] = _read_value(written[-1], inner, unit, asked)
+    return found
+
+
+def _read_value(text: str, schema: Mapping[str, Any], unit: str, asked: str) -> Any:
+    text = text.removesuffix(f" {unit}") if unit else text
+    if text.endswith(" (as people call it)"):
+        name = text.removesuffix(" (as people call it)")
+        code = re.search(rf"(\w\w\d) \({name}\)", asked)
+        return code[1] if code else name
+    match schema["type"]:
+        case "integer":
+            return int(float(text))
+        case "number":
+            return float(text) if "." in text else int(text)
+        case "boolean":
+            return text == "yes"
+        case "array":
+            return text.split(", ")
+    return _read_day(text) if schema.get("format") == "date" else text
+
+
+def _read_day(text: str) -> str:
+    return datetime.strptime(text, "%d %B %Y").date().isoformat()
+
+
+def describe_service_results(results: list[dict[str, Any]]) -> str:
+    last = [result["result"] for result in results if not result["result"].startswith("error: there is no branch")]
+    parts = []
+    for text in last:
+        if text.startswith("error: "):
+            return f"That cannot be done: {text.removeprefix('error: ')}."
+        parts.append("; ".join(f"{key} {value}" for key, value in _iter_leaves(json.loads(text)) if value is not True))
+    return f"Here it is: {'; '.join(parts)}."
+
+
 SCRIPT: TeacherScript = {
-    **COMMON, "ToolDraft": _write_conversation, "UserRequest": _write_request, "AssistantStep": write_step,
-    "FinalReply": _write_final_reply,
+    **COMMON, "UserRequest": _write_request, "AssistantStep": write_step, "FinalReply": _write_final_reply,
 }  # fmt: skip

@@ -1,5 +1,5 @@
-"""Checks of conversations with tools, those of the simulated world and the user's own: needed calls, and arguments from the
-conversation. Calls of the simulated tools must be exactly those of the seed's plan.
+"""Checks of conversations with tools, simulated ones and the user's own: needed calls, and arguments from the conversation. Calls
+of a simulated service are repeated: after each turn, the state must be that of the seed's plan.
 
 Knows no teacher. plugins/tools/README.md lists what these checks cannot see.
 """
@@ -11,30 +11,14 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from agents.checks import Finding, Options, Subject, build_finding, check
-from agents.checks.base import first_fault
-from agents.checks.json_schema import InvalidSchema, JsonSchema, find_schema_fault, get_required
 from agents.checks.text.quantities import read_written
 from agents.checks.text.text_units import fold_text
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves
 from core.sample import Message, ToolCall
-from plugins.tools.checks.reply_facts import (
-    NO_DAY,
-    TEXT_SEPARATOR,
-    append_dates,
-    collect_known_facts,
-    find_names,
-    value_lines,
-)
-from plugins.tools.simulation.conversation_plan import (
-    KINDS_WITHOUT_CALL,
-    PlannedCall,
-    PlannedTurn,
-    dump_json,
-    is_same_call,
-    parse_planned_turn,
-)
-from plugins.tools.simulation.simulated_tools import SIMULATED_TOOLS
-from plugins.tools.simulation.simulated_world import TOWNS
+from plugins.tools.checks.call_schema import read_parameter_schemas
+from plugins.tools.checks.reply_facts import NO_DAY, TEXT_SEPARATOR, append_dates, find_days, value_lines
+from plugins.tools.simulation.conversation_plan import PlannedTurn
+from plugins.tools.simulation.service_state import SimulatedService
 from plugins.tools.toolbox.tool_spec import ERROR_PREFIX
 
 MARKUP = re.compile(r"[{}]|</?tool|<\|")
@@ -44,12 +28,21 @@ NEGATION_PATTERN = (
 )
 DENIAL = re.compile(NEGATION_PATTERN, re.IGNORECASE)
 DONE_PATTERN = re.compile(
-    r"\b(?:booked|ordered|placed|scheduled|added|renewed|extended|saved|confirmed|arranged|all set|(?:is|are|been|'s|have) set"
-    r"|will remind|(?:is|are|'s) done|done[.!])",
+    r"\b(?:booked|ordered|cancelled|canceled|deleted|removed|placed|scheduled|added|renewed|extended|saved|confirmed|arranged"
+    r"|all set|(?:is|are|been|'s|have) set|will remind|(?:is|are|'s) done|done[.!])",
     re.IGNORECASE,
 )
 IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z0-9]+)+|[a-z]+(?:[A-Z][a-z0-9]+)+")
 """A tool's name that is no ordinary word, as `find_book` and `findBook` are and `search` is not. No message may contain it."""
+KINDS_WITHOUT_CALL = ("ask", "outside")
+"""Of turns with the user's own tools."""
+KINDS_WITH_CALL = ("call", "both", "recover", "error")
+KINDS_WITH_QUESTION = ("ask", "confirm")
+KINDS_WITH_REFUSAL = ("error", "limit", "outside")
+REFUSAL = re.compile(
+    rf"{NEGATION_PATTERN}|\b(?:at most|only|maximum|limit|colleague|approv\w*|too (?:many|much|long))\b", re.IGNORECASE
+)
+ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 MIN_WORD_LETTERS = 4
 SHARE_OF_WORDS = 0.5
 """Of the longer words of a free text, such as a search: that many must be in the conversation."""
@@ -61,11 +54,11 @@ class ConversationTurn(NamedTuple):
     """The user's request, the calls with their results, step by step, and the assistant's final reply."""
 
     request: str
-    steps: tuple[tuple[tuple[PlannedCall, Any], ...], ...]
+    steps: tuple[tuple[tuple[ToolCall, Any], ...], ...]
     reply: str
 
     @property
-    def calls(self) -> list[PlannedCall]:
+    def calls(self) -> list[ToolCall]:
         return [call for step in self.steps for call, _ in step]
 
     @property
@@ -79,11 +72,11 @@ def split_turns(messages: Sequence[Message]) -> list[ConversationTurn]:
     rest = [message for message in messages if message.role != "system"]
     starts = [i for i, message in enumerate(rest) if message.role == "user"]
     for start, end in zip(starts, [*starts[1:], len(rest)], strict=True):
-        steps: list[tuple[tuple[PlannedCall, Any], ...]] = []
+        steps: list[tuple[tuple[ToolCall, Any], ...]] = []
         reply = ""
         for i, message in enumerate(rest[start:end], start):
             if message.role == "assistant" and message.tool_calls:
-                calls = [PlannedCall(call.name, call.arguments) for call in message.tool_calls]
+                calls = [call for call in message.tool_calls]
                 answers = [parse_json_or_text(answer.content) for answer in rest[i + 1 : min(i + 1 + len(calls), end)]]
                 steps.append(tuple(zip(calls, answers, strict=False)))
             elif message.role == "assistant":
@@ -100,20 +93,16 @@ def parse_json_or_text(content: str) -> Any:
 
 
 def has_plan(subject: Subject) -> bool:
-    """Whether the tools are the simulated ones, with planned calls."""
-    return "wishes" in subject.seed.data
-
-
-def _list_plan(subject: Subject) -> list[PlannedTurn]:
-    """The plan of each turn; with the user's own tools only its kind."""
-    data = subject.seed.data
-    if has_plan(subject):
-        return [parse_planned_turn(wish) for wish in data["wishes"]]
-    return [PlannedTurn(kind) for kind in data["kinds"]]
+    """Whether the tools are those of a simulated service, with planned turns."""
+    return "service" in subject.seed.data
 
 
 def find_today(subject: Subject) -> date:
-    return date.fromisoformat(subject.seed.data["world"]["today"]) if has_plan(subject) else NO_DAY
+    return date.fromisoformat(subject.seed.data["today"]) if has_plan(subject) else NO_DAY
+
+
+def dump_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def build_turn_findings(name: str, faults: Sequence[str | None], met: str) -> list[Finding]:
@@ -133,14 +122,24 @@ def build_turn_findings(name: str, faults: Sequence[str | None], met: str) -> li
 def tool_use_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each turn must make the calls that its seed wants and no other; without a call, the assistant asks or declines.
 
-    A call of the user's own tools must succeed in the end, is not repeated, and serves the reply.
+    Calls of a simulated service must change its state as the plan does, and the reply tells what was asked for. A call of the
+    user's own tools must succeed in the end, is not repeated, and serves the reply.
     """
-    turns, plan, planned = split_turns(subject.candidate.messages), _list_plan(subject), has_plan(subject)
-    if len(turns) != len(plan):
-        return [build_finding("tool_use", f"there must be {len(plan)} turns, not {len(turns)}", "")]
-    offered = SIMULATED_TOOLS if planned else _tool_parameter_schemas(subject.candidate.fields["tools"])
-    names, today = [name for name in offered if IDENTIFIER.fullmatch(name)], find_today(subject)
-    faults = [_use_fault(turn, wish, names, today) for turn, wish in zip(turns, plan, strict=True)]
+    turns, kinds, planned = split_turns(subject.candidate.messages), subject.seed.data["kinds"], has_plan(subject)
+    if len(turns) != len(kinds):
+        return [build_finding("tool_use", f"there must be {len(kinds)} turns, not {len(turns)}", "")]
+    offered = read_parameter_schemas(subject.candidate.fields["tools"])
+    names = [name for name in offered if IDENTIFIER.fullmatch(name)]
+    faults = [_find_word_fault(turn, names) for turn in turns]
+    if planned:
+        plan = [PlannedTurn.model_validate(turn) for turn in subject.seed.data["plan"]]
+        changes = _find_state_faults(subject, turns, plan, offered)
+        faults = [
+            fault or change or _find_planned_fault(turn, wish, find_today(subject))
+            for fault, change, turn, wish in zip(faults, changes, turns, plan, strict=True)
+        ]
+    else:
+        faults = [fault or _find_own_fault(turn, kind) for fault, turn, kind in zip(faults, turns, kinds, strict=True)]
     results = [result for turn in turns for result in turn.results]
     if not planned and results and all(map(is_failure, results)):
         faults[-1] = faults[-1] or f"each call failed, the last with {str(results[-1])[:120]!r}; make one that succeeds"
@@ -154,37 +153,81 @@ def is_failure(result: Any) -> bool:
     )
 
 
-def _use_fault(turn: ConversationTurn, wish: PlannedTurn, names: Sequence[str], today: date) -> str | None:
+def _find_word_fault(turn: ConversationTurn, names: Sequence[str]) -> str | None:
     for text in (turn.request, turn.reply):
         if not any(c.isalnum() for c in text) or MARKUP.search(text):
             return f"the user and the assistant speak in plain words, not {text[:80]!r}"
     if named := next((name for name in names if name in f"{turn.request} {turn.reply}"), None):
         return f"a message names the tool {named}; say in plain words what is wanted and what came out"
-    if wish.calls:
-        wanted = ", then ".join(f"{call.name} {dump_json(call.arguments)}" for call in wish.calls)
-        same = len(turn.calls) == len(wish.calls) and all(
-            is_same_call(call, made.name, made.arguments) for call, made in zip(wish.calls, turn.calls, strict=True)
-        )
-        return None if same else f"the calls must be exactly {wanted}"
-    if wish.kind not in KINDS_WITHOUT_CALL:
+    return None
+
+
+def _find_own_fault(turn: ConversationTurn, kind: str) -> str | None:
+    """What is wrong with a turn of the user's own tools: a needless call, none, a claim, or no plain question or refusal."""
+    if kind not in KINDS_WITHOUT_CALL:
         return _needless_fault(turn) if turn.calls else "a tool must be called; the reply cannot come from nothing"
-    return _uncalled_fault(turn, wish, today)
-
-
-def _uncalled_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) -> str | None:
-    """What is wrong with a turn without a call: a call, a claim, or no plain question or refusal."""
     if turn.calls:
         return f"no tool may be called, but {turn.calls[0].name} is; leave calls empty"
     if claim := find_success_claim(turn.reply):
         return f"nothing was done, but the reply says {claim!r}"
-    if wish.kind == "outside":
+    if kind == "outside":
         return None if DENIAL.search(turn.reply) else "the reply must say plainly that this cannot be done here"
-    if not wish.tool:
-        return None if "?" in turn.reply else "the reply must ask for the detail that is missing"
-    asked = SIMULATED_TOOLS[wish.tool].asked[wish.missing]
-    if "?" not in turn.reply or not any(read_written(turn.reply).contains_phrase(word) for word in asked):
-        return f"the reply must ask for `{wish.missing}` ({', '.join(asked)})"
-    return _disclosed_argument_fault(turn.request, wish, today)
+    return None if "?" in turn.reply else "the reply must ask for the detail that is missing"
+
+
+def _find_state_faults(
+    subject: Subject, turns: Sequence[ConversationTurn], plan: Sequence[PlannedTurn], offered: Mapping[str, Any]
+) -> list[str | None]:
+    """The first turn after which the service is not in the state of the plan."""
+    made, wanted = (SimulatedService(**subject.seed.data["service"]) for _ in range(2))
+    every = {name: tool.spec.parameters for name, tool in wanted.tools.items()}
+    faults: list[str | None] = [None] * len(turns)
+    for number, (turn, wish) in enumerate(zip(turns, plan, strict=True)):
+        for call in turn.calls:
+            made.execute(call, offered)
+        before = wanted.snapshot()
+        for call in wish.calls:
+            wanted.execute(call, every)
+        if made.snapshot() != wanted.snapshot():
+            done = f"{wish.calls[-1].name} {dump_json(wish.calls[-1].arguments)}" if wish.calls else ""
+            only = (
+                f"the only change must be {wish.notes} ({done})"
+                if before != wanted.snapshot()
+                else "nothing may be changed"
+            )
+            faults[number] = f"{only}; arguments are those that the user names, and no others"
+            break
+        for call in wish.calls:
+            if (asked := _read_filters(wanted, call)) and asked not in (_read_filters(made, one) for one in turn.calls):
+                faults[number] = (
+                    f"a list or count must be asked for with {dump_json(call.arguments)}, as the user wants it"
+                )
+    return faults
+
+
+def _read_filters(service: SimulatedService, call: ToolCall) -> tuple[str, Any] | None:
+    """What a call that lists or counts selects; None for another call, and for a lookup by name."""
+    tool = service.tools.get(call.name)
+    if tool is None or tool.operation not in ("search", "count") or tool.entity.label.path[0] in call.arguments:
+        return None
+    selects = {key: value for key, value in call.arguments.items() if key not in ("sort_by", "total_of") and value}
+    return tool.entity.name, selects
+
+
+def _find_planned_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) -> str | None:
+    if wish.kind in KINDS_WITH_CALL and not turn.calls:
+        return "a tool must be called; the reply cannot come from nothing"
+    if wish.kind in KINDS_WITH_QUESTION and "?" not in turn.reply:
+        return "the reply must ask for the detail that is missing, or whether to go on"
+    if wish.kind in KINDS_WITH_REFUSAL and not REFUSAL.search(turn.reply):
+        return "the reply must say plainly that this cannot be done, and why"
+    stated = re.sub(r"[^.!?]*\?", " ", turn.reply)
+    if wish.kind not in KINDS_WITH_CALL and (claim := find_success_claim(stated)):
+        return f"nothing was done, but the reply says {claim!r}"
+    for words, value in wish.facts:
+        if not (is_stated(value, turn.reply) or _names_day(value, turn.reply, today)):
+            return f"the reply must tell the {words} ({value})"
+    return _needless_fault(turn)
 
 
 def _needless_fault(turn: ConversationTurn) -> str | None:
@@ -217,31 +260,16 @@ def iter_values(value: Any) -> Iterator[Any]:
         yield value
 
 
+def _names_day(value: Any, reply: str, today: date) -> bool:
+    """Whether a reply names a day without its year."""
+    if not (isinstance(value, str) and ISO_DAY.fullmatch(value)):
+        return False
+    wanted = date.fromisoformat(value)
+    return any((day.day, day.month) == (wanted.day, wanted.month) for day in find_days(reply, today))
+
+
 def is_stated(value: Any, text: str) -> bool:
     return find_leaf_fault(ValueLeaf("", value, ()), read_written(text)) is None
-
-
-def _disclosed_argument_fault(request: str, wish: PlannedTurn, today: date) -> str | None:
-    """The fault that the user states the argument that must be missing, or None."""
-    schema, given = SIMULATED_TOOLS[wish.tool].parameters["properties"][wish.missing], wish.said or {}
-    known = collect_known_facts([request], [], today)
-    others = collect_known_facts([], [given], today)
-    if "enum" in schema:
-        disclosed = read_written(request).mentioned_terms(schema["x-evidence"]) - {*map(str, given.values())}
-    elif schema["type"] in ("integer", "number"):
-        lengths = read_written(request).mentioned_terms(schema.get("x-evidence", {}))
-        said_already = others.numbers | {value for value, _ in others.amounts}
-        disclosed = {f"{float(n):g}" for n in known.numbers - said_already} | lengths
-    elif schema.get("format") == "date":
-        disclosed = {day.isoformat() for day in known.days - others.days}
-    elif "pattern" in schema:
-        disclosed = {moment.isoformat("minutes") for moment in known.times - others.times}
-    else:
-        towns = {town for town in TOWNS if read_written(request).contains_phrase(town)}
-        disclosed = {
-            name for name in find_names(request) | towns if not read_written(others.text).contains_phrase(name)
-        }
-    return f"the user must not tell `{wish.missing}`, but says {min(disclosed)}" if disclosed else None
 
 
 def find_success_claim(reply: str) -> str | None:
@@ -257,10 +285,10 @@ def find_success_claim(reply: str) -> str | None:
 def tool_arguments_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each argument must come from the conversation so far: from what the user said, or from an earlier result.
 
-    Of the user's own tools, flags, choices of an enum and defaults may be inferred, and half of the words of a free text.
+    Flags, choices of an enum and defaults may be inferred, and half of the words of a free text.
     """
     planned, today = has_plan(subject), find_today(subject)
-    schemas = None if planned else _tool_parameter_schemas(subject.candidate.fields["tools"])
+    schemas = read_parameter_schemas(subject.candidate.fields["tools"])
     said: list[str] = []
     faults = []
     for turn in split_turns(subject.candidate.messages):
@@ -274,27 +302,13 @@ def tool_arguments_check(subject: Subject, _options: Options) -> list[Finding]:
     return build_turn_findings("tool_arguments", faults, "each argument was said")
 
 
-def find_grounding_fault(call: PlannedCall, text: str, own: Mapping[str, Any] | None = None) -> str | None:
-    """The first argument of a call that does not occur in `text`. `own`: the schemas of the user's own tools, by name.
-
-    An unknown tool has no words for its values.
-    """
-    tool = SIMULATED_TOOLS.get(call.name)
-    schema = own.get(call.name, {}) if own is not None else tool.parameters if tool else {}
-    for leaf in iter_leaves(call.arguments, schema):
-        if leaf.value is None or (own is not None and _may_be_inferred(leaf)):
+def find_grounding_fault(call: ToolCall, text: str, schemas: Mapping[str, Any]) -> str | None:
+    """The first argument of a call that does not occur in `text`. An unknown tool has no words for its values."""
+    for leaf in iter_leaves(call.arguments, schemas.get(call.name, {})):
+        if leaf.value is None or _may_be_inferred(leaf):
             continue
         fault = find_leaf_fault(leaf, read_written(text))
-        if fault and isinstance(leaf.value, str):
-            known = _shares_words(leaf.value, text) if own is not None else _is_plural_product(leaf, text)
-            fault = None if known else fault
-        if (
-            own is None
-            and isinstance(leaf.value, bool)
-            and not any(part.schema.get("type") == "boolean" for part in leaf.parts)
-        ):
-            fault = f"is {leaf.value}, which is no text and no number"
-        if fault:
+        if fault and not (isinstance(leaf.value, str) and _shares_words(leaf.value, text)):
             return f"`{leaf.path}` of {call.name} {fault.replace('the text', 'the conversation')}"
     return None
 
@@ -305,13 +319,6 @@ def _may_be_inferred(leaf: ValueLeaf) -> bool:
     return isinstance(leaf.value, bool) or by_default or any({"enum", "const"} & schema.keys() for schema in schemas)
 
 
-def _is_plural_product(leaf: ValueLeaf, text: str) -> bool:
-    """Whether `text` has a product as `5 linen mugs`."""
-    name = leaf.value
-    plurals = (f"{name}s", f"{name}es", re.sub("y$", "ies", name), re.sub("fe?$", "ves", name))
-    return leaf.path == "product" and any(map(read_written(text).contains_phrase, plurals))
-
-
 def _shares_words(value: str, text: str) -> bool:
     """Whether a free text, of several words and no number, is made of words of `text`."""
     words = [word for word in re.findall(r"[^\W\d_]+", fold_text(value)) if len(word) >= MIN_WORD_LETTERS]
@@ -320,68 +327,3 @@ def _shares_words(value: str, text: str) -> bool:
     return (
         len(value.split()) > 1 and not re.search(r"\d", value) and bool(words) and common >= SHARE_OF_WORDS * len(words)
     )
-
-
-class ToolSchemaOptions(Options):
-    field: str = "tools"
-    """Of the candidate, with the offered tools."""
-    strict: bool = True
-    """Refuse arguments that the schema neither names nor allows."""
-
-
-@check("tool_schema", ToolSchemaOptions)
-def tool_schema_check(subject: Subject, options: ToolSchemaOptions) -> str | None:
-    """Every call must name an offered tool, its arguments must fit that tool's schema, and the tool must answer it."""
-    offered = _tool_parameter_schemas(get_required(subject.candidate.fields, options.field, "the candidate"))
-    messages = subject.candidate.messages
-    calls = [call for message in messages for call in message.tool_calls]
-    faults = [find_call_fault(call, offered, strict=options.strict) for call in calls]
-    # Tools answer in the order of the calls, before the next text.
-    unanswered: list[str] = []
-    for message in messages:
-        if message.role == "tool":
-            if unanswered[:1] != [message.name]:
-                called = unanswered[0] if unanswered else "no tool"
-                faults.append(f"{message.name or 'a tool'} answers, but {called} was called")
-            unanswered = unanswered[1:]
-            continue
-        if unanswered:
-            faults.append(f"the call of {unanswered[0]} is not answered")
-        if message.tool_calls and message.role != "assistant":
-            faults.append(f"a call stands in a turn of the {message.role}")
-        unanswered = [call.name for call in message.tool_calls]
-    if unanswered:
-        faults.append(f"the call of {unanswered[0]} is not answered")
-    if messages and messages[-1].role == "tool":
-        faults.append("the assistant says nothing to the last answer of a tool")
-    return first_fault(faults)
-
-
-def _tool_parameter_schemas(tools: Any) -> dict[str, JsonSchema]:
-    """The schemas of the parameters of `tools`, by name.
-
-    Raises:
-        ValueError: if `tools` are not functions with different names.
-    """
-    schemas: dict[str, JsonSchema] = {}
-    for tool in tools if isinstance(tools, list) else [tools]:
-        function = tool.get("function", tool) if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or function["name"] in schemas:
-            raise ValueError(f"each tool must be a function with a name of its own, not {str(tool)[:80]!r}")
-        schemas[function["name"]] = function.get("parameters") or {"type": "object", "properties": {}}
-    return schemas
-
-
-def find_call_fault(call: ToolCall, offered: Mapping[str, JsonSchema], *, strict: bool) -> str | None:
-    """Why a call cannot be made, in a sentence.
-
-    Raises:
-        ValueError: where the tool's own schema cannot be used.
-    """
-    if call.name not in offered:
-        return f"there is no tool {call.name[:80]!r}; there are {', '.join(offered) or 'none'}"
-    try:
-        fault = find_schema_fault(call.arguments, offered[call.name], strict=strict)
-    except InvalidSchema as error:
-        raise ValueError(f"tool {call.name}: {error}") from None
-    return f"the arguments of {call.name} do not fit its schema: {fault}" if fault else None

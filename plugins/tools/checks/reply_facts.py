@@ -14,7 +14,7 @@ from typing import Any
 
 from agents.checks.text.quantities import COUNTS as COUNT_WORDS
 from agents.checks.text.quantities import DATES, PARTIAL_DATE_PATTERNS, SCALES, month_number, read_written
-from agents.checks.text.text_units import ENGLISH, fold_text
+from agents.checks.text.text_units import ENGLISH
 
 UNITS: Mapping[str, Sequence[str]] = ENGLISH["amount_units"]
 """Spellings of units after a number; an ambiguous spelling belongs to both units."""
@@ -386,13 +386,3 @@ def _capitalized_words(text: str) -> Iterator[str]:
         ours = word.lower() in WEEKDAYS or word.lower() in MONTH_NAMES or word.lower() in ALWAYS_ALLOWED_WORDS
         if any(c.isupper() for c in word) and not begins and not ours:
             yield word
-
-
-def blank_dates(text: str) -> str:
-    """`text` with dates replaced by blanks."""
-    return _blank_out(text, (*DATES, *PARTIAL_DATE_PATTERNS))
-
-
-def find_names(text: str) -> set[str]:
-    """Words with a capital letter inside a sentence, folded, except days, months and currencies."""
-    return {fold_text(word) for word in _capitalized_words(_normalize_unicode(text))}

@@ -1,1 +1,1 @@
-"""The simulated world, its tools, and plans of conversations with them."""
+"""Simulated services with generated tools, and plans of conversations with them."""

@@ -1,377 +1,462 @@
-"""The plan of a conversation's turns: drawn calls with results of the simulated tools, and turns without a call.
+"""Plans of conversations with a simulated service: what the user wants in each turn, and the calls that do it.
 
-Knows no teacher: the generator receives the plan, and checks compare the conversation with it.
+A plan is executed while it is drawn, so its calls succeed or fail as they are said to. The writer of the user's requests reads
+`notes`; the assistant sees nothing of a plan; the checks compare states and replies with it. Knows no teacher.
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from datetime import date
 from random import Random
 from typing import Any, Literal, NamedTuple
 
-from plugins.tools.simulation.simulated_tools import (
-    SIMULATED_TOOLS,
-    SimulatedTool,
-    ToolArguments,
-    WorldState,
-    draw_title,
-    run_tool,
-)
-from plugins.tools.simulation.simulated_world import (
-    EVERYTHING,
-    WORLD_SECTIONS,
-    Domain,
-    draw_world,
-    find_domain,
-    format_minutes,
-    parse_minutes,
-)
+from core.sample import FrozenModel, ToolCall
+from plugins.tools.simulation.service_state import Record, SimulatedService, find_value, nest_values
+from plugins.tools.simulation.services import Domain, Entity, EntityField, ServiceTool
+from plugins.tools.toolbox.tool_spec import ToolResult
 
-TurnKind = Literal["call", "chain", "parallel", "error", "ask", "outside"]
-KINDS_WITHOUT_CALL: tuple[TurnKind, ...] = ("ask", "outside")
-"""Turns in which no tool is called: a required argument is missing, or no tool fits."""
-THING_KEYS = ("city", "product", "title", "text")
-"""Arguments that name what a call is about."""
-MAX_DRAWS = 40
-"""Attempts to draw a turn that repeats nothing of the turns before."""
-MIN_GAP = 60
-"""Minutes between two events or reminders of one plan."""
-ONCE_WITH_A_TOOL: tuple[TurnKind, ...] = ("chain", "parallel", "error")
-"""Kinds of turns that a plan has once with the same tools; another becomes a plain call."""
-
-
-ToolLink = Callable[[WorldState, ToolArguments, Mapping[str, Any], Random], dict[str, Any] | None]
-
-
-class ToolChain(NamedTuple):
-    link: ToolLink
-    """Arguments of the second tool, from those of the first and its result; None where the result gives none."""
-    asked: str
-    """What the user asks for, so that the second call follows from the request."""
-
-
-def _link_to_currency(world: WorldState, _arguments: ToolArguments, result: Any, rng: Random) -> dict[str, Any]:
-    payments = find_domain(world).payments
-    foreign = {code for one in payments for code in (one.from_currency, one.to_currency)} - {"EUR"}
-    amount = result.get("price_eur", result.get("each_eur"))
-    return {
-        "amount": amount, "from_currency": "EUR", "to_currency": rng.choice(sorted(foreign) or ["USD", "GBP", "CHF"]),
-    }  # fmt: skip
-
-
-def _link_to_unit(field: str, given: str, wanted: str) -> ToolLink:
-    return lambda _world, _arguments, result, _rng: {"value": result[field], "from_unit": given, "to_unit": wanted}
-
-
-def _link_to_event(world: WorldState, arguments: ToolArguments, result: Any, rng: Random) -> dict[str, Any]:
-    when = {"day": result["day"], "start": result["free"][0]}
-    title = draw_title(world, rng, when["day"], parse_minutes(when["start"]), arguments["minutes"])
-    return {"title": title, "when": when, "minutes": arguments["minutes"]}
-
-
-def _link_to_reminder(_world: WorldState, _arguments: ToolArguments, result: Any, rng: Random) -> dict[str, Any] | None:
-    if "due" not in result:
-        return None
-    time = format_minutes(rng.randint(32, 72) * 15)
-    return {"text": f"ask for {result['title']}", "day": result["due"], "time": time}
-
-
-TOOL_CHAINS: Mapping[tuple[str, str], ToolChain] = {
-    ("find_product", "convert_currency"): ToolChain(
-        _link_to_currency, "the price of one, and the same in the other currency"
-    ),
-    ("split_bill", "convert_currency"): ToolChain(
-        _link_to_currency, "what each person pays, and the same in the other currency"
-    ),
-    ("plan_route", "convert_units"): ToolChain(
-        _link_to_unit("distance_km", "kilometre", "mile"),
-        "how far it is, in miles too, for somebody who thinks in miles",
-    ),
-    ("get_weather", "convert_units"): ToolChain(
-        _link_to_unit("temperature_c", "celsius", "fahrenheit"),
-        "the weather, with the temperature in Fahrenheit too, for somebody who thinks in it",
-    ),
-    ("find_free_slots", "add_event"): ToolChain(
-        _link_to_event, "the first free time of that day, and the event put there"
-    ),
-    ("find_book", "set_reminder"): ToolChain(
-        _link_to_reminder, "when the book is due back, and to be reminded on that day"
-    ),
+TurnKind = Literal["call", "both", "ask", "error", "recover", "confirm", "refuse", "limit", "outside"]
+SHARES = {
+    "one": 0.4,
+    "both": 0.1,
+    "ask": 0.1,
+    "lost": 0.07,
+    "rule": 0.06,
+    "confirm": 0.13,
+    "limit": 0.06,
+    "outside": 0.08,
 }
+"""Of the episodes of a conversation; an episode that a conversation cannot have becomes `one`."""
+CONFIRM_SHARE, LIMIT_SHARE, REFUSE_SHARE = 0.7, 0.4, 0.4
+"""Of conversations with the rule, and of confirmations that the user refuses."""
+MAX_FACTS = 4
+"""Names that a search may find."""
+MAX_DRAWS = 60
 
 
-class PlannedCall(NamedTuple):
-    name: str
-    arguments: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PlannedTurn:
+class PlannedTurn(FrozenModel):
     """The plan of one turn."""
 
     kind: TurnKind
-    calls: tuple[PlannedCall, ...] = ()
-    results: tuple[dict[str, Any], ...] = ()
-    tool: str = ""
-    """Which tool an `ask` is about."""
-    missing: str = ""
-    """The required argument that the user forgets."""
-    said: Mapping[str, Any] | None = None
-    """The other arguments of an `ask`, which the user states."""
-    need: str = ""
-    """What the user of an `outside` turn wants."""
-    about: str = ""
-    """What the first call is for, in the user's life."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "calls": [call._asdict() for call in self.calls],
-            "results": list(self.results),
-            "tool": self.tool,
-            "missing": self.missing,
-            "said": dict(self.said or {}),
-            "need": self.need,
-            "about": self.about,
-        }
-
-
-def parse_planned_turn(data: Mapping[str, Any]) -> PlannedTurn:
-    return PlannedTurn(
-        **{**data, "calls": tuple(PlannedCall(**c) for c in data["calls"]), "results": tuple(data["results"])}
-    )
+    notes: str
+    """What the user wants, for the writer of the request."""
+    calls: tuple[ToolCall, ...] = ()
+    """What changes the state, and the reads that its facts come from, in an order that works."""
+    tools: tuple[str, ...] = ()
+    """That must be offered."""
+    facts: tuple[tuple[str, Any], ...] = ()
+    """What the reply must tell: words for a value, and the value."""
 
 
 class ConversationPlan(NamedTuple):
+    turns: list[PlannedTurn]
+    rules: str
+    """Of the service, for the system message."""
     offered: list[str]
-    world: dict[str, Any]
-    wishes: list[PlannedTurn]
 
 
-def draw_plan(
-    rng: Random, fitting: Sequence[str], kinds: Sequence[TurnKind], count: int, domain: Domain = EVERYTHING
-) -> ConversationPlan:
-    """Tools to offer, at most `count` unless the kinds need more, a world for them, and a turn for each of `kinds`.
+class Limit(NamedTuple):
+    """A rule of the service: more needs a colleague."""
 
-    Only fitting tools are called. No turn repeats a call, books the time of another, or fails with a thing that an earlier turn
-    looked up. Where no tool can serve a kind, the turn is a plain call.
-    """
-    offered = _draw_offered_tools(rng, fitting, kinds, count)
-    sections = [name for name in WORLD_SECTIONS if any(name in SIMULATED_TOOLS[tool].sections for tool in offered)]
-    world = draw_world(rng, sections, domain)
-    tools = {name: SIMULATED_TOOLS[name] for name in offered}
-    fitting_tools = {name: tool for name, tool in tools.items() if name in fitting}
-    wishes: list[PlannedTurn] = []
-    now: WorldState = world
-    for kind in kinds:
-        # After an `ask`, the user has stated the missing argument, and its call follows.
-        if wishes and wishes[-1].kind == "ask":
-            wish = PlannedTurn("call", wishes[-1].calls)
-        else:
-            wish = _draw_new_turn(rng, kind, fitting_tools, now, wishes, domain)
-        if wish.kind not in KINDS_WITHOUT_CALL:
-            results = []
-            for call in wish.calls:
-                result, now = run_tool(now, tools, call.name, call.arguments)
-                results.append(result)
-            wish = replace(wish, results=tuple(results))
-        wishes.append(wish)
-    # The call that an `ask` is about belongs to the turn after it.
-    planned = [replace(wish, calls=()) if wish.kind == "ask" else wish for wish in wishes]
-    return ConversationPlan(offered, world, planned)
+    entity: Entity
+    field: EntityField
+    most: int
 
 
-def _draw_offered_tools(rng: Random, fitting: Sequence[str], kinds: Sequence[TurnKind], count: int) -> list[str]:
-    """Those that the kinds need, then such as fit the scenario, and now and then another that nobody needs."""
-    needed: list[str] = []
-    pairs = [pair for pair in TOOL_CHAINS if set(pair) <= set(fitting)]
-    if "chain" in kinds and pairs:
-        needed += rng.choice(pairs)
-    able = {
-        "parallel": [name for name in fitting if SIMULATED_TOOLS[name].label],
-        "error": [name for name in fitting if SIMULATED_TOOLS[name].fail],
-        "ask": [name for name in fitting if SIMULATED_TOOLS[name].asked],
-    }
-    needed += [rng.choice(names) for kind, names in able.items() if kind in kinds and names]
-    rest = [name for name in rng.sample(fitting, len(fitting)) if name not in needed]
-    others = [name for name in SIMULATED_TOOLS if name not in {*needed, *rest}]
-    if others and rng.random() < 0.3:
-        rest.insert(2, rng.choice(others))
-    chosen = list(dict.fromkeys(needed))
-    chosen += rest[: max(0, count - len(chosen))]
+class _Impossible(Exception):
+    """An episode that the state does not allow."""
+
+
+class _Goal(NamedTuple):
+    """One thing that a user wants."""
+
+    tool: ServiceTool
+    notes: list[str]
+    calls: list[ToolCall]
+    facts: list[tuple[str, Any]]
+
+
+def draw_plan(service: SimulatedService, rng: Random, turns: int, offered: int) -> ConversationPlan:
+    """A plan of `turns` turns, executed on `service`, and about `offered` tools, near misses among them."""
+    planner = _Planner(service, rng)
+    planned: list[PlannedTurn] = []
+    while len(planned) < turns:
+        planned += planner.draw_episode(turns - len(planned))
+    needed = list(
+        dict.fromkeys(name for turn in planned for name in (*turn.tools, *(call.name for call in turn.calls)))
+    )
+    return ConversationPlan(planned, planner.rules, _draw_offered(service, rng, needed, offered))
+
+
+def _draw_offered(service: SimulatedService, rng: Random, needed: Sequence[str], count: int) -> list[str]:
+    """The needed tools, then near misses: of the same records, or doing the same with others."""
+    wanted = [service.tools[name] for name in needed]
+    entities = {tool.entity.name for tool in wanted}
+    operations = {tool.operation for tool in wanted}
+    others = [name for name in rng.sample(list(service.tools), len(service.tools)) if name not in needed]
+    same = [name for name in others if service.tools[name].entity.name in entities]
+    alike = [name for name in others if service.tools[name].operation in operations and name not in same]
+    rest = [name for name in others if name not in same and name not in alike]
+    half = max(0, count - len(needed) + 1) // 2
+    chosen = [*needed, *[*same[:half], *alike, *same[half:], *rest][: max(0, count - len(needed))]]
     return rng.sample(chosen, len(chosen))
 
 
-def _draw_new_turn(
-    rng: Random,
-    kind: TurnKind,
-    tools: Mapping[str, SimulatedTool],
-    world: WorldState,
-    before: Sequence[PlannedTurn],
-    domain: Domain,
-) -> PlannedTurn:
-    """A turn without results that is not about the things of the turns before."""
-    calls = [call for earlier in before for call in earlier.calls]
-    moments = [moment for call in calls for moment in _list_moments(call)]
-    known = {thing for call in calls for thing in _list_things(call, failing=kind == "error")}
-    needs = {earlier.need for earlier in before}
-    wish = PlannedTurn(kind)
-    for attempt in range(MAX_DRAWS):
-        wish = _draw_turn(rng, kind, tools, world, before, domain, any_tool=attempt >= MAX_DRAWS // 2)
-        things = {thing for call in wish.calls for thing in _list_things(call, failing=kind == "error")}
-        close = any(
-            day == other and abs(minute - taken) < MIN_GAP
-            for call in wish.calls
-            for day, minute in _list_moments(call)
-            for other, taken in moments
-        )
-        if not things & known and not close and not (wish.need and wish.need in needs):
-            break
-    purposes = SIMULATED_TOOLS[wish.calls[0].name].purposes if wish.calls else None
-    return replace(wish, about=rng.choice([*purposes(world, **wish.calls[0].arguments)] or [""])) if purposes else wish
+class _Planner:
+    def __init__(self, service: SimulatedService, rng: Random) -> None:
+        self._service, self._rng = service, rng
+        self._offered = {name: tool.spec.parameters for name, tool in service.tools.items()}
+        self._touched: set[str] = set()
+        self._outside = rng.sample(service.domain.outside, len(service.domain.outside))
+        self._confirms = rng.random() < CONFIRM_SHARE
+        self._limit = self._draw_limit() if rng.random() < LIMIT_SHARE else None
+        self.rules = self._describe_rules(service.domain)
 
-
-def _list_things(call: PlannedCall, *, failing: bool) -> list[str]:
-    """What a call must not share with an earlier one: the names in its arguments, or all arguments where there are none.
-
-    A product that was looked up may be ordered; but with a call that fails, no tool may have had the thing before.
-    """
-    names = [str(call.arguments[key]) for key in THING_KEYS if key in call.arguments]
-    return [name if failing else f"{call.name} {name}" for name in names or [dump_json(call.arguments)]]
-
-
-def _list_moments(call: PlannedCall) -> list[tuple[str, int]]:
-    """The day and minute that a call books: the start of an event, or the time of a reminder."""
-    when = call.arguments.get("when", call.arguments)
-    clock = when.get("start", when.get("time"))
-    booked = call.name in ("add_event", "set_reminder") and "day" in when and clock
-    return [(when["day"], parse_minutes(clock))] if booked else []
-
-
-def _draw_turn(
-    rng: Random,
-    kind: TurnKind,
-    tools: Mapping[str, SimulatedTool],
-    world: WorldState,
-    before: Sequence[PlannedTurn],
-    domain: Domain,
-    *,
-    any_tool: bool,
-) -> PlannedTurn:
-    """A planned turn without results. `any_tool`: also of a tool that the plan has used once, where the rest have nothing new."""
-    just_used = {call.name for earlier in before[-1:] for call in earlier.calls}
-    used = Counter(name for earlier in before for name in {call.name for call in earlier.calls})
-    done = {
-        tuple(dict.fromkeys(call.name for call in earlier.calls))
-        for earlier in before
-        if earlier.kind == kind and kind in ONCE_WITH_A_TOOL
-    }
-
-    def able(can: Callable[[SimulatedTool], object]) -> SimulatedTool | None:
-        """A suitable tool, of those that the plan has used least, and preferably not the last one."""
-        some = [tool for tool in tools.values() if can(tool) and (tool.name,) not in done]
-        ranks = [
-            (used[tool.name] // 2, False) if any_tool else (used[tool.name], tool.name in just_used) for tool in some
+    def _draw_limit(self) -> Limit:
+        pairs = [
+            (entity, field)
+            for entity in self._service.domain.entities
+            for field in entity.given
+            if field.numeric and not field.optional and int(field.values[1]) >= 3 * int(field.values[0])
         ]
-        return (
-            rng.choice([tool for tool, rank in zip(some, ranks, strict=True) if rank == min(ranks)]) if some else None
+        entity, field = self._rng.choice(pairs)
+        return Limit(entity, field, int(field.values[1]) // 2)
+
+    def _describe_rules(self, domain: Domain) -> str:
+        rules = []
+        if self._confirms:
+            verbs = ", ".join(sorted({entity.remove for entity in domain.entities}))
+            rules.append(
+                f"Before you remove a record for good ({verbs}), say which one it is and ask whether to go on; do it only "
+                "after a yes."
+            )
+        if self._limit:
+            entity, field, most = self._limit
+            amount = f"{most} {field.unit}".strip()
+            rules.append(
+                f"Any {entity.name} whose {field.words} is over {amount} is neither added nor changed: say that a colleague "
+                "has to approve it."
+            )
+        return " ".join(rules)
+
+    def draw_episode(self, room: int) -> list[PlannedTurn]:
+        """The turns of one matter, at most `room`."""
+        draws: dict[str, Callable[[], list[PlannedTurn]]] = {
+            "both": self._draw_both, "ask": self._draw_ask, "lost": self._draw_lost, "rule": self._draw_rule,
+            "confirm": self._draw_confirm, "limit": self._draw_limited, "outside": self._draw_outside,
+        }  # fmt: skip
+        kind = self._rng.choices([*SHARES], [*SHARES.values()])[0]
+        if room > 1 or kind not in ("ask", "lost", "rule", "confirm"):
+            try:
+                if kind in draws:
+                    return draws[kind]()
+            except _Impossible:
+                pass
+        return self._draw_one()
+
+    def _draw_one(self) -> list[PlannedTurn]:
+        return [self._turn("call", self._draw_goal())]
+
+    def _draw_both(self) -> list[PlannedTurn]:
+        """Two things at once, of different kinds of records, so that their order makes no difference."""
+        first = self._draw_goal()
+        second = self._draw_goal()
+        if second.tool.entity is first.tool.entity:
+            raise _Impossible
+        turns = [self._turn("call", first), self._turn("call", second)]
+        return [
+            PlannedTurn(
+                kind="both",
+                notes=" And: ".join(turn.notes for turn in turns),
+                calls=(*turns[0].calls, *turns[1].calls),
+                facts=(*turns[0].facts, *turns[1].facts),
+            )
+        ]
+
+    def _turn(self, kind: TurnKind, goal: _Goal, said: str = "") -> PlannedTurn:
+        """A turn whose calls are executed now."""
+        results = [self._execute(call) for call in goal.calls]
+        if kind == "call" and any(result.failed for result in results):
+            raise AssertionError(f"planned calls fail: {goal.calls}")
+        facts = [
+            (words, find_value(json.loads(results[-1].text), value.path) if isinstance(value, EntityField) else value)
+            for words, value in goal.facts
+        ]
+        recovers = kind == "call" and _names_branch(goal)
+        notes = said or f"{_join_notes(goal)}."
+        return PlannedTurn(
+            kind="recover" if recovers else kind, notes=notes, calls=tuple(goal.calls), facts=tuple(facts)
         )
 
-    if kind == "outside":
-        usual = domain.tools or SIMULATED_TOOLS
-        missing = [SIMULATED_TOOLS[name].need for name in usual if name not in tools and SIMULATED_TOOLS[name].sections]
-        return PlannedTurn("outside", need=rng.choice(missing if missing and rng.random() < 0.4 else domain.needs))
-    if kind == "ask" and (tool := able(lambda tool: tool.asked)):
-        whole, forgotten = tool.draw(world, rng), rng.choice([*tool.asked])
-        said = {name: value for name, value in whole.items() if name != forgotten}
-        return PlannedTurn("ask", (PlannedCall(tool.name, whole),), tool=tool.name, missing=forgotten, said=said)
-    if kind == "error" and (tool := able(lambda tool: tool.fail)) and tool.fail:
-        return PlannedTurn("error", (PlannedCall(tool.name, tool.fail(world, rng)),))
-    if kind == "parallel" and (tool := able(lambda tool: tool.label)):
-        turn = _draw_parallel_turn(rng, tool, world)
-        if turn.kind == "parallel" or not any_tool:
-            return turn
-    if kind == "chain" and (chain := _draw_chain_turn(rng, tools, world, done)):
-        return chain
-    done.clear()
-    chosen = able(lambda _: True)
-    assert chosen is not None
-    return PlannedTurn("call", (PlannedCall(chosen.name, chosen.draw(world, rng)),))
+    def _execute(self, call: ToolCall) -> ToolResult:
+        return self._service.execute(call, self._offered)
+
+    def _tool(self, entity: Entity, operation: str) -> ServiceTool:
+        fitting = [
+            tool for tool in self._service.tools.values() if tool.entity is entity and tool.operation == operation
+        ]
+        return self._rng.choice(fitting)
+
+    def _draw_goal(self, operations: Sequence[str] = ()) -> _Goal:
+        """A goal that the state allows, whose record no earlier turn was about."""
+        usual = [
+            "get",
+            "get",
+            "search",
+            "count",
+            "create",
+            "create",
+            "update",
+            "update",
+            "note",
+            "archive",
+            "move",
+            "move",
+        ]
+        usual += [] if self._confirms else ["remove"]
+        for _ in range(MAX_DRAWS):
+            entity = self._rng.choice(self._service.domain.entities)
+            tool = self._tool(entity, self._rng.choice(operations or usual))
+            try:
+                match tool.operation:
+                    case "search" | "count":
+                        return self._draw_list_goal(tool)
+                    case "create":
+                        return self._draw_create_goal(tool)
+                    case _:
+                        return self._draw_record_goal(tool)
+            except _Impossible:
+                continue
+        raise _Impossible
+
+    def _draw_record(self, tool: ServiceTool) -> Record:
+        records = [
+            record
+            for number, record in self._service.records[tool.entity.name].items()
+            if number not in self._touched
+            and not record.get("archived")
+            and (tool.change is None or record["status"] == tool.change.before)
+        ]
+        if not records:
+            raise _Impossible
+        return self._rng.choice(records)
+
+    def _refer(self, tool: ServiceTool, record: Record) -> tuple[list[str], list[ToolCall]]:
+        """How the user names a record, and the lookup that this needs."""
+        label = tool.entity.label
+        if self._rng.random() < 0.5:
+            return [f"number: {record['id']}"], []
+        search = self._tool(tool.entity, "search").spec.name
+        return [f"{label.words}: {record[label.path[0]]} (its number is not known)"], [
+            ToolCall(name=search, arguments={label.path[0]: record[label.path[0]]})
+        ]
+
+    def _draw_record_goal(self, tool: ServiceTool) -> _Goal:
+        record = self._draw_record(tool)
+        self._touched.add(record["id"])
+        notes, calls = self._refer(tool, record)
+        arguments: Record = {"id": record["id"]}
+        facts: list[tuple[str, Any]] = []
+        if tool.operation == "get":
+            told = [
+                field
+                for field in tool.entity.fields
+                if field.kind in ("int", "money", "date", "past", "time", "one", "text")
+            ]
+            known = [(field.words, value) for field in told if (value := find_value(record, field.path)) is not None]
+            facts = self._rng.sample(known, min(len(known), self._rng.randint(1, 3))) or [("status", record["status"])]
+            notes.append(f"asked: {', '.join(words for words, _ in facts)}")
+        elif tool.operation == "update":
+            changed = self._draw_changes(tool.entity, record)
+            notes += self._describe(changed)
+            arguments |= nest_values({field.path: value for field, value in changed})
+        elif tool.operation == "note":
+            arguments["text"] = self._rng.choice(NOTES)
+            notes.append(f'the note, word for word: "{arguments["text"]}"')
+            if self._rng.random() < 0.4:
+                arguments["visible_to"] = "everybody"
+                notes.append("visible to: everybody")
+        return _Goal(tool, notes, [*calls, ToolCall(name=tool.spec.name, arguments=arguments)], facts)
+
+    def _draw_changes(self, entity: Entity, record: Record) -> list[tuple[EntityField, Any]]:
+        changed = []
+        free = [field for field in entity.given if field is not entity.label and field.kind != "flag"]
+        for field in self._rng.sample(free, self._rng.choice((1, 1, 2))):
+            value = self._service.draw_value(field, self._rng, self._most(entity, field))
+            if value != find_value(record, field.path):
+                changed.append((field, value))
+        if not changed:
+            raise _Impossible
+        return changed
+
+    def _most(self, entity: Entity, field: EntityField) -> int | None:
+        return self._limit.most if self._limit and (entity, field) == self._limit[:2] else None
+
+    def _draw_create_goal(self, tool: ServiceTool) -> _Goal:
+        entity, rng = tool.entity, self._rng
+        labels = self._service.free_labels(entity)
+        if not labels:
+            raise _Impossible
+        values: list[tuple[EntityField, Any]] = [(entity.label, rng.choice(labels))]
+        for field in entity.given[1:]:
+            outer = any(other.path[0] == field.path[0] and not other.optional for other in entity.given[1:])
+            if not field.optional or rng.random() < (0.5 if len(field.path) == 1 or outer else 0.35):
+                values.append((field, self._service.draw_value(field, rng, self._most(entity, field))))
+        arguments = nest_values({field.path: value for field, value in values})
+        asked = [field for field in entity.fields if field.computed]
+        notes = [*self._describe(values), *(f"asked: {field.words}" for field in asked)]
+        # What the service sets is known once the call is made.
+        call = ToolCall(name=tool.spec.name, arguments=arguments)
+        return _Goal(tool, notes, [call], [(field.words, field) for field in asked])
+
+    def _describe(self, values: Sequence[tuple[EntityField, Any]]) -> list[str]:
+        return [f"{field.words}: {self._format(field, value)}" for field, value in values]
+
+    def _format(self, field: EntityField, value: Any) -> str:
+        if field.kind == "branch":
+            return f"{self._service.branches[value]} (as people call it)"
+        if field.kind in ("date", "past"):
+            return spell_day(value)
+        shown = "yes" if value is True else ", ".join(value) if isinstance(value, list) else f"{value}"
+        return f"{shown} {field.unit}".strip()
+
+    def _draw_list_goal(self, tool: ServiceTool) -> _Goal:
+        entity, rng = tool.entity, self._rng
+        arguments: Record = {}
+        choices = [field for field in entity.fields if field.kind == "one"]
+        if entity.date_field and rng.random() < 0.35:
+            days = sorted(self._service.draw_value(entity.date_field, rng) for _ in range(2))
+            arguments["dates"] = {"from": days[0], "to": days[1]}
+            notes = [f"{entity.date_field.words}: from {spell_day(days[0])} to {spell_day(days[1])}"]
+        elif choices and rng.random() < 0.5:
+            field = rng.choice(choices)
+            arguments[field.path[-1]] = rng.choice(field.values)
+            notes = [f"only with {field.words}: {arguments[field.path[-1]]}"]
+        else:
+            arguments["status"] = rng.choice(entity.statuses)
+            notes = [f"only with status: {arguments['status']}"]
+        sums = [field for field in entity.fields if field.numeric]
+        if tool.operation == "count" and sums and rng.random() < 0.6:
+            field = rng.choice(sums)
+            arguments["total_of"] = field.path[-1]
+            notes.append(f"total of: {field.words}")
+        call = ToolCall(name=tool.spec.name, arguments=arguments)
+        result = json.loads(self._execute(call).text)
+        if tool.operation == "count":
+            facts = [(key.replace("_", " "), value) for key, value in result.items()]
+            return _Goal(tool, [*notes, "asked: the number"], [call], facts)
+        names = [record[entity.label.path[0]] for record in result["list"]]
+        if not 1 <= len(names) <= MAX_FACTS:
+            raise _Impossible
+        facts = [(entity.label.words, name) for name in names]
+        asked = f"asked: the {entity.label.words} of each"
+        return _Goal(tool, [*notes, asked], [call], facts)
+
+    def _draw_ask(self) -> list[PlannedTurn]:
+        """A detail is missing: the assistant asks, then the user gives it."""
+        goal = self._draw_goal(["create"])
+        entity = goal.tool.entity
+        fields = [field for field in entity.given[1:] if not field.optional and field.kind != "branch"]
+        if not fields:
+            raise _Impossible
+        field = self._rng.choice(fields)
+        missing = next(note for note in goal.notes if note.startswith(f"{field.words}: "))
+        kept = goal._replace(notes=[note for note in goal.notes if note != missing])
+        first = PlannedTurn(
+            kind="ask", notes=f"{_join_notes(kept)}. Nothing about: {field.words}.", tools=(goal.tool.spec.name,)
+        )
+        return [first, self._turn("call", goal, f"The user gives what was missing. {missing}.")]
+
+    def _draw_lost(self) -> list[PlannedTurn]:
+        """A number that nobody has, then the right one."""
+        goal = self._draw_goal(["get", "update", "move", "archive"])
+        number = goal.calls[-1].arguments["id"]
+        wrong = f"{number[:-1]}{(int(number[-1]) + 4) % 10}"
+        if wrong in self._service.records[goal.tool.entity.name]:
+            raise _Impossible
+        call = goal.calls[-1].model_copy(update={"arguments": {**goal.calls[-1].arguments, "id": wrong}})
+        first = self._turn("error", goal._replace(notes=[f"number: {wrong}", *goal.notes[1:]], calls=[call], facts=[]))
+        right = goal._replace(calls=goal.calls[-1:])
+        return [first, self._turn("call", right, f"The user has read the number wrongly. number: {number}.")]
+
+    def _draw_rule(self) -> list[PlannedTurn]:
+        """More than the service allows, then less."""
+        goal = self._draw_goal(["create"])
+        entity = goal.tool.entity
+        fields = [
+            field for field in entity.given if field.kind == "int" and find_value(goal.calls[-1].arguments, field.path)
+        ]
+        fields = [field for field in fields if self._most(entity, field) is None]
+        if not fields or _names_branch(goal):
+            raise _Impossible
+        field = self._rng.choice(fields)
+        right, wrong = find_value(goal.calls[-1].arguments, field.path), int(field.values[1]) + self._rng.randint(1, 9)
+        unit = f" {field.unit}" if field.unit else ""
+        notes = [
+            f"{field.words}: {wrong}{unit}" if note.startswith(f"{field.words}: ") else note for note in goal.notes
+        ]
+        call = goal.calls[-1].model_copy(update={"arguments": _with_value(goal.calls[-1].arguments, field.path, wrong)})
+        first = self._turn("error", goal._replace(notes=notes, calls=[call], facts=[]))
+        return [first, self._turn("call", goal, f"The user takes less. {field.words}: {right}{unit}.")]
+
+    def _draw_confirm(self) -> list[PlannedTurn]:
+        """Something is to be removed: the assistant asks first, and the user agrees or not."""
+        if not self._confirms:
+            raise _Impossible
+        goal = self._draw_goal(["remove"])
+        tools = tuple(call.name for call in goal.calls)
+        first = PlannedTurn(kind="confirm", notes=f"{_join_notes(goal)}.", tools=tools)
+        if self._rng.random() < REFUSE_SHARE:
+            return [
+                first,
+                PlannedTurn(
+                    kind="refuse", notes="No. The user has thought again: nothing is to be removed.", tools=tools
+                ),
+            ]
+        return [first, self._turn("call", goal, "Yes. The user agrees that it is removed.")]
+
+    def _draw_limited(self) -> list[PlannedTurn]:
+        """More than the rules of the system message allow."""
+        if not self._limit:
+            raise _Impossible
+        entity, field, most = self._limit
+        goal = self._draw_create_goal(self._tool(entity, "create"))
+        if _names_branch(goal):
+            raise _Impossible
+        over = self._rng.randint(most + 1, int(field.values[1]))
+        unit = f" {field.unit}" if field.unit else ""
+        notes = [f"{field.words}: {over}{unit}" if note.startswith(f"{field.words}: ") else note for note in goal.notes]
+        return [
+            PlannedTurn(kind="limit", notes=f"{_join_notes(goal._replace(notes=notes))}.", tools=(goal.tool.spec.name,))
+        ]
+
+    def _draw_outside(self) -> list[PlannedTurn]:
+        if not self._outside:
+            raise _Impossible
+        return [PlannedTurn(kind="outside", notes=f"something that no tool here does: {self._outside.pop()}.")]
 
 
-def _draw_parallel_turn(rng: Random, tool: SimulatedTool, world: WorldState) -> PlannedTurn:
-    """Two calls of one tool that differ in the label of their results."""
-    first = tool.draw(world, rng)
-    for _ in range(20):
-        second = {**first, tool.label: tool.draw(world, rng)[tool.label]}
-        right = "error" not in run_tool(world, {tool.name: tool}, tool.name, second).result
-        right = right and (tool.plausible is None or tool.plausible(world, **second))
-        if right and second[tool.label] not in first.values():
-            return PlannedTurn("parallel", (PlannedCall(tool.name, first), PlannedCall(tool.name, second)))
-    return PlannedTurn("call", (PlannedCall(tool.name, first),))
+NOTES = (
+    "Rings only after six in the evening", "Has paid in cash", "Wants a quiet corner", "Speaks mostly French", "Comes with a dog",
+    "Prefers to be called by first name", "Will bring the papers along", "Asked for a receipt", "Had trouble with the stairs",
+    "Was very content last time", "Please use the side door", "Knows the way",
+)  # fmt: skip
+"""Texts of notes."""
 
 
-def _draw_chain_turn(
-    rng: Random, tools: Mapping[str, SimulatedTool], world: WorldState, done: Collection[tuple[str, ...]]
-) -> PlannedTurn | None:
-    pairs = [pair for pair in TOOL_CHAINS if pair[0] in tools and pair[1] in tools and pair not in done]
-    if not pairs:
-        return None
-    first_tool, second_tool = rng.choice(pairs)
-    for _ in range(10):
-        first = tools[first_tool].draw(world, rng)
-        result = run_tool(world, tools, first_tool, first).result
-        if "error" not in result and (second := TOOL_CHAINS[first_tool, second_tool].link(world, first, result, rng)):
-            return PlannedTurn("chain", (PlannedCall(first_tool, first), PlannedCall(second_tool, second)))
-    return None
+def _names_branch(goal: _Goal) -> bool:
+    """Whether the user names a branch, whose code only the service tells."""
+    return any(note.partition(": ")[0].endswith("branch") for note in goal.notes)
 
 
-def describe_turn(wish: PlannedTurn) -> str:
-    """The description of a turn for the generator, with calls and results as JSON, one per line."""
-    calls = "".join(
-        f"\n- {call.name} {dump_json(call.arguments)} returns {dump_json(result)}"
-        for call, result in zip(wish.calls, wish.results, strict=True)
-    )
-    about = f" It is about {wish.about}." if wish.about else ""
-    match wish.kind:
-        case "ask":
-            intro = f" The user tells {dump_json(wish.said)} and" if wish.said else " The user"
-            return (
-                f"no call. The user wants {SIMULATED_TOOLS[wish.tool].need}.{about}{intro} forgets to tell `{wish.missing}`; "
-                "the assistant asks for it."
-            )
-        case "outside":
-            return (
-                f"no call. The user wants {wish.need}, and says what for or with which detail of their own. None of the tools "
-                "can do that, and the assistant says that it cannot."
-            )
-        case "chain":
-            pair = (wish.calls[0].name, wish.calls[1].name)
-            asked = f" The user asks for {TOOL_CHAINS[pair].asked}." if pair in TOOL_CHAINS else ""
-            return (
-                "two calls, one after the other; what the second takes from the first, the user cannot know."
-                f"{asked}{about}{calls}"
-            )
-        case "parallel":
-            return f"two calls at once.{about}{calls}"
-        case "error":
-            return f"one call that fails; the assistant says what is wrong and that it could not be done.{about}{calls}"
-    return f"one call.{about}{calls}"
+def _join_notes(goal: _Goal) -> str:
+    return f"{goal.tool.phrase}; {'; '.join(goal.notes)}"
 
 
-def dump_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _with_value(values: Record, path: tuple[str, ...], value: Any) -> Record:
+    return {**values, path[0]: value if len(path) == 1 else _with_value(values.get(path[0], {}), path[1:], value)}
 
 
-def is_same_call(wanted: PlannedCall, name: str, arguments: ToolArguments) -> bool:
-    """Whether a call is the wanted one: case is ignored, 2 equals 2.0, true differs from 1."""
-    return wanted.name == name and _is_same_value(wanted.arguments, arguments)
-
-
-def _is_same_value(left: Any, right: Any) -> bool:
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_is_same_value(left[key], right[key]) for key in left)
-    if isinstance(left, str) and isinstance(right, str):
-        return left.strip().casefold() == right.strip().casefold()
-    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+def spell_day(day: str) -> str:
+    on = date.fromisoformat(day)
+    return f"{on.day} {on:%B %Y}"

@@ -23,10 +23,10 @@ from benchmarks.external_truth.bfcl import (
 from core.errors import UsageError
 from core.sample import Message, Seed
 from flows.data.student_files import load_student_plan
+from plugins.tools.checks.call_schema import tool_schema_check
 from plugins.tools.checks.conversation_checks import (
     parse_json_or_text,
     tool_arguments_check,
-    tool_schema_check,
     tool_use_check,
 )
 from plugins.tools.checks.reply_checks import tool_result_check
@@ -75,7 +75,15 @@ def subject(request: str, calls: Sequence[Sequence[Call]], reply: str, kind: str
         for step in calls
     ]  # fmt: skip
     family = OwnToolsFamily()
-    data = {"task": "x", "kinds": [kind], "fitting": [], "offered": 4, "intro": "Help.", "written_out": False}
+    data = {
+        "task": "x",
+        "kinds": [kind],
+        "fitting": [],
+        "offered": 4,
+        "rules": "",
+        "intro": "Help.",
+        "written_out": False,
+    }
     seed = Seed(id="test-000000", data=data)
     turns = [{"kind": kind, "request": request, "steps": steps, "reply": reply, "thinking": [""] * (len(steps) + 1)}]
     draft = ToolTranscript.model_validate({"tools": TOOLS, "turns": turns})

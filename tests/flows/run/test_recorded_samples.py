@@ -1,6 +1,6 @@
 """Replies of a capable model go through every recipe as they went through an earlier version, and no good draft is sent back.
 
-`benchmarks/recordings/earlier/` has 142 samples; the checks of that time sent eleven drafts back without reason.
+`benchmarks/recordings/earlier/` has 126 samples; the checks of that time sent ten drafts back without reason.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ REFUSED_NOW = {
 """By number, the first drafts of the newer recordings that a check refuses: a sentence of 14 words where 12 are allowed; two
 answers that say more than was asked, which no reader says; and an answer that is right where reasoning-gym's is wrong, to a
 question that is not drawn any more."""
-REFUSED_THEN = {"conversations": 6, "extraction": 1, "grounded-qa": 1, "instructions": 2, "tool-calls": 1}
+REFUSED_THEN = {"conversations": 6, "extraction": 1, "grounded-qa": 1, "instructions": 2}
 """Unjust revisions in the recordings."""
 GAPS_SHOWN = {"code": {4: "edit_distance('flaw', 'l')"}}
 """By number, the drafts of the earlier recordings that are sent back with reason: the input that no test has."""
