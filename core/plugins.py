@@ -6,6 +6,7 @@ nothing but this module. Knows the kinds of parts, and nothing of what a part do
 
 import functools
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -41,6 +42,11 @@ class Part:
     name: str
     load: Callable[[], Any]
     """Imports the part and returns it."""
+
+
+def load_from(package: str) -> Callable[[str], Callable[[], Any]]:
+    """Loaders of what a package has: of `module:name`, which is imported when it is loaded."""
+    return lambda place: lambda: pkgutil.resolve_name(f"{package}.{place}")
 
 
 @dataclass(frozen=True)

@@ -102,16 +102,10 @@ def _name_step(place: int, conversations: int, config: StudentConfig, seed: int)
 
 def _read_spans(conversation: EncodedConversation, tokenizer: PreTrainedTokenizerBase) -> list[TokenSpan]:
     batch = build_batch([conversation], find_pad_id(tokenizer))
-    marked = [
-        (
-            label != IGNORED_LABEL,
-            next((image for image in conversation.images if image.begin <= place < image.end), None),
-            token,
-        )
-        for place, (token, label) in enumerate(zip(batch.ids[0].tolist(), batch.labels[0].tolist(), strict=True))
-    ]
+    marks = (batch.labels[0] != IGNORED_LABEL).tolist()
+    images = [next((one for one in conversation.images if one.begin <= i < one.end), None) for i in range(len(marks))]
     spans = []
-    for (learned, image), group in groupby(marked, key=lambda token: token[:2]):
+    for (learned, image), group in groupby(zip(marks, images, conversation.ids, strict=True), lambda token: token[:2]):
         ids = [token[2] for token in group]
         text = f"[image of {len(ids)} tokens]" if image else str(tokenizer.decode(ids))
         spans.append(TokenSpan(learned=learned, text=text, ids=ids))

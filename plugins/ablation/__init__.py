@@ -5,19 +5,7 @@ a step narrows the data more than a random drop.
 from pathlib import Path
 from typing import Any
 
-from core.plugins import Part, Plugin
-
-
-def _load_commands() -> Any:
-    from plugins.ablation.commands import app
-
-    return app
-
-
-def _load_selection_config() -> Any:
-    from plugins.ablation.config import SelectionConfig
-
-    return SelectionConfig
+from core.plugins import Part, Plugin, load_from
 
 
 def _load_hooks() -> Any:
@@ -26,15 +14,17 @@ def _load_hooks() -> Any:
     return AblationHooks()
 
 
+part = load_from(__name__)
+
 PLUGIN = Plugin(
     name="ablation",
     about="What checks, critic, filters and revision bought, and whether they narrow the data",
     folder=Path(__file__).parent,
     extra="train",
     parts=(
-        Part("command", "ablate", _load_commands),
-        Part("command", "selection", _load_commands),
-        Part("section", "selection", _load_selection_config),
+        Part("command", "ablate", part("commands:app")),
+        Part("command", "selection", part("commands:app")),
+        Part("section", "selection", part("config:SelectionConfig")),
         Part("hooks", "ablation", _load_hooks),
     ),
 )

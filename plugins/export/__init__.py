@@ -3,13 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from core.plugins import Part, Plugin
-
-
-def _load_command() -> Any:
-    from plugins.export.commands import app
-
-    return app
+from core.plugins import Part, Plugin, load_from
 
 
 def _load_form(kind: str) -> Callable[[], Any]:
@@ -21,12 +15,14 @@ def _load_form(kind: str) -> Callable[[], Any]:
     return load
 
 
+part = load_from(__name__)
+
 PLUGIN = Plugin(
     name="export",
     about="A student as a GGUF file: K-quants, compared with the student, with a Modelfile",
     extra="export",
     parts=(
-        Part("command", "export", _load_command),
+        Part("command", "export", part("commands:app")),
         *(Part("gguf", kind, _load_form(kind)) for kind in ("q4_k_m", "q5_k_m", "q6_k", "iq4_nl")),
     ),
 )

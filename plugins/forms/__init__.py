@@ -2,21 +2,9 @@
 keep what its start could do; and teachers behind an endpoint.
 """
 
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
-from core.plugins import Part, Plugin
-
-
-def _load_step(name: str) -> Callable[[], Any]:
-    return lambda: getattr(import_module(f"{__name__}.config"), name)
-
-
-def _load_capture() -> Any:
-    from plugins.forms.prompt_logprobs import PromptLogprobTeacher
-
-    return PromptLogprobTeacher
+from core.plugins import Part, Plugin, load_from
 
 
 def _load_hooks() -> Any:
@@ -25,21 +13,23 @@ def _load_hooks() -> Any:
     return FormHooks()
 
 
+part = load_from(__name__)
+
 PLUGIN = Plugin(
     name="forms",
     about="Other forms of a student: ternary and pruned weights, windows, hybrids, layers that draft; ways to keep its start",
     extra="train",
     parts=(
-        Part("step", "ternary", _load_step("TernaryStep")),
-        Part("step", "hybrid", _load_step("HybridStep")),
-        Part("step", "mtp", _load_step("MtpStep")),
-        Part("step", "windows", _load_step("WindowsStep")),
-        Part("step", "sparsity", _load_step("SparsityStep")),
-        Part("step", "width", _load_step("WidthStep")),
-        Part("step", "start_kl", _load_step("StartKlStep")),
-        Part("step", "forgetting_stop", _load_step("ForgettingStopStep")),
-        Part("step", "average_choice", _load_step("AverageChoiceStep")),
-        Part("capture", "endpoint", _load_capture),
+        Part("step", "ternary", part("config:TernaryStep")),
+        Part("step", "hybrid", part("config:HybridStep")),
+        Part("step", "mtp", part("config:MtpStep")),
+        Part("step", "windows", part("config:WindowsStep")),
+        Part("step", "sparsity", part("config:SparsityStep")),
+        Part("step", "width", part("config:WidthStep")),
+        Part("step", "start_kl", part("config:StartKlStep")),
+        Part("step", "forgetting_stop", part("config:ForgettingStopStep")),
+        Part("step", "average_choice", part("config:AverageChoiceStep")),
+        Part("capture", "endpoint", part("prompt_logprobs:PromptLogprobTeacher")),
         Part("hooks", "forms", _load_hooks),
     ),
 )

@@ -1,29 +1,16 @@
 """Releases of filtered folders, and releases on the Hugging Face Hub: publish and pull."""
 
-from typing import Any
+from core.plugins import Part, Plugin, load_from
 
-from core.plugins import Part, Plugin
-
-
-def _load_commands() -> Any:
-    from plugins.publish.commands import app
-
-    return app
-
-
-def _load_rows_release() -> Any:
-    from plugins.publish.rows_release import release_filtered_folder
-
-    return release_filtered_folder
-
+part = load_from(__name__)
 
 PLUGIN = Plugin(
     name="publish",
     about="Releases of filtered folders, and releases on the Hugging Face Hub: publish and pull",
     extra="publish",
     parts=(
-        Part("command", "publish", _load_commands),
-        Part("command", "pull", _load_commands),
-        Part("release", "rows", _load_rows_release),
+        Part("command", "publish", part("commands:app")),
+        Part("command", "pull", part("commands:app")),
+        Part("release", "rows", part("rows_release:release_filtered_folder")),
     ),
 )

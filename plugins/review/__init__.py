@@ -4,13 +4,7 @@
 
 from typing import Any
 
-from core.plugins import Part, Plugin
-
-
-def _load_commands() -> Any:
-    from plugins.review.commands import app
-
-    return app
+from core.plugins import Part, Plugin, load_from
 
 
 def _load_hooks() -> Any:
@@ -19,8 +13,10 @@ def _load_hooks() -> Any:
     return ReviewHooks()
 
 
+part = load_from(__name__)
+
 PLUGIN = Plugin(
     name="review",
     about="People keep, drop or correct samples on a local page",
-    parts=(Part("command", "review", _load_commands), Part("hooks", "review", _load_hooks)),
+    parts=(Part("command", "review", part("commands:app")), Part("hooks", "review", _load_hooks)),
 )

@@ -4,13 +4,7 @@ on the workers of a Dask cluster; runs and releases on an object store.
 
 from typing import Any
 
-from core.plugins import Part, Plugin
-
-
-def _load_config() -> Any:
-    from plugins.scale.config import ScaleConfig
-
-    return ScaleConfig
+from core.plugins import Part, Plugin, load_from
 
 
 def _load_hooks() -> Any:
@@ -19,26 +13,16 @@ def _load_hooks() -> Any:
     return ScaleHooks()
 
 
-def _load_dask_filtering() -> Any:
-    from plugins.scale.dask_filtering import connect_dask_workers
-
-    return connect_dask_workers
-
-
-def _load_object_store() -> Any:
-    from plugins.scale.object_store import ObjectStore
-
-    return ObjectStore
-
+part = load_from(__name__)
 
 PLUGIN = Plugin(
     name="scale",
     about="Samples made on a Dask or Ray cluster, datasets filtered on a Dask cluster, runs on an object store",
     extra="scale",
     parts=(
-        Part("section", "scale", _load_config),
-        Part("filter_workers", "dask", _load_dask_filtering),
-        Part("depot", "object_store", _load_object_store),
+        Part("section", "scale", part("config:ScaleConfig")),
+        Part("filter_workers", "dask", part("dask_filtering:connect_dask_workers")),
+        Part("depot", "object_store", part("object_store:ObjectStore")),
         Part("hooks", "scale", _load_hooks),
     ),
 )

@@ -5,25 +5,7 @@ trusted; and `decisions`: students that answer typed questions about a text.
 from pathlib import Path
 from typing import Any
 
-from core.plugins import Part, Plugin
-
-
-def _load_commands() -> Any:
-    from plugins.serving.commands import app
-
-    return app
-
-
-def _load_decisions() -> Any:
-    from plugins.serving.decisions.family import DecisionsFamily
-
-    return DecisionsFamily
-
-
-def _load_script() -> Any:
-    from plugins.serving.decisions.script import SCRIPT
-
-    return SCRIPT
+from core.plugins import Part, Plugin, load_from
 
 
 def _load_hooks() -> Any:
@@ -32,17 +14,19 @@ def _load_hooks() -> Any:
     return ServingHooks()
 
 
+part = load_from(__name__)
+
 PLUGIN = Plugin(
     name="serving",
     about="Students that answer: a chat server, the terminal, a cascade with the teacher, typed questions about a text",
     folder=Path(__file__).parent,
     parts=(
-        Part("command", "route", _load_commands),
-        Part("command", "serve", _load_commands),
-        Part("command", "chat", _load_commands),
-        Part("command", "decisions", _load_commands),
-        Part("family", "decisions", _load_decisions),
-        Part("script", "decisions", _load_script),
+        Part("command", "route", part("commands:app")),
+        Part("command", "serve", part("commands:app")),
+        Part("command", "chat", part("commands:app")),
+        Part("command", "decisions", part("commands:app")),
+        Part("family", "decisions", part("decisions.family:DecisionsFamily")),
+        Part("script", "decisions", part("decisions.script:SCRIPT")),
         Part("hooks", "serving", _load_hooks),
     ),
 )

@@ -1,26 +1,14 @@
 """The topology study: the same seeds under each topology, and a scripted teacher that makes mistakes at known rates."""
 
 from pathlib import Path
-from typing import Any
 
-from core.plugins import Part, Plugin
+from core.plugins import Part, Plugin, load_from
 
-
-def _load_commands() -> Any:
-    from plugins.study.commands import app
-
-    return app
-
-
-def _load_faulty_script() -> Any:
-    from plugins.study.faulty_script import FaultRates
-
-    return FaultRates
-
+part = load_from(__name__)
 
 PLUGIN = Plugin(
     name="study",
     about="Topologies compared: yield, undetected errors and cost on the same seeds",
     folder=Path(__file__).parent,
-    parts=(Part("command", "study", _load_commands), Part("script", "faulty", _load_faulty_script)),
+    parts=(Part("command", "study", part("commands:app")), Part("script", "faulty", part("faulty_script:FaultRates"))),
 )

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from core.plugins import Part, Plugin
 
 
@@ -28,6 +29,9 @@ def _load_script() -> Any:
     from plugins.tools.tool_script import SCRIPT
 
     return SCRIPT
+=======
+from core.plugins import Part, Plugin, load_from
+>>>>>>> 51e22fa4 (Plugins name their parts by place instead of a function for each)
 
 
 def _load_hooks() -> Any:
@@ -36,16 +40,26 @@ def _load_hooks() -> Any:
     return ToolHooks()
 
 
+part = load_from(__name__)
+
 PLUGIN = Plugin(
     name="tools",
     about="Conversations with tools: simulated ones, Python modules and MCP servers",
     extra="tools",
     folder=Path(__file__).parent,
     parts=(
+<<<<<<< HEAD
         Part("section", "tools", _load_config),
         Part("family", "tool_calls", _load_family),
         Part("check", "tool_schema", _load_check),
         Part("script", "tool_calls", _load_script),
+=======
+        Part("section", "tools", part("config:ToolSources")),
+        Part("family", "tool_calls", part("tool_family:ToolCallsFamily")),
+        Part("check", "tool_schema", part("checks.conversation_checks:tool_schema_check")),
+        Part("script", "tool_calls", part("tool_script:SCRIPT")),
+        Part("script", "user_tools", part("tool_script:SCRIPT")),
+>>>>>>> 51e22fa4 (Plugins name their parts by place instead of a function for each)
         Part("hooks", "tools", _load_hooks),
     ),
 )

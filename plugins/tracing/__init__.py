@@ -1,19 +1,12 @@
 """Spans of runs, samples and calls for OpenTelemetry."""
 
-from typing import Any
+from core.plugins import Part, Plugin, load_from
 
-from core.plugins import Part, Plugin
-
-
-def _load_tracer() -> Any:
-    from plugins.tracing.spans import open_span_trace
-
-    return open_span_trace
-
+part = load_from(__name__)
 
 PLUGIN = Plugin(
     name="tracing",
     about="Spans of runs, samples and calls for OpenTelemetry",
-    parts=(Part("tracer", "opentelemetry", _load_tracer),),
+    parts=(Part("tracer", "opentelemetry", part("spans:open_span_trace")),),
     extra="tracing",
 )

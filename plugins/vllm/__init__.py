@@ -1,19 +1,12 @@
 """Teachers that a run serves with vLLM."""
 
-from typing import Any
+from core.plugins import Part, Plugin, load_from
 
-from core.plugins import Part, Plugin
-
-
-def _load_protocol() -> Any:
-    from plugins.vllm.server import VLLM
-
-    return VLLM
-
+part = load_from(__name__)
 
 PLUGIN = Plugin(
     name="vllm",
     about="Teachers that a run serves with vLLM, on GPUs",
-    parts=(Part("protocol", "vllm", _load_protocol),),
+    parts=(Part("protocol", "vllm", part("server:VLLM")),),
     extra="vllm",
 )
