@@ -3,19 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from core.plugins import Part, Plugin
-
-
-def _load_commands() -> Any:
-    from plugins.focus.commands import app
-
-    return app
-
-
-def _load_config() -> Any:
-    from plugins.focus.config import FocusConfig
-
-    return FocusConfig
+from core.plugins import Part, Plugin, load_from
 
 
 def _load_hooks() -> Any:
@@ -24,14 +12,16 @@ def _load_hooks() -> Any:
     return FocusHooks()
 
 
+part = load_from(__name__)
+
 PLUGIN = Plugin(
     name="focus",
     about="Seeds from failures: what a student fails at is drawn more often for the next generation",
     folder=Path(__file__).parent,
     extra="train",
     parts=(
-        Part("command", "focus", _load_commands),
-        Part("section", "focus", _load_config),
+        Part("command", "focus", part("commands:app")),
+        Part("section", "focus", part("config:FocusConfig")),
         Part("hooks", "focus", _load_hooks),
     ),
 )
