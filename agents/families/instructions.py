@@ -10,7 +10,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field
 from rapidfuzz.distance import Indel
 
 from agents.checks import Options, Subject, check, first_fault
@@ -25,20 +25,19 @@ from agents.checks.text.text_units import (
     split_words,
 )
 from agents.families.base import RecipeFamily
-from agents.reply_schema import ReplySchema
+from agents.families.own_prompt import Exchange
+from agents.families.task_draws import (
+    EVOLUTION_WAYS,
+    FORM_LABEL,
+    SYSTEM_LABEL,
+    InstructionsOptions,
+    TaskDraw,
+    answer_shape_check,
+    count_later_turns,
+)
+from agents.reply_schema import InvalidReply, ReplySchema
 from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
 
-EVOLUTION_WAYS = {
-    "new": "Write a new task of another kind than these:\n{shown}",
-    "constrain": "Rewrite this task with one more condition that its answer must meet:\n{parent}",
-    "deepen": "Rewrite this task so that it goes deeper into one side of the same matter:\n{parent}",
-    "concretize": "Rewrite this task for a concrete case, with names, numbers or material of your own:\n{parent}",
-    "reason": "Rewrite this task so that it takes several steps of thought where it took one:\n{parent}",
-    "broaden": (
-        "Write a task of the same field and about the same length as this one, of a kind that is seldom asked for:\n{parent}"
-    ),
-}
-"""Self-Instruct's way, and Evol-Instruct's four that deepen and one that broadens (WizardLM, section 3.2 and appendix A)."""
 NEW_OF_A_KIND = "Write a new task unlike all of these:\n{shown}"
 """The request for a new task whose kind is drawn, which may be the kind of one that is shown."""
 MEDIA = (
@@ -118,41 +117,13 @@ class InstructionDraft(ReplySchema):
     answer: str = Field(min_length=1)
 
 
-class InstructionsOptions(Options):
-    ways: dict[str, int] = Field(
-        default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1)
-    )
-    """To derive a task from others, by weight."""
-    kinds: dict[str, float] = Field(default_factory=dict)
-    """Of a new task, such as `correct a text`, by weight. Empty: any."""
-    fields: dict[str, float] = Field(default_factory=dict)
-    """What a new task is about, likewise."""
-    lengths: dict[str, float] = Field(default_factory=dict)
-    """Of a new task in words, likewise."""
-    openings: dict[str, float] = Field(default_factory=dict)
-    """How a task begins, for every way."""
-    apart: tuple[tuple[str, str], ...] = ()
-    """Pairs never drawn together: kinds, fields, lengths, openings or ways, such as `constrain`."""
-    shown: int = Field(6, ge=1, le=20)
-    """Seed tasks shown as examples."""
-    shown_made: int = Field(2, ge=0, le=20)
-    """Further examples that this run made, with `seeds.bootstrap`."""
+class TaskDialogueDraft(ReplySchema):
+    """A task with a system message before it, or with later turns."""
 
-    @field_validator("ways")
-    @classmethod
-    def _known(cls, ways: dict[str, int]) -> dict[str, int]:
-        if unknown := sorted(set(ways) - set(EVOLUTION_WAYS)):
-            raise ValueError(f"unknown ways {', '.join(unknown)}; known are {', '.join(EVOLUTION_WAYS)}")
-        if min(ways.values(), default=0) < 0 or not sum(ways.values()):
-            raise ValueError("needs at least one way with a weight above 0, and none below")
-        return ways
-
-    @field_validator("kinds", "fields", "lengths", "openings")
-    @classmethod
-    def _weighted(cls, weights: dict[str, float]) -> dict[str, float]:
-        if weights and (min(weights.values()) < 0 or not sum(weights.values())):
-            raise ValueError("needs at least one value with a weight above 0, and none below")
-        return weights
+    system: str = Field("", min_length=1)
+    instruction: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    later: list[Exchange] = Field(default_factory=list)
 
 
 class NovelOptions(Options):
@@ -162,7 +133,7 @@ class NovelOptions(Options):
 
 @check("novel", NovelOptions)
 def novel_check(subject: Subject, options: NovelOptions) -> str | None:
-    """The task must differ from the one it came from and from those that were shown.
+    """The task must differ from its parent and from those shown.
 
     A new task (`new`, `broaden`) is compared by ROUGE-L. A rewritten task keeps wording by request, so it must have content words
     that its parent lacks, and except for `concretize` be longer than its parent.
@@ -213,12 +184,12 @@ def _rouge_similarity(left: str, right: str) -> float:
 
 class AskableOptions(Options):
     min_words: int = Field(3, ge=1)
-    max_words: int = Field(150, ge=1)
+    max_words: int = Field(200, ge=1)
 
 
 @check("askable", AskableOptions)
 def askable_check(subject: Subject, options: AskableOptions) -> str | None:
-    """The task must be one for text alone, of a fit length, and must not speak of the prompt it was made with.
+    """The task must be for text alone, of a fit length, and not speak of its prompt.
 
     Quoted material, and a phrase that the seed's own task has too, is no fault.
     """
@@ -227,7 +198,10 @@ def askable_check(subject: Subject, options: AskableOptions) -> str | None:
     asked, parent = (
         QUOTATION.sub(_keep_short_quotation, text) for text in (task, remove_invisible(subject.seed.data["parent"]))
     )
-    beyond, talk = (_find_foreign(patterns, asked, parent) for patterns in (BEYOND_TEXT, (PROMPT_TALK,)))
+    coded = subject.seed.conditions.get(FORM_LABEL) == "code"  # a program may read files and draw charts
+    beyond, talk = (
+        _find_foreign(patterns, asked, parent) for patterns in (() if coded else BEYOND_TEXT, (PROMPT_TALK,))
+    )
     return first_fault(
         [
             None if least >= options.min_words else f"the task has {least} words",
@@ -300,11 +274,12 @@ class InstructionsFamily(RecipeFamily):
     name = "instructions"
     fields = ("instruction",)
     options = InstructionsOptions
-    checks = (novel_check, askable_check, answered_check)
+    writes = ("generator", "conversation")
+    checks = (novel_check, askable_check, answered_check, answer_shape_check)
     # Different instructions can share a short answer, so the instruction must be new.
     defaults: ClassVar[Mapping[str, Any]] = {
-        "agents": {"generator": {"max_tokens": 700, "examples": 3}},
-        "verifiers": [{"type": "askable"}, {"type": "novel"}, {"type": "answered"}],
+        "agents": {"generator": {"max_tokens": 3000, "examples": 3}},
+        "verifiers": [{"type": "askable"}, {"type": "novel"}, {"type": "answered"}, {"type": "answer_shape"}],
         "filters": [{"type": "refusal"}, {"type": "exact"}, {"type": "novelty"}],
     }
 
@@ -329,43 +304,49 @@ class InstructionsFamily(RecipeFamily):
             examples += rng.sample(row["made"], min(options.shown_made, len(row["made"])))
             rng.shuffle(examples)
         shown = "\n".join(f"{number}. {task}" for number, task in enumerate(examples, 1))
-        wording = NEW_OF_A_KIND if way == "new" and options.kinds else EVOLUTION_WAYS[way]
+        wording = NEW_OF_A_KIND if way == "new" and options.types else EVOLUTION_WAYS[way]
         request = wording.replace("{shown}", shown).replace("{parent}", row["task"])
-        drawn: dict[str, str] = {}
-        for label, weights in _drawn_conditions(options, way).items():
-            taken = {way, *drawn.values()}
-            barred = {b for a, b in options.apart if a in taken} | {a for a, b in options.apart if b in taken}
-            fitting = {value: weight for value, weight in weights.items() if value not in barred}
-            if sum(fitting.values()):
-                drawn[label] = rng.choices(list(fitting), list(fitting.values()))[0]
+        type_name, drawn = TaskDraw(options, way, rng).draw_all()
         return {
             "way": way,
             "category": row["category"],
             "parent": row["task"],
             "examples": examples,
+            **({"type": type_name} if type_name else {}),
             **({CONDITIONS_KEY: drawn} if drawn else {}),
             "request": request,
         }
 
+    def prompt_role(self, seed: Seed) -> str:
+        return "conversation" if self.reply_type(seed) is TaskDialogueDraft else "generator"
+
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
-        return InstructionDraft
+        return TaskDialogueDraft if SYSTEM_LABEL in seed.conditions or count_later_turns(seed) else InstructionDraft
 
-    def candidate(self, seed: Seed, draft: InstructionDraft) -> Candidate:
-        asked = Message(role="user", content=draft.instruction.strip())
-        answered = Message(role="assistant", content=draft.answer.strip())
-        return Candidate(messages=[asked, answered], fields={"instruction": draft.instruction.strip()})
+    def reply_json_schema(self, seed: Seed) -> dict[str, Any]:
+        schema = super().reply_json_schema(seed)
+        if self.reply_type(seed) is InstructionDraft:
+            return schema
+        turns, properties = count_later_turns(seed), dict(schema["properties"])
+        properties["later"] = {**properties["later"], "minItems": turns, "maxItems": turns}
+        if not turns:
+            del properties["later"]
+        if SYSTEM_LABEL not in seed.conditions:
+            del properties["system"]
+        return {**schema, "properties": properties, "required": list(properties)}
 
-
-def _drawn_conditions(options: InstructionsOptions, way: str) -> dict[str, dict[str, float]]:
-    """What is drawn for a task of this way, by its label in the request. Only a new task gets a kind, a field and a length."""
-    if way != "new":
-        return {"Opening": options.openings}
-    return {
-        "Kind": options.kinds,
-        "Length of the task": options.lengths,
-        "Field": options.fields,
-        "Opening": options.openings,
-    }
+    def candidate(self, seed: Seed, draft: InstructionDraft | TaskDialogueDraft) -> Candidate:
+        later = draft.later if isinstance(draft, TaskDialogueDraft) else []
+        system = draft.system.strip() if isinstance(draft, TaskDialogueDraft) else ""
+        if len(later) != count_later_turns(seed):
+            raise InvalidReply(f"later: {len(later)} turns where {count_later_turns(seed)} are needed")
+        if bool(system) != (SYSTEM_LABEL in seed.conditions):
+            raise InvalidReply(f"system: {'is empty' if not system else 'was not asked for'}")
+        messages = [Message(role="system", content=system)] if system else []
+        for user, assistant in ((draft.instruction, draft.answer), *((turn.user, turn.assistant) for turn in later)):
+            messages.append(Message(role="user", content=user.strip()))
+            messages.append(Message(role="assistant", content=assistant.strip()))
+        return Candidate(messages=messages, fields={"instruction": draft.instruction.strip()})
 
 
 def _is_concrete(task: str) -> bool:

@@ -4,6 +4,7 @@ Knows no family: a condition is a name and a text.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from itertools import accumulate
 from math import inf
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from core.config.recipe import ConditionValues
 from core.errors import RecipeProblem
-from core.project_files import find_referenced_file
+from core.project_files import find_referenced_file, read_shipped_table
 from core.storage.bounded_reading import check_regular_file
 
 
@@ -74,6 +75,25 @@ def _taxonomy_leaves(table: Mapping[str, Any], parent: str) -> Iterator[tuple[st
 def draw_conditions(choices: Mapping[str, ConditionChoices], rng: Random) -> dict[str, str]:
     """One value of each condition, drawn independently."""
     return {name: options.draw(rng) for name, options in choices.items()}
+
+
+@cache
+def _load_people() -> Mapping[str, Any]:
+    people = read_shipped_table("data/seeds/people.toml")
+    return {**people, **{key: people[key].split() for key in ("first_names", "last_names")}}
+
+
+def draw_persona(rng: Random) -> str:
+    """A name with an occupation and a manner, such as `Asha Kowal, a potter, who thinks aloud`."""
+    banks = ("first_names", "last_names", "occupations", "manners")
+    first, last, occupation, manner = (rng.choice(_load_people()[bank]) for bank in banks)
+    return f"{first} {last}, {occupation}, {manner}"
+
+
+def draw_situation(rng: Random) -> str:
+    """Why somebody asks, such as `has to decide by tonight`."""
+    situation: str = rng.choice(_load_people()["situations"])
+    return situation
 
 
 def format_conditions(values: Mapping[str, str], leave_out: Collection[str] = ()) -> str:

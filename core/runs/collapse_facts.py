@@ -93,7 +93,8 @@ class AttributeSpread(BaseModel):
     kept_share: float
     """The same among the seeds with a kept sample."""
     p: float | None
-    """Probability that random drops leave any value of any attribute so rare; None where quotas decide what is kept."""
+    """Probability that random drops leave any value of any attribute so rare; None where quotas decide what is
+    kept, or the values are too many to test."""
 
     @property
     def is_uneven(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from core.intervals import Z_95, hypergeometric_lower_tail
 from core.runs.records import AttributeSpread, SpreadRecord
-from core.sample import Labels, iterate_labels
+from core.sample import CONDITIONS_KEY, Labels, iterate_labels
 from filters.collapse.diversity import compute_effective_number, estimate_entropy
 
 MAX_VALUES = 50
@@ -38,23 +38,28 @@ def measure_spread(seeds: Sequence[TriedSeed], quota: str | None = None) -> Spre
     kept = [seed.kept for seed in seeds]
     if sum(kept) < MIN_KEPT:
         return None
-    drawn = list_attributes([seed.data for seed in seeds])
-    found = [_compare_values(name, labels, kept, tested=name != quota) for name, labels in drawn.items()]
+    drawn = list_attributes([seed.data for seed in seeds], drawn_of_many=True)
+    found = [
+        _compare_values(name, labels, kept, tested=name != quota and _is_categorical(labels))
+        for name, labels in drawn.items()
+    ]
     attributes = _correct_over_attributes(found)
     attributes.sort(key=lambda attribute: (1.0 if attribute.p is None else attribute.p, attribute.name))
     return SpreadRecord(tried=len(seeds), kept=sum(kept), attributes=attributes) if attributes else None
 
 
-def list_attributes(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[Labels]]:
-    """The values of each seed by attribute, for attributes with few values. Of attributes that say the same, the first."""
+def list_attributes(seeds: Sequence[Mapping[str, Any]], *, drawn_of_many: bool = False) -> dict[str, list[Labels]]:
+    """The values of each seed by attribute, for attributes with few values; with `drawn_of_many` also for what is drawn in
+    addition to a seed, such as a persona. Of attributes that say the same, the first.
+    """
+    drawn = {name for seed in seeds if drawn_of_many for name in seed.get(CONDITIONS_KEY) or ()}
     labeled = [dict(iterate_labels(seed)) for seed in seeds]
     names = dict.fromkeys(name for labels in labeled for name in labels)
     attributes: dict[str, list[Labels]] = {}
     seen: set[tuple[int, ...]] = set()
     for name in names:
         column = [labels.get(name, frozenset()) for labels in labeled]
-        values = set[str]().union(*column)
-        if not 2 <= len(values) <= min(MAX_VALUES, len(seeds) / MIN_SEEDS_PER_VALUE):
+        if not _is_categorical(column) and name not in drawn:
             continue
         numbers: dict[Labels, int] = {}
         partition = tuple(numbers.setdefault(labels, len(numbers)) for labels in column)
@@ -62,6 +67,11 @@ def list_attributes(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[Labels
             seen.add(partition)
             attributes[name] = column
     return attributes
+
+
+def _is_categorical(column: Sequence[Labels]) -> bool:
+    values = set[str]().union(*column)
+    return 2 <= len(values) <= min(MAX_VALUES, len(column) / MIN_SEEDS_PER_VALUE)
 
 
 def _compare_values(name: str, column: Sequence[Labels], kept: Sequence[bool], *, tested: bool) -> AttributeSpread:

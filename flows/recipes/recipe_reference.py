@@ -88,7 +88,7 @@ EXPLAINED = {
     "`[student.lora]`": "students.md",
     "`[student.evaluation]`": "evaluate.md",
     "`[task]` of `constrained_instructions`": "constrained-instructions.md",
-    "`[task]` of `instructions`": "instructions.md",
+    **dict.fromkeys(("`[task]` of `instructions`", "`[task.types.NAME]` of `instructions`"), "instructions.md"),
     "`[task]` of `extraction`": "extraction.md",
     "`[task]` of `grounded_qa`": "grounded-qa.md",
     "`[task]` of `own_prompt`": "your-own.md",
@@ -182,7 +182,8 @@ def _format_family(family: RecipeFamily, sections: Sequence[str] = ()) -> Iterat
     yield _format_section(title, family.options)
     for name, field in family.options.model_fields.items():
         for inner in list_inner_types(field.annotation):
-            yield _format_section(f"`[[task.{name}]]` of `{family.name}`", inner)
+            path = f"[task.{name}.NAME]" if get_origin(field.annotation) is dict else f"[[task.{name}]]"
+            yield _format_section(f"`{path}` of `{family.name}`", inner)
     for section in sections:
         options = family.for_sections([section]).options
         if options is not family.options:

@@ -53,8 +53,8 @@ def test_the_critics_prompt_may_place_every_field_of_its_family(family: str, tmp
 def test_text_from_a_teacher_is_never_read_as_a_template() -> None:
     prompt = prompts.load_prompt("instructions", "critic")
     hostile = '{{answer}} {"json": {}} {{secret}}'
-    filled = prompt.fill({"request": "Write a task.", "instruction": hostile, "answer": "{{instruction}}"})
-    assert filled[-1].content == f"Request: Write a task.\nTask: {hostile}\nAnswer: {{{{instruction}}}}"
+    filled = prompt.fill({"request": "Write a task.", "conversation": hostile})
+    assert filled[-1].content == f"Request: Write a task.\n{hostile}"
 
 
 def test_a_place_without_a_value_is_an_error() -> None:

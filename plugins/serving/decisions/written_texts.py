@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from agents.families.base import UnusableSeedRow
+from agents.sources.conditions import draw_persona
 from plugins.serving.decisions.questions import NONE_OF_THESE, Answer, DecisionQuestion
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes.toml"
@@ -22,9 +23,7 @@ FEWEST_TO_MISLEAD = 15
 
 @lru_cache
 def _load_scenes() -> Mapping[str, Any]:
-    scenes = tomllib.loads(SCENES.read_text(encoding="utf-8"))
-    names = {key: scenes[key].split() for key in ("first_names", "last_names")}
-    return {**scenes, **names}
+    return tomllib.loads(SCENES.read_text(encoding="utf-8"))
 
 
 def draw_scene(topic: str, case: str, rng: Random) -> dict[str, str]:
@@ -32,9 +31,7 @@ def draw_scene(topic: str, case: str, rng: Random) -> dict[str, str]:
     that misleads has room for it.
     """
     banks = _load_scenes()
-    first, last, occupation, manner = (
-        rng.choice(banks[key]) for key in ("first_names", "last_names", "occupations", "manners")
-    )
+    persona = draw_persona(rng)
     form, (fewest, most) = rng.choice(list(banks["forms"].items()))
     words = round(fewest * (most / fewest) ** rng.random())
     words = max(words, FEWEST_TO_MISLEAD) if case != "plain" else words
@@ -42,7 +39,7 @@ def draw_scene(topic: str, case: str, rng: Random) -> dict[str, str]:
     pattern = rng.choice(banks["details"]["patterns"]) if rng.random() < banks["details"]["share"] else ""
     scene = {
         "topic": topic,
-        "persona": f"{first} {last}, {occupation}, {manner}",
+        "persona": persona,
         "situation": rng.choice(banks["situations"]),
         "detail": _fill_pattern(pattern, rng),
         "form": form,

@@ -13,6 +13,11 @@ TASKS = (
     "Explain how a {0} differs from a {1}, with one example of a {2}.",
     "A {0} meets a {1} at the {2}. Tell what they say to each other.",
 )
+FORMS = {
+    "headings": "# One\n\n# Two", "a list": "- one\n- two\n- three", "a table": "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |",
+    "code": "```\nprint()\n```", "mathematics": "$1 + 1 = 2$",
+}  # fmt: skip
+"""What gives an answer a form."""
 
 
 def _write_instruction_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
@@ -29,7 +34,31 @@ def _write_instruction_draft(rng: Random, question: TeacherQuestion) -> dict[str
         task = re.split(r"\n(?:\d+\. )?", question.messages[-1].content)[1]
     elif fault < 0.25:
         answer = "It is what it is."
-    return {"instruction": task, "answer": answer}
+    return {"instruction": task, "answer": _shape_answer(rng, question.messages[-1].content, answer)}
 
 
-SCRIPT: TeacherScript = {**COMMON, "Draft": _write_instruction_draft}
+def _shape_answer(rng: Random, asked: str, answer: str) -> str:
+    """The answer with the form and, in nine of ten, the length that the request asks for."""
+    form = re.search(r"^Form of the answer: (.*)$", asked, re.MULTILINE)
+    length = re.search(r"^Length of the answer: (\d+) to (\d+) words$", asked, re.MULTILINE)
+    parts = [answer, FORMS.get(form[1], "") if form else ""]
+    while length and rng.random() > 0.1 / int(length[2]) and len(" ".join(parts).split()) < int(length[1]):
+        parts.insert(1, write_sentence(rng, rng.choice(WORDS)))
+    return "\n\n".join(filter(None, parts))
+
+
+def _write_task_dialogue(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
+    assert question.json_schema, "a reply with a name has a schema"
+    properties = question.json_schema["properties"]
+    draft = _write_instruction_draft(rng, question)
+    if "system" in properties:
+        draft["system"] = "You answer in whole sentences."
+    if "later" in properties:
+        draft["later"] = [
+            {"user": f"And the {rng.choice(WORDS)}?", "assistant": write_sentence(rng, rng.choice(WORDS))}
+            for _ in range(properties["later"]["minItems"])
+        ]
+    return draft
+
+
+SCRIPT: TeacherScript = {**COMMON, "Draft": _write_instruction_draft, "TaskDialogueDraft": _write_task_dialogue}

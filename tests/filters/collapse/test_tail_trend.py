@@ -142,6 +142,17 @@ def test_a_lost_category_is_found_with_both_shares() -> None:
     )
 
 
+def test_drawn_values_that_are_too_many_are_shown_without_a_test() -> None:
+    chance = random.Random(5)
+    seeds = draw_seeds(chance, 200)
+    for number, seed in enumerate(seeds):
+        seed["drawn"]["persona"] = f"person {number // 2}"
+    shown = {a.name: a for a in spread_of(seeds, [chance.random() < 0.5 for _ in seeds]).attributes}
+    assert (shown["persona"].values, shown["persona"].p) == (100, None)
+    assert shown["tone"].p is not None
+    assert "text" not in shown
+
+
 def test_the_interval_of_the_effective_number_covers_that_of_the_source() -> None:
     chance = random.Random(4)
     truth = 4.686  # exp of the entropy of 0.3, 0.25, 0.2, 0.15, 0.1

@@ -1,0 +1,261 @@
+"""What is drawn for a task and its answer, by weight, and the check that the answer has the drawn length and form. Knows no
+teacher and no seed task.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from agents.checks import Options, Subject, check
+from agents.checks.text.text_units import max_word_count, min_word_count, remove_code
+from agents.sources.conditions import draw_persona, draw_situation
+from core.sample import Seed
+
+EVOLUTION_WAYS = {
+    "new": "Write a new task of another kind than these:\n{shown}",
+    "constrain": "Rewrite this task with one more condition that its answer must meet:\n{parent}",
+    "deepen": "Rewrite this task so that it goes deeper into one side of the same matter:\n{parent}",
+    "concretize": "Rewrite this task for a concrete case, with names, numbers or material of your own:\n{parent}",
+    "reason": "Rewrite this task so that it takes several steps of thought where it took one:\n{parent}",
+    "broaden": (
+        "Write a task of the same field and about the same length as this one, of a kind that is seldom asked for:\n{parent}"
+    ),
+}
+"""Self-Instruct's way, and Evol-Instruct's four that deepen and one that broadens (WizardLM, section 3.2 and appendix A)."""
+SHAPED_WAYS = {"new", "broaden", "deepen"}
+"""The ways whose answer has a drawn length, and whose task may have a system message and later turns."""
+MAX_EVOLVED_WORDS = 400
+"""A task that is evolved from a short one needs no longer answer."""
+NONE = "none"
+"""A drawn value that adds nothing to the request."""
+SYSTEM_LABEL, TURN_LABEL = "System message", "Turn {} of the user"
+MAX_TURNS = 6
+TASK_LENGTH_LABEL = "Length of the task"
+FORM_LABEL, LENGTH_LABEL = "Form of the answer", "Length of the answer"
+BAND = re.compile(r"(\d+) to (\d+) words")
+HEADING = re.compile(r"^ {0,3}#{1,6} +\S", re.MULTILINE)
+ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)]) +\S", re.MULTILINE)
+FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(?:(?![ \t]*```).*\n)+[ \t]*```", re.MULTILINE)
+"""A block of code with a line or more."""
+FORMULA = re.compile(
+    r"\$\$.{1,2000}?\$\$|\\\[.{1,2000}?\\\]|\\\(.{1,2000}?\\\)|\$[^$\n]{0,200}[=^_\\+<>/-][^$\n]{0,200}\$", re.DOTALL
+)
+"""LaTeX between its marks. Between the dollar signs of two prices there is seldom an operator."""
+TOLERANCE = 0.2
+"""Words beyond the asked length, as a share of its bounds."""
+LEAST_HEADINGS, LEAST_ITEMS, LEAST_ROWS = 2, 3, 2
+
+
+def parse_length_band(band: str) -> tuple[int, int]:
+    """The fewest and most words of `80 to 150 words`. Raises ValueError for other text."""
+    match = BAND.fullmatch(band)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError(f"{band!r} is no length; write one such as `80 to 150 words`")
+    return int(match[1]), int(match[2])
+
+
+def _has_table(text: str) -> bool:
+    """Whether a line with bars, a line of hyphens and `LEAST_ROWS` lines with bars follow each other."""
+    lines = text.splitlines()
+    rules = (n for n, line in enumerate(lines) if {"-", "|"} <= set(line) <= set("|:- \t"))
+    return any(
+        n and all("|" in line for line in lines[n - 1 : n + 1 + LEAST_ROWS]) and n + LEAST_ROWS < len(lines)
+        for n in rules
+    )
+
+
+def _is_plain(text: str) -> bool:
+    return not (HEADING.search(text) or FENCE.search(text) or _has_table(text) or len(ITEM.findall(text)) > 1)
+
+
+ANSWER_FORMS: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "plain prose": (_is_plain, "has Markdown where plain prose is asked for"),
+    "headings": (
+        lambda text: len(HEADING.findall(FENCE.sub("", text))) >= LEAST_HEADINGS,
+        f"has fewer than {LEAST_HEADINGS} Markdown headings",
+    ),
+    "a list": (
+        lambda text: len(ITEM.findall(FENCE.sub("", text))) >= LEAST_ITEMS,
+        f"has no list with {LEAST_ITEMS} items or more, each on a line",
+    ),
+    "a table": (_has_table, f"has no Markdown table with {LEAST_ROWS} rows or more"),
+    "code": (lambda text: bool(FENCE.search(text)), "has no code between lines of ```"),
+    "mathematics": (lambda text: bool(FORMULA.search(text)), "has no formula in LaTeX between dollar signs"),
+}
+"""By the form that is asked for: whether a text has it, and the fault."""
+
+
+@check("answer_shape")
+def answer_shape_check(subject: Subject, _options: Options) -> str | None:
+    """The first answer must have the drawn length and form. Code and formulas may count as words or not."""
+    answer = next((turn.content for turn in subject.candidate.messages if turn.role == "assistant"), "")
+    asked, faults = subject.seed.conditions, []
+    if BAND.fullmatch(asked.get(LENGTH_LABEL, "")):
+        low, high = parse_length_band(asked[LENGTH_LABEL])
+        least, most = min_word_count(FORMULA.sub(" ", remove_code(answer))), max_word_count(answer)
+        if most < low * (1 - TOLERANCE) or least > high * (1 + TOLERANCE):
+            faults.append(f"has {most if most < low else least} words where {low} to {high} are asked for")
+    has_form, fault = ANSWER_FORMS.get(asked.get(FORM_LABEL, ""), (None, ""))
+    if has_form and not has_form(answer):
+        faults.append(fault)
+    return f"the answer {' and '.join(faults)}" if faults else None
+
+
+class TaskType(Options):
+    """Kinds of tasks with like answers."""
+
+    kinds: tuple[str, ...] = Field(min_length=1)
+    """Such as `correct given text`."""
+    weight: float = Field(1, ge=0)
+    forms: dict[str, float] = Field(default_factory=dict)
+    """Of the answer, by weight."""
+    words: tuple[int, int] = (1, 10_000)
+    """The bounds of its `answers`."""
+    draw: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """More lines, such as a programming language."""
+
+    @field_validator("forms")
+    @classmethod
+    def _known(cls, forms: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(set(forms) - {*ANSWER_FORMS, NONE}):
+            raise ValueError(f"unknown forms {', '.join(unknown)}; known are {', '.join((*ANSWER_FORMS, NONE))}")
+        return forms
+
+
+class InstructionsOptions(Options):
+    ways: dict[str, int] = Field(
+        default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1)
+    )
+    """To derive a task from others, by weight."""
+    types: dict[str, TaskType] = Field(default_factory=dict)
+    """Of a new task. Empty: any."""
+    fields: dict[str, float] = Field(default_factory=dict)
+    """What a new task is about, likewise."""
+    lengths: dict[str, float] = Field(default_factory=dict)
+    """Of a new task in words, likewise."""
+    openings: dict[str, float] = Field(default_factory=dict)
+    """Of every task."""
+    answers: dict[str, float] = Field(default_factory=dict)
+    """Such as `80 to 150 words`."""
+    systems: dict[str, float] = Field(default_factory=dict)
+    """Kinds of system messages, and `none`."""
+    turns: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
+    """Of the user."""
+    reactions: dict[str, float] = Field(default_factory=dict)
+    """What a later turn does."""
+    askers: float = Field(0, ge=0, le=1)
+    """Share with a person and situation."""
+    apart: tuple[tuple[str, str], ...] = ()
+    """Values, types or ways never drawn together."""
+    shown: int = Field(6, ge=1, le=20)
+    """Seed tasks shown as examples."""
+    shown_made: int = Field(2, ge=0, le=20)
+    """Further ones that this run made, with `seeds.bootstrap`."""
+
+    @field_validator("ways")
+    @classmethod
+    def _known(cls, ways: dict[str, int]) -> dict[str, int]:
+        if unknown := sorted(set(ways) - set(EVOLUTION_WAYS)):
+            raise ValueError(f"unknown ways {', '.join(unknown)}; known are {', '.join(EVOLUTION_WAYS)}")
+        if min(ways.values(), default=0) < 0 or not sum(ways.values()):
+            raise ValueError("needs at least one way with a weight above 0, and none below")
+        return ways
+
+    @field_validator("fields", "lengths", "openings", "answers", "systems", "turns", "reactions")
+    @classmethod
+    def _weighted(cls, weights: dict[Any, float]) -> dict[Any, float]:
+        if weights and (min(weights.values()) < 0 or not sum(weights.values())):
+            raise ValueError("needs at least one value with a weight above 0, and none below")
+        return weights
+
+    @field_validator("types")
+    @classmethod
+    def _typed(cls, types: dict[str, TaskType]) -> dict[str, TaskType]:
+        if types and not sum(one.weight for one in types.values()):
+            raise ValueError("needs at least one type with a weight above 0")
+        return types
+
+    @field_validator("answers")
+    @classmethod
+    def _bands(cls, answers: dict[str, float]) -> dict[str, float]:
+        for band in answers:
+            parse_length_band(band)
+        return answers
+
+    @field_validator("turns")
+    @classmethod
+    def _counted(cls, turns: dict[int, float]) -> dict[int, float]:
+        if not turns or not 1 <= min(turns) <= max(turns) <= MAX_TURNS:
+            raise ValueError(f"needs numbers of turns from 1 to {MAX_TURNS}, not {sorted(turns)}")
+        return turns
+
+    @model_validator(mode="after")
+    def _reacting(self) -> Self:
+        if max(self.turns) > 1 and not self.reactions:
+            raise ValueError(f"turns = {max(self.turns)} needs `reactions`, what a later turn does")
+        return self
+
+
+def count_later_turns(seed: Seed) -> int:
+    """Turns of the user after the first one."""
+    return sum(TURN_LABEL.format(number) in seed.conditions for number in range(2, MAX_TURNS + 1))
+
+
+class TaskDraw:
+    """What is drawn for a task of a way, by its label in the request; later values fit the earlier ones."""
+
+    def __init__(self, options: InstructionsOptions, way: str, rng: Random) -> None:
+        self._options, self._way, self._rng = options, way, rng
+        self._taken = {way}
+        self._drawn: dict[str, str] = {}
+
+    def draw_all(self) -> tuple[str, dict[str, str]]:
+        """The name of the type, "" for none, and the values by label."""
+        options, type_name, words = self._options, "", (1, MAX_EVOLVED_WORDS)
+        if self._way == "new":
+            if options.types:
+                type_name = self._choose({name: one.weight for name, one in options.types.items()})
+                words = options.types[type_name].words
+                self._draw("Kind", dict.fromkeys(options.types[type_name].kinds, 1.0))
+                for label, weights in options.types[type_name].draw.items():
+                    self._draw(label, weights)
+            else:
+                words = (1, 10_000)
+            if TASK_LENGTH_LABEL not in self._drawn:
+                self._draw(TASK_LENGTH_LABEL, options.lengths)
+        if self._way in SHAPED_WAYS:
+            if type_name:
+                self._draw(FORM_LABEL, options.types[type_name].forms)
+            self._draw(LENGTH_LABEL, _bands_within(options.answers, words))
+            self._draw(SYSTEM_LABEL, options.systems)
+            for number in range(2, self._rng.choices(list(options.turns), list(options.turns.values()))[0] + 1):
+                self._draw(TURN_LABEL.format(number), options.reactions)
+        if self._way == "new":
+            self._draw("Field", options.fields)
+        self._draw("Opening", options.openings)
+        if options.askers and self._rng.random() < options.askers:
+            self._drawn |= {"Asker": draw_persona(self._rng), "Situation": draw_situation(self._rng)}
+        return type_name, self._drawn
+
+    def _draw(self, label: str, weights: Mapping[str, float]) -> None:
+        if (value := self._choose(weights)) not in ("", NONE):
+            self._drawn[label] = value
+
+    def _choose(self, weights: Mapping[str, float]) -> str:
+        """A value that goes with all that is drawn; "" without any."""
+        apart, taken = self._options.apart, self._taken
+        barred = {b for a, b in apart if a in taken} | {a for a, b in apart if b in taken}
+        fitting = {value: weight for value, weight in weights.items() if value not in barred}
+        if not sum(fitting.values()):
+            return ""
+        value: str = self._rng.choices(list(fitting), list(fitting.values()))[0]
+        self._taken.add(value)
+        return value
+
+
+def _bands_within(answers: Mapping[str, float], words: tuple[int, int]) -> dict[str, float]:
+    bands = {band: parse_length_band(band) for band in answers}
+    return {band: answers[band] for band, (low, high) in bands.items() if words[0] <= low and high <= words[1]}

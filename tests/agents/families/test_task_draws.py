@@ -1,0 +1,116 @@
+"""What `instructions` draws for a task and its answer, and the check of the drawn shape."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from agents.checks import Subject
+from agents.families.instructions import InstructionsFamily, TaskDialogueDraft
+from agents.families.task_draws import FORM_LABEL, LENGTH_LABEL, SYSTEM_LABEL, answer_shape_check, parse_length_band
+from agents.reply_schema import InvalidReply
+from core.errors import RecipeError
+from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
+from flows.recipes.recipe_catalog import load_recipe_plan
+from tests.agents.checks.rows import findings_of, nobody
+from tests.support.scripted_teacher import build_test_seeds
+
+TABLE = "| a | b |\n|---|:-:|\n| 1 | 2 |\n| 3 | 4 |"
+FORMS = {
+    "plain prose": "Ice floats, since it is lighter.\n\nWater at four degrees sinks: - that is all.",
+    "headings": "## Why\n\nIt is light.\n\n## So what\n\nIt floats.",
+    "a list": "Three:\n- one\n* two\n3. three",
+    "a table": f"Here it is.\n\n{TABLE}\n\nThat is all.",
+    "code": "So:\n\n```python\n# one\n\nprint(1)\n```",
+    "mathematics": "It costs $5 and then $6: $$x = 11$$",
+}
+"""A text of each form, none of which has another form too."""
+
+
+def find_fault(answer: str, *later: str, **drawn: str) -> str:
+    messages = [Message(role="user", content="Why?"), Message(role="assistant", content=answer)]
+    messages += [Message(role="assistant", content=text) for text in later]
+    seed = Seed(id="s-0", data={CONDITIONS_KEY: drawn})
+    (finding,) = findings_of(answer_shape_check, Subject(seed, Candidate(messages=messages), nobody))
+    return "" if finding.passed else finding.evidence
+
+
+@pytest.mark.parametrize("asked", FORMS)
+def test_each_form_is_found_in_its_text_and_in_no_other(asked: str) -> None:
+    passed = {form for form, text in FORMS.items() if not find_fault(text, **{FORM_LABEL: asked})}
+    assert passed - {"mathematics"} == {asked} - {"mathematics"}  # a formula may stand in prose
+    assert asked in passed
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [(79, ""), (64, ""), (63, "has 63 words where 80 to 150"), (180, ""), (181, "has 181 words")]
+)
+def test_the_first_answer_has_the_drawn_length_with_tolerance(words: int, expected: str) -> None:
+    found = find_fault("word " * words, "word", **{LENGTH_LABEL: "80 to 150 words", FORM_LABEL: "plain prose"})
+    assert found == "" if expected == "" else expected in found
+
+
+def test_code_and_formulas_may_count_as_words_or_not() -> None:
+    code = "```\n" + "x = y\n" * 100 + "```"
+    for words in (10, 60):
+        assert not find_fault("word " * words + "\n" + code, **{LENGTH_LABEL: "40 to 80 words", FORM_LABEL: "code"})
+    assert find_fault("word " * 100 + "\n" + code, **{LENGTH_LABEL: "40 to 80 words"})
+
+
+@pytest.mark.parametrize("text", ["|" * 100_000, "$" * 99_999, r"\[" * 50_000, "```\n" * 25_000, "\n" * 100_000 + "x"])
+@pytest.mark.timeout(60)
+def test_huge_answers_are_judged_in_time(text: str) -> None:
+    for form in FORMS:
+        find_fault(text, **{FORM_LABEL: form, LENGTH_LABEL: "80 to 150 words"})
+
+
+def test_the_shipped_recipe_draws_shapes_that_go_together() -> None:
+    plan = load_recipe_plan("instructions", ["samples=600"])
+    seeds = build_test_seeds(plan)[:]
+    for seed in seeds:
+        drawn, kind = seed.conditions, plan.options.types.get(seed.data.get("type", ""))
+        if kind:
+            assert drawn["Kind"] in kind.kinds
+            assert drawn.get(FORM_LABEL, "none") in kind.forms
+            low, high = parse_length_band(drawn[LENGTH_LABEL])
+            assert kind.words[0] <= low
+            assert high <= kind.words[1]
+            assert (drawn.get(FORM_LABEL), low) not in {("headings", 20), ("headings", 40), ("headings", 80)}
+    lengths = Counter(seed.conditions.get(LENGTH_LABEL) for seed in seeds)
+    assert lengths.keys() == {*plan.options.answers, None}
+    assert 0.1 < sum(SYSTEM_LABEL in seed.conditions for seed in seeds) / len(seeds) < 0.3
+    assert {plan.family.prompt_role(seed) for seed in seeds} == {"generator", "conversation"}
+
+
+def test_a_dialogue_has_the_drawn_system_message_and_turns() -> None:
+    family = InstructionsFamily()
+    drawn = {SYSTEM_LABEL: "a role", "Turn 2 of the user": "asks why", "Turn 3 of the user": "doubts it"}
+    seed = Seed(id="s-0", data={CONDITIONS_KEY: drawn})
+    schema = family.reply_json_schema(seed)
+    assert schema["required"] == ["system", "instruction", "answer", "later"]
+    assert (schema["properties"]["later"]["minItems"], schema["properties"]["later"]["maxItems"]) == (2, 2)
+    told: dict[str, Any] = {"instruction": "Why?", "answer": "So.", "later": [{"user": "Oh?", "assistant": "Yes."}] * 2}
+    messages = family.candidate(seed, TaskDialogueDraft(system="Be brief.", **told)).messages
+    assert [turn.role for turn in messages] == ["system", *["user", "assistant"] * 3]
+    for draft in (TaskDialogueDraft(**told), TaskDialogueDraft(system="Be brief.", **{**told, "later": []})):
+        with pytest.raises(InvalidReply):
+            family.candidate(seed, draft)
+    only_system = Seed(id="s-1", data={CONDITIONS_KEY: {SYSTEM_LABEL: "a role"}})
+    assert family.reply_json_schema(only_system)["required"] == ["system", "instruction", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("task.answers={short=1}", "'short' is no length; write one such as `80 to 150 words`"),
+        ("task.answers={'90 to 80 words'=1}", "is no length"),
+        ("task.turns={0=1}", "needs numbers of turns from 1 to 6, not \\[0\\]"),
+        ("task.types={x={kinds=[]}}", "types.x.kinds"),
+        ("task.types={x={kinds=['y'],weight=0}}", "needs at least one type with a weight above 0"),
+        ("task.reactions={}", "turns = 4 needs `reactions`"),
+        ("task.types={x={kinds=['y'],forms={chart=1}}}", "plain prose"),
+    ],
+)
+def test_a_shape_that_cannot_be_drawn_is_refused(setting: str, fault: str) -> None:
+    with pytest.raises(RecipeError, match=fault):
+        load_recipe_plan("instructions", [setting])
