@@ -90,6 +90,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
     },
     "ablation": {
         "ablation": ("What each step of the default recipe bought", ablation.table),
+        "refused_drafts": ("Refused drafts", ablation.table_of_refused_drafts),
     },
     "student-forms": {
         "seeing": ("A student that sees charts, next to a blind one", seeing.table),

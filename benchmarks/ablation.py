@@ -7,14 +7,20 @@
 import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.machine import describe_measurement
 from benchmarks.retention import RECIPE, open_folder
 from core.project_files import PROJECT
+from core.runs.run_dir import RunDir
 from core.storage.atomic_files import read_record
-from plugins.ablation.arms import ARMS
+from flows.terminal.console import SESSION
+from plugins.ablation.answers import Answers
+from plugins.ablation.arms import ARMS, DEFAULT_ARMS, STEPS
 from plugins.ablation.results import Ablation, describe_size, describe_step, format_points
+from plugins.ablation.statistics import describe_gain, estimate_gain, estimate_pass_rate
+from plugins.ablation.task import AblationOptions, prepare_ablation
 
 CANDIDATES, SEED = 1_000, 11
 SETTINGS = (f"samples={CANDIDATES}", f"seed={SEED}", "keep=0")
@@ -22,10 +28,18 @@ STUDENT = ("epochs=1", "replay.share=0.25")
 """Each row is seen once: an arm with more rows is not trained longer on each. An eighth of the recipe's replay, which takes
 two thirds of a training's time.
 """
+REFUSED_ARMS = "d,h,j,k,l"
+"""Of `refused-drafts.json`."""
+RULES = ("constraints", "on_topic")
+"""Checks of rules and topic: `sound_prose` judges and selects most of the rest."""
 HELD_OUT = tuple(f"benchmarks/held_out_checks.py:{name}" for name in ("near_topic", "adds_words"))
 
 
-def table(rows: str = "45,250", seeds: int = 2, requests: int = 400, arms: str = ",".join(ARMS)) -> str:
+def table_of_refused_drafts() -> str:
+    return table(seeds=3, arms=REFUSED_ARMS)
+
+
+def table(rows: str = "45,250", seeds: int = 2, requests: int = 400, arms: str = DEFAULT_ARMS) -> str:
     with open_folder("STILLHOUSE_ABLATION") as folder:
         if not list(folder.glob(f"{RECIPE}-*/manifest.json")):
             call("generate", RECIPE, "--runs-dir", str(folder), *(word for one in SETTINGS for word in ("--set", one)))
@@ -34,7 +48,33 @@ def table(rows: str = "45,250", seeds: int = 2, requests: int = 400, arms: str =
         for option, values in (("--set", STUDENT), ("--held-out", HELD_OUT)):
             options += [word for value in values for word in (option, value)]
         call("ablate", manifest.parent.name, "--runs-dir", str(folder), *options)
-        return format_page(read_record(manifest.parent / "plugins" / "ablation" / "ablation.json", Ablation))
+        found = read_record(manifest.parent / "plugins" / "ablation" / "ablation.json", Ablation)
+        by_rules = list_rule_gains(
+            RunDir(manifest.parent), AblationOptions(arms, rows, seeds, requests, held_out=HELD_OUT, settings=STUDENT)
+        )
+        return "\n".join([format_page(found), *by_rules])
+
+
+def list_rule_gains(run: RunDir, options: AblationOptions) -> Iterator[str]:
+    """A line for each arm and each comparison by `RULES` alone."""
+    task = prepare_ablation(run, options, None, run.path.parent, SESSION)
+    answers, found = Answers(task, SESSION), dict[tuple[str, str], list[list[bool]]]()
+    asked = [("h", "", task.digest_model("h"))] if "h" in task.declared.arms else []
+    asked += [(one.letter, one.size, task.digest_training(one)) for one in task.list_trainings()]
+    for letter, size, digest in asked:
+        if one := answers.find(digest):
+            kept = [all(outcome) for outcome in zip(*(one.by_check[rule] for rule in RULES), strict=True)]
+            found.setdefault((letter, size), []).append(kept)
+    for (letter, size), outcomes in found.items():
+        if rate := estimate_pass_rate(outcomes):
+            yield f"- by rules and topic alone, {ARMS[letter].name} {size}: {rate.format(lambda value: f'{value:.1%}')}"
+    for size in task.declared.sizes:
+        for step, first, second in STEPS:
+            ours, other = found.get((first, size)), found.get((second, size if ARMS[second].trains else ""))
+            if ours and other:
+                seeds = min(len(ours), len(other)) if ARMS[second].trains else len(ours)
+                gain = estimate_gain(ours[:seeds], other[:seeds])
+                yield f"- by rules and topic alone, {step}, {size}: {describe_gain(gain, format_points)}"
 
 
 def call(*words: str) -> None:
@@ -86,7 +126,7 @@ def main() -> None:
     parser.add_argument("--rows", default="45,250")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--requests", type=int, default=400)
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arms", default=DEFAULT_ARMS)
     sys.stdout.write(f"{table(**vars(parser.parse_args()))}\n")
 
 
