@@ -25,7 +25,8 @@ from agents.checks.text.quotes import QuotableText, quotes_check
 from agents.checks.text.second_reader import read_again_check
 from agents.checks.text.supported_by_passage import supported_check
 from agents.checks.text.text_units import split_sentences
-from agents.families.grounded_qa import PassagePool, own_words_check, standalone_check, unanswerable_check
+from agents.families.grounded_qa import PassagePool, own_words_check, unanswerable_check
+from agents.families.standalone_questions import standalone_check
 from benchmarks.machine import describe_measurement
 from core.intervals import estimate_share
 from core.project_files import PROJECT

@@ -2,7 +2,6 @@
 so; or a question that the passage leaves open, as in SQuAD 2.0 (Rajpurkar et al. 2018, arXiv 1806.03822). Knows no teacher.
 """
 
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -18,7 +17,6 @@ from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
 from agents.checks.text.second_reader import (
     ReaderAnswer,
-    adds_nothing,
     find_reader_answer,
     is_left_out,
     is_same_reading,
@@ -33,8 +31,10 @@ from agents.families.question_targets import (
     Target,
     can_carry,
     find_possible_answer,
+    find_table_rows,
     find_targets,
 )
+from agents.families.standalone_questions import standalone_check
 from agents.reply_schema import ReplySchema
 from core.config.recipe import Recipe
 from core.errors import RecipeProblem, UsageError, suggest_name
@@ -67,42 +67,6 @@ LEFT_OUT = 0.5
 """Share of the silent samples that leave out the passage with the answer, where several are shown."""
 OWN_WORDS = "in a few words of your own"
 """How an answer is asked for; earlier seeds asked for none of the writer's own."""
-PASSAGE_MENTION = re.compile(
-    r"\b(?:the|this|that|given|provided|above|following) (?:given |provided |above |following )?"
-    r"(?:text|passage|document|excerpt|extract|article|paragraph|chunk|snippet)s?\b"
-    r"|\b(?:mentioned|described|stated|listed|shown|discussed|said) (?:above|below|here|earlier)\b"
-    r"|\baccording to (?:it|this)\b|\bthe (?:author|writer|narrator)\b",
-    re.IGNORECASE,
-)
-"""Speaking of a text that the reader of the question does not have."""
-POINTING_WORD = re.compile(r"\b(?:here|this|these|those(?! who| that)|we|us|our|ours)\b", re.IGNORECASE)
-OWN_GROUP = re.compile(r"\b(?:we|us|our|ours)\b", re.IGNORECASE)
-"""The asker's, unless the passage speaks so too."""
-OWN_ERRAND = re.compile(r"\b(?:I|me|we) [^,;:]+ this(?= (?:right|wrong|straight)\b|[,;:])", re.IGNORECASE)
-"""`this` of what the asker is about to do: I want to get this right."""
-LEADING_CLAUSE = re.compile(
-    r"^\W*(?:since|if|when|before|after|while|because|as|once|although|i|we|my|our)\b[^,;:]*[,;:]", re.IGNORECASE
-)
-"""Its pronouns may stand for what the main clause names."""
-SOME_PEOPLE = re.compile(
-    r"\b(?:do|did|does|have|had|will|would|must|can|could) they\b(?=.*\b(?:in|at|on|by|for|from) "
-    r"(?:(?:the|that|an?) (?:[\w'-]+ ){1,3}[\w'-]+|[A-Z][\w'-]+))",
-    re.IGNORECASE,
-)
-"""`they` of people at a place or an event that the question names."""
-PRONOUN = re.compile(r"\b(?:he|she|him|her|his|hers|they|them|their|theirs|it|its)\b", re.IGNORECASE)
-IMPERSONAL = re.compile(
-    r"\bit (?=(?:takes?|took|costs?|means?|is|was|possible|necessary|important|safe|better|best|allowed|easy|hard|normal"
-    r"|enough)\b.*\b(?:to|that|if|when)\b)",
-    re.IGNORECASE,
-)
-"""`it` without a referent: how long does it take to fill a lock."""
-NAMED_THING = re.compile(
-    r"(?i:\b(?:the|my|your|an?|each|every|any|some|no|which|whose|two|three|four|both|all) \w+)|(?<=\s)[A-Z]\w+"
-    r"|(?<=\w )(?!(?:does|was|has|always|sometimes|across|less|perhaps)\b)[a-z]{3,}s\b"
-)
-"""Possible referents of a later pronoun. (The third is a plural; after `what`, it is a verb.)"""
-
 POOL = "passages"
 """The key under which a row has the passages of all, for `condition`."""
 MAX_SHOWN_CHARACTERS = 160
@@ -112,6 +76,8 @@ MAX_COMPARED_CHARACTERS = 4000
 
 
 class GroundedDraft(ReplySchema):
+    first_question: str = ""
+    first_answer: str = ""
     question: str = Field(min_length=5)
     quotes: list[str]
     answer: str = Field(min_length=1)
@@ -139,6 +105,9 @@ class GroundedOptions(Options):
     two_passages: Annotated[float, AfterValidator(require_embeddings)] = Field(0, ge=0, le=1)
     """Open book: share of answered questions that need the nearest passage too. Needs the check `both_passages`."""
 
+    follow_ups: float = Field(0.0, ge=0, le=1)
+    """Open book: share of answered questions that are a second one and refer to the first."""
+
     @field_validator("kinds")
     @classmethod
     def _known(cls, kinds: dict[str, int]) -> dict[str, int]:
@@ -155,67 +124,16 @@ class GroundedOptions(Options):
                 f"unanswerable = {self.unanswerable:g} needs context = true: without the passage nobody can tell what it "
                 "leaves open; set unanswerable = 0"
             )
-        for name, value in (("distractors", self.distractors), ("two_passages", self.two_passages)):
+        for name, value in (
+            ("distractors", self.distractors),
+            ("two_passages", self.two_passages),
+            ("follow_ups", self.follow_ups),
+        ):
             if value and not self.context:
                 raise ValueError(
                     f"{name} = {value:g} needs context = true: without it the user's message has no passage; leave {name} out"
                 )
         return self
-
-
-class StandaloneOptions(Options):
-    min_words: int = Field(3, ge=1)
-    max_words: int = Field(40, ge=1)
-
-
-@check("standalone", StandaloneOptions)
-def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None:
-    """It must be one question that does not hold its answer.
-
-    Without a passage, and among several, it must be understood by itself.
-    """
-    seed = subject.seed.data
-    question, answer = (subject.candidate.fields[name] for name in ("question", "answer"))
-    if not question.rstrip().endswith("?"):
-        return "the question does not end with a question mark"
-    if question.count("?") > 1:
-        return "ask one question, not several"
-    count = len(split_words(question))
-    if not options.min_words <= count <= options.max_words:
-        return f"the question has {count} words"
-    if seed["answerable"] and adds_nothing(answer, question):
-        return "the answer is in the question already"
-    if not seed["context"]:
-        for name, text in (("question", question), ("answer", answer)):
-            if match := PASSAGE_MENTION.search(text):
-                return f"the {name} speaks of {match.group()!r}, which nobody sees who reads it"
-        return _find_unnamed(question, seed.get("text", ""))
-    if seed.get("shown_passages"):
-        if match := PASSAGE_MENTION.search(question):
-            return f"the question speaks of {match.group()!r}, which may be any of those that its reader gets"
-        return _find_unnamed(question, seed.get("text", ""))
-    return None
-
-
-def _find_unnamed(question: str, passage: str) -> str | None:
-    """What a reader who does not know the passage cannot understand, in words."""
-    bare = OWN_ERRAND.sub(" ", IMPERSONAL.sub(" ", question))
-    if passage and not OWN_GROUP.search(passage):
-        bare = OWN_GROUP.sub("I", bare)
-    if match := POINTING_WORD.search(bare):
-        return f"{match.group()!r} points at something that only the passage has; name it"
-    bare = SOME_PEOPLE.sub(" ", bare)
-    lead = LEADING_CLAUSE.match(bare)
-    main = bare[lead.end() :] if lead else ""
-    fault = _find_dangling_pronoun(bare)
-    return _find_dangling_pronoun(main) if fault and NAMED_THING.search(main) else fault
-
-
-def _find_dangling_pronoun(bare: str) -> str | None:
-    pronoun = PRONOUN.search(bare)
-    if pronoun and not NAMED_THING.search(re.sub(r"^\W*(?:what|who)\s+\w+", "", bare[: pronoun.start()], flags=re.I)):
-        return f"nobody knows for what {pronoun.group()!r} stands; name it"
-    return None
 
 
 @check("unanswerable")
@@ -296,7 +214,7 @@ async def both_passages_check(subject: Subject, _options: Options) -> str | None
 
 class GroundedQAFamily(RecipeFamily):
     name = "grounded_qa"
-    fields = ("question", "quotes", "answer")
+    fields = ("question", "quotes", "answer", "first_question", "first_answer", "before")
     options = GroundedOptions
     checks = (standalone_check, unanswerable_check, own_words_check, both_passages_check)
     seeded_by = ("documents", "path")
@@ -338,6 +256,7 @@ class GroundedQAFamily(RecipeFamily):
         left_out = options.distractors > 0 and draw < options.unanswerable * LEFT_OUT
         answerable = left_out or draw >= options.unanswerable
         joined = answerable and not left_out and rng.random() < options.two_passages
+        follow_up = answerable and not left_out and not joined and rng.random() < options.follow_ups
         kind, target = _draw_target(text, {"fact": 1} if joined else options.kinds, answerable, rng)
         kind = rng.choice(JOINING_KINDS) if joined else kind
         style = rng.choice(options.styles)
@@ -357,6 +276,7 @@ class GroundedQAFamily(RecipeFamily):
             "answerable": answerable,
             "context": options.context,
             "joined": joined,
+            "follow_up": follow_up,
         }
         # The student gets as many texts with the right one as without it.
         count = max(options.distractors + left_out, joined)
@@ -386,7 +306,11 @@ class GroundedQAFamily(RecipeFamily):
             narrower = {"quotes": {**schema["properties"]["quotes"], "minItems": 1}}
         else:
             narrower = {"answer": {"type": "string", "enum": [seed.data["silence"]]}}
-        return {**schema, "properties": {**schema["properties"], **narrower}}
+        properties, first = {**schema["properties"], **narrower}, ("first_question", "first_answer")
+        if not seed.data.get("follow_up"):
+            return {**schema, "properties": {name: part for name, part in properties.items() if name not in first}}
+        properties |= {name: {"type": "string", "minLength": 2} for name in first}
+        return {**schema, "properties": properties, "required": [*first, *schema["required"]]}
 
     def candidate(self, seed: Seed, draft: GroundedDraft) -> Candidate:
         data, question, answer = seed.data, draft.question.strip(), draft.answer.strip()
@@ -396,10 +320,11 @@ class GroundedQAFamily(RecipeFamily):
             span = passage.find(quote)
             quotes.append(passage.text[slice(*span)] if span else quote)
 
+        first, first_answer = draft.first_question.strip(), draft.first_answer.strip()
         asked, answered = question, answer
         if data["context"]:
             instruction = f"{data['instruction']} {QUOTING_INSTRUCTION}" if data["cited"] else data["instruction"]
-            parts = [_write_passages(data), f"Question: {question}"]
+            parts = [_write_passages(data), f"Question: {first or question}"]
             if data["layout"] == "question_first":
                 parts.reverse()
             asked = "\n\n".join([instruction, *parts])
@@ -408,7 +333,18 @@ class GroundedQAFamily(RecipeFamily):
             elif data["cited"]:
                 answered = "\n".join([answer, *(f"> {' '.join(quote.split())}" for quote in quotes)])
         messages = [Message(role="user", content=asked), Message(role="assistant", content=answered)]
-        return Candidate(messages=messages, fields={"question": question, "quotes": quotes, "answer": answer})
+        if data.get("follow_up"):
+            said = f"{first_answer}\n> {_find_sentence(data['text'], first_answer)}" if data["cited"] else first_answer
+            messages[1:1] = [Message(role="assistant", content=said), Message(role="user", content=question)]
+        before = f"{first} {first_answer}\nThen: " if data.get("follow_up") else ""
+        fields = {"question": question, "quotes": quotes, "answer": answer, "before": before}
+        return Candidate(messages=messages, fields={**fields, "first_question": first, "first_answer": first_answer})
+
+
+def _find_sentence(passage: str, words: str) -> str:
+    """The sentence of a passage that has some words, or the words."""
+    sentences = (sentence for line in passage.splitlines() for sentence in split_sentences(line))
+    return next((" ".join(sentence.split()) for sentence in sentences if words in sentence), words)
 
 
 def _write_passages(data: Mapping[str, Any]) -> str:
@@ -419,11 +355,13 @@ def _write_passages(data: Mapping[str, Any]) -> str:
 
 def _draw_target(text: str, kinds: Mapping[str, int], answerable: bool, rng: Random) -> tuple[str, Target]:
     """A kind of question, and a sentence that can carry it; any sentence for a question that the passage leaves open."""
-    targets = find_targets(text)
+    targets, rows = find_targets(text), find_table_rows(text) if answerable else []
+    row_kinds = {kind: kinds.get(kind, 0) for kind in TABLE_KINDS}
+    if rows and sum(row_kinds.values()) and rng.random() < len(rows) / (len(rows) + len(targets)):
+        row = rng.choice(rows)
+        return rng.choices(list(row_kinds), list(row_kinds.values()))[0], Target(row, row)
     carriers = {kind: [target for target in targets if can_carry(kind, target.sentence)] for kind in kinds}
     fitting = {kind: weight for kind, weight in kinds.items() if carriers[kind]} if answerable else {}
-    if not targets and answerable and any(line.startswith("|") for line in text.splitlines()):
-        fitting = {kind: kinds.get(kind, 0) for kind in TABLE_KINDS}
     if not sum(fitting.values()):  # nothing is known of the passage, which may be in another language
         fitting = dict(kinds)
     kind = rng.choices(list(fitting), list(fitting.values()))[0]
@@ -439,7 +377,8 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
     about = f"Ask a question {QUESTION_KINDS[asked['kind']]}. Put it {asked['style']}; {asked['asker']} asks."
     about = f"{about} {asked['opening']}".rstrip()
     origin = f"The passage is from: {asked['headings']}. " if asked["headings"] else ""
-    focus = f"It is to be about this part of the passage: {asked['focus']}" if asked["focus"] else ""
+    part = "row of the table, read with its header" if asked["focus"].startswith("|") else "part of the passage"
+    focus = f"It is to be about this {part}: {asked['focus']}" if asked["focus"] else ""
     if not asked["answerable"]:
         focus = f"It is to be near to this part of the passage: {asked['focus']}" if asked["focus"] else ""
         task = (
@@ -453,6 +392,12 @@ def _request_text(asked: Mapping[str, Any], silence: str) -> str:
         )
     else:
         task = f"Quote the words of the passage that answer it, then answer it {OWN_WORDS}."
+    if asked.get("follow_up"):
+        task = (
+            "It is the asker's second question, which refers to the first without naming its thing again (`it`, `that`, "
+            "`And …?`). As first_question, ask about something else that the passage says of the same thing, by its name; "
+            f"first_answer is copied from the passage, as short as one replies. {task}"
+        )
     named = "name what it is about, say `it` or `this` of nothing that the question has not named, and never speak of a text."
     if not asked["context"]:
         alone = f"{origin}Who gets the question does not have the passage: {named}"

@@ -5,6 +5,7 @@ answer a question. English; knows no teacher and no check.
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from itertools import groupby
 from typing import NamedTuple
 
 from agents.checks.text.quantities import distinct_quantities, find_quantities, names_counted_thing, read_written
@@ -21,6 +22,8 @@ TARGET_WORDS = range(6, 61)
 """Number of words of a sentence that a question can be about; longer ones are lists or tables."""
 NO_PROSE = re.compile(r"\s*(?:#|\||```|>?\s*-{3,})")
 """Lines of Markdown without sentences: headings, tables, rules."""
+TABLE_RULE = re.compile(r"[|:\s-]+")
+"""The line below the header of a Markdown table."""
 ENDED = re.compile(r"[.!。！][\"'”’)\]*_]*$")
 """A statement ends so; a heading, a row of a list or a question does not."""
 REFERS_BACK = re.compile(
@@ -94,6 +97,14 @@ def find_targets(passage: str) -> list[Target]:
                 targets.append(Target(sentence, line[start : line.find(sentence, start) + len(sentence)]))
             before = sentence if len(split_words(sentence)) > 2 else ""
     return targets
+
+
+def find_table_rows(passage: str) -> list[str]:
+    """The rows of a passage's Markdown tables, without their headers."""
+    tables = [
+        list(rows) for is_table, rows in groupby(passage.splitlines(), lambda line: line.startswith("|")) if is_table
+    ]
+    return [row for rows in tables if len(rows) > 2 and TABLE_RULE.fullmatch(rows[1]) for row in rows[2:]]
 
 
 YEAR = re.compile(r"1[0-9]{3}|20[0-9]{2}")

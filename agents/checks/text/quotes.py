@@ -166,13 +166,34 @@ class QuotableText:
 
 def find_quoted_headers(quotes: Sequence[str], text: str) -> list[str]:
     """The header lines of the Markdown tables from whose rows a quote is: a quoted cell is what its column says."""
-    headers = []
+    return list(dict.fromkeys(header for header, _ in _iter_quoted_rows(quotes, text)))
+
+
+def find_quoted_cells(quotes: Sequence[str], text: str) -> list[tuple[str, str]]:
+    """The quoted cells of Markdown tables, each after the name of its column."""
+    plain = [normalize_quote(quote) for quote in quotes]
+    cells: list[tuple[str, str]] = []
+    for header, row in _iter_quoted_rows(quotes, text):
+        line = normalize_quote(row)
+        given = " ".join(f" {quote} " for quote in plain if quote in line or line in quote)
+        pairs = zip(header.split("|"), row.split("|"), strict=False)
+        cells += [
+            (name.strip(), cell.strip())
+            for name, cell in pairs
+            if cell.strip() and f" {normalize_quote(cell)} " in given
+        ]
+    return cells
+
+
+def _iter_quoted_rows(quotes: Sequence[str], text: str) -> Iterator[tuple[str, str]]:
+    """The rows of Markdown tables of which a quote has a part, each after its header."""
+    plain = [normalize_quote(quote) for quote in quotes]
     for is_table, lines in groupby(text.splitlines(), key=lambda line: line.startswith("|")):
         rows = list(lines)
         if is_table and len(rows) > 2:
             body = normalize_quote("\n".join(rows[2:]))
-            headers += [rows[0]] if any(normalize_quote(quote) in body for quote in quotes) else []
-    return headers
+            if any(quote in body for quote in plain):
+                yield from ((rows[0], row) for row in rows[2:])
 
 
 def normalize_quote(text: str) -> str:

@@ -96,7 +96,7 @@ def is_left_out(text: str, shown: Sequence[str] | None) -> bool:
 
 def _get_reader_values(subject: Subject, options: ReadAgainOptions) -> dict[str, str]:
     read = _get_read_question(subject, options)
-    return {"text": read.text, "question": read.question}
+    return {"text": read.text, "question": f"{subject.candidate.fields.get('before', '')}{read.question}"}
 
 
 def find_reader_answer(reading: ReaderAnswer, silence: str) -> str:

@@ -6,7 +6,7 @@ quote a number or a name belongs, or the order of words. An independent reader m
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from pydantic import Field
@@ -21,7 +21,7 @@ from agents.checks.text.quantities import (
     names_counted_thing,
     read_written,
 )
-from agents.checks.text.quotes import find_quoted_headers, normalize_quote
+from agents.checks.text.quotes import find_quoted_cells, find_quoted_headers, normalize_quote
 from agents.checks.text.text_units import CONTRAST_WORDS, DENIALS, ENGLISH, FUNCTION_WORDS, read_word_groups
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -110,8 +110,17 @@ def supported_check(subject: Subject, options: SupportedOptions) -> str | None:
     question = get_required({**seed, **candidate}, options.question, "neither the candidate nor the seed")
     if (words := len(answer.split())) > options.max_words:
         return f"the answer has {words} words; give at most {options.max_words}"
-    headers = find_quoted_headers(given, str(seed.get(options.text, "")))
-    return _find_support_fault(answer, [*given, *headers], question, options.share)
+    text = str(seed.get(options.text, ""))
+    tables = [*find_quoted_headers(given, text), *_name_units(find_quoted_cells(given, text))]
+    return _find_support_fault(answer, [*given, *tables], question, options.share)
+
+
+def _name_units(cells: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """The numbers of quoted cells with the unit that the name of their column has: `12 minutes`; of `a day, EUR` the money."""
+    for name, cell in cells:
+        units = [word for word in re.findall(r"[^\W\d_]+|[%€$£]", name) if canonical_unit(word)]
+        if units and re.fullmatch(r"[\d.,]*\d", cell):
+            yield f"{cell} {next((unit for unit in units if unit in '%€$£' or unit.isupper()), units[0])}"
 
 
 def _find_support_fault(answer: str, quotes: Sequence[str], question: str, share: float) -> str | None:

@@ -37,7 +37,7 @@ FAULTY_SHARE, MISREAD_SHARE = 0.3, 0.12
 def _write_grounded_draft(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     passage, request = _parse_passage_request(question)
     sentences = _passage_sentences(passage)
-    focus = request.rpartition("of the passage: ")[2].split("\n")[0]
+    focus = re.split(r"of the passage: |with its header: ", request)[-1].split("\n")[0]
     sentence = focus if focus in passage and focus else rng.choice(sentences)
     if "Give no quotes" in request:
         word = rng.choice([absent for absent in ABSENT if absent not in passage] or ["zebra"])
@@ -56,6 +56,13 @@ def _write_grounded_draft(rng: Random, question: TeacherQuestion) -> dict[str, A
     answer = f"Yes, {first_words(sentence)}" if polar else first_words(sentence)
     asked = f"{POLAR if polar else rng.choice(OPENERS)} the {' and the '.join(_focus_words(sentence, rng))}?"
     made = {"question": asked, "quotes": [sentence], "answer": answer}
+    if "first_question" in request:
+        other = next((one for one in sentences if one not in sentence), sentence)
+        first = {
+            "first_question": f"What is said of the {_focus_words(other, rng)[0]}?",
+            "first_answer": first_words(other),
+        }
+        made |= {**first, "question": f"And {asked}"}
     return _spoil_draft(made, rng.choice(ANSWERED_FAULTS), passage, rng) if rng.random() < FAULTY_SHARE else made
 
 

@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,13 +18,15 @@ from agents.checks.text.second_reader import read_again_check
 from agents.checks.text.supported_by_passage import supported_check
 from agents.families.grounded_qa import (
     QUESTION_KINDS,
+    GroundedOptions,
     GroundedQAFamily,
+    PassagePool,
     both_passages_check,
     own_words_check,
-    standalone_check,
     unanswerable_check,
 )
-from agents.families.question_targets import can_carry
+from agents.families.question_targets import can_carry, find_table_rows
+from agents.families.standalone_questions import standalone_check
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from core.errors import RecipeError
@@ -188,7 +191,7 @@ def test_the_examples_of_the_prompt_pass_the_checks() -> None:
     for asked, fields in pairs:
         text, _, request = asked.partition(":\n")[2].rpartition("\n\n")
         kind = next(kind for kind, words in QUESTION_KINDS.items() if f"Ask a question {words}." in request)
-        focus = request.partition("of the passage: ")[2].split("\n")[0]
+        focus = re.split(r"of the passage: |with its header: ", request)[-1].split("\n")[0]
         assert focus in text
         data = {
             "text": text,
@@ -196,11 +199,69 @@ def test_the_examples_of_the_prompt_pass_the_checks() -> None:
             "context": True,
             "silence": SILENCE,
             "kind": kind,
+            "follow_up": "first_question" in request,
         }
-        assert not data["answerable"] or "\n\nSecond passage:\n" in text or can_carry(kind, focus)
+        assert (
+            not data["answerable"]
+            or "\n\nSecond passage:\n" in text
+            or can_carry(kind, focus)
+            or focus in find_table_rows(text)
+        )
         for check in (quotes_check, supported_check, own_words_check, standalone_check, unanswerable_check):
             options = {quotes_check: {"share": 1.0}, supported_check: {"share": 0.6}}.get(check, {})
             assert verdict(check, data, fields, {"options": options}) is None, fields["question"]
+
+
+FIRST = {
+    "first_question": "How long does a canoe trip to the island take?",
+    "first_answer": "two hours",
+    "answer": "Mara.",
+}
+TRIP = "A canoe trip to the island takes two hours. It is led by Mara Lind. Bring a hat."
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"question": "And who leads it?"}, None),
+        ({"question": "Who is the leader of that trip?"}, None),
+        ({"question": "Why so long?"}, None),
+        ({"question": "Who leads the canoe trip to the island?"}, "without the first"),
+        ({"question": "Who leads it?", "first_answer": "2 h"}, "not copied"),
+        ({"question": "Who leads it?", "first_question": "Tell me of the trip."}, "must be one question"),
+        ({"question": "Who leads it?", "first_question": "Do they take two hours?"}, "in first_question already"),
+        ({"question": "Who leads it?", "first_question": "How long does it take?"}, "stands; name it"),
+    ],
+)
+def test_a_second_question_refers_to_the_first(fields: dict[str, str], fault: str | None) -> None:
+    data = {"context": True, "answerable": True, "text": TRIP, "follow_up": True, "shown_passages": [TRIP, "Another."]}
+    found = verdict(standalone_check, data, {**FIRST, **fields}, {})
+    assert (found is None) if fault is None else fault in (found or ""), found
+
+
+def test_second_questions_and_table_rows_are_drawn_and_kept(tmp_path: Path) -> None:
+    plan = plan_of("task.follow_ups=0.6", "task.unanswerable=0.1")
+    samples = made(plan, tmp_path)
+    second = [sample for sample in samples if sample.seed.data["follow_up"]]
+    assert len(samples) / 3 < len(second) < len(samples) * 2 / 3
+    kept = [sample for sample in second if sample.state == SampleStatus.kept]
+    assert len(kept) > 2
+    for sample in kept:
+        first, reply, question, answer = sample.candidate.messages
+        fields = sample.candidate.fields
+        assert fields["first_question"] in first.content
+        assert reply.content.startswith(f"{fields['first_answer']}\n> ")
+        assert (question.role, question.content) == ("user", fields["question"])
+        assert answer.content.startswith(fields["answer"])
+
+
+def test_a_row_of_a_table_is_asked_about_as_a_row() -> None:
+    text = "Prices in euros.\n\n| Boat | An hour |\n|---|---|\n| canoe | 9 |\n| raft | 12 |"
+    row: dict[str, Any] = {"text": text, "passages": PassagePool([{"text": text}])}
+    drawn = [GroundedQAFamily().condition(row, GroundedOptions(unanswerable=0), Random(seed)) for seed in range(30)]
+    assert {data["focus"] for data in drawn} == {"| canoe | 9 |", "| raft | 12 |"}
+    assert {data["kind"] for data in drawn} == {"fact", "number", "comparison"}
+    assert all("row of the table, read with its header: | " in data["request"] for data in drawn)
 
 
 def test_a_question_over_two_passages_needs_both(tmp_path: Path) -> None:
@@ -290,7 +351,7 @@ def test_quotes_golden(case: dict[str, Any]) -> None:
 
 @check_each(golden("supported"))
 def test_supported_golden(case: dict[str, Any]) -> None:
-    found = verdict(supported_check, answerable(case), case, case)
+    found = verdict(supported_check, {"text": case.get("text", ""), **answerable(case)}, case, case)
     assert (found is None) == case["passes"], found
 
 
