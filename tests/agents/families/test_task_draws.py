@@ -1,5 +1,6 @@
 """What `instructions` draws for a task and its answer, and the check of the drawn shape."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -10,7 +11,9 @@ from agents.families.instructions import InstructionsFamily, TaskDialogueDraft
 from agents.families.task_draws import FORM_LABEL, LENGTH_LABEL, SYSTEM_LABEL, answer_shape_check, parse_length_band
 from agents.reply_schema import InvalidReply
 from core.errors import RecipeError
+from core.project_files import PROJECT
 from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
+from core.storage.recording import read_recording
 from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.agents.checks.rows import findings_of, nobody
 from tests.support.scripted_teacher import build_test_seeds
@@ -62,6 +65,22 @@ def test_code_and_formulas_may_count_as_words_or_not() -> None:
 def test_huge_answers_are_judged_in_time(text: str) -> None:
     for form in FORMS:
         find_fault(text, **{FORM_LABEL: form, LENGTH_LABEL: "80 to 150 words"})
+
+
+def test_a_capable_models_answers_have_their_own_shape_and_seldom_that_of_another() -> None:
+    """Of the last drafts in the recording, those with a drawn length."""
+    written = [
+        (
+            sample.seed.get(CONDITIONS_KEY, {}),
+            json.loads([reply for reply in sample.replies if reply.agent == "generator"][-1].reply),
+        )
+        for sample in read_recording(PROJECT / "benchmarks" / "recordings" / "scenes" / "instructions.jsonl")
+    ]
+    shaped = [(drawn, draft["answer"]) for drawn, draft in written if LENGTH_LABEL in drawn]
+    refused = [[bool(find_fault(answer, **drawn)) for _, answer in shaped] for drawn, _ in shaped]
+    assert len(shaped) == 13
+    assert not any(row[place] for place, row in enumerate(refused))
+    assert sum(map(sum, refused)) == 129, "of 156 exchanged"
 
 
 def test_the_shipped_recipe_draws_shapes_that_go_together() -> None:
