@@ -38,13 +38,20 @@ from agents.checks.text.text_units import (
     split_words,
     word_part_runs,
 )
+from agents.families.document_constraints import (
+    ConstraintParams,
+    check_language,
+    check_section_titles,
+    check_sections,
+    check_sorted_bullets,
+    check_table,
+    check_words_in_order,
+)
 from core.project_files import read_shipped_table
 
-ConstraintParams = Mapping[str, Any]
-
-_WORDINGS: Mapping[str, Any] = read_shipped_table("data/seeds/constraint_wordings.toml")
-PHRASES: Mapping[str, Sequence[str]] = _WORDINGS["phrases"]
-THANKS: Mapping[str, str] = _WORDINGS["thanks"]
+WORDINGS: Mapping[str, Any] = read_shipped_table("data/seeds/constraint_wordings.toml")
+PHRASES: Mapping[str, Sequence[str]] = WORDINGS["phrases"]
+THANKS: Mapping[str, str] = WORDINGS["thanks"]
 """Patterns of whole words, the most common first."""
 
 
@@ -82,8 +89,8 @@ def _draw_one(name: str, *choices: Any) -> Callable[[Random, ConstraintTopic], d
     return lambda rng, _topic: {name: rng.choice(choices)}
 
 
-def _draw_word(rng: Random, topic: ConstraintTopic) -> dict[str, Any]:
-    return {"word": rng.choice(topic.words)}
+def _draw_range(width: int, *lows: int) -> Callable[[Random, ConstraintTopic], dict[str, Any]]:
+    return lambda rng, _topic: (lambda low: {"low": low, "high": low + width})(rng.choice(lows))
 
 
 def _check_max_words(text: str, p: ConstraintParams) -> str | None:
@@ -324,12 +331,7 @@ def _is_speaker_word(text: str, word: re.Match[str], last: re.Match[str] | None)
 CONSTRAINT_KINDS: dict[str, ConstraintKind] = {
     "max_words": ConstraintKind("length", _draw_one("n", 15, 20, 25, 30), _check_max_words, raw=True),
     "min_words": ConstraintKind("length", _draw_one("n", 20, 25, 30), _check_min_words),
-    "words_between": ConstraintKind(
-        "length",
-        lambda rng, _t: (lambda low: {"low": low, "high": low + 20})(rng.choice((10, 15, 20))),
-        _check_words_between,
-        raw=True,
-    ),
+    "words_between": ConstraintKind("length", _draw_range(20, 10, 15, 20), _check_words_between, raw=True),
     "exact_sentences": ConstraintKind("sentences", _draw_one("n", 1, 2, 2, 2, 3), _check_exact_sentences),
     "max_sentence_words": ConstraintKind("sentences", _draw_one("n", 12, 15, 18), _check_max_sentence_words, raw=True),
     "exact_paragraphs": ConstraintKind("sentences", _draw_one("n", 2, 3), _check_exact_paragraphs),
@@ -340,12 +342,12 @@ CONSTRAINT_KINDS: dict[str, ConstraintKind] = {
     "mention_times": ConstraintKind(
         "content", lambda rng, t: {"word": rng.choice(t.words), "n": 2}, _check_mention_times
     ),
-    "avoid_word": ConstraintKind("avoid", _draw_word, _check_avoid_word),
+    "avoid_word": ConstraintKind("avoid", lambda rng, t: {"word": rng.choice(t.words)}, _check_avoid_word),
     "avoid_letter": ConstraintKind("avoid", _draw_one("letter", *"jkqxz"), _check_avoid_letter),
     "include_number": ConstraintKind("digits", _draw_nothing, _check_include_number),
     "no_digits": ConstraintKind("digits", _draw_nothing, _check_no_digits),
-    "start_with": ConstraintKind("start", _draw_one("word", *_WORDINGS["start_words"]), _check_start_with),
-    "end_with": ConstraintKind("end", _draw_one("ending", *_WORDINGS["endings"]), _check_end_with),
+    "start_with": ConstraintKind("start", _draw_one("word", *WORDINGS["start_words"]), _check_start_with),
+    "end_with": ConstraintKind("end", _draw_one("ending", *WORDINGS["endings"]), _check_end_with),
     "end_in_language": ConstraintKind("end", _draw_one("language", *THANKS), _check_end_in_language),
     "end_question": ConstraintKind("end", _draw_nothing, _check_end_question),
     "ask_question": ConstraintKind("end", _draw_nothing, _check_ask_question),
@@ -368,6 +370,22 @@ CONSTRAINT_KINDS: dict[str, ConstraintKind] = {
     "postscript": ConstraintKind("form", _draw_nothing, _check_postscript),
     "second_person": ConstraintKind("person", _draw_nothing, _check_second_person),
     "first_person": ConstraintKind("person", _draw_nothing, _check_first_person),
+    # Of texts of 60 words and more.
+    "long_max_words": ConstraintKind("length", _draw_one("n", 60, 80, 100), _check_max_words, raw=True),
+    "long_min_words": ConstraintKind("length", _draw_one("n", 80, 100, 120, 150), _check_min_words),
+    "long_words_between": ConstraintKind(
+        "length", _draw_range(50, 60, 80, 100, 130, 160), _check_words_between, raw=True
+    ),
+    "words_in_order": ConstraintKind(
+        "content", lambda rng, t: {"words": rng.sample(t.words, 3)}, check_words_in_order, words=3
+    ),
+    "table": ConstraintKind(
+        "form", lambda rng, _t: {"columns": rng.choice((2, 3)), "rows": rng.choice((3, 4, 5))}, check_table
+    ),
+    "sections": ConstraintKind("form", _draw_one("n", 2, 3), check_sections),
+    "section_titles": ConstraintKind("form", _draw_one("titles", *WORDINGS["section_titles"]), check_section_titles),
+    "sorted_bullets": ConstraintKind("form", _draw_one("n", 4, 5, 6), check_sorted_bullets),
+    "language": ConstraintKind("language", _draw_one("language", *THANKS), check_language),
 }
 
 
@@ -390,8 +408,14 @@ MAX_DRAWS = 8
 """Attempts to draw a forbidden word or letter that the topic's name does not have."""
 CONTRADICTORY_PAIRS = ({"numbered", "no_digits"}, {"json_keys", "no_commas"}, {"exact_sentences", "end_in_language"})
 """Of the last, nobody knows whether `Merci.` is one of the sentences."""
-SHAPE_KINDS = {"bullets", "numbered", "json_keys", "heading", "in_quotes", "postscript"}
+SHORT_KINDS = {"max_words", "words_between"}
+LONG_KINDS = {"long_max_words", "long_min_words", "long_words_between"}
+DOCUMENT_KINDS = {"table", "sections", "section_titles", "sorted_bullets"}
+"""Forms that need more words than `SHORT_KINDS` allow."""
+SHAPE_KINDS = {"bullets", "numbered", "json_keys", "heading", "in_quotes", "postscript", *DOCUMENT_KINDS}
 """Kinds that determine how a text begins or ends, and the form of its lines."""
+ENGLISH_GROUPS = {"content", "avoid", "start", "end", "person"}
+"""Groups whose kinds are about English words, as are section titles and JSON keys."""
 
 
 def are_contradictory(left: TextConstraint, right: TextConstraint) -> bool:
@@ -401,7 +425,9 @@ def are_contradictory(left: TextConstraint, right: TextConstraint) -> bool:
     shaped = kinds & SHAPE_KINDS and groups & {"start", "end", "sentences"}
     cased = kinds & {"lowercase", "uppercase"} and groups & {"start", "end"}
     barred = _is_forbidden_by(left, right) or _is_forbidden_by(right, left)
-    return bool(shaped or cased or barred or kinds in CONTRADICTORY_PAIRS)
+    sized = (kinds & SHORT_KINDS and kinds & DOCUMENT_KINDS) or (kinds & LONG_KINDS and "exact_sentences" in kinds)
+    foreign = "language" in kinds and (groups & ENGLISH_GROUPS or kinds & {"section_titles", "json_keys"})
+    return bool(shaped or cased or barred or sized or foreign or kinds in CONTRADICTORY_PAIRS)
 
 
 def _is_forbidden_by(ban: TextConstraint, other: TextConstraint) -> bool:
@@ -419,6 +445,19 @@ def _is_in_topic(kind: str, params: Mapping[str, Any], topic: ConstraintTopic) -
     """Whether a constraint forbids a word or letter of the topic's name."""
     barred = {"avoid_word": "word", "avoid_letter": "letter"}.get(kind)
     return barred is not None and params[barred].casefold() in topic.name.casefold()
+
+
+def state_constraint(rng: Random, kind: str, params: dict[str, Any]) -> TextConstraint:
+    """The constraint in one of the sentences that state its kind."""
+    n, listed = params.get("n", 0), next((value for value in params.values() if isinstance(value, list)), [])
+    values = {
+        **params,
+        "n_more": n + 1,
+        "quoted": " and ".join(f'"{word}"' for word in listed),
+        "listed": ", ".join(f'"{word}"' for word in listed),
+        "n_sentences": f"{('one', 'two', 'three')[n - 1] if 1 <= n <= 3 else n} sentence{'s' * (n != 1)}",
+    }
+    return TextConstraint(kind=kind, params=params, text=rng.choice(PHRASES[kind]).format(**values))
 
 
 def draw_constraints(
@@ -439,14 +478,7 @@ def draw_constraints(
             if not _is_in_topic(name, params, topic):
                 break
             params = kind.draw(rng, topic)
-        n = params.get("n", 0)
-        values = {
-            **params,
-            "n_more": n + 1,
-            "quoted": " and ".join(f'"{word}"' for word in params.get("words", params.get("keys", ()))),
-            "n_sentences": f"{('one', 'two', 'three')[n - 1] if 1 <= n <= 3 else n} sentence{'s' * (n != 1)}",
-        }
-        constraint = TextConstraint(kind=name, params=params, text=rng.choice(PHRASES[name]).format(**values))
+        constraint = state_constraint(rng, name, params)
         contradicts = any(are_contradictory(constraint, other) for other in (*existing, *chosen))
         if contradicts or _is_in_topic(name, params, topic):
             del left[name]

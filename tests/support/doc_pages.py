@@ -107,7 +107,7 @@ NOT_RUN = {
 }  # fmt: skip
 """By the beginning of page and first line, the reason why a block of commands is not run here."""
 FAMILIES = (
-    "plugins/code/README.md: ", "docs/constrained-instructions.md: stillhouse run conversations",
+    "plugins/code/README.md: ", "plugins/conversations/README.md: ",
     "docs/extraction.md: stillhouse", "docs/grounded-qa.md: ", "docs/instructions.md: ", "plugins/math/README.md: ",
     "plugins/tools/README.md: ",
 )  # fmt: skip

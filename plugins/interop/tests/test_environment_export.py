@@ -52,7 +52,7 @@ def score(module: Path, *answers: str) -> list[AnswerScore]:
     ("source", "settings", "sentence"),
     [
         ("extraction", (), "the generator writes the requests; make a run of it, and name the run"),
-        ("conversations", (), "has the turns user, user, user, and an environment has one turn"),
+        ("conversations", (), "the generator writes the requests; make a run of it, and name the run"),
         ("smoke", ("verifiers=[]",), "has no check, so every answer would get the same reward"),
         ("smoke", ('verifiers=[{type="judge", rubric="Is it good?"}]',), "the check judge asks a teacher"),
     ],

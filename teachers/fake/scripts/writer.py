@@ -15,11 +15,6 @@ def write_prose(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return {"answer": " ".join(write_sentence(rng, subject) for _ in range(rng.randint(1, 3)))}
 
 
-def _write_prose_turns(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
-    turns = max(1, len(re.findall(r"^Turn \d+:", question.messages[-1].content, re.MULTILINE)))
-    return {"answers": [write_prose(rng, question)["answer"] for _ in range(turns)]}
-
-
 def _write_dialogue(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     """Exchanges, some with a price, a refusal, or one exchange too many."""
     turns = (question.json_schema or {}).get("properties", {}).get("exchanges", {}).get("minItems", 1)
@@ -39,6 +34,5 @@ SCRIPT: TeacherScript = {
     **COMMON,
     "Draft": write_prose,
     "Answer": write_prose,
-    "Conversation": _write_prose_turns,
     "Dialogue": _write_dialogue,
 }

@@ -1,4 +1,3 @@
-import json
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -6,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agents.families.constrained_instructions import PURPOSES, REQUEST_STYLES, UNFIT_KINDS, constraints_check
+from agents.families.constrained_instructions import constraints_check
 from agents.families.constraints import (
     CONSTRAINT_KINDS,
     ConstraintTopic,
@@ -14,15 +13,13 @@ from agents.families.constraints import (
     are_contradictory,
     draw_constraints,
 )
-from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
-from core.sample import RejectionReason, SampleStatus
+from core.sample import SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
-from teachers.base import TeacherQuestion
 from teachers.fake.fake_teacher import FakeTeacher
 from tests.agents.checks.rows import Case, check_each, findings_of, rows_of, subject_of
 from tests.support.forked import FORKS
-from tests.support.scripted_teacher import ScriptedTeacher, build_test_seeds, produce_scripted
+from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 ROWS = [
     ("max_words", {"n": 3}, "One two three.", "One two three four."),
@@ -69,6 +66,16 @@ ROWS = [
     ("postscript", {}, "They fly.\nP.S. They sting.", "P.S. They sting.\nThey fly."),
     ("second_person", {}, "Your bees.", "Youth."),
     ("first_person", {}, "I keep bees.", "It is India."),
+    ("words_in_order", {"words": ["bee", "hive"]}, "Bees leave the hive, and a bee returns.", "The hive of a bee."),
+    ("words_in_order", {"words": ["bee", "hive"]}, "A bee of the hive.", "A beetle in a hive."),
+    ("table", {"columns": 2, "rows": 1}, "So:\n\n| a | b |\n|---|:-:|\n| c | d |\n\nEnd.", "| a | b |\n|---|---|"),
+    ("table", {"columns": 2, "rows": 1}, "a | b\n-|-\nc \\| d | e", "| a | b |\n|---|---|\n| c | d | e |"),
+    ("table", {"columns": 2, "rows": 2}, "|a|b|\n|-|-|\n|c||\n||d|", "```\n|a|b|\n|-|-|\n|c|d|\n|e|f|\n```"),
+    ("sections", {"n": 2}, "# One\nText.\n# Two\nMore.", "# One\nText.\n# Two"),
+    ("sections", {"n": 2}, "## One\n\nText.\n\n## Two\n\nMore.", "Before.\n# One\nText.\n# Two\nMore."),
+    ("section_titles", {"titles": ["For", "Against"]}, "## For\nA.\n## **Against**\nB.", "## Against\nA.\n## For\nB."),
+    ("sorted_bullets", {"n": 3}, "- Ants\n- **Bees**\n- cats", "- Bees\n- Ants\n- Cats"),
+    ("long_min_words", {"n": 4}, "One two three four.", "One two three."),
     ("first_person", {}, "i lay everything out, and i have never missed it.", "a smaller bag, i.e. one for world war i trips."),
     ("first_person", {}, "packing light, i leave my books.", "i) one bag. ii) one pair of shoes, as in part i there."),
     ("first_person", {}, "I left, and i lost it.", "The variable i counts Bees."),
@@ -80,6 +87,23 @@ def test_a_checker_distinguishes_met_from_broken(kind: str, params: dict[str, ob
     constraint = TextConstraint(kind=kind, params=params, text="")
     assert constraint.fault(met) is None
     assert constraint.fault(broken)
+
+
+SAID = {
+    "French": "Les abeilles vivent dans une ruche et font du miel. Elles ne dorment pas en hiver.",
+    "Spanish": "Las abejas viven en una colmena y hacen la miel. No duermen en el invierno.",
+    "Portuguese": "As abelhas vivem em uma colmeia e fazem o mel. Elas não dormem no inverno.",
+    "Italian": "Le api vivono in una casa di legno e fanno il miele. Non dormono mai in inverno.",
+    "German": "Die Bienen leben in einem Stock und machen den Honig. Sie schlafen im Winter nicht.",
+    "English": "Bees live in a hive and make honey. They do not sleep in the winter, as you know.",
+}
+
+
+def test_a_text_is_in_one_language_alone() -> None:
+    for wanted in SAID.keys() - {"English"}:
+        rule = TextConstraint(kind="language", params={"language": wanted}, text="")
+        assert [name for name, text in SAID.items() if not rule.fault(text)] == [wanted]
+        assert rule.fault(f"{SAID[wanted]} {SAID['English']}")
 
 
 @check_each(CONSTRAINT_KINDS)
@@ -137,6 +161,7 @@ def test_sentences_are_read_in_time_linear_in_the_text(kind: str, text: str) -> 
 
 
 GOLDEN = rows_of("constraints")
+ALL_KINDS = f"{{{','.join(f'{kind}=1' for kind in CONSTRAINT_KINDS)}}}"
 
 
 def turns_of(case: Case) -> list[list[dict[str, Any]]]:
@@ -150,53 +175,15 @@ def test_a_rule_is_kept_or_broken(case: Case) -> None:
     assert all(finding.passed for finding in found) == case["passes"], found
 
 
-GOOD = {"faults": [], "scores": {"sense": 5, "style": 5}, "advice": ""}
-
-
-def plan_of(*settings: str) -> RunPlan:
-    teacher = "teachers.main={model='fake/writer'}"
-    return load_recipe_plan("conversations", [teacher, "samples=40", "topology.max_revisions=0", *settings])
-
-
-def writes(answers: list[str]) -> ScriptedTeacher:
-    def answer(question: TeacherQuestion) -> str:
-        return json.dumps(GOOD if question.contract == "Review" else {"answers": answers})
-
-    return ScriptedTeacher(answer)
-
-
-def test_what_is_kept_obeys_every_rule_in_every_answer(tmp_path: Path) -> None:
-    plan = plan_of("samples=30", "task.kinds={no_commas=1,no_digits=1,max_words=1}", 'verifiers=[{type="constraints"}]')
-    samples = produce_scripted(plan, writes(["A good day to all.", "So it is.", "Yes."]), tmp_path)
-    kept = [sample for sample in samples if sample.state == SampleStatus.kept]
-    assert {len(sample.seed.data["requests"]) for sample in kept} == {3}, "two turns and three answers do not fit"
-    assert all(sample.reason == RejectionReason.contract for sample in samples if sample not in kept)
-    for sample in kept:
-        said = [message.content for message in sample.candidate.messages if message.role == "assistant"]
-        assert not any("," in text or any(c.isdigit() for c in text) or len(text.split()) > 40 for text in said)
-
-
-def test_no_rule_forbids_what_its_topic_needs_or_clashes_with_its_turn() -> None:
-    seeds = build_test_seeds(plan_of("samples=1500", "task.turns=[3]", "task.constraints=[2]"))[:]
-    known = {one for style in REQUEST_STYLES.values() for one in (*style.first, *style.later)} | {*PURPOSES}
-    assert UNFIT_KINDS.keys() <= known
-    met, endings, rules = Counter[str](), 0, 0
-    for seed in seeds:
-        data = seed.data
-        for request, turn in zip(data["requests"], data["constraints"], strict=True):
-            kinds = {rule["kind"] for rule in turn}
-            for wording, unfit in UNFIT_KINDS.items():
-                filled = wording.format(topic=data["topic"])
-                if request.startswith(filled[0].upper() + filled[1:]) or f" {filled} " in f" {request} ":
-                    met[wording] += 1
-                    assert not kinds & {*unfit}, request
-            assert not {"exact_sentences", "end_in_language"} <= kinds
-            barred = [r["params"].get("word") or r["params"]["letter"] for r in turn if r["kind"].startswith("avoid_")]
-            assert not any(word.lower() in data["topic"].lower() for word in barred), (data["topic"], barred)
-        endings += sum(rule["kind"] == "end_with" for rule in data["constraints"][-1])
-        rules += len(data["constraints"][-1])
-    assert met.keys() == UNFIT_KINDS.keys()
-    assert endings / rules < 0.02, "one rule in thirty before"
+def test_no_rule_forbids_what_its_topic_needs() -> None:
+    plan = load_recipe_plan(
+        "constrained-instructions", ["samples=1500", "task.constraints=[3]", f"task.kinds={ALL_KINDS}"]
+    )
+    for seed in build_test_seeds(plan)[:]:
+        [drawn] = seed.data["constraints"]
+        barred = [r["params"].get("word") or r["params"]["letter"] for r in drawn if r["kind"].startswith("avoid_")]
+        assert not any(word.lower() in seed.data["topic"].lower() for word in barred), (seed.data["topic"], barred)
+        assert not {"exact_sentences", "end_in_language"} <= {rule["kind"] for rule in drawn}
 
 
 FAKE = ["teachers.main={model='fake/instructions'}", "agents.critic=false", "topology.max_revisions=0"]

@@ -9,7 +9,7 @@ import pytest
 from agents.checks.judge import JudgeVote
 from agents.checks.plain_answers import IndependentSolution
 from agents.families import list_families
-from agents.families.constrained_instructions import AnswerDraft, ConversationDraft
+from agents.families.constrained_instructions import AnswerDraft
 from agents.families.instructions import InstructionDraft
 from core.config.filters import DEFAULT_FILTERS
 from core.config.recipe import Recipe
@@ -18,16 +18,16 @@ from filters.chain.filter_chain import apply_filters
 from flows.data.curated_run import build_conversation_document
 from flows.recipes.recipe_catalog import load_recipe_plan
 
-OTHER_NAMES = {"constrained_instructions": "conversations", "pictures": "charts"}
+OTHER_NAMES = {"pictures": "charts"}
 SHIPPED = {
     family.name: OTHER_NAMES.get(family.name, family.name.replace("_", "-"))
     for family in list_families()
-    if family.name != "decisions"
+    if family.name not in ("decisions", "constrained_instructions")
 }
-"""The recipe for a capable model, by family. Questions of `decisions` have no default, and its recipe was not measured yet."""
+"""The recipe for a capable model, by family. Questions of `decisions` have no default, and its recipe was not measured yet;
+that of constrained instructions is for a small one."""
 RENAMED_REPLY_TYPES = {
     AnswerDraft: "Draft",
-    ConversationDraft: "Conversation",
     InstructionDraft: "Draft",
     JudgeVote: "Judgement",
     IndependentSolution: "Solution",
@@ -37,7 +37,7 @@ RECORDED = Path(__file__).with_name("recorded.jsonl")
 """Conversations that a capable model wrote for the shipped recipes and that all checks passed, by recipe."""
 
 
-BY_MEANING = ("on_topic", "read_again")
+BY_MEANING = ("read_again",)
 """Checks for which a shipped recipe sets `similarity`, which needs an extra; the family's defaults do not."""
 
 
@@ -77,9 +77,7 @@ def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: st
     assert mine.filters == shipped.filters
     assert mine.collapse is not None
     assert shipped.collapse is not None
-    # Only the recipe knows whether its answers are turns of a conversation.
-    kind = "dialogue" if SHIPPED[family] == "conversations" else mine.collapse.kind
-    assert mine.collapse.model_copy(update={"kind": kind}) == shipped.collapse
+    assert mine.collapse == shipped.collapse
     assert mine.collapse.reference == {"code": "python"}.get(family), "no real text of the same kind is shipped"
     assert (mine.agents.critic is None) == (shipped.agents.critic is None) or family == "own_prompt"
     for role in ("generator", "critic", "verifier"):
@@ -93,7 +91,7 @@ def test_a_recipe_with_seeds_and_a_teacher_behaves_as_the_shipped_one(family: st
 def test_a_recipe_names_a_reference_or_turns_it_off(tmp_path: Path) -> None:
     settings = {"false": None, "mine.jsonl": "mine.jsonl", "python": "python"}
     for setting, wanted in ((f"collapse.reference={name}", wanted) for name, wanted in settings.items()):
-        found = least(tmp_path, "constrained_instructions", setting).collapse
+        found = least(tmp_path, "instructions", setting).collapse
         assert found is not None
         assert found.reference == wanted
 

@@ -28,6 +28,7 @@ SEEDS = PROJECT / "data" / "seeds"
 FAMILIES = {family.name: family for family in list_families()}
 ROWS: dict[str, dict[str, Any]] = {
     "constrained_instructions": {"topic": "bees", "words": ["hive", "honey"]},
+    "conversations": {"topic": "bees", "words": ["hive", "honey"]},
     "arithmetic": {"story": "a bakery"},
     "reasoning": {"question": "How much is 2 + 3?", "answer": "5"},
     "instructions": {"instruction": "Say why ice floats."},

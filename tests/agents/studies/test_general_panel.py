@@ -10,7 +10,7 @@ import pytest
 
 from agents.checks.base import Subject
 from agents.checks.text.prose_faults import content_word_stems
-from agents.families.constrained_instructions import PLAIN_TASKS, REQUEST_STYLES, ConstrainedOptions
+from agents.families.constrained_instructions import TASK_TEMPLATES, ConstrainedOptions
 from agents.studies.general_panel import (
     CONSTRAINTS,
     FORM_KINDS,
@@ -41,8 +41,7 @@ def test_no_built_in_recipe_trains_a_task_of_its_panel(name: str) -> None:
     rows = [] if plan.recipe.seeds.documents else plan.seed_rows.rows
     topics = {stem for row in rows for stem in content_word_stems(str(row.get("topic", "")))}
     texts = {str(value).casefold() for row in rows for value in row.values()}
-    wordings = {text.partition("{topic}")[0] for text in PLAIN_TASKS}
-    wordings |= {text.partition("{topic}")[0] for style in REQUEST_STYLES.values() for text in style.first} - {""}
+    wordings = {text.partition("{topic}")[0] for text in TASK_TEMPLATES}
     for panel in (test, validation):
         assert len(panel.judged) == len({seed.data["question"] for seed in panel.judged}) == 400
         assert sum(seed.data["group"] == CONSTRAINTS for seed in panel.judged) >= 150

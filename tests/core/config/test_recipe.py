@@ -158,7 +158,7 @@ def test_set_takes_toml_values_tables_and_places_in_lists() -> None:
 
 def test_a_list_with_a_wrong_element_is_one_problem() -> None:
     with pytest.raises(RecipeError) as caught:
-        load_recipe_plan("constrained-instructions", ["task.turns=[99]"])
+        load_recipe_plan("own-prompt", ["task.turns=[99]"])
     assert [problem.where for problem in caught.value.problems] == ["task.turns.0"]
 
 

@@ -44,7 +44,9 @@ PASSED_FURTHER = re.compile(r"has no reply for sample \d+: (?:critic|verifier), 
 
 
 def replay(recipe: str, path: Path, recorded: list[RecordedSample]) -> list[Sample]:
-    settings = [f"seeds={{recording='{path}'}}", f"teachers.main={{model='fake/replay:{path}'}}", "cache_mb=0"]
+    # The user's words in these conversations are those of code, as the recipe was then.
+    then = ["verifiers=[{type='constraints'}]"] if recipe == "conversations" else []
+    settings = [*then, f"seeds={{recording='{path}'}}", f"teachers.main={{model='fake/replay:{path}'}}", "cache_mb=0"]
     plan = load_recipe_plan(recipe, [*settings, f"samples={len(recorded)}", "keep=0"])
     return list(asyncio.run(preview_samples(plan, len(recorded), threading.Event())).samples)
 

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.slow
 
 SCRIPTS = {
     "constrained-instructions": "writer",
-    "conversations": "writer",
     "own-prompt": "writer",
     "preference-pairs": "writer",
     "smoke": "writer",
