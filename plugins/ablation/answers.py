@@ -26,9 +26,11 @@ from plugins.ablation.task import AblationTask, ArmTraining
 class Answers:
     """The answers of all models of an ablation, in files by the digest of what was asked of whom."""
 
-    def __init__(self, task: AblationTask, session: CommandSession) -> None:
+    def __init__(self, task: AblationTask, session: CommandSession, command: str = "ablate") -> None:
+        """`command` names its lines of progress."""
         self._task = task
         self._session = session
+        self._command = command
 
     def find(self, digest: str) -> AnsweredRequests | None:
         """The answers that were stored. None if there are none, or the file is damaged: they are measured again."""
@@ -38,10 +40,12 @@ class Answers:
         try:
             answered = read_record(file, AnsweredRequests)
         except StoreError as error:
-            self._session.print_once(f"ablate: {error}; these answers are measured again")
+            self._session.print_once(f"{self._command}: {error}; these answers are measured again")
             return None
         if not self._fits(answered):
-            self._session.print_once(f"ablate: {file}: has other requests or checks; these answers are measured again")
+            self._session.print_once(
+                f"{self._command}: {file}: has other requests or checks; these answers are measured again"
+            )
             return None
         return answered
 
@@ -88,7 +92,7 @@ class Answers:
 
     def _show(self, label: str) -> Callable[[int], None]:
         return lambda done: self._session.show_progress(
-            lambda: f"ablate: {label}: {done:,} of {len(self._task.requests):,} requests"
+            lambda: f"{self._command}: {label}: {done:,} of {len(self._task.requests):,} requests"
         )
 
     def measure_training(self, training: ArmTraining) -> None:
@@ -109,7 +113,8 @@ class Answers:
             self._measure_start(folder)
         if not self.find(digest):
             answered = self._ask_student(training.label, folder)
-            self._store(digest, answered.model_copy(update={"seconds": record.seconds}))
+            trained = {"seconds": record.seconds, "held_out_loss": record.loss_after}
+            self._store(digest, answered.model_copy(update=trained))
         self.remove_students()
 
     def remove_students(self) -> None:
@@ -150,7 +155,7 @@ class Answers:
         task = self._task
         passed = [one.fault is None for one in results]
         by_check = await judge_by_check((*task.checks, *task.held_out), task.requests, results)
-        self._session.print_unless_stopped(f"ablate: {label}: {sum(passed)} of {len(passed)} answers pass")
+        self._session.print_unless_stopped(f"{self._command}: {label}: {sum(passed)} of {len(passed)} answers pass")
         return AnsweredRequests(
             passed=passed, by_check=by_check, panel=panel, words=[len(split_words(one.answer)) for one in results]
         )

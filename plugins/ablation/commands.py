@@ -1,4 +1,4 @@
-"""`stillhouse ablate` and `stillhouse selection`."""
+"""`stillhouse ablate`, `stillhouse forecast` and `stillhouse selection`."""
 
 from typing import Annotated
 
@@ -92,6 +92,53 @@ def ablate_command(
         kept, dropped = read_kept_samples(task.run), read_dropped_samples(task.run)
         write_run_report(task.run, task.manifest, task.run.read_recipe(), kept, dropped)
     print_text(found.model_dump_json() if as_json else f"{format_ablation(found)}\n  page  {task.run.report_file}")
+
+
+@app.command("forecast", rich_help_panel=STUDENT_PANEL)
+def forecast_command(
+    run: RunArgument,
+    *,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each number of rows.")] = 2,
+    requests: Annotated[
+        int, typer.Option("-n", "--requests", min=1, max=100_000, help="Held-out requests, the same for every student.")
+    ] = 200,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key of the student table, as in epochs=1; repeatable."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
+    runs_dir: RunsOption = RUNS_FOLDER,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict what the next rows of a run will bring, from students of an eighth, a quarter, a half and all of its rows.
+
+    The same command resumes after an interruption.
+    """
+    from core.stop_signal import RunStopped
+    from flows.data.curated_run import read_dropped_samples, read_kept_samples
+    from flows.data.run_storage import open_run_storage
+    from flows.report.run_report import write_run_report
+    from plugins.ablation.forecast import describe_forecast, format_forecast, prepare_forecast, run_forecast
+
+    SESSION.quiet = quiet
+    storage = open_run_storage(runs_dir)
+    task = prepare_forecast(storage.find_run(run), seeds, requests, overrides or [], storage.runs, SESSION)
+    if dry_run:
+        print_text(task.declared.model_dump_json() if as_json else describe_forecast(task, SESSION))
+        return
+    with SESSION.exit_if_interrupted("answers are stored; the same command resumes"), storage.lock_run(task.run):
+        try:
+            forecast = run_forecast(task, SESSION)
+        except RunStopped:
+            raise UserInterrupt from None
+        kept, dropped = read_kept_samples(task.run), read_dropped_samples(task.run)
+        write_run_report(task.run, task.manifest, task.run.read_recipe(), kept, dropped)
+    print_text(
+        forecast.model_dump_json() if as_json else f"{format_forecast(forecast)}\n  page  {task.run.report_file}"
+    )
 
 
 @app.command("selection", rich_help_panel=CLEAN_PANEL)

@@ -1,5 +1,8 @@
-"""The ablation and the selection of a run as sections of its report; the selection in the manifest, on the card and as a gate."""
+"""The ablation, the forecast and the selection of a run as sections of its report; the selection in the manifest, on the card and
+as a gate.
+"""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +40,7 @@ class AblationHooks(RunHooks):
         return [(sentence, GATE_HINT) for sentence in record.refusals] if record else []
 
     def render_report(self, run: RunDir, manifest: RunManifest, shown: Sequence[Sample]) -> Sequence[PageSection]:
-        return [*_render_ablation(run), *_render_selection(manifest)]
+        return [*_render_ablation(run), *_render_forecast(run), *_render_selection(manifest)]
 
 
 def _render_ablation(run: RunDir) -> list[PageSection]:
@@ -55,6 +58,31 @@ def _render_ablation(run: RunDir) -> list[PageSection]:
         list_round_values=list_round_values,
     )
     return [PageSection("ablation", "What each step bought", body)]
+
+
+def _render_forecast(run: RunDir) -> list[PageSection]:
+    from plugins.ablation.forecast import Forecast, format_gain, format_loss, locate_forecast
+
+    file = locate_forecast(run)
+    if not file.is_file():
+        return []
+    forecast = read_record(file, Forecast)
+    curve = [(math.log(one.rows), one.passed) for one in forecast.curve]
+    body = (
+        create_page_environment(TEMPLATES)
+        .get_template("forecast.html")
+        .render(
+            forecast=forecast,
+            bands=[(x, passed.low, passed.high) for x, passed in curve],
+            middles=[(x, passed.value) for x, passed in curve],
+            ticks=[*(one.rows for one in forecast.measured), forecast.curve[-1].rows],
+            log=math.log,
+            format_gain=format_gain,
+            format_loss=format_loss,
+            list_round_values=list_round_values,
+        )
+    )
+    return [PageSection("forecast", "What the next rows will bring", body)]
 
 
 def _render_selection(manifest: RunManifest) -> list[PageSection]:

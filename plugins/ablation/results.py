@@ -53,6 +53,8 @@ class AnsweredRequests(_Record):
     """Paid for the rows. Like `rows`, not stored: arms with equal rows share a training, and paid differently."""
     seconds: float = 0.0
     """Of the training."""
+    held_out_loss: float | None = None
+    """Of the student, in nats per assistant token; None for a model that was not trained."""
 
 
 class ArmSummary(_Record):
