@@ -83,6 +83,8 @@ REFUSAL_PHRASE = re.compile(
     r"|\bi (?:can ?not|can't|won't|will not) (?:help|assist|answer|comply|do|write|provide|complete|fulfil?l)\b",
 )
 """In an answer's first sentence, folded."""
+HELP_REFUSED = re.compile(r"\bi (?:can ?not|can't|won't|will not) (?:help|assist|comply)\b")
+"""In the first sentence, folded, of an answer of any length."""
 MAX_APOLOGY_WORDS = 80
 """A shorter answer with an apology is taken for a refusal (WizardLM, section 3.2, "Elimination Evolving"), except in a text that
 the task asks for: a message may end with `Sorry!`."""
@@ -233,7 +235,8 @@ def answered_check(subject: Subject, _options: Options) -> str | None:
     task, answer = subject.candidate.fields["instruction"], subject.candidate.answer
     words, plain = _normalized_words(answer), fold_to_plain_letters(answer).replace("’", "'")
     first_sentence = next(iter(split_sentences(plain)), "")
-    if len(words) < MAX_APOLOGY_WORDS and (_apologizes(task, plain) or REFUSAL_PHRASE.search(first_sentence)):
+    short = len(words) < MAX_APOLOGY_WORDS and (_apologizes(task, plain) or REFUSAL_PHRASE.search(first_sentence))
+    if short or HELP_REFUSED.search(first_sentence):
         return "the answer refuses"
     if set(words) <= STOP_WORDS | EMPTY | (FILLERS if len(words) > 1 else frozenset()):
         return "the answer says nothing"

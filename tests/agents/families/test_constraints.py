@@ -207,7 +207,7 @@ def test_what_is_kept_passes_the_papers_tests(tmp_path: Path) -> None:
     plan = load_recipe_plan("instructions", [*FAKE, "samples=150"])
     samples = produce_scripted(plan, FakeTeacher(plan.recipe.teachers["main"], "instructions"), tmp_path)
     details = Counter(sample.detail for sample in samples if sample.state == SampleStatus.dropped)
-    assert set(details) == {"askable", "novel", "answered"}
+    assert set(details) == {"askable", "novel", "answered", "answer_shape"}
     for sample in samples:
         if sample.state == SampleStatus.kept:
             task, shown = sample.candidate.messages[0].content, sample.seed.data["examples"]
