@@ -209,7 +209,7 @@ def test_the_tutorial_keeps_samples_of_the_embedded_teacher(tutorial: Tutorial) 
     assert kept(done.stdout) > 0
 
 
-SCRIPTS = {"conversations": "writer", "library-tools": "tool_calls"}
+SCRIPTS = {"library-tools": "tool_calls"}
 """What the endpoint answers to a recipe that has another name than its script."""
 
 

@@ -101,7 +101,7 @@ def test_a_check_file_that_fails_to_import_is_reported_in_a_sentence(code: str, 
         (
             '{"topic": "a"}\n\n{"words": []}\n',
             None,
-            ["family=constrained_instructions"],
+            ["family=constrained_instructions", "task={}"],
             r"(?s):1: .*'words'.*:3: .*'topic'",
         ),
         ("[1]\n{\n", None, [], r"(?s):1: must be a JSON object.*:2: is not JSON"),

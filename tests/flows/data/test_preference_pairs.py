@@ -47,8 +47,8 @@ def recipe_of(**changes: Any) -> Recipe:
     return Recipe.model_validate({**whole, "dataset": {"formats": ["preference"]}, **changes})
 
 
-def seed_of(number: int, *, per_seed: int = 4, turns: int = 1, same: bool = False) -> Seed:
-    options = ConstrainedOptions(kinds={"max_words": 1}, constraints=(1,), turns=(turns,))
+def seed_of(number: int, *, per_seed: int = 4, same: bool = False) -> Seed:
+    options = ConstrainedOptions(kinds={"max_words": 1}, constraints=(1,))
     row = {"topic": "bees" if same else f"bees {number // per_seed}", "words": ["hive", "nectar"]}
     return Seed(id=f"s-{number:06d}", data=FAMILY.condition(row, options, Random(1 if same else number // per_seed)))
 
