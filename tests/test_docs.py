@@ -223,9 +223,9 @@ def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: 
         "stillhouse run reasoning": "--set task.questions=50",
     }
 
-    def page(block: Block) -> None:
+    def page(number: int, block: Block) -> None:
         name = block.text.split()[2]
-        with open_workspace(tmp_path / name, prefect_home) as workspace:
+        with open_workspace(tmp_path / f"{number}-{name}", prefect_home) as workspace:
             workspace.endpoint.script = SCRIPTS.get(name, name).replace("-", "_")
             workspace.write("mine.jsonl", *({"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(20)))
             words = {"=PATH": f"={PROJECT / 'data' / 'documents'}"}
@@ -246,7 +246,7 @@ def test_the_pages_of_the_families_run_as_written(tmp_path: Path, prefect_home: 
                 assert found.counts.candidates, name
 
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(page, select_blocks(FAMILIES)))
+        list(pool.map(page, *zip(*enumerate(select_blocks(FAMILIES)), strict=True)))
 
 
 @with_runs

@@ -41,10 +41,11 @@ def focus_command(
     from plugins.focus.summary import format_focus
 
     SESSION.quiet = quiet
-    found = open_run_storage(runs_dir).find_run(run)
+    storage = open_run_storage(runs_dir)
+    found = storage.find_run(run)
     with SESSION.exit_if_interrupted("answers are stored; the same command resumes"):
         try:
-            weights = asyncio.run(measure_focus(found, by, requests, SESSION))
+            weights = asyncio.run(measure_focus(found, storage.runs, by, requests, SESSION))
         except RunStopped:
             raise UserInterrupt from None
     write_text(out, weights.model_dump_json(indent=2) + "\n")

@@ -1,6 +1,7 @@
 """What a run's student fails at: its answers to validation requests, or its losses on the run's kept samples, by seed."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.planning.run_plan import RunPlan
@@ -33,8 +34,10 @@ class _Measured(NamedTuple):
     requests: list[str]
 
 
-async def measure_focus(run: RunDir, by: FocusMeasure, number: int, session: CommandSession) -> FocusWeights:
-    """The weights of a run's seeds by what its student fails at.
+async def measure_focus(
+    run: RunDir, runs: Path, by: FocusMeasure, number: int, session: CommandSession
+) -> FocusWeights:
+    """The weights of a run's seeds by what its student fails at; `runs` is the user's own folder of runs.
 
     Raises:
         UsageError: if the run has no student, its seeds ask no question, or there are too few requests.
@@ -42,7 +45,7 @@ async def measure_focus(run: RunDir, by: FocusMeasure, number: int, session: Com
     """
     if not run.student.is_dir():
         raise UsageError(f"{run.name}: has no student; add [student] to its recipe and run it with --resume")
-    plan = load_student_plan(run.student, run)
+    plan = load_student_plan(run.student, run, runs)
     if by == "loss":
         measured = _measure_losses(run, session)
     else:

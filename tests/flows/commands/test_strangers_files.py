@@ -45,6 +45,8 @@ LINES: dict[str, list[str]] = {
     "features": ["{data}/rows.jsonl --out {out} --set model={given}/adapted --set tokens=2000 --set latents=32 --set k=2"],
     "feature-gaps": ["{given} --reference {given} --features {given}/dictionary --out {out}"],
     "filter": ["{given} --out {out}", "{data} --out {out} --recipe {given}/recipe.toml", "{data} --out {given}/filled"],
+    "focus": ["{given} -n 50 --out {out}.json", "{given} --by loss --out {out}.json"],
+    "forecast": ["{given} -n 20 --seeds 1", "{given} -n 20 --dry-run"],
     "gaps": ["{given} --reference {given} --out {out}"],
     "import": ["{given}/log.jsonl --out {out}/log.jsonl"],
     "index": ["{given}/index --add {given}", "{given}/index"],
@@ -85,7 +87,7 @@ STRANGERS_OPTIONS = {
 """Options that may name others' files; a line above, or a test of their own, gives them one."""
 OWN_OPTIONS = set(
     """
-    --add --allow-key --allow-url --arms --as --audit --budget --calibration --check --cluster --columns
+    --add --allow-key --allow-url --arms --as --audit --budget --by --calibration --check --cluster --columns
     --confidence --deployment --documents --draft --draws --eval --filters --format --from-datasketch
     --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
     --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --requests --role
