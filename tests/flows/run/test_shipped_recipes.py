@@ -70,7 +70,8 @@ def test_a_recipe_runs_whole_with_its_scripted_teacher(recipe: str, tmp_path: Pa
     check_whole(samples)
     states = Counter(sample.state for sample in samples)
     assert states[SampleStatus.kept] >= 2
-    assert states[SampleStatus.dropped] >= 1, "a script does something wrong now and then"
+    if recipe != "tool-calls":  # its script makes no mistake; planted ones are in `python -m benchmarks service_calls`
+        assert states[SampleStatus.dropped] >= 1, "a script does something wrong now and then"
 
 
 def package(run: RunDir) -> None:

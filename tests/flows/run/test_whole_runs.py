@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
+from agents.calls.budget import read_journal
 from benchmarks.endpoint import Behaviour, serve_in_child
 from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
@@ -194,7 +195,7 @@ def test_a_report_shows_the_state_of_a_run_that_was_stopped_resumed_and_killed(s
         process = start(*words, "--resume")
         wait_until(lambda: place.read_manifest(run).counts.candidates == made)
         assert place.read_manifest(run).state == "running"
-        wait_until(lambda: place.read_manifest(run).costs.spent.uncounted > 0)  # calls are in flight
+        wait_until(lambda: read_journal(run.spend_file).spent.uncounted > 0)  # calls are in flight
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert run.read_manifest().state == "running", "no process was left to record its end"
