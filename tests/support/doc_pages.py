@@ -250,7 +250,7 @@ class Workspace(NamedTuple):
                     self.servers.append(Server(exported + command, ready, self.folder, self.environment()))
                 continue
             done = self.shell(exported + command)
-            allowed = (0, 3) if re.match(r"stillhouse assess (data/runs/)?mine", command) else codes
+            allowed = (0, 3) if command.startswith("stillhouse assess mine") else codes
             assert done.returncode in allowed, f"{block.page}: {command}\n{done.stdout}{done.stderr}"
             assert "Traceback" not in done.stderr
             exported += f"{command}\n" if command.startswith("export ") else ""
@@ -303,6 +303,8 @@ def own_recipe(*tables: str, samples: int = 48) -> str:
 
 
 def write_own_recipe(workspace: Workspace, samples: int = 48) -> None:
-    """`mine.toml` with the teacher at the workspace's endpoint, which needs no look at what it writes."""
-    text = own_recipe("[collapse]\ngate = false", samples=samples)
+    """`mine.toml` with the teacher at the workspace's endpoint, which needs no look at what it writes, and rules that its nonsense
+    can follow."""
+    kinds = "[task.kinds]\nno_digits = 1\nno_commas = 1\nmax_words = 1\nno_exclamation = 1"
+    text = own_recipe(kinds, "[collapse]\ngate = false", samples=samples)
     (workspace.folder / "mine.toml").write_text(text.replace("localhost:8000", workspace.endpoint.address))
