@@ -6,7 +6,7 @@ python -m benchmarks.decision_requests [--seeds 7 8 9]
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -74,13 +74,14 @@ def format_table(seeds: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def print_table_of_seeds(about: str, planned: int, format_table: Callable[[Sequence[int]], str]) -> None:
+    """With the machine, and the seeds of the command line."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     seeds = parser.parse_args().seeds
-    measured = f"{describe_measurement()}. {PLANNED} requests each of seeds {', '.join(map(str, seeds))}."
+    measured = f"{describe_measurement()}. {planned} requests each of seeds {', '.join(map(str, seeds))}."
     sys.stdout.write(f"{measured}\n\n{format_table(seeds)}\n")
 
 
 if __name__ == "__main__":
-    main()
+    print_table_of_seeds(str(__doc__), PLANNED, format_table)

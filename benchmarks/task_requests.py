@@ -3,14 +3,12 @@
 python -m benchmarks.task_requests [--seeds 7 8 9]
 """
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from agents.planning.seeds import RunSeeds
-from benchmarks.machine import describe_measurement
+from benchmarks.decision_requests import print_table_of_seeds
 from core.sample import Seed
 from core.weights.embeddings import embed_texts
 from filters.collapse.diversity import vendi_score
@@ -52,13 +50,5 @@ def format_table(numbers: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
-    seeds = parser.parse_args().seeds
-    measured = f"{describe_measurement()}. {PLANNED} requests each of seeds {', '.join(map(str, seeds))}."
-    sys.stdout.write(f"{measured}\n\n{format_table(seeds)}\n")
-
-
 if __name__ == "__main__":
-    main()
+    print_table_of_seeds(str(__doc__), PLANNED, format_table)

@@ -205,9 +205,7 @@ class CopyCounts(NamedTuple):
         rows: set[bytes] = set()
         for document in documents:
             if words := kind.split(_get_own_text(document, kind)):
-                prompt = (
-                    f"{document.asked}\n{document.around}".lower().split()
-                )  # of no kind: records have prompts of words
+                prompt = f"{document.asked}\n{document.around}".lower().split()  # of words, also for records
                 answer, asked = (
                     _hash_bytes(" ".join(part).encode("utf-8", "surrogatepass")) for part in (words, prompt)
                 )

@@ -33,10 +33,13 @@ def focus_command(
     quiet: QuietOption = False,
 ) -> None:
     """Find what a run's student fails at, and write weights by which the next generation's seeds are drawn."""
+    from agents.calls.budget import BudgetExhausted
+    from core.errors import LimitReached
     from core.stop_signal import RunStopped
     from core.storage.atomic_files import write_text
     from flows.data.run_storage import open_run_storage
-    from plugins.focus.hooks import NAME, FocusRecord
+    from plugins.focus.config import NAME
+    from plugins.focus.hooks import FocusRecord
     from plugins.focus.measurement import measure_focus
     from plugins.focus.summary import format_focus
 
@@ -46,6 +49,8 @@ def focus_command(
     with SESSION.exit_if_interrupted("answers are stored; the same command resumes"):
         try:
             weights = asyncio.run(measure_focus(found, storage.runs, by, requests, SESSION))
+        except BudgetExhausted as error:
+            raise LimitReached(f"the rest of the run's budget does not pay for its checks: {error}") from None
         except RunStopped:
             raise UserInterrupt from None
     write_text(out, weights.model_dump_json(indent=2) + "\n")

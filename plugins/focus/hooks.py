@@ -13,11 +13,9 @@ from core.runs.run_dir import RunDir
 from core.sample import FrozenModel, Sample, SampleStatus, iterate_labels
 from flows.data.curated_run import read_finished_samples
 from flows.report.pages import create_page_environment
-from plugins.focus.config import FocusConfig
+from plugins.focus.config import NAME, FocusConfig
 from plugins.focus.summary import describe_focus, format_measured
 from plugins.focus.weights import FocusWeights, read_focus_weights
-
-NAME = "focus"
 
 
 class DrawnValue(FrozenModel):

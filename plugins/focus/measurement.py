@@ -13,12 +13,14 @@ from agents.studies.held_out_evaluation import (
 )
 from core.errors import UsageError
 from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
+from core.plugins import locate_data
 from core.runs.run_dir import RunDir
 from core.shared_options import DEFAULT_GGUF_TYPE
 from flows.data.curated_run import read_kept_samples
 from flows.data.student_files import configure_student_as_teacher, load_student_plan
 from flows.evaluate.student_evaluation import collect_used_requests, student_max_tokens
 from flows.terminal.console import CommandSession
+from plugins.focus.config import NAME
 from plugins.focus.measures import FocusMeasure
 from plugins.focus.weights import FocusWeights, weigh_values
 
@@ -41,7 +43,7 @@ async def measure_focus(
 
     Raises:
         UsageError: if the run has no student, its seeds ask no question, or there are too few requests.
-        RunStopped: on the stop signal; the answers so far are in the run's cache.
+        RunStopped: on the stop signal; the answers so far are in the run's cache. BudgetExhausted: by checks that ask teachers.
     """
     if not run.student.is_dir():
         raise UsageError(f"{run.name}: has no student; add [student] to its recipe and run it with --resume")
@@ -80,9 +82,15 @@ async def _ask_validation_requests(run: RunDir, plan: RunPlan, number: int, sess
     model = configure_student_as_teacher(
         export_gguf(run.student, DEFAULT_GGUF_TYPE).path, plan.recipe.generator_teacher
     )
+    # What checks ask of teachers counts against the rest of the run's budget, but for its minutes of production.
+    budget = plan.recipe.budget.model_copy(update={"minutes": None}) if plan.asking_checks else None
+    journal = locate_data(run.path, NAME) / "spend.jsonl" if budget else None
+    if journal:
+        journal.parent.mkdir(parents=True, exist_ok=True)
     results = await evaluate_held_out(
         plan, model, seeds, session.stop,
         lambda done: session.show_progress(lambda: f"focus: {done:,} of {number:,} requests"), cache=run.cache,
+        budget=budget, journal=journal, elsewhere=run.read_manifest().costs.spent,
     )  # fmt: skip
     questions = [plan.family.questions(seed) or () for seed in seeds]
     return _Measured(

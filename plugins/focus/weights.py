@@ -5,6 +5,7 @@ seeds have the family's own distribution times the weight.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from statistics import fmean, pvariance
@@ -52,13 +53,16 @@ class FocusWeights(FrozenModel):
         """The values whose weight is not 1, the highest first."""
         return sorted((one for one in self.values if one.weight != 1), key=lambda one: -one.weight)
 
+    @cached_property
+    def _weights(self) -> dict[tuple[str, str], float]:
+        return {(one.attribute, one.value): one.weight for one in self.steered}
+
     def weigh(self, data: Mapping[str, Any]) -> float:
         """The product over a seed's attributes, each with the mean weight of the seed's values, within the bounds."""
-        weights = {(one.attribute, one.value): one.weight for one in self.steered}
         weight = 1.0
         for name, labels in iterate_labels(data):
             if labels:
-                weight *= fmean(weights.get((name, label), 1.0) for label in labels)
+                weight *= fmean(self._weights.get((name, label), 1.0) for label in labels)
         return min(max(weight, LEAST_WEIGHT), MOST_WEIGHT)
 
     def accepts(self, data: Mapping[str, Any], rng: Random) -> bool:

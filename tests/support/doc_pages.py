@@ -303,8 +303,8 @@ def own_recipe(*tables: str, samples: int = 48) -> str:
 
 
 def write_own_recipe(workspace: Workspace, samples: int = 48) -> None:
-    """`mine.toml` with the teacher at the workspace's endpoint, which needs no look at what it writes, and rules that its nonsense
-    can follow."""
+    """`mine.toml` with the teacher at the workspace's endpoint, which needs no look at what it writes, and with rules that its
+    nonsense can follow."""
     kinds = "[task.kinds]\nno_digits = 1\nno_commas = 1\nmax_words = 1\nno_exclamation = 1"
     text = own_recipe(kinds, "[collapse]\ngate = false", samples=samples)
     (workspace.folder / "mine.toml").write_text(text.replace("localhost:8000", workspace.endpoint.address))

@@ -9,7 +9,8 @@ import pytest
 
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import read_json
-from plugins.focus.hooks import NAME, FocusRecord
+from plugins.focus.config import NAME
+from plugins.focus.hooks import FocusRecord
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import FORKS
 

@@ -200,7 +200,9 @@ for folder in ("/", "/etc", "/usr/lib", "/python/lib", "/python/bin", "/dev"):
 attempt(os.chmod, "/usr/lib", 0o777)
 attempt(os.remove, "/python/lib/" + os.listdir("/python/lib")[0])
 """
-    lines = run(code, SandboxLimits(cpu_seconds=60, wall_seconds=300)).output.splitlines()  # a loaded disk is slow to walk
+    lines = run(
+        code, SandboxLimits(cpu_seconds=60, wall_seconds=300)
+    ).output.splitlines()  # a loaded disk is slow to walk
     assert lines[0] == "['/scratch']"
     assert set(lines[1:]) <= {"OSError 30", "IsADirectoryError 21"}
     assert len(lines) == 9
