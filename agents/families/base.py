@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from agents.checks import Check, Options
 from agents.reply_schema import ReplySchema
 from core.config.recipe import Recipe
-from core.errors import RecipeProblem
+from core.errors import RecipeProblem, suggest_name
 from core.sample import Candidate, Message, Sample, Seed, render_values
 from teachers.base import reply_json_schema
 
@@ -25,6 +25,15 @@ def require_text(row: Mapping[str, Any], key: str, default: str | None = None) -
     if not isinstance(value, str) or not (value.strip() or value == default):
         raise UnusableSeedRow(f"{key!r} with a text, not {str(value)[:40]!r}")
     return value
+
+
+def check_weights(weights: dict[str, Any], known: Collection[str], noun: str) -> dict[str, Any]:
+    """The weights of an option. Raises ValueError if one is below 0 or of a name that is not `known`, or if all are 0."""
+    if unknown := sorted(set(weights) - set(known)):
+        raise ValueError(f"unknown {noun}s {', '.join(unknown)}; {suggest_name(unknown[0], known)}")
+    if min(weights.values()) < 0 or not sum(weights.values()):
+        raise ValueError(f"needs at least one {noun} with a weight above 0, and none below")
+    return weights
 
 
 OWN_SOURCES = ("path", "documents", "itself")

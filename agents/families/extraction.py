@@ -11,18 +11,12 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field, field_validator
 
 from agents.checks import AttemptJudge, Finding, Options, Subject, build_finding, check, first_fault
-from agents.checks.json_schema import (
-    InvalidSchema,
-    close_objects,
-    describe_booleans,
-    is_same_json,
-    remove_notes,
-)
+from agents.checks.json_schema import InvalidSchema, close_objects, describe_booleans, is_same_json, remove_notes
 from agents.checks.plain_answers import WHOLE_ANSWER, IndependentSolution
 from agents.checks.text.layouts import read_layout
 from agents.checks.text.quantities import read_written
-from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves
-from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
+from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, is_choice, iter_leaves
+from agents.families.base import RecipeFamily, UnusableSeedRow, check_weights, require_text
 from agents.families.extraction_forms import (
     FORMS,
     INFERRED,
@@ -55,7 +49,6 @@ from agents.families.extraction_schemas import (
     value_at,
 )
 from agents.reply_schema import InvalidReply, ReplySchema
-from core.errors import suggest_name
 from core.sample import Candidate, Message, Seed
 from teachers.grammar_bounds import iter_subschemas
 
@@ -107,11 +100,7 @@ class ExtractionOptions(Options):
     @field_validator("forms")
     @classmethod
     def _known(cls, forms: dict[str, int]) -> dict[str, int]:
-        if unknown := sorted(set(forms) - set(FORMS)):
-            raise ValueError(f"unknown forms {', '.join(unknown)}; {suggest_name(unknown[0], FORMS)}")
-        if min(forms.values()) < 0 or not sum(forms.values()):
-            raise ValueError("needs at least one form with a weight above 0, and none below")
-        return forms
+        return check_weights(forms, FORMS, "form")
 
     @field_validator("wanted", mode="before")
     @classmethod
@@ -205,11 +194,7 @@ def _repeated_item_fault(values: Any, path: str = "") -> str | None:
 
 def _matches_decoy(leaf: ValueLeaf, decoy: str) -> bool:
     """Whether a value occurs in the decoy, or the decoy in the value. Choices and flags are ignored."""
-    if (
-        leaf.value is None
-        or isinstance(leaf.value, bool)
-        or any({"enum", "const"} & part.schema.keys() for part in leaf.parts)
-    ):
+    if leaf.value is None or isinstance(leaf.value, bool) or is_choice(leaf):
         return False
     return find_leaf_fault(leaf, read_written(decoy)) is None or read_written(str(leaf.value)).contains_phrase(decoy)
 
@@ -246,7 +231,7 @@ class ExtractionFamily(RecipeFamily):
 
         # What makes this text differ from others by the same schema.
         has_list = any(list_item_fields(schema, field.path) for field in list_wanted_fields(schema))
-        forms = {name: weight for name, weight in options.forms.items() if has_list or name != "table"} or options.forms
+        forms = {n: w for n, w in options.forms.items() if w and (has_list or n != "table")} or options.forms
         form = rng.choices(list(forms), list(forms.values()))[0]
         style, place = (
             some if isinstance(some, str) else rng.choice(some)
@@ -313,7 +298,7 @@ class ExtractionFamily(RecipeFamily):
                 else "Tell every field.",
                 *(line for plan in data.get("lists", ()) for line in _describe_list_plan(ListPlan(*plan))),
                 *([describe_wish(*data["inferred"])] if "inferred" in data else []),
-                *([FORMS[data["form"]]["told"]] if "told" in FORMS.get(data.get("form", ""), {}) else []),
+                *([FORMS[data["form"]]["request"]] if "request" in FORMS.get(data.get("form", ""), {}) else []),
                 *([f"As decoy, the text also has {data['decoy']}."] if data["decoy"] else []),
             ]
             wish = "\n".join(wish_lines)
@@ -365,19 +350,20 @@ def _draw_question(schema: Mapping[str, Any], rng: Random) -> dict[str, Any]:
 
 
 def _draw_inference(
-    schema: dict[str, Any], demands: dict[str, Any], spoken: bool, options: ExtractionOptions, rng: Random
+    schema: dict[str, Any], demands: Mapping[str, Any], spoken: bool, options: ExtractionOptions, rng: Random
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The schema with a field that the text does not say, if one is drawn, and what it must be."""
+    """The schema with a field that the text does not say, if one is drawn, and what the seed has of it."""
     if rng.random() >= options.inferred:
         return schema, {}
     found = list_computed_fields({path: part_at(schema, path) for path in demands["demanded"]})
     properties = schema["properties"]
     computed = [field for field in found if field.name not in properties]
-    if spoken and (not computed or rng.random() < WRITTEN_INFERENCE):
-        inferred = rng.choice([one for one in INFERRED if one["name"] not in properties])
-        drawn: dict[str, Any] = {"inferred": [inferred["name"], rng.choice(list(inferred["values"]))]}
+    free = [one for one in INFERRED if one["name"] not in properties]
+    if spoken and free and (not computed or rng.random() < WRITTEN_INFERENCE):
+        inferred = rng.choice(free)
         name, part = inferred["name"], describe_inferred(inferred)
-        demands["demanded"].append(name)
+        drawn: dict[str, Any] = {"inferred": [name, rng.choice(list(inferred["values"]))]}
+        drawn["demanded"] = [*demands["demanded"], name]
     elif computed:
         field = rng.choice(computed)
         drawn, name, part = {"computed": [list(field)]}, field.name, describe_computed(field)
@@ -426,13 +412,18 @@ def _draw_demands(
     decoy = rng.choice(fit) if fit and rng.random() < options.decoys else ""
     demanded = [path for path in known if not is_within(path, left_out)]
     lists = [_draw_list_plan(schema, path, rng) for path in demanded]
-    listed = [i for i, plan in enumerate(lists) if list_item_fields(schema, plan.path)]
-    roomy = [i for i in listed if part_at(schema, lists[i].path).get("maxItems", max(LIST_ITEMS)) >= max(LIST_ITEMS)]
+    roomy = [i for i, plan in enumerate(lists) if list_item_fields(schema, plan.path) and _has_room(schema, plan.path)]
     if listing and roomy and rng.random() < LONG_LISTS:
         at = rng.choice(roomy)
         lists[at] = lists[at]._replace(length=rng.choice(LIST_ITEMS))
     lists = [plan for plan in lists if plan.each or plan.some or plan.length]
     return {"demanded": demanded, "left_out": left_out, "lists": [list(plan) for plan in lists], "decoy": decoy}
+
+
+def _has_room(schema: Mapping[str, Any], path: str) -> bool:
+    """Whether the list at a path may have any number of `LIST_ITEMS`."""
+    part, (least, *_, most) = part_at(schema, path), LIST_ITEMS
+    return bool(part.get("minItems", 0) <= least and part.get("maxItems", most) >= most)
 
 
 def _draw_list_plan(schema: dict[str, Any], path: str, rng: Random) -> ListPlan:

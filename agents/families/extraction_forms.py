@@ -4,6 +4,7 @@ text shows without saying. Knows no teacher.
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from functools import lru_cache
 from random import Random
 from typing import Any, NamedTuple
@@ -77,7 +78,7 @@ def add_scan_noise(text: str, values: Sequence[str], rng: Random) -> str:
 
     Words of `values`, short words, denials, and whatever has a digit or is part of a number, a date or a time stay as they are.
     """
-    kept = KEPT_WORDS.union(*(re.findall(r"\w+", fold_text(value)) for value in values))
+    kept = KEPT_WORDS.union(*(re.findall(r"[^\W_]+", fold_text(value)) for value in values))
     width, lines = rng.choice(LINE_WIDTHS), []
     for paragraph in text.splitlines():
         words = paragraph.split()
@@ -111,13 +112,10 @@ def _set_lines(words: Sequence[str], free: Sequence[bool], width: int, rng: Rand
         between = " " if lines[-1] else ""
         if i and free[i] and free[i - 1]:
             chance = rng.random()
-            between = (
-                ""
-                if chance < JOINED and word.isalpha()
-                else f" {rng.choice(SPECKS)} "
-                if chance > 1 - SPECK
-                else between
-            )
+            if chance < JOINED and word.isalpha():
+                between = ""
+            elif chance > 1 - SPECK:
+                between = f" {rng.choice(SPECKS)} "
         if len(lines[-1]) + len(between) + len(word) <= width or not lines[-1]:
             lines[-1] += between + word
         elif free[i] and word.isalpha() and len(word) > 2 * MIN_LETTERS and rng.random() < HYPHENATED:
@@ -174,11 +172,13 @@ def compute_field(rule: str, value: Any) -> str | None:
         return (
             ("few" if len(value) <= 3 else "some" if len(value) <= 9 else "many") if isinstance(value, list) else None
         )
-    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d|\d\d:\d\d", value):
+    try:
+        if rule == "part_of_day":
+            hour = time.fromisoformat(value).hour
+            return "morning" if hour < 12 else "afternoon" if hour < 18 else "evening"
+        month = date.fromisoformat(value).month
+    except (TypeError, ValueError):
         return None
-    if rule == "part_of_day":
-        return "morning" if value < "12:00" else "afternoon" if value < "18:00" else "evening"
-    month = int(value[5:7])
     return RULES[rule][1][(month - 1) // 3 if rule == "quarter" else month % 12 // 3]
 
 
@@ -207,7 +207,7 @@ def find_scene_faults(seed: Mapping[str, Any], text: str, values: Mapping[str, A
     faults = []
     form = FORMS.get(seed.get("form", ""), {})
     if "has" in form and not re.search(form["has"], text):
-        faults.append(f"the text is not of the form {seed['form']!r}; {form['told']}")
+        faults.append(f"the text is not of the form {seed['form']!r}; {form['request']}")
     if "lengths" in form and (count := len(text.split())) < seed["words"] / 2:
         faults.append(f"the text has {count} words; write about {seed['words']}")
     if "inferred" in seed:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
 from agents.checks.text.second_reader import (
+    MAX_SHOWN_CHARACTERS,
     ReaderAnswer,
     find_reader_answer,
     is_left_out,
@@ -24,7 +25,7 @@ from agents.checks.text.second_reader import (
 )
 from agents.checks.text.supported_by_passage import WORD, is_denial_word, normalize_spelling
 from agents.checks.text.text_units import CONTRAST_WORDS, split_sentences, split_words
-from agents.families.base import RecipeFamily, require_text
+from agents.families.base import RecipeFamily, check_weights, require_text
 from agents.families.question_targets import (
     NO_PROSE,
     TARGET_WORDS,
@@ -37,7 +38,7 @@ from agents.families.question_targets import (
 from agents.families.standalone_questions import standalone_check
 from agents.reply_schema import ReplySchema
 from core.config.recipe import Recipe
-from core.errors import RecipeProblem, UsageError, suggest_name
+from core.errors import RecipeProblem, UsageError
 from core.project_files import read_shipped_table
 from core.sample import Candidate, Message, Seed
 from core.weights.embeddings import embed_text, embed_texts, require_embeddings
@@ -69,8 +70,6 @@ OWN_WORDS = "in a few words of your own"
 """How an answer is asked for; earlier seeds asked for none of the writer's own."""
 POOL = "passages"
 """The key under which a row has the passages of all, for `condition`."""
-MAX_SHOWN_CHARACTERS = 160
-"""Characters of a sentence in a fault, which is inserted into a prompt as advice."""
 MAX_COMPARED_CHARACTERS = 4000
 """Characters of an answer and of a quote that are compared word by word; both are shorter if other checks pass."""
 
@@ -111,11 +110,7 @@ class GroundedOptions(Options):
     @field_validator("kinds")
     @classmethod
     def _known(cls, kinds: dict[str, int]) -> dict[str, int]:
-        if unknown := sorted(set(kinds) - set(QUESTION_KINDS)):
-            raise ValueError(f"unknown kinds {', '.join(unknown)}; {suggest_name(unknown[0], QUESTION_KINDS)}")
-        if min(kinds.values()) < 0 or not sum(kinds.values()):
-            raise ValueError("needs at least one kind with a weight above 0, and none below")
-        return kinds
+        return check_weights(kinds, QUESTION_KINDS, "kind")
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -124,12 +119,8 @@ class GroundedOptions(Options):
                 f"unanswerable = {self.unanswerable:g} needs context = true: without the passage nobody can tell what it "
                 "leaves open; set unanswerable = 0"
             )
-        for name, value in (
-            ("distractors", self.distractors),
-            ("two_passages", self.two_passages),
-            ("follow_ups", self.follow_ups),
-        ):
-            if value and not self.context:
+        for name in ("distractors", "two_passages", "follow_ups"):
+            if (value := getattr(self, name)) and not self.context:
                 raise ValueError(
                     f"{name} = {value:g} needs context = true: without it the user's message has no passage; leave {name} out"
                 )
@@ -315,12 +306,12 @@ class GroundedQAFamily(RecipeFamily):
     def candidate(self, seed: Seed, draft: GroundedDraft) -> Candidate:
         data, question, answer = seed.data, draft.question.strip(), draft.answer.strip()
         # The passage may have other marks and line breaks than a quote of it; a quote that it does not have stays as it is.
-        passage, quotes = QuotableText(data["text"]), []
-        for quote in draft.quotes:
-            span = passage.find(quote)
-            quotes.append(passage.text[slice(*span)] if span else quote)
-
-        first, first_answer = draft.first_question.strip(), draft.first_answer.strip()
+        passage = QuotableText(data["text"])
+        first_answer, *quotes = (
+            passage.text[slice(*span)] if (span := passage.find(quote)) else quote
+            for quote in (draft.first_answer.strip(), *draft.quotes)
+        )
+        first, first_answer = (draft.first_question.strip(), first_answer) if data.get("follow_up") else ("", "")
         asked, answered = question, answer
         if data["context"]:
             instruction = f"{data['instruction']} {QUOTING_INSTRUCTION}" if data["cited"] else data["instruction"]
@@ -334,9 +325,10 @@ class GroundedQAFamily(RecipeFamily):
                 answered = "\n".join([answer, *(f"> {' '.join(quote.split())}" for quote in quotes)])
         messages = [Message(role="user", content=asked), Message(role="assistant", content=answered)]
         if data.get("follow_up"):
-            said = f"{first_answer}\n> {_find_sentence(data['text'], first_answer)}" if data["cited"] else first_answer
+            said = " ".join(first_answer.split())
+            said += f"\n> {_find_sentence(passage.text, first_answer)}" if data["cited"] else ""
             messages[1:1] = [Message(role="assistant", content=said), Message(role="user", content=question)]
-        before = f"{first} {first_answer}\nThen: " if data.get("follow_up") else ""
+        before = f"{first} {first_answer}\nThen: " if first else ""
         fields = {"question": question, "quotes": quotes, "answer": answer, "before": before}
         return Candidate(messages=messages, fields={**fields, "first_question": first, "first_answer": first_answer})
 

@@ -5,10 +5,10 @@ answer a question. English; knows no teacher and no check.
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from itertools import groupby
 from typing import NamedTuple
 
 from agents.checks.text.quantities import distinct_quantities, find_quantities, names_counted_thing, read_written
+from agents.checks.text.quotes import iter_tables
 from agents.checks.text.supported_by_passage import (
     collect_forms,
     content_words,
@@ -22,8 +22,6 @@ TARGET_WORDS = range(6, 61)
 """Number of words of a sentence that a question can be about; longer ones are lists or tables."""
 NO_PROSE = re.compile(r"\s*(?:#|\||```|>?\s*-{3,})")
 """Lines of Markdown without sentences: headings, tables, rules."""
-TABLE_RULE = re.compile(r"[|:\s-]+")
-"""The line below the header of a Markdown table."""
 ENDED = re.compile(r"[.!。！][\"'”’)\]*_]*$")
 """A statement ends so; a heading, a row of a list or a question does not."""
 REFERS_BACK = re.compile(
@@ -101,10 +99,7 @@ def find_targets(passage: str) -> list[Target]:
 
 def find_table_rows(passage: str) -> list[str]:
     """The rows of a passage's Markdown tables, without their headers."""
-    tables = [
-        list(rows) for is_table, rows in groupby(passage.splitlines(), lambda line: line.startswith("|")) if is_table
-    ]
-    return [row for rows in tables if len(rows) > 2 and TABLE_RULE.fullmatch(rows[1]) for row in rows[2:]]
+    return [row for _, *rows in iter_tables(passage) for row in rows]
 
 
 YEAR = re.compile(r"1[0-9]{3}|20[0-9]{2}")

@@ -10,11 +10,12 @@ from pydantic import Field
 
 from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
-from agents.checks.text.second_reader import adds_nothing
+from agents.checks.text.second_reader import MAX_SHOWN_CHARACTERS, adds_nothing
 from agents.checks.text.text_units import split_words
 
 REFERRING_WORD = re.compile(
-    r"^\W*(?:and|but|so|then|how come)\b|\b(?:one|ones|there|then|instead|otherwise|else|the same)\b"
+    r"^\W*(?:and|but|so|then|how come)\b|\b(?:one|ones|then|instead|otherwise|else|the same)\b"
+    r"|(?<!\bis )(?<!\bare )(?<!\bwas )(?<!\bwere )\bthere\b(?!'s\b| (?:is|are|was|were)\b)"
     r"|\b(?:does|did|do|is|was|of|for|with|at|in|on|to|about|after|before|like|by|from) that\b",
     re.IGNORECASE,
 )
@@ -40,7 +41,7 @@ LEADING_CLAUSE = re.compile(
 """Its pronouns may stand for what the main clause names."""
 SOME_PEOPLE = re.compile(
     r"\b(?:do|did|does|have|had|will|would|must|can|could) they\b(?=.*\b(?:in|at|on|by|for|from) "
-    r"(?:(?:the|that|an?) (?:[\w'-]+ ){1,3}[\w'-]+|[A-Z][\w'-]+))",
+    r"(?:(?:the|that|an?) (?:[\w'-]+ ){1,3}[\w'-]+|(?-i:[A-Z][\w'-]+)))",
     re.IGNORECASE,
 )
 """`they` of people at a place or an event that the question names."""
@@ -56,9 +57,6 @@ NAMED_THING = re.compile(
     r"|(?<=\w )(?!(?:does|was|has|always|sometimes|across|less|perhaps)\b)[a-z]{3,}s\b"
 )
 """Possible referents of a later pronoun. (The third is a plural; after `what`, it is a verb.)"""
-
-MAX_SHOWN_CHARACTERS = 160
-"""Characters of an answer in a fault."""
 
 
 class StandaloneOptions(Options):
@@ -87,18 +85,18 @@ def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None
         if fault := _find_follow_up_fault(seed["text"], fields):
             return fault
         question = fields["first_question"]
-    return _find_reader_fault(seed, question, answer)
+    return _find_reader_fault(seed, fields, question)
 
 
-def _find_reader_fault(seed: Mapping[str, Any], question: str, answer: str) -> str | None:
+def _find_reader_fault(seed: Mapping[str, Any], fields: Mapping[str, Any], question: str) -> str | None:
     """What of a question nobody understands who lacks its passage or gets several, in words."""
     if not seed["context"]:
-        for name, text in (("question", question), ("answer", answer)):
-            if match := PASSAGE_MENTION.search(text):
+        for name in ("question", "answer"):
+            if match := PASSAGE_MENTION.search(fields[name]):
                 return f"the {name} speaks of {match.group()!r}, which nobody sees who reads it"
     elif not seed.get("shown_passages"):
         return None
-    elif match := PASSAGE_MENTION.search(question):
+    elif match := PASSAGE_MENTION.search(f"{question}\n{fields['question']}"):
         return f"the question speaks of {match.group()!r}, which may be any of those that its reader gets"
     return _find_unnamed(question, seed.get("text", ""))
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from agents.checks.text.text_units import fold_text
 
-TAGS = re.compile(r"<([a-z][a-z0-9]*)\b[^<>]*>.*</\1\s*>", re.DOTALL | re.IGNORECASE)
+TAG = re.compile(r"<(?:([a-z][a-z0-9]*)\b[^<>]*|/([a-z][a-z0-9]*)\s*)>", re.IGNORECASE)
 BLOCKS = frozenset(
     "address article aside blockquote div dl dt fieldset footer form h1 h2 h3 h4 h5 h6 header hr legend li main nav ol p section"
     " table tr ul".split()
@@ -28,38 +28,56 @@ LABEL = re.compile(r"[^\s:|][^:|\n]{0,49}:(?!//)")
 BOX, TICKED = r"(?:\[[ xX✓✔]?\]|[☐□☒☑])", re.compile(r"\[[xX✓✔]\]|[☒☑]")
 OPTION = re.compile(rf"({BOX})([^\[☐□☒☑|\n]*)")
 OPTION_BEFORE_BOX = re.compile(rf"([^\[☐□☒☑|\n]*?)\s*({BOX})")
-FLAG = re.compile(r"([^:|\n.;]{1,60}):\s*(yes|no|true|false|[✓✔✗✘])\s*(?=$|[|.,;(])", re.IGNORECASE | re.MULTILINE)
+FLAG = re.compile(r"(?im)([^:|\n.;]{1,60}):[^\S\n]*(yes|no|true|false|[✓✔✗✘])[^\S\n]*(?=$|[|.,;(])")
 DENIALS = frozenset(("no", "false", "✗", "✘"))
 SPACED_NUMBER = re.compile(r"(?<=: )[1-9]\d{0,2}(?: \d{3})+(?=[^\S\n]*(?:[^\W\d]|[|€$£]|$))", re.MULTILINE)
 """All of a label's value; elsewhere `38 400` may be two numbers, so this one is written twice."""
-RULE = re.compile(r"[\s|:+=-]*[-=]{3}[\s|:+=-]*")
+RULE = re.compile(r"(?=.*[-=]{3})[\s|:+=-]*")
 """The line below a table's header."""
+LABEL_END = "\0"
+"""Between the label and the cell of a row that may have no others."""
 MAX_HEADER = 40
 """Characters of a header's cell."""
 FEW_LINES = {"|": 2, "\t": 2, "  ": 2, ";": 3, ",": 3}
 """Lines that make a table, by what separates its columns."""
-FIELD_HEADER = re.compile(r"\W*(?:field|label|details?|entry|item|key|information)?\W*", re.IGNORECASE)
-"""The header of a column of labels."""
+FIELD_HEADER = re.compile(
+    r"(?i)\W*(?:(?:field|label)?\W*\|.*|(?:details?|entry|item|key|information)\W*\|\W*values?\W*)"
+)
+"""The header of a column of labels and a column of values."""
 
 
 @lru_cache(maxsize=64)
 def read_layout(text: str) -> str:
     """`text` as plain lines; the same text if it has no layout."""
-    if TAGS.search(text):
+    if _has_tags(text):
         reader = _HtmlReader()
         reader.feed(text)
         reader.close()
-        text = re.sub(r"\s+:", ":", re.sub(r"\s*\n\s*", "\n", "".join(reader.parts)))
+        text = re.sub(rf"{LABEL_END}(?=\| [^|\n]*\|\n)", ":", "".join(reader.parts)).replace(LABEL_END, "")
+        text = re.sub(r"\s+:", ":", re.sub(r"\s*\n\s*", "\n", text))
     lines = [re.sub(r"^(?:> ?)+", "", line).replace("**", "") for line in text.splitlines()]
     lines = _read_tables([_read_boxes(line) for line in lines])
-    lines = [line for line, after in pairwise([*lines, ""]) if not _is_blank_label(line, after)]
-    read = BLANK_LABEL.sub("", "\n".join(lines)) or text
+    kept, after = [], ""
+    for line in reversed(lines):
+        kept += [] if _is_blank_label(line, after) else [line]
+        after = line if line.strip() else after
+    read = BLANK_LABEL.sub("", "\n".join(reversed(kept))) or text
     return SPACED_NUMBER.sub(lambda match: f"{match[0]} ({match[0].replace(' ', '')})", read)
 
 
 def read_flags(text: str) -> list[tuple[str, bool]]:
     """The `label: yes` and `label: no` of a text read by `read_layout`: folded label, and whether it is yes."""
     return [(fold_text(match[1]).strip(), match[2].lower() not in DENIALS) for match in FLAG.finditer(text)]
+
+
+def _has_tags(text: str) -> bool:
+    """Whether a tag is opened, and closed behind that."""
+    opened: set[str] = set()
+    for match in TAG.finditer(text):
+        if match[2] and match[2].lower() in opened:
+            return True
+        opened.add((match[1] or "").lower())
+    return False
 
 
 class _HtmlReader(HTMLParser):
@@ -69,15 +87,22 @@ class _HtmlReader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self._skipped: str | None = None
-        self._cell = ""
+        self._cells = ""
+        """The tags of the row's cells."""
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        is_text = self.rawdata.startswith("<![CDATA[", i)
+        return super().parse_marked_section(i, report) if is_text else self.parse_bogus_comment(i, report)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        if tag in ("script", "style") or (tag == "option" and "selected" not in given):
-            self._skipped = tag
+        if tag == "tr" and self._cells:  # end tags of rows may be left out
+            self.handle_endtag(tag)
+        if tag in ("script", "style", "option"):
+            self._skipped = None if tag == "option" and "selected" in given else tag
         elif tag in ("td", "th"):
-            self._cell = tag
-            self.parts.append("| ")
+            self.parts.append(f"{LABEL_END}| " if self._cells == "th" and tag == "td" else "| ")
+            self._cells += tag
         elif tag == "input" and given.get("type") in ("checkbox", "radio"):
             self.parts.append("[x] " if "checked" in given else "[ ] ")
         elif tag == "input":
@@ -85,15 +110,15 @@ class _HtmlReader(HTMLParser):
         elif tag == "dd":
             self.parts.append(": ")
         elif tag == "br" or tag in BLOCKS:
-            self.parts.append(" / " if self._cell and tag != "tr" else "\n")
+            self.parts.append(" / " if self._cells and tag != "tr" else "\n")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag == self._skipped:
+        if tag in (self._skipped, "select"):
             self._skipped = None
-        if tag == "tr":
-            self.parts.append("|\n|---|\n" if self._cell == "th" else "|\n")
-            self._cell = ""
-        elif tag == "dd" or (tag in BLOCKS - {"dt"} and not self._cell):
+        if tag == "tr" or (tag == "table" and self._cells):
+            self.parts.append("|\n|---|\n" if self._cells.endswith("th") else "|\n")
+            self._cells = ""
+        elif tag == "dd" or (tag in BLOCKS - {"dt"} and not self._cells):
             self.parts.append("\n")
 
     def handle_data(self, data: str) -> None:
@@ -102,7 +127,7 @@ class _HtmlReader(HTMLParser):
 
 
 def _is_blank_label(line: str, after: str) -> bool:
-    """Whether a line is a label without a value, and not the heading of the next line."""
+    """Whether a line is a label without a value, and not the heading of the next line with text, `after`."""
     return bool(LABEL.fullmatch(line.strip())) and (not after.strip() or bool(LABEL.match(after.strip())))
 
 
@@ -179,9 +204,10 @@ def _is_header(row: Sequence[str]) -> bool:
 
 def _label_rows(rows: Sequence[Sequence[str]], *, ruled: bool) -> list[str]:
     header, *body = rows
-    if len(header) == 2 and not (ruled and not FIELD_HEADER.fullmatch(header[0])):
+    if len(header) == 2 and not (ruled and not FIELD_HEADER.fullmatch("|".join(header))):
         pairs = [(name, "" if re.fullmatch(BLANK, value) else value) for name, value in (body if ruled else rows)]
-        return [f"{name}: {value}" if value else name for name, value in pairs if value or not ruled]
+        said = [(name.removesuffix(":"), cell) for name, cell in pairs if cell or not (ruled or name.endswith(":"))]
+        return [f"{name}: {value}" if value else name for name, value in said]
     if not _is_header(header) or not body:
         return [" | ".join(filter(None, row)) for row in rows]
     cells = [[(n, c) for n, c in zip(header, row, strict=True) if not re.fullmatch(rf"{BLANK}|", c)] for row in body]

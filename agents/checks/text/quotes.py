@@ -15,7 +15,7 @@ from rapidfuzz.fuzz import partial_ratio_alignment
 from agents.checks.base import Options, Subject, check
 from agents.checks.json_schema import get_required
 from agents.checks.text.text_units import JOINED_SCRIPT, NEGATION_BEFORE, split_sentences
-from agents.sources.documents import count_words
+from agents.sources.documents import TABLE_RULE, count_words
 
 CHARACTER_VARIANTS = str.maketrans(
     dict.fromkeys("‘’‚‛′`´", "'") | dict.fromkeys("“”„‟″«»", '"') | dict.fromkeys("‐‑‒–—―−", "-")
@@ -188,12 +188,18 @@ def find_quoted_cells(quotes: Sequence[str], text: str) -> list[tuple[str, str]]
 def _iter_quoted_rows(quotes: Sequence[str], text: str) -> Iterator[tuple[str, str]]:
     """The rows of Markdown tables of which a quote has a part, each after its header."""
     plain = [normalize_quote(quote) for quote in quotes]
+    for header, *rows in iter_tables(text):
+        body = normalize_quote("\n".join(rows))
+        if any(quote in body for quote in plain):
+            yield from ((header, row) for row in rows)
+
+
+def iter_tables(text: str) -> Iterator[list[str]]:
+    """The lines of each Markdown table: its header and its rows, without the rule between them."""
     for is_table, lines in groupby(text.splitlines(), key=lambda line: line.startswith("|")):
         rows = list(lines)
-        if is_table and len(rows) > 2:
-            body = normalize_quote("\n".join(rows[2:]))
-            if any(quote in body for quote in plain):
-                yield from ((rows[0], row) for row in rows[2:])
+        if is_table and len(rows) > 2 and TABLE_RULE.fullmatch(rows[1].strip()):
+            yield [rows[0], *rows[2:]]
 
 
 def normalize_quote(text: str) -> str:

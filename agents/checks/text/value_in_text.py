@@ -7,7 +7,7 @@ value that occurs in the text belongs to its field.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, time
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -38,6 +38,8 @@ PROPERTY_KEYWORDS = {"properties", "patternProperties", "additionalProperties"}
 RANK_FIELDS = {"place", "rank", "position", "placing", "ranking"}
 """Fields whose number is a rank, which texts give without the field's name: `Third came Dunja`."""
 RANK_NAMES = {1: re.compile(r"\b(?:winners?|won|wins)\b"), 2: re.compile(r"\brunners?-up\b")}
+DENIAL = re.compile(r"^\W*(?:no|not|non|without)\s+")
+"""Before the words of a label or the name of a flag."""
 ISO_TIME = re.compile(r"(?P<clock>\d\d:\d\d(?::\d\d)?)(?:\.0+)?(?P<zone>Z|[+-]\d\d:\d\d)?")
 
 
@@ -84,7 +86,7 @@ def find_value_faults(values: Any, text: str, schema: Mapping[str, Any], share: 
         for leaf in iter_leaves(values, schema)
         if not any(part.schema.get(INFERRED_KEYWORD) for part in leaf.parts)
     ]
-    items = locate_items(values, {leaf.path: leaf.value for leaf in leaves if not _is_choice(leaf)}, text)
+    items = locate_items(values, {leaf.path: leaf.value for leaf in leaves if not is_choice(leaf)}, text)
     faults = []
     for leaf in leaves:
         too_long = isinstance(leaf.value, str) and len(leaf.value) > longest
@@ -131,8 +133,8 @@ def iter_leaves(value: Any, schema: Mapping[str, Any]) -> Iterator[ValueLeaf]:
 
 
 def _misplaced_fault(leaf: ValueLeaf, item: ItemClauses) -> str | None:
-    """Whether a number, day or time of an item is in clauses about other items only."""
-    if leaf.value is None or isinstance(leaf.value, bool) or _is_choice(leaf) or not item.named_others:
+    """The fault of a number, day or time of an item that only clauses about other items have; None for others."""
+    if leaf.value is None or isinstance(leaf.value, bool) or is_choice(leaf) or not item.named_others:
         return None
     found = {at for at, clause in enumerate(item.all) if find_leaf_fault(leaf, clause) is None}
     if not found or not found <= item.named_others:
@@ -184,11 +186,7 @@ def _iter_value_leaves(
         yield from _iter_object_leaves(path, value, parts, root)
     elif isinstance(value, list) and value:
         for i, item in enumerate(value):
-            below = [
-                SchemaPart(item_schema, part.chosen)
-                for part in parts
-                if (item_schema := _item_schema(part.schema, i)) is not None
-            ]
+            below = _select_parts(parts, _item_schema, i)
             yield from _iter_value_leaves(f"{path}.{i}".lstrip("."), item, below, root)
     else:
         yield ValueLeaf(path, None if value == [] else value, parts)
@@ -201,20 +199,12 @@ def _iter_object_leaves(
     spoken_of = any(not PROPERTY_KEYWORDS.isdisjoint(part.schema) for part in parts)
     for key, inner in value.items():
         location = f"{path}.{key}".lstrip(".")
-        below = [
-            SchemaPart(property_schema, part.chosen)
-            for part in parts
-            if (property_schema := _property_schema(part.schema, key)) is not None
-        ]
+        below = _select_parts(parts, _property_schema, key)
         if key not in named and spoken_of:
             yield ValueLeaf(f"the key {location}", key, ())
         yield from _iter_value_leaves(location, inner, below, root)
     for name in sorted(named - value.keys()):
-        below = [
-            SchemaPart(property_schema, part.chosen)
-            for part in parts
-            if (property_schema := _property_schema(part.schema, name)) is not None
-        ]
+        below = _select_parts(parts, _property_schema, name)
         yield ValueLeaf(
             f"{path}.{name}".lstrip("."), None, [same for part in below for same in _same_value_parts(part, None, root)]
         )
@@ -239,6 +229,12 @@ def _same_value_parts(part: SchemaPart, value: Any, root: Mapping[str, Any]) -> 
             yield from _same_value_parts(SchemaPart(branch, part.chosen or len(branches) > 1), value, root)
 
 
+def _select_parts(parts: Sequence[SchemaPart], find: Callable[[Any, Any], Any], key: str | int) -> list[SchemaPart]:
+    """What `find` finds in each part under a key."""
+    found = [(find(part.schema, key), part.chosen) for part in parts]
+    return [SchemaPart(schema, chosen) for schema, chosen in found if schema is not None]
+
+
 def _property_schema(schema: Mapping[str, Any], key: str) -> Any:
     return schema.get("properties", {}).get(key, schema.get("additionalProperties"))
 
@@ -260,7 +256,8 @@ def _leaf_evidence(leaf: ValueLeaf) -> dict[str, list[str]]:
     return merged
 
 
-def _is_choice(leaf: ValueLeaf) -> bool:
+def is_choice(leaf: ValueLeaf) -> bool:
+    """Whether the schema lists the values that are allowed."""
     return any({"enum", "const"} & part.schema.keys() for part in leaf.parts)
 
 
@@ -268,14 +265,16 @@ def _find_marked_flags(
     leaf: ValueLeaf, terms: Mapping[str, Sequence[str]], written: WrittenText, item: ItemClauses | None
 ) -> set[bool]:
     """What labels with yes or no say of a flag: labels that have its name or a word for it, in clauses of its item."""
-    words = loosen_text(leaf.path.rpartition(".")[2]).replace("_", " ").split()
-    named = [loosen_text(term) for term in terms.get("true", ())]
-    marked = [flag for clause in ([written] if item is None else item.own) for flag in read_flags(clause.text)]
-    return {
-        value
-        for label, value in marked
-        if set(words) <= set(loosen_text(label).split()) or any(term in loosen_text(label) for term in named)
-    }
+    name, values = loosen_text(leaf.path.rpartition(".")[2]), set[bool]()
+    bare_name = DENIAL.sub("", name)
+    for clause in [written] if item is None else item.own:
+        for label, value in read_flags(clause.text):
+            said, bare = WrittenText(label).mentioned_terms(terms), DENIAL.sub("", label := loosen_text(label))
+            named = set(bare_name.split()) <= set(bare.split()) or "true" in WrittenText(bare).mentioned_terms(terms)
+            if named and not said:
+                said = {"true" if (bare == label) == (bare_name == name) else "false"}
+            values |= {value == (key == "true") for key in said}
+    return values
 
 
 def _flag_fault(
@@ -283,9 +282,8 @@ def _flag_fault(
 ) -> str | None:
     """A text cannot express both values of one flag; for flags of list items it can."""
     if marked := _find_marked_flags(leaf, terms, written, item):
-        return (
-            f"is {_choice_name(leaf.value)}, but its label has yes or no otherwise" if marked - {leaf.value} else None
-        )
+        fault = f"is {_choice_name(leaf.value)}, but its label has yes or no otherwise"
+        return fault if marked - {leaf.value} else None
     name, mentioned = _choice_name(leaf.value), written.mentioned_terms(terms, by_subject=True)
     in_list = any(step.isdigit() for step in leaf.path.split("."))
     if not in_list and (others := mentioned - {name}):

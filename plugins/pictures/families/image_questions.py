@@ -22,7 +22,7 @@ from agents.checks.text.second_reader import (
 )
 from agents.checks.text.supported_by_passage import content_words, normalize_spelling
 from agents.checks.text.text_units import split_words
-from agents.families.base import RecipeFamily, UnusableSeedRow
+from agents.families.base import RecipeFamily, UnusableSeedRow, check_weights
 from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed, json_digest
 from plugins.pictures.families.short_answers import is_list, is_same_short_answer
@@ -60,8 +60,7 @@ class ImageQuestionsOptions(Options):
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
-        if min(self.kinds.values()) < 0 or not sum(self.kinds.values()):
-            raise ValueError("needs at least one kind with a weight above 0, and none below")
+        check_weights(self.kinds, self.kinds, "kind")
         return self
 
 

@@ -26,7 +26,7 @@ from pydantic import (
 
 from agents.checks import Options, Subject, check
 from agents.checks.base import Votes
-from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
+from agents.families.base import RecipeFamily, UnusableSeedRow, check_weights, require_text
 from agents.reply_schema import Finding, InvalidReply, ReplySchema, get_reply_tokens, parse_reply
 from core.errors import ProviderError
 from core.sample import CONDITIONS_KEY, REPAIR_STRIDE, Candidate, Message, Sample, Seed, join_conversation
@@ -67,11 +67,7 @@ class DecisionOptions(Options):
     @field_validator("cases")
     @classmethod
     def _known(cls, cases: dict[str, int]) -> dict[str, int]:
-        if unknown := sorted(set(cases) - set(CASES)):
-            raise ValueError(f"unknown case {unknown[0]!r}; known are {', '.join(CASES)}")
-        if min(cases.values()) < 0 or not sum(cases.values()):
-            raise ValueError("needs at least one case with a weight above 0, and none below")
-        return cases
+        return check_weights(cases, CASES, "case")
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:

@@ -25,11 +25,34 @@ HTML = """<main><h1>Parts</h1><p>For <b>Nadia</b> Brandt, in <i>all</i>: 52&nbsp
         ("Phone: ____\nFax: n/a\nGuest: Jo\nAddress:\n9 Mill Lane", "\n\nGuest: Jo\nAddress:\n9 Mill Lane"),
         ("Lift: [ ] yes [x] no\n[x] urgent  [ ] can wait", "Lift:  no\n urgent  "),
         ("Weight, g: 38 400 g\nTelephone: 170 555 0199", "Weight, g: 38 400 (38400) g\nTelephone: 170 555 0199"),
+        ("Dear Ms Clara Ivers:\n\nThe wall is damp.", None),
+        ("Phone:\n\nFax:\n\nGuest: Jo\nRoom:\n\n", "\n\nGuest: Jo\n"),
+        ("| Item | Ordered |\n|---|---|\n| pump | yes |", "Item: pump | Ordered: yes"),
+        ("<p>a <![x]> b</p>", "\na  b"),
+        ("<p>a</p><![ ", "\na\n<![ "),
+        ("<p>a</p><!--[if mso]><b>x</b><![endif]--><![CDATA[ x > y ]]>c", "\na\nc"),
+        ("<table><tr><th>Phone</th><td></td></tr><tr><th>Guest</th><td>Jo</td></tr></table>", "\nGuest: Jo"),
+        ("<select><option>A<option selected>B</select> day", "B day"),
+        ("<table><tr><th>Boat<th>Hours<tr><td>canoe<td>9</table><p>Bye</p>", "\nBoat: canoe | Hours: 9\nBye"),
         ("> On Monday we\n> met Jo.", "On Monday we\nmet Jo."),
     ],
 )  # fmt: skip
 def test_a_layout_becomes_plain_lines(text: str, read: str | None) -> None:
     assert read_layout(text) == (text if read is None else read)
+
+
+@pytest.mark.parametrize(
+    ("text", "car"),
+    [
+        ("Childcare: no\nCar: yes", True), ("No car: yes", False), ("No vehicle: no", True), ("Vehicle: yes", True),
+        ("Car-free: yes", False), ("Cars: no", None), ("Car:\nyes, please", None),
+    ],
+)  # fmt: skip
+def test_the_label_of_a_flag_has_its_name_or_a_word_for_it(text: str, car: bool | None) -> None:
+    terms = {"true": ["vehicle", "car"], "false": ["car-free"]}
+    schema = {"type": "object", "properties": {"car": {"type": "boolean", "x-evidence": terms}}}
+    refused = [bool(find_value_faults({"car": value}, text, schema, share=0.9)) for value in (True, False)]
+    assert car is None or refused == [not car, car]
 
 
 def test_html_is_read_without_tags_and_comments() -> None:

@@ -18,6 +18,7 @@ from agents.checks.text.second_reader import read_again_check
 from agents.checks.text.supported_by_passage import supported_check
 from agents.families.grounded_qa import (
     QUESTION_KINDS,
+    GroundedDraft,
     GroundedOptions,
     GroundedQAFamily,
     PassagePool,
@@ -227,6 +228,10 @@ TRIP = "A canoe trip to the island takes two hours. It is led by Mara Lind. Brin
         ({"question": "Who is the leader of that trip?"}, None),
         ({"question": "Why so long?"}, None),
         ({"question": "Who leads the canoe trip to the island?"}, "without the first"),
+        ({"question": "How many boats are there?"}, "without the first"),
+        ({"question": "What else is sold there?"}, None),
+        ({"question": "Who leads it in the passage?"}, "speaks of 'the passage'"),
+        ({"question": "Who leads it?", "first_question": "How long will they paddle on time?"}, "name it"),
         ({"question": "Who leads it?", "first_answer": "2 h"}, "not copied"),
         ({"question": "Who leads it?", "first_question": "Tell me of the trip."}, "must be one question"),
         ({"question": "Who leads it?", "first_question": "Do they take two hours?"}, "in first_question already"),
@@ -239,7 +244,30 @@ def test_a_second_question_refers_to_the_first(fields: dict[str, str], fault: st
     assert (found is None) if fault is None else fault in (found or ""), found
 
 
-def test_second_questions_and_table_rows_are_drawn_and_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("follow_up", [False, True])
+def test_a_first_question_counts_only_where_it_is_asked_for(follow_up: bool) -> None:
+    text = "Prices rose. A canoe trip takes **two hours**, by “Mara”."
+    data = {
+        "text": text, "follow_up": follow_up, "context": True, "cited": True, "instruction": "Answer.",
+        "layout": "text_first", "silence": SILENCE,
+    }  # fmt: skip
+    draft = GroundedDraft(
+        first_question="How long is it?",
+        first_answer='two hours, by "Mara"',
+        question="Who led?",
+        quotes=[],
+        answer="Mara.",
+    )
+    candidate = GroundedQAFamily().candidate(Seed.model_construct(data=data, conditions={}), draft)
+    asked, *_, reply = candidate.messages
+    assert asked.content.endswith(f"Question: {'How long is it?' if follow_up else 'Who led?'}")
+    assert reply.content == "Mara."
+    assert candidate.fields["first_answer"] == ("two hours**, by “Mara”" if follow_up else "")
+    if follow_up:
+        assert candidate.messages[1].content.endswith("> A canoe trip takes **two hours**, by “Mara”.")
+
+
+def test_second_questions_are_drawn_and_kept(tmp_path: Path) -> None:
     plan = plan_of("task.follow_ups=0.6", "task.unanswerable=0.1")
     samples = made(plan, tmp_path)
     second = [sample for sample in samples if sample.seed.data["follow_up"]]
