@@ -8,6 +8,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.machine import describe_measurement
@@ -16,10 +17,11 @@ from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
 from core.storage.atomic_files import read_record
 from flows.terminal.console import SESSION
+from plugins.ablation.ablation import collect_measured, join_checks, list_step_gains
 from plugins.ablation.answers import Answers
-from plugins.ablation.arms import ARMS, DEFAULT_ARMS, STEPS
+from plugins.ablation.arms import ARMS, DEFAULT_ARMS
 from plugins.ablation.results import Ablation, describe_size, describe_step, format_points
-from plugins.ablation.statistics import describe_gain, estimate_gain, estimate_pass_rate
+from plugins.ablation.statistics import describe_gain, estimate_pass_rate
 from plugins.ablation.task import AblationOptions, prepare_ablation
 
 CANDIDATES, SEED = 1_000, 11
@@ -56,25 +58,17 @@ def table(rows: str = "45,250", seeds: int = 2, requests: int = 400, arms: str =
 
 
 def list_rule_gains(run: RunDir, options: AblationOptions) -> Iterator[str]:
-    """A line for each arm and each comparison by `RULES` alone."""
+    """A line for each comparison by `RULES` alone."""
     task = prepare_ablation(run, options, None, run.path.parent, SESSION)
-    answers, found = Answers(task, SESSION), dict[tuple[str, str], list[list[bool]]]()
-    asked = [("h", "", task.digest_model("h"))] if "h" in task.declared.arms else []
-    asked += [(one.letter, one.size, task.digest_training(one)) for one in task.list_trainings()]
-    for letter, size, digest in asked:
-        if one := answers.find(digest):
-            kept = [all(outcome) for outcome in zip(*(one.by_check[rule] for rule in RULES), strict=True)]
-            found.setdefault((letter, size), []).append(kept)
-    for (letter, size), outcomes in found.items():
-        if rate := estimate_pass_rate(outcomes):
+    measured = collect_measured(task, Answers(task, SESSION))
+    judged = replace(task, declared=task.declared.model_copy(update={"held_out_checks": list(RULES)}))
+    for (letter, size), one in measured.items():
+        rate = estimate_pass_rate(one.collect(lambda answers: join_checks(answers, RULES)))
+        if rate and letter in ARMS:
             yield f"- by rules and topic alone, {ARMS[letter].name} {size}: {rate.format(lambda value: f'{value:.1%}')}"
-    for size in task.declared.sizes:
-        for step, first, second in STEPS:
-            ours, other = found.get((first, size)), found.get((second, size if ARMS[second].trains else ""))
-            if ours and other:
-                seeds = min(len(ours), len(other)) if ARMS[second].trains else len(ours)
-                gain = estimate_gain(ours[:seeds], other[:seeds])
-                yield f"- by rules and topic alone, {step}, {size}: {describe_gain(gain, format_points)}"
+    for step in list_step_gains(measured, judged):
+        if step.held_out:
+            yield f"- by rules and topic alone, {step.step}, {step.size}: {describe_gain(step.held_out, format_points)}"
 
 
 def call(*words: str) -> None:

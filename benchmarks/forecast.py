@@ -1,4 +1,5 @@
 """The forecast of `stillhouse forecast`, compared with students that were trained: from 30, 60, 120 and 240 rows to 480.
+`python -m benchmarks.forecast --simulated` compares it with simulated students.
 
 Settings are drawn tasks of reasoning-gym: their answers are known, so an endpoint of this module replies with them and no model
 is a teacher. `STILLHOUSE_FORECAST` names a folder for the runs and their answers, so that a stopped benchmark resumes:
@@ -12,17 +13,18 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from statistics import fmean
+from statistics import NormalDist, fmean, median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.ablation import call
 from benchmarks.machine import describe_measurement
+from core.runs.records import RunState
 from core.runs.run_dir import RunDir
 from flows.terminal.console import CommandSession
 from plugins.ablation.answers import Answers
@@ -32,6 +34,109 @@ from plugins.ablation.task import AblationOptions, prepare_ablation
 SEED, SAMPLES = 7, 560
 KNOWN, FUTURE = (30, 60, 120, 240), 480
 REQUESTS = 200
+PORT = 18_431
+"""Of the endpoint, always the same: a run resumes only with the endpoint it began with."""
+SIMULATIONS, SIMULATED_REQUESTS, MOST_SPREAD = 400, 400, 0.03
+SHARED_DIFFICULTY = 0.5
+"""The share of an answer's variance that is the request's difficulty, and so the same for all students: our assumption."""
+
+Curve = Callable[[int], float]
+"""The pass rate of students by their number of rows."""
+
+
+def draw_power_law(rng: np.random.Generator) -> Curve:
+    first = rng.uniform(0.02, 0.4)
+    limit, power = rng.uniform(first, 1), rng.uniform(0.2, 1)
+    return lambda rows: float(limit - (limit - first) * (rows / KNOWN[0]) ** -power)
+
+
+def draw_straight_line(rng: np.random.Generator) -> Curve:
+    first, step = rng.uniform(0.02, 0.4), rng.uniform(0, 0.1)
+    return lambda rows: float(min(0.99, first + step * np.log2(rows / KNOWN[0])))
+
+
+def draw_flat(rng: np.random.Generator) -> Curve:
+    rate = rng.uniform(0.02, 0.9)
+    return lambda _rows: float(rate)
+
+
+def draw_late_rise(rng: np.random.Generator) -> Curve:
+    """A logistic curve over the logarithm of rows, half of which is reached at 60 to 1,000 rows."""
+    low, high = rng.uniform(0.02, 0.2), rng.uniform(0.4, 0.95)
+    middle, width = math.exp(rng.uniform(math.log(60), math.log(1_000))), rng.uniform(0.3, 0.8)
+    return lambda rows: float(low + (high - low) / (1 + (middle / rows) ** (1 / width)))
+
+
+class SimulatedCase(NamedTuple):
+    draw: Callable[[np.random.Generator], Curve]
+    rows: int = FUTURE
+
+
+SIMULATED = {
+    "power law": SimulatedCase(draw_power_law),
+    "straight in log rows": SimulatedCase(draw_straight_line),
+    "flat": SimulatedCase(draw_flat),
+    "late rise": SimulatedCase(draw_late_rise),
+    "late rise, 2,000 rows": SimulatedCase(draw_late_rise, 2_000),
+}
+
+
+class SimulatedForecasts(NamedTuple):
+    """Of curves of one kind: shares of intervals that contain the true rate, and median errors."""
+
+    covered: float
+    half_covered: float
+    """Of intervals with half the width."""
+    error: float
+    error_of_last: float
+    error_of_line: float
+
+
+def simulate(case: SimulatedCase) -> SimulatedForecasts:
+    """Students of `KNOWN` rows, two of each, and the one to predict, all asked the same requests: each has one difficulty. The
+    true rate is the student's expected one on these requests.
+    """
+    rng, normal, found = np.random.default_rng(5), NormalDist(), []
+    own = math.sqrt(1 - SHARED_DIFFICULTY)
+    for _ in range(SIMULATIONS):
+        curve, spread = case.draw(rng), rng.uniform(0, MOST_SPREAD)
+        difficulties = math.sqrt(SHARED_DIFFICULTY) * rng.standard_normal(SIMULATED_REQUESTS)
+
+        def train(rows: int, curve: Curve = curve, spread: float = spread) -> float:
+            """The ability of a student: it passes requests of lower difficulty, but for luck."""
+            return normal.inv_cdf(float(np.clip(curve(rows) + spread * rng.standard_normal(), 0.001, 0.999)))
+
+        def ask(rows: int, difficulties: Any = difficulties, train: Callable[[int], float] = train) -> float:
+            luck = own * rng.standard_normal(SIMULATED_REQUESTS)
+            return float(np.mean(difficulties + luck < train(rows)))
+
+        points = [MeasuredSize(rows, (ask(rows), ask(rows))) for rows in KNOWN]
+        predicted = LearningCurve(points, SIMULATED_REQUESTS).predict(case.rows)
+        ability = train(case.rows)
+        truth = fmean(normal.cdf((ability - one) / own) for one in difficulties)
+        off = truth - predicted.value
+        width = predicted.high - predicted.value if off > 0 else predicted.value - predicted.low
+        means = [fmean(point.values) for point in points]
+        others = means[-1] - truth, extend_line(means, case.rows) - truth
+        found.append((abs(off) <= width, 2 * abs(off) <= width, *map(abs, (off, *others))))
+    covered, half_covered, *errors = zip(*found, strict=True)
+    return SimulatedForecasts(fmean(covered), fmean(half_covered), *map(median, errors))
+
+
+def extend_line(means: Sequence[float], rows: int) -> float:
+    """The rate at `rows` on the least-squares line over the logarithm of `KNOWN`, within 0 and 1."""
+    slope, offset = np.polyfit(np.log(KNOWN), means, 1)
+    return float(min(1.0, max(0.0, slope * math.log(rows) + offset)))
+
+
+def simulated_table() -> str:
+    heads = ["curve", "90 % intervals cover", "half as wide", "median error, points", "last value", "line in log rows"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, case in SIMULATED.items():
+        found = simulate(case)
+        shares = " | ".join(f"{share:.0%}" for share in found[:2])
+        lines.append(f"| {name} | {shares} | {' | '.join(f'{100 * error:.1f}' for error in found[2:])} |")
+    return "\n".join(lines)
 
 
 class Setting(NamedTuple):
@@ -50,8 +155,9 @@ STUDENT = "{start='layers',layers=16,epochs=2,max_tokens=192}"
 
 
 def make_run(setting: Setting, folder: Path) -> Path:
-    """The run of a setting, made if it is not there."""
-    if not list(folder.glob("reasoning-*/manifest.json")):
+    """The run of a setting, made or resumed if it is not done."""
+    found = [RunDir(manifest.parent) for manifest in folder.glob("reasoning-*/manifest.json")]
+    if not any(run.read_manifest().state is RunState.done for run in found):
         with serve_known_answers(setting) as address:
             settings = {
                 "samples": SAMPLES, "seed": SEED, "filters": "[]",
@@ -61,7 +167,7 @@ def make_run(setting: Setting, folder: Path) -> Path:
                 "teachers.main": f"{{model='openai/known',base_url='{address}',max_concurrent=8}}",
             }  # fmt: skip
             words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-            call("generate", "reasoning", "--runs-dir", str(folder), *words)
+            call("generate", "reasoning", "--resume", "--runs-dir", str(folder), *words)
     (manifest,) = folder.glob("reasoning-*/manifest.json")
     return manifest.parent
 
@@ -114,12 +220,13 @@ def serve_known_answers(setting: Setting) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(data)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        yield f"http://127.0.0.1:{PORT}/v1"
     finally:
         server.shutdown()
+        server.server_close()
 
 
 def measure_setting(name: str, folder: Path) -> str:
@@ -139,12 +246,10 @@ def measure_setting(name: str, folder: Path) -> str:
     curve = LearningCurve([MeasuredSize(rows, tuple(rates)) for rows, rates in by_rows.items()], REQUESTS)
     predicted = curve.predict(FUTURE, requests=REQUESTS)
     means = [fmean(by_rows[rows]) for rows in KNOWN]
-    slope, offset = np.polyfit(np.log(KNOWN), means, 1)
-    line = min(1.0, max(0.0, slope * math.log(FUTURE) + offset))
     cells = [
         name, *(f"{mean:.1%}" for mean in means), f"{truth:.1%}",
         f"{predicted.value:.1%} ({predicted.low:.1%} to {predicted.high:.1%})",
-        *(f"{100 * abs(guess - truth):.1f}" for guess in (predicted.value, means[-1], line)),
+        *(f"{100 * abs(guess - truth):.1f}" for guess in (predicted.value, means[-1], extend_line(means, FUTURE))),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -152,9 +257,14 @@ def measure_setting(name: str, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", default=",".join(SETTINGS))
+    parser.add_argument("--simulated", action="store_true")
+    asked = parser.parse_args()
+    if asked.simulated:
+        sys.stdout.write(f"{simulated_table()}\n")
+        return
     heads = ["setting", *map(str, KNOWN), str(FUTURE), "predicted", "its error", "of the last value", "of a line"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name in parser.parse_args().settings.split(","):
+    for name in asked.settings.split(","):
         folder = Path(os.environ["STILLHOUSE_FORECAST"]) / name
         folder.mkdir(parents=True, exist_ok=True)
         lines.append(measure_setting(name, folder))

@@ -103,7 +103,6 @@ def encode_and_split(
         kept_back = [train[place] for place in sorted(drawn)]
         remaining = [index for index in range(len(train)) if index not in drawn]
         train, places = [train[index] for index in remaining], [places[index] for index in remaining]
-        held_out = [one for place, one in enumerate(conversations) if place not in places]
     counterparts = [worse[place] for place in places if worse]
     paired = [result if isinstance(result, EncodedConversation) else None for result in counterparts]
     truncation = TruncationRecord(
@@ -112,11 +111,13 @@ def encode_and_split(
         longest=max(sizes, default=0),
         max_tokens=config.max_tokens,
     )
-    apart = set(map(_cut_prompt, held_out or ()))
-    usable = [one for one in judged if _cut_prompt(one[0]) not in apart]
-    return TrainingData(
-        train, kept_back, unusable, paired, places, truncation, _encode_judged(usable, tokenizer, config)
-    )
+    answers: list[PreferenceAnswer] = []
+    if judged:
+        apart = held_out or [conversations[place] for place in set(range(given)).difference(places)]
+        prompts = set(map(_cut_prompt, apart))
+        usable = [one for one in judged if _cut_prompt(one[0]) not in prompts]
+        answers = _encode_judged(usable, tokenizer, config)
+    return TrainingData(train, kept_back, unusable, paired, places, truncation, answers)
 
 
 def _encode_judged(

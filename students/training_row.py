@@ -17,9 +17,7 @@ from students.chat_encoding import (
     check_tokenizer,
     cut_conversation,
     encode_untruncated,
-    find_pad_id,
 )
-from students.predictions import IGNORED_LABEL, build_batch
 from students.start_model import load_start_tokenizer
 from students.training_data import encode_and_split, shuffle_epoch
 from students.vocabulary_trimming import choose_tokens, shrink_tokenizer
@@ -101,8 +99,7 @@ def _name_step(place: int, conversations: int, config: StudentConfig, seed: int)
 
 
 def _read_spans(conversation: EncodedConversation, tokenizer: PreTrainedTokenizerBase) -> list[TokenSpan]:
-    batch = build_batch([conversation], find_pad_id(tokenizer))
-    marks = (batch.labels[0] != IGNORED_LABEL).tolist()
+    marks = (False, *conversation.learned[1:])
     images = [next((one for one in conversation.images if one.begin <= i < one.end), None) for i in range(len(marks))]
     spans = []
     for (learned, image), group in groupby(zip(marks, images, conversation.ids, strict=True), lambda token: token[:2]):

@@ -24,8 +24,8 @@ EMBEDDED_STARTS = ("layers", "random")
 """Names of starts that are no folder; all are Llamas."""
 
 
-MEMORY_START, MEMORY_LAYER = "qwen3_5_text", "linear_attention"
-"""The architecture of a hybrid, and transformers' name of its layers that have a memory instead of attention."""
+MEMORY_LAYER = "linear_attention"
+"""Transformers' name of the layers of a hybrid that have a memory instead of attention."""
 
 ROW_MULTIPLE = 32
 """Of the feed-forward width: rows of other lengths cannot be stored in 8 or 4 bits (GGUF)."""

@@ -260,7 +260,7 @@ class StudentConfig(RecipeTable):
         if "kto" in names and names <= {"kto", "dpo"}:
             yield "kto does not teach the texts of kept answers; add sft, as in { sft = 1.0, kto = 1.0 }"
         if "kto" in names and self.image_limits:
-            yield "kto: refused answers have no images, and a step sees some; leave one of them out"
+            yield "kto: refused answers have no images, but a step of the training reads images; leave out kto or that step"
 
     def _find_start_faults(self) -> Iterator[str]:
         needing = [name for name in ("lora", "replay", "average") if getattr(self, name)]

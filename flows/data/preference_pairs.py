@@ -303,7 +303,7 @@ def list_refused_answers(sample: Sample, family: RecipeFamily, *, thinking: bool
 
 
 class PreferenceData(NamedTuple):
-    """The answers from which a student learns besides its conversations."""
+    """The answers that a student learns from, in addition to its conversations."""
 
     config: StudentConfig
     """Without the objectives for which there are too few."""
@@ -316,34 +316,37 @@ class PreferenceData(NamedTuple):
 
 
 def find_preference_data(
-    run: RunDir, config: StudentConfig, conversations: Sequence[list[Message]], released: "Iterable[pl.DataFrame]" = ()
+    run: RunDir,
+    config: StudentConfig,
+    conversations: Sequence[list[Message]],
+    released: "Iterable[pl.DataFrame]" = (),
+    held_out_ids: Collection[str] = (),
 ) -> PreferenceData:
-    """What the objectives `dpo` and `kto` of a run's student learn from; `released` are pairs of earlier releases."""
+    """What the objectives `dpo` and `kto` of a run's student learn from; `released` are pairs of earlier releases. No draft of a
+    sample in `held_out_ids` is used: it may have another prompt than the sample.
+    """
     from agents.families import find_recipe_family
 
     recipe = run.read_recipe()
-    found = PreferenceData(config, [], [], [])
+    rejected: list[list[Message] | None] = []
+    judged: list[tuple[list[Message], bool]] = []
+    notes: list[str] = []
     if "dpo" in config.objective_weights:
         rejected = find_rejected_answers(run, recipe, conversations, released)
-        left, rejected, note = leave_out_scarce_pairs(config, rejected)
-        found = found._replace(config=left, rejected=rejected, notes=[note])
-    if "kto" not in config.objective_weights:
-        return found
-    family, thinking = find_recipe_family(recipe), recipe.dataset.thinking is not None
-    refused = [
-        one for sample in read_finished_samples(run) for one in list_refused_answers(sample, family, thinking=thinking)
-    ]
-    note = f"{format_count(len(refused), 'answer')} that failed a check, for kto"
-    if len(refused) < MIN_PAIRS:
-        return found._replace(
-            config=_leave_out(found.config, "kto"),
-            notes=[
-                *found.notes,
-                f"{note}, which needs {MIN_PAIRS}: the student learns without it; make a run with more samples",
-            ],
-        )
-    judged = [*((one, True) for one in conversations), *((one, False) for one in refused)]
-    return found._replace(judged=judged, notes=[*found.notes, note])
+        config, rejected, note = leave_out_scarce_pairs(config, rejected)
+        notes.append(note)
+    if "kto" in config.objective_weights:
+        family, thinking = find_recipe_family(recipe), recipe.dataset.thinking is not None
+        samples = (sample for sample in read_finished_samples(run) if sample.id not in held_out_ids)
+        refused = [one for sample in samples for one in list_refused_answers(sample, family, thinking=thinking)]
+        note = f"{format_count(len(refused), 'answer')} that failed a check, for kto"
+        if len(refused) < MIN_PAIRS:
+            config = _leave_out(config, "kto")
+            note += f", which needs {MIN_PAIRS}: the student learns without it; make a run with more samples"
+        else:
+            judged = [*((one, True) for one in conversations), *((one, False) for one in refused)]
+        notes.append(note)
+    return PreferenceData(config, rejected, judged, notes)
 
 
 def _leave_out(config: StudentConfig, name: str) -> StudentConfig:

@@ -267,7 +267,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
             read = stages.find_dataset_images(context.run, context.recipe)
             train, held_out = (embed_stored_images(rows, read) for rows in (train, held_out))
         config, rejected, judged, notes = find_preference_data(
-            context.run, config, train, context.mixture_sources.pairs
+            context.run, config, train, context.mixture_sources.pairs, set(parts.validation["id"])
         )
         for note in notes:
             SESSION.print_unless_stopped(f"distill: {note}")

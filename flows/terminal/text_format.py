@@ -53,7 +53,7 @@ def format_one_line(text: str, most: int = 160) -> str:
 
 
 def truncate_text(text: str) -> str:
-    """The part of `text` that the page shows: its beginning, and its end, where a question often stands after a passage."""
+    """The part of `text` that the page shows: its beginning, and its end, which often has the question after a passage."""
     left_out = len(text) - LONGEST_SHOWN_TEXT
     if left_out <= 0:
         return text

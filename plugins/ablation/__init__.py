@@ -3,16 +3,8 @@ a step narrows the data more than a random drop; and what its next rows will bri
 """
 
 from pathlib import Path
-from typing import Any
 
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.ablation.hooks import AblationHooks
-
-    return AblationHooks()
-
 
 part = load_from(__name__)
 
@@ -26,6 +18,6 @@ PLUGIN = Plugin(
         Part("command", "selection", part("commands:app")),
         Part("command", "forecast", part("commands:app")),
         Part("section", "selection", part("config:SelectionConfig")),
-        Part("hooks", "ablation", _load_hooks),
+        Part("hooks", "ablation", part("hooks:HOOKS")),
     ),
 )

@@ -70,14 +70,14 @@ class _Measured(NamedTuple):
 
 
 def _write_result(task: AblationTask, answers: Answers, departures: list[str]) -> Ablation:
-    measured = _collect_measured(task, answers)
+    measured = collect_measured(task, answers)
     trainings = {task.digest_training(one) for one in task.list_trainings()}
     models = [*task.models, *(["i"] if "i" in task.declared.arms else [])]
     found = Ablation(
         declared=read_record(task.folder / DECLARATION_FILE, Declaration),
         departures=departures,
         arms=[_summarize_arm(one, task) for one in measured.values()],
-        steps=list(_compare_steps(measured, task)),
+        steps=list(list_step_gains(measured, task)),
         notes=list(_list_notes(task)),
         complete=all(map(answers.find, [*trainings, *map(task.digest_model, models)])),
     )
@@ -85,7 +85,7 @@ def _write_result(task: AblationTask, answers: Answers, departures: list[str]) -
     return found
 
 
-def _collect_measured(task: AblationTask, answers: Answers) -> dict[tuple[str, str], _Measured]:
+def collect_measured(task: AblationTask, answers: Answers) -> dict[tuple[str, str], _Measured]:
     """Arms with at least one answer, by letter and size; arms that are not trained have the size ""."""
     measured: dict[tuple[str, str], _Measured] = {}
     for name in (BARE_TEACHER, "h", "i"):
@@ -106,7 +106,7 @@ def _collect_measured(task: AblationTask, answers: Answers) -> dict[tuple[str, s
 def _summarize_arm(one: _Measured, task: AblationTask) -> ArmSummary:
     passed = estimate_pass_rate(one.collect(lambda answers: answers.passed))
     assert passed is not None, "an arm is listed with its first answers"
-    held_out = one.collect(lambda answers: _join_checks(answers, task.declared.held_out_checks))
+    held_out = one.collect(lambda answers: join_checks(answers, task.declared.held_out_checks))
     return ArmSummary(
         arm=one.arm,
         size=one.size,
@@ -124,12 +124,12 @@ def _summarize_arm(one: _Measured, task: AblationTask) -> ArmSummary:
     )
 
 
-def _join_checks(answers: AnsweredRequests, names: Sequence[str]) -> list[bool]:
+def join_checks(answers: AnsweredRequests, names: Sequence[str]) -> list[bool]:
     """Whether each answer passes all of these checks."""
     return [all(outcome) for outcome in zip(*(answers.by_check[name] for name in names), strict=True)] if names else []
 
 
-def _compare_steps(measured: dict[tuple[str, str], _Measured], task: AblationTask) -> Iterator[StepGain]:
+def list_step_gains(measured: dict[tuple[str, str], _Measured], task: AblationTask) -> Iterator[StepGain]:
     for size in task.declared.sizes:
         for step, first, second in STEPS:
             ours = measured.get((first, size))
@@ -157,7 +157,7 @@ def _compare_arms(step: str, size: str, ours: _Measured, other: _Measured, task:
         other=other.arm,
         gain=gain,
         by_check={name: found.value for name, found in by_check.items() if found},
-        held_out=compare(lambda answers: _join_checks(answers, names)) if names else None,
+        held_out=compare(lambda answers: join_checks(answers, names)) if names else None,
         panel=compare(lambda answers: answers.panel) if left.answers[0].panel and right.answers[0].panel else None,
         same_rows=bool(other.size) and left.digests[:seeds] == right.digests[:seeds],
     )

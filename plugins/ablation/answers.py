@@ -105,7 +105,7 @@ class Answers:
 
         folder = self._students / digest
         record = train_student(
-            training.drawn.rows, task.configure(training), folder, seed=training.seed, held_out=task.validation or None,
+            training.drawn.rows, task.configure(training.letter), folder, seed=training.seed, held_out=task.validation or None,
             rejected=training.drawn.rejected, judged=training.drawn.judged,
             progress=self._session.print_unless_stopped, synthetic=True,
         )  # fmt: skip

@@ -41,11 +41,11 @@ ARMS: Mapping[str, Arm] = {
     )
 }  # fmt: skip
 DEFAULT_ARMS = "a,b,c,d,e,f,g,h,i"
-"""The arms that tell what the steps bought."""
+"""The arms that measure the steps."""
 EQUAL_ARMS = "abcdefjkl"
 """Arms with equally many rows."""
-OBJECTIVES = {"j": {"sft": 1.0, "dpo": 0.5}, "k": {"sft": 1.0, "kto": 1.0}, "l": {"sft": 1.0, "kto": 1.0}}
-"""Of the arms that learn from refused drafts too: both terms of a step have gradients of about the same size."""
+ADDED_OBJECTIVES = {"j": {"dpo": 0.5}, "k": {"kto": 1.0}, "l": {"kto": 1.0}}
+"""For arms that learn from refused drafts too, added to the run's: both terms of a step have gradients of about the same size."""
 STEPS = (
     ("checks", "b", "a"),
     ("critic", "c", "b"),
@@ -93,7 +93,7 @@ class CandidateRow(NamedTuple):
     refused: list[list[Message]]
     """Its drafts that failed a check."""
     rejected: list[Message] | None
-    """The worse draft of a kept sample, as `find_preference_pairs` chooses it."""
+    """The first draft of a kept sample, if a check refused it and both make a preference pair."""
 
 
 def read_candidates(samples: Iterable[Sample], plan: RunPlan, held_out: Collection[str]) -> list[CandidateRow]:
@@ -122,7 +122,9 @@ def _read_candidate(sample: Sample, plan: RunPlan) -> CandidateRow:
     def read(messages: Sequence[Message]) -> list[Message] | None:
         return (list(messages) if thinking else remove_thinking(messages)) or None
 
-    pairs = find_preference_pairs([sample], family, recipe).pairs
+    every = recipe.preference.model_copy(update={"pairs_per_prompt": sample.revisions + 1})
+    pairs = find_preference_pairs([sample], family, recipe.model_copy(update={"preference": every})).pairs
+    worse = [pair.rejected for pair in pairs if pair.rejected.faults and pair.rejected.id == f"{sample.id}/0"]
     drafting = [turn.usage for turn in sample.turns if turn.agent == "generator" and turn.revision == 0]
     return CandidateRow(
         id=sample.id,
@@ -134,7 +136,7 @@ def _read_candidate(sample: Sample, plan: RunPlan) -> CandidateRow:
         tokens=sample.usage.prompt_tokens + sample.usage.completion_tokens,
         draft_tokens=sum(usage.prompt_tokens + usage.completion_tokens for usage in drafting),
         refused=list_refused_answers(sample, family, thinking=thinking),
-        rejected=read([*pairs[0].rejected.prompt, *pairs[0].rejected.response]) if pairs else None,
+        rejected=read([*worse[0].prompt, *worse[0].response]) if worse else None,
     )
 
 
@@ -162,15 +164,11 @@ class CandidatePool:
             "f": [one for one in candidates if one.first and one.kept],
             "g": [one for one in candidates if one.first],
         }
-        self._members |= {"e": self._members["a"], **dict.fromkeys(OBJECTIVES, self._members["d"])}
+        self._members |= {"e": self._members["a"], **dict.fromkeys(ADDED_OBJECTIVES, self._members["d"])}
 
     def count(self, letter: str) -> int:
         """The most rows of an arm. A placebo has as many as the dataset."""
         return min(len(self._members["d"]), len(self._members["a"])) if letter == "e" else len(self._members[letter])
-
-    def count_refused(self) -> int:
-        """The drafts that failed a check."""
-        return sum(len(one.refused) for one in self._candidates)
 
     def find_equal_number(self, letters: Iterable[str]) -> int:
         """The rows of the smallest arm among those that are compared at equal numbers."""
@@ -191,7 +189,7 @@ class CandidatePool:
         )
         if letter == "j":
             return drawn._replace(rejected=[one.rejected for one in chosen])
-        if letter not in OBJECTIVES:
+        if letter not in ADDED_OBJECTIVES:
             return drawn
         last = max((place[name] for name in drawn.ids), default=-1)
         passed = sorted((one for one in self._candidates if place[one.id] <= last), key=lambda one: place[one.id])

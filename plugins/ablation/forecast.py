@@ -31,6 +31,8 @@ DECISIVE_ROWS = 1_000
 """The next rows that the sentence is about."""
 WORTH_GAIN = 0.01
 """The least gain of `DECISIVE_ROWS` that is worth them."""
+POSSIBLE_GAIN = 0.05
+"""Before the advice is to stop, the interval must exclude a gain of this size: our choice."""
 CURVE_POINTS = 40
 
 
@@ -81,7 +83,7 @@ class Forecast(_Record):
     """From the fewest rows to the most."""
     next: list[NextRows]
     currency: str | None
-    decision: Literal["stop", "go on", "unclear"]
+    decision: Literal["stop", "continue", "unclear"]
 
     @property
     def sentence(self) -> str:
@@ -101,7 +103,8 @@ def locate_forecast(run: RunDir) -> Path:
 def prepare_forecast(
     run: RunDir, seeds: int, requests: int, settings: Sequence[str], runs: Path, session: CommandSession
 ) -> AblationTask:
-    """The trainings of a forecast: those of an ablation's arm d with other numbers of rows, so both share their answers.
+    """The trainings of a forecast: those of an ablation's arm d with other numbers of rows. Both share answers only where
+    requests and panel are equal, as with `ablate -n 200 --panel 0`.
 
     Raises:
         UsageError: as `prepare_ablation`, and if the run is not finished or its rows are too few.
@@ -215,11 +218,11 @@ def build_forecast(task: AblationTask, by_rows: dict[int, list[AnsweredRequests]
     )
 
 
-def decide(gain: PredictedValue) -> Literal["stop", "go on", "unclear"]:
-    """Stop at a small expected gain; go on if the next student is better almost surely."""
+def decide(gain: PredictedValue) -> Literal["stop", "continue", "unclear"]:
+    """Stop if the expected gain is small and the interval excludes a large one; continue if all of the interval is a gain."""
     if gain.value < WORTH_GAIN:
-        return "stop"
-    return "go on" if gain.low > 0 else "unclear"
+        return "stop" if gain.high < POSSIBLE_GAIN else "unclear"
+    return "continue" if gain.low > 0 else "unclear"
 
 
 def format_gain(gain: PredictedValue) -> str:

@@ -43,6 +43,9 @@ class AblationHooks(RunHooks):
         return [*_render_ablation(run), *_render_forecast(run), *_render_selection(manifest)]
 
 
+HOOKS = AblationHooks()
+
+
 def _render_ablation(run: RunDir) -> list[PageSection]:
     from plugins.ablation.results import Ablation, describe_size, describe_step
 

@@ -1,5 +1,5 @@
-"""A learning curve: values of students by their number of rows, and what students of more rows will have. Knows no run and no
-student.
+"""A learning curve: values of students by their number of rows, and the predicted values of students of more rows. Knows no run
+and no student.
 """
 
 from typing import NamedTuple
@@ -17,8 +17,8 @@ EXPONENTS = np.round(np.arange(-3.0, 2.01, 0.2), 1)
 """Of the power law. Below 0 the curve has an upper limit, at 0 it is a straight line over the logarithm of rows, above 0 it rises
 ever faster, as before the first successes."""
 USUAL_EXPONENT, EXPONENT_SPREAD = -0.3, 0.8
-"""The exponent before anything is measured, and its standard deviation. Errors of many tasks fall with powers of -0.07 to -0.35
-(Hestness et al. 2017, arXiv 1712.00409). The spread was chosen on simulated curves, late and steep ones included."""
+"""Mean and standard deviation of the exponent's prior. Errors of many tasks fall with powers of -0.07 to -0.35
+(Hestness et al. 2017, arXiv 1712.00409). The spread was chosen on simulated curves."""
 PRIOR_DEGREES = 4
 """The weight of the usual spread of trainings, in degrees of freedom: two trainings of four sizes have as many."""
 USUAL_RATE_SPREAD = 0.02
@@ -46,8 +46,8 @@ class MeasuredSize(NamedTuple):
 class LearningCurve:
     """A power law with offset, `c + a * (rows ** b - 1) / b` with `a >= 0`, as all curves that fit what was measured.
 
-    Each of `REPLICATES` curves is the best fit to the measured values with new noise added: the binomial noise of their requests
-    and the spread of trainings, itself drawn from what is known of it. The exponent is held to the usual one as one more
+    Each of `REPLICATES` curves is the best fit to the measured values with new noise added: the binomial noise of their
+    requests and the spread of trainings, drawn from its posterior distribution. The prior of the exponent counts as one more
     measurement. (Randomize, then optimize: Bardsley et al. 2014, SIAM Journal on Scientific Computing 36, A1895-A1910.) The
     linear part is solved exactly for each exponent of a grid, so no fit can fail to converge.
     """
@@ -78,7 +78,7 @@ class LearningCurve:
         return values * (1 - values) / asked if asked else np.zeros_like(values)
 
     def _draw_spread(self, values: Floats) -> Floats:
-        """Standard deviations of trainings of as many rows, from their scaled inverse chi-squared distribution."""
+        """Standard deviations of trainings with equal numbers of rows, from their scaled inverse chi-squared distribution."""
         usual = USUAL_RATE_SPREAD if self._requests else USUAL_LOSS_SPREAD * float(values.mean())
         degrees = sum(len(point.values) - 1 for point in self.points)
         squares = sum(float(np.var(point.values)) * len(point.values) for point in self.points)
@@ -117,11 +117,13 @@ class LearningCurve:
         return self._limit(values)
 
     def predict(self, rows: int, *, requests: int | None = None) -> PredictedValue:
-        """What one more student of this number of rows has. With `requests`, what it shows on as many."""
+        """The pass rate or loss of one more student of this number of rows, on the requests of the measured students. With
+        `requests`, its pass rate on this number of others.
+        """
         return _summarize(self._evaluate(rows), self._add_noise(self._evaluate(rows), requests))
 
     def predict_change(self, rows: int, more: int) -> PredictedValue:
-        """What one more student of `more` further rows has, minus the mean of students of `rows`."""
+        """The value of one more student of `more` further rows, minus the mean of students of `rows`, on equal requests."""
         before, after = self._evaluate(rows), self._evaluate(rows + more)
         return _summarize(after - before, self._add_noise(after, None) - before)
 

@@ -14,7 +14,7 @@ from agents.planning.run_plan import RunPlan
 from agents.studies.general_panel import GeneralPanel, build_general_panel
 from agents.studies.held_out_evaluation import has_fixed_questions, require_held_out_seeds
 from core.config.agents import VerifierConfig
-from core.config.loading import parse_settings
+from core.config.loading import parse_settings, validate_table
 from core.config.recipe import recipe_digest
 from core.config.students import StudentConfig
 from core.errors import UsageError
@@ -30,10 +30,10 @@ from flows.data.student_files import continue_lineage, load_run_plan
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.terminal.console import CommandSession
 from plugins.ablation.arms import (
+    ADDED_OBJECTIVES,
     ARMS,
     DEFAULT_ARMS,
     EQUAL_ARMS,
-    OBJECTIVES,
     ArmRows,
     CandidatePool,
     parse_arms,
@@ -137,19 +137,29 @@ class AblationTask:
             **self._list_answers(training),
         )
 
-    def configure(self, training: "ArmTraining") -> StudentConfig:
-        """The settings of a training: those of all, with the arm's own objective."""
-        own = OBJECTIVES.get(training.letter)
-        return self.config.model_copy(update={"objective": own}) if own else self.config
+    def configure(self, letter: str) -> StudentConfig:
+        """The settings of an arm's trainings: those of all, with the arm's own objectives. Raises UsageError if they exclude each
+        other.
+        """
+        added = ADDED_OBJECTIVES.get(letter)
+        if not added:
+            return self.config
+        objective = {**self.config.objective_weights, **added}
+        config, problems = validate_table(
+            StudentConfig, {**self.config.model_dump(), "objective": objective}, "student"
+        )
+        if config is None:
+            raise UsageError(f"--arms: {letter} ({ARMS[letter].name}): {problems[0].what}; or leave {letter} out")
+        return config
 
     def _list_answers(self, training: "ArmTraining") -> dict[str, object]:
         """The other answers from which an arm learns, and how; nothing for the arms that learn from rows alone."""
-        drawn, own = training.drawn, OBJECTIVES.get(training.letter)
+        drawn = training.drawn
         return {
             "rejected": [one and conversation_digest(one) for one in drawn.rejected],
             "judged": [[conversation_digest(one), kept] for one, kept in drawn.judged],
-            "objective": own,
-        } if own else {}  # fmt: skip
+            "objective": self.configure(training.letter).objective_weights,
+        } if training.letter in ADDED_OBJECTIVES else {}  # fmt: skip
 
     @property
     def models(self) -> list[str]:
@@ -266,23 +276,28 @@ def _check_arms(task: AblationTask) -> None:
         raise UsageError(
             f"{task.run.name}: its teacher counted no tokens, so arm g (equal cost) has no rows; leave it out with --arms"
         )
-    refused = pool.count_refused()
-    if set("kl") & set(arms) and refused < MIN_PAIRS:
-        raise UsageError(
-            f"{task.run.name}: a check refused {refused} of its drafts, of {MIN_PAIRS} needed; leave k and l out with --arms, or "
-            "make a run with more samples"
-        )
-    if "j" in arms and not any(task.pool.draw("j", task.equal, FIRST_SEED).rejected):
-        raise UsageError(
-            f"{task.run.name}: no row of the dataset has a refused first draft; leave j out with --arms, or make a run with "
-            "agents.max_revisions"
-        )
     most = max((int(size) for size in task.declared.sizes if size.isdecimal()), default=0)
     if most > task.equal:
         raise UsageError(
             f"--rows {most}: {name} has {task.equal} rows; give no more than that, or `equal` or `all`, or leave the arm out "
             "with --arms"
         )
+    for letter in arms:
+        task.configure(letter)
+    _check_refused_answers(task)
+
+
+def _check_refused_answers(task: AblationTask) -> None:
+    """Raises UsageError if a training that learns from refused answers has too few."""
+    for training in task.list_trainings():
+        drawn, letter = training.drawn, training.letter
+        refused = sum(map(bool, drawn.rejected)) + sum(not kept for _, kept in drawn.judged)
+        needed = 1 if letter == "j" else MIN_PAIRS
+        if letter in ADDED_OBJECTIVES and refused < needed:
+            raise UsageError(
+                f"{task.run.name}: {training.label}: {refused} refused drafts to learn from, of {needed} needed; leave "
+                f"{letter} out with --arms, give more --rows, or make a run with more samples or agents.max_revisions"
+            )
 
 
 def parse_sizes(sizes: str) -> list[str]:

@@ -1,15 +1,6 @@
 """What a dataset lacks compared with real text: topics, words, and forms, by a sparse autoencoder on a layer of a model."""
 
-from typing import Any
-
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.features.hooks import FeatureHooks
-
-    return FeatureHooks()
-
 
 part = load_from(__name__)
 
@@ -25,6 +16,6 @@ PLUGIN = Plugin(
         Part("command", "select", part("commands:app")),
         Part("section", "features", part("config:FeaturesConfig")),
         Part("filter", "features", part("requested_features:FeaturesFilter")),
-        Part("hooks", "features", _load_hooks),
+        Part("hooks", "features", part("hooks:HOOKS")),
     ),
 )

@@ -193,6 +193,9 @@ class FeatureHooks(RunHooks):
         return [PageSection("features", "Features", body)]
 
 
+HOOKS = FeatureHooks()
+
+
 def _measure_coverage(run: RunDir, recipe: Recipe, folder: Path) -> FeatureCoverageRecord | None:
     """Compare the features of the kept samples with those of the reference, if the recipe names a dictionary."""
     config, name = recipe.section(FeaturesConfig), recipe.collapse and recipe.collapse.reference

@@ -1,16 +1,8 @@
 """Seeds from failures: what a student fails at is drawn more often for the next generation. Makes no sample itself."""
 
 from pathlib import Path
-from typing import Any
 
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.focus.hooks import FocusHooks
-
-    return FocusHooks()
-
 
 part = load_from(__name__)
 
@@ -22,6 +14,6 @@ PLUGIN = Plugin(
     parts=(
         Part("command", "focus", part("commands:app")),
         Part("section", "focus", part("config:FocusConfig")),
-        Part("hooks", "focus", _load_hooks),
+        Part("hooks", "focus", part("hooks:HOOKS")),
     ),
 )

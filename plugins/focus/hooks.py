@@ -67,6 +67,9 @@ class FocusHooks(RunHooks):
         return [PageSection(NAME, "Seeds from failures", body)]
 
 
+HOOKS = FocusHooks()
+
+
 def _read_plan_weights(plan: RunPlan) -> FocusWeights | None:
     config = plan.recipe.section(FocusConfig)
     return read_focus_weights(find_referenced_file(config.weights, plan.folder)) if config else None

@@ -2,16 +2,7 @@
 keep what its start could do; and teachers behind an endpoint.
 """
 
-from typing import Any
-
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.forms.average_choice import FormHooks
-
-    return FormHooks()
-
 
 part = load_from(__name__)
 
@@ -30,6 +21,6 @@ PLUGIN = Plugin(
         Part("step", "forgetting_stop", part("config:ForgettingStopStep")),
         Part("step", "average_choice", part("config:AverageChoiceStep")),
         Part("capture", "endpoint", part("prompt_logprobs:PromptLogprobTeacher")),
-        Part("hooks", "forms", _load_hooks),
+        Part("hooks", "forms", part("average_choice:HOOKS")),
     ),
 )

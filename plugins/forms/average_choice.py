@@ -55,6 +55,9 @@ class FormHooks(RunHooks):
             return trained
 
 
+HOOKS = FormHooks()
+
+
 def choose_average_share(scores: Sequence[ShareScore], start_panel_rate: float, max_loss: float) -> float:
     """Among the shares whose loss on the panel, compared with the start, is at most `max_loss`, the one with the highest pass
     rate on the recipe; without any, the one with the highest sum of both rates. The smaller share in a tie.

@@ -1,16 +1,8 @@
 """Conversations about pictures: drawn charts, tables and documents, and the user's own images; and students that see."""
 
 from pathlib import Path
-from typing import Any
 
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.pictures.hooks import PictureHooks
-
-    return PictureHooks()
-
 
 part = load_from(__name__)
 
@@ -31,6 +23,6 @@ PLUGIN = Plugin(
         Part("step", "sight", part("config:SightStep")),
         Part("reader", "images.safetensors", part("seeing.embedder:load_image_embedder")),
         Part("evaluation", "sight", part("seeing.evaluation:PICTURE_EVALUATION")),
-        Part("hooks", "pictures", _load_hooks),
+        Part("hooks", "pictures", part("hooks:HOOKS")),
     ),
 )

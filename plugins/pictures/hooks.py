@@ -35,3 +35,6 @@ class PictureHooks(RunHooks):
         template = create_page_environment(TEMPLATES).get_template("report_section.html")
         body = template.render(p=manifest.get(NAME, PicturesRecord), gallery=gallery)
         return [PageSection("pictures", "Pictures", body)]
+
+
+HOOKS = PictureHooks()

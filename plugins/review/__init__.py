@@ -2,21 +2,12 @@
 `filter` apply what they decided.
 """
 
-from typing import Any
-
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.review.hooks import ReviewHooks
-
-    return ReviewHooks()
-
 
 part = load_from(__name__)
 
 PLUGIN = Plugin(
     name="review",
     about="People keep, drop or correct samples on a local page",
-    parts=(Part("command", "review", part("commands:app")), Part("hooks", "review", _load_hooks)),
+    parts=(Part("command", "review", part("commands:app")), Part("hooks", "review", part("hooks:HOOKS"))),
 )

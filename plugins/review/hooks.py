@@ -81,3 +81,6 @@ class ReviewHooks(RunHooks):
             return []
         lines = [f"- {escape_cell(one[:1].upper() + one[1:])}." for one in summary.sentences]
         return [PageSection("review", "Review by people", "\n".join([*lines, "", CARD_NOTE]))]
+
+
+HOOKS = ReviewHooks()

@@ -2,16 +2,7 @@
 on the workers of a Dask cluster; runs and releases on an object store.
 """
 
-from typing import Any
-
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.scale.hooks import ScaleHooks
-
-    return ScaleHooks()
-
 
 part = load_from(__name__)
 
@@ -23,6 +14,6 @@ PLUGIN = Plugin(
         Part("section", "scale", part("config:ScaleConfig")),
         Part("filter_workers", "dask", part("dask_filtering:connect_dask_workers")),
         Part("depot", "object_store", part("object_store:ObjectStore")),
-        Part("hooks", "scale", _load_hooks),
+        Part("hooks", "scale", part("hooks:HOOKS")),
     ),
 )

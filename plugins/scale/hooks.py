@@ -34,6 +34,9 @@ class ScaleHooks(RunHooks):
         return open_cluster_workers(plan, run)
 
 
+HOOKS = ScaleHooks()
+
+
 @asynccontextmanager
 async def open_cluster_workers(plan: "RunPlan", name: str) -> AsyncIterator[MakeSample | None]:
     """The function that makes the samples of the run called `name` on the cluster of its recipe; None for this process.

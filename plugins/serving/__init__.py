@@ -3,16 +3,8 @@ trusted; and `decisions`: students that answer typed questions about a text.
 """
 
 from pathlib import Path
-from typing import Any
 
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.serving.hooks import ServingHooks
-
-    return ServingHooks()
-
 
 part = load_from(__name__)
 
@@ -27,6 +19,6 @@ PLUGIN = Plugin(
         Part("command", "decisions", part("commands:app")),
         Part("family", "decisions", part("decisions.family:DecisionsFamily")),
         Part("script", "decisions", part("decisions.script:SCRIPT")),
-        Part("hooks", "serving", _load_hooks),
+        Part("hooks", "serving", part("hooks:HOOKS")),
     ),
 )

@@ -21,6 +21,9 @@ class ServingHooks(RunHooks):
         return [*_render_labels(run), *_render_cascade(run, manifest)]
 
 
+HOOKS = ServingHooks()
+
+
 def _render_labels(run: RunDir) -> list[PageSection]:
     from plugins.serving.decisions.label_balance import summarize_labels
     from plugins.serving.decisions.questions import parse_questions

@@ -97,6 +97,7 @@ class _TrainingLoop:
         self.model, self._tokenizer, self._pad = start.model, start.tokenizer, training.pad
         self._data, self._objective, self._config, self._seed = data, objective, config, training.seed
         self._training, self._steps = training, training.steps
+        self._judged = [[one for one in data.judged if one.kept is kept] for kept in (True, False)]
         self.learner = torch.nn.ModuleDict({"student": self.model, "projections": objective.projections})
         parameters = list_trainable_parameters(self.learner).values()
         self.optimizer = torch.optim.AdamW(parameters, betas=ADAM_BETAS, weight_decay=0.0, fused=True)
@@ -116,9 +117,11 @@ class _TrainingLoop:
             texts = [text for side in zip(*pairs, strict=True) for text in side if text]
             self._objective.record_reference(self.model, texts, self._pad)
         if "kto" in self._objective.weights:
-            used = dict.fromkeys(one for step in range(self.steps) for one in self._choose_judged(step))
-            texts = [text for one in used for text in (one.text, one.unrelated)]
-            self._objective.record_reference(self.model, texts, self._pad)
+            most = self.steps * self._per_step
+            used = [one for side in self._judged for one in _choose_in_turn(side, min(most, len(side)), self._seed, 0)]
+            judged = {text for one in used for text in (one.text, one.unrelated)}
+            ordered = sorted(judged, key=lambda text: (len(text.ids), text.ids))  # so that little is padded
+            self._objective.record_reference(self.model, ordered, self._pad)
         done = load_checkpoint(out, digest, self.learner, self.optimizer, self._progress)
         if done is None:
             before = self._objective.measure(self.model, self._data.held_out, self._pad)
@@ -181,9 +184,8 @@ class _TrainingLoop:
         return {"step": step + 1, "loss": totals["loss"], "lr": rate, "tokens": tokens, **parts}
 
     def _choose_judged(self, step: int) -> list[PreferenceAnswer]:
-        """As many kept and as many refused answers as a step has conversations, the shortest first: all in turn."""
-        sides = ([one for one in self._data.judged if one.kept is kept] for kept in (True, False))
-        chosen = [one for side in sides for one in _choose_in_turn(side, self._per_step, self._seed, step)]
+        """`per_step` kept and `per_step` refused answers, the shortest first; each is used once before any is repeated."""
+        chosen = [one for side in self._judged for one in _choose_in_turn(side, self._per_step, self._seed, step)]
         return sorted(chosen, key=lambda one: len(one.text.ids))
 
     def _learn_from_verdicts(self, step: int, sums: Counter[str]) -> list[EncodedConversation]:

@@ -161,6 +161,10 @@ def test_refused_drafts_are_those_paid_for_on_the_way_to_the_rows(
     assert sorted(text[-1].content for text, _ in shuffled.judged) == sorted(text[-1].content for text, _ in few.judged)
     assert sum(verdict for _, verdict in shuffled.judged) == len(kept)
     assert [verdict for _, verdict in shuffled.judged] != [verdict for _, verdict in few.judged], "the control"
+    first = {one.id for one in samples if any(not each.passed and each.revision == 0 for each in one.verdicts)}
+    assert {one.id: one.rejected for one in candidates if one.rejected} == {
+        one.id: one.first for one in candidates if one.kept and one.id in first
+    }
     worse = [(row, other) for row, other in zip(pairs.rows, pairs.rejected, strict=True) if other]
     assert all(row[:-1] == other[:-1] and row != other for row, other in worse)
 

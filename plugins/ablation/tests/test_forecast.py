@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from plugins.ablation.forecast import locate_forecast, prepare_forecast
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import FORKS
 from tests.support.lineages import OFF, make_run
+from tests.support.waiting import wait_until
 
 STUDENT = "student={start='layers'}"
 
@@ -53,8 +53,7 @@ def test_a_killed_forecast_resumes_and_asks_no_student_twice(tmp_path: Path, pre
     assert FORKS.run("stillhouse", *words, "--dry-run", **place).returncode == 0
     assert not folder.exists(), "a dry run writes nothing"
     killed: subprocess.Popen[str] = FORKS.start("stillhouse", *words, **place)
-    while killed.poll() is None and len(list(folder.glob("answers/*.json"))) < 3:
-        time.sleep(0.02)
+    wait_until(lambda: killed.poll() is not None or len(list(folder.glob("answers/*.json"))) >= 3, every=0.02)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert not locate_forecast(run).exists(), "half a forecast is none"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from core.errors import UsageError
 from core.runs.run_dir import RunDir
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import CommandSession
-from plugins.ablation.ablation import _collect_measured, _declare
+from plugins.ablation.ablation import _declare, collect_measured
 from plugins.ablation.answers import Answers
 from plugins.ablation.arms import CandidatePool
 from plugins.ablation.results import AnsweredRequests, format_declaration
@@ -76,6 +77,10 @@ def test_a_run_is_the_same_by_any_path(run: RunDir, monkeypatch: pytest.MonkeyPa
         (FEW._replace(sizes="5,900"), r"^--rows 900: arm [a-f] \(\w+\) has \d+ rows"),
         (FEW._replace(sizes="9" * 5000), "^--rows: "),
         (FEW._replace(settings=["objective={sft=1.0,dpo=0.5}"]), "add --set objective=sft"),
+        (
+            FEW._replace(arms="d,k", settings=["patience=2"]),
+            r"^--arms: k \(kept and refused\): patience = 2: .* leave k out",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(run: RunDir, options: AblationOptions, sentence: str) -> None:
@@ -83,26 +88,40 @@ def test_what_cannot_be_compared_is_refused(run: RunDir, options: AblationOption
         prepare(run, options)
 
 
-def test_arms_of_refused_drafts_need_some(run: RunDir) -> None:
-    task = prepare(run, FEW._replace(arms="d,j,k,l"))
-    none = CandidatePool([one._replace(refused=[], rejected=None) for one in task.pool._candidates])
-    for arms, sentence in (
-        ("dk", "a check refused 0 of its drafts, of 5 needed; leave k and l out with --arms"),
-        ("dj", "no row of the dataset has a refused first draft; leave j out with --arms"),
-    ):
-        declared = task.declared.model_copy(update={"arms": arms})
-        with pytest.raises(UsageError, match=sentence):
-            _check_arms(replace(task, pool=none, declared=declared))
+def refuse_drafts(task: AblationTask, arms: str, size: str, ids: Collection[str]) -> AblationTask:
+    """The task with these arms at one size, where only these samples have refused drafts."""
+    found = [
+        one._replace(
+            refused=5 * [one.last or []] if one.id in ids else [], rejected=one.last if one.id in ids else None
+        )
+        for one in task.pool._candidates
+    ]
+    declared = task.declared.model_copy(update={"arms": arms, "sizes": [size]})
+    return replace(task, pool=CandidatePool(found), declared=declared)
+
+
+@pytest.mark.parametrize("letter", ["j", "k", "l"])
+def test_each_training_on_refused_drafts_draws_some(letter: str, run: RunDir) -> None:
+    task = prepare(run)
+    last = task.draw("d", "all", FIRST_SEED).ids[-1]
+    for size, ids in (("all", []), ("2", [last])):
+        refused = refuse_drafts(task, f"d{letter}", size, ids)
+        with pytest.raises(
+            UsageError, match=rf": {letter} .* rows, seed 1: 0 refused drafts .*; leave {letter} out with"
+        ):
+            _check_arms(refused)
+    _check_arms(refuse_drafts(task, f"d{letter}", "all", [last]))
 
 
 def test_arms_of_refused_drafts_are_trainings_of_their_own(run: RunDir) -> None:
-    task = prepare(run, FEW._replace(arms="d,j,k,l"))
+    plain = prepare(run, FEW._replace(settings=["objective={sft=0.5,forward_kl=1.0}"]))
+    task = refuse_drafts(plain, "djkl", "all", [one.id for one in plain.pool._candidates])
     trainings = {one.letter: one for one in task.list_trainings() if one.seed == FIRST_SEED}
     assert len({task.digest_training(one) for one in trainings.values()}) == 4
-    objectives = {letter: task.configure(one).objective_weights for letter, one in trainings.items()}
-    assert objectives["d"] == {"sft": 1.0}
-    assert objectives["k"] == objectives["l"] == {"sft": 1.0, "kto": 1.0}
-    assert objectives["j"].keys() == {"sft", "dpo"}
+    own = {"sft": 0.5, "forward_kl": 1.0}
+    assert task.configure("d").objective_weights == own
+    assert task.configure("j").objective_weights == {**own, "dpo": 0.5}
+    assert task.configure("k").objective_weights == task.configure("l").objective_weights == {**own, "kto": 1.0}
 
 
 def test_what_trains_nothing_declares_no_rows_and_names_each_departure_once(run: RunDir, tmp_path: Path) -> None:
@@ -147,7 +166,7 @@ def test_arms_with_equal_rows_share_a_training_and_not_its_cost(run: RunDir, tmp
     trainings = list(task.list_trainings())
     for training in trainings:
         answers._store(task.digest_training(training), answer(task))
-    measured = _collect_measured(task, answers)
+    measured = collect_measured(task, answers)
     for training in trainings:
         (found,) = measured[training.letter, "all"].answers
         assert (found.rows, found.teacher_tokens) == (len(training.drawn.rows), training.drawn.tokens)

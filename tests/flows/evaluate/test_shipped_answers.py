@@ -27,7 +27,7 @@ from flows.terminal.text_format import say
 
 TASKS = 64
 EVERY = 4
-"""So many questions of the panel are one that both models are asked again."""
+"""This number of questions of the panel is one that both models are asked again."""
 EQUAL_SHARE = 0.8
 """Of answers made again: how many are read at once changes a rounding, and so a word, now and then. Another model writes nearly
 all of them otherwise, and another template has other questions."""

@@ -42,18 +42,25 @@ def test_the_loss_of_verdicts_is_that_of_trl(case: dict[str, Any]) -> None:
     assert (losses + swapped).tolist() == pytest.approx([1, 1]), "the control"
 
 
+@pytest.mark.parametrize("grown", [True, False])
 def test_the_divergence_is_that_of_the_papers_formula(
-    talk: list[Conversation], config: StudentConfig, tmp_path: Path
+    grown: bool, talk: list[Conversation], config: StudentConfig, tmp_path: Path
 ) -> None:
     """Unrelated answers, each to another prompt than its own, and never below 0."""
     settings = with_settings(config, objective=BOTH, precision="float32")
     training = prepare_start(talk, None, (), judge(talk), settings, 7, quiet, out=tmp_path / "student")
     objective, model, judged = prepare_objective(training, ""), training.start.model, list(training.data.judged)
     assert all(one.unrelated.ids != one.text.ids for one in judged)
+
+    def scale_weights(factor: float) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(factor)
+
+    if grown:
+        scale_weights(1.5)
     objective.record_reference(model, [text for one in judged for text in (one.text, one.unrelated)], training.pad)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.5)
+    scale_weights(1 / 1.5 if grown else 1.5)
 
     def likelihood(one: Any) -> float:
         ids, learned = torch.tensor([one.ids]), torch.tensor(one.learned[1:])
@@ -63,7 +70,12 @@ def test_the_divergence_is_that_of_the_papers_formula(
 
     gains = [likelihood(one.unrelated) - objective._before[one.unrelated] for one in judged]
     expected = max(0.0, sum(gains) / len(gains))
-    assert objective.estimate_divergence(model, judged, training.pad) == pytest.approx(expected, abs=1e-3)
+    divergence = objective.estimate_divergence(model, judged, training.pad)
+    if grown:
+        assert expected > 1
+        assert divergence == pytest.approx(expected, abs=1e-3)
+    else:
+        assert divergence == 0
     own = [likelihood(one.text) - objective._before[one.text] - expected for one in judged]
     exact = [
         1 - 1 / (1 + math.exp(-0.1 * (gain if one.kept else -gain))) for gain, one in zip(own, judged, strict=True)
@@ -75,19 +87,27 @@ def test_the_divergence_is_that_of_the_papers_formula(
 def test_a_student_leaves_refused_answers_and_keeps_kept_ones(
     talk: list[Conversation], config: StudentConfig, tmp_path: Path
 ) -> None:
-    """Compared with texts alone, and with verdicts turned round."""
-    turned = [(text, not kept) for text, kept in judge(talk)]
-    logs = {}
-    for name, objective, judged in (("both", BOTH, judge(talk)), ("turned", BOTH, turned)):
+    """Compared with texts alone, with true and with inverted verdicts."""
+    inverted = [(text, not kept) for text, kept in judge(talk)]
+    texts, last = {"sft": 1.0, "kto": 1e-9}, {}
+    for name, objective, judged in (
+        ("both", BOTH, judge(talk)),
+        ("inverted", BOTH, inverted),
+        ("texts", texts, judge(talk)),
+        ("inverted texts", texts, inverted),
+    ):
         settings = with_settings(config, objective=objective)
         record = train_student(talk, settings, tmp_path / name, seed=7, progress=quiet, judged=judged)
-        logs[name] = [json.loads(line) for line in (tmp_path / name / "training_log.jsonl").read_text().splitlines()]
+        log = [json.loads(line) for line in (tmp_path / name / "training_log.jsonl").read_text().splitlines()]
         assert record.loss_after < record.loss_before - 1
-        for line in logs[name]:
-            assert line["loss"] == pytest.approx(line["sft"] + line["kto"], rel=1e-4)
-    assert logs["both"][0]["kto"] == pytest.approx(0.5, abs=0.01)
-    assert logs["both"][-1]["kto"] < 0.3
-    assert logs["turned"][-1]["kto"] > 0.4, "the control: kept answers are learned as texts, and cannot be left too"
+        if objective is BOTH:
+            assert all(line["loss"] == pytest.approx(line["sft"] + line["kto"], rel=1e-4) for line in log)
+            assert log[0]["kto"] == pytest.approx(0.5, abs=0.01)
+        last[name] = log[-1]["kto"]
+    assert last["both"] < 0.3
+    assert last["both"] < 0.85 * last["texts"]
+    assert last["inverted"] > 0.4, "the control: kept answers are learned as texts, and cannot be left too"
+    assert last["inverted"] < 0.85 * last["inverted texts"]
 
 
 def test_a_killed_training_with_verdicts_resumes_to_the_same_student(
