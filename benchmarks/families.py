@@ -17,7 +17,7 @@ from core.sample import Sample, SampleStatus
 from flows.recipes.recipe_catalog import load_recipe_plan
 
 RECIPES = ("constrained-instructions", "conversations", "preference-pairs", "instructions", "reasoning", "arithmetic",
-           "grounded-qa", "code", "extraction", "tool-calls")  # fmt: skip
+           "grounded-qa", "code", "extraction")  # fmt: skip
 TRIES = 10
 TEACHER = "teachers.main={model='local/smollm2-135m',max_concurrent=4,slot_tokens=4096,timeout_seconds=900}"
 

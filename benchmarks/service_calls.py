@@ -1,7 +1,8 @@
 """Conversations with simulated services by a scripted teacher: executed tools, planted wrong calls, and the variety of requests.
 
-A wrong call is planted in one turn of a kept conversation, which ends there: all calls are executed anew, and the reply tells
-what then came out, so that only the call is wrong. The control is the same conversation as it was.
+A wrong call is planted in one turn of a kept conversation, which ends there: all calls are executed anew, and the reply states
+what then came out, so that only the call is wrong; except for `no call`, where the reply stays. The control is the same
+conversation as it was.
 """
 
 import asyncio
@@ -20,10 +21,9 @@ from core.sample import Sample, SampleStatus, Seed, ToolCall
 from core.weights.embeddings import embed_texts
 from filters.collapse.diversity import vendi_score
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.tools.checks.call_schema import read_parameter_schemas, tool_schema_check
+from plugins.tools.checks.call_schema import tool_schema_check
 from plugins.tools.checks.conversation_checks import (
     ConversationTurn,
-    parse_json_or_text,
     split_turns,
     tool_arguments_check,
     tool_use_check,
@@ -32,6 +32,7 @@ from plugins.tools.checks.reply_checks import tool_result_check
 from plugins.tools.simulation.service_state import SimulatedService, find_value, nest_values
 from plugins.tools.tool_family import SimulatedToolsFamily, ToolTranscript
 from plugins.tools.tool_script import describe_service_results
+from plugins.tools.toolbox.tool_spec import read_parameter_schemas
 
 SAMPLES = 100
 COMPARED = 200
@@ -223,8 +224,8 @@ def find_faults(subject: Subject) -> list[str]:
     return asyncio.run(run())
 
 
-def replay(sample: Sample, number: int, calls: Calls | None = None) -> Subject | None:
-    """The conversation up to a turn, whose calls are replaced if others are given. None where they change nothing."""
+def replay(sample: Sample, number: int, calls: Calls | None = None) -> Subject:
+    """The conversation up to a turn, whose calls are replaced if others are given."""
     data = sample.seed.data
     service, offered = SimulatedService(**data["service"]), read_parameter_schemas(sample.candidate.fields["tools"])
     turns: list[dict[str, Any]] = []
@@ -276,7 +277,7 @@ def plant_faults(samples: Sequence[Sample], rng: Random) -> tuple[dict[str, Coun
     missed = []
     for sample in samples:
         for way, number, calls in list_plants(sample, rng):
-            found, control = find_faults(replay(sample, number, calls)), find_faults(replay(sample, number))  # type: ignore[arg-type]
+            found, control = find_faults(replay(sample, number, calls)), find_faults(replay(sample, number))
             counts[way].update(
                 {"planted": 1, "found": bool(found), "refused": bool(control), **dict.fromkeys(found, 1)}
             )
@@ -290,13 +291,11 @@ def table(samples: int = SAMPLES) -> str:
     executed: Counter[tuple[str, str]] = Counter()
     for sample in kept:
         service = SimulatedService(**sample.seed.data["service"])
-        results = [
-            (call, parse_json_or_text(answer.content))
-            for message in sample.candidate.messages
-            for call, answer in zip(message.tool_calls, _answers(sample, message), strict=True)
-        ]
         executed.update(
-            (service.domain.name, service.tools[call.name].phrase) for call, _ in results if call.name in service.tools
+            (service.domain.name, service.tools[call.name].phrase)
+            for turn in split_turns(sample.candidate.messages)
+            for call in turn.calls
+            if call.name in service.tools
         )
     turns = [turn for sample in kept for turn in split_turns(sample.candidate.messages)]
     counts, _ = plant_faults(kept, Random(7))
@@ -307,7 +306,7 @@ def table(samples: int = SAMPLES) -> str:
         "",
         f"`tool-calls` by a scripted teacher that makes no mistake: {len(kept)} of {samples} conversations kept, {len(turns)} "
         f"turns, {executed.total():,} calls of {len(executed)} different tools executed. A wrong call is planted in one turn, "
-        "the calls are executed again, and the reply tells what came out.",
+        "the calls are executed again, and the reply states what came out.",
         "",
         f"| planted | turns | found | {' | '.join(names)} | refused without it |",
         f"|---|---:|---:|{'---:|' * len(names)}---:|",
@@ -322,11 +321,6 @@ def table(samples: int = SAMPLES) -> str:
         f"Effective number (Vendi score of all-MiniLM-L6-v2) of {COMPARED} first plans: {measure_variety():.1f}.",
     ]
     return "\n".join(lines)
-
-
-def _answers(sample: Sample, message: Any) -> list[Any]:
-    at = sample.candidate.messages.index(message)
-    return list(sample.candidate.messages[at + 1 : at + 1 + len(message.tool_calls)])
 
 
 def measure_variety() -> float:

@@ -1,4 +1,4 @@
-"""Conversations with tools: those of a small simulated world, and the user's own (Python modules and MCP servers)."""
+"""Conversations with tools: those of simulated services, and the user's own (Python modules and MCP servers)."""
 
 from pathlib import Path
 from typing import Any

@@ -17,7 +17,6 @@ from agents.roles.sample_state import AgentHandover, SampleState
 from agents.sources.conditions import format_conditions
 from core.errors import UsageError
 from core.sample import REPAIR_STRIDE, AgentTurn, ToolCall, label_turns, text_digest
-from plugins.tools.checks.call_schema import find_call_fault
 from plugins.tools.simulation.service_state import SimulatedService
 from plugins.tools.toolbox.tool_module import MadeCall
 from plugins.tools.toolbox.tool_spec import (
@@ -27,12 +26,15 @@ from plugins.tools.toolbox.tool_spec import (
     build_calls_schema,
     build_failure,
     closed_object,
+    find_call_fault,
 )
 from plugins.tools.toolbox.toolbox import Toolbox, ToolStep
 from teachers.base import CallFailed, CallKey
 
 LAST_STEP = 'No further call is possible: answer now, as {"reply": "…"} alone, and say what could not be found out.'
-NOTES = "What the user wants now, in notes, to be said in this user's own words with all these details and no others:"
+NOTES_INTRO = (
+    "What the user wants now, in notes, to be said in this user's own words with all these details and no others:"
+)
 TurnValues = dict[str, Any]
 """A turn of a transcript: `kind`, `request`, `steps` of calls with their results, `reply`, and the `thinking` before each step
 and the reply."""
@@ -208,7 +210,7 @@ class _ConversationWriter:
         if self._service and not turn["request"]:
             # The user knows what the plan says, and neither the tools nor the records.
             tools, world = "(the user knows none)", self._service.domain.does
-            wish = f"{NOTES} {self._seed.data['plan'][len(self._turns) - 1]['notes']}"
+            wish = f"{NOTES_INTRO} {self._seed.data['plan'][len(self._turns) - 1]['notes']}"
         return {
             "tools": tools,
             "world": world,

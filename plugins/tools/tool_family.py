@@ -100,7 +100,7 @@ class ToolFamily(RecipeFamily):
     # many requests.
     defaults: ClassVar[Mapping[str, Any]] = {
         "collapse": {"kind": "json"},
-        "agents": {"generator": {"max_tokens": 1200, "examples": 3}},
+        "agents": {"generator": {"max_tokens": 1200}},
         "verifiers": [
             {"type": "tool_schema"},
             {"type": "tool_use"},

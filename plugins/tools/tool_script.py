@@ -11,8 +11,8 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-from plugins.tools.simulation.services import UNITS
-from plugins.tools.tool_conversation import NOTES
+from plugins.tools.simulation.services import FIELD_UNITS
+from plugins.tools.tool_conversation import NOTES_INTRO
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import COMMON, TeacherScript
 
@@ -41,8 +41,8 @@ def _change_number(text: str, rng: Random) -> str:
 
 def _write_request(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     asked = question.messages[-1].content
-    if NOTES in asked:
-        notes = asked.partition(NOTES)[2].strip().partition("\n")[0]
+    if NOTES_INTRO in asked:
+        notes = asked.partition(NOTES_INTRO)[2].strip().partition("\n")[0]
         return {"request": f"Hello. {notes[0].upper()}{notes[1:]}"}
     if "none of the tools can do" in asked:
         return {"request": OUTSIDE}
@@ -54,8 +54,10 @@ def _write_request(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     said = {key: _draw_argument(rng, key, schema, names) for key, schema in tool["parameters"]["properties"].items()}
     if "leaves out one detail" in asked:
         said = {}
-    told = ", ".join(f"the {key.replace('_', ' ')} = {value}" for key, value in said.items())
-    return {"request": f"I would like this from {tool['description'].split()[0].lower()}: {told or 'you know what'}."}
+    details = ", ".join(f"the {key.replace('_', ' ')} = {value}" for key, value in said.items())
+    return {
+        "request": f"I would like this from {tool['description'].split()[0].lower()}: {details or 'you know what'}."
+    }
 
 
 def write_step(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
@@ -217,14 +219,16 @@ def _read_arguments(schema: Mapping[str, Any], text: str, asked: str, before: st
     """The arguments that notes give, by the words for each property."""
     found: dict[str, Any] = {}
     for name, inner in schema["properties"].items():
-        unit = UNITS.get(name.rpartition("_")[2], "")
+        unit = FIELD_UNITS.get(name.rpartition("_")[2], "")
         words = f"{before}{name.rpartition('_')[0] if unit else name}".replace("_", " ")
         if name == "dates":
             if span := re.search(r"from (\d+ \w+ \d{4}) to (\d+ \w+ \d{4})", text):
                 found[name] = {"from": _read_day(span[1]), "to": _read_day(span[2])}
         elif name == "total_of":
             if total := re.search(r"total of: ([\w ]+)", text):
-                named = {re.sub(rf" ({'|'.join(UNITS)})$", "", key.replace("_", " ")): key for key in inner["enum"]}
+                named = {
+                    re.sub(rf" ({'|'.join(FIELD_UNITS)})$", "", key.replace("_", " ")): key for key in inner["enum"]
+                }
                 found[name] = next(key for words, key in named.items() if total[1].endswith(words))
         elif inner["type"] == "object":
             if values := _read_arguments(inner, text, asked, f"{words} "):

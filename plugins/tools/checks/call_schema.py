@@ -1,12 +1,9 @@
 """The check `tool_schema`: each call fits the schema of an offered tool, and is answered. Knows no teacher."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from agents.checks import Options, Subject, check
 from agents.checks.base import first_fault
-from agents.checks.json_schema import InvalidSchema, JsonSchema, find_schema_fault, get_required
-from core.sample import ToolCall
+from agents.checks.json_schema import get_required
+from plugins.tools.toolbox.tool_spec import find_call_fault, read_parameter_schemas
 
 
 class ToolSchemaOptions(Options):
@@ -35,40 +32,10 @@ def tool_schema_check(subject: Subject, options: ToolSchemaOptions) -> str | Non
         if unanswered:
             faults.append(f"the call of {unanswered[0]} is not answered")
         if message.tool_calls and message.role != "assistant":
-            faults.append(f"a call stands in a turn of the {message.role}")
+            faults.append(f"a call is in a turn of the {message.role}")
         unanswered = [call.name for call in message.tool_calls]
     if unanswered:
         faults.append(f"the call of {unanswered[0]} is not answered")
     if messages and messages[-1].role == "tool":
         faults.append("the assistant says nothing to the last answer of a tool")
     return first_fault(faults)
-
-
-def read_parameter_schemas(tools: Any) -> dict[str, JsonSchema]:
-    """The schemas of the parameters of `tools`, by name.
-
-    Raises:
-        ValueError: if `tools` are not functions with different names.
-    """
-    schemas: dict[str, JsonSchema] = {}
-    for tool in tools if isinstance(tools, list) else [tools]:
-        function = tool.get("function", tool) if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or function["name"] in schemas:
-            raise ValueError(f"each tool must be a function with a name of its own, not {str(tool)[:80]!r}")
-        schemas[function["name"]] = function.get("parameters") or {"type": "object", "properties": {}}
-    return schemas
-
-
-def find_call_fault(call: ToolCall, offered: Mapping[str, JsonSchema], *, strict: bool) -> str | None:
-    """Why a call cannot be made, in a sentence.
-
-    Raises:
-        ValueError: where the tool's own schema cannot be used.
-    """
-    if call.name not in offered:
-        return f"there is no tool {call.name[:80]!r}; there are {', '.join(offered) or 'none'}"
-    try:
-        fault = find_schema_fault(call.arguments, offered[call.name], strict=strict)
-    except InvalidSchema as error:
-        raise ValueError(f"tool {call.name}: {error}") from None
-    return f"the arguments of {call.name} do not fit its schema: {fault}" if fault else None

@@ -11,15 +11,15 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from agents.checks import Finding, Options, Subject, build_finding, check
+from agents.checks.text.item_clauses import ISO_DAY
 from agents.checks.text.quantities import read_written
 from agents.checks.text.text_units import fold_text
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves
 from core.sample import Message, ToolCall
-from plugins.tools.checks.call_schema import read_parameter_schemas
 from plugins.tools.checks.reply_facts import NO_DAY, TEXT_SEPARATOR, append_dates, find_days, value_lines
 from plugins.tools.simulation.conversation_plan import PlannedTurn
 from plugins.tools.simulation.service_state import SimulatedService
-from plugins.tools.toolbox.tool_spec import ERROR_PREFIX
+from plugins.tools.toolbox.tool_spec import ERROR_PREFIX, read_parameter_schemas
 
 MARKUP = re.compile(r"[{}]|</?tool|<\|")
 NEGATION_PATTERN = (
@@ -42,10 +42,10 @@ KINDS_WITH_REFUSAL = ("error", "limit", "outside")
 REFUSAL = re.compile(
     rf"{NEGATION_PATTERN}|\b(?:at most|only|maximum|limit|colleague|approv\w*|too (?:many|much|long))\b", re.IGNORECASE
 )
-ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+COMPLETE_REQUEST = "the request must give every detail of the notes, and the calls exactly those details"
 MIN_WORD_LETTERS = 4
 SHARE_OF_WORDS = 0.5
-"""Of the longer words of a free text, such as a search: that many must be in the conversation."""
+"""Of the longer words of a free text, such as a search: this share must be in the conversation."""
 MAX_NAME_WORDS = 4
 """Of a value that a reply states as it is; of a longer text it states a number or a word."""
 
@@ -122,7 +122,7 @@ def build_turn_findings(name: str, faults: Sequence[str | None], met: str) -> li
 def tool_use_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each turn must make the calls that its seed wants and no other; without a call, the assistant asks or declines.
 
-    Calls of a simulated service must change its state as the plan does, and the reply tells what was asked for. A call of the
+    Calls of a simulated service must change its state as the plan does, and the reply states what was asked for. A call of the
     user's own tools must succeed in the end, is not repeated, and serves the reply.
     """
     turns, kinds, planned = split_turns(subject.candidate.messages), subject.seed.data["kinds"], has_plan(subject)
@@ -189,19 +189,16 @@ def _find_state_faults(
         for call in wish.calls:
             wanted.execute(call, every)
         if made.snapshot() != wanted.snapshot():
-            done = f"{wish.calls[-1].name} {dump_json(wish.calls[-1].arguments)}" if wish.calls else ""
-            only = (
-                f"the only change must be {wish.notes} ({done})"
+            # The assistant reads a fault too when it revises, so no fault contains the plan.
+            faults[number] = (
+                f"the service is not changed as the user wants it; {COMPLETE_REQUEST}"
                 if before != wanted.snapshot()
-                else "nothing may be changed"
+                else "nothing may be changed here"
             )
-            faults[number] = f"{only}; arguments are those that the user names, and no others"
             break
         for call in wish.calls:
             if (asked := _read_filters(wanted, call)) and asked not in (_read_filters(made, one) for one in turn.calls):
-                faults[number] = (
-                    f"a list or count must be asked for with {dump_json(call.arguments)}, as the user wants it"
-                )
+                faults[number] = f"a list or count is not the one that the user wants; {COMPLETE_REQUEST}"
     return faults
 
 
@@ -226,7 +223,7 @@ def _find_planned_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) 
         return f"nothing was done, but the reply says {claim!r}"
     for words, value in wish.facts:
         if not (is_stated(value, turn.reply) or _names_day(value, turn.reply, today)):
-            return f"the reply must tell the {words} ({value})"
+            return f"the request must ask for the {words}, and the reply must state it"
     return _needless_fault(turn)
 
 
@@ -246,7 +243,7 @@ def _needless_fault(turn: ConversationTurn) -> str | None:
 
 
 def iter_values(value: Any) -> Iterator[Any]:
-    """What a result has to tell: numbers, names and texts, but no flags and no bare words such as `ok`."""
+    """What a result has to state: numbers, names and texts, but no flags and no bare words such as `ok`."""
     if isinstance(value, str) and len(value.split()) > MAX_NAME_WORDS:
         yield from sorted(float(number) for number in read_written(value).numbers)
         yield from re.findall(r"[^\W\d_]{5,}|[A-Z]\w+", value)

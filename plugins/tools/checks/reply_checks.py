@@ -12,7 +12,6 @@ from typing import Any
 
 from agents.checks import Finding, Options, Subject, check
 from agents.checks.text.quantities import read_written
-from plugins.tools.checks.call_schema import read_parameter_schemas
 from plugins.tools.checks.conversation_checks import (
     DENIAL,
     ConversationTurn,
@@ -38,6 +37,7 @@ from plugins.tools.checks.reply_facts import (
     value_lines,
 )
 from plugins.tools.simulation.service_state import SimulatedService
+from plugins.tools.toolbox.tool_spec import read_parameter_schemas
 
 BLOCKED_PATTERN = re.compile(
     r"\b(?:busy|taken|occupied|sold out|reserved|unknown|impossible|unavailable|only \d+|another reader|too far|off the map"
@@ -72,7 +72,8 @@ def tool_result_check(subject: Subject, _options: Options) -> list[Finding]:
             result = service.execute(call, offered)
             if fault is None and parse_json_or_text(result.content) != shown:
                 fault = f"{call.name} gives {result.content}, not {dump_json(shown)[:200]}"
-        faults.append(fault or find_reply_fault(turns[:number], turn, texts, find_today(subject), data["rules"]))
+        fault = fault or find_reply_fault(turns[:number], turn, texts, find_today(subject), data["rules"], planned=True)
+        faults.append(fault)
     return build_turn_findings("tool_result", faults, "the results support the reply")
 
 
@@ -98,8 +99,10 @@ def find_reply_fault(
     descriptions: Sequence[str],
     today: date = NO_DAY,
     rules: str = "",
+    *,
+    planned: bool = False,
 ) -> str | None:
-    """What a reply says that neither the user nor a tool gave, or fails to say. `rules`: those of a simulated service."""
+    """What a reply says that neither the user nor a tool gave, or fails to say. `rules` and `planned`: of a simulated service."""
     every = (*before, turn)
     requests = [*(one.request for one in every), *([rules] if rules else [])]
     results = [result for one in every for result in one.results]
@@ -115,10 +118,8 @@ def find_reply_fault(
     failed = [str(result) for result in turn.results if is_failure(result)]
     if turn.results and len(failed) == len(turn.results):
         faults += _list_error_faults(turn.reply, "; ".join(failed))
-    elif today is NO_DAY:
-        faults += _unstated_faults(turn)
     else:
-        faults += _undone_faults(turn, today)
+        faults += _undone_faults(turn, today) if planned else _unstated_faults(turn)
     return _describe_fault(faults, turn)
 
 

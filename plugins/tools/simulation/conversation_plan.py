@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from core.sample import FrozenModel, ToolCall
 from plugins.tools.simulation.service_state import Record, SimulatedService, find_value, nest_values
-from plugins.tools.simulation.services import Domain, Entity, EntityField, ServiceTool
+from plugins.tools.simulation.services import Entity, EntityField, ServiceTool
 from plugins.tools.toolbox.tool_spec import ToolResult
 
 TurnKind = Literal["call", "both", "ask", "error", "recover", "confirm", "refuse", "limit", "outside"]
@@ -32,6 +32,8 @@ CONFIRM_SHARE, LIMIT_SHARE, REFUSE_SHARE = 0.7, 0.4, 0.4
 MAX_FACTS = 4
 """Names that a search may find."""
 MAX_DRAWS = 60
+MIN_NEAR_MISSES = 3
+"""Offered tools that no call of the plan needs."""
 
 
 class PlannedTurn(FrozenModel):
@@ -45,7 +47,7 @@ class PlannedTurn(FrozenModel):
     tools: tuple[str, ...] = ()
     """That must be offered."""
     facts: tuple[tuple[str, Any], ...] = ()
-    """What the reply must tell: words for a value, and the value."""
+    """What the reply must state: words for a value, and the value."""
 
 
 class ConversationPlan(NamedTuple):
@@ -97,8 +99,9 @@ def _draw_offered(service: SimulatedService, rng: Random, needed: Sequence[str],
     same = [name for name in others if service.tools[name].entity.name in entities]
     alike = [name for name in others if service.tools[name].operation in operations and name not in same]
     rest = [name for name in others if name not in same and name not in alike]
-    half = max(0, count - len(needed) + 1) // 2
-    chosen = [*needed, *[*same[:half], *alike, *same[half:], *rest][: max(0, count - len(needed))]]
+    misses = max(MIN_NEAR_MISSES, count - len(needed))
+    half = (misses + 1) // 2
+    chosen = [*needed, *[*same[:half], *alike, *same[half:], *rest][:misses]]
     return rng.sample(chosen, len(chosen))
 
 
@@ -110,7 +113,7 @@ class _Planner:
         self._outside = rng.sample(service.domain.outside, len(service.domain.outside))
         self._confirms = rng.random() < CONFIRM_SHARE
         self._limit = self._draw_limit() if rng.random() < LIMIT_SHARE else None
-        self.rules = self._describe_rules(service.domain)
+        self.rules = self._describe_rules()
 
     def _draw_limit(self) -> Limit:
         pairs = [
@@ -122,10 +125,10 @@ class _Planner:
         entity, field = self._rng.choice(pairs)
         return Limit(entity, field, int(field.values[1]) // 2)
 
-    def _describe_rules(self, domain: Domain) -> str:
+    def _describe_rules(self) -> str:
         rules = []
         if self._confirms:
-            verbs = ", ".join(sorted({entity.remove for entity in domain.entities}))
+            verbs = ", ".join(sorted({entity.remove for entity in self._service.domain.entities}))
             rules.append(
                 f"Before you remove a record for good ({verbs}), say which one it is and ask whether to go on; do it only "
                 "after a yes."
@@ -199,20 +202,7 @@ class _Planner:
 
     def _draw_goal(self, operations: Sequence[str] = ()) -> _Goal:
         """A goal that the state allows, whose record no earlier turn was about."""
-        usual = [
-            "get",
-            "get",
-            "search",
-            "count",
-            "create",
-            "create",
-            "update",
-            "update",
-            "note",
-            "archive",
-            "move",
-            "move",
-        ]
+        usual = "get get search count create create update update note archive move move".split()
         usual += [] if self._confirms else ["remove"]
         for _ in range(MAX_DRAWS):
             entity = self._rng.choice(self._service.domain.entities)
@@ -236,10 +226,17 @@ class _Planner:
             if number not in self._touched
             and not record.get("archived")
             and (tool.change is None or record["status"] == tool.change.before)
+            and (tool.operation == "get" or not self._is_over_limit(tool.entity, record))
         ]
         if not records:
             raise _Impossible
         return self._rng.choice(records)
+
+    def _is_over_limit(self, entity: Entity, record: Record) -> bool:
+        """Whether a rule of the service forbids to change the record."""
+        if not self._limit or self._limit.entity is not entity:
+            return False
+        return (find_value(record, self._limit.field.path) or 0) > self._limit.most
 
     def _refer(self, tool: ServiceTool, record: Record) -> tuple[list[str], list[ToolCall]]:
         """How the user names a record, and the lookup that this needs."""
@@ -258,12 +255,9 @@ class _Planner:
         arguments: Record = {"id": record["id"]}
         facts: list[tuple[str, Any]] = []
         if tool.operation == "get":
-            told = [
-                field
-                for field in tool.entity.fields
-                if field.kind in ("int", "money", "date", "past", "time", "one", "text")
-            ]
-            known = [(field.words, value) for field in told if (value := find_value(record, field.path)) is not None]
+            kinds = ("int", "money", "date", "past", "time", "one", "text")
+            fields = [field for field in tool.entity.fields if field.kind in kinds]
+            known = [(field.words, value) for field in fields if (value := find_value(record, field.path)) is not None]
             facts = self._rng.sample(known, min(len(known), self._rng.randint(1, 3))) or [("status", record["status"])]
             notes.append(f"asked: {', '.join(words for words, _ in facts)}")
         elif tool.operation == "update":
@@ -271,7 +265,7 @@ class _Planner:
             notes += self._describe(changed)
             arguments |= nest_values({field.path: value for field, value in changed})
         elif tool.operation == "note":
-            arguments["text"] = self._rng.choice(NOTES)
+            arguments["text"] = self._rng.choice(NOTE_TEXTS)
             notes.append(f'the note, word for word: "{arguments["text"]}"')
             if self._rng.random() < 0.4:
                 arguments["visible_to"] = "everybody"
@@ -342,6 +336,8 @@ class _Planner:
             notes.append(f"total of: {field.words}")
         call = ToolCall(name=tool.spec.name, arguments=arguments)
         result = json.loads(self._execute(call).text)
+        if not result.get("count", 1):
+            raise _Impossible
         if tool.operation == "count":
             facts = [(key.replace("_", " "), value) for key, value in result.items()]
             return _Goal(tool, [*notes, "asked: the number"], [call], facts)
@@ -391,13 +387,14 @@ class _Planner:
             raise _Impossible
         field = self._rng.choice(fields)
         right, wrong = find_value(goal.calls[-1].arguments, field.path), int(field.values[1]) + self._rng.randint(1, 9)
-        unit = f" {field.unit}" if field.unit else ""
-        notes = [
-            f"{field.words}: {wrong}{unit}" if note.startswith(f"{field.words}: ") else note for note in goal.notes
-        ]
         call = goal.calls[-1].model_copy(update={"arguments": _with_value(goal.calls[-1].arguments, field.path, wrong)})
-        first = self._turn("error", goal._replace(notes=notes, calls=[call], facts=[]))
-        return [first, self._turn("call", goal, f"The user takes less. {field.words}: {right}{unit}.")]
+        first = self._turn("error", self._replace_value(goal, field, wrong)._replace(calls=[call], facts=[]))
+        return [first, self._turn("call", goal, f"The user takes less. {self._describe([(field, right)])[0]}.")]
+
+    def _replace_value(self, goal: _Goal, field: EntityField, value: int) -> _Goal:
+        """The goal with another value in its notes."""
+        (new,) = self._describe([(field, value)])
+        return goal._replace(notes=[new if note.startswith(f"{field.words}: ") else note for note in goal.notes])
 
     def _draw_confirm(self) -> list[PlannedTurn]:
         """Something is to be removed: the assistant asks first, and the user agrees or not."""
@@ -424,11 +421,8 @@ class _Planner:
         if _names_branch(goal):
             raise _Impossible
         over = self._rng.randint(most + 1, int(field.values[1]))
-        unit = f" {field.unit}" if field.unit else ""
-        notes = [f"{field.words}: {over}{unit}" if note.startswith(f"{field.words}: ") else note for note in goal.notes]
-        return [
-            PlannedTurn(kind="limit", notes=f"{_join_notes(goal._replace(notes=notes))}.", tools=(goal.tool.spec.name,))
-        ]
+        notes = f"{_join_notes(self._replace_value(goal, field, over))}."
+        return [PlannedTurn(kind="limit", notes=notes, tools=(goal.tool.spec.name,))]
 
     def _draw_outside(self) -> list[PlannedTurn]:
         if not self._outside:
@@ -436,16 +430,15 @@ class _Planner:
         return [PlannedTurn(kind="outside", notes=f"something that no tool here does: {self._outside.pop()}.")]
 
 
-NOTES = (
+NOTE_TEXTS = (
     "Rings only after six in the evening", "Has paid in cash", "Wants a quiet corner", "Speaks mostly French", "Comes with a dog",
     "Prefers to be called by first name", "Will bring the papers along", "Asked for a receipt", "Had trouble with the stairs",
     "Was very content last time", "Please use the side door", "Knows the way",
 )  # fmt: skip
-"""Texts of notes."""
 
 
 def _names_branch(goal: _Goal) -> bool:
-    """Whether the user names a branch, whose code only the service tells."""
+    """Whether the user names a branch, whose code only the service knows."""
     return any(note.partition(": ")[0].endswith("branch") for note in goal.notes)
 
 

@@ -11,7 +11,6 @@ from random import Random
 from typing import Any
 
 from core.sample import ToolCall
-from plugins.tools.checks.call_schema import find_call_fault
 from plugins.tools.simulation.services import (
     Entity,
     EntityField,
@@ -19,7 +18,7 @@ from plugins.tools.simulation.services import (
     build_tools,
     read_services,
 )
-from plugins.tools.toolbox.tool_spec import ToolResult, build_failure, build_result
+from plugins.tools.toolbox.tool_spec import ToolResult, build_failure, build_result, find_call_fault
 
 FIRST_DAY = date(2026, 1, 5)
 DAYS_AHEAD = 60

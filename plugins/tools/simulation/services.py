@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from plugins.tools.toolbox.tool_spec import ToolSpec, closed_object
 
 DATA = Path(__file__).parents[1] / "data"
-UNITS = {"eur": "EUR", "kg": "kg", "cm": "cm", "gb": "GB", "kmh": "km/h", "percent": "%"}
+FIELD_UNITS = {"eur": "EUR", "kg": "kg", "cm": "cm", "gb": "GB", "kmh": "km/h", "percent": "%"}
 """Last parts of a field's name, with what follows its number in words."""
 VERBS: Mapping[str, Sequence[str]] = {
     "search": ("search", "find", "list"),
@@ -50,7 +50,7 @@ class EntityField(NamedTuple):
 
     @property
     def unit(self) -> str:
-        return UNITS.get(self.path[-1].rpartition("_")[2], "")
+        return FIELD_UNITS.get(self.path[-1].rpartition("_")[2], "")
 
     @property
     def words(self) -> str:
@@ -181,6 +181,8 @@ def build_tools(domain: Domain, seed: int) -> dict[str, ServiceTool]:
             thing = entity.plural if operation in ("search", "count") else entity.name
             name = _join_name(verb, thing, style)
             text = f"{phrase[0].upper()}{phrase[1:]}{_EXTRA.get(operation, '')}."
+            if name in tools:
+                raise ValueError(f"service {domain.name}: two tools have the name {name}")
             spec = ToolSpec(name=name, description=text, parameters=parameters)
             tools[name] = ServiceTool(spec, entity, operation, phrase, change)
     return tools
@@ -208,7 +210,9 @@ def _list_operations(entity: Entity) -> list[tuple[str, StatusChange | None, str
     filters |= {field.path[-1]: field.schema() for field in entity.fields if field.kind == "one"}
     if entity.date_field:
         day = {"type": "string", "format": "date"}
-        span = _open_object({"from": {**day, "description": "first day"}, "to": {**day, "description": "last day"}}, [])
+        span = closed_object(
+            {"from": {**day, "description": "first day"}, "to": {**day, "description": "last day"}}, []
+        )
         filters["dates"] = {**span, "description": f"only those whose {entity.date_field.words} is in this span"}
     filters["include_archived"] = {"type": "boolean", "default": False, "description": "archived ones too"}
     order = {"sort_by": {"type": "string", "enum": ["number", "name", "status"], "description": "order of the list"}}
@@ -218,13 +222,13 @@ def _list_operations(entity: Entity) -> list[tuple[str, StatusChange | None, str
     seen_by = {"visible_to": {"type": "string", "enum": ["staff", "everybody"], "description": "who can read it"}}
     changed = [field._replace(optional=True) for field in entity.given if field is not entity.label]
     rows: list[tuple[str, StatusChange | None, str, dict[str, Any]]] = [
-        ("search", None, f"search the {plural}", _open_object({**filters, **order}, [])),
+        ("search", None, f"search the {plural}", closed_object({**filters, **order}, [])),
         ("get", None, f"look up one {name}", closed_object(number)),
-        ("count", None, f"count the {plural}", _open_object({**filters, **total}, [])),
+        ("count", None, f"count the {plural}", closed_object({**filters, **total}, [])),
         ("create", None, f"add a new {name}", build_object_schema(entity.given)),
         ("update", None, f"change details of the {name}", build_object_schema(changed, number)),
         ("archive", None, f"archive the {name}", closed_object(number)),
-        ("note", None, f"add a note to the {name}", _open_object({**number, **text, **seen_by}, ["id", "text"])),
+        ("note", None, f"add a note to the {name}", closed_object({**number, **text, **seen_by}, ["id", "text"])),
         ("remove", None, f"{entity.remove} the {name} for good", closed_object(number)),
     ]
     return rows + [
@@ -242,16 +246,12 @@ def build_object_schema(fields: Sequence[EntityField], more: Mapping[str, Any] |
         if len(field.path) == 1:
             properties[outer] = field.schema()
         else:
-            inner = properties.setdefault(outer, {**_open_object({}, []), "description": outer.replace("_", " ")})
+            inner = properties.setdefault(outer, {**closed_object({}, []), "description": outer.replace("_", " ")})
             inner["properties"][field.path[1]] = field.schema()
             inner["required"] += [] if field.optional else [field.path[1]]
         if not field.optional and outer not in required:
             required.append(outer)
-    return _open_object(properties, required)
-
-
-def _open_object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return closed_object(properties, required)
 
 
 def _join_name(verb: str, thing: str, style: str) -> str:

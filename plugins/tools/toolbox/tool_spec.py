@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from agents.checks.json_schema import InvalidSchema, remove_notes, validate_schema
-from core.sample import FrozenModel
+from agents.checks.json_schema import InvalidSchema, JsonSchema, find_schema_fault, remove_notes, validate_schema
+from core.sample import FrozenModel, ToolCall
 from core.secrets import redact_text
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -64,8 +64,40 @@ def build_calls_schema(tools: Iterable[ToolSpec], least: int = 0) -> dict[str, A
     return {"type": "array", "items": {"anyOf": calls}, **few, "maxItems": MAX_CALLS}
 
 
-def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+def closed_object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    """The JSON schema of an object with these properties and no others, all of them required by default."""
+    required = list(properties) if required is None else required
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def read_parameter_schemas(tools: Any) -> dict[str, JsonSchema]:
+    """The schemas of the parameters of `tools`, by name.
+
+    Raises:
+        ValueError: if `tools` are not functions with different names.
+    """
+    schemas: dict[str, JsonSchema] = {}
+    for tool in tools if isinstance(tools, list) else [tools]:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or function["name"] in schemas:
+            raise ValueError(f"each tool must be a function with a name of its own, not {str(tool)[:80]!r}")
+        schemas[function["name"]] = function.get("parameters") or {"type": "object", "properties": {}}
+    return schemas
+
+
+def find_call_fault(call: ToolCall, offered: Mapping[str, JsonSchema], *, strict: bool) -> str | None:
+    """Why a call cannot be made, in a sentence.
+
+    Raises:
+        ValueError: where the tool's own schema cannot be used.
+    """
+    if call.name not in offered:
+        return f"there is no tool {call.name[:80]!r}; there are {', '.join(offered) or 'none'}"
+    try:
+        fault = find_schema_fault(call.arguments, offered[call.name], strict=strict)
+    except InvalidSchema as error:
+        raise ValueError(f"tool {call.name}: {error}") from None
+    return f"the arguments of {call.name} do not fit its schema: {fault}" if fault else None
 
 
 class ToolResult(FrozenModel):
