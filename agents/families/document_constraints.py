@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from agents.checks.text.text_units import WORD, fold_text, parse_list_items, remove_code, split_sentences, split_words
+from agents.checks.text.text_units import (
+    WORD,
+    fold_text,
+    fold_to_plain_letters,
+    parse_list_items,
+    remove_code,
+    split_sentences,
+    split_words,
+)
 from core.project_files import read_shipped_table
 
 ConstraintParams = Mapping[str, Any]
@@ -80,7 +88,8 @@ def check_section_titles(text: str, p: ConstraintParams) -> str | None:
 
 
 def check_sorted_bullets(text: str, p: ConstraintParams) -> str | None:
-    items = [fold_text(item["text"].strip("*_\"'“‘ ")) for item in parse_list_items(text, "[-*]") or []]
+    texts = [item["text"].strip("*_\"'“‘ ") for item in parse_list_items(text, "[-*]") or []]
+    items = [fold_to_plain_letters(fold_text(item)) for item in texts]
     if len(items) != p["n"]:
         return f"it is not {p['n']} bullets alone"
     late = next((one for one, following in pairwise(items) if one > following), None)
@@ -109,6 +118,6 @@ def check_language(text: str, p: ConstraintParams) -> str | None:
 
 def _share_common_words(text: str, language: str) -> tuple[float, float]:
     """The shares of the words of `text` that are common words of a language, and of the nearest other one."""
-    words = [word.lower() for word in split_words(text)]
+    words = [word.lower() for word in split_words(fold_text(text))]
     shares = {name: sum(word in common for word in words) / max(1, len(words)) for name, common in COMMON_WORDS.items()}
     return shares.pop(language), max(shares.values())

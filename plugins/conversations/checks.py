@@ -145,8 +145,8 @@ MIN_MISSPELLED = 5
 MISSPELLING = 0.85
 """Least similarity (InDel) of a word and its misspelling: `scroling` and `scrolling` have 0.94."""
 EXCLUSION = re.compile(
-    r"\b(?:both|contradict\w*|conflict\w*|incompatible|impossible|at odds|exclud\w+|rules? out|at once|same time|clash\w*"
-    r"|cancel|cannot|can ?not|can['’]t|either|one or the other)\b",
+    r"\b(?:cannot|can not|can['’]t) (?:\w+ ){0,2}both\b|\b(?:contradict|conflict|exclud|clash)\w*"
+    r"|\b(?:incompatible|impossible|at odds|rules? (?:each other )?out|cancel each other|one or the other)\b",
     re.IGNORECASE,
 )
 SMALL_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic, are_contradictory
+from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic, TextConstraint, are_contradictory
 from agents.reply_schema import InvalidReply
 from agents.studies.preview import preview_samples
 from core.sample import Sample, SampleStatus
@@ -111,6 +111,27 @@ def test_only_an_answer_that_names_both_rules_points_them_out(turns: list[Turn])
     assert not any(find_silence(turn.answer, turn.rules) for turn in ends)
     assert all(find_silence(other.answer, turn.rules) for turn in ends for other in ends if other is not turn)
     assert all(find_silence(other.answer, turn.rules) for turn in ends for other in others)
+
+
+@pytest.mark.parametrize(
+    ("answer", "rules"),
+    [
+        ("A frog cannot fly.", [("include_words", {"words": ["frog"]}), ("avoid_word", {"word": "frog"})]),
+        (
+            "If you wait, both fronts pass. You cannot see them.",
+            [("start_with", {"word": "If"}), ("avoid_word", {"word": "If"})],
+        ),
+        ("In spring either field is green.", [("start_with", {"word": "In"}), ("avoid_word", {"word": "In"})]),
+        (
+            "1. Frogs are great in number.\n2. They cannot fly.\n3. Both live here.",
+            [("numbered", {"n": 3}), ("no_digits", {})],
+        ),
+    ],
+)
+def test_an_answer_that_tries_one_rule_points_out_nothing(answer: str, rules: list[tuple[str, dict[str, Any]]]) -> None:
+    stated = [TextConstraint(kind=kind, params=params, text=kind) for kind, params in rules]
+    assert find_silence(answer, stated)
+    assert not find_silence(f"{answer} The two rules exclude each other: digits, frog, 3.", stated)
 
 
 @check_each(range(300))

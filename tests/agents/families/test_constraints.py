@@ -75,6 +75,7 @@ ROWS = [
     ("sections", {"n": 2}, "## One\n\nText.\n\n## Two\n\nMore.", "Before.\n# One\nText.\n# Two\nMore."),
     ("section_titles", {"titles": ["For", "Against"]}, "## For\nA.\n## **Against**\nB.", "## Against\nA.\n## For\nB."),
     ("sorted_bullets", {"n": 3}, "- Ants\n- **Bees**\n- cats", "- Bees\n- Ants\n- Cats"),
+    ("sorted_bullets", {"n": 3}, "- Äpfel\n- Birnen\n- Zwiebeln", "- Birnen\n- Äpfel\n- Zwiebeln"),
     ("long_min_words", {"n": 4}, "One two three four.", "One two three."),
     ("first_person", {}, "i lay everything out, and i have never missed it.", "a smaller bag, i.e. one for world war i trips."),
     ("first_person", {}, "packing light, i leave my books.", "i) one bag. ii) one pair of shoes, as in part i there."),
@@ -104,6 +105,16 @@ def test_a_text_is_in_one_language_alone() -> None:
         rule = TextConstraint(kind="language", params={"language": wanted}, text="")
         assert [name for name, text in SAID.items() if not rule.fault(text)] == [wanted]
         assert rule.fault(f"{SAID[wanted]} {SAID['English']}")
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("French", "C'est qu'il n'est d'un rien ici."), ("Italian", "Dell'acqua c'è l'altro mare blu freddo.")],
+)
+def test_a_curly_apostrophe_is_read_as_a_straight_one(language: str, text: str) -> None:
+    rule = TextConstraint(kind="language", params={"language": language}, text="")
+    assert not rule.fault(text)
+    assert not rule.fault(text.replace("'", "’"))
 
 
 @check_each(CONSTRAINT_KINDS)
