@@ -118,9 +118,9 @@ def _assistant_answers(subject: Subject) -> list[str]:
     return [message.content for message in subject.candidate.messages if message.role == "assistant"]
 
 
-def load_rules(seed: Seed) -> list[list[TextConstraint]]:
+def load_rules(seed: Seed, key: str = "constraints") -> list[list[TextConstraint]]:
     """The constraints that each answer must meet, a list for each turn of the user."""
-    return [[TextConstraint.model_validate(constraint) for constraint in turn] for turn in seed.data["constraints"]]
+    return [[TextConstraint.model_validate(constraint) for constraint in turn] for turn in seed.data[key]]
 
 
 def read_topic(row: Mapping[str, Any]) -> ConstraintTopic:

@@ -231,9 +231,20 @@ def _find_foreign(patterns: Sequence[re.Pattern[str]], task: str, parent: str) -
 
 @check("answered")
 def answered_check(subject: Subject, _options: Options) -> str | None:
-    """The answer must not be an apology, the task again, or empty words."""
-    task, answer = subject.candidate.fields["instruction"], subject.candidate.answer
-    words, plain = _normalized_words(answer), fold_to_plain_letters(answer).replace("’", "'")
+    """The answer must not be an apology, the task again, or empty words; later answers must not refuse."""
+    first, *later = [message.text for message in subject.candidate.messages if message.role == "assistant"] or [""]
+    task, plain_later = subject.candidate.fields["instruction"], map(_fold_answer, later)
+    if any(REFUSAL_PHRASE.search(next(iter(split_sentences(plain)), "")) for plain in plain_later):
+        return "a later answer refuses"
+    return _find_answer_fault(task, first)
+
+
+def _fold_answer(answer: str) -> str:
+    return fold_to_plain_letters(answer).replace("’", "'")
+
+
+def _find_answer_fault(task: str, answer: str) -> str | None:
+    words, plain = _normalized_words(answer), _fold_answer(answer)
     first_sentence = next(iter(split_sentences(plain)), "")
     short = len(words) < MAX_APOLOGY_WORDS and (_apologizes(task, plain) or REFUSAL_PHRASE.search(first_sentence))
     if short or HELP_REFUSED.search(first_sentence):

@@ -125,6 +125,9 @@ class TaskType(Options):
         return forms
 
 
+NO_TYPE = TaskType.model_construct(kinds=())
+
+
 class InstructionsOptions(Options):
     ways: dict[str, int] = Field(
         default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1)
@@ -216,14 +219,12 @@ class TaskDraw:
         """The name of the type, "" for none, and the values by label."""
         options, type_name, words = self._options, "", (1, MAX_EVOLVED_WORDS)
         if self._way == "new":
-            if options.types:
-                type_name = self._choose({name: one.weight for name, one in options.types.items()})
-                words = options.types[type_name].words
-                self._draw("Kind", dict.fromkeys(options.types[type_name].kinds, 1.0))
-                for label, weights in options.types[type_name].draw.items():
-                    self._draw(label, weights)
-            else:
-                words = (1, 10_000)
+            type_name = self._choose({name: one.weight for name, one in options.types.items()})
+            drawn = options.types.get(type_name, NO_TYPE)
+            words = drawn.words
+            self._draw("Kind", dict.fromkeys(drawn.kinds, 1.0))
+            for label, weights in drawn.draw.items():
+                self._draw(label, weights)
             if TASK_LENGTH_LABEL not in self._drawn:
                 self._draw(TASK_LENGTH_LABEL, options.lengths)
         if self._way in SHAPED_WAYS:

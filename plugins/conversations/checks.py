@@ -11,9 +11,10 @@ from rapidfuzz.distance import Indel
 
 from agents.checks import Finding, Options, Subject, build_finding, check, first_fault
 from agents.checks.text.prose_faults import content_word_stems
+from agents.families.constrained_instructions import load_rules
 from agents.families.constraints import CONSTRAINT_KINDS, THANKS, WORDINGS, ConstraintTopic, TextConstraint
 from agents.reply_schema import ReplySchema
-from core.sample import Message, Seed, label_turns
+from core.sample import Message, label_turns
 
 
 class ReadRule(ReplySchema):
@@ -46,14 +47,9 @@ class ReadTurn(ReplySchema):
 
 
 class RuleReading(ReplySchema):
-    """What a reader of the system prompt and the user's turns finds, who sees no answer."""
+    """The rules that a reader of the system prompt and the user's turns finds; the reader sees no answer."""
 
     turns: list[ReadTurn]
-
-
-def load_asked(seed: Seed) -> list[list[TextConstraint]]:
-    """The rules that each turn asks for."""
-    return [[TextConstraint.model_validate(rule) for rule in turn] for turn in seed.data["asked"]]
 
 
 @check("asked", calls=lambda _options: 1, roles=("verifier",))
@@ -65,13 +61,13 @@ async def asked_check(subject: Subject, _options: Options) -> Finding:
     answers = [message.content for message in messages if message.role == "assistant"]
     shown = {"turns": format_requests(messages)}
     reading = await subject.ask("verifier", RuleReading, shown, which=0, temperature=0.0)
-    read = [turn.rules for turn in reading.turns] if reading else []
-    read += [[]] * (len(answers) - len(read))
+    if reading is None or len(reading.turns) != len(answers):
+        return build_finding("asked", "no reading of the user's words, turn by turn, could be read", "")
     faults = []
-    for number, rules in enumerate(load_asked(subject.seed), 1):
+    for number, rules in enumerate(load_rules(subject.seed, "asked"), 1):
         open_end = subject.seed.data["contradicts"] and number == len(answers)
-        faults.append(find_rule_fault(rules, read[number - 1], None if open_end else answers[number - 1]))
-        faults[-1] = faults[-1] and f"turn {number}: {faults[-1]}"
+        fault = find_rule_fault(rules, reading.turns[number - 1].rules, None if open_end else answers[number - 1])
+        faults.append(fault and f"turn {number}: {fault}")
     return build_finding("asked", first_fault(faults), "a reader finds every rule in the user's words")
 
 
@@ -114,7 +110,7 @@ def _list_demands(rule: TextConstraint) -> list[tuple[str, ...]]:
 def reacts_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each later turn must take up a word of the answer before it; an answer to rules that exclude each other must name both."""
     turns = [message.content for message in subject.candidate.messages if message.role != "system"]
-    asked, topic = load_asked(subject.seed), subject.seed.data["topic"]
+    asked, topic = load_rules(subject.seed, "asked"), subject.seed.data["topic"]
     faults = []
     for number in range(1, len(asked)):
         before = turns[: 2 * number]

@@ -76,7 +76,8 @@ class ConversationsFamily(RecipeFamily):
 
     def condition(self, row: Mapping[str, Any], options: ConversationOptions, rng: Random) -> dict[str, Any]:
         topic = read_topic(row)
-        lasting = draw_constraints(rng, topic, options.kinds, 1) if rng.random() < options.system else []
+        kinds = {kind: weight for kind, weight in options.kinds.items() if kind not in SHAPE_KINDS}
+        lasting = draw_constraints(rng, topic, kinds, 1) if kinds and rng.random() < options.system else []
         return {
             "topic": topic.name,
             "category": require_text(row, "category", ""),

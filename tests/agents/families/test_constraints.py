@@ -171,6 +171,15 @@ def test_sentences_are_read_in_time_linear_in_the_text(kind: str, text: str) -> 
     TextConstraint(kind=kind, params={"n": 2}, text="").fault(text * (200_000 // len(text)))
 
 
+@pytest.mark.parametrize(("kind", "params"), [("table", {"columns": 2, "rows": 2}), ("sections", {"n": 2})])
+@pytest.mark.parametrize(
+    "text", ["|-" + " " * 200_000 + "x", "# a" + " " * 200_000 + "b", "a | b\n" + "-|" * 100_000 + "x"]
+)
+def test_tables_and_sections_are_read_in_time_linear_in_the_text(kind: str, params: dict[str, int], text: str) -> None:
+    """100,000 spaces took half a minute while the end of a line was searched from each of them."""
+    TextConstraint(kind=kind, params=params, text="").fault(text)
+
+
 GOLDEN = rows_of("constraints")
 ALL_KINDS = f"{{{','.join(f'{kind}=1' for kind in CONSTRAINT_KINDS)}}}"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agents.checks import Subject
-from agents.families.instructions import InstructionsFamily, TaskDialogueDraft
+from agents.families.instructions import InstructionsFamily, TaskDialogueDraft, answered_check
 from agents.families.task_draws import FORM_LABEL, LENGTH_LABEL, SYSTEM_LABEL, answer_shape_check, parse_length_band
 from agents.reply_schema import InvalidReply
 from core.errors import RecipeError
@@ -41,7 +41,7 @@ def find_fault(answer: str, *later: str, **drawn: str) -> str:
 @pytest.mark.parametrize("asked", FORMS)
 def test_each_form_is_found_in_its_text_and_in_no_other(asked: str) -> None:
     passed = {form for form, text in FORMS.items() if not find_fault(text, **{FORM_LABEL: asked})}
-    assert passed - {"mathematics"} == {asked} - {"mathematics"}  # a formula may stand in prose
+    assert passed - {"mathematics"} == {asked} - {"mathematics"}  # a formula may occur in prose
     assert asked in passed
 
 
@@ -53,6 +53,27 @@ def test_the_first_answer_has_the_drawn_length_with_tolerance(words: int, expect
     assert found == "" if expected == "" else expected in found
 
 
+def test_a_later_answer_that_refuses_is_found() -> None:
+    def fault(later: str) -> bool:
+        turns = ["Why does ice float?", "Ice is lighter than water.", "And oil?", later]
+        roles = ["user", "assistant"] * 2
+        messages = [Message(role=role, content=text) for role, text in zip(roles, turns, strict=True)]
+        subject = Subject(
+            Seed(id="s-0", data={}), Candidate(messages=messages, fields={"instruction": turns[0]}), nobody
+        )
+        return not findings_of(answered_check, subject)[0].passed
+
+    assert fault("I can't help with that.")
+    assert not fault("Sorry, I left that out: oil floats too, since it is lighter.")
+
+
+def test_values_that_bar_every_type_leave_a_task_without_one() -> None:
+    plan = load_recipe_plan(
+        "instructions", ["samples=20", "task.apart=[['new','x']]", "task.types={x={kinds=['riddle']}}"]
+    )
+    assert not any("Kind" in seed.conditions for seed in build_test_seeds(plan)[:] if seed.data["way"] == "new")
+
+
 def test_code_and_formulas_may_count_as_words_or_not() -> None:
     code = "```\n" + "x = y\n" * 100 + "```"
     for words in (10, 60):
@@ -60,7 +81,7 @@ def test_code_and_formulas_may_count_as_words_or_not() -> None:
     assert find_fault("word " * 100 + "\n" + code, **{LENGTH_LABEL: "40 to 80 words"})
 
 
-@pytest.mark.parametrize("text", ["|" * 100_000, "$" * 99_999, r"\[" * 50_000, "```\n" * 25_000, "\n" * 100_000 + "x"])
+@pytest.mark.parametrize("text", ["|" * 100_000, "$" * 99_999, r"\[" * 5_000, "```\n" * 25_000, "\n" * 100_000 + "x"])
 @pytest.mark.timeout(60)
 def test_huge_answers_are_judged_in_time(text: str) -> None:
     for form in FORMS:
