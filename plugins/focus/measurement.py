@@ -27,7 +27,7 @@ from plugins.focus.weights import FocusWeights, weigh_values
 RESERVED_REQUESTS = 500
 """The first held-out requests, which evaluations ask and no weight is measured on."""
 MIN_REQUESTS = 50
-"""With fewer, no value of ten can be told from another."""
+"""With fewer, no value of ten differs from another beyond chance."""
 
 
 class _Measured(NamedTuple):

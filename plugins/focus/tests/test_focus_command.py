@@ -53,7 +53,7 @@ def test_a_run_draws_by_what_the_student_of_another_fails_at_and_shows_it(place:
         "a tiny student passes nothing"
     )
     assert {one["attribute"] for one in found["values"]} >= {"constraints", "category"}
-    assert all(one["weight"] == 1 for one in found["values"]), "where all fail, nothing stands out"
+    assert all(one["weight"] == 1 for one in found["values"]), "where all fail, no value differs"
     steered = [{**one, "weight": 2.0 if one["value"] == "max_words" else 1.0} for one in found["values"]]
     written.write_text(json.dumps({**found, "values": steered}))
     done = place.call("run", "smoke", "--set", f"focus.weights={written}", "--set", "samples=120")

@@ -129,10 +129,17 @@ def test_a_dialogue_has_the_drawn_system_message_and_turns() -> None:
     schema = family.reply_json_schema(seed)
     assert schema["required"] == ["system", "instruction", "answer", "later"]
     assert (schema["properties"]["later"]["minItems"], schema["properties"]["later"]["maxItems"]) == (2, 2)
-    told: dict[str, Any] = {"instruction": "Why?", "answer": "So.", "later": [{"user": "Oh?", "assistant": "Yes."}] * 2}
-    messages = family.candidate(seed, TaskDialogueDraft(system="Be brief.", **told)).messages
+    draft_values: dict[str, Any] = {
+        "instruction": "Why?",
+        "answer": "So.",
+        "later": [{"user": "Oh?", "assistant": "Yes."}] * 2,
+    }
+    messages = family.candidate(seed, TaskDialogueDraft(system="Be brief.", **draft_values)).messages
     assert [turn.role for turn in messages] == ["system", *["user", "assistant"] * 3]
-    for draft in (TaskDialogueDraft(**told), TaskDialogueDraft(system="Be brief.", **{**told, "later": []})):
+    for draft in (
+        TaskDialogueDraft(**draft_values),
+        TaskDialogueDraft(system="Be brief.", **{**draft_values, "later": []}),
+    ):
         with pytest.raises(InvalidReply):
             family.candidate(seed, draft)
     only_system = Seed(id="s-1", data={CONDITIONS_KEY: {SYSTEM_LABEL: "a role"}})
