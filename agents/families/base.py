@@ -7,6 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
+from pydantic import AfterValidator
+
 from agents.checks import Check, Options
 from agents.reply_schema import ReplySchema
 from core.config.recipe import Recipe
@@ -27,13 +29,20 @@ def require_text(row: Mapping[str, Any], key: str, default: str | None = None) -
     return value
 
 
-def check_weights(weights: dict[str, Any], known: Collection[str], noun: str) -> dict[str, Any]:
-    """The weights of an option. Raises ValueError if one is below 0 or of a name that is not `known`, or if all are 0."""
-    if unknown := sorted(set(weights) - set(known)):
-        raise ValueError(f"unknown {noun}s {', '.join(unknown)}; {suggest_name(unknown[0], known)}")
-    if min(weights.values()) < 0 or not sum(weights.values()):
-        raise ValueError(f"needs at least one {noun} with a weight above 0, and none below")
-    return weights
+def validate_weights(noun: str, known: Collection[str] | None = None) -> AfterValidator:
+    """For a field of weights, as metadata of its type: refuses a weight below 0, no weight above 0, and a name that is not
+    `known`. No weights at all are up to `min_length`.
+    """
+
+    def validate(weights: dict[Any, Any]) -> dict[Any, Any]:
+        if known is not None and (unknown := sorted(set(weights) - set(known))):
+            raise ValueError(f"unknown {noun}s {', '.join(unknown)}; {suggest_name(unknown[0], known)}")
+        below = {name: weight for name, weight in weights.items() if weight < 0}
+        if below or (weights and not sum(weights.values())):
+            raise ValueError(f"needs at least one {noun} with a weight above 0, and none below; not {below or weights}")
+        return weights
+
+    return AfterValidator(validate)
 
 
 OWN_SOURCES = ("path", "documents", "itself")

@@ -3,18 +3,17 @@
 import json
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field
 
 import prompts
 from agents.checks import Finding, Options, Subject, build_finding, check, first_fault
 from agents.checks.text.prose_faults import find_prose_fault, find_topic_fault
 from agents.checks.text.text_units import remove_invisible
-from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
+from agents.families.base import RecipeFamily, UnusableSeedRow, require_text, validate_weights
 from agents.families.constraints import CONSTRAINT_KINDS, ConstraintTopic, TextConstraint, draw_constraints
 from agents.reply_schema import ReplySchema
-from core.errors import suggest_name
 from core.sample import Candidate, Message, Seed
 from core.weights.embeddings import Similarity, embed_text
 
@@ -36,17 +35,12 @@ class AnswerDraft(ReplySchema):
 
 
 class ConstrainedOptions(Options):
-    kinds: dict[str, int] = Field(default_factory=lambda: dict.fromkeys(CONSTRAINT_KINDS, 1), min_length=1)
+    kinds: Annotated[dict[str, int], validate_weights("kind", CONSTRAINT_KINDS)] = Field(
+        default_factory=lambda: dict.fromkeys(CONSTRAINT_KINDS, 1), min_length=1
+    )
     """Of constraints, by weight."""
-    constraints: tuple[int, ...] = (1, 2)
+    constraints: tuple[Annotated[int, Field(ge=0, le=11)], ...] = Field((1, 2), min_length=1)
     """Per instruction, one of these at random."""
-
-    @field_validator("kinds")
-    @classmethod
-    def _known(cls, kinds: dict[str, int]) -> dict[str, int]:
-        if unknown := sorted(set(kinds) - set(CONSTRAINT_KINDS)):
-            raise ValueError(f"unknown kinds {', '.join(unknown)}; {suggest_name(unknown[0], CONSTRAINT_KINDS)}")
-        return kinds
 
 
 @check("constraints")

@@ -20,7 +20,7 @@ from core.project_files import read_shipped_table
 
 ConstraintParams = Mapping[str, Any]
 
-HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$", re.MULTILINE)
+HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S.*)$", re.MULTILINE)
 TABLE_RULE = re.compile(r"\|?(?:[ \t]*:?-+:?[ \t]*\|)*(?:[ \t]*:?-+:?)?")
 """The line between the header of a Markdown table and its rows."""
 COMMON_WORDS: Mapping[str, frozenset[str]] = {
@@ -37,7 +37,7 @@ FOREIGN_WORDS = 9
 
 
 def check_table(text: str, p: ConstraintParams) -> str | None:
-    tables = _list_tables(text)
+    tables = list_tables(text)
     if len(tables) != 1:
         return f"it has {len(tables) or 'no'} Markdown tables, not one"
     [(columns, *rows)] = tables
@@ -46,7 +46,7 @@ def check_table(text: str, p: ConstraintParams) -> str | None:
     return f"its table has {columns} columns and {len(rows)} rows, not {p['columns']} and {p['rows']}"
 
 
-def _list_tables(text: str) -> list[list[int]]:
+def list_tables(text: str) -> list[list[int]]:
     """The tables of a text, each as the number of cells in the header and in every row."""
     tables: list[list[int]] = []
     lines, open_table = remove_code(text).splitlines(), False

@@ -6,7 +6,7 @@ Two ways: from a schema and a topic the generator writes the text and its values
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -16,7 +16,7 @@ from agents.checks.plain_answers import WHOLE_ANSWER, IndependentSolution
 from agents.checks.text.layouts import read_layout
 from agents.checks.text.quantities import read_written
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, is_choice, iter_leaves
-from agents.families.base import RecipeFamily, UnusableSeedRow, check_weights, require_text
+from agents.families.base import RecipeFamily, UnusableSeedRow, require_text, validate_weights
 from agents.families.extraction_forms import (
     FORMS,
     INFERRED,
@@ -90,17 +90,12 @@ class ExtractionOptions(Options):
     """Share with a decoy, a value that no field asks for."""
     words: tuple[int, ...] = Field((60, 110, 170, 240), min_length=1)
     """Approximate length: one of those with room for the fields, at random. `long` has its own."""
-    forms: dict[str, int] = Field({"prose": 1}, min_length=1)
+    forms: Annotated[dict[str, int], validate_weights("form", FORMS)] = Field({"prose": 1}, min_length=1)
     """Of written texts, by weight: `prose`, `email`, `form`, `table`, `html`, `scan`, `long`."""
     inferred: float = Field(0.0, ge=0, le=1)
     """Share with an added choice that no word names."""
     least: int = Field(1, ge=0)
     """Fewest values in a document. 0 keeps chunks without values."""
-
-    @field_validator("forms")
-    @classmethod
-    def _known(cls, forms: dict[str, int]) -> dict[str, int]:
-        return check_weights(forms, FORMS, "form")
 
     @field_validator("wanted", mode="before")
     @classmethod

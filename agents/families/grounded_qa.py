@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from agents.checks import Options, Subject, check
 from agents.checks.text.quotes import QuotableText
@@ -25,7 +25,7 @@ from agents.checks.text.second_reader import (
 )
 from agents.checks.text.supported_by_passage import WORD, is_denial_word, normalize_spelling
 from agents.checks.text.text_units import CONTRAST_WORDS, split_sentences, split_words
-from agents.families.base import RecipeFamily, check_weights, require_text
+from agents.families.base import RecipeFamily, require_text, validate_weights
 from agents.families.question_targets import (
     NO_PROSE,
     TARGET_WORDS,
@@ -83,7 +83,7 @@ class GroundedDraft(ReplySchema):
 
 
 class GroundedOptions(Options):
-    kinds: dict[str, int] = Field(
+    kinds: Annotated[dict[str, int], validate_weights("kind", QUESTION_KINDS)] = Field(
         default_factory=lambda: dict(zip(QUESTION_KINDS, (4, 3, 2, 1, 2, 1, 1), strict=True)), min_length=1
     )
     """Of questions, by weight. Passages must be able to carry them."""
@@ -106,11 +106,6 @@ class GroundedOptions(Options):
 
     follow_ups: float = Field(0.0, ge=0, le=1)
     """Open book: share of answered questions that are a second one and refer to the first."""
-
-    @field_validator("kinds")
-    @classmethod
-    def _known(cls, kinds: dict[str, int]) -> dict[str, int]:
-        return check_weights(kinds, QUESTION_KINDS, "kind")
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:

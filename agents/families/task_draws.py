@@ -5,13 +5,17 @@ teacher and no seed task.
 import re
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any, Self
+from textwrap import shorten
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from agents.checks import Options, Subject, check
 from agents.checks.text.text_units import max_word_count, min_word_count, remove_code
+from agents.families.base import validate_weights
+from agents.families.document_constraints import HEADING, list_tables
 from agents.sources.conditions import draw_persona, draw_situation
+from core.errors import suggest_name
 from core.sample import Seed
 
 EVOLUTION_WAYS = {
@@ -36,7 +40,6 @@ MAX_TURNS = 6
 TASK_LENGTH_LABEL = "Length of the task"
 FORM_LABEL, LENGTH_LABEL = "Form of the answer", "Length of the answer"
 BAND = re.compile(r"(\d+) to (\d+) words")
-HEADING = re.compile(r"^ {0,3}#{1,6} +\S", re.MULTILINE)
 ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)]) +\S", re.MULTILINE)
 FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(?:(?![ \t]*```).*\n)+[ \t]*```", re.MULTILINE)
 """A block of code with a line or more."""
@@ -46,6 +49,7 @@ FORMULA = re.compile(
 """LaTeX between its marks. Between the dollar signs of two prices there is seldom an operator."""
 TOLERANCE = 0.2
 """Words beyond the asked length, as a share of its bounds."""
+Weights = Annotated[dict[str, float], validate_weights("value")]
 LEAST_HEADINGS, LEAST_ITEMS, LEAST_ROWS = 2, 3, 2
 
 
@@ -58,13 +62,7 @@ def parse_length_band(band: str) -> tuple[int, int]:
 
 
 def _has_table(text: str) -> bool:
-    """Whether a line with bars, a line of hyphens and `LEAST_ROWS` lines with bars follow each other."""
-    lines = text.splitlines()
-    rules = (n for n, line in enumerate(lines) if {"-", "|"} <= set(line) <= set("|:- \t"))
-    return any(
-        n and all("|" in line for line in lines[n - 1 : n + 1 + LEAST_ROWS]) and n + LEAST_ROWS < len(lines)
-        for n in rules
-    )
+    return any(len(rows) > LEAST_ROWS for rows in list_tables(text))
 
 
 def _is_plain(text: str) -> bool:
@@ -74,7 +72,7 @@ def _is_plain(text: str) -> bool:
 ANSWER_FORMS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "plain prose": (_is_plain, "has Markdown where plain prose is asked for"),
     "headings": (
-        lambda text: len(HEADING.findall(FENCE.sub("", text))) >= LEAST_HEADINGS,
+        lambda text: len(HEADING.findall(remove_code(text))) >= LEAST_HEADINGS,
         f"has fewer than {LEAST_HEADINGS} Markdown headings",
     ),
     "a list": (
@@ -110,44 +108,42 @@ class TaskType(Options):
     kinds: tuple[str, ...] = Field(min_length=1)
     """Such as `correct given text`."""
     weight: float = Field(1, ge=0)
-    forms: dict[str, float] = Field(default_factory=dict)
+    forms: Annotated[dict[str, float], validate_weights("form", (*ANSWER_FORMS, NONE))] = Field(default_factory=dict)
     """Of the answer, by weight."""
     words: tuple[int, int] = (1, 10_000)
     """The bounds of its `answers`."""
-    draw: dict[str, dict[str, float]] = Field(default_factory=dict)
+    draw: dict[str, Weights] = Field(default_factory=dict)
     """More lines, such as a programming language."""
 
-    @field_validator("forms")
+    @field_validator("words")
     @classmethod
-    def _known(cls, forms: dict[str, float]) -> dict[str, float]:
-        if unknown := sorted(set(forms) - {*ANSWER_FORMS, NONE}):
-            raise ValueError(f"unknown forms {', '.join(unknown)}; known are {', '.join((*ANSWER_FORMS, NONE))}")
-        return forms
-
-
-NO_TYPE = TaskType.model_construct(kinds=())
+    def _ordered(cls, words: tuple[int, int]) -> tuple[int, int]:
+        if words[0] >= words[1]:
+            raise ValueError(f"needs the fewest words before the most, such as [40, 800], not {list(words)}")
+        return words
 
 
 class InstructionsOptions(Options):
-    ways: dict[str, int] = Field(
-        default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1)
+    ways: Annotated[dict[str, int], validate_weights("way", EVOLUTION_WAYS)] = Field(
+        default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1),
+        min_length=1,
     )
     """To derive a task from others, by weight."""
     types: dict[str, TaskType] = Field(default_factory=dict)
     """Of a new task. Empty: any."""
-    fields: dict[str, float] = Field(default_factory=dict)
+    fields: Weights = Field(default_factory=dict)
     """What a new task is about, likewise."""
-    lengths: dict[str, float] = Field(default_factory=dict)
+    lengths: Weights = Field(default_factory=dict)
     """Of a new task in words, likewise."""
-    openings: dict[str, float] = Field(default_factory=dict)
+    openings: Weights = Field(default_factory=dict)
     """Of every task."""
-    answers: dict[str, float] = Field(default_factory=dict)
+    answers: Weights = Field(default_factory=dict)
     """Such as `80 to 150 words`."""
-    systems: dict[str, float] = Field(default_factory=dict)
+    systems: Weights = Field(default_factory=dict)
     """Kinds of system messages, and `none`."""
-    turns: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
+    turns: Annotated[dict[int, float], validate_weights("number")] = Field(default_factory=lambda: {1: 1.0})
     """Of the user."""
-    reactions: dict[str, float] = Field(default_factory=dict)
+    reactions: Weights = Field(default_factory=dict)
     """What a later turn does."""
     askers: float = Field(0, ge=0, le=1)
     """Share with a person and situation."""
@@ -157,22 +153,6 @@ class InstructionsOptions(Options):
     """Seed tasks shown as examples."""
     shown_made: int = Field(2, ge=0, le=20)
     """Further ones that this run made, with `seeds.bootstrap`."""
-
-    @field_validator("ways")
-    @classmethod
-    def _known(cls, ways: dict[str, int]) -> dict[str, int]:
-        if unknown := sorted(set(ways) - set(EVOLUTION_WAYS)):
-            raise ValueError(f"unknown ways {', '.join(unknown)}; known are {', '.join(EVOLUTION_WAYS)}")
-        if min(ways.values(), default=0) < 0 or not sum(ways.values()):
-            raise ValueError("needs at least one way with a weight above 0, and none below")
-        return ways
-
-    @field_validator("fields", "lengths", "openings", "answers", "systems", "turns", "reactions")
-    @classmethod
-    def _weighted(cls, weights: dict[Any, float]) -> dict[Any, float]:
-        if weights and (min(weights.values()) < 0 or not sum(weights.values())):
-            raise ValueError("needs at least one value with a weight above 0, and none below")
-        return weights
 
     @field_validator("types")
     @classmethod
@@ -196,9 +176,19 @@ class InstructionsOptions(Options):
         return turns
 
     @model_validator(mode="after")
-    def _reacting(self) -> Self:
-        if max(self.turns) > 1 and not self.reactions:
-            raise ValueError(f"turns = {max(self.turns)} needs `reactions`, what a later turn does")
+    def _fitting(self) -> Self:
+        later, ways = max(self.turns) - 1, sum(weight > 0 for weight in self.reactions.values())
+        if ways < later:
+            raise ValueError(
+                f"turns = {later + 1} needs {later} `reactions` or more, one for each later turn, not {ways}"
+            )
+        tables = [self.fields, self.lengths, self.openings, self.answers, self.systems, self.reactions]
+        tables += [table for one in self.types.values() for table in (one.forms, *one.draw.values())]
+        kinds = [kind for one in self.types.values() for kind in one.kinds]
+        values = [*EVOLUTION_WAYS, *self.types, *kinds, *(value for table in tables for value in table)]
+        if unknown := next((value for pair in self.apart for value in pair if value not in values), None):
+            advice = shorten(suggest_name(unknown, values), 200, placeholder=" …")
+            raise ValueError(f"apart: {unknown!r} is no value, type or way of the recipe; {advice}")
         return self
 
 
@@ -220,7 +210,7 @@ class TaskDraw:
         options, type_name, words = self._options, "", (1, MAX_EVOLVED_WORDS)
         if self._way == "new":
             type_name = self._choose({name: one.weight for name, one in options.types.items()})
-            drawn = options.types.get(type_name, NO_TYPE)
+            drawn = options.types.get(type_name, TaskType.model_construct(kinds=()))
             words = drawn.words
             self._draw("Kind", dict.fromkeys(drawn.kinds, 1.0))
             for label, weights in drawn.draw.items():
@@ -232,8 +222,10 @@ class TaskDraw:
                 self._draw(FORM_LABEL, options.types[type_name].forms)
             self._draw(LENGTH_LABEL, _bands_within(options.answers, words))
             self._draw(SYSTEM_LABEL, options.systems)
+            reactions = dict(options.reactions)
             for number in range(2, self._rng.choices(list(options.turns), list(options.turns.values()))[0] + 1):
-                self._draw(TURN_LABEL.format(number), options.reactions)
+                self._draw(TURN_LABEL.format(number), reactions)
+                reactions.pop(self._drawn.get(TURN_LABEL.format(number), ""), None)
         if self._way == "new":
             self._draw("Field", options.fields)
         self._draw("Opening", options.openings)

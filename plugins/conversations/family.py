@@ -46,7 +46,7 @@ class WrittenConversation(ReplySchema):
 
 
 class ConversationOptions(ConstrainedOptions):
-    constraints: tuple[int, ...] = (1, 2, 3, 3, 4)
+    constraints: tuple[Annotated[int, Field(ge=0, le=11)], ...] = Field((1, 2, 3, 3, 4), min_length=1)
     """Of the first turn."""
     turns: tuple[Annotated[int, Field(ge=1, le=6)], ...] = Field((1, 2, 2, 3), min_length=1)
     """Of the user."""
@@ -114,10 +114,8 @@ def draw_turns(
     checked in the answer to two rules that exclude each other.
     """
     turns, contradicts = rng.choice(options.turns), rng.random() < options.contradictory
-    moves = [
-        "",
-        *(f", in which the user {move}; starts from {rng.choice(STARTS)}" for move in rng.sample(MOVES, turns - 1)),
-    ]
+    reactions = zip(rng.sample(MOVES, turns - 1), rng.sample(STARTS, turns - 1), strict=True)
+    moves = ["", *(f", in which the user {move}; starts from {start}" for move, start in reactions)]
     lines = [f"Topic: {topic.name}", f"Exchanges: {turns}"]
     lines += [f"System prompt, for every answer: {rule.text}" for rule in lasting]
     asked: list[list[TextConstraint]] = []

@@ -4,6 +4,7 @@ planted fault; and the same with the rules, answers or turns of others.
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from agents.families.constraints import (
 )
 from agents.reply_schema import InvalidReply
 from agents.studies.preview import preview_samples
+from core.errors import RecipeError
 from core.sample import Sample, SampleStatus
 from core.storage.recording import read_recording
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -168,6 +170,25 @@ def test_each_turn_holds_what_was_asked_before_it_to_stay() -> None:
             assert not any(are_contradictory(one, other) for one in rules for other in rules if one is not other)
             stay |= {rule.text for rule in rules if f"from now on: {rule.text}" in line}
     assert 0.08 < contradicting / 600 < 0.17  # of 0.125, at three standard errors
+
+
+def test_no_move_and_no_part_of_an_answer_comes_twice_in_a_conversation() -> None:
+    for seed in build_test_seeds(load_recipe_plan("conversations", ["samples=100", "task.turns=[6]"]))[:]:
+        later = re.findall(r"in which the user (.*); starts from (.*):$", seed.data["instruction"], re.MULTILINE)
+        assert [len(set(drawn)) for drawn in zip(*later, strict=True)] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("task.kinds={max_words=-1}", "needs at least one kind .* {'max_words': -1}"),
+        ("task.constraints=[]", "at least 1 item"),
+        ("task.constraints=[-1]", "greater than or equal to 0, not -1"),
+    ],
+)
+def test_rules_that_cannot_be_drawn_are_refused(setting: str, fault: str) -> None:
+    with pytest.raises(RecipeError, match=fault):
+        load_recipe_plan("conversations", [setting])
 
 
 def test_a_reply_with_a_turn_too_many_or_a_system_prompt_of_its_own_is_no_draft() -> None:

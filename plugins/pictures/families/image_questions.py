@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from agents.checks import Options, Subject, check
 from agents.checks.base import AttemptJudge, Votes, ask_votes
@@ -22,7 +22,7 @@ from agents.checks.text.second_reader import (
 )
 from agents.checks.text.supported_by_passage import content_words, normalize_spelling
 from agents.checks.text.text_units import split_words
-from agents.families.base import RecipeFamily, UnusableSeedRow, check_weights
+from agents.families.base import RecipeFamily, UnusableSeedRow, validate_weights
 from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed, json_digest
 from plugins.pictures.families.short_answers import is_list, is_same_short_answer
@@ -53,15 +53,10 @@ PROMPTS = Path(__file__).parents[1] / "prompts"
 
 
 class ImageQuestionsOptions(Options):
-    kinds: dict[str, float] = Field(
+    kinds: Annotated[dict[str, float], validate_weights("kind")] = Field(
         default_factory=lambda: dict.fromkeys(IMAGE_QUESTION_KINDS, 1.0), min_length=1, validate_default=True
     )
     """By weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or your own words."""
-
-    @model_validator(mode="after")
-    def _can_be_drawn(self) -> Self:
-        check_weights(self.kinds, self.kinds, "kind")
-        return self
 
 
 class ImageQuestionDraft(ReplySchema):

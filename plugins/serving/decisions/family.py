@@ -20,13 +20,12 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
     create_model,
-    field_validator,
     model_validator,
 )
 
 from agents.checks import Options, Subject, check
 from agents.checks.base import Votes
-from agents.families.base import RecipeFamily, UnusableSeedRow, check_weights, require_text
+from agents.families.base import RecipeFamily, UnusableSeedRow, require_text, validate_weights
 from agents.reply_schema import Finding, InvalidReply, ReplySchema, get_reply_tokens, parse_reply
 from core.errors import ProviderError
 from core.sample import CONDITIONS_KEY, REPAIR_STRIDE, Candidate, Message, Sample, Seed, join_conversation
@@ -57,17 +56,14 @@ class WrittenCase(ReplySchema):
 class DecisionOptions(Options):
     questions: tuple[DecisionQuestion, ...] = Field(min_length=1)
     """Quotas and generated texts go by the first."""
-    cases: dict[str, int] = Field(default_factory=lambda: dict(CASES), min_length=1)
+    cases: Annotated[dict[str, int], validate_weights("case", CASES)] = Field(
+        default_factory=lambda: dict(CASES), min_length=1
+    )
     """Generated texts, by weight. `hard_negative` looks like another answer, `ambiguous` has two defensible ones."""
     topics: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Generated texts: a subject each, one at random."""
     about: str = Field("a message to a company", min_length=1)
     """Generated texts: what they are."""
-
-    @field_validator("cases")
-    @classmethod
-    def _known(cls, cases: dict[str, int]) -> dict[str, int]:
-        return check_weights(cases, CASES, "case")
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:

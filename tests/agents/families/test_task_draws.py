@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agents.checks import Subject
+from agents.families.constraints import TextConstraint
 from agents.families.instructions import InstructionsFamily, TaskDialogueDraft, answered_check
 from agents.families.task_draws import FORM_LABEL, LENGTH_LABEL, SYSTEM_LABEL, answer_shape_check, parse_length_band
 from agents.reply_schema import InvalidReply
@@ -67,6 +68,21 @@ def test_a_later_answer_that_refuses_is_found() -> None:
     assert not fault("Sorry, I left that out: oil floats too, since it is lighter.")
 
 
+@pytest.mark.parametrize(
+    ("asked", "text", "found"),
+    [
+        ("a table", "a | b\n-|-\n1 | 2\n3 | 4", True),
+        ("a table", f"```\n{TABLE}\n```", False),
+        ("headings", "#\tWhy\n\nSo.\n\n#\tHow\n\nThus.", True),
+        ("headings", "# \n\nSo.\n\n# \n\nThus.", False),
+    ],
+)
+def test_tables_and_headings_are_read_as_the_rules_of_texts_read_them(asked: str, text: str, found: bool) -> None:
+    assert bool(find_fault(text, **{FORM_LABEL: asked})) != found
+    rule = {"a table": ("table", {"columns": 2, "rows": 2}), "headings": ("sections", {"n": 2})}[asked]
+    assert bool(TextConstraint(kind=rule[0], params=rule[1], text="").fault(text)) != found
+
+
 def test_values_that_bar_every_type_leave_a_task_without_one() -> None:
     plan = load_recipe_plan(
         "instructions", ["samples=20", "task.apart=[['new','x']]", "task.types={x={kinds=['riddle']}}"]
@@ -122,6 +138,13 @@ def test_the_shipped_recipe_draws_shapes_that_go_together() -> None:
     assert {plan.family.prompt_role(seed) for seed in seeds} == {"generator", "conversation"}
 
 
+def test_no_reaction_comes_twice_in_a_conversation() -> None:
+    settings = ["samples=200", "task.turns={4=1}", "task.reactions={often=97,seldom=1,rare=1}", "task.ways={new=1}"]
+    for seed in build_test_seeds(load_recipe_plan("instructions", settings))[:]:
+        turns = [seed.conditions[f"Turn {number} of the user"] for number in (2, 3, 4)]
+        assert set(turns) == {"often", "seldom", "rare"}
+
+
 def test_a_dialogue_has_the_drawn_system_message_and_turns() -> None:
     family = InstructionsFamily()
     drawn = {SYSTEM_LABEL: "a role", "Turn 2 of the user": "asks why", "Turn 3 of the user": "doubts it"}
@@ -154,8 +177,17 @@ def test_a_dialogue_has_the_drawn_system_message_and_turns() -> None:
         ("task.turns={0=1}", "needs numbers of turns from 1 to 6, not \\[0\\]"),
         ("task.types={x={kinds=[]}}", "types.x.kinds"),
         ("task.types={x={kinds=['y'],weight=0}}", "needs at least one type with a weight above 0"),
-        ("task.reactions={}", "turns = 4 needs `reactions`"),
+        ("task.reactions={}", "turns = 4 needs 3 `reactions`"),
         ("task.types={x={kinds=['y'],forms={chart=1}}}", "plain prose"),
+        ("task.types={x={kinds=['y'],forms={code=-1}}}", "types.x.forms: needs at least one form .* {'code': -1.0}"),
+        (
+            "task.types={x={kinds=['y'],draw={Tool={a=-1}}}}",
+            "types.x.draw.Tool: needs at least one value .* {'a': -1.0}",
+        ),
+        ("task.types={x={kinds=['y'],words=[800,40]}}", "fewest words before the most, .* not \\[800, 40\\]"),
+        ("task.reactions={only=1}", "turns = 4 needs 3 `reactions` or more, .*, not 1"),
+        ("task.apart=[['hedings','20 to 40 words']]", "apart: 'hedings' is no value, .* did you mean 'headings'"),
+        ("task.ways={new=0}", "needs at least one way with a weight above 0"),
     ],
 )
 def test_a_shape_that_cannot_be_drawn_is_refused(setting: str, fault: str) -> None:
