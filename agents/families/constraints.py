@@ -406,28 +406,36 @@ class TextConstraint(BaseModel):
 
 MAX_DRAWS = 8
 """Attempts to draw a forbidden word or letter that the topic's name does not have."""
-CONTRADICTORY_PAIRS = ({"numbered", "no_digits"}, {"json_keys", "no_commas"}, {"exact_sentences", "end_in_language"})
-"""Of the last, nobody knows whether `Merci.` is one of the sentences."""
-SHORT_KINDS = {"max_words", "words_between"}
-LONG_KINDS = {"long_max_words", "long_min_words", "long_words_between"}
 DOCUMENT_KINDS = {"table", "sections", "section_titles", "sorted_bullets"}
-"""Forms that need more words than `SHORT_KINDS` allow."""
 SHAPE_KINDS = {"bullets", "numbered", "json_keys", "heading", "in_quotes", "postscript", *DOCUMENT_KINDS}
 """Kinds that determine how a text begins or ends, and the form of its lines."""
-ENGLISH_GROUPS = {"content", "avoid", "start", "end", "person"}
-"""Groups whose kinds are about English words, as are section titles and JSON keys."""
+END_KINDS = {"end_with", "end_in_language", "end_question", "end_exclamation"}
+ENGLISH_KINDS = {
+    *(name for name, kind in CONSTRAINT_KINDS.items() if kind.group in {"content", "avoid", "start", "person"}),
+    *("end_with", "end_in_language", "end_question", "ask_question", "section_titles", "json_keys"),
+}
+"""Kinds about English words and marks; French has a space before a question mark."""
+APART: Sequence[tuple[set[str], set[str]]] = (
+    (SHAPE_KINDS, {"start_with", "exact_sentences", "max_sentence_words", "exact_paragraphs", *END_KINDS}),
+    (DOCUMENT_KINDS, {"max_words", "words_between"}),
+    ({"lowercase", "uppercase"}, {"end_with"}),
+    ({"language"}, ENGLISH_KINDS),
+    ({"exact_sentences"}, {"long_min_words", "long_words_between", "end_in_language"}),
+    ({"numbered"}, {"no_digits"}),
+    ({"json_keys"}, {"no_commas"}),
+)
+"""Kinds of different groups that no text, or hardly any, can meet together, or of which nobody knows: whether `Merci.` is one of
+the sentences, and what a list has of them.
+"""
 
 
 def are_contradictory(left: TextConstraint, right: TextConstraint) -> bool:
     """Whether no text, or hardly any, can meet both, although they belong to different groups."""
-    kinds = {left.kind, right.kind}
-    groups = {CONSTRAINT_KINDS[kind].group for kind in kinds}
-    shaped = kinds & SHAPE_KINDS and groups & {"start", "end", "sentences"}
-    cased = kinds & {"lowercase", "uppercase"} and groups & {"start", "end"}
-    barred = _is_forbidden_by(left, right) or _is_forbidden_by(right, left)
-    sized = (kinds & SHORT_KINDS and kinds & DOCUMENT_KINDS) or (kinds & LONG_KINDS and "exact_sentences" in kinds)
-    foreign = "language" in kinds and (groups & ENGLISH_GROUPS or kinds & {"section_titles", "json_keys"})
-    return bool(shaped or cased or barred or sized or foreign or kinds in CONTRADICTORY_PAIRS)
+    pairs = ((left, right), (right, left))
+    return any(
+        _is_forbidden_by(one, other) or any(one.kind in some and other.kind in others for some, others in APART)
+        for one, other in pairs
+    )
 
 
 def _is_forbidden_by(ban: TextConstraint, other: TextConstraint) -> bool:

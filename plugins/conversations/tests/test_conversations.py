@@ -24,6 +24,7 @@ from agents.families.constraints import (
 from agents.reply_schema import InvalidReply
 from agents.studies.preview import preview_samples
 from core.errors import RecipeError
+from core.project_files import PROJECT
 from core.sample import Sample, SampleStatus
 from core.storage.recording import read_recording
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -33,7 +34,7 @@ from plugins.conversations.checks import (
     find_rule_fault,
     find_silence,
 )
-from plugins.conversations.family import draw_contradiction
+from plugins.conversations.family import MOVES, STARTS, draw_contradiction
 from tests.agents.checks.rows import check_each
 from tests.support.scripted_teacher import build_test_seeds
 
@@ -148,6 +149,16 @@ def test_drawn_contradictions_have_two_rules_that_no_answer_meets(seed: int) -> 
     assert left.text != right.text
     same_group = CONSTRAINT_KINDS[left.kind].group == CONSTRAINT_KINDS[right.kind].group
     assert same_group or are_contradictory(left, right)
+
+
+def test_the_page_counts_what_is_drawn() -> None:
+    page = (PROJECT / "plugins/conversations/README.md").read_text(encoding="utf-8")
+    options = load_recipe_plan("conversations", []).options
+    topic = ConstraintTopic("bees", ("bee", "hive", "wax"))
+    pairs = {tuple(rule.kind for rule in draw_contradiction(Random(seed), topic)) for seed in range(500)}
+    assert f"|rules|{sum(weight > 0 for weight in options.kinds.values())} kinds" in page
+    assert f"|later turns|{len(MOVES)} moves from {len(STARTS)} parts of the answer|" in page
+    assert f"|contradictions|{len(pairs)} pairs|" in page
 
 
 def test_each_turn_holds_what_was_asked_before_it_to_stay() -> None:

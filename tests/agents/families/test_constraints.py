@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 
 from agents.families.constrained_instructions import constraints_check
 from agents.families.constraints import (
+    APART,
     CONSTRAINT_KINDS,
     ConstraintTopic,
     TextConstraint,
@@ -152,6 +154,34 @@ def test_constraints_that_no_text_meets_contradict(
 ) -> None:
     first, second = (TextConstraint(kind=kind, params=params, text="") for kind, params in (one, other))
     assert are_contradictory(first, second) == are_contradictory(second, first) == apart
+
+
+def test_every_row_of_the_table_bars_a_pair_that_could_be_drawn_and_that_no_other_row_bars() -> None:
+    barred = [frozenset((one, other)) for some, others in APART for one in some for other in others]
+    assert len(barred) == len(set(barred))
+    for one, other in barred:
+        assert CONSTRAINT_KINDS[one].group != CONSTRAINT_KINDS[other].group, "one of a group is drawn anyway"
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("One. Two!", {"exact_sentences": {"n": 2}, "long_max_words": {"n": 60}}),
+        ("La mer est bleue dans le port !", {"language": {"language": "French"}, "end_exclamation": {}}),
+        ("La mer est bleue dans le port.", {"language": {"language": "French"}, "no_exclamation": {}}),
+        ("MANY BEES FLY!", {"uppercase": {}, "start_with": {"word": "Many"}, "end_exclamation": {}}),
+        ("do bees fly? gracias.", {"lowercase": {}, "ask_question": {}, "end_in_language": {"language": "Spanish"}}),
+        ("- Do bees fly?\n- They do.", {"bullets": {"n": 2}, "ask_question": {}}),
+        ("|a|b|\n|-|-|\n|c|d|", {"table": {"columns": 2, "rows": 1}, "no_exclamation": {}}),
+    ],
+)
+def test_rules_that_one_text_meets_are_drawn_together(text: str, rules: dict[str, dict[str, object]]) -> None:
+    stated = [TextConstraint(kind=kind, params=params, text="") for kind, params in rules.items()]
+    assert [rule.fault(text) for rule in stated] == [None] * len(stated)
+    assert not any(are_contradictory(one, other) for one, other in combinations(stated, 2))
+    kinds, topic = dict.fromkeys(rules, 1), ConstraintTopic("bees", ("bee",))
+    groups = {CONSTRAINT_KINDS[kind].group for kind in kinds}
+    assert len(draw_constraints(Random(1), topic, kinds, 9)) == len(groups)
 
 
 def test_weights_decide_what_is_drawn() -> None:
