@@ -1,16 +1,8 @@
 """Conversations with tools: those of simulated services, and the user's own (Python modules and MCP servers)."""
 
 from pathlib import Path
-from typing import Any
 
 from core.plugins import Part, Plugin, load_from
-
-
-def _load_hooks() -> Any:
-    from plugins.tools.toolbox.toolbox import ToolHooks
-
-    return ToolHooks()
-
 
 part = load_from(__name__)
 
@@ -24,6 +16,6 @@ PLUGIN = Plugin(
         Part("family", "tool_calls", part("tool_family:SimulatedToolsFamily")),
         Part("check", "tool_schema", part("checks.call_schema:tool_schema_check")),
         Part("script", "tool_calls", part("tool_script:SCRIPT")),
-        Part("hooks", "tools", _load_hooks),
+        Part("hooks", "tools", part("toolbox.toolbox:HOOKS")),
     ),
 )

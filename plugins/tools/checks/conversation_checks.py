@@ -29,9 +29,14 @@ NEGATION_PATTERN = (
 DENIAL = re.compile(NEGATION_PATTERN, re.IGNORECASE)
 DONE_PATTERN = re.compile(
     r"\b(?:booked|ordered|cancelled|canceled|deleted|removed|placed|scheduled|added|renewed|extended|saved|confirmed|arranged"
-    r"|all set|(?:is|are|been|'s|have) set|will remind|(?:is|are|'s) done|done[.!])",
+    r"|all set|(?:is|are|been|'s|have) set\b|will remind|(?:is|are|'s) done|done[.!])",
     re.IGNORECASE,
 )
+STATE = re.compile(
+    r"(?:\b(?:is|are|was|were|been|stays?|remains?)|'s)(?: (?:still|already|only|currently|now))? (\w+)[.!]?$",
+    re.IGNORECASE,
+)
+"""A word that says how things are, not what somebody did."""
 IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z0-9]+)+|[a-z]+(?:[A-Z][a-z0-9]+)+")
 """A tool's name that is no ordinary word, as `find_book` and `findBook` are and `search` is not. No message may contain it."""
 KINDS_WITHOUT_CALL = ("ask", "outside")
@@ -135,15 +140,22 @@ def tool_use_check(subject: Subject, _options: Options) -> list[Finding]:
         plan = [PlannedTurn.model_validate(turn) for turn in subject.seed.data["plan"]]
         changes = _find_state_faults(subject, turns, plan, offered)
         faults = [
-            fault or change or _find_planned_fault(turn, wish, find_today(subject))
-            for fault, change, turn, wish in zip(faults, changes, turns, plan, strict=True)
+            fault or change or _find_planned_fault(turn, wish, find_today(subject), list_results(turns[: number + 1]))
+            for number, (fault, change, turn, wish) in enumerate(zip(faults, changes, turns, plan, strict=True))
         ]
     else:
-        faults = [fault or _find_own_fault(turn, kind) for fault, turn, kind in zip(faults, turns, kinds, strict=True)]
-    results = [result for turn in turns for result in turn.results]
+        faults = [
+            fault or _find_own_fault(turn, kind, list_results(turns[:number]))
+            for number, (fault, turn, kind) in enumerate(zip(faults, turns, kinds, strict=True))
+        ]
+    results = list_results(turns)
     if not planned and results and all(map(is_failure, results)):
         faults[-1] = faults[-1] or f"each call failed, the last with {str(results[-1])[:120]!r}; make one that succeeds"
     return build_turn_findings("tool_use", faults, "calls what is wanted")
+
+
+def list_results(turns: Sequence[ConversationTurn]) -> list[Any]:
+    return [result for turn in turns for result in turn.results]
 
 
 def is_failure(result: Any) -> bool:
@@ -162,13 +174,13 @@ def _find_word_fault(turn: ConversationTurn, names: Sequence[str]) -> str | None
     return None
 
 
-def _find_own_fault(turn: ConversationTurn, kind: str) -> str | None:
+def _find_own_fault(turn: ConversationTurn, kind: str, results: Sequence[Any]) -> str | None:
     """What is wrong with a turn of the user's own tools: a needless call, none, a claim, or no plain question or refusal."""
     if kind not in KINDS_WITHOUT_CALL:
         return _needless_fault(turn) if turn.calls else "a tool must be called; the reply cannot come from nothing"
     if turn.calls:
         return f"no tool may be called, but {turn.calls[0].name} is; leave calls empty"
-    if claim := find_success_claim(turn.reply):
+    if claim := find_success_claim(turn.reply, results, turn.request):
         return f"nothing was done, but the reply says {claim!r}"
     if kind == "outside":
         return None if DENIAL.search(turn.reply) else "the reply must say plainly that this cannot be done here"
@@ -211,7 +223,7 @@ def _read_filters(service: SimulatedService, call: ToolCall) -> tuple[str, Any] 
     return tool.entity.name, selects
 
 
-def _find_planned_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) -> str | None:
+def _find_planned_fault(turn: ConversationTurn, wish: PlannedTurn, today: date, results: Sequence[Any]) -> str | None:
     if wish.kind in KINDS_WITH_CALL and not turn.calls:
         return "a tool must be called; the reply cannot come from nothing"
     if wish.kind in KINDS_WITH_QUESTION and "?" not in turn.reply:
@@ -219,7 +231,7 @@ def _find_planned_fault(turn: ConversationTurn, wish: PlannedTurn, today: date) 
     if wish.kind in KINDS_WITH_REFUSAL and not REFUSAL.search(turn.reply):
         return "the reply must say plainly that this cannot be done, and why"
     stated = re.sub(r"[^.!?]*\?", " ", turn.reply)
-    if wish.kind not in KINDS_WITH_CALL and (claim := find_success_claim(stated)):
+    if wish.kind not in KINDS_WITH_CALL and (claim := find_success_claim(stated, results, turn.request)):
         return f"nothing was done, but the reply says {claim!r}"
     for words, value in wish.facts:
         if not (is_stated(value, turn.reply) or _names_day(value, turn.reply, today)):
@@ -269,13 +281,27 @@ def is_stated(value: Any, text: str) -> bool:
     return find_leaf_fault(ValueLeaf("", value, ()), read_written(text)) is None
 
 
-def find_success_claim(reply: str) -> str | None:
-    """The words in which a reply claims success; a denial up to four words before them cancels the claim."""
+def find_success_claim(reply: str, results: Sequence[Any] = (), request: str = "") -> str | None:
+    """The words in which a reply claims success. A denial up to four words before them cancels the claim, and so do `results`
+    that have them as the status of what the sentence or the `request` names: `B-12 is confirmed`.
+    """
     for claim in DONE_PATTERN.finditer(reply):
-        before = reply[: claim.start()]
-        if not re.search(rf"{NEGATION_PATTERN}[^\w.,;:!?]+(?:[\w']+[^\w.,;:!?]+){{0,4}}$", before, re.IGNORECASE):
+        before, upto = reply[: claim.start()], reply[: claim.end()]
+        denied = re.search(rf"{NEGATION_PATTERN}[^\w.,;:!?]+(?:[\w']+[^\w.,;:!?]+){{0,4}}$", before, re.IGNORECASE)
+        state, named = STATE.search(upto), f"{re.split(r'[.!?] ', upto)[-1]} {request}"
+        given = state and any(_is_status(state[1], result, named) for result in results)
+        if not denied and not given:
             return claim.group()
     return None
+
+
+def _is_status(word: str, result: Any, named: str) -> bool:
+    """Whether a result has a word next to a value that a text names, or is an error with the word."""
+    inner = [*result.values()] if isinstance(result, dict) else result if isinstance(result, list) else [result]
+    has_word = any(isinstance(value, str) and re.search(rf"\b{word}\b", value, re.IGNORECASE) for value in inner)
+    if has_word and (is_failure(result) or any(is_stated(value, named) for value in iter_values(result))):
+        return True
+    return any(_is_status(word, value, named) for value in inner if isinstance(value, dict | list))
 
 
 @check("tool_arguments")

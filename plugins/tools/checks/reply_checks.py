@@ -23,6 +23,7 @@ from plugins.tools.checks.conversation_checks import (
     is_failure,
     is_stated,
     iter_values,
+    list_results,
     parse_json_or_text,
     split_turns,
 )
@@ -84,10 +85,11 @@ def _describe_fault(faults: Sequence[str], turn: ConversationTurn) -> str | None
     return f"the reply {faults[0]}{came_out}"
 
 
-def _list_error_faults(reply: str, why: str) -> Iterator[str]:
+def _list_error_faults(turn: ConversationTurn, results: Sequence[Any], why: str) -> Iterator[str]:
+    reply = turn.reply
     if not (DENIAL.search(reply) or BLOCKED_PATTERN.search(reply)):
         yield f"must say that it could not be done: {why}"
-    if claim := find_success_claim(reply):
+    if claim := find_success_claim(reply, results, turn.request):
         yield f"says {claim!r}, but nothing was done"
     if wrong := set(REASON.findall(reply)) - set(REASON.findall(why)):
         yield f"gives {' '.join(min(wrong)).strip()!r} as the reason; it is {why}"
@@ -105,7 +107,7 @@ def find_reply_fault(
     """What a reply says that neither the user nor a tool gave, or fails to say. `rules` and `planned`: of a simulated service."""
     every = (*before, turn)
     requests = [*(one.request for one in every), *([rules] if rules else [])]
-    results = [result for one in every for result in one.results]
+    results = list_results(every)
     values = [*results, *(call.arguments for one in every for call in one.calls)]
     known = _collect_own_facts(requests, values, today)
     # Descriptions know names, such as that of a library, but no facts.
@@ -117,7 +119,7 @@ def find_reply_fault(
     faults = list(read_reply_facts(turn.reply, known, today).faults)
     failed = [str(result) for result in turn.results if is_failure(result)]
     if turn.results and len(failed) == len(turn.results):
-        faults += _list_error_faults(turn.reply, "; ".join(failed))
+        faults += _list_error_faults(turn, results, "; ".join(failed))
     else:
         faults += _undone_faults(turn, today) if planned else _unstated_faults(turn)
     return _describe_fault(faults, turn)

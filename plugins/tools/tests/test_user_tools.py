@@ -25,6 +25,7 @@ from core.sample import Message, Seed
 from flows.data.student_files import load_student_plan
 from plugins.tools.checks.call_schema import tool_schema_check
 from plugins.tools.checks.conversation_checks import (
+    find_success_claim,
     parse_json_or_text,
     tool_arguments_check,
     tool_use_check,
@@ -156,6 +157,32 @@ def test_each_fault_is_detected(
 ) -> None:
     found = faults(subject(request_, calls, reply, kind))
     assert evidence in found[check]
+
+
+HELD = {"id": "B-12", "guest": "Mira Boe", "status": "confirmed"}
+HELD_ERROR = "error: B-12 is confirmed, and only one that is requested can be changed so"
+
+
+@pytest.mark.parametrize(
+    ("reply", "results", "request_", "claim"),
+    [
+        ("B-12 is confirmed.", [HELD_ERROR], "Confirm it.", None),
+        ("It is already confirmed.", [HELD_ERROR], "Confirm it.", None),
+        ("Mira Boe's booking is confirmed.", [{"found": 1, "list": [HELD]}], "Remove it.", None),
+        ("All right, it stays confirmed.", [HELD], "No, leave B-12.", None),
+        ("Order 17 is booked.", ["Your order 17 is booked."], "And a taxi?", None),
+        ("The bill is settled.", [], "Pay it.", None),
+        ("I have confirmed B-12.", [HELD], "Confirm B-12.", "confirmed"),
+        ("B-13 is confirmed.", [HELD], "Confirm B-13.", "confirmed"),
+        ("B-12 is cancelled.", [HELD, HELD_ERROR], "Cancel B-12.", "cancelled"),
+        ("It is confirmed.", [{"id": "B-12", "status": "requested"}], "Confirm B-12.", "confirmed"),
+        ("It is booked.", [], "Book it.", "booked"),
+    ],
+)
+def test_a_status_that_a_result_has_is_no_claim_of_success(
+    reply: str, results: list[Any], request_: str, claim: str | None
+) -> None:
+    assert find_success_claim(reply, results, request_) == claim
 
 
 def test_results_of_another_sample_do_not_support_a_reply() -> None:

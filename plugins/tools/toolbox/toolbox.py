@@ -209,6 +209,9 @@ class ToolHooks(RunHooks):
         return await _list_source_tools(sources, plan.folder, live=live) if sources else {}
 
 
+HOOKS = ToolHooks()
+
+
 @contextmanager
 def _as_run_failure() -> Iterator[None]:
     """Turns UnusableTools into RunFailed."""
