@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import jsonschema
@@ -19,7 +20,9 @@ from plugins.tools.simulation.conversation_plan import PlannedTurn
 from plugins.tools.simulation.service_state import SimulatedService, find_value
 from plugins.tools.simulation.services import build_tools, read_services
 from plugins.tools.toolbox.tool_spec import build_tool_specs, read_parameter_schemas
-from tests.support.scripted_teacher import build_test_seeds
+from teachers.base import ChargeAccount, TeacherQuestion, TeacherReply
+from teachers.fake.fake_teacher import FakeTeacher
+from tests.support.scripted_teacher import build_test_seeds, produce_scripted
 
 FAKE = ["teachers.main={model='fake/tool_calls'}", "agents.critic=false", "topology.max_revisions=0"]
 
@@ -149,6 +152,22 @@ def test_right_conversations_are_kept_and_true() -> None:
         refused = [m for m in sample.candidate.messages if m.role == "tool" and "the codes are" in m.content]
         assert bool(refused) == recovered or "both" in sample.seed.data["kinds"]
     assert len(called) > 60
+
+
+def test_a_critic_reads_the_rules_of_the_service(tmp_path: Path) -> None:
+    plan = load_recipe_plan("tool-calls", [FAKE[0], "topology.max_revisions=0", "samples=6"])
+    asked: list[TeacherQuestion] = []
+
+    class Recorded(FakeTeacher):
+        async def reply(self, question: TeacherQuestion, rank: int, account: ChargeAccount) -> TeacherReply:
+            asked.append(question)
+            return await super().reply(question, rank, account)
+
+    samples = produce_scripted(plan, Recorded(plan.recipe.teachers["main"], "tool_calls"), tmp_path)
+    reviews = [question.messages[-1].content for question in asked if question.contract.startswith("Review")]
+    reviewed = [sample.seed.data["rules"] for sample in samples if sample.critiques]
+    assert len(reviewed) >= 3
+    assert all(any(f"Rules of the assistant: {rules}\n" in review for review in reviews) for rules in reviewed)
 
 
 def test_wrong_calls_are_found() -> None:
