@@ -77,12 +77,14 @@ def encode_and_split(
     seed: int,
     rejected: Sequence[Conversation | None] = (),
     judged: Sequence[tuple[Conversation, bool]] = (),
+    siblings: Sequence[Sequence[Conversation]] = (),
 ) -> TrainingData:
     """Encode all; where `held_out` is None, draw `config.held_out` of the usable ones with `seed`, at least one. None of their
     prompts and pictures is trained on.
 
     `rejected` has the counterpart of each of `conversations`, or None, or is empty; a pair is used only if both are usable.
-    `judged` has answers with their verdicts; those to held-out prompts are left out.
+    `judged` has answers with their verdicts; those to held-out prompts are left out, and those with a held-out conversation
+    among their `siblings`, if these are given: the rows of the same seed, which may have another prompt.
     """
     results, sizes = _encode_all((*conversations, *(held_out or ())), tokenizer, config)
     worse, worse_sizes = _encode_all(rejected, tokenizer, config)
@@ -115,7 +117,8 @@ def encode_and_split(
     if judged:
         apart = held_out or [conversations[place] for place in set(range(given)).difference(places)]
         prompts = set(map(_cut_prompt, apart))
-        usable = [one for one in judged if _cut_prompt(one[0]) not in prompts]
+        pairs = zip_longest(judged, siblings, fillvalue=())
+        usable = [one for one, rows in pairs if prompts.isdisjoint(map(_cut_prompt, (one[0], *rows)))]
         answers = _encode_judged(usable, tokenizer, config)
     return TrainingData(train, kept_back, unusable, paired, places, truncation, answers)
 

@@ -35,8 +35,9 @@ def validate_weights(noun: str, known: Collection[str] | None = None) -> AfterVa
     """
 
     def validate(weights: dict[Any, Any]) -> dict[Any, Any]:
-        if known is not None and (unknown := sorted(set(weights) - set(known))):
-            raise ValueError(f"unknown {noun}s {', '.join(unknown)}; {suggest_name(unknown[0], known)}")
+        names = list(map(str, weights if known is None else known))
+        if unknown := [name for name in map(str, weights) if name not in names]:
+            raise ValueError(f"unknown {noun}s {', '.join(unknown)}; {suggest_name(unknown[0], names)}")
         below = {name: weight for name, weight in weights.items() if weight < 0}
         if below or (weights and not sum(weights.values())):
             raise ValueError(f"needs at least one {noun} with a weight above 0, and none below; not {below or weights}")

@@ -8,7 +8,7 @@ from random import Random
 from textwrap import shorten
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from agents.checks import Options, Subject, check
 from agents.checks.text.text_units import max_word_count, min_word_count, remove_code
@@ -59,6 +59,9 @@ def parse_length_band(band: str) -> tuple[int, int]:
     if not match or int(match[1]) >= int(match[2]):
         raise ValueError(f"{band!r} is no length; write one such as `80 to 150 words`")
     return int(match[1]), int(match[2])
+
+
+LengthBand = Annotated[str, AfterValidator(lambda band: parse_length_band(band) and band)]
 
 
 def _has_table(text: str) -> bool:
@@ -137,11 +140,13 @@ class InstructionsOptions(Options):
     """Of a new task in words, likewise."""
     openings: Weights = Field(default_factory=dict)
     """Of every task."""
-    answers: Weights = Field(default_factory=dict)
+    answers: Annotated[dict[LengthBand, float], validate_weights("value")] = Field(default_factory=dict)
     """Such as `80 to 150 words`."""
     systems: Weights = Field(default_factory=dict)
     """Kinds of system messages, and `none`."""
-    turns: Annotated[dict[int, float], validate_weights("number")] = Field(default_factory=lambda: {1: 1.0})
+    turns: Annotated[dict[int, float], validate_weights("number", range(1, MAX_TURNS + 1))] = Field(
+        default_factory=lambda: {1: 1.0}, min_length=1
+    )
     """Of the user."""
     reactions: Weights = Field(default_factory=dict)
     """What a later turn does."""
@@ -154,29 +159,10 @@ class InstructionsOptions(Options):
     shown_made: int = Field(2, ge=0, le=20)
     """Further ones that this run made, with `seeds.bootstrap`."""
 
-    @field_validator("types")
-    @classmethod
-    def _typed(cls, types: dict[str, TaskType]) -> dict[str, TaskType]:
-        if types and not sum(one.weight for one in types.values()):
-            raise ValueError("needs at least one type with a weight above 0")
-        return types
-
-    @field_validator("answers")
-    @classmethod
-    def _bands(cls, answers: dict[str, float]) -> dict[str, float]:
-        for band in answers:
-            parse_length_band(band)
-        return answers
-
-    @field_validator("turns")
-    @classmethod
-    def _counted(cls, turns: dict[int, float]) -> dict[int, float]:
-        if not turns or not 1 <= min(turns) <= max(turns) <= MAX_TURNS:
-            raise ValueError(f"needs numbers of turns from 1 to {MAX_TURNS}, not {sorted(turns)}")
-        return turns
-
     @model_validator(mode="after")
     def _fitting(self) -> Self:
+        if self.types and not sum(one.weight for one in self.types.values()):
+            raise ValueError("types: needs at least one type with a weight above 0")
         later, ways = max(self.turns) - 1, sum(weight > 0 for weight in self.reactions.values())
         if ways < later:
             raise ValueError(

@@ -122,10 +122,10 @@ def find_preference_pairs(samples: Iterable[Sample], family: RecipeFamily, recip
     """
     config = recipe.preference
     by_question: dict[str, list[PreferencePair]] = {}
-    for _, siblings in groupby(samples, key=lambda sample: parse_sample_index(sample.id) // recipe.answers_per_seed):
+    for of_seed in _group_by_seed(samples, recipe):
         answers = [
             answer
-            for sample in siblings
+            for sample in of_seed
             for answer in collect_revision_answers(sample, family, checked=bool(recipe.verifiers))
         ]
         pairs_of_seed: dict[str, list[PreferencePair]] = {}
@@ -138,6 +138,12 @@ def find_preference_pairs(samples: Iterable[Sample], family: RecipeFamily, recip
             by_question[question] = _select_clearest_pairs([*known, *pairs], config.pairs_per_prompt)
     ordered = sorted((pair for pairs in by_question.values() for pair in pairs), key=lambda pair: pair.run_position)
     return FoundPairs(ordered, len(by_question))
+
+
+def _group_by_seed(samples: Iterable[Sample], recipe: Recipe) -> Iterator[list[Sample]]:
+    """`samples` are in the order of the run."""
+    for _, group in groupby(samples, key=lambda sample: parse_sample_index(sample.id) // recipe.answers_per_seed):
+        yield list(group)
 
 
 def _build_preference_pair(chosen: RevisionAnswer, rejected: RevisionAnswer, margin: float) -> PreferencePair | None:
@@ -311,6 +317,8 @@ class PreferenceData(NamedTuple):
     """For `dpo`: for each conversation a worse answer."""
     judged: list[tuple[list[Message], bool]]
     """For `kto`: the conversations, which were kept, and refused answers."""
+    siblings: list[Sequence[Sequence[Message]]]
+    """The kept rows of the seed of each of `judged`, whose drafts may have other prompts."""
     notes: list[str]
     """Sentences about their number."""
 
@@ -320,16 +328,14 @@ def find_preference_data(
     config: StudentConfig,
     conversations: Sequence[list[Message]],
     released: "Iterable[pl.DataFrame]" = (),
-    held_out_ids: Collection[str] = (),
 ) -> PreferenceData:
-    """What the objectives `dpo` and `kto` of a run's student learn from; `released` are pairs of earlier releases. No draft of a
-    sample in `held_out_ids` is used: it may have another prompt than the sample.
-    """
+    """What the objectives `dpo` and `kto` of a run's student learn from; `released` are pairs of earlier releases."""
     from agents.families import find_recipe_family
 
     recipe = run.read_recipe()
     rejected: list[list[Message] | None] = []
     judged: list[tuple[list[Message], bool]] = []
+    siblings: list[Sequence[Sequence[Message]]] = []
     notes: list[str] = []
     if "dpo" in config.objective_weights:
         rejected = find_rejected_answers(run, recipe, conversations, released)
@@ -337,8 +343,12 @@ def find_preference_data(
         notes.append(note)
     if "kto" in config.objective_weights:
         family, thinking = find_recipe_family(recipe), recipe.dataset.thinking is not None
-        samples = (sample for sample in read_finished_samples(run) if sample.id not in held_out_ids)
-        refused = [one for sample in samples for one in list_refused_answers(sample, family, thinking=thinking)]
+        refused, siblings = list[list[Message]](), [[] for _ in conversations]
+        for of_seed in _group_by_seed(read_finished_samples(run), recipe):
+            drafts = [one for sample in of_seed for one in list_refused_answers(sample, family, thinking=thinking)]
+            refused += drafts
+            kept = [sample.candidate.messages for sample in of_seed if sample.state is SampleStatus.kept]
+            siblings += [kept] * len(drafts)
         note = f"{format_count(len(refused), 'answer')} that failed a check, for kto"
         if len(refused) < MIN_PAIRS:
             config = _leave_out(config, "kto")
@@ -346,7 +356,7 @@ def find_preference_data(
         else:
             judged = [*((one, True) for one in conversations), *((one, False) for one in refused)]
         notes.append(note)
-    return PreferenceData(config, rejected, judged, notes)
+    return PreferenceData(config, rejected, judged, siblings, notes)
 
 
 def _leave_out(config: StudentConfig, name: str) -> StudentConfig:

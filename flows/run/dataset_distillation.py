@@ -102,7 +102,7 @@ def _distill_rows(
 
     return train_student(
         rows, found.config, out, seed=seed, progress=progress, rejected=found.rejected, judged=found.judged,
-        synthetic=synthetic,
+        siblings=found.siblings, synthetic=synthetic,
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _read_training_rows(
     source: Path, config: StudentConfig, progress: Callable[[str], None]
 ) -> tuple[list[list[Message]], PreferenceData]:
     """The conversations of the dataset, and the answers and settings to train with."""
-    found = PreferenceData(config, [], [], [])
+    found = PreferenceData(config, [], [], [], [])
     run = _find_run_of_dataset(source)
     if run and not config.objective_weights.keys().isdisjoint({"dpo", "kto"}) and len(config.objective_weights) > 1:
         rows = [list(row) for row in read_dataset_conversations(source)]

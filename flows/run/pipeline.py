@@ -266,8 +266,8 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         if config.image_limits:
             read = stages.find_dataset_images(context.run, context.recipe)
             train, held_out = (embed_stored_images(rows, read) for rows in (train, held_out))
-        config, rejected, judged, notes = find_preference_data(
-            context.run, config, train, context.mixture_sources.pairs, set(parts.validation["id"])
+        config, rejected, judged, siblings, notes = find_preference_data(
+            context.run, config, train, context.mixture_sources.pairs
         )
         for note in notes:
             SESSION.print_unless_stopped(f"distill: {note}")
@@ -278,7 +278,7 @@ def run_distill_stage(context: RunContext, parts: DatasetSplit) -> None:
         folder = context.run.path / "wip" / "student" if apart else context.run.student
         context.manifest.student = train_student(
             train, config, folder, seed=context.recipe.seed, progress=SESSION.print_unless_stopped, held_out=held_out,
-            rejected=rejected, judged=judged, synthetic=True,
+            rejected=rejected, judged=judged, siblings=siblings, synthetic=True,
         )  # fmt: skip
         stages.forget_stale_evaluation(context.run, context.manifest)
 

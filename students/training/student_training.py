@@ -55,6 +55,7 @@ def train_student(
     held_out: Sequence[Conversation] | None = None,
     rejected: Sequence[Conversation | None] = (),
     judged: Sequence[tuple[Conversation, bool]] = (),
+    siblings: Sequence[Sequence[Conversation]] = (),
     synthetic: bool = False,
 ) -> StudentRecord:
     """Train a student on `conversations` and write it to `out`, whole or not at all.
@@ -65,7 +66,7 @@ def train_student(
     `config.distillation.cache`, or in `NAME.signals` next to `out`, and remain there; replay conversations likewise in
     `config.replay.cache` or `NAME.replay.jsonl`. `rejected` has a worse answer to the
     prompt of each of `conversations`, which the objective `dpo` needs. `judged` has kept and refused answers
-    with their verdicts, for `kto`. `synthetic` is a label of the model card.
+    with their verdicts, for `kto`, and `siblings` the rows of the same seed as each. `synthetic` is a label of the model card.
 
     Raises:
         UsageError: if `out` has other content, the start or the teacher cannot be used, or signals have another identity.
@@ -85,7 +86,9 @@ def train_student(
     if record := _find_finished_student(out, digest, config, seed):
         progress(f"student: {out} is trained already")
         return record
-    training = prepare_start(conversations, held_out, rejected, judged, config, seed, progress, out=out, digest=digest)
+    training = prepare_start(
+        conversations, held_out, rejected, judged, config, seed, progress, out=out, digest=digest, siblings=siblings
+    )
     start, data = training.start, training.data
     training.replay = prepare_replay(training)
     objective = prepare_objective(training, teacher)

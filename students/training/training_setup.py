@@ -46,6 +46,7 @@ def prepare_start(
     *,
     out: Path = Path(),
     digest: str = "",
+    siblings: Sequence[Sequence[Conversation]] = (),
 ) -> Training:
     """Load the start, and change it as the settings and their steps say, for the training `digest` of the folder `out`."""
     began = time.monotonic()
@@ -55,7 +56,7 @@ def prepare_start(
     loaded.model.to(select_device())  # type: ignore[arg-type]
 
     def encode(start: StartModel) -> TrainingData:
-        data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected, judged)
+        data = encode_and_split(conversations, held_out, start.tokenizer, config, seed, rejected, judged, siblings)
         data.check()
         return data
 

@@ -174,7 +174,7 @@ def test_a_dialogue_has_the_drawn_system_message_and_turns() -> None:
     [
         ("task.answers={short=1}", "'short' is no length; write one such as `80 to 150 words`"),
         ("task.answers={'90 to 80 words'=1}", "is no length"),
-        ("task.turns={0=1}", "needs numbers of turns from 1 to 6, not \\[0\\]"),
+        ("task.turns={0=1}", "task.turns: unknown numbers 0; known are 1, 2, 3, 4, 5, 6"),
         ("task.types={x={kinds=[]}}", "types.x.kinds"),
         ("task.types={x={kinds=['y'],weight=0}}", "needs at least one type with a weight above 0"),
         ("task.reactions={}", "turns = 4 needs 3 `reactions`"),

@@ -10,8 +10,7 @@ from core.config.students import StudentConfig
 from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import read_json
-from core.storage.sample_files import read_sample_columns
-from flows.data.curated_run import extract_conversations, read_finished_samples, read_kept_rows
+from flows.data.curated_run import extract_conversations, read_kept_rows
 from flows.data.preference_pairs import find_preference_data, find_rejected_answers, leave_out_scarce_pairs
 from tests.students.conftest import saved, tiny_llama, tiny_tokenizer
 from tests.support.forked import FORKS
@@ -47,16 +46,15 @@ def test_a_run_and_distill_learn_from_the_runs_own_rejected_answers(tmp_path: Pa
         assert one[0] == other[0]
         assert one[-1] != other[-1]
     assert "with a rejected answer for dpo" in done.stderr
-    config, held_out = StudentConfig(objective={"sft": 1.0, "kto": 1.0}), set[str]()
-    for file in run.dataset.rglob("validation.parquet"):
-        held_out.update(read_sample_columns(file)["id"])
+    config = StudentConfig(objective={"sft": 1.0, "kto": 1.0})
     found = find_preference_data(run, config, conversations)
     refused = [text for text, kept in found.judged if not kept]
-    used = find_preference_data(run, config, conversations, held_out_ids=held_out).judged
-    assert f"distill: {sum(not kept for _, kept in used)} answers that failed a check, for kto" in done.stderr
-    every = {sample.id for sample in read_finished_samples(run)}
-    assert set() < held_out < every
-    assert find_preference_data(run, config, conversations, held_out_ids=every).judged == []
+    assert f"distill: {len(refused)} answers that failed a check, for kto" in done.stderr
+    assert len(found.siblings) == len(found.judged)
+    assert all(text[0] == row[0] for (text, _), rows in zip(found.judged, found.siblings, strict=True) for row in rows)
+    assert {len(rows) for rows in found.siblings[len(conversations) :]} == {0, 1}, (
+        "the seed of a draft has a row or none"
+    )
     assert [text for text, kept in found.judged if kept] == conversations
     assert not any(text in conversations for text in refused)
     log = [json.loads(line) for line in (run.student / "training_log.jsonl").read_text().splitlines()]

@@ -159,6 +159,23 @@ def test_verdicts_on_held_out_prompts_are_not_learned_from(
         assert not {one.text for one in data.judged} & set(data.held_out)
 
 
+def test_a_draft_with_another_prompt_is_held_out_with_the_row_of_its_seed(
+    talk: list[Conversation], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """A revision may change the question too, so the draft of a held-out row has a prompt that is not held out."""
+    drafts = [[Message(role="user", content=f"Draft: {one[0].content}"), one[1]] for one in talk]
+    judged = [*((one, True) for one in talk), *((one, False) for one in drafts)]
+    siblings: list[list[Conversation]] = [*([] for _ in talk), *([one] for one in talk)]
+    for held_out, rows in ((None, talk), (talk[:3], talk[3:])):
+        data = encode_and_split(
+            rows, held_out, tokenizer, StudentConfig(held_out=0.25), 3, judged=judged, siblings=siblings
+        )
+        refused = {one.text for one in data.judged if not one.kept}
+        assert len(refused) == 12 - len(data.held_out) == 9
+        every = encode_and_split(rows, held_out, tokenizer, StudentConfig(held_out=0.25), 3, judged=judged)
+        assert len([one for one in every.judged if not one.kept]) == 12, "the control learns from all drafts"
+
+
 @pytest.mark.parametrize(
     ("verdict", "sentence"), [(True, "12 kept and 0 refused ones"), (False, "0 kept and 12 refused ones")]
 )
