@@ -117,7 +117,7 @@ def encode_and_split(
     if judged:
         apart = held_out or [conversations[place] for place in set(range(given)).difference(places)]
         prompts = set(map(_cut_prompt, apart))
-        pairs = zip_longest(judged, siblings, fillvalue=())
+        pairs = zip(judged, siblings or [()] * len(judged), strict=True)
         usable = [one for one, rows in pairs if prompts.isdisjoint(map(_cut_prompt, (one[0], *rows)))]
         answers = _encode_judged(usable, tokenizer, config)
     return TrainingData(train, kept_back, unusable, paired, places, truncation, answers)

@@ -111,12 +111,13 @@ class TaskType(Options):
     kinds: tuple[str, ...] = Field(min_length=1)
     """Such as `correct given text`."""
     weight: float = Field(1, ge=0)
+    """Of the type."""
     forms: Annotated[dict[str, float], validate_weights("form", (*ANSWER_FORMS, NONE))] = Field(default_factory=dict)
     """Of the answer, by weight."""
     words: tuple[int, int] = (1, 10_000)
     """The bounds of its `answers`."""
     draw: dict[str, Weights] = Field(default_factory=dict)
-    """More lines, such as a programming language."""
+    """More lines of the request, by weight."""
 
     @field_validator("words")
     @classmethod
@@ -131,25 +132,25 @@ class InstructionsOptions(Options):
         default_factory=lambda: {"new": len(EVOLUTION_WAYS) - 1} | dict.fromkeys(list(EVOLUTION_WAYS)[1:], 1),
         min_length=1,
     )
-    """To derive a task from others, by weight."""
+    """To derive a task; by weight, as all tables here."""
     types: dict[str, TaskType] = Field(default_factory=dict)
     """Of a new task. Empty: any."""
     fields: Weights = Field(default_factory=dict)
-    """What a new task is about, likewise."""
+    """Subjects of new tasks."""
     lengths: Weights = Field(default_factory=dict)
-    """Of a new task in words, likewise."""
+    """Of new tasks, in your words."""
     openings: Weights = Field(default_factory=dict)
-    """Of every task."""
+    """How a task begins."""
     answers: Annotated[dict[LengthBand, float], validate_weights("value")] = Field(default_factory=dict)
-    """Such as `80 to 150 words`."""
+    """Lengths of answers, such as `80 to 150 words`."""
     systems: Weights = Field(default_factory=dict)
     """Kinds of system messages, and `none`."""
     turns: Annotated[dict[int, float], validate_weights("number", range(1, MAX_TURNS + 1))] = Field(
         default_factory=lambda: {1: 1.0}, min_length=1
     )
-    """Of the user."""
+    """Numbers of the user's turns."""
     reactions: Weights = Field(default_factory=dict)
-    """What a later turn does."""
+    """What a later turn does, each once."""
     askers: float = Field(0, ge=0, le=1)
     """Share with a person and situation."""
     apart: tuple[tuple[str, str], ...] = ()
