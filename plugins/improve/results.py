@@ -1,0 +1,228 @@
+"""What an improvement found, and its text. Measures nothing."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Literal, Self
+
+from core.intervals import IntervalEstimate, estimate_paired_difference, estimate_share, estimate_small_mean
+from core.sample import NOTHING_SPENT, FrozenModel, Spending
+from flows.terminal.text_format import format_money, format_table
+from plugins.improve.diversity import MEASURES, DiversityComparison, JudgedText, compare_diversity
+from plugins.improve.measurement import MeasuredDraft, count_tokens, measure_rate
+from plugins.improve.prompt_parts import PromptCandidate
+from plugins.improve.searches import ScoredCandidate
+
+SearchName = Literal["random", "examples", "gepa"]
+
+
+class Declaration(FrozenModel):
+    """What is searched and compared."""
+
+    recipe: str
+    digest: str
+    search: SearchName
+    teacher: str
+    """The reflecting one, of `gepa`."""
+    floor: bool
+    examples: int
+    """Seeds whose passing drafts become examples."""
+    train: int
+    held_out: int
+    calls: int
+    """The most first drafts of the search, those of the examples' seeds included."""
+
+    @property
+    def fewest_calls(self) -> int:
+        return self.examples + 2 * self.train
+
+    def describe(self) -> str:
+        floor = "" if self.floor else ", without the floor of diversity"
+        reflects = f" by the teacher {self.teacher}" if self.search == "gepa" else ""
+        return (
+            f"{self.recipe}: search {self.search}{reflects} with {self.calls:,} first drafts on {self.train} train seeds "
+            f"({self.examples} more for examples){floor}; then start and best on {self.held_out} held-out seeds"
+        )
+
+
+class MeasuredSide(FrozenModel):
+    """A candidate on the train seeds."""
+
+    drafts: int
+    passed: int
+    rate: float
+    """Verified rows per 1,000 teacher tokens."""
+    diversity: dict[str, float]
+
+    @classmethod
+    def from_scored(cls, scored: ScoredCandidate, drafts: int) -> Self:
+        return cls(drafts=drafts, passed=scored.passed, rate=scored.rate, diversity=scored.diversity.candidate)
+
+
+class HeldOutSide(FrozenModel):
+    passed: IntervalEstimate
+    """The share of first drafts that pass."""
+    rate: float
+    tokens: float
+    """Of a draft, on average."""
+
+
+class HeldOutComparison(FrozenModel):
+    """Start and winner on the same held-out seeds."""
+
+    seeds: int
+    start: HeldOutSide
+    winner: HeldOutSide
+    gain: IntervalEstimate
+    """Of verified rows per 1,000 teacher tokens."""
+    passed_gain: IntervalEstimate
+    """Of the share that passes."""
+    diversity: DiversityComparison
+    refused: str | None
+    """Why the winner is under the floor of diversity."""
+
+    @classmethod
+    def from_drafts(
+        cls, start: Sequence[MeasuredDraft], winner: Sequence[MeasuredDraft], labels: Sequence[dict[str, frozenset[str]]],
+        *, floor: bool,
+    ) -> Self:  # fmt: skip
+        pairs = [(one.passed, other.passed) for one, other in zip(winner, start, strict=True)]
+        counts = (pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False)))
+        gain, passed = estimate_rate_gain(start, winner), estimate_paired_difference(*counts)
+        assert gain is not None, "there are three seeds or more"
+        assert passed is not None, "there is a seed"
+        sides = (
+            [JudgedText(d.answer, d.passed, label) for d, label in zip(side, labels, strict=True)]
+            for side in (start, winner)
+        )
+        diversity = compare_diversity(*sides)
+        return cls(
+            seeds=len(start), start=_measure_side(start), winner=_measure_side(winner), gain=gain, passed_gain=passed,
+            diversity=diversity, refused=diversity.fault if floor else None,
+        )  # fmt: skip
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the whole 95 % interval of the gain is above 0, at enough diversity."""
+        return self.gain.low > 0 and self.refused is None
+
+
+def _measure_side(drafts: Sequence[MeasuredDraft]) -> HeldOutSide:
+    passed = estimate_share(sum(draft.passed for draft in drafts), len(drafts))
+    assert passed, "there is a draft"
+    return HeldOutSide(passed=passed, rate=measure_rate(drafts), tokens=fmean(count_tokens(drafts)))
+
+
+def estimate_rate_gain(start: Sequence[MeasuredDraft], winner: Sequence[MeasuredDraft]) -> IntervalEstimate | None:
+    """The difference of two ratios of sums over the same seeds, with the interval of their linearization: the influence of a seed
+    on a ratio R of passed to tokens is (passed - R tokens) / mean tokens (Cochran 1977, Sampling Techniques, section 6.3). The
+    seeds' differences of influences have Student's interval.
+    """
+    columns = []
+    for drafts in (winner, start):
+        tokens = count_tokens(drafts)
+        if not sum(tokens):
+            return None
+        rate, mean = sum(draft.passed for draft in drafts) / sum(tokens), fmean(tokens)
+        columns.append([rate + (d.passed - rate * t) / mean for d, t in zip(drafts, tokens, strict=True)])
+    return estimate_small_mean([1000 * (left - right) for left, right in zip(*columns, strict=True)])
+
+
+class Proposal(FrozenModel):
+    """A part of the prompt as the reflecting teacher rewrote it."""
+
+    part: str
+    text: str
+    refused: str | None
+    """Why it cannot be used."""
+
+
+class Improvement(FrozenModel):
+    """The result of `stillhouse improve`."""
+
+    declared: Declaration
+    complete: bool = False
+    calls: int = 0
+    """First drafts that the search used."""
+    candidates: int = 0
+    """Measured on all train seeds, the start included."""
+    refused: int = 0
+    """Of these: under the floor of diversity."""
+    start: MeasuredSide | None = None
+    winner: MeasuredSide | None = None
+    """The best on the train seeds, which may be the start."""
+    changes: tuple[str, ...] = ()
+    """How the winner differs from the start."""
+    candidate: PromptCandidate | None = None
+    held_out: HeldOutComparison | None = None
+    proposals: tuple[Proposal, ...] = ()
+    spent: Spending = NOTHING_SPENT
+
+    @property
+    def verdict(self) -> str:
+        held = self.held_out
+        if held is None:
+            return (
+                "no candidate is better than the start on the train seeds"
+                if self.complete
+                else "stopped: no verdict yet"
+            )
+        gain = f"{held.gain.format(_signed)} verified rows per 1,000 tokens on {held.seeds} held-out seeds"
+        if held.refused:
+            return f"refused: {gain}, but less diverse: {held.refused}"
+        return f"accepted: {gain}" if held.accepted else f"not accepted: {gain}, which may be chance"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+def _format_points(value: float) -> str:
+    return f"{100 * value:+.0f}"
+
+
+def _format_share(value: float) -> str:
+    return f"{100 * value:.0f}"
+
+
+def format_improvement(found: Improvement) -> str:
+    """The table and the verdict."""
+    lines = [found.declared.describe()]
+    if found.start and found.winner:
+        lines += format_table(list_rows(found))
+        under = f", {found.refused} of them under the floor of diversity" if found.refused else ""
+        lines.append(
+            f"  search    {found.calls:,} first drafts, {found.candidates} candidates on all train seeds{under}"
+        )
+        lines += [f"  winner    {change}" for change in found.changes]
+    if found.proposals:
+        unusable = sum(one.refused is not None for one in found.proposals)
+        lines.append(f"  proposals {len(found.proposals)}, {unusable} of them unusable; {RESULT_FIELD} has their texts")
+    spent = found.spent
+    cost = f", {format_money(spent.cost)}" if spent.cost else ""
+    lines.append(f"  spent     {spent.calls:,} calls, {spent.tokens:,} tokens{cost}")
+    return "\n".join([*lines, found.verdict])
+
+
+RESULT_FIELD = "`proposals` in improve.json"
+
+
+def list_rows(found: Improvement) -> list[list[str]]:
+    assert found.start is not None, "the start was measured"
+    assert found.winner is not None, "the start may win"
+    rows = [["", "start", "winner", "difference"]]
+    sides, held = (found.start, found.winner), found.held_out
+    rows.append(["train: first drafts that pass", *(f"{one.passed} of {one.drafts}" for one in sides), ""])
+    rows.append(["train: verified rows per 1,000 tokens", *(f"{one.rate:.2f}" for one in sides), ""])
+    if held is None:
+        return rows
+    both = (held.start, held.winner)
+    share = [one.passed.format(_format_share) + " %" for one in both]
+    rows.append(["held-out: first drafts that pass", *share, held.passed_gain.format(_format_points) + " points"])
+    rates = [f"{one.rate:.2f}" for one in both]
+    rows.append(["held-out: verified rows per 1,000 tokens", *rates, held.gain.format(_signed)])
+    rows.append(["held-out: tokens of a draft", *(f"{one.tokens:.0f}" for one in both), ""])
+    compared = held.diversity
+    for name, ratio in compared.ratios.items():
+        values = [f"{side[name]:.2f}" for side in (compared.start, compared.candidate)]
+        rows.append([f"{MEASURES[name]}, of {compared.drafts}", *values, ratio.format(_format_share) + " %"])
+    return rows
