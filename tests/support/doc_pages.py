@@ -95,6 +95,9 @@ NOT_RUN = {
     "docs/operations.md: pg_dump": "needs PostgreSQL",
     "plugins/pictures/README.md: stillhouse": "hundreds of pictures; plugins/pictures/tests/test_pictures.py draws a few",
     "docs/releases.md: stillhouse run mine.toml --release": "two trainings; tests/flows/release/test_promotion.py has them",
+    "plugins/improve/README.md: stillhouse improve": (
+        "hundreds of drafts; plugins/improve/tests/test_improve_command.py makes some"
+    ),
     "plugins/focus/README.md: stillhouse focus": (
         "plugins/focus/tests/test_focus_command.py runs both, with a smaller student"
     ),

@@ -1,5 +1,5 @@
-"""A recipe whose scripted teacher passes more often with a planted example order or system text; and a planted trap: an example or
-a text after which it gives one passing answer to every request.
+"""A recipe whose scripted teacher passes more often with a planted example order or system text; and a planted trap: an example
+or a text after which it gives one passing answer to every request.
 """
 
 import json
