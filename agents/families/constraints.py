@@ -398,6 +398,10 @@ class TextConstraint(BaseModel):
     params: dict[str, Any] = {}
     text: str
 
+    def list_values(self) -> list[Any]:
+        """The values of all parameters, and those of lists one by one."""
+        return [one for value in self.params.values() for one in (value if isinstance(value, list) else [value])]
+
     def fault(self, answer: str) -> str | None:
         """How `answer` breaks this constraint, in words; None if it meets it. An empty answer meets none."""
         kind, shown = CONSTRAINT_KINDS[self.kind], remove_invisible(answer)
@@ -440,8 +444,7 @@ def are_contradictory(left: TextConstraint, right: TextConstraint) -> bool:
 
 def _is_forbidden_by(ban: TextConstraint, other: TextConstraint) -> bool:
     """Whether `other` requires a text that `ban` forbids."""
-    named = [value for value in other.params.values() if isinstance(value, str)]
-    named += [word for value in other.params.values() if isinstance(value, list | tuple) for word in value]
+    named = [value for value in other.list_values() if isinstance(value, str)]
     named += [THANKS[other.params["language"]].split("|")[0]] if other.kind == "end_in_language" else []
     wanted = " ".join(named).casefold()
     if ban.kind == "avoid_word":

@@ -25,7 +25,7 @@ from agents.checks.text.text_units import (
     split_words,
 )
 from agents.families.base import RecipeFamily
-from agents.families.own_prompt import Exchange
+from agents.families.own_prompt import Exchange, Text, build_messages
 from agents.families.task_draws import (
     EVOLUTION_WAYS,
     FORM_LABEL,
@@ -36,7 +36,7 @@ from agents.families.task_draws import (
     count_later_turns,
 )
 from agents.reply_schema import InvalidReply, ReplySchema
-from core.sample import CONDITIONS_KEY, Candidate, Message, Seed
+from core.sample import CONDITIONS_KEY, Candidate, Seed
 
 NEW_OF_A_KIND = "Write a new task unlike all of these:\n{shown}"
 """The request for a new task whose kind is drawn, which may be the kind of one that is shown."""
@@ -115,16 +115,16 @@ FILLERS = frozenset(ENGLISH["fillers"].split())
 class InstructionDraft(ReplySchema):
     model_config = ConfigDict(title="Draft")  # part of every request digest and of the reply cache
 
-    instruction: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
+    instruction: Text
+    answer: Text
 
 
 class TaskDialogueDraft(ReplySchema):
     """A task with a system message before it, or with later turns."""
 
-    system: str = Field("", min_length=1)
-    instruction: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
+    system: Text = ""
+    instruction: Text
+    answer: Text
     later: list[Exchange] = Field(default_factory=list)
 
 
@@ -351,16 +351,13 @@ class InstructionsFamily(RecipeFamily):
 
     def candidate(self, seed: Seed, draft: InstructionDraft | TaskDialogueDraft) -> Candidate:
         later = draft.later if isinstance(draft, TaskDialogueDraft) else []
-        system = draft.system.strip() if isinstance(draft, TaskDialogueDraft) else ""
+        system = draft.system if isinstance(draft, TaskDialogueDraft) else ""
         if len(later) != count_later_turns(seed):
             raise InvalidReply(f"later: {len(later)} turns where {count_later_turns(seed)} are needed")
         if bool(system) != (SYSTEM_LABEL in seed.conditions):
             raise InvalidReply(f"system: {'is empty' if not system else 'was not asked for'}")
-        messages = [Message(role="system", content=system)] if system else []
-        for user, assistant in ((draft.instruction, draft.answer), *((turn.user, turn.assistant) for turn in later)):
-            messages.append(Message(role="user", content=user.strip()))
-            messages.append(Message(role="assistant", content=assistant.strip()))
-        return Candidate(messages=messages, fields={"instruction": draft.instruction.strip()})
+        first = Exchange(user=draft.instruction, assistant=draft.answer)
+        return Candidate(messages=build_messages([first, *later], system), fields={"instruction": draft.instruction})
 
 
 def _is_concrete(task: str) -> bool:

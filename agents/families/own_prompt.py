@@ -32,6 +32,14 @@ class Dialogue(ReplySchema):
     exchanges: list[Exchange] = Field(min_length=1)
 
 
+def build_messages(exchanges: Sequence[Exchange], system: str | None = None) -> list[Message]:
+    messages = [Message(role="system", content=system)] if system else []
+    for exchange in exchanges:
+        messages.append(Message(role="user", content=exchange.user))
+        messages.append(Message(role="assistant", content=exchange.assistant))
+    return messages
+
+
 class OwnPromptOptions(Options):
     turns: tuple[Annotated[int, Field(ge=1, le=12)], ...] = Field((1,), min_length=1)
     """Of the user, each with its answer: one of these at random."""
@@ -75,8 +83,4 @@ class OwnPromptFamily(RecipeFamily):
     def candidate(self, seed: Seed, draft: Dialogue) -> Candidate:
         if (written := len(draft.exchanges)) != seed.data["turns"]:
             raise InvalidReply(f"exchanges: {written} where {seed.data['turns']} are needed")
-        messages: list[Message] = []
-        for exchange in draft.exchanges:
-            messages.append(Message(role="user", content=exchange.user))
-            messages.append(Message(role="assistant", content=exchange.assistant))
-        return Candidate(messages=messages)
+        return Candidate(messages=build_messages(draft.exchanges))

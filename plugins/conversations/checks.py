@@ -99,8 +99,7 @@ def find_rule_fault(rules: Sequence[TextConstraint], read: Sequence[ReadRule], a
 def _list_demands(rule: TextConstraint) -> list[tuple[str, ...]]:
     """What a rule demands, in a form that two readers share."""
     kind = rule.kind.removeprefix("long_").replace("include_two_words", "include_words")
-    values = [value if isinstance(value, list) else [value] for value in rule.params.values()]
-    texts = [str(value).casefold().strip(" \"'.!") for listed in values for value in listed]
+    texts = [str(value).casefold().strip(" \"'.!") for value in rule.list_values()]
     if kind == "include_words":
         return [(kind, text) for text in texts]
     return [(kind, *(sorted(texts) if kind == "json_keys" else texts))]
@@ -160,6 +159,5 @@ def find_silence(answer: str, rules: Sequence[TextConstraint]) -> str | None:
 def _is_named(rule: TextConstraint, answer: str) -> bool:
     if pattern := WORDINGS["named"].get(rule.kind):
         return bool(re.search(pattern, answer, re.IGNORECASE))
-    values = [value if isinstance(value, list) else [value] for value in rule.params.values()]
-    forms = [[str(one), *(SMALL_NUMBERS[one:][:1] if isinstance(one, int) else [])] for some in values for one in some]
+    forms = [[str(one), *(SMALL_NUMBERS[one:][:1] if isinstance(one, int) else [])] for one in rule.list_values()]
     return all(any(re.search(rf"(?<!\w){re.escape(form)}(?!\w)", answer, re.I) for form in some) for some in forms)

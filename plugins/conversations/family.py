@@ -20,10 +20,10 @@ from agents.families.constraints import (
     draw_constraints,
     state_constraint,
 )
-from agents.families.own_prompt import Exchange, Text
+from agents.families.own_prompt import Dialogue, Text, build_messages
 from agents.reply_schema import InvalidReply, ReplySchema
 from core.project_files import SHIPPED
-from core.sample import Candidate, Message, Seed
+from core.sample import Candidate, Seed
 from plugins.conversations.checks import asked_check, reacts_check
 
 LASTING_SHARE = 0.5
@@ -40,9 +40,8 @@ STARTS = (
 """Where in the answer before a later turn starts."""
 
 
-class WrittenConversation(ReplySchema):
+class WrittenConversation(Dialogue):
     system: Text | None = None
-    exchanges: list[Exchange] = Field(min_length=1)
 
 
 class ConversationOptions(ConstrainedOptions):
@@ -91,8 +90,7 @@ class ConversationsFamily(RecipeFamily):
     def reply_json_schema(self, seed: Seed) -> dict[str, Any]:
         schema, turns = super().reply_json_schema(seed), len(seed.data["asked"])
         exchanges = {**schema["properties"]["exchanges"], "minItems": turns, "maxItems": turns}
-        system = {"system": {"type": "string"}} if seed.data["system"] else {}
-        properties = {**system, "exchanges": exchanges}
+        properties = {**({"system": {"type": "string"}} if seed.data["system"] else {}), "exchanges": exchanges}
         return {**schema, "properties": properties, "required": list(properties)}
 
     def candidate(self, seed: Seed, draft: WrittenConversation) -> Candidate:
@@ -100,11 +98,7 @@ class ConversationsFamily(RecipeFamily):
             raise InvalidReply(f"exchanges: {written} where {turns} are needed")
         if bool(draft.system) != bool(seed.data["system"]):
             raise InvalidReply(f"system: {'missing' if seed.data['system'] else 'there is no rule for it'}")
-        messages = [Message(role="system", content=draft.system)] if draft.system else []
-        for exchange in draft.exchanges:
-            messages.append(Message(role="user", content=exchange.user))
-            messages.append(Message(role="assistant", content=exchange.assistant))
-        return Candidate(messages=messages, fields={})
+        return Candidate(messages=build_messages(draft.exchanges, draft.system))
 
 
 def draw_turns(

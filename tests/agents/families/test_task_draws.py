@@ -165,6 +165,8 @@ def test_a_dialogue_has_the_drawn_system_message_and_turns() -> None:
     ):
         with pytest.raises(InvalidReply):
             family.candidate(seed, draft)
+    with pytest.raises(ValueError, match="instruction"):
+        TaskDialogueDraft(**{**draft_values, "instruction": "  "})
     only_system = Seed(id="s-1", data={CONDITIONS_KEY: {SYSTEM_LABEL: "a role"}})
     assert family.reply_json_schema(only_system)["required"] == ["system", "instruction", "answer"]
 
