@@ -31,6 +31,7 @@ from tests.support.doc_pages import (
     OBJECT_STORE,
     OWN_RECIPE,
     PAGES,
+    REAL_CASE,
     RUN,
     SERVER,
     WITHOUT_EARLIER_RUNS,
@@ -275,6 +276,29 @@ def test_the_page_on_your_data_runs_as_written_and_its_rows_are_read(tmp_path: P
             "Who?",
             "Ann.",
         ]
+
+
+@pytest.mark.slow
+@with_runs
+def test_the_real_case_runs_as_written_with_its_recorded_replies(tmp_path: Path, prefect_home: Path) -> None:
+    [recipe] = [block.text for block in blocks() if block.page == "docs/real-case.md" and block.language == "toml"]
+    recording = PROJECT / "benchmarks/recordings/repairs.jsonl"
+    with open_workspace(tmp_path / "workspace", prefect_home) as workspace:
+        file, messages = workspace.folder / "repairs.toml", workspace.folder / "messages"
+        messages.mkdir()
+        for i, line in enumerate(recording.read_text().splitlines()):
+            (messages / f"{i:03}.txt").write_text(json.loads(line)["seed"]["text"])
+        file.write_text(recipe)
+        assert "documents: 480 chunks of 480 files" in workspace.shell("stillhouse validate repairs.toml").stdout
+        replayed = re.sub(r'documents = "messages".*', f'recording = "{recording}"', recipe)
+        replayed = re.sub(r'model = "openai/.*\n.*\n', f'model = "fake/replay:{recording}"\n', replayed)
+        file.write_text(replayed)
+        less = "--set samples=24 --set student.layers=2 --set student.epochs=1 --set student.replay=false"
+        for block in select_blocks(REAL_CASE):
+            run = {} if "NAME" not in block.text else {"data/runs/NAME": str(workspace.newest("repairs"))}
+            printed = workspace.run_block(block, run, more={"stillhouse run": less})
+            assert "candidates 24 -> verified 24 -> kept 24" in printed or run
+        assert list(workspace.folder.glob("data/runs/repairs-*/student/student-q8_0.gguf"))
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ from agents.families.extraction_schemas import (
     part_at,
     value_at,
 )
-from agents.reply_schema import InvalidReply, ReplySchema
+from agents.reply_schema import InvalidReply, ReplySchema, parse_reply
 from core.sample import Candidate, Message, Seed
 from teachers.grammar_bounds import iter_subschemas
 
@@ -222,7 +222,7 @@ class ExtractionFamily(RecipeFamily):
         if "text" in row:
             source = {"source": row.get("source", ""), "number": row.get("number", 0), "text": row["text"]}
             free = {"demanded": [], "left_out": [], "lists": [], "decoy": "", "least": options.least}
-            return {**_draw_question(schema, rng), **source, **free}
+            return {**_draw_question(schema, rng, varied="schema" in row), **source, **free}
 
         # What makes this text differ from others by the same schema.
         has_list = any(list_item_fields(schema, field.path) for field in list_wanted_fields(schema))
@@ -299,6 +299,12 @@ class ExtractionFamily(RecipeFamily):
             wish = "\n".join(wish_lines)
         return {"wish": wish, "schema": json.dumps(omit_computed(data), ensure_ascii=False)}
 
+    def questions(self, seed: Seed) -> Sequence[Message] | None:
+        return _build_question(seed.data, seed.data["text"]) if "text" in seed.data else None
+
+    def build_answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
+        return self.candidate(seed, parse_reply(ValuesDraft, f'{{"values": {"".join(answers)}}}'))
+
     def candidate(self, seed: Seed, draft: TextDraft | ValuesDraft) -> Candidate:
         data = seed.data
         text = draft.text.strip() if isinstance(draft, TextDraft) else data["text"]
@@ -317,30 +323,21 @@ class ExtractionFamily(RecipeFamily):
         if "noise" in data:
             kept = list_protected_texts(values, data["schema"], decoy)
             shown = add_scan_noise(text, kept, Random(data["noise"]))
-        instruction, schema = f"{data['instruction']} {NULL_RULE}", f"Schema:\n{data['shown']}"
-        if data["layout"] == "system":
-            messages = [
-                Message(role="system", content=f"{instruction}\n\n{schema}"),
-                Message(role="user", content=shown),
-            ]
-        else:
-            parts = [schema, f"Text:\n{shown}"] if data["layout"] == "schema_first" else [f"Text:\n{shown}", schema]
-            messages = [Message(role="user", content="\n\n".join([instruction, *parts]))]
         return Candidate(
-            messages=[*messages, Message(role="assistant", content=answer)],
+            messages=[*_build_question(data, shown), Message(role="assistant", content=answer)],
             fields={"text": text, "values": values, "decoy": decoy, "answer": answer},
         )
 
 
-def _draw_question(schema: Mapping[str, Any], rng: Random) -> dict[str, Any]:
-    """How a student is asked."""
-    indent = rng.choice((None, None, 2))
-    separators = (",", ":") if indent is None else None
+def _draw_question(schema: Mapping[str, Any], rng: Random, *, varied: bool = True) -> dict[str, Any]:
+    """How a student is asked. If it is not `varied`, a student of one schema meets in use the one form that it learned."""
+    indent = rng.choice((None, None, 2)) if varied else None
+    separators = None if indent else (",", ":")
     return {
         "schema": schema,
         "shown": json.dumps(describe_booleans(schema), ensure_ascii=False, indent=indent, separators=separators),
-        "instruction": rng.choice(INSTRUCTIONS),
-        "layout": rng.choice(LAYOUTS),
+        "instruction": rng.choice(INSTRUCTIONS) if varied else INSTRUCTIONS[0],
+        "layout": rng.choice(LAYOUTS) if varied else "system",
     }
 
 
@@ -366,6 +363,15 @@ def _draw_inference(
         return schema, {}
     required = [*schema.get("required", ()), name]
     return {**schema, "properties": {**properties, name: part}, "required": required}, drawn
+
+
+def _build_question(data: Mapping[str, Any], text: str) -> list[Message]:
+    """What a student is asked about a text."""
+    instruction, schema = f"{data['instruction']} {NULL_RULE}", f"Schema:\n{data['shown']}"
+    if data["layout"] == "system":
+        return [Message(role="system", content=f"{instruction}\n\n{schema}"), Message(role="user", content=text)]
+    parts = [schema, f"Text:\n{text}"] if data["layout"] == "schema_first" else [f"Text:\n{text}", schema]
+    return [Message(role="user", content="\n\n".join([instruction, *parts]))]
 
 
 def list_protected_texts(values: Any, schema: Mapping[str, Any], decoy: str) -> list[str]:

@@ -158,9 +158,10 @@ EMBEDDED = {
 DEFAULT_RECIPE = ("README.md: stillhouse recipes", "docs/constrained-instructions.md: stillhouse run constrained")
 TUTORIAL = ("docs/your-own.md: ",)
 YOUR_DATA = ("docs/your-data.md: stillhouse filter", "docs/your-data.md: python")
+REAL_CASE = ("docs/real-case.md: ",)
 RUN = (
     *FAMILIES, *DATASETS, *TRAINING, *STUDENT, *ASK, *OWN_RECIPE, *CLUSTER, *OBJECT_STORE, *SERVER, *EMBEDDED,
-    *DEFAULT_RECIPE, *TUTORIAL, *YOUR_DATA,
+    *DEFAULT_RECIPE, *TUTORIAL, *YOUR_DATA, *REAL_CASE,
 )  # fmt: skip
 """Blocks that a test here runs, by the same beginnings."""
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 import prompts
 from agents.checks import Subject
+from agents.checks.text.value_in_text import occurs_check
 from agents.families.extraction import (
     ExtractionFamily,
     ExtractionOptions,
@@ -21,6 +22,9 @@ from agents.families.extraction import (
 from agents.families.extraction_forms import FORMS, compute_field, find_scene_faults
 from agents.families.extraction_schemas import list_wanted_fields, narrow_schema, value_at
 from agents.planning.run_plan import RunPlan
+from agents.planning.seeds import RunSeeds
+from agents.reply_schema import InvalidReply
+from agents.studies.held_out_evaluation import held_out_seeds
 from benchmarks.extraction_forms import RECORDINGS, count_found, count_lost_values, read_drafts
 from core.errors import RecipeError
 from core.project_files import PROJECT
@@ -28,7 +32,7 @@ from core.sample import Candidate, Message, RejectionReason, Sample, SampleStatu
 from flows.recipes.recipe_catalog import load_recipe_plan
 from teachers.fake.fake_teacher import FakeTeacher
 from teachers.grammar_bounds import iter_subschemas
-from tests.agents.checks.rows import check_each
+from tests.agents.checks.rows import check_each, findings_of, nobody
 from tests.support.scripted_teacher import produce_scripted
 
 FAKE = ["teachers.main.model=fake/extraction", "agents.critic=false"]
@@ -145,6 +149,26 @@ def documents(tmp_path: Path, *settings: str) -> RunPlan:
     (folder / "club.txt").write_text(NOTES)
     seeds = f"seeds={{documents={str(folder)!r}, chunk_words=25}}"
     return plan_of("samples=3", seeds, WANTED, *settings)
+
+
+def test_a_student_is_asked_for_the_values_of_a_held_out_document(tmp_path: Path) -> None:
+    plan = documents(tmp_path, "samples=2")
+    (seed,) = held_out_seeds(plan, 1)
+    known = [RunSeeds(plan, "held0out")[i] for i in range(2)]
+    assert seed.data["text"] not in {one.data["text"] for one in known}
+    asked = FAMILY.questions(seed)
+    assert asked
+    assert asked[1].content == seed.data["text"]
+    assert {(plan.family.questions(one) or [None])[0] for one in known} == {asked[0]}, "one schema has one prompt"
+
+    value = re.search(r"\b(30|120)\b", seed.data["text"])
+    amount = value and int(value[0])
+    right = FAMILY.build_answered(seed, [json.dumps({"who": None, "amount": amount})])
+    wrong = FAMILY.build_answered(seed, ['{"who": "Ann Bell", "amount": 7}'])
+    found = [findings_of(occurs_check, Subject(seed, one, nobody))[0].passed for one in (right, wrong)]
+    assert found == [True, False]
+    with pytest.raises(InvalidReply):
+        FAMILY.build_answered(seed, ["Sorry, I cannot."])
 
 
 def test_every_shipped_schema_can_be_filled_in_and_narrowed() -> None:
