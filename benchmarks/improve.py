@@ -43,7 +43,7 @@ ARMS = {
 }
 SETTINGS = ("teachers.main.max_concurrent=1",)
 """Of one core: each slot reads the examples of a new prompt again."""
-SPLITS = 300
+SPLITS = 60
 PAGE = PROJECT / "plugins" / "improve" / "benchmarks" / "improve.md"
 
 
@@ -67,8 +67,9 @@ def measure_seed(seed: int, arms: Sequence[str]) -> None:
 
 
 def read_held_out(task: ImproveTask, found: Improvement) -> tuple[list[MeasuredDraft], list[MeasuredDraft]]:
-    """The drafts of start and winner; of a winner that is the start, the same."""
-    drafts = {(one.candidate, one.seed): one for one in read_drafts(task.search_folder / "drafts.jsonl")}
+    """The drafts of start and winner; of a winner that is the start, the same. Arms share drafts."""
+    files = task.folder.parent.glob("*/search/drafts.jsonl")
+    drafts = {(one.candidate, one.seed): one for file in files for one in read_drafts(file)}
     winner = found.candidate or task.start
     start, best = (
         [drafts[candidate.digest, seed.digest] for seed in task.seeds.held_out] for candidate in (task.start, winner)
@@ -122,6 +123,8 @@ def table() -> str:
             if not file.is_file():
                 continue
             found = Improvement.model_validate_json(file.read_bytes())
+            if not found.complete:
+                continue
             sides = read_held_out(task, found)
             own = label_seeds([one.data for one in task.seeds.held_out])
             lines.append(build_row(arm, str(seed), [found], compare(sides, own, options)))

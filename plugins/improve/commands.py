@@ -15,15 +15,9 @@ from flows.commands.command_options import (
     print_text,
 )
 from flows.terminal.console import SESSION, UserInterrupt
+from plugins.improve.search_names import SearchName
 
 app = typer.Typer()
-SEARCHES = ("random", "examples", "gepa")
-
-
-def _parse_search(name: str | None) -> str | None:
-    if name is not None and name not in SEARCHES:
-        raise typer.BadParameter(f"{name!r} is no search; choose {', '.join(SEARCHES)}")
-    return name
 
 
 @app.command("improve", rich_help_panel=MAKE_PANEL)
@@ -32,9 +26,8 @@ def improve_command(
     overrides: SetOption = None,
     *,
     search: Annotated[
-        str | None,
+        SearchName | None,
         typer.Option(
-            callback=_parse_search,
             help="`examples` and temperature; `gepa`: a teacher rewrites the prompt; `random`: the control. Default: examples "
             "for a model on this machine, else gepa.",
             show_default=False,
@@ -70,7 +63,7 @@ def improve_command(
     SESSION.quiet = quiet
     plan = load_recipe_plan(recipe, overrides)
     folder = out or Path(f"{plan.recipe.name}-improved")
-    options = ImproveOptions(search, teacher, train, held_out, calls, floor)  # type: ignore[arg-type]
+    options = ImproveOptions(search, teacher, train, held_out, calls, floor)
     task = prepare_improvement(plan, options, folder)
     if dry_run:
         print_text(task.declared.model_dump_json() if as_json else task.declared.describe())

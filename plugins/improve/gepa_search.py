@@ -12,17 +12,19 @@ from gepa.core.adapter import EvaluationBatch, GEPAAdapter
 
 from agents.calls.agent_context import LocalAgentContext
 from core.config.agents import AgentConfig
+from core.errors import ProviderError
 from core.sample import Message, Seed, text_digest
 from plugins.improve.measurement import MeasuredDraft, count_tokens
 from plugins.improve.prompt_parts import PromptCandidate, find_part_fault
 from plugins.improve.results import Proposal
 from plugins.improve.searches import CallLimit, CandidateScorer
 from prompts import PLACEHOLDER
-from teachers.base import TeacherQuestion
+from teachers.base import CallFailed, TeacherQuestion
 
 MINIBATCH = 4
 """Drafts that a reflection reads."""
-REFLECTION_TOKENS = 1500
+REFLECTION_TOKENS = 800
+"""Of a rewritten part."""
 T = TypeVar("T")
 
 
@@ -51,14 +53,13 @@ class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, MeasuredDraft]):
     propose_new_texts = None
 
     def __init__(
-        self, scorer: CandidateScorer, start: PromptCandidate, loop: asyncio.AbstractEventLoop, *, floor: bool
+        self, scorer: CandidateScorer, loop: asyncio.AbstractEventLoop, proposals: dict[str, Proposal]
     ) -> None:
+        """Adds to `proposals`, by part and text."""
         self._scorer = scorer
-        self._start = start
+        self._start = scorer.start
         self._loop = loop
-        self._floor = floor
-        self.proposals: dict[str, Proposal] = {}
-        """By part and text, in order."""
+        self._proposals = proposals
         self.failure: Exception | None = None
         """Of the reflecting teacher, which GEPA would ignore."""
 
@@ -92,14 +93,14 @@ class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, MeasuredDraft]):
             faults += [f"the new text cannot be used: {fault}"] if fault else []
             if texts[name] != old:
                 key = text_digest(f"{name}\n{texts[name]}")
-                self.proposals.setdefault(key, Proposal(part=name, text=texts[name], refused=fault))
+                self._proposals.setdefault(key, Proposal(part=name, text=texts[name], refused=fault))
         return next(iter(faults), None)
 
     def _mark_repeated(self, drafts: Sequence[MeasuredDraft]) -> list[MeasuredDraft]:
         answers: set[str] = set()
         marked = []
         for draft in drafts:
-            if self._floor and draft.passed and draft.answer in answers:
+            if self._scorer.floor and draft.passed and draft.answer in answers:
                 update = {"passed": False, "fault": "repeated", "evidence": "the same answer as to another request"}
                 marked.append(draft.model_copy(update=update))
             else:
@@ -155,7 +156,12 @@ class Reflector:
             seed=int(text_digest(f"{recipe.seed}/reflection/{number}", length=7), 16), reasoning=agent.reasoning,
         )  # fmt: skip
         request = dispatcher.request_digest(agent.teacher, question)
-        return (await dispatcher.answer(agent.teacher, question, request, number)).text
+        try:
+            async with dispatcher.admit_sample(number):
+                return (await dispatcher.answer(agent.teacher, question, request, number)).text
+        except CallFailed as error:
+            model = recipe.teachers[agent.teacher].model
+            raise ProviderError(f"{model}: no reply to a reflection: {error}; the same command resumes") from None
 
 
 class _Silent:
@@ -164,20 +170,18 @@ class _Silent:
 
 
 async def search_by_reflection(
-    scorer: CandidateScorer, context: LocalAgentContext, agent: AgentConfig, calls: int, seed: int, *, floor: bool
-) -> list[Proposal]:
-    """The proposals, in order. Raises what `DraftMeter.measure` does, and CallFailed without a reflection."""
-    start = next(iter(scorer.scored.values())).candidate
-    adapter = CheckedPrompts(scorer, start, asyncio.get_running_loop(), floor=floor)
+    scorer: CandidateScorer, context: LocalAgentContext, agent: AgentConfig, calls: int, proposals: dict[str, Proposal]
+) -> None:
+    """Adds to `proposals`, also if it is stopped. Raises what `DraftMeter.measure` does."""
+    adapter = CheckedPrompts(scorer, asyncio.get_running_loop(), proposals)
     reflector = Reflector(context, agent, adapter)
 
     def run() -> None:
         optimize(
-            seed_candidate=list_parts(start), trainset=list(scorer.seeds), valset=list(scorer.seeds), adapter=adapter,
-            reflection_lm=reflector, reflection_minibatch_size=min(MINIBATCH, len(scorer.seeds)),
-            perfect_score=float("inf"), skip_perfect_score=False, max_metric_calls=calls, seed=seed, logger=_Silent(),
+            seed_candidate=list_parts(scorer.start), trainset=list(scorer.seeds), valset=list(scorer.seeds), adapter=adapter,
+            reflection_lm=reflector, reflection_minibatch_size=min(MINIBATCH, len(scorer.seeds)), perfect_score=float("inf"),
+            skip_perfect_score=False, max_metric_calls=calls, seed=context.recipe.seed, logger=_Silent(),
         )  # fmt: skip
 
     with suppress(CallLimit):
         await asyncio.to_thread(run)
-    return list(adapter.proposals.values())

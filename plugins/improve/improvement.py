@@ -16,13 +16,15 @@ from core.config.agents import CriticConfig
 from core.config.recipe import recipe_digest
 from core.errors import LimitReached, UsageError, suggest_name
 from core.sample import Seed
+from core.stop_signal import RunStopped
 from core.storage.atomic_files import read_record, write_text
 from core.storage.file_locks import hold_lock
 from flows.terminal.console import CommandSession
 from plugins.improve.diversity import label_seeds
 from plugins.improve.measurement import DraftMeter
 from plugins.improve.prompt_parts import Example, PromptCandidate, describe_change, read_start
-from plugins.improve.results import Declaration, HeldOutComparison, Improvement, MeasuredSide, SearchName
+from plugins.improve.results import Declaration, HeldOutComparison, Improvement, MeasuredSide, Proposal
+from plugins.improve.search_names import SearchName
 from plugins.improve.searches import (
     CandidateScorer,
     Pools,
@@ -169,6 +171,7 @@ class _Improver:
         self._task = task
         self._session = session
         self._found = Improvement(declared=task.declared)
+        self._proposals: dict[str, Proposal] = {}
 
     async def run(self) -> Improvement:
         task, recipe = self._task, self._task.plan.recipe
@@ -180,11 +183,12 @@ class _Improver:
             ) as context:  # fmt: skip
                 meter = DraftMeter(context, task.plan, task.search_folder, self._show)
                 await self._search(context, meter)
-        except BudgetExhausted as error:
+        except RunStopped as error:
             self._write(journal)
-            raise LimitReached(
-                f"{error}; what was measured is kept: the same command with a higher budget resumes"
-            ) from None
+            if not isinstance(error, BudgetExhausted):
+                raise
+            what = "what was measured is kept: the same command with a higher budget resumes"
+            raise LimitReached(f"{error}; {what}") from None
         self._found = self._found.model_copy(update={"complete": True})
         return self._write(journal)
 
@@ -233,10 +237,7 @@ class _Improver:
             agent = recipe.agents.generator.model_copy(
                 update={"teacher": declared.teacher, "max_tokens": REFLECTION_TOKENS, "temperature": 1.0}
             )
-            proposals = await search_by_reflection(
-                scorer, context, agent, declared.calls, recipe.seed, floor=declared.floor
-            )
-            self._found = self._found.model_copy(update={"proposals": tuple(proposals)})
+            await search_by_reflection(scorer, context, agent, declared.calls, self._proposals)
         else:
             await (search_randomly if declared.search == "random" else search_examples)(scorer, pools, rng)
 
@@ -266,6 +267,7 @@ class _Improver:
         self._found = self._found.model_copy(update={"held_out": compared, "candidate": winner.candidate})
 
     def _write(self, journal: Path) -> Improvement:
-        self._found = self._found.model_copy(update={"spent": read_journal(journal).spent})
+        update = {"spent": read_journal(journal).spent, "proposals": tuple(self._proposals.values())}
+        self._found = self._found.model_copy(update=update)
         write_text(self._task.folder / RESULT, self._found.model_dump_json(indent=2) + "\n")
         return self._found

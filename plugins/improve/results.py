@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Literal, Self
+from typing import Self
 
 from core.intervals import IntervalEstimate, estimate_paired_difference, estimate_share, estimate_small_mean
 from core.sample import NOTHING_SPENT, FrozenModel, Spending
@@ -10,9 +10,8 @@ from flows.terminal.text_format import format_money, format_table
 from plugins.improve.diversity import MEASURES, DiversityComparison, JudgedText, compare_diversity
 from plugins.improve.measurement import MeasuredDraft, count_tokens, measure_rate
 from plugins.improve.prompt_parts import PromptCandidate
+from plugins.improve.search_names import SearchName
 from plugins.improve.searches import ScoredCandidate
-
-SearchName = Literal["random", "examples", "gepa"]
 
 
 class Declaration(FrozenModel):
@@ -196,14 +195,13 @@ def format_improvement(found: Improvement) -> str:
         lines += [f"  winner    {change}" for change in found.changes]
     if found.proposals:
         unusable = sum(one.refused is not None for one in found.proposals)
-        lines.append(f"  proposals {len(found.proposals)}, {unusable} of them unusable; {RESULT_FIELD} has their texts")
+        lines.append(
+            f"  proposals {len(found.proposals)}, {unusable} of them unusable; `proposals` in improve.json has them"
+        )
     spent = found.spent
     cost = f", {format_money(spent.cost)}" if spent.cost else ""
     lines.append(f"  spent     {spent.calls:,} calls, {spent.tokens:,} tokens{cost}")
     return "\n".join([*lines, found.verdict])
-
-
-RESULT_FIELD = "`proposals` in improve.json"
 
 
 def list_rows(found: Improvement) -> list[list[str]]:

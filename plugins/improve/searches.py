@@ -56,7 +56,7 @@ class CandidateScorer:
         self.seeds = seeds
         self._labels = {seed.digest: label for seed, label in zip(seeds, labels, strict=True)}
         self._calls = calls
-        self._floor = floor
+        self.floor = floor
         self._used: set[tuple[str, str]] = set()
         self.scored: dict[str, ScoredCandidate] = {}
         """By digest, the start first."""
@@ -66,6 +66,10 @@ class CandidateScorer:
     def used(self) -> int:
         """Drafts that the search used, whether they were stored before or not."""
         return len(self._used)
+
+    @property
+    def start(self) -> PromptCandidate:
+        return next(iter(self.scored.values())).candidate
 
     @property
     def left(self) -> int:
@@ -88,7 +92,7 @@ class CandidateScorer:
             compared = compare_diversity(*(self.judge(side) for side in (self._start, drafts)))
             self.scored[candidate.digest] = ScoredCandidate(
                 candidate=candidate, passed=sum(draft.passed for draft in drafts), rate=measure_rate(drafts),
-                diversity=compared, refused=compared.fault if self._floor else None,
+                diversity=compared, refused=compared.fault if self.floor else None,
             )  # fmt: skip
         return self.scored[candidate.digest]
 
@@ -160,9 +164,8 @@ def _add_example(examples: list[Example], others: list[Example], rng: Random) ->
 async def search_randomly(scorer: CandidateScorer, pools: Pools, rng: Random) -> None:
     """The control: each candidate is drawn without looking at a score, and measured on all train seeds."""
     tried = set(scorer.scored)
-    start = next(iter(scorer.scored.values())).candidate
     while scorer.left >= len(scorer.seeds):
-        found = _draw_new(lambda: draw_candidate(start, pools, rng), tried, 1)
+        found = _draw_new(lambda: draw_candidate(scorer.start, pools, rng), tried, 1)
         if not found:
             return
         await scorer.score(found[0])
@@ -171,12 +174,11 @@ async def search_randomly(scorer: CandidateScorer, pools: Pools, rng: Random) ->
 async def search_examples(scorer: CandidateScorer, pools: Pools, rng: Random) -> None:
     """Rounds of changes of the best candidate so far, as many as the drafts allow."""
     tried = set(scorer.scored)
-    start = next(iter(scorer.scored.values())).candidate
     while number := next(
         (one for one in range(ROUND, 0, -1) if _count_drafts(one, len(scorer.seeds)) <= scorer.left), 0
     ):
         best = scorer.best.candidate
-        candidates = _draw_new(lambda best=best: change_candidate(best, start, pools, rng), tried, number)  # type: ignore[misc]
+        candidates = _draw_new(lambda best=best: change_candidate(best, scorer.start, pools, rng), tried, number)  # type: ignore[misc]
         if not candidates:
             return
         for share in HALVINGS:

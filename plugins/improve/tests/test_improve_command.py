@@ -54,7 +54,7 @@ def test_a_dry_run_declares_and_writes_nothing(folder: Path) -> None:
     ("words", "sentence"),
     [
         (["--teacher", "other"], "error: --teacher other: planted has no teacher of this name; the recipe has main"),
-        (["--search", "best"], "'best' is no search; choose random, examples, gepa"),
+        (["--search", "best"], "'best' is not one of 'random', 'examples', 'gepa'"),
         (
             ["-n", "500"],
             "error: planted: has 140 seeds, and 572 are needed: 48 to train, 24 for examples and 500 held out",

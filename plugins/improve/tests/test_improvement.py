@@ -16,6 +16,7 @@ from plugins.improve.improved_recipe import write_improved_recipe
 from plugins.improve.improvement import ImproveOptions, prepare_improvement, run_improvement
 from plugins.improve.measurement import measure_rate, read_drafts
 from plugins.improve.results import Improvement, format_improvement
+from plugins.improve.search_names import SearchName
 from plugins.improve.tests.planted import install_script, load_planted, write_recipe
 
 OPTIONS = ImproveOptions("examples", "main", train=32, held_out=60, calls=600, floor=True)
@@ -110,9 +111,12 @@ def test_the_control_uses_as_many_drafts_and_the_same_seeds(folder: Path, whole:
     assert control.start == whole.start
 
 
-def test_a_stopped_search_resumes_to_the_result_of_one_that_was_not(folder: Path, whole: Improvement) -> None:
+@pytest.mark.parametrize("search", ["examples", "gepa"])
+def test_a_stopped_search_resumes_to_the_result_of_one_that_was_not(folder: Path, search: SearchName) -> None:
+    options = OPTIONS._replace(search=search, calls=300)
+    whole = improve(folder, options, out="whole")
     plan = load_planted(folder / "recipe")
-    task = prepare_improvement(plan, OPTIONS, folder / "stopped")
+    task = prepare_improvement(plan, options, folder / "stopped")
     session, stops = CommandSession(), 0
     session.show_progress = lambda describe: stop_after(session, task.search_folder)  # type: ignore[method-assign]
     while stops < 50:

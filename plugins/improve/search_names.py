@@ -1,0 +1,5 @@
+"""The searches by name. Imports nothing."""
+
+from typing import Literal
+
+SearchName = Literal["random", "examples", "gepa"]
