@@ -49,7 +49,7 @@ def test_the_dockerfile_has_no_fault_that_hadolint_knows() -> None:
 def test_the_images_have_what_make_installs_but_for_development() -> None:
     (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
     installed = re.findall(r"^(?:ALL_)?EXTRAS := (?:\$\(EXTRAS\),)?(\S+)$", MAKEFILE, re.MULTILINE)
-    left_out = {"train", "export", "tracking", "harness", "dev"}
+    left_out = {"train", "export", "improve", "tracking", "harness", "dev"}
     assert set(",".join(installed).split(",")) - set(extras.split(",")) == left_out
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     assert set(extras.split(",")) <= set(project["optional-dependencies"])

@@ -37,7 +37,7 @@ FOREIGN_WORDS = 9
 
 
 def check_table(text: str, p: ConstraintParams) -> str | None:
-    tables = list_tables(text)
+    tables = measure_tables(text)
     if len(tables) != 1:
         return f"it has {len(tables) or 'no'} Markdown tables, not one"
     [(columns, *rows)] = tables
@@ -46,7 +46,7 @@ def check_table(text: str, p: ConstraintParams) -> str | None:
     return f"its table has {columns} columns and {len(rows)} rows, not {p['columns']} and {p['rows']}"
 
 
-def list_tables(text: str) -> list[list[int]]:
+def measure_tables(text: str) -> list[list[int]]:
     """The tables of a text, each as the number of cells in the header and in every row."""
     tables: list[list[int]] = []
     lines, open_table = remove_code(text).splitlines(), False

@@ -25,7 +25,7 @@ from agents.checks.text.text_units import (
     split_words,
 )
 from agents.families.base import RecipeFamily
-from agents.families.own_prompt import Exchange, Text, build_messages
+from agents.families.own_prompt import Exchange, Text, join_exchanges
 from agents.families.task_draws import (
     EVOLUTION_WAYS,
     FORM_LABEL,
@@ -357,7 +357,7 @@ class InstructionsFamily(RecipeFamily):
         if bool(system) != (SYSTEM_LABEL in seed.conditions):
             raise InvalidReply(f"system: {'is empty' if not system else 'was not asked for'}")
         first = Exchange(user=draft.instruction, assistant=draft.answer)
-        return Candidate(messages=build_messages([first, *later], system), fields={"instruction": draft.instruction})
+        return Candidate(messages=join_exchanges([first, *later], system), fields={"instruction": draft.instruction})
 
 
 def _is_concrete(task: str) -> bool:

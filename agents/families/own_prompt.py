@@ -32,7 +32,7 @@ class Dialogue(ReplySchema):
     exchanges: list[Exchange] = Field(min_length=1)
 
 
-def build_messages(exchanges: Sequence[Exchange], system: str | None = None) -> list[Message]:
+def join_exchanges(exchanges: Sequence[Exchange], system: str | None = None) -> list[Message]:
     messages = [Message(role="system", content=system)] if system else []
     for exchange in exchanges:
         messages.append(Message(role="user", content=exchange.user))
@@ -83,4 +83,4 @@ class OwnPromptFamily(RecipeFamily):
     def candidate(self, seed: Seed, draft: Dialogue) -> Candidate:
         if (written := len(draft.exchanges)) != seed.data["turns"]:
             raise InvalidReply(f"exchanges: {written} where {seed.data['turns']} are needed")
-        return Candidate(messages=build_messages(draft.exchanges))
+        return Candidate(messages=join_exchanges(draft.exchanges))

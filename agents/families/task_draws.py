@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from agents.checks import Options, Subject, check
 from agents.checks.text.text_units import max_word_count, min_word_count, remove_code
 from agents.families.base import validate_weights
-from agents.families.document_constraints import HEADING, list_tables
+from agents.families.document_constraints import HEADING, measure_tables
 from agents.sources.conditions import draw_persona, draw_situation
 from core.errors import suggest_name
 from core.sample import Seed
@@ -65,7 +65,7 @@ LengthBand = Annotated[str, AfterValidator(lambda band: parse_length_band(band) 
 
 
 def _has_table(text: str) -> bool:
-    return any(len(rows) > LEAST_ROWS for rows in list_tables(text))
+    return any(len(rows) > LEAST_ROWS for rows in measure_tables(text))
 
 
 def _is_plain(text: str) -> bool:

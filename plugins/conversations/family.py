@@ -20,7 +20,7 @@ from agents.families.constraints import (
     draw_constraints,
     state_constraint,
 )
-from agents.families.own_prompt import Dialogue, Text, build_messages
+from agents.families.own_prompt import Dialogue, Text, join_exchanges
 from agents.reply_schema import InvalidReply, ReplySchema
 from core.project_files import SHIPPED
 from core.sample import Candidate, Seed
@@ -98,7 +98,7 @@ class ConversationsFamily(RecipeFamily):
             raise InvalidReply(f"exchanges: {written} where {turns} are needed")
         if bool(draft.system) != bool(seed.data["system"]):
             raise InvalidReply(f"system: {'missing' if seed.data['system'] else 'there is no rule for it'}")
-        return Candidate(messages=build_messages(draft.exchanges, draft.system))
+        return Candidate(messages=join_exchanges(draft.exchanges, draft.system))
 
 
 def draw_turns(

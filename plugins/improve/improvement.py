@@ -23,7 +23,7 @@ from flows.terminal.console import CommandSession
 from plugins.improve.diversity import label_seeds
 from plugins.improve.measurement import DraftMeter
 from plugins.improve.prompt_parts import Example, PromptCandidate, describe_change, read_start
-from plugins.improve.results import Declaration, HeldOutComparison, Improvement, MeasuredSide, Proposal
+from plugins.improve.results import HeldOutComparison, Improvement, MeasuredSide, Proposal, SearchDeclaration
 from plugins.improve.search_names import SearchName
 from plugins.improve.searches import (
     CandidateScorer,
@@ -62,7 +62,7 @@ class ImproveTask(NamedTuple):
     folder: Path
     start: PromptCandidate
     seeds: ImproveSeeds
-    declared: Declaration
+    declared: SearchDeclaration
 
     @property
     def search_folder(self) -> Path:
@@ -88,7 +88,7 @@ def prepare_improvement(plan: RunPlan, options: ImproveOptions, folder: Path) ->
     search = options.search or ("examples" if weak else "gepa")
     if search == "gepa":
         _require_gepa()
-    declared = Declaration(
+    declared = SearchDeclaration(
         recipe=name,
         digest=recipe_digest(plan.recipe, plan.sources),
         search=search,
@@ -115,7 +115,7 @@ def _require_gepa() -> None:
         )
 
 
-def _draw_seeds(plan: RunPlan, declared: Declaration) -> ImproveSeeds:
+def _draw_seeds(plan: RunPlan, declared: SearchDeclaration) -> ImproveSeeds:
     """Of one pass over the rows, so that no row is both train and held-out; after all seeds of a run and of evaluations.
 
     Raises:
@@ -155,7 +155,7 @@ def _declare(task: ImproveTask) -> None:
     """Write the declaration, or compare with the one that is there; only `calls` may differ."""
     file = task.folder / DECLARED
     if file.is_file():
-        before = read_record(file, Declaration).model_copy(update={"calls": task.declared.calls})
+        before = read_record(file, SearchDeclaration).model_copy(update={"calls": task.declared.calls})
         if before != task.declared:
             raise UsageError(
                 f"{task.folder}: has another search ({before.describe()}); name another folder with --out, or delete this one"

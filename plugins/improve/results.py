@@ -14,7 +14,7 @@ from plugins.improve.search_names import SearchName
 from plugins.improve.searches import ScoredCandidate
 
 
-class Declaration(FrozenModel):
+class SearchDeclaration(FrozenModel):
     """What is searched and compared."""
 
     recipe: str
@@ -138,7 +138,7 @@ class Proposal(FrozenModel):
 class Improvement(FrozenModel):
     """The result of `stillhouse improve`."""
 
-    declared: Declaration
+    declared: SearchDeclaration
     complete: bool = False
     calls: int = 0
     """First drafts that the search used."""

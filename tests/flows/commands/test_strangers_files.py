@@ -68,8 +68,8 @@ LINES: dict[str, list[str]] = {
 nothing: a recipe that the user names is trusted."""
 
 OWN_ARGUMENTS = {
-    "generate": "RECIPE", "graph": "TOPOLOGY", "lineage": "RECIPE", "new": "NAME", "plugins": "[NAME]", "rollback": "RECIPE",
-    "run": "RECIPE", "start": "RECIPE",
+    "generate": "RECIPE", "graph": "TOPOLOGY", "improve": "RECIPE", "lineage": "RECIPE", "new": "NAME",
+    "plugins": "[NAME]", "rollback": "RECIPE", "run": "RECIPE", "start": "RECIPE",
     "study": "RECIPE", "pull": "hf:OWNER/NAME[@REVISION]",
 }  # fmt: skip
 """Arguments that name the user's own, or what `test_publication.py` attacks: a repository of the Hub."""
@@ -87,13 +87,13 @@ STRANGERS_OPTIONS = {
 """Options that may name others' files; a line above, or a test of their own, gives them one."""
 OWN_OPTIONS = set(
     """
-    --add --allow-key --allow-url --arms --as --audit --budget --by --calibration --check --cluster --columns
+    --add --allow-key --allow-url --arms --as --audit --budget --by --calibration --calls --check --cluster --columns
     --confidence --deployment --documents --draft --draws --eval --filters --format --from-datasketch
     --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
     --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --requests --role
-    --root --rows --runs-dir --samples --secret --seed --seeds --set --share --show-row --signal --slot-tokens
+    --root --rows --runs-dir --samples --search --secret --seed --seeds --set --share --show-row --signal --slot-tokens
     --slots --source --split --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature
-    --threshold --to --to-datasketch --topologies --type --without-teacher --workers -n
+    --threshold --to --to-datasketch --topologies --train --type --without-teacher --workers -n
     """.split()
 )
 SECONDS = 1000
