@@ -35,7 +35,7 @@ from core.storage.atomic_files import read_record, write_text
 from flows.data.student_files import configure_student_as_teacher
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import SESSION
-from plugins.focus.measurement import _estimate_failures
+from plugins.focus.measurement import estimate_failures
 from plugins.focus.weights import FocusWeights, weigh_values
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -165,11 +165,9 @@ def write_weights(case: Case, by: str, first: Measured, rows: Sequence[Seed]) ->
     elif not file.is_file():
         numbers = [float(one) for one in first.failed]
         asked = [seed.data for seed in case.validation]
-        values = weigh_values(asked, numbers, _estimate_failures, inverse=by == "inverse")
+        values = weigh_values(asked, numbers, estimate_failures, inverse=by == "inverse")
     if not file.is_file():
-        weights = FocusWeights(
-            run="generation 0", by=by, overall=fmean(numbers), values=tuple(values), requests=()
-        )  # type: ignore[arg-type]
+        weights = FocusWeights(run="generation 0", by=by, overall=fmean(numbers), values=tuple(values), requests=())  # type: ignore[arg-type]
         write_text(file, weights.model_dump_json(indent=1) + "\n")
     return file
 
@@ -213,7 +211,10 @@ def main() -> None:
         case = open_case(seed, Path(os.environ["STILLHOUSE_FOCUS"]).resolve())
         rows = draw_new_seeds(case, case.plan, 0, [])
         first = measure_student(case, "generation 0", rows, [])
-        measured = {"generation 0": first, **{arm: measure_arm(case, arm, first, rows) for arm in asked.arms.split(",")}}
+        measured = {
+            "generation 0": first,
+            **{arm: measure_arm(case, arm, first, rows) for arm in asked.arms.split(",")},
+        }
         for name, one in measured.items():
             found.setdefault(name, []).append(one)
             cells = [f"{one.rows.get(kind, 0)}: {passed}" for kind, passed in count_passed(case, one).items()]

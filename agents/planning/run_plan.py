@@ -61,6 +61,8 @@ class RunPlan:
     """The conditions that are drawn for each sample in addition to its seed, by name."""
     prices: Mapping[str, PriceRecord] = field(default_factory=dict)
     """The prices of its teachers, by name, and where they are from. Free teachers and unknown prices are left out."""
+    run: Path | None = None
+    """The folder of the run that carries it out; None before there is one."""
     first_seed: int = 0
     """Number of seeds that earlier releases of the recipe used. The run's seeds and random numbers start after them."""
 

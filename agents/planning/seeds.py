@@ -136,7 +136,7 @@ class RunSeeds(Sequence[Seed]):
     def for_run(self, plan: RunPlan, digest: str) -> "RunSeeds":
         """The same rows with a run's digest and plan, whose seeds may start after those of an earlier release."""
         seeds = copy(self)
-        seeds._plan, seeds._digest = plan, digest
+        seeds._plan, seeds._digest, seeds._choice = plan, digest, plan.seed_choice
         return seeds
 
     def without_choice(self) -> "RunSeeds":

@@ -133,7 +133,7 @@ def continue_lineage(plan: "RunPlan", run: RunDir | None) -> "RunPlan":
     parent = run.read_parent() if run else None
     if run is None or parent is None or parent.release.rpartition("/")[0] != plan.recipe.name:
         return plan
-    return replace(use_promoted_generator(plan, parent, run.path.parent), first_seed=parent.seeds)
+    return replace(use_promoted_generator(plan, parent, run.path.parent), run=run.path, first_seed=parent.seeds)
 
 
 def configure_student_as_teacher(weights: Path, teacher: TeacherConfig) -> TeacherConfig:

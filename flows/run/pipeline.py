@@ -147,10 +147,8 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
         manifest = run.read_manifest()
         manifest.state, manifest.error, manifest.shortfalls = RunState.running, None, []
         manifest.gate = build_gate_record(plan.recipe)
-        manifest.dataset.license, manifest.dataset.publisher = (
-            plan.recipe.dataset.license,
-            plan.recipe.dataset.publisher,
-        )
+        dataset = plan.recipe.dataset
+        manifest.dataset.license, manifest.dataset.publisher = dataset.license, dataset.publisher
         manifest.remedy, manifest.invocation = "resume", invocation
         manifest.agents.generator = plan.recipe.generator_teacher.model if plan.asks_generator else DRAWN_BY_SEED
         plan = plan.with_recorded_prices(manifest.costs.prices)
@@ -171,7 +169,7 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
                 SESSION.print_unless_stopped(
                     "its recipe has newer releases: this run can be finished, but not released"
                 )
-            plan = replace(plan, first_seed=parent.seeds if parent else 0)
+            plan = replace(plan, run=run.path, first_seed=parent.seeds if parent else 0)
             sources = read_mixture_sources(run, plan.recipe, plan.folder)
             yield RunContext(
                 run, plan.recipe, plan.folder, manifest, sources, plan, seeds.for_run(plan, manifest.digest)

@@ -1,6 +1,5 @@
 """`stillhouse focus`."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from core.project_files import RUNS_FOLDER
 from flows.commands.command_options import STUDENT_PANEL, JsonOption, QuietOption, RunArgument, RunsOption, print_text
-from flows.terminal.console import SESSION, UserInterrupt
+from flows.terminal.console import SESSION
 from plugins.focus.measures import FocusMeasure
 
 app = typer.Typer()
@@ -33,26 +32,18 @@ def focus_command(
     quiet: QuietOption = False,
 ) -> None:
     """Find what a run's student fails at, and write weights by which the next generation's seeds are drawn."""
-    from agents.calls.budget import BudgetExhausted
-    from core.errors import LimitReached
-    from core.stop_signal import RunStopped
     from core.storage.atomic_files import write_text
     from flows.data.run_storage import open_run_storage
     from plugins.focus.config import NAME
     from plugins.focus.hooks import FocusRecord
-    from plugins.focus.measurement import measure_focus
+    from plugins.focus.measurement import run_measurement
     from plugins.focus.summary import format_focus
 
     SESSION.quiet = quiet
     storage = open_run_storage(runs_dir)
     found = storage.find_run(run)
     with SESSION.exit_if_interrupted("answers are stored; the same command resumes"):
-        try:
-            weights = asyncio.run(measure_focus(found, storage.runs, by, requests, SESSION))
-        except BudgetExhausted as error:
-            raise LimitReached(f"the rest of the run's budget does not pay for its checks: {error}") from None
-        except RunStopped:
-            raise UserInterrupt from None
+        weights = run_measurement(found, storage.runs, by, requests, SESSION)
     write_text(out, weights.model_dump_json(indent=2) + "\n")
     drawn_by = found.read_manifest().get(NAME, FocusRecord)
     text = format_focus(weights, drawn_by.weights if drawn_by else None, out, found.read_recipe().name)

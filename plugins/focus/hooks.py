@@ -14,7 +14,8 @@ from core.sample import FrozenModel, Sample, SampleStatus, iterate_labels
 from flows.data.curated_run import read_finished_samples
 from flows.report.pages import create_page_environment
 from plugins.focus.config import NAME, FocusConfig
-from plugins.focus.summary import describe_focus, format_measured
+from plugins.focus.measurement import find_run_weights
+from plugins.focus.summary import describe_focus, format_earlier, format_measured
 from plugins.focus.weights import FocusWeights, read_focus_weights
 
 
@@ -33,22 +34,24 @@ class FocusRecord(FrozenModel):
     drawn: tuple[DrawnValue, ...]
     """Of each value whose weight is not 1, in the order of `weights.steered`."""
     samples: int
+    before: FocusWeights | None = None
+    """By which the seeds of the run were drawn that the weights are from; None for uniform seeds."""
 
 
 class FocusHooks(RunHooks):
     def list_plan_problems(self, plan: RunPlan) -> Sequence[RecipeProblem]:
         try:
-            _read_plan_weights(plan)
+            _read_weights(plan.recipe.section(FocusConfig), plan.folder, None)
         except UsageError as error:
             return [RecipeProblem("focus.weights", str(error))]
         return []
 
     def choose_seeds(self, plan: RunPlan) -> SeedChoice | None:
-        return _read_plan_weights(plan)
+        run = RunDir(plan.run) if plan.run else None
+        return _read_weights(plan.recipe.section(FocusConfig), plan.folder, run)
 
     def finish_assessment(self, run: RunDir, manifest: RunManifest) -> None:
-        config = run.read_recipe().section(FocusConfig)
-        manifest.put(NAME, _count_drawn(run, config) if config else None)
+        manifest.put(NAME, _count_drawn(run))
 
     def list_summary_lines(self, manifest: RunManifest) -> Sequence[tuple[str, str]]:
         record = manifest.get(NAME, FocusRecord)
@@ -59,7 +62,7 @@ class FocusHooks(RunHooks):
         if record is None:
             return []
         rows = [
-            (one, format_measured(record.weights, one), drawn)
+            (one, format_measured(record.weights, one), format_earlier(record.before, one), drawn)
             for one, drawn in zip(record.weights.steered, record.drawn, strict=True)
         ]
         template = create_page_environment(Path(__file__).parent / "templates").get_template("report_section.html")
@@ -70,13 +73,17 @@ class FocusHooks(RunHooks):
 HOOKS = FocusHooks()
 
 
-def _read_plan_weights(plan: RunPlan) -> FocusWeights | None:
-    config = plan.recipe.section(FocusConfig)
-    return read_focus_weights(find_referenced_file(config.weights, plan.folder)) if config else None
+def _read_weights(config: FocusConfig | None, folder: Path, run: RunDir | None) -> FocusWeights | None:
+    """None in a first generation by `config.by`, and before there is a run."""
+    if config and config.weights:
+        return read_focus_weights(find_referenced_file(config.weights, folder))
+    return find_run_weights(run, config) if config and run else None
 
 
-def _count_drawn(run: RunDir, config: FocusConfig) -> FocusRecord:
-    weights = read_focus_weights(find_referenced_file(config.weights, run.read_recipe_folder()))
+def _count_drawn(run: RunDir) -> FocusRecord | None:
+    weights = _read_weights(run.read_recipe().section(FocusConfig), run.read_recipe_folder(), run)
+    if weights is None:
+        return None
     drawn: Counter[tuple[str, str]] = Counter()
     kept: Counter[tuple[str, str]] = Counter()
     samples = 0
@@ -94,4 +101,11 @@ def _count_drawn(run: RunDir, config: FocusConfig) -> FocusRecord:
         )
         for one in weights.steered
     )
-    return FocusRecord(weights=weights, drawn=counts, samples=samples)
+    return FocusRecord(weights=weights, drawn=counts, samples=samples, before=_read_earlier_weights(run, weights))
+
+
+def _read_earlier_weights(run: RunDir, weights: FocusWeights) -> FocusWeights | None:
+    """Of the run that `weights` were measured on: those by which its own seeds were drawn, if it is still there."""
+    earlier = RunDir(run.path.parent / weights.run)
+    record = earlier.read_manifest().get(NAME, FocusRecord) if earlier.path.is_dir() else None
+    return record.weights if record and record.weights.by == weights.by else None

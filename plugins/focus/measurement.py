@@ -1,9 +1,12 @@
 """What a run's student fails at: its answers to validation requests, or its losses on the run's kept samples, by seed."""
 
+import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.calls.budget import BudgetExhausted
 from agents.planning.run_plan import RunPlan
 from agents.studies.held_out_evaluation import (
     evaluate_held_out,
@@ -11,18 +14,22 @@ from agents.studies.held_out_evaluation import (
     join_requests,
     require_held_out_seeds,
 )
-from core.errors import UsageError
+from core.errors import LimitReached, UsageError
 from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
 from core.plugins import locate_data
+from core.runs.lineage import Lineage
+from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from core.shared_options import DEFAULT_GGUF_TYPE
+from core.stop_signal import RunStopped
+from core.storage.atomic_files import write_text
 from flows.data.curated_run import read_kept_samples
 from flows.data.student_files import configure_student_as_teacher, load_student_plan
 from flows.evaluate.student_evaluation import collect_used_requests, student_max_tokens
-from flows.terminal.console import CommandSession
-from plugins.focus.config import NAME
+from flows.terminal.console import SESSION, CommandSession, UserInterrupt
+from plugins.focus.config import NAME, FocusConfig
 from plugins.focus.measures import FocusMeasure
-from plugins.focus.weights import FocusWeights, weigh_values
+from plugins.focus.weights import FocusWeights, read_focus_weights, weigh_values
 
 RESERVED_REQUESTS = 500
 """The first held-out requests, which evaluations ask and no weight is measured on."""
@@ -34,6 +41,16 @@ class _Measured(NamedTuple):
     seeds: list[dict[str, Any]]
     numbers: list[float]
     requests: list[str]
+
+
+def run_measurement(run: RunDir, runs: Path, by: FocusMeasure, number: int, session: CommandSession) -> FocusWeights:
+    """`measure_focus`. Raises UserInterrupt on the stop signal, and LimitReached where the run's budget ends."""
+    try:
+        return asyncio.run(measure_focus(run, runs, by, number, session))
+    except BudgetExhausted as error:
+        raise LimitReached(f"the rest of the budget of {run.name} does not pay for its checks: {error}") from None
+    except RunStopped:
+        raise UserInterrupt from None
 
 
 async def measure_focus(
@@ -54,10 +71,33 @@ async def measure_focus(
         _require(run, number, "requests")
         measured = await _ask_validation_requests(run, plan, number, session)
     _require(run, len(measured.numbers), "kept samples" if by == "loss" else "requests")
-    estimate = estimate_small_mean if by == "loss" else _estimate_failures
+    estimate = estimate_small_mean if by == "loss" else estimate_failures
     values = weigh_values(measured.seeds, measured.numbers, estimate, inverse=by == "inverse")
     overall = sum(measured.numbers) / len(measured.numbers)
     return FocusWeights(run=run.name, by=by, overall=overall, values=tuple(values), requests=tuple(measured.requests))
+
+
+def find_run_weights(run: RunDir, config: FocusConfig) -> FocusWeights | None:
+    """The weights of a run by `config.by`: measured once, of the run that its parent release is from; None without a parent.
+
+    Raises:
+        UsageError: as `measure_focus`, and if that run is no longer there.
+        UserInterrupt: on the stop signal. LimitReached: as the budget of that run ends.
+    """
+    file, parent = locate_data(run.path, NAME) / "weights.json", run.read_parent()
+    if file.is_file() or parent is None or config.by is None:
+        return read_focus_weights(file) if file.is_file() else None
+    recipe, runs = parent.release.rpartition("/")[0], run.path.parent
+    source = RunDir(runs / Lineage(locate_releases(runs) / recipe).find_generation(parent.generation).manifest.run.run)
+    if not source.path.is_dir():
+        raise UsageError(
+            f"focus.by: the run {source.name} of {parent.release} is not in {runs}; leave focus out, or restore it"
+        )
+    with ThreadPoolExecutor(1) as thread:  # a run's stages are in an event loop, and the measurement needs its own
+        weights = thread.submit(run_measurement, source, runs, config.by, config.requests, SESSION).result()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, weights.model_dump_json(indent=2) + "\n")
+    return weights
 
 
 def _require(run: RunDir, number: int, what: str) -> None:
@@ -65,7 +105,7 @@ def _require(run: RunDir, number: int, what: str) -> None:
         raise UsageError(f"{run.name}: {number} {what} tell nothing; {MIN_REQUESTS} are needed")
 
 
-def _estimate_failures(failures: Sequence[float]) -> IntervalEstimate | None:
+def estimate_failures(failures: Sequence[float]) -> IntervalEstimate | None:
     return estimate_share(round(sum(failures)), len(failures))
 
 

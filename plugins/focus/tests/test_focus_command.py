@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("run")]
 class Place(NamedTuple):
     folder: Path
     prefect: Path
+    student: str
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         runs = ["--runs-dir", str(self.folder / "runs")]
@@ -33,11 +34,10 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Place:
-    made = Place(tmp_path_factory.mktemp("focus"), prefect_home)
-    tokenizer = tiny_tokenizer()
-    start = saved(tiny_llama(len(tokenizer)), tokenizer, made.folder / "start")
-    student = f"student={{start='{start}',epochs=1,batch_size=8,max_tokens=512}}"
-    done = made.call("run", "smoke", "--set", student, "--set", "samples=120")
+    folder, tokenizer = tmp_path_factory.mktemp("focus"), tiny_tokenizer()
+    start = saved(tiny_llama(len(tokenizer)), tokenizer, folder / "start")
+    made = Place(folder, prefect_home, f"student={{start='{start}',epochs=1,batch_size=8,max_tokens=512}}")
+    done = made.call("run", "smoke", "--set", made.student, "--set", "samples=120")
     assert done.returncode == 0, done.stderr
     return made
 
@@ -56,7 +56,8 @@ def test_a_run_draws_by_what_the_student_of_another_fails_at_and_shows_it(place:
     assert all(one["weight"] == 1 for one in found["values"]), "where all fail, no value differs"
     steered = [{**one, "weight": 2.0 if one["value"] == "max_words" else 1.0} for one in found["values"]]
     written.write_text(json.dumps({**found, "values": steered}))
-    done = place.call("run", "smoke", "--set", f"focus.weights={written}", "--set", "samples=120")
+    settings = ["--set", f"focus.weights={written}", "--set", "samples=120", "--set", place.student]
+    done = place.call("run", "smoke", "--release", *settings)
     assert done.returncode == 0, done.stderr
     (after,) = (run for run in place.runs() if run.name != before.name)
     record = after.read_manifest().get(NAME, FocusRecord)
@@ -69,6 +70,24 @@ def test_a_run_draws_by_what_the_student_of_another_fails_at_and_shows_it(place:
         f"  focus     by failures of the student of {before.name}: 100 % failed;"
         in place.call("report", after.name).stdout
     )
+
+
+def test_a_second_generation_draws_by_what_the_student_of_the_first_fails_at(place: Place) -> None:
+    first = place.runs()[-1]
+    settings = ["--set", "focus={by='failures',requests=60}", "--set", "samples=40", "--set", place.student]
+    done = place.call("run", "smoke", *settings)
+    assert done.returncode == 0, done.stderr
+    second = place.runs()[-1]
+    record = second.read_manifest().get(NAME, FocusRecord)
+    assert record is not None
+    assert (record.weights.run, len(record.weights.requests), record.samples) == (first.name, 60, 40)
+    assert record.before is not None, "the first generation's own seeds were drawn by weights"
+    assert [one.value for one in record.before.steered] == ["max_words"]
+    written = second.path / "plugins" / NAME / "weights.json"
+    before = written.stat().st_mtime_ns
+    assert place.call("run", "smoke", *settings, "--resume").returncode == 0
+    assert written.stat().st_mtime_ns == before, "measured once"
+    assert "no request passed, so seeds are drawn as before" in place.call("report", second.name).stdout
 
 
 def test_losses_are_measured_on_kept_samples(place: Place) -> None:

@@ -15,6 +15,7 @@ from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
 from core.sample import iterate_labels
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.focus.summary import describe_focus, format_earlier, format_measured
 from plugins.focus.weights import LEAST_WEIGHT, MOST_WEIGHT, FocusWeights, WeightedValue, weigh_values
 
 KINDS = [f"kind{number}" for number in range(8)]
@@ -60,6 +61,44 @@ def test_losses_steer_as_failures_do() -> None:
     found = {one.value: one.weight for one in weigh_values(seeds, losses, estimate_small_mean)}
     assert 1.6 < found["kind1"] < 1.9
     assert all(0.7 < found[kind] < 1 for kind in KINDS if kind != "kind1")
+
+
+@pytest.mark.parametrize(
+    ("values", "overall", "said"),
+    [
+        (4, 0.0, "no request failed, so seeds are drawn as before"),
+        (4, 1.0, "no request passed, so seeds are drawn as before"),
+        (
+            4,
+            0.5,
+            "no value differs from the rest beyond chance; 96 requests show differences of 20%, so seeds are drawn as",
+        ),
+        (0, 0.5, "no attribute of the seeds has several values that recur, so seeds are drawn as before"),
+    ],
+)
+def test_why_nothing_is_steered_is_one_sentence(values: int, overall: float, said: str) -> None:
+    equal = [
+        WeightedValue(attribute="kind", value=kind, requests=15, measured=None, weight=1.0) for kind in KINDS[:values]
+    ]
+    found = FocusWeights(run="before", by="failures", overall=overall, values=tuple(equal), requests=("asked",) * 60)
+    assert said in describe_focus(found)
+
+
+def test_a_value_is_shown_with_what_was_measured_a_generation_earlier() -> None:
+    rate = share([1.0] * 30 + [0.0] * 10)
+    old = WeightedValue(attribute="kind", value="kind1", requests=40, measured=rate, weight=1.4)
+    before = FocusWeights(run="first", by="failures", overall=0.5, values=(old,), requests=())
+    assert (
+        format_earlier(before, old.model_copy(update={"weight": 1.0}))
+        == f"{format_measured(before, old)}, drawn at 1.4"
+    )
+    assert format_earlier(before, old.model_copy(update={"value": "kind2"})) == format_earlier(None, old) == ""
+
+
+@pytest.mark.parametrize("table", ["{}", "{by='failures',weights='weights.json'}"])
+def test_weights_are_from_a_file_or_from_the_release_before(table: str) -> None:
+    with pytest.raises(RecipeError, match="give either weights, as in"):
+        load_recipe_plan(RECIPE, [f"focus={table}"])
 
 
 def weights_file(path: Path, weights: dict[str, float], requests: tuple[str, ...] = ()) -> str:
