@@ -71,9 +71,9 @@ class RunPlan:
         """The source of a plugin that its seeds come from; None for other seeds."""
         return find_seed_source(self.recipe, self.folder)
 
-    @cached_property
+    @property
     def seed_choice(self) -> SeedChoice | None:
-        """A plugin's choice among the seeds. None where all are used."""
+        """A plugin's choice among the seeds, asked for each time. None where all are used."""
         hooks = load_hooks(list_recipe_plugins(self.recipe))
         return next((choice for one in hooks if (choice := one.choose_seeds(self))), None)
 
