@@ -16,7 +16,17 @@ from agents.checks.text.quantities import read_written
 from agents.checks.text.text_units import fold_text
 from agents.checks.text.value_in_text import ValueLeaf, find_leaf_fault, iter_leaves
 from core.sample import Message, ToolCall
-from plugins.tools.checks.reply_facts import NO_DAY, TEXT_SEPARATOR, append_dates, find_days, value_lines
+from plugins.tools.checks.reply_facts import (
+    NO_DAY,
+    TEXT_SEPARATOR,
+    TIME,
+    append_dates,
+    find_clock_times,
+    find_days,
+    find_weekdays,
+    matched_times,
+    value_lines,
+)
 from plugins.tools.simulation.conversation_plan import PlannedTurn
 from plugins.tools.simulation.service_state import SimulatedService
 from plugins.tools.toolbox.tool_spec import ERROR_PREFIX, read_parameter_schemas
@@ -27,6 +37,12 @@ NEGATION_PATTERN = (
     r"|no(?!\s+(?:problem|worr|doubt|need|matter)))\b)"
 )
 DENIAL = re.compile(NEGATION_PATTERN, re.IGNORECASE)
+NOT_DONE = re.compile(
+    rf"{NEGATION_PATTERN}[^\w.,;:!?]+(?:[\w']+[^\w.,;:!?]+){{0,4}}$"
+    r"|\b(?:can|could|may|might|must|should|(?:need|ha[sv])\w* to)(?: \w+){0,2} be $",
+    re.IGNORECASE,
+)
+"""Before a claim of success: a denial up to four words before, or a possibility, as in `can only be booked`."""
 DONE_PATTERN = re.compile(
     r"\b(?:booked|ordered|cancelled|canceled|deleted|removed|placed|scheduled|added|renewed|extended|saved|confirmed|arranged"
     r"|all set|(?:is|are|been|'s|have) set\b|will remind|(?:is|are|'s) done|done[.!])",
@@ -37,6 +53,8 @@ STATE = re.compile(
     re.IGNORECASE,
 )
 """A word that says how things are, not what somebody did."""
+RECORDED = ("booked", "ordered", "placed", "scheduled", "saved", "arranged")
+"""Words for what a record that a tool shows says by being there."""
 IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z0-9]+)+|[a-z]+(?:[A-Z][a-z0-9]+)+")
 """A tool's name that is no ordinary word, as `find_book` and `findBook` are and `search` is not. No message may contain it."""
 KINDS_WITHOUT_CALL = ("ask", "outside")
@@ -282,15 +300,18 @@ def is_stated(value: Any, text: str) -> bool:
 
 
 def find_success_claim(reply: str, results: Sequence[Any] = (), request: str = "") -> str | None:
-    """The words in which a reply claims success. A denial up to four words before them cancels the claim, and so do `results`
-    that have them as the status of what the sentence or the `request` names: `B-12 is confirmed`.
+    """The words in which a reply claims success, unless `NOT_DONE` precedes them or `results` report them: as the status of what
+    the sentence or the `request` names (`B-12 is confirmed`), or of a record's value after them (`is booked for Monday at 9:00`).
     """
     for claim in DONE_PATTERN.finditer(reply):
-        before, upto = reply[: claim.start()], reply[: claim.end()]
-        denied = re.search(rf"{NEGATION_PATTERN}[^\w.,;:!?]+(?:[\w']+[^\w.,;:!?]+){{0,4}}$", before, re.IGNORECASE)
+        upto, after = reply[: claim.end()], re.split(r"[.!?;](?:\s|$)", reply[claim.end() :])[0]
         state, named = STATE.search(upto), f"{re.split(r'[.!?] ', upto)[-1]} {request}"
         given = state and any(_is_status(state[1], result, named) for result in results)
-        if not denied and not given:
+        if state and state[1].lower() in RECORDED:
+            lines = value_lines([result for result in results if not is_failure(result)])
+            values = [line for line in lines if not re.fullmatch(r"[a-z]*|\d{1,2}", line)]
+            given = given or any(is_stated(value, after) and not is_stated(value, request) for value in values)
+        if not given and not NOT_DONE.search(reply[: claim.start()]):
             return claim.group()
     return None
 
@@ -308,7 +329,8 @@ def _is_status(word: str, result: Any, named: str) -> bool:
 def tool_arguments_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each argument must come from the conversation so far: from what the user said, or from an earlier result.
 
-    Flags, choices of an enum and defaults may be inferred, and half of the words of a free text.
+    Flags, choices of an enum and defaults may be inferred, and half of the words of a free text; but no weekday if the
+    conversation names only others. The hour of a named time, and its minute for an argument named so, count as numbers.
     """
     planned, today = has_plan(subject), find_today(subject)
     schemas = read_parameter_schemas(subject.candidate.fields["tools"])
@@ -327,11 +349,13 @@ def tool_arguments_check(subject: Subject, _options: Options) -> list[Finding]:
 
 def find_grounding_fault(call: ToolCall, text: str, schemas: Mapping[str, Any]) -> str | None:
     """The first argument of a call that does not occur in `text`. An unknown tool has no words for its values."""
+    weekdays = find_weekdays(text)
     for leaf in iter_leaves(call.arguments, schemas.get(call.name, {})):
-        if leaf.value is None or _may_be_inferred(leaf):
+        another_day = bool(weekdays and find_weekdays(str(leaf.value)) - weekdays)
+        if leaf.value is None or (_may_be_inferred(leaf) and not another_day):
             continue
-        fault = find_leaf_fault(leaf, read_written(text))
-        if fault and not (isinstance(leaf.value, str) and _shares_words(leaf.value, text)):
+        supported = not another_day and (_shares_words if isinstance(leaf.value, str) else _is_time_part)(leaf, text)
+        if not supported and (fault := find_leaf_fault(leaf, read_written(text))):
             return f"`{leaf.path}` of {call.name} {fault.replace('the text', 'the conversation')}"
     return None
 
@@ -342,11 +366,25 @@ def _may_be_inferred(leaf: ValueLeaf) -> bool:
     return isinstance(leaf.value, bool) or by_default or any({"enum", "const"} & schema.keys() for schema in schemas)
 
 
-def _shares_words(value: str, text: str) -> bool:
-    """Whether a free text, of several words and no number, is made of words of `text`."""
+def _is_time_part(leaf: ValueLeaf, text: str) -> bool:
+    """Whether a number is the hour of a time that `text` names, or its minute if the argument's name says so."""
+    times = find_clock_times(text)
+    minutes = {moment.minute for moment in times} if re.search("minute(?!s)", leaf.path) else set()
+    return leaf.value in minutes | {moment.hour for moment in times}
+
+
+def _shares_words(leaf: ValueLeaf, text: str) -> bool:
+    """Whether a free text, of several words and no number, is made of words of `text`, apart from times that `text` names."""
+    times = find_clock_times(text)
+    value = TIME.sub(lambda match: " " if times.intersection(matched_times(match)) else match.group(), leaf.value)
+    if not value.strip():
+        return True
     words = [word for word in re.findall(r"[^\W\d_]+", fold_text(value)) if len(word) >= MIN_WORD_LETTERS]
     known = set(re.findall(r"[^\W\d_]+", fold_text(text)))
     common = sum(any(word.startswith(other[:-1]) or other.startswith(word) for other in known) for word in words)
     return (
-        len(value.split()) > 1 and not re.search(r"\d", value) and bool(words) and common >= SHARE_OF_WORDS * len(words)
+        len(leaf.value.split()) > 1
+        and not re.search(r"\d", value)
+        and bool(words)
+        and common >= SHARE_OF_WORDS * len(words)
     )

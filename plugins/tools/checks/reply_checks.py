@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
-from fractions import Fraction
 from typing import Any
 
 from agents.checks import Finding, Options, Subject, check
@@ -30,11 +29,9 @@ from plugins.tools.checks.conversation_checks import (
 from plugins.tools.checks.reply_facts import (
     NO_DAY,
     TEXT_SEPARATOR,
-    UNITS,
-    KnownFacts,
     collect_known_facts,
     find_days,
-    read_reply_facts,
+    find_unsupported_facts,
     value_lines,
 )
 from plugins.tools.simulation.service_state import SimulatedService
@@ -109,14 +106,14 @@ def find_reply_fault(
     requests = [*(one.request for one in every), *([rules] if rules else [])]
     results = list_results(every)
     values = [*results, *(call.arguments for one in every for call in one.calls)]
-    known = _collect_own_facts(requests, values, today)
+    known = collect_known_facts(requests, values, today)
     # Descriptions know names, such as that of a library, but no facts.
     known = replace(known, text=TEXT_SEPARATOR.join([known.text, *descriptions]))
     called = {call.name for call in turn.calls}
     # A tool that describes its result as today's makes today a given day: `at today's rate`.
     current = [one for one in descriptions if one.partition(" ")[0] in called and NO_DAY in find_days(one, NO_DAY)]
     known = replace(known, days=known.days | {NO_DAY}) if current else known
-    faults = list(read_reply_facts(turn.reply, known, today).faults)
+    faults = find_unsupported_facts(turn.reply, known, today)
     failed = [str(result) for result in turn.results if is_failure(result)]
     if turn.results and len(failed) == len(turn.results):
         faults += _list_error_faults(turn, results, "; ".join(failed))
@@ -137,33 +134,15 @@ def _undone_faults(turn: ConversationTurn, today: date) -> Iterator[str]:
             yield "says nothing of what came out"
 
 
-def _collect_own_facts(requests: Sequence[str], values: Sequence[Any], today: date) -> KnownFacts:
-    """The facts of a conversation. A tool's fields do not say which unit their numbers have, so any may follow."""
-    texts = [text for value in values for text in value_lines(value) if isinstance(value, str)]
-    known = collect_known_facts([*requests, *texts], values, today)
-    numbers = known.numbers | frozenset(number for value in values for number in _iter_numbers(value))
-    return replace(
-        known, numbers=numbers, amounts=known.amounts | {(number, unit) for number in numbers for unit in UNITS}
-    )
-
-
-def _iter_numbers(value: Any) -> Iterator[Fraction]:
-    """The numbers of a value, and how many things its lists have."""
-    if isinstance(value, dict | list | tuple):
-        yield from () if isinstance(value, dict) else (Fraction(len(value)),)
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _iter_numbers(inner)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield Fraction(str(value))
-    elif isinstance(value, str):
-        yield from read_written(value).numbers
-
-
 def _unstated_faults(turn: ConversationTurn) -> Iterator[str]:
-    """The results of the last step of which the reply says nothing new."""
+    """The results of the last step of which the reply says nothing new. An argument under another name is new: `closed`."""
     for call, result in turn.steps[-1] if turn.steps else ():
         new = _list_new(turn, result)
-        if new and not any(is_stated(value, turn.reply) for value in new):
+        fields = result.items() if isinstance(result, dict) else ()
+        given = [value for value in call.arguments.values() if isinstance(value, str)]
+        done = [(key.replace("_", " "), value) for key, value in fields if key not in call.arguments and value in given]
+        stated = any(is_stated(key, turn.reply) and is_stated(value, turn.reply) for key, value in done)
+        if new and not (stated or any(is_stated(value, turn.reply) for value in new)):
             yield f"says nothing of what {call.name} returned"
 
 

@@ -7,14 +7,14 @@ tool and no teacher.
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, time, timedelta
 from fractions import Fraction
 from typing import Any
 
 from agents.checks.text.quantities import COUNTS as COUNT_WORDS
 from agents.checks.text.quantities import DATES, PARTIAL_DATE_PATTERNS, SCALES, month_number, read_written
-from agents.checks.text.text_units import ENGLISH
+from agents.checks.text.text_units import ENGLISH, loosen_text
 
 UNITS: Mapping[str, Sequence[str]] = ENGLISH["amount_units"]
 """Spellings of units after a number; an ambiguous spelling belongs to both units."""
@@ -58,6 +58,9 @@ TIME = re.compile(
     re.IGNORECASE,
 )
 HOURS = "|".join([*COUNT_WORDS][1:13])
+FULL_HOUR = re.compile(rf"(?<![\w.,:/\-])(?<!past )(?<!quarter to )(\d{{1,2}}|{HOURS})\s?o'clock\b", re.IGNORECASE)
+CODE_NUMBER = re.compile(r"(?<![\d.,:])\d{3,}(?![.,:]?\d)")
+"""Part of a code or a telephone number, in which it may be written alone: 4187 in 555-4187."""
 VAGUE_NUMBER_PATTERN = re.compile(
     rf"\bo'clock\b|\b(?:half|quarter|minutes?|{HOURS}|twenty)\s+(?:past|to)\s+(?:\d|{HOURS})|\bpoint\s+(?:{HOURS}|zero)\b"
     r"|\b(?:thirds?|halves|half|quarters?|fifths?|twice|thrice|doubled?|doubles|triple|dozens?|couple)\b",
@@ -83,7 +86,7 @@ ALWAYS_ALLOWED_WORDS = frozenset(
     "i i'm i've i'll i'd ok okay am pm a.m p.m celsius fahrenheit c f km l us eur usd gbp chf nok sek jpy swiss british "
     "norwegian swedish japanese euro euros id".split()
 )
-WORD = re.compile(r"[^\W\d_](?:[\w'’\-]*\w)?")
+WORD = re.compile(r"(?<![^\W_])[^\W\d_](?:[\w'’\-]*\w)?")
 VERB = re.compile(
     r"(?:'s)?\s+(?:gets?|has|have|had|is|are|was|were|will|would|can|costs?|sees?|expects?|lies|stays?)\b"
 )
@@ -104,38 +107,36 @@ class KnownFacts:
     numbers: frozenset[Fraction] = frozenset()
     amounts: frozenset[tuple[Fraction, str]] = frozenset()
     days: frozenset[date] = frozenset()
+    weekdays: frozenset[str] = frozenset()
     times: frozenset[time] = frozenset()
 
 
-@dataclass
-class ReplyFacts:
-    """The facts that a reply states, and the faults of those that were not given."""
-
-    numbers: set[Fraction] = field(default_factory=set)
-    """Those without a unit."""
-    amounts: set[tuple[Fraction, str]] = field(default_factory=set)
-    days: set[date] = field(default_factory=set)
-    times: set[time] = field(default_factory=set)
-    faults: list[str] = field(default_factory=list)
-
-
 def collect_known_facts(requests: Sequence[str], values: Sequence[Any], today: date) -> KnownFacts:
-    """The facts in the users' requests, and in arguments and results."""
-    spoken = TEXT_SEPARATOR.join(map(_normalize_unicode, requests))
-    structured = TEXT_SEPARATOR.join(value_lines(values))
-    spoken_facts, structured_facts = read_written(spoken), read_written(structured)
-    amounts = {*_find_amounts(spoken), *_known_amounts(values)}
-    amounts |= {(value / 60, "hours") for value, unit in amounts if unit == "minutes"}
-    clock_times = {moment for match in TIME.finditer(f"{spoken}\n{structured}") for moment in _matched_times(match)}
+    """The facts in the users' requests, and in arguments and results.
+
+    A tool's fields do not say which unit their numbers have, so any may follow. Parts of codes count as numbers without a unit.
+    """
+    text = TEXT_SEPARATOR.join(map(_normalize_spelling, [*requests, *value_lines(values)]))
+    amounts = frozenset(_find_amounts(text))
+    numbers = read_written(text).numbers | {number for value in values for number in _iter_numbers(value)}
+    numbers |= {value for value, _ in amounts}
+    days = find_days(text, today)
+    dated = read_written(text).dates if today == NO_DAY else days  # without a date, `today` is no weekday
     return KnownFacts(
-        text=f"{spoken}{TEXT_SEPARATOR}{structured}",
-        numbers=spoken_facts.numbers
-        | frozenset(_known_numbers(values))
-        | frozenset(value for value, _ in _find_amounts(spoken)),
-        amounts=frozenset(amounts),
-        days=find_days(spoken, today) | structured_facts.dates,
-        times=spoken_facts.times | structured_facts.times | frozenset(clock_times),
+        text=text,
+        numbers=numbers | set(map(Fraction, CODE_NUMBER.findall(text))),
+        amounts=frozenset((number, unit) for number in numbers for unit in UNITS)
+        | {(value / 60, "hours") for value, unit in amounts if unit == "minutes"},
+        days=days,
+        weekdays=frozenset(WEEKDAYS[day.weekday()] for day in dated) | find_weekdays(text),
+        times=find_clock_times(text),
     )
+
+
+def find_clock_times(text: str) -> frozenset[time]:
+    """The times of day that a text names. One without its half of the day is that of the 24-hour clock."""
+    text = _normalize_spelling(text)
+    return read_written(text).times | {moment for match in TIME.finditer(text) for moment in matched_times(match)}
 
 
 def append_dates(text: str, today: date) -> str:
@@ -156,8 +157,9 @@ def value_lines(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-def _normalize_unicode(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).replace("’", "'").replace("−", "-")
+def _normalize_spelling(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("−", "-")
+    return FULL_HOUR.sub(lambda match: f"{COUNT_WORDS.get(match[1].lower(), match[1])}:00", text)
 
 
 def find_days(text: str, today: date) -> frozenset[date]:
@@ -183,6 +185,10 @@ def find_days(text: str, today: date) -> frozenset[date]:
         if not (dated_nearby or unsure or match.group().lower().endswith("ys")):  # `Mondays` are no day
             days.add(today + timedelta(days=(WEEKDAYS.index(match[1].lower()) - today.weekday() - 1) % 7 + 1))
     return frozenset({*days, *(day for day, _ in _relative_days(rest, today))})
+
+
+def find_weekdays(text: str) -> set[str]:
+    return {match[1].lower() for match in WEEKDAY.finditer(text)}
 
 
 def _relative_days(text: str, today: date) -> Iterator[tuple[date, re.Match[str]]]:
@@ -221,27 +227,16 @@ def _iter_measures(value: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
         yield from ((number, unit) for unit in units[:1] if key in MEASURES)
 
 
-def _known_amounts(value: Any) -> Iterator[tuple[Fraction, str]]:
-    if isinstance(value, dict):
-        yield from ((Fraction(str(number)), unit) for number, unit in _iter_measures(value))
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-        yield from _known_amounts(inner)
-
-
-def _known_numbers(value: Any) -> Iterator[Fraction]:
-    """Numbers without a unit; a reply must state other numbers with their unit."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+def _iter_numbers(value: Any) -> Iterator[Fraction]:
+    """The numbers of a value, and how many things its lists have."""
+    if isinstance(value, dict | list | tuple):
+        yield from () if isinstance(value, dict) else (Fraction(len(value)),)
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _iter_numbers(inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
         yield Fraction(str(value))
     elif isinstance(value, str):
         yield from read_written(value).numbers
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            # The other fields tell whether a `value` or `amount` has a unit: a price of 15 EUR gives no stock of 15.
-            units = {name: value[name] for name in UNIT_FIELDS if name in value and name != key}
-            yield from () if [*_iter_measures({**units, key: inner})] else _known_numbers(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _known_numbers(inner)
 
 
 def _find_amounts(text: str) -> Iterator[tuple[Fraction, str]]:
@@ -259,7 +254,7 @@ def _matched_units(match: re.Match[str]) -> frozenset[str]:
     return before & after if before and after else before | after
 
 
-def _matched_times(match: re.Match[str]) -> list[time]:
+def matched_times(match: re.Match[str]) -> list[time]:
     if named := match["named"]:
         return [time(0) if named.lower() == "midnight" else time(12)]
     hour, minute = int(match["h"] or match["h24"]), int(match["m"] or match["m24"] or 0)
@@ -270,24 +265,25 @@ def _matched_times(match: re.Match[str]) -> list[time]:
     return [time(hour, minute)] if hour < 24 and minute < 60 else []
 
 
-def read_reply_facts(reply: str, known: KnownFacts, today: date) -> ReplyFacts:
-    """The facts of a reply; `faults` has a sentence for each that was not given or cannot be read."""
-    facts = ReplyFacts()
-    text = _normalize_unicode(reply)
+def find_unsupported_facts(reply: str, known: KnownFacts, today: date) -> list[str]:
+    """A sentence for each fact of a reply that was not given or cannot be read."""
+    faults: list[str] = []
+    text = _normalize_spelling(reply)
     if any(unicodedata.category(c) in HIDDEN_CATEGORIES and c not in "\n\t" for c in text):
-        facts.faults.append("has hidden or joining characters; write plain text")
+        faults.append("has hidden or joining characters; write plain text")
     if any(c.isnumeric() and not c.isascii() for c in reply):
-        facts.faults.append("has numbers in characters other than 0 to 9")
-    text = _check_days(text, known, today, facts)
-    text = _check_times(text, known, facts)
-    text = _check_codes(text, known, facts)
-    text = _check_amounts(text, known, facts)
-    _check_numbers_in_words(text, known, facts)
-    _check_names(_normalize_unicode(reply), known, facts)
-    return facts
+        faults.append("has numbers in characters other than 0 to 9")
+    text = _check_days(text, known, today, faults)
+    text = _check_times(text, known, faults)
+    text = _check_codes(text, known, faults)
+    text = _check_amounts(text, known, faults)
+    _check_numbers_in_words(text, known, faults)
+    _check_names(_normalize_spelling(reply), known, faults)
+    return faults
 
 
-def _check_days(text: str, known: KnownFacts, today: date, facts: ReplyFacts) -> str:
+def _check_days(text: str, known: KnownFacts, today: date, faults: list[str]) -> str:
+    unknown: list[str] = []
     for pattern in (*DATES, *PARTIAL_DATE_PATTERNS):
         for match in pattern.finditer(text):
             if pattern in PARTIAL_DATE_PATTERNS:
@@ -299,81 +295,64 @@ def _check_days(text: str, known: KnownFacts, today: date, facts: ReplyFacts) ->
             # A weekday written next to the date must be the date's.
             before = re.search(rf"({'|'.join(WEEKDAYS)}),?\s+(?:the\s+)?$", text[: match.start()][-16:], re.I)
             after = re.match(rf",?\s+(?:a\s+)?\(?({'|'.join(WEEKDAYS)})\b", text[match.end() :][:16], re.I)
-            weekdays = {WEEKDAYS.index(weekday[1].lower()) for weekday in (before, after) if weekday}
-            _record_day(match.group(), {day for day in days if not weekdays or day.weekday() in weekdays}, facts)
+            written = {WEEKDAYS.index(weekday[1].lower()) for weekday in (before, after) if weekday}
+            if not any(not written or day.weekday() in written for day in days):
+                unknown.append(match.group())
         text = _blank_out(text, [pattern])
-    for day, match in _relative_days(text, today):
-        _record_day(match.group(), {day} & known.days, facts)
+    unknown += [match.group() for day, match in _relative_days(text, today) if day not in known.days]
     text = _blank_out(text, [RELATIVE])
-    for match in WEEKDAY.finditer(text):
-        weekday = WEEKDAYS.index(match[1].lower())
-        _record_day(match.group(), {day for day in known.days if day.weekday() == weekday}, facts)
+    unknown += [match.group() for match in WEEKDAY.finditer(text) if match[1].lower() not in known.weekdays]
+    faults += [f"says {words!r}, a day that neither the user nor a tool gave" for words in unknown]
     return _blank_out(text, [WEEKDAY])
 
 
-def _record_day(words: str, days: Iterable[date], facts: ReplyFacts) -> None:
-    days = set(days)
-    if not days:
-        facts.faults.append(f"says {words!r}, a day that neither the user nor a tool gave")
-    if len(days) == 1:  # with two Fridays, the day is not stated
-        facts.days |= days
-
-
-def _check_times(text: str, known: KnownFacts, facts: ReplyFacts) -> str:
+def _check_times(text: str, known: KnownFacts, faults: list[str]) -> str:
     for match in TIME.finditer(text):
-        times = _matched_times(match)
-        if times and times[0] in known.times:
-            facts.times |= set(times)
-        else:
-            facts.faults.append(f"says {match.group()!r}, a time that neither the user nor a tool gave")
+        if known.times.isdisjoint(matched_times(match)):
+            faults.append(f"says {match.group()!r}, a time that neither the user nor a tool gave")
     return _blank_out(text, [TIME])
 
 
-def _check_codes(text: str, known: KnownFacts, facts: ReplyFacts) -> str:
+def _check_codes(text: str, known: KnownFacts, faults: list[str]) -> str:
     """Check codes: pieces with letters and digits, other than numbers with units, must be given literally."""
     for piece in re.findall(r"\S+", text):
         bare = piece.strip(".,;:!?()[]\"'“”*_")
         code = re.search(r"\d", bare) and re.search(r"[^\W\d_]", bare) and not AMOUNT.fullmatch(bare)
         if code or re.search(r"\d[-/⁄+]\d", bare):
             if not read_written(known.text).contains_phrase(bare):
-                facts.faults.append(f"says {bare!r}, which neither the user nor a tool gave")
+                faults.append(f"says {bare!r}, which neither the user nor a tool gave")
             text = text.replace(bare, " " * len(bare), 1)
     return text
 
 
-def _check_amounts(text: str, known: KnownFacts, facts: ReplyFacts) -> str:
+def _check_amounts(text: str, known: KnownFacts, faults: list[str]) -> str:
     for match in AMOUNT.finditer(text):
         value, units = _matched_number(match), _matched_units(match)
-        right = {(value, unit) for unit in units} & known.amounts
-        if (match["before"] and match["after"] and not units) or not (right if units else value in known.numbers):
-            facts.faults.append(f"says {match.group()!r}, which neither the user nor a tool gave")
-            continue
-        facts.numbers |= set() if units else {value}
-        facts.amounts |= right
+        given = value in known.numbers if not units else any((value, unit) in known.amounts for unit in units)
+        if not given or (match["before"] and match["after"] and not units):
+            faults.append(f"says {match.group()!r}, which neither the user nor a tool gave")
     rest = AMOUNT.sub(" ", text)
     if left := re.search(r"\S*[^\W\D]\S*", rest):
-        facts.faults.append(f"says {left.group()[:40]!r}, which cannot be read as a number; write it plainly")
+        faults.append(f"says {left.group()[:40]!r}, which cannot be read as a number; write it plainly")
     return rest
 
 
-def _check_numbers_in_words(text: str, known: KnownFacts, facts: ReplyFacts) -> None:
-    numbers = read_written(ABSENT_ONE_PATTERN.sub(" ", text)).numbers
-    facts.numbers |= numbers
-    for number in sorted(numbers - known.numbers):
-        facts.faults.append(f"says {float(number):g} in words, which neither the user nor a tool gave")
+def _check_numbers_in_words(text: str, known: KnownFacts, faults: list[str]) -> None:
+    for number in sorted(read_written(ABSENT_ONE_PATTERN.sub(" ", text)).numbers - known.numbers):
+        faults.append(f"says {float(number):g} in words, which neither the user nor a tool gave")
     for match in (*VAGUE_NUMBER_PATTERN.finditer(text), *COUNTED_UNIT_PATTERN.finditer(text)):
-        if not read_written(known.text).contains_phrase(match.group()):
-            facts.faults.append(f"says {match.group()!r}; give numbers and times in digits, as the tool gave them")
+        if not read_written(loosen_text(known.text)).contains_phrase(loosen_text(match.group())):
+            faults.append(f"says {match.group()!r}; give numbers and times in digits, as the tool gave them")
 
 
-def _check_names(text: str, known: KnownFacts, facts: ReplyFacts) -> None:
+def _check_names(text: str, known: KnownFacts, faults: list[str]) -> None:
     """Check words with a capital letter inside a sentence, and letters of scripts that the conversation lacks."""
     for word in _capitalized_words(text):
         if not read_written(known.text).contains_phrase(word):
-            facts.faults.append(f"says {word!r}, a name that neither the user nor a tool gave")
+            faults.append(f"says {word!r}, a name that neither the user nor a tool gave")
     foreign = {c for c in text if c.isalpha() and "LATIN" not in unicodedata.name(c, "") and c not in "ªº"}
     if strange := foreign - set(known.text):
-        facts.faults.append(f"has the letter {min(strange)!r} of another script")
+        faults.append(f"has the letter {min(strange)!r} of another script")
 
 
 def _capitalized_words(text: str) -> Iterator[str]:
@@ -383,6 +362,6 @@ def _capitalized_words(text: str) -> Iterator[str]:
         begins = (not before or before[-1] in SENTENCE_START_MARKS) and (
             word.lower() in SUBJECTS or not VERB.match(text, match.end())
         )
-        ours = word.lower() in WEEKDAYS or word.lower() in MONTH_NAMES or word.lower() in ALWAYS_ALLOWED_WORDS
+        ours = WEEKDAY.fullmatch(word) or word.lower() in MONTH_NAMES or word.lower() in ALWAYS_ALLOWED_WORDS
         if any(c.isupper() for c in word) and not begins and not ours:
             yield word

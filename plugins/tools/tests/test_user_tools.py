@@ -66,7 +66,9 @@ LENT: Call = (
 )
 
 
-def subject(request: str, calls: Sequence[Sequence[Call]], reply: str, kind: str = "call") -> Subject:
+def subject(
+    request: str, calls: Sequence[Sequence[Call]], reply: str, kind: str = "call", tools: Sequence[Any] = TOOLS
+) -> Subject:
     steps = [
         [
             {"name": name, "arguments": arguments, "failed": str(result).startswith("error"),
@@ -87,7 +89,7 @@ def subject(request: str, calls: Sequence[Sequence[Call]], reply: str, kind: str
     }
     seed = Seed(id="test-000000", data=data)
     turns = [{"kind": kind, "request": request, "steps": steps, "reply": reply, "thinking": [""] * (len(steps) + 1)}]
-    draft = ToolTranscript.model_validate({"tools": TOOLS, "turns": turns})
+    draft = ToolTranscript.model_validate({"tools": tools, "turns": turns})
     return Subject(seed, family.candidate(seed, draft), cast(Any, None))
 
 
@@ -159,6 +161,124 @@ def test_each_fault_is_detected(
     assert evidence in found[check]
 
 
+WEEKDAYS = {"type": "string", "enum": ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]}
+OFFICE = [
+    tool("book_visit", "Book a visit.", report=TEXT, day=WEEKDAYS, hour={"type": "integer"}),
+    tool("set_alarm", "Set an alarm.", hour={"type": "integer"}, minute={"type": "integer"}),
+    tool("remind", "Remind somebody.", when=TEXT),
+    tool("show_report", "Show an open report.", report=TEXT),
+    tool("find_tenant", "Look up who rents a flat.", flat=TEXT),
+    tool("close_report", "Close a report.", report=TEXT),
+]
+SHOWN = {"report": "R-9244", "flat": "1C", "problem": "stuck lock", "urgent": False, "visit": "Monday at 9:00"}
+TENANT: Call = ("find_tenant", {"flat": "6B"}, {"flat": "6B", "tenant": "Runa Oduya", "phone": "555-4187"})
+CLOSED: Call = ("close_report", {"report": "R-1222"}, {"closed": "R-1222", "open_reports": 3})
+
+
+def office_faults(request: str, call: Call | None, reply: str, kind: str = "call") -> str:
+    """The evidence of all checks; empty if they pass."""
+    return "; ".join(faults(subject(request, [[call]] if call else [], reply, kind, OFFICE)).values())
+
+
+@pytest.mark.parametrize(
+    ("named", "arguments", "evidence"),
+    [
+        ("16:00", {"hour": 16, "minute": 0}, None),
+        ("4 pm", {"hour": 16, "minute": 0}, None),
+        ("16 o'clock", {"hour": 16, "minute": 0}, None),
+        ("nine o'clock", {"hour": 9, "minute": 0}, None),
+        ("4 in the afternoon", {"hour": 16, "minute": 0}, None),
+        ("7:45 am", {"hour": 7, "minute": 45}, None),
+        ("7:45 am", {"when": "wake at 07:45"}, None),
+        ("9 o'clock", {"when": "9:00"}, None),
+        ("16:00", {"hour": 15, "minute": 0}, "`hour` of set_alarm is 15"),
+        ("4 pm", {"hour": 4, "minute": 0}, "`hour` of set_alarm is 4"),
+        ("4 o'clock", {"hour": 16, "minute": 0}, "`hour` of set_alarm is 16"),
+        ("half past three o'clock", {"hour": 3, "minute": 0}, "`hour` of set_alarm is 3"),
+        ("7:45 am", {"hour": 7, "minute": 40}, "`minute` of set_alarm is 40"),
+        ("7:45 am", {"hour": 45, "minute": 45}, "`hour` of set_alarm is 45"),
+        ("7:45 am", {"when": "wake at 07:40"}, "`when` of remind is 'wake at 07:40'"),
+        ("7:45 am", {"when": "25:00"}, "`when` of remind is '25:00'"),
+    ],
+)
+def test_hours_and_minutes_of_a_named_time_may_be_arguments(
+    named: str, arguments: dict[str, Any], evidence: str | None
+) -> None:
+    call = ("remind" if "when" in arguments else "set_alarm", arguments, "It rings then.")
+    found = office_faults(f"Please wake me at {named}.", call, "It rings then.")
+    assert evidence in found if evidence else not found
+
+
+@pytest.mark.parametrize(
+    ("request_", "call", "reply", "evidence"),
+    [
+        ("What is R-9244?", ("show_report", {"report": "R-9244"}, SHOWN), "A stuck lock, to be seen on Monday.", None),
+        ("R-5 on tuesday at 9:00.", ("book_visit", {"report": "R-5", "day": "Tuesday", "hour": 9}, {"id": "V-7"}),
+         "V-7 is on Tuesday.", None),
+        ("Is 6B ours every Friday?", TENANT, "On Fridays too, Runa Oduya rents it.", None),
+        ("What is R-9244?", ("show_report", {"report": "R-9244"}, SHOWN), "A stuck lock, to be seen on Tuesday.", "'Tuesday'"),
+        ("Who rents 6B today?", TENANT, "Runa Oduya, since Monday.", "'Monday'"),
+        ("R-5 on tuesday at 9:00.", ("book_visit", {"report": "R-5", "day": "Friday", "hour": 9}, {"visit": "Friday at 9:00"}),
+         "R-5 is on Friday at 9:00.", "`day` of book_visit is Friday"),
+    ],
+)  # fmt: skip
+def test_a_weekday_comes_from_any_text_of_the_conversation(
+    request_: str, call: Call, reply: str, evidence: str | None
+) -> None:
+    found = office_faults(request_, call, reply)
+    assert evidence in found if evidence else not found
+
+
+@pytest.mark.parametrize(
+    ("reply", "evidence"),
+    [
+        ("Flat 6B is Runa Oduya's.", None),
+        ("Call 555-4187, where Runa Oduya answers.", None),
+        ("It is the number of Runa Oduya that ends in 4187.", None),
+        ("Flat 6E is Runa Oduya's.", "'6E'"),
+        ("It is rented by _Brian_ Oduya.", "Brian_"),
+        ("Call 555-4188, where Runa Oduya answers.", "'555-4188'"),
+        ("It is the number of Runa Oduya that ends in 4188.", "'4188'"),
+        ("It is the number of Runa Oduya that ends in 418.", "'418'"),
+    ],
+)
+def test_a_code_is_no_name_and_may_be_given_in_part(reply: str, evidence: str | None) -> None:
+    found = office_faults("Who rents 6B?", TENANT, reply)
+    assert evidence in found if evidence else not found
+
+
+@pytest.mark.parametrize(
+    ("request_", "reply", "evidence"),
+    [
+        ("Change my number to 555 0143.", "I cannot change it to 555 0143.", None),
+        ("Order a double-glazed pane.", "I cannot order a double-glazed pane.", None),
+        ("Change my number to 555 0143.", "I cannot change it to 555 0144.", "'0144'"),
+        ("Order a pane.", "I cannot order a double-glazed pane.", "'double'"),
+        ("Order a double-glazed pane.", "I cannot order it at half the price.", "'half'"),
+    ],
+)
+def test_numbers_and_vague_numbers_are_repeated_as_the_user_wrote_them(
+    request_: str, reply: str, evidence: str | None
+) -> None:
+    found = office_faults(request_, None, reply, "outside")
+    assert evidence in found if evidence else not found
+
+
+@pytest.mark.parametrize(
+    ("reply", "evidence"),
+    [
+        ("Report R-1222 is closed.", None),
+        ("Done, 3 reports are open.", None),
+        ("I have looked into R-1222.", "says nothing of what close_report returned"),
+        ("Report R-1223 is closed.", "'R-1223'"),
+        ("Report R-1222 is closed, and 4 are open.", "'4'"),
+    ],
+)
+def test_a_reply_names_what_a_result_says_was_done(reply: str, evidence: str | None) -> None:
+    found = office_faults("Please close R-1222.", CLOSED, reply)
+    assert evidence in found if evidence else not found
+
+
 HELD = {"id": "B-12", "guest": "Mira Boe", "status": "confirmed"}
 HELD_ERROR = "error: B-12 is confirmed, and only one that is requested can be changed so"
 
@@ -177,9 +297,15 @@ HELD_ERROR = "error: B-12 is confirmed, and only one that is requested can be ch
         ("B-12 is cancelled.", [HELD, HELD_ERROR], "Cancel B-12.", "cancelled"),
         ("It is confirmed.", [{"id": "B-12", "status": "requested"}], "Confirm B-12.", "confirmed"),
         ("It is booked.", [], "Book it.", "booked"),
+        ("R-9244 is booked for Monday at 9:00.", [SHOWN], "Move R-9244.", None),
+        ("Visits can only be booked from 8 to 17.", [], "Book it.", None),
+        ("R-9244 is booked for Friday at 9:00.", [SHOWN], "Move R-9244.", "booked"),
+        ("I have booked R-9244 for Monday at 9:00.", [SHOWN], "Move R-9244.", "booked"),
+        ("R-9244 is cancelled for Monday at 9:00.", [SHOWN], "Cancel R-9244.", "cancelled"),
+        ("R-9244 is booked for the flat 1C.", [SHOWN], "Book a visit to 1C.", "booked"),
     ],
 )
-def test_a_status_that_a_result_has_is_no_claim_of_success(
+def test_what_a_result_reports_or_what_is_possible_is_no_claim_of_success(
     reply: str, results: list[Any], request_: str, claim: str | None
 ) -> None:
     assert find_success_claim(reply, results, request_) == claim
