@@ -63,10 +63,7 @@ class UnusableReason(StrEnum):
 
 
 def encode_conversation(
-    conversation: Conversation,
-    tokenizer: PreTrainedTokenizerBase,
-    max_tokens: int,
-    images: ImageLimits | None = None,
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, max_tokens: int, images: ImageLimits | None = None
 ) -> EncodedConversation | UnusableReason:
     """Apply the chat template once and tokenize, truncated after the assistant's last turn and at `max_tokens`.
 
@@ -176,11 +173,7 @@ def _split_turns(
 
 
 def render_chat(
-    messages: Conversation,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    answer_next: bool = False,
-    marks_images: bool = False,
+    messages: Conversation, tokenizer: PreTrainedTokenizerBase, *, answer_next: bool = False, marks_images: bool = False
 ) -> str:
     """The chat template's text of `messages`; with `answer_next`, up to the start of the assistant's turn. `marks_images` puts a
     marker in place of each image.

@@ -23,13 +23,7 @@ from core.errors import RunFailed, UsageError
 from core.project_files import SHIPPED
 from core.sample import Message, json_digest
 from core.storage.atomic_files import write_text
-from students.chat_encoding import (
-    EncodedConversation,
-    find_pad_id,
-    find_stop_ids,
-    list_special_tokens,
-    render_chat,
-)
+from students.chat_encoding import EncodedConversation, find_pad_id, find_stop_ids, list_special_tokens, render_chat
 from students.generation import sample_texts
 
 REPLAY_BATCH = 32

@@ -41,10 +41,7 @@ from students.embedded_teacher import (
     read_teacher_config,
     read_teacher_weights,
 )
-from students.known_architectures import (
-    choose_attention,
-    find_configuration_fault,
-)
+from students.known_architectures import choose_attention, find_configuration_fault
 from students.vocabularies import find_tokenizer_fault
 
 if TYPE_CHECKING:

@@ -86,11 +86,7 @@ async def start_local_server(
         ProviderError: if the weights cannot be loaded, or the draft cannot be used.
     """
     settings = llama_settings(
-        str(weights),
-        config.max_concurrent,
-        config.slot_tokens,
-        gpu_layers=config.gpu_layers,
-        threads=config.threads,
+        str(weights), config.max_concurrent, config.slot_tokens, gpu_layers=config.gpu_layers, threads=config.threads
     )
     if projector := find_projector(weights):
         settings |= projector_settings(projector, read_projector_limits(config.model, projector))

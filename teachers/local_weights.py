@@ -10,11 +10,7 @@ from core.config.recipe import Recipe
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.hub_reference import HUB_PREFIX, find_hub_reference, parse_hub_reference
-from core.installation import (
-    format_install_command,
-    format_teacher_install_commands,
-    format_weights_install_command,
-)
+from core.installation import format_install_command, format_teacher_install_commands, format_weights_install_command
 from core.shared_options import PROJECTOR_FILE, name_student_file
 from core.storage.hub_files import fetch_hub_weights_in_background, find_cached_weights
 from core.weights.gguf_files import find_gguf_problem

@@ -15,12 +15,7 @@ from core.secrets import redact_excerpt
 from core.thinking import split_thinking
 from teachers.base import TeacherQuestion, TeacherReply, TokenCertainty
 from teachers.grammar_bounds import simplify_schema
-from teachers.thinking_keys import (
-    build_thinking_keys,
-    is_json_object,
-    read_message_reasoning,
-    read_message_text,
-)
+from teachers.thinking_keys import build_thinking_keys, is_json_object, read_message_reasoning, read_message_text
 
 MAX_TOKEN_COUNT = 100_000_000
 """Of one call; ten times the longest known context."""

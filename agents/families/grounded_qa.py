@@ -206,10 +206,7 @@ class GroundedQAFamily(RecipeFamily):
     seeded_by = ("documents", "path")
     # Answers may repeat here ("The text does not say."), so the question must be new.
     defaults: ClassVar[Mapping[str, Any]] = {
-        "agents": {
-            "generator": {"max_tokens": 500, "examples": 4},
-            "verifier": {"max_tokens": 200},
-        },
+        "agents": {"generator": {"max_tokens": 500, "examples": 4}, "verifier": {"max_tokens": 200}},
         "verifiers": [
             {"type": "quotes"},
             {"type": "supported", "share": 0.6},
@@ -218,11 +215,7 @@ class GroundedQAFamily(RecipeFamily):
             {"type": "unanswerable"},
             {"type": "read_again"},
         ],
-        "filters": [
-            {"type": "length", "min_words": 1},
-            {"type": "refusal"},
-            {"type": "novelty", "threshold": 0.75},
-        ],
+        "filters": [{"type": "length", "min_words": 1}, {"type": "refusal"}, {"type": "novelty", "threshold": 0.75}],
     }
 
     def list_problems(self, recipe: Recipe, folder: Path) -> Iterable[RecipeProblem]:

@@ -41,12 +41,7 @@ from filters.collapse.explanation import (
     find_frequent_beginnings,
     find_repeated_examples,
 )
-from filters.collapse.matched_samples import (
-    TokenCorpus,
-    equalize_lengths,
-    match_lengths,
-    match_topics,
-)
+from filters.collapse.matched_samples import TokenCorpus, equalize_lengths, match_lengths, match_topics
 from filters.collapse.null_distribution import (
     MAX_SAMPLE_DOCUMENTS,
     NullDistribution,
@@ -55,12 +50,7 @@ from filters.collapse.null_distribution import (
 )
 from filters.collapse.power import MIN_POWER_DOCUMENTS, LossPower, compute_loss_power, find_loss_deviation
 from filters.collapse.reference_corpus import ReferenceCorpus
-from filters.collapse.sampling_error import (
-    Interval,
-    estimate_document_share,
-    estimate_pairs,
-    estimate_shared_ngrams,
-)
+from filters.collapse.sampling_error import Interval, estimate_document_share, estimate_pairs, estimate_shared_ngrams
 from filters.collapse.tail_trend import TailLoss, TailTrend, find_tail_trend
 from filters.collapse.text_kinds import PROSE, HeldValues, TextKind, find_kind, has_kind
 
@@ -123,13 +113,7 @@ def assess_texts(
         return _build_empty_record(kind, _describe_sides(kind, name, documents, len(reference), shared=0))
     real = ReferenceCorpus.from_texts(reference, name, kind, origins)
     return assess_corpus(
-        real.number_texts(candidate),
-        real,
-        seed=seed,
-        cache=cache,
-        before=before,
-        generated=generated,
-        general=general,
+        real.number_texts(candidate), real, seed=seed, cache=cache, before=before, generated=generated, general=general
     )
 
 

@@ -331,10 +331,7 @@ def _build_segment(sets: RaggedArray, common: Hashes) -> _Segment:
     keys = np.sort(hashes.astype(np.uint64) << np.uint64(32) | owners.astype(np.uint64))
     sketches = _build_sketches(sets, _count_halvings(sets.sizes))
     return _Segment(
-        (keys >> np.uint64(32)).astype(np.uint32),
-        keys.astype(np.uint32),
-        sets.sizes.astype(np.uint32),
-        sketches,
+        (keys >> np.uint64(32)).astype(np.uint32), keys.astype(np.uint32), sets.sizes.astype(np.uint32), sketches
     )
 
 

@@ -102,11 +102,7 @@ class FilterListSettings(BaseModel):
 
 
 def filter_dataset(
-    source: Path,
-    out: Path,
-    configs: Sequence[FilterConfig],
-    folder: Path = Path(),
-    workers: int | str | None = None,
+    source: Path, out: Path, configs: Sequence[FilterConfig], folder: Path = Path(), workers: int | str | None = None
 ) -> FilterReport:
     """Write to `out` the kept rows (unchanged except for masks, in input order), `dropped.parquet`, `aside.jsonl` with
     unreadable rows, and the report.

@@ -6,13 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from core.plugins import find_part, iterate_parts
-from flows.commands import (
-    dataset_commands,
-    recipe_commands,
-    release_commands,
-    run_commands,
-    student_commands,
-)
+from flows.commands import dataset_commands, recipe_commands, release_commands, run_commands, student_commands
 from flows.commands.command_options import print_text
 
 EXIT_CODES_EPILOG = (
@@ -43,13 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (
-    recipe_commands,
-    run_commands,
-    dataset_commands,
-    student_commands,
-    release_commands,
-):
+for part in (recipe_commands, run_commands, dataset_commands, student_commands, release_commands):
     app.add_typer(part.app)
 
 

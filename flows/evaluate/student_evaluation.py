@@ -324,11 +324,7 @@ def _run_harness_tasks(
 
 
 def _build_model_result(
-    role: str,
-    model: str,
-    results: "list[HeldOutResult] | None",
-    loss: "TextLoss | None",
-    file: Path | None,
+    role: str, model: str, results: "list[HeldOutResult] | None", loss: "TextLoss | None", file: Path | None
 ) -> ModelResult:
     passed = sum(result.fault is None for result in results) if results else None
     faults = Counter(result.fault for result in results or () if result.fault)

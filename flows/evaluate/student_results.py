@@ -125,12 +125,7 @@ def build_paired_comparison(role: str, both: int, student_only: int, other_only:
     difference = estimate_paired_difference(both, student_only, other_only, neither)
     assert difference is not None, "there is a task"
     return PairedComparison(
-        role=role,
-        both=both,
-        student_only=student_only,
-        other_only=other_only,
-        neither=neither,
-        difference=difference,
+        role=role, both=both, student_only=student_only, other_only=other_only, neither=neither, difference=difference
     )
 
 

@@ -73,11 +73,7 @@ class ReleaseFacts(NamedTuple):
 
 
 def _gather_release_facts(
-    recipe: Recipe,
-    manifest: RunManifest,
-    lineage: LineageRecord,
-    released: str,
-    sources: Mapping[str, str],
+    recipe: Recipe, manifest: RunManifest, lineage: LineageRecord, released: str, sources: Mapping[str, str]
 ) -> ReleaseFacts:
     """`sources` are the hashes of the recipe's files by name, as in the run's identity; the others as in `ReleaseFacts`."""
     teachers = [

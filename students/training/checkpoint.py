@@ -118,11 +118,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    out: Path,
-    digest: str,
-    learner: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Callable[[str], None],
+    out: Path, digest: str, learner: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Callable[[str], None]
 ) -> TrainingProgress | None:
     """Restore learner, optimizer and torch's generator from the checkpoint of this training; None if there is none."""
     file = locate_checkpoint(out) / "state.pt"

@@ -356,10 +356,7 @@ def _track_training(config: StudentConfig, out: Path, digest: str, done: int) ->
     TensorBoard's files are in `NAME.tensorboard` next to the student; for Weights & Biases the training is a run of the
     project `stillhouse`, configured by its environment (`WANDB_MODE`, `WANDB_API_KEY`).
     """
-    openers = {
-        "tensorboard": lambda: _open_tensorboard(out, done),
-        "wandb": lambda: _open_wandb(config, out, digest),
-    }
+    openers = {"tensorboard": lambda: _open_tensorboard(out, done), "wandb": lambda: _open_wandb(config, out, digest)}
     with ExitStack() as stack:
         trackers = [stack.enter_context(openers[name]()) for name in config.track if is_main_process()]
 

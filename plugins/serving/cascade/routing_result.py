@@ -373,12 +373,7 @@ def _explain_nothing(*_: object) -> str:
 
 VERDICT_EXPLANATIONS: Mapping[
     CascadeVerdict, Callable[[Sequence[IntervalEstimate], IntervalEstimate, RoutingCurve, float], str]
-] = {
-    "route": _explain_route,
-    "student": _explain_student,
-    "chance": _explain_chance,
-    "nothing": _explain_nothing,
-}
+] = {"route": _explain_route, "student": _explain_student, "chance": _explain_chance, "nothing": _explain_nothing}
 
 
 def format_percentage_points(difference: float) -> str:

@@ -30,9 +30,4 @@ def _write_dialogue(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
     return {"exchanges": exchanges}
 
 
-SCRIPT: TeacherScript = {
-    **COMMON,
-    "Draft": write_prose,
-    "Answer": write_prose,
-    "Dialogue": _write_dialogue,
-}
+SCRIPT: TeacherScript = {**COMMON, "Draft": write_prose, "Answer": write_prose, "Dialogue": _write_dialogue}
