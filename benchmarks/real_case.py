@@ -8,11 +8,16 @@ and greedily. A value is right if it equals that of the held-out row. Goal: 60 %
 
 `STILLHOUSE_CASE` names a folder for rows, students and answers, so that a stopped benchmark resumes; results are added to
 `real-case.json`. All students take about three hours of one core: `python -m benchmarks.real_case --arms 45,90`.
+
+`--cost` measures what the answers of the trained student `all` take of the processors, in processor seconds of llama.cpp's
+process without loading, since other work shares the machine. Next to it are the tokens of the recorded teacher's drafts of the
+same messages. Declared were three rounds of one stream and eight slots; other work left time for one, and one thread was added.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,16 +28,18 @@ import numpy as np
 
 from agents.planning.run_plan import RunPlan
 from agents.studies.general_panel import GeneralPanel, PanelResults, ask_general_panel, build_general_panel
-from agents.studies.held_out_evaluation import evaluate_held_out, held_out_seeds
+from agents.studies.held_out_evaluation import ServedReplies, evaluate_held_out, held_out_seeds
 from benchmarks.ablation import call
 from benchmarks.machine import describe_measurement
 from benchmarks.retention import mark_passed, open_folder
 from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
+from core.prices import TokenPrices
 from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
-from core.sample import Message, Seed
+from core.sample import Message, Seed, TokenUsage
 from core.storage.atomic_files import read_json, write_text
+from flows.data.curated_run import read_finished_samples
 from flows.data.student_files import configure_student_as_teacher, export_student, read_run_rows
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.run.dataset_distillation import distill_dataset
@@ -54,6 +61,15 @@ WHOLE: Mapping[str, Any] = {
 }
 HALF = {**WHOLE, "layers": 16, "learning_rate": 2e-4}
 PANEL, RESAMPLES, MOST_TOKENS = 64, 2_000, 200
+COST_ARMS: Mapping[str, tuple[int, int | None]] = {
+    "one stream": (1, None),
+    "eight slots": (8, None),
+    "one stream, one thread": (1, 1),
+    "eight slots, one thread": (8, 1),
+}
+"""Streams and threads of llama.cpp. With one thread nothing waits for another: the control for what a busy machine adds."""
+TOKEN_PRICES = TokenPrices(0.25, 2.0, 0.25, 0.25, 2.0)
+"""Of the page: a small hosted model, in USD per million tokens."""
 TEACHER = TeacherConfig(model="local/smollm2-135m", max_concurrent=8, slot_tokens=1536)
 START = "start"
 
@@ -212,6 +228,52 @@ def measure(arms: Sequence[str], trainings: int) -> None:
                 SESSION.print_unless_stopped(f"{name}, seed {seed}: {answers.right.mean():.1%} of the values right")
 
 
+def measure_cost() -> None:
+    """Add what the answers of the student `all` cost to `real-case.json`, each arm as soon as it is measured."""
+    with open_folder("STILLHOUSE_CASE") as folder:
+        case = open_case(folder)
+        weights = export_student(folder / f"all-{SEEDS[0]}", "q8_0").path
+        drafts = read_draft_usage(case)
+        for name, (streams, threads) in COST_ARMS.items():
+            found = read_json(RESULTS)
+            cost = found.setdefault("cost", {"draft": describe_tokens(drafts, len(case.seeds)), "core_seconds": {}})
+            if name in cost["core_seconds"]:
+                continue
+            teacher = TEACHER.model_copy(update={"max_concurrent": streams, "threads": threads})
+            served: list[ServedReplies] = []
+            results = asyncio.run(evaluate_held_out(
+                case.plan, configure_student_as_teacher(weights, teacher), case.seeds, SESSION.stop, lambda _done: None,
+                cut_at=lambda _seed: MOST_TOKENS, on_served=served.append,
+            ))  # fmt: skip
+            usage = sum((reply.usage for result in results for reply in result.replies), TokenUsage())
+            cost["student"] = describe_tokens(usage, len(case.seeds))
+            cost["core_seconds"][name] = {
+                "seconds": round(served[0].seconds / served[0].number, 3), "messages": served[0].number,
+                "load": os.getloadavg()[1], "machine": describe_measurement(),
+            }  # fmt: skip
+            write_text(RESULTS, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            SESSION.print_unless_stopped(f"{name}: {cost['core_seconds'][name]['seconds']} core-seconds a message")
+
+
+def describe_tokens(usage: TokenUsage, messages: int) -> dict[str, float]:
+    """The tokens of a message, and what 1,000 messages cost at `TOKEN_PRICES`."""
+    return {
+        "prompt_tokens": round(usage.prompt_tokens / messages, 1),
+        "completion_tokens": round(usage.completion_tokens / messages, 1),
+        "usd_per_1000": round(1000 * TOKEN_PRICES.cost(usage) / messages, 4),
+    }
+
+
+def read_draft_usage(case: Case) -> TokenUsage:
+    """Of the recorded teacher's first draft of each held-out message, as the run counted it."""
+    (manifest,) = (case.folder / "runs").glob("*/manifest.json")
+    drafts = {
+        sample.seed.data["text"]: next(turn.usage for turn in sample.turns if turn.agent == "generator")
+        for sample in read_finished_samples(RunDir(manifest.parent))
+    }
+    return sum((drafts[text] for text in case.expected), TokenUsage())
+
+
 def table() -> str:
     """The results, an arm in each row, with 95 % intervals of a bootstrap over messages and trainings."""
     found, lines = read_json(RESULTS), []
@@ -247,7 +309,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", default=",".join((START, *ARMS)))
     parser.add_argument("--trainings", type=int, default=len(SEEDS), help="of an arm, at most")
+    parser.add_argument("--cost", action="store_true", help="only the cost of the trained student's answers")
     options = parser.parse_args()
+    if options.cost:
+        measure_cost()
+        return
     measure(options.arms.split(","), options.trainings)
     sys.stdout.write(f"{table()}\n")
 

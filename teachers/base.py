@@ -1,6 +1,7 @@
 """The interface of a teacher: a question with a reply schema in, a reply out, charged. Knows no protocol and no provider."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, cached_property
@@ -10,6 +11,10 @@ from pydantic import BaseModel, Field
 
 from core.config.agents import ReasoningEffort
 from core.sample import FrozenModel, Message, ReplyToken, TokenUsage
+
+PROCESSOR_SECONDS: defaultdict[str, float] = defaultdict(float)
+"""What the servers of llama.cpp that this process started and stopped took of its processors, by the teacher's model, after
+loading; a GPU's time, and that of a process that crashed, is not counted."""
 
 
 class CallKey(FrozenModel):

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import sys
+import time
 from enum import Enum
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def _serve_llama() -> None:
         server = xllamacpp.Server(params)
     except (RuntimeError, MemoryError) as error:
         sys.exit(f"error: {error or 'not enough memory'}")
-    report.write(json.dumps({"address": server.listening_address, "pid": os.getpid(), "memory": before}) + "\n")
+    loaded = {"address": server.listening_address, "pid": os.getpid(), "memory": before, "seconds": time.process_time()}
+    report.write(json.dumps(loaded) + "\n")
     report.close()
     sys.stdin.read()
     os._exit(0)  # a regular shutdown joins threads that may never end

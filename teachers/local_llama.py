@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from textwrap import shorten
-from time import monotonic
+from time import clock_gettime, monotonic
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -39,7 +39,7 @@ from core.storage.image_files import (
     format_png_url,
 )
 from core.weights.gguf_files import ImageLimits, read_image_limits
-from teachers.base import CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
+from teachers.base import PROCESSOR_SECONDS, CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
 from teachers.drafts import describe_large_draft, find_draft_problem, find_draft_weights, watch_draft
 from teachers.local_weights import NOTE_SECONDS, STUDENT_FILE, find_projector
 from teachers.server_guard import StartedServer, start_guarded, stop_guarded
@@ -193,6 +193,15 @@ class LoadedServer(NamedTuple):
     pid: int
     memory: int
     """Bytes of memory in use before loading."""
+    seconds: float
+    """Processor seconds that loading took."""
+
+    @property
+    def served_seconds(self) -> float:
+        """Processor seconds of all its threads since then. Raises OSError if the process has ended."""
+        return (
+            clock_gettime(~self.pid << 3 | 2) - self.seconds
+        )  # the clock of a process, as clock_getcpuclockid names it
 
 
 @asynccontextmanager
@@ -310,8 +319,10 @@ class LlamaServer:
 
     async def stop(self) -> None:
         if self._process:
+            with suppress(OSError):  # a process that has crashed is not counted
+                PROCESSOR_SECONDS[self._who] += self.loaded.served_seconds if self.loaded else 0.0
             await stop_guarded(self._process)
-            self._process = None
+            self._process = self.loaded = None
 
     def read_log(self) -> str:
         """What llama.cpp has logged since its last start."""

@@ -6,6 +6,7 @@ Equal requests share one reply: from the cache of earlier runs, from a call in f
 import asyncio
 import gc
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -176,6 +177,8 @@ class RequestDispatcher:
     resources: Any = None
     """What the recipe's family holds open."""
     waves: BatchWaves = field(init=False)
+    replies: Counter[str] = field(default_factory=Counter)
+    """By teacher, without those from the cache."""
     _pending: dict[str, asyncio.Future[TeacherReply]] = field(default_factory=dict)
     _open_samples: set[asyncio.Timeout] = field(default_factory=set)
     _disk_checked_at: float = -1e9
@@ -252,6 +255,7 @@ class RequestDispatcher:
                 self._check_disk()
                 ask = partial(traced, self.teachers[name]) if traced else self.teachers[name].reply
                 reply = await ask(question, rank, self.accounts[name])
+                self.replies[name] += 1
                 if variable := find_read_key(f"{reply.text}\n{reply.reasoning}"):  # before anything is stored
                     raise CallFailed(f"the reply contains the key in {variable}, which no file of a run may")
                 if reply.text.strip():  # an empty reply is not cached

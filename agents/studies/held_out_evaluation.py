@@ -22,7 +22,7 @@ from core.sample import NOTHING_SPENT, Candidate, Message, Sample, SampleStatus,
 from core.stop_signal import RunStopped, UserStop
 from core.thinking import find_thinking_tag
 from core.tracing import find_trace
-from teachers.base import CallFailed, CallKey, TeacherQuestion, TeacherReply
+from teachers.base import PROCESSOR_SECONDS, CallFailed, CallKey, TeacherQuestion, TeacherReply
 
 EVALUATED_TEACHER = "examined"
 """The name of the evaluated model, next to the recipe's own teachers, which checks may ask."""
@@ -46,6 +46,14 @@ class HeldOutResult(NamedTuple):
     """The replies, turn by turn, with their tokens."""
     candidate: Candidate | None = None
     """The answers as the checks saw them; None if no check ran."""
+
+
+class ServedReplies(NamedTuple):
+    """The replies of a model that were not in the cache."""
+
+    number: int
+    seconds: float
+    """Of processors of this machine, in the model's server; 0 for an endpoint."""
 
 
 def join_requests(messages: Sequence[Message]) -> str:
@@ -148,7 +156,7 @@ async def evaluate_held_out(
     plan: RunPlan, model: TeacherConfig, seeds: Sequence[Seed], stop: UserStop, on_progress: Callable[[int], None], *,
     draw: int = 0, cache: Path | None = None, budget: BudgetConfig | None = None, journal: Path | None = None,
     elsewhere: Spending = NOTHING_SPENT, on_spent: Callable[[Spending], None] = lambda _spent: None,
-    cut_at: Callable[[Seed], int] | None = None,
+    cut_at: Callable[[Seed], int] | None = None, on_served: Callable[[ServedReplies], None] = lambda _served: None,
 ) -> list[HeldOutResult]:  # fmt: skip
     """Ask `model` the questions of each seed with the recipe's sampling, and run the checks on its answers.
 
@@ -168,6 +176,7 @@ async def evaluate_held_out(
         on_spent: gets the cost of all replies that were not in the cache, also if the evaluation stops.
         cut_at: the tokens of an answer to a seed; an answer that is cut off there is judged as it is. None: the recipe's
             `max_tokens`, and an answer that is cut off does not pass.
+        on_served: gets what the replies took, once all seeds are done.
 
     Raises:
         RunStopped: if `stop` was set before all seeds were done.
@@ -182,6 +191,7 @@ async def evaluate_held_out(
         EVALUATED_TEACHER
     )
     stopped: list[RunStopped] = []
+    before = PROCESSOR_SECONDS[model.model]
     async with open_scratch_context(plan, stop, cache, budget=budget, journal=journal, elsewhere=elsewhere) as context:
         waiting = iter(seeds)
 
@@ -202,6 +212,8 @@ async def evaluate_held_out(
             on_spent(context.dispatcher.budget.spent_in_session)
     if len(results) < len(seeds):
         raise next((reason for reason in stopped if isinstance(reason, BudgetExhausted)), RunStopped())
+    number = context.dispatcher.replies[EVALUATED_TEACHER]
+    on_served(ServedReplies(number, PROCESSOR_SECONDS[model.model] - before))
     return [results[seed.index] for seed in seeds]
 
 

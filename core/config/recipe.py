@@ -346,8 +346,8 @@ def recipe_digest(recipe: Recipe, sources: Mapping[str, str], parent: ParentRele
     name, of the recipe's files: prompts, seeds, reference.
 
     The connection to a teacher (`CONNECTION_KEYS`), the budget, the cache, the scale, `max_failed`, the gate, what it judges and
-    counts, the dataset's licence and publisher, and the student's evaluation are not included, so that a run can be resumed with
-    another key, budget or machine. A teacher's endpoint is included.
+    counts, the dataset's licence and publisher, the student's evaluation and the price of a core are not included, so that a run
+    can be resumed with another key, budget or machine. A teacher's endpoint is included.
     Weights of the Hub are identified by their hash in `sources`, not by their commit.
     """
     return json_digest(build_recipe_identity(recipe, sources, parent))
@@ -358,7 +358,7 @@ def build_recipe_identity(
 ) -> dict[str, Any]:
     """The input of `recipe_digest` as plain JSON values; also compares two runs key by key."""
     left_out: Any = {
-        "budget": True, "cache_mb": True, "max_failed": True, "student": {"evaluation"},
+        "budget": True, "cache_mb": True, "max_failed": True, "student": {"evaluation", "core_hour_price"},
         "collapse": {"gate", "structures", "kind"}, "dataset": {"license", "publisher"},
     }  # fmt: skip
     left_out |= {name: True for name, value in recipe if isinstance(value, RecipeTable) and not value.identifies_run}

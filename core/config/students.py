@@ -189,6 +189,8 @@ class StudentConfig(RecipeTable):
     checkpoint_steps: int = Field(50, ge=1)
     """A killed training resumes from the last checkpoint."""
     evaluation: StudentEvaluationConfig | None = None
+    core_hour_price: float = Field(0.05, ge=0, allow_inf_nan=False)
+    """For the cost of its answers. The default is an assumption: a cloud vCPU on demand, in USD."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Also log there. Needs the extra `tracking`."""
 

@@ -24,13 +24,14 @@ from core.sample import Candidate, Message, Seed, text_digest
 from core.storage.atomic_files import write_text
 from flows.data.student_files import STUDENT_SLOTS, find_student_folder, find_student_run, read_run_rows, sees_images
 from flows.evaluate.evaluation_options import Evaluation, EvaluationOptions
-from flows.evaluate.student_evaluation import evaluate_by_recipe, loss_notes, student_max_tokens
-from flows.evaluate.student_results import EvaluatedAnswer, EvaluationExample, format_student_evaluation
+from flows.evaluate.student_evaluation import evaluate_by_recipe, loss_notes, read_core_hour_price, student_max_tokens
+from flows.evaluate.student_results import AnswerCost, EvaluatedAnswer, EvaluationExample, format_student_evaluation
 from flows.rows.column_names import CONVERSATION_COLUMNS, PAIR_COLUMNS
 from flows.rows.dataset_rows import read_all_rows
 from flows.rows.row_forms import read_row_conversation, read_row_pair
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count, format_one_line, format_percent, format_table
+from teachers.base import PROCESSOR_SECONDS
 
 if TYPE_CHECKING:
     from agents.checks.registry import BoundCheck
@@ -110,6 +111,8 @@ class DatasetEvaluation(BaseModel):
     asked: int
     """Rows that the check judged."""
     rows: list[DatasetModelResult]
+    cost: AnswerCost | None = None
+    """Of the student's answers to the check's rows; a dataset has no teacher."""
     notes: list[str]
     """Missing measurements, a sentence each."""
     examples: list[EvaluationExample]
@@ -179,17 +182,22 @@ async def _evaluate_on_dataset(name: Path, options: EvaluationOptions, session: 
         for role, folder in folders.items():
             session.print_unless_stopped(f"evaluate: loss of the {role}")
             losses[role] = measure_folder_loss(folder, [row.conversation for row in rows], longest)
-        answers = {}
+        answers, cost = {}, None
         asked = [row for row in rows if row.reference is not None] if options.check else []
         for role, folder in folders.items() if asked else ():
             weights = export_gguf(folder, options.kind).path
+            before = PROCESSOR_SECONDS[f"local/{weights}"]
             answers[role] = await _collect_answers(check, role, weights, asked, longest, session)
+            if role == "student":
+                seconds = (PROCESSOR_SECONDS[f"local/{weights}"] - before) / len(asked)
+                price = read_core_hour_price(student)
+                cost = AnswerCost(core_seconds=seconds, streams=STUDENT_SLOTS, core_hour_price=price)
     notes += loss_notes(losses["student"], "row", longest)
     if options.check and (left_out := len(rows) - len(asked)):
         notes.append(f"{format_count(left_out, 'row')} not asked: they do not end with a question and a text answer.")
     if options.check is None:
         notes.append(f"No pass rates: name a check, as in --check {EXACT_CHECK}.")
-    evaluation = _build_dataset_evaluation(student, options, held_out, asked, losses, answers)
+    evaluation = _build_dataset_evaluation(student, options, held_out, asked, losses, answers, cost)
     write_text(student / DATASET_EVALUATION_FILE, evaluation.model_dump_json(indent=2) + "\n")
     return evaluation
 
@@ -326,6 +334,7 @@ async def _refuse_teacher_calls(*_args: object, **_options: object) -> Any:
 def _build_dataset_evaluation(
     student: Path, options: EvaluationOptions, held_out: _HeldOutRows, asked: Sequence[_HeldOutDatasetRow],
     losses: "Mapping[str, TextLoss]", answers: Mapping[str, Sequence[EvaluatedAnswer]],
+    cost: AnswerCost | None,
 ) -> DatasetEvaluation:  # fmt: skip
     measured = losses["student"]
     passed = {role: sum(answer.fault is None for answer in given) for role, given in answers.items()}
@@ -351,6 +360,7 @@ def _build_dataset_evaluation(
             )
             for role, loss in losses.items()
         ],
+        cost=cost,
         notes=held_out.notes,
         examples=[
             EvaluationExample(
@@ -387,6 +397,7 @@ def _format_dataset_evaluation(evaluation: DatasetEvaluation) -> str:
         f"  {evaluation.data}: {_format_row_counts(evaluation.evaluated, evaluation.total, evaluation.trained_on)}",
         f"  loss on {format_count(evaluation.tokens, 'token')} of the assistant in {conversations}{check}",
         *format_table(table),
+        *([f"  {evaluation.cost.describe()}"] if evaluation.cost else []),
         *(f"  {note}" for note in evaluation.notes),
     ]
     return "\n".join([*lines, f"  {Path(evaluation.student) / DATASET_EVALUATION_FILE}"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.config.recipe import BudgetConfig
+from core.config.students import StudentConfig
 from core.config.teachers import TeacherConfig
 from core.errors import StoreError, UsageError
 from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
@@ -36,19 +37,21 @@ from flows.data.student_files import (
 from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
 from flows.evaluate.student_results import (
+    AnswerCost,
     EvaluatedAnswer,
     EvaluationExample,
     HarnessTaskResult,
     ModelResult,
     StudentEvaluation,
     compare_paired_results,
+    estimate_answer_cost,
 )
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_count
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
-    from agents.studies.held_out_evaluation import HeldOutResult
+    from agents.studies.held_out_evaluation import HeldOutResult, ServedReplies
     from students.comparison import EvaluationHarness, TextLoss
 
 MODEL_ROLES = ("teacher", "prompted teacher", "student", "start")
@@ -94,6 +97,7 @@ class _HeldOutAnswers:
 
     results: "dict[str, list[HeldOutResult]]"
     spent: Spending
+    cost: AnswerCost | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,7 @@ async def _examine_models(
     seeds = require_held_out_seeds(task.plan, task.number, used)
     checks_ask = any(bound.check.calls(bound.options) for bound in task.plan.checks)
     results, spent = {}, Spending()
+    served: dict[str, ServedReplies] = {}
     asked = {"teacher": models["teacher"], PROMPTED: models["teacher"], **models}
     for role, model in asked.items():
         costs: list[Spending] = []
@@ -239,7 +244,9 @@ async def _examine_models(
 
         charged = role in ("teacher", PROMPTED) or checks_ask
         evaluate = (
-            partial(evaluate_prompted, task.plan) if role == PROMPTED else partial(evaluate_held_out, task.plan, model)
+            partial(evaluate_prompted, task.plan)
+            if role == PROMPTED
+            else partial(evaluate_held_out, task.plan, model, on_served=partial(served.__setitem__, role))
         )
         results[role] = await evaluate(
             seeds, session.stop, show_progress, cache=task.cache, budget=task.budget if charged else None,
@@ -248,7 +255,8 @@ async def _examine_models(
         spent += sum(costs, Spending()) if charged else Spending()
         passed = sum(result.fault is None for result in results[role])
         session.print_unless_stopped(f"evaluate: {role}: {passed} of {len(seeds)} answers pass")
-    return _HeldOutAnswers(results, spent)
+    pair = (models["student"], results["student"], models["teacher"], results["teacher"])
+    return _HeldOutAnswers(results, spent, estimate_answer_cost(task.plan.recipe, served["student"], *pair))
 
 
 def collect_used_requests(run: RunDir | None, plan: "RunPlan", on_note: Callable[[str], None]) -> set[str]:
@@ -299,6 +307,13 @@ def _measure_losses(
 def student_max_tokens(student: Path) -> int:
     settings = student / "student.json"
     return int(read_json(settings)["config"]["max_tokens"]) if settings.is_file() else LONGEST_CONVERSATION
+
+
+def read_core_hour_price(student: Path) -> float:
+    """That of the recipe which it was trained by."""
+    settings = student / "student.json"
+    config = read_json(settings)["config"] if settings.is_file() else {}
+    return float(config.get("core_hour_price", StudentConfig().core_hour_price))
 
 
 def _run_harness_tasks(
@@ -374,6 +389,7 @@ def _build_student_evaluation(
         retention=retention,
         comparisons=[compare_paired_results(role, asked, results[role]) for role in results if role != "student"],
         tasks=measured.tasks,
+        cost=answers.cost,
         panel=panel.record,
         notes=_collect_student_notes(task, results, losses, rows),
         examples=_list_examples(asked, results),

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from core.config.recipe import Recipe
+from core.config.students import StudentConfig
+from core.config.teachers import TeacherConfig
 from core.intervals import IntervalEstimate, estimate_paired_difference
 from core.runs.student_records import GeneralPanelRecord, PairedComparison
-from core.sample import Spending
+from core.sample import Spending, TokenUsage
 from flows.data.student_files import STUDENT_EVALUATION_FILE
 from flows.terminal.run_summary import list_panel_lines
-from flows.terminal.text_format import format_one_line, format_percent, format_table
+from flows.terminal.text_format import format_number, format_one_line, format_percent, format_table
 
 if TYPE_CHECKING:
-    from agents.studies.held_out_evaluation import HeldOutResult
+    from agents.studies.held_out_evaluation import HeldOutResult, ServedReplies
 
 
 class EvaluatedAnswer(BaseModel):
@@ -71,6 +74,39 @@ class HarnessTaskResult(BaseModel):
     """By role; ± 1.96 standard errors, where the harness reports one."""
 
 
+class AnswerCost(BaseModel):
+    """What a student's answers cost on this machine, and its teacher's answers to the same requests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    core_seconds: float
+    """Of processors, for one request. Loading the student is not counted."""
+    streams: int
+    """Requests that it answers at once."""
+    core_hour_price: float
+    teacher: str | None = None
+    teacher_price: float | None = None
+    """Of 1,000 requests, by the price of tokens; None if it is zero or unknown."""
+
+    @property
+    def price(self) -> float:
+        """Of 1,000 requests."""
+        return 1000 * self.core_seconds * self.core_hour_price / 3600
+
+    def describe(self) -> str:
+        """Both prices in a line."""
+        each = f"{format_number(self.core_seconds)} core-seconds each, {self.streams} at once"
+        own = f"student {format_number(self.price)} on this machine ({each}, {self.core_hour_price:g} per core-hour)"
+        if self.teacher and self.teacher_price:
+            share = f"the student costs {100 * self.price / self.teacher_price:.2g} % of it"
+            own += (
+                f"; teacher {format_one_line(self.teacher, 60)} {format_number(self.teacher_price)} by tokens: {share}"
+            )
+        elif self.teacher:
+            own += f"; teacher {format_one_line(self.teacher, 60)}: its tokens have no price, or 0"
+        return f"cost of 1,000 requests: {own}"
+
+
 class StudentEvaluation(BaseModel):
     """The result of `stillhouse evaluate`, as saved next to the student."""
 
@@ -93,6 +129,8 @@ class StudentEvaluation(BaseModel):
     """The student's pass rate minus the teacher's and the start's, on the same seeds."""
     tasks: list[HarnessTaskResult] = []
     """Results of `--tasks`."""
+    cost: AnswerCost | None = None
+    """None if no answer of the student was measured: each was in the cache."""
     panel: GeneralPanelRecord | None = None
     """Tasks that the recipe does not train; None with `--panel 0`."""
     notes: list[str]
@@ -105,6 +143,31 @@ class StudentEvaluation(BaseModel):
 
     def find_row(self, role: str) -> ModelResult | None:
         return next((row for row in self.rows if row.role == role), None)
+
+
+def estimate_answer_cost(
+    recipe: Recipe, served: "ServedReplies", student: TeacherConfig, answers: "Sequence[HeldOutResult]",
+    teacher: TeacherConfig, teacher_answers: "Sequence[HeldOutResult]",
+) -> AnswerCost | None:  # fmt: skip
+    """None if no reply of the student was measured."""
+    if not served.number or not served.seconds:
+        return None
+    prices = price_answers(teacher, teacher_answers)
+    return AnswerCost(
+        core_seconds=served.seconds / served.number * sum(len(one.replies) for one in answers) / len(answers),
+        streams=student.max_concurrent,
+        core_hour_price=(recipe.student or StudentConfig()).core_hour_price,
+        teacher=teacher.model,
+        teacher_price=1000 * sum(prices) / len(prices) if prices else None,
+    )
+
+
+def price_answers(teacher: TeacherConfig, answers: "Sequence[HeldOutResult]") -> list[float] | None:
+    """Of the replies to each request, in direct calls as in serving; None if the teacher's price is zero or unknown."""
+    prices = teacher.model_copy(update={"batch": False}).prices()
+    if not prices or not any(prices):
+        return None
+    return [prices.cost(sum((reply.usage for reply in one.replies), TokenUsage())) for one in answers]
 
 
 def compare_paired_results(
@@ -156,6 +219,8 @@ def format_student_evaluation(evaluation: StudentEvaluation) -> str:
         )
     for comparison in evaluation.comparisons:
         lines.append(f"  {_format_paired_comparison(comparison)}")
+    if evaluation.cost:
+        lines.append(f"  {evaluation.cost.describe()}")
     if evaluation.panel:
         first, *rest = list_panel_lines(evaluation.panel)
         lines += [f"  general panel: {first}", *(f"    {line}" for line in rest)]

@@ -22,6 +22,7 @@ from students.chat_encoding import Conversation
 IRRELEVANT_SETTINGS: Mapping[str, IncEx | bool] = {
     "checkpoint_steps": True,
     "evaluation": True,
+    "core_hour_price": True,
     "track": True,
     "distillation": {"cache", "api_key_env"},
     "replay": {"cache"},

@@ -5,7 +5,7 @@ Collects answers and prints results; `plugins.serving.cascade.routing_result` co
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.config.agents import reasoning_tokens
 from core.config.teachers import TeacherConfig
@@ -23,6 +23,7 @@ from flows.data.student_files import (
     load_student_plan,
 )
 from flows.evaluate.student_evaluation import collect_used_requests
+from flows.evaluate.student_results import estimate_answer_cost
 from flows.terminal.console import CommandSession
 from flows.terminal.text_format import format_number, format_one_line, format_percent, format_table
 from plugins.serving.cascade.routing_curves import QUALITY, SHARE
@@ -38,7 +39,7 @@ from plugins.serving.cascade.routing_result import (
 
 if TYPE_CHECKING:
     from agents.planning.run_plan import RunPlan
-    from agents.studies.held_out_evaluation import HeldOutResult
+    from agents.studies.held_out_evaluation import HeldOutResult, ServedReplies
 
 TOP_LOGPROBS = 10
 """Likeliest tokens returned at each position of a student's answer; the rest counts as one token."""
@@ -125,12 +126,15 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
     if len(seeds) < FEWEST_SEEDS:
         raise UsageError(f"{recipe.name}: has {len(seeds)} held-out seeds, and routing needs {FEWEST_SEEDS}")
 
+    served: list[ServedReplies] = []
+
     async def ask(who: str, plan: "RunPlan", model: TeacherConfig, draw: int = 0) -> "list[HeldOutResult]":
         def show_progress(done: int) -> None:
             session.show_progress(lambda: f"{who}: {done:,} of {len(seeds):,} seeds")
 
         session.print_message(f"route: {who}, {len(seeds):,} seeds")
-        return await evaluate_held_out(plan, model, seeds, session.stop, show_progress, draw=draw, cache=task.cache)
+        how: Any = {"draw": draw, "cache": task.cache, "on_served": served.append}
+        return await evaluate_held_out(plan, model, seeds, session.stop, show_progress, **how)
 
     teacher = task.teacher
     student = configure_student_as_teacher(task.weights, teacher)
@@ -160,6 +164,7 @@ async def calibrate_cascade(task: CascadeCalibrationTask, session: CommandSessio
             max_tokens=generator.max_tokens + reasoning_tokens(generator.reasoning),
         ),
         draws=task.draws,
+        cost=estimate_answer_cost(recipe, served[0], student, answers.student, teacher, answers.teacher),
         **dict(estimate_cascade_value(answers, teacher, recipe.seed)),
     )  # fmt: skip
     write_text(task.folder / ROUTING_FILE, result.model_dump_json(indent=2) + "\n")
@@ -205,7 +210,8 @@ def format_routing_result(result: RoutingResult) -> str:
             )
         )
     lines += format_table(table)
-    lines += [f"  {note}" for note in [result.answer, *result.notes]]
+    costs = [result.cost.describe()] if result.cost else []
+    lines += [f"  {note}" for note in [result.answer, *costs, *result.notes]]
     return "\n".join(
         [*lines, f"  {Path(result.student).parent if result.type is None else result.student}/{ROUTING_FILE}"]
     )

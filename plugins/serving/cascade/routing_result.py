@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core.config.teachers import TeacherConfig
 from core.errors import RunFailed, UsageError
 from core.intervals import IntervalEstimate, estimate_share
-from core.sample import TokenUsage
 from core.storage.atomic_files import read_json
+from flows.evaluate.student_results import AnswerCost, price_answers
 from flows.terminal.suggested_commands import format_command
 from flows.terminal.text_format import format_percent
 from plugins.serving.cascade.routing_curves import (
@@ -150,6 +150,8 @@ class RoutingResult(CascadeValue):
     sampling: CalibrationSampling
     draws: int
     """Further answers of the student to each query."""
+    cost: AnswerCost | None = None
+    """Of the student's first answers; each further answer costs about the same. None if all were in the cache."""
 
     def needs_draws(self, signal: str) -> bool:
         if signal == QUESTION_SIGNAL:
@@ -266,12 +268,10 @@ def _mean_tokens(results: "Sequence[HeldOutResult]") -> float:
 def _compute_teacher_costs(
     teacher: TeacherConfig, results: "Sequence[HeldOutResult]"
 ) -> tuple[Literal["tokens", "price"], Floats]:
-    """In the teacher's price of direct calls, as in serving; in tokens where the price is zero or unknown."""
-    usages = [sum((reply.usage for reply in result.replies), TokenUsage()) for result in results]
-    prices = teacher.model_copy(update={"batch": False}).prices()
-    if not prices or not any(prices):
-        return "tokens", np.array([usage.prompt_tokens + usage.completion_tokens for usage in usages], float)
-    return "price", np.array([1000 * prices.cost(usage) for usage in usages], float)
+    """In the teacher's price; in tokens where that is zero or unknown."""
+    if prices := price_answers(teacher, results):
+        return "price", 1000 * np.array(prices)
+    return "tokens", np.array([_mean_tokens([result]) for result in results])
 
 
 def _fit_classifier(

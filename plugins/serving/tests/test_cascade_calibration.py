@@ -263,6 +263,8 @@ def test_a_student_that_really_answers_is_calibrated_and_its_answers_are_kept(we
         "smoke: 20 held-out seeds, from number 60 to number 79; thresholds chosen on 10, evaluated on the other 10"
         in card
     )
+    assert found.cost
+    assert f"  {found.cost.describe()}\n" in card
     assert kept_answers(tmp_path) >= 40, "a second calibration would not ask again"
 
 

@@ -23,6 +23,7 @@ from flows.evaluate.evaluation_options import EvaluationOptions
 from flows.evaluate.panel_evaluation import PanelModels, evaluate_general_panel
 from flows.evaluate.student_evaluation import evaluate_student, prepare_student_evaluation
 from flows.evaluate.student_results import (
+    AnswerCost,
     EvaluatedAnswer,
     EvaluationExample,
     HarnessTaskResult,
@@ -103,10 +104,14 @@ def test_the_runs_page_shows_the_evaluation_with_answers_and_its_json_without(tm
     assert saved == json.loads(FOUND.model_dump_json(exclude={"examples", "panel_examples"}))
     assert "What it forgot" not in page
 
-    with_panel = FOUND.model_copy(update={"panel": PANEL, "panel_examples": FOUND.examples})
+    assert "core-seconds" not in page, "it was not measured"
+
+    cost = AnswerCost(core_seconds=0.72, streams=8, core_hour_price=0.05, teacher="openai/big", teacher_price=1.0)
+    with_panel = FOUND.model_copy(update={"panel": PANEL, "panel_examples": FOUND.examples, "cost": cost})
     (run.student / STUDENT_EVALUATION_FILE).write_text(with_panel.model_dump_json())
     write_run_report(run, manifest, plan.recipe, [], [])
     page = run.report_file.read_text()
+    assert "student 0.01 on this machine (0.72 core-seconds each, 8 at once, 0.05 per core-hour); teacher" in page
     assert "student: 30 % (22 % to 40 %) of the recipe's requests, 30 % (20 % to 42 %) of the panel" in page
     assert page.count('<g class="model ') == 2, "the start has no pass rate on the requests"
     assert "Student loses 6 to 30 points against its start" in page
@@ -212,6 +217,9 @@ def test_a_student_of_a_users_rows_is_evaluated_on_rows_outside_its_training(
     assert student.nats_per_token is not None
     assert before.nats_per_token is not None
     assert student.nats_per_token < before.nats_per_token - 1
+    assert found.cost
+    assert found.cost.core_seconds > 0
+    assert f"  {found.cost.describe()}\n" in out
     assert student.pass_rate
     assert (before.passed, student.pass_rate.value) == (0, (student.passed or 0) / 4)
     assert found.tokens > 20
@@ -277,6 +285,9 @@ def test_a_runs_student_is_compared_with_its_teacher_and_its_start(run: RunDir, 
     assert (ends.task, ends.metric, ends.rows) == ("ends", "acc", 2)
     assert ends.scores.keys() == {"student", "start"}, "a scripted teacher has no weights"
     assert "ends, acc, 2 rows: student" in format_student_evaluation(found)
+    assert found.cost
+    assert found.cost.core_seconds > 0
+    assert f"  {found.cost.describe()}\n" in format_student_evaluation(found)
     assert len(found.examples) == 10
     assert found.examples[0].answers.keys() == {"teacher", "prompted teacher", "student", "start"}
     panel = found.panel

@@ -55,11 +55,10 @@ def test_a_family_without_fixed_requests_is_refused_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_evaluation_changes_neither_the_run_nor_the_training() -> None:
+@pytest.mark.parametrize("key", ["evaluation.requests", "core_hour_price"])
+def test_an_evaluation_changes_neither_the_run_nor_the_training(key: str) -> None:
     """So a finished run can be evaluated with --resume."""
-    plain, more = (
-        load_recipe_plan("constrained-instructions", [f"student.evaluation.requests={n}"]).recipe for n in (3, 9)
-    )
+    plain, more = (load_recipe_plan("constrained-instructions", [f"student.{key}={n}"]).recipe for n in (3, 9))
     assert plain != more
     assert recipe_digest(plain, {}) == recipe_digest(more, {})
     without = plain.model_copy(update={"student": None})
