@@ -303,7 +303,11 @@ class ExtractionFamily(RecipeFamily):
         return _build_question(seed.data, seed.data["text"]) if "text" in seed.data else None
 
     def build_answered(self, seed: Seed, answers: Sequence[str]) -> Candidate:
-        return self.candidate(seed, parse_reply(ValuesDraft, f'{{"values": {"".join(answers)}}}'))
+        try:
+            values = json.loads("".join(answers))
+        except ValueError as error:
+            raise InvalidReply(f"the answer is no JSON: {error}") from None
+        return self.candidate(seed, parse_reply(ValuesDraft, {"values": values}))
 
     def candidate(self, seed: Seed, draft: TextDraft | ValuesDraft) -> Candidate:
         data = seed.data

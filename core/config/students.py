@@ -290,6 +290,11 @@ class StudentConfig(RecipeTable):
         return {name: weight for name, weight in self.objective.items()}  # the keys as plain strings
 
     @property
+    def learns_refused(self) -> bool:
+        """Whether an objective needs answers that were refused."""
+        return bool(self.objective_weights.keys() & {"dpo", "kto"})
+
+    @property
     def asks_teacher(self) -> bool:
         """Whether an objective needs a teacher's probabilities or hidden states."""
         return "hidden" in self.objective_weights or bool(self.divergences)

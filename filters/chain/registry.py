@@ -194,6 +194,8 @@ def find_recipe_filter_problems(recipe: Recipe, folder: Path) -> Iterator[Recipe
                 f"{config.keep!r} cannot go with a number to keep: the kept document would depend on how many are made"
             )
             yield RecipeProblem(f"filters.{i}.keep", what)
-        if config.type == "pii" and "preference" in recipe.dataset.formats:
-            what = "finds nothing in rejected answers, which preference pairs also contain; remove the filter or the format"
+        if config.type == "pii" and (
+            "preference" in recipe.dataset.formats or (recipe.student and recipe.student.learns_refused)
+        ):
+            what = "finds nothing in rejected answers, which preference pairs, dpo and kto use; remove the filter or that use"
             yield RecipeProblem(f"filters.{i}.type", what)

@@ -14,6 +14,7 @@ from agents.families.base import RecipeFamily
 from agents.reply_schema import InvalidReply, parse_reply
 from core.config.recipe import PreferenceConfig, Recipe
 from core.config.students import StudentConfig
+from core.errors import UsageError
 from core.runs.records import PairsRecord
 from core.runs.run_dir import RunDir
 from core.sample import (
@@ -329,10 +330,15 @@ def find_preference_data(
     conversations: Sequence[list[Message]],
     released: "Iterable[pl.DataFrame]" = (),
 ) -> PreferenceData:
-    """What the objectives `dpo` and `kto` of a run's student learn from; `released` are pairs of earlier releases."""
+    """What the objectives `dpo` and `kto` of a run's student learn from; `released` are pairs of earlier releases.
+
+    Raises UsageError for a run with the filter `pii`, which masks no refused answer.
+    """
     from agents.families import find_recipe_family
 
     recipe = run.read_recipe()
+    if config.learns_refused and any(one.type == "pii" for one in recipe.filters):
+        raise UsageError(f"{run.name}: its filter pii masks no refused answers; leave dpo and kto out of the objective")
     rejected: list[list[Message] | None] = []
     judged: list[tuple[list[Message], bool]] = []
     siblings: list[Sequence[Sequence[Message]]] = []

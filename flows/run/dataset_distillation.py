@@ -112,7 +112,7 @@ def _read_training_rows(
     """The conversations of the dataset, and the answers and settings to train with."""
     found = PreferenceData(config, [], [], [], [])
     run = _find_run_of_dataset(source)
-    if run and not config.objective_weights.keys().isdisjoint({"dpo", "kto"}) and len(config.objective_weights) > 1:
+    if run and config.learns_refused and len(config.objective_weights) > 1:
         rows = [list(row) for row in read_dataset_conversations(source)]
         found = find_preference_data(run, config, rows)
         for note in found.notes:

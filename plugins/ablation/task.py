@@ -248,7 +248,7 @@ def prepare_ablation(
 
 def _check_student(run: RunDir, student: StudentConfig) -> None:
     """Raises UsageError for a student that an arm's rows alone cannot train."""
-    if student.objective_weights.keys() & {"dpo", "kto"}:
+    if student.learns_refused:
         raise UsageError(
             f"{run.name}: its student learns from refused answers, which only arms j, k and l have; add --set objective=sft"
         )

@@ -167,8 +167,9 @@ def test_a_student_is_asked_for_the_values_of_a_held_out_document(tmp_path: Path
     wrong = FAMILY.build_answered(seed, ['{"who": "Ann Bell", "amount": 7}'])
     found = [findings_of(occurs_check, Subject(seed, one, nobody))[0].passed for one in (right, wrong)]
     assert found == [True, False]
-    with pytest.raises(InvalidReply):
-        FAMILY.build_answered(seed, ["Sorry, I cannot."])
+    for answer in ("Sorry, I cannot.", '{"bad": 1}, "values": {"who": null, "amount": 7}', "[]"):
+        with pytest.raises(InvalidReply):
+            FAMILY.build_answered(seed, [answer])
 
 
 def test_every_shipped_schema_can_be_filled_in_and_narrowed() -> None:

@@ -186,6 +186,10 @@ def written(folder: Path, table: str, more: str = "") -> Path:
             'type = "pii"\n[dataset]\nformats = ["messages", "preference"]', "answers_per_seed = 2",
             "filters.0.type: finds nothing in rejected answers",
         ),
+        *(
+            (f'type = "pii"\n[student]\nobjective = {{ sft = 1.0, {loss} = 1.0 }}', "", "filters.0.type: finds nothing")
+            for loss in ("dpo", "kto")
+        ),
         ('type = "quality"\nrules = ["gopher"]', "", "filters.0"),
         ('type = "pii"\nkinds = ["name"]', "", "filters.0"),
     ],

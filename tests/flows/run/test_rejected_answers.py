@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from core.config.students import StudentConfig
+from core.errors import UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Message
 from core.storage.atomic_files import read_json
@@ -67,3 +68,7 @@ def test_a_run_and_distill_learn_from_the_runs_own_rejected_answers(tmp_path: Pa
     assert again.returncode == 0, again.stderr
     assert f"distill: {len(pairs)} conversations with a rejected answer for dpo" in again.stderr
     assert f"distill: {len(refused)} answers that failed a check, for kto" in again.stderr
+    stored = read_json(run.recipe_file)
+    run.recipe_file.write_text(json.dumps({**stored, "recipe": {**stored["recipe"], "filters": [{"type": "pii"}]}}))
+    with pytest.raises(UsageError, match="its filter pii masks no refused answers"):
+        find_preference_data(run, config, conversations)
