@@ -1,0 +1,178 @@
+"""What `preference-pairs` yields with the embedded teacher, and what DPO on its pairs adds to SFT on the same rows.
+
+python -m benchmarks.preference_training
+
+`STILLHOUSE_PAIRS` names a folder for the run and its answers, so that a stopped benchmark resumes. The arms are declared in
+`preference-pairs.json`. Control: DPO with chosen and rejected exchanged.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import groupby
+from random import Random
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks.ablation import HELD_OUT, RULES, call
+from benchmarks.machine import describe_measurement
+from benchmarks.retention import open_folder
+from core.runs.run_dir import RunDir
+from core.sample import Message, SampleStatus, parse_sample_index, remove_thinking
+from flows.data.curated_run import read_finished_samples
+from flows.data.preference_pairs import PreferencePair, find_preference_pairs
+from flows.recipes.recipe_catalog import load_recipe_plan
+from flows.terminal.console import SESSION
+from plugins.ablation.ablation import join_checks
+from plugins.ablation.answers import Answers
+from plugins.ablation.arms import ArmRows
+from plugins.ablation.results import AnsweredRequests, format_points
+from plugins.ablation.statistics import describe_gain, estimate_gain, estimate_pass_rate
+from plugins.ablation.task import AblationOptions, AblationTask, ArmTraining, prepare_ablation
+
+RECIPE, CANDIDATES, SEED = "preference-pairs", 240, 8
+STUDENT = {
+    "start": "layers", "layers": 30, "objective": "sft", "epochs": 1, "learning_rate": 5e-5, "average": 0.75,
+}  # fmt: skip
+"""That of `constrained-instructions` without replay; each row is seen once."""
+DPO = {"sft": 1.0, "dpo": 0.5}
+"""Objectives of both arms with pairs: those that docs/distillation.md gives for a run."""
+ROWS, REQUESTS, PANEL, TRAINING_SEED = 64, 200, 64, 1
+START, SFT, ADDED, EXCHANGED = "start", "SFT", "SFT and DPO", "control: SFT and DPO, chosen and rejected exchanged"
+READINGS: dict[str, Callable[[AnsweredRequests], list[bool]]] = {
+    "passed": lambda one: one.passed,
+    "rules and topic": lambda one: join_checks(one, RULES),
+    "`near_topic`": lambda one: one.by_check["near_topic"],
+    "`adds_words`": lambda one: one.by_check["adds_words"],
+    "panel": lambda one: one.panel,
+}
+
+
+class PairedRows(NamedTuple):
+    """Kept answers, each with the clearest worse answer to the same prompt."""
+
+    ids: list[str]
+    chosen: list[list[Message]]
+    rejected: list[list[Message]]
+
+
+def table() -> str:
+    """As Markdown."""
+    with open_folder("STILLHOUSE_PAIRS") as folder:
+        if not list(folder.glob(f"{RECIPE}-*/manifest.json")):
+            settings = ["--set", f"samples={CANDIDATES}", "--set", f"seed={SEED}"]
+            call("run", RECIPE, "--runs-dir", str(folder), *settings)
+        (manifest,) = folder.glob(f"{RECIPE}-*/manifest.json")
+        run = RunDir(manifest.parent)
+        task = prepare_task(run)
+        rows = draw_rows(run, task, ROWS)
+        lines = [
+            describe_measurement(),
+            "",
+            describe_yield(run, task),
+            "",
+            *format_arms(measure_arms(task, rows), len(rows.ids)),
+        ]
+    return "\n".join(lines)
+
+
+def prepare_task(run: RunDir) -> AblationTask:
+    """The held-out requests, panel and checks; the run's recipe has no student, so one is added."""
+    recipe = run.read_recipe()
+    settings = [f"student.{name}={json.dumps(value)}" for name, value in STUDENT.items()]
+    plan = load_recipe_plan(RECIPE, [f"samples={recipe.samples}", f"seed={recipe.seed}", *settings])
+    options = AblationOptions("d,i", "equal", 1, REQUESTS, PANEL, HELD_OUT)
+    return prepare_ablation(run, options, plan, run.path.parent, SESSION)
+
+
+def describe_yield(run: RunDir, task: AblationTask) -> str:
+    """Candidates, kept answers and pairs of a run, and what they cost."""
+    recipe = run.read_recipe()
+    samples = list(read_finished_samples(run))
+    found = find_preference_pairs(samples, task.plan.family, recipe)
+    tokens = sum(one.usage.prompt_tokens + one.usage.completion_tokens for one in samples)
+    written = sum(one.usage.completion_tokens for one in samples)
+    kinds = Counter(pair.kind for pair in found.pairs)
+    gaps = [pair.gap for pair in found.pairs]
+    pairs = len(found.pairs)
+    return (
+        f"{len(samples)} candidates for {len(samples) // recipe.answers_per_seed} prompts; kept "
+        f"{sum(one.state is SampleStatus.kept for one in samples)}; prompts with a kept answer {found.prompts}; pairs {pairs} "
+        f"({', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}); critic gap median {median(gaps):.2f}, "
+        f"from {min(gaps):.2f} to {max(gaps):.2f}, failed checks of the rejected answer "
+        f"{dict(sorted(Counter(len(pair.rejected.faults) for pair in found.pairs).items()))}; teacher tokens {tokens:,} "
+        f"({written:,} written), {tokens / pairs:,.0f} for each pair"
+    )
+
+
+def draw_rows(run: RunDir, task: AblationTask, number: int) -> PairedRows:
+    """At most `number` kept answers of the run with a worse answer to the same prompt, without validation rows."""
+    pairs: list[PreferencePair] = []
+    recipe = run.read_recipe()
+    trained = set(task.pool.draw("d", task.pool.count("d"), TRAINING_SEED).ids)
+    for _, group in groupby(
+        read_finished_samples(run), key=lambda one: parse_sample_index(one.id) // recipe.answers_per_seed
+    ):
+        siblings = list(group)
+        for chosen in siblings:
+            if chosen.id in trained:
+                # A run pairs each prompt once: here each kept answer, with the others as if they were dropped.
+                others = [
+                    one
+                    if one.id == chosen.id or one.state is SampleStatus.failed
+                    else one.model_copy(update={"state": SampleStatus.dropped})
+                    for one in siblings
+                ]
+                pairs += find_preference_pairs(others, task.plan.family, recipe).pairs[:1]
+    Random(str(TRAINING_SEED)).shuffle(pairs)
+    pairs = pairs[:number]
+    return PairedRows(
+        [pair.chosen.id for pair in pairs],
+        [remove_thinking([*pair.chosen.prompt, *pair.chosen.response]) for pair in pairs],
+        [remove_thinking([*pair.rejected.prompt, *pair.rejected.response]) for pair in pairs],
+    )
+
+
+def measure_arms(task: AblationTask, rows: PairedRows) -> dict[str, AnsweredRequests]:
+    """The answers of each arm; what is stored is not measured again."""
+    both = task.config.model_copy(update={"objective": DPO})
+    # The same loss with chosen and rejected exchanged, and SFT still on the chosen answer.
+    turned = both.distillation.model_copy(update={"dpo_beta": -both.distillation.dpo_beta})
+    exchanged = both.model_copy(update={"distillation": turned})
+    found: dict[str, AnsweredRequests] = {}
+    for name, config in {SFT: task.config, ADDED: both, EXCHANGED: exchanged}.items():
+        plain = config is task.config
+        letters = task.declared.arms if plain else "d"
+        arm = replace(task, config=config, declared=task.declared.model_copy(update={"arms": letters}))
+        drawn = ArmRows(rows.ids, rows.chosen, 0, () if plain else rows.rejected)
+        training = ArmTraining("d", "equal", TRAINING_SEED, drawn)
+        answers = Answers(arm, SESSION)
+        answers.measure_training(training)
+        for key, digest in ((START, arm.digest_model("i")), (name, arm.digest_training(training))):
+            if answered := answers.find(digest):
+                found.setdefault(key, answered)
+    return found
+
+
+def format_arms(found: Mapping[str, AnsweredRequests], rows: int) -> Iterator[str]:
+    """A table of pass rates, and the differences of the arms."""
+    yield f"| arm | rows | {' | '.join(READINGS)} | words | seconds |"
+    yield "|---" * (4 + len(READINGS)) + "|"
+    for name, one in found.items():
+        rates = [estimate_pass_rate([read(one)]) for read in READINGS.values()]
+        cells = [rate.format(lambda value: f"{100 * value:.1f}") if rate else "" for rate in rates]
+        trained = f"{one.seconds:.0f}" if one.seconds else ""
+        yield f"| {name} | {rows if one.seconds else ''} | {' | '.join(cells)} | {median(one.words):.0f} | {trained} |"
+    yield ""
+    for first, second in ((SFT, START), (ADDED, SFT), (ADDED, EXCHANGED), (EXCHANGED, SFT)):
+        gains = [
+            f"{reading} {describe_gain(estimate_gain([read(found[first])], [read(found[second])]), format_points)}"
+            for reading, read in READINGS.items()
+        ]
+        yield f"- {first} minus {second}: {'; '.join(gains)}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{table()}\n")
