@@ -11,8 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from itertools import groupby
-from random import Random
+from itertools import groupby, islice
 from statistics import median
 from typing import NamedTuple
 
@@ -27,19 +26,21 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import SESSION
 from plugins.ablation.ablation import join_checks
 from plugins.ablation.answers import Answers
-from plugins.ablation.arms import ArmRows
+from plugins.ablation.arms import AGENT_REASONS, ArmRows
 from plugins.ablation.results import AnsweredRequests, format_points
 from plugins.ablation.statistics import describe_gain, estimate_gain, estimate_pass_rate
 from plugins.ablation.task import AblationOptions, AblationTask, ArmTraining, prepare_ablation
 
 RECIPE, CANDIDATES, SEED = "preference-pairs", 240, 8
 STUDENT = {
-    "start": "layers", "layers": 30, "objective": "sft", "epochs": 1, "learning_rate": 5e-5, "average": 0.75,
+    "start": "layers", "layers": 30, "objective": "sft", "epochs": 2, "learning_rate": 5e-5, "average": 0.75,
 }  # fmt: skip
-"""That of `constrained-instructions` without replay; each row is seen once."""
+"""That of `constrained-instructions` without replay; each row is seen twice."""
 DPO = {"sft": 1.0, "dpo": 0.5}
 """Objectives of both arms with pairs: those that docs/distillation.md gives for a run."""
-ROWS, REQUESTS, PANEL, TRAINING_SEED = 64, 200, 64, 1
+FIRST = 144
+"""Candidates from which the trial's rows come."""
+REQUESTS, PANEL, TRAINING_SEED = 200, 64, 1
 START, SFT, ADDED, EXCHANGED = "start", "SFT", "SFT and DPO", "control: SFT and DPO, chosen and rejected exchanged"
 READINGS: dict[str, Callable[[AnsweredRequests], list[bool]]] = {
     "passed": lambda one: one.passed,
@@ -67,7 +68,7 @@ def table() -> str:
         (manifest,) = folder.glob(f"{RECIPE}-*/manifest.json")
         run = RunDir(manifest.parent)
         task = prepare_task(run)
-        rows = draw_rows(run, task, ROWS)
+        rows = draw_rows(run, task)
         lines = [
             describe_measurement(),
             "",
@@ -84,7 +85,8 @@ def prepare_task(run: RunDir) -> AblationTask:
     settings = [f"student.{name}={json.dumps(value)}" for name, value in STUDENT.items()]
     plan = load_recipe_plan(RECIPE, [f"samples={recipe.samples}", f"seed={recipe.seed}", *settings])
     options = AblationOptions("d,i", "equal", 1, REQUESTS, PANEL, HELD_OUT)
-    return prepare_ablation(run, options, plan, run.path.parent, SESSION)
+    task = prepare_ablation(run, options, plan, run.path.parent, SESSION)
+    return replace(task, validation=[])  # drawn from the rows instead, the same for every arm
 
 
 def describe_yield(run: RunDir, task: AblationTask) -> str:
@@ -107,27 +109,19 @@ def describe_yield(run: RunDir, task: AblationTask) -> str:
     )
 
 
-def draw_rows(run: RunDir, task: AblationTask, number: int) -> PairedRows:
-    """At most `number` kept answers of the run with a worse answer to the same prompt, without validation rows."""
+def draw_rows(run: RunDir, task: AblationTask) -> PairedRows:
+    """The answers among the first candidates that passed checks and critic, each with a worse answer to the same prompt."""
     pairs: list[PreferencePair] = []
     recipe = run.read_recipe()
-    trained = set(task.pool.draw("d", task.pool.count("d"), TRAINING_SEED).ids)
-    for _, group in groupby(
-        read_finished_samples(run), key=lambda one: parse_sample_index(one.id) // recipe.answers_per_seed
-    ):
-        siblings = list(group)
+    first = islice(read_finished_samples(run), FIRST)
+    for _, group in groupby(first, key=lambda one: parse_sample_index(one.id) // recipe.answers_per_seed):
+        siblings = [one for one in group if one.state is not SampleStatus.failed]
         for chosen in siblings:
-            if chosen.id in trained:
-                # A run pairs each prompt once: here each kept answer, with the others as if they were dropped.
-                others = [
-                    one
-                    if one.id == chosen.id or one.state is SampleStatus.failed
-                    else one.model_copy(update={"state": SampleStatus.dropped})
-                    for one in siblings
-                ]
+            if chosen.reason not in AGENT_REASONS:
+                # A run pairs each prompt once: here each accepted answer, with the others as if they were dropped.
+                others = [one.model_copy(update={"state": SampleStatus.dropped}) for one in siblings]
+                others[siblings.index(chosen)] = chosen.model_copy(update={"state": SampleStatus.kept})
                 pairs += find_preference_pairs(others, task.plan.family, recipe).pairs[:1]
-    Random(str(TRAINING_SEED)).shuffle(pairs)
-    pairs = pairs[:number]
     return PairedRows(
         [pair.chosen.id for pair in pairs],
         [remove_thinking([*pair.chosen.prompt, *pair.chosen.response]) for pair in pairs],
