@@ -31,6 +31,7 @@ from benchmarks import (
     orchestration,
     planted_faults,
     postgres,
+    preference_training,
     pruning,
     recall,
     retention,
@@ -58,6 +59,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
     "families": {
         "teacher": ("What the embedded teacher can do", teacher.table),
         "families": ("What the embedded teacher can do of each family", families.table),
+        "preference_training": ("Preference pairs", preference_training.table),
         "difficulty": ("How hard recorded samples are for the embedded teacher", difficulty.table),
     },
     "planted-faults": {

@@ -1,13 +1,10 @@
 """What `preference-pairs` yields with the embedded teacher, and what DPO on its pairs adds to SFT on the same rows.
 
-python -m benchmarks.preference_training
-
 `STILLHOUSE_PAIRS` names a folder for the run and its answers, so that a stopped benchmark resumes. The arms are declared in
 `preference-pairs.json`. Control: DPO with chosen and rejected exchanged.
 """
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -137,16 +134,15 @@ def measure_arms(task: AblationTask, rows: PairedRows) -> dict[str, AnsweredRequ
     exchanged = both.model_copy(update={"distillation": turned})
     found: dict[str, AnsweredRequests] = {}
     for name, config in {SFT: task.config, ADDED: both, EXCHANGED: exchanged}.items():
-        plain = config is task.config
-        letters = task.declared.arms if plain else "d"
+        letters = "di" if name == EXCHANGED else "d"  # the start is asked last
         arm = replace(task, config=config, declared=task.declared.model_copy(update={"arms": letters}))
-        drawn = ArmRows(rows.ids, rows.chosen, 0, () if plain else rows.rejected)
-        training = ArmTraining("d", "equal", TRAINING_SEED, drawn)
+        rejected = () if name == SFT else rows.rejected
+        training = ArmTraining("d", "equal", TRAINING_SEED, ArmRows(rows.ids, rows.chosen, 0, rejected))
         answers = Answers(arm, SESSION)
         answers.measure_training(training)
-        for key, digest in ((START, arm.digest_model("i")), (name, arm.digest_training(training))):
+        for key, digest in ((name, arm.digest_training(training)), (START, arm.digest_model("i"))):
             if answered := answers.find(digest):
-                found.setdefault(key, answered)
+                found[key] = answered
     return found
 
 
@@ -166,7 +162,3 @@ def format_arms(found: Mapping[str, AnsweredRequests], rows: int) -> Iterator[st
             for reading, read in READINGS.items()
         ]
         yield f"- {first} minus {second}: {'; '.join(gains)}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{table()}\n")
