@@ -322,7 +322,7 @@ class LlamaServer:
             with suppress(OSError):  # a process that has crashed is not counted
                 PROCESSOR_SECONDS[self._who] += self.loaded.served_seconds if self.loaded else 0.0
             await stop_guarded(self._process)
-            self._process = self.loaded = None
+            self._process = None
 
     def read_log(self) -> str:
         """What llama.cpp has logged since its last start."""
