@@ -139,10 +139,10 @@ def _write_release(run: RunDir, recipe: Recipe, lineage: Lineage, line: Sequence
 
 
 def _copy_released_files(run: RunDir, manifest: RunManifest, folder: Path) -> Iterator[tuple[str, str]]:
-    """Copy the dataset, the rows and the images of the run. Yields each path with its hash, as recorded when the run ended."""
+    """Copy dataset, rows, images and recording of the run. Yields each path with its hash, as recorded when the run ended."""
     names = [run.own_rows_file.name, run.pairs_file.name]
     for name in manifest.files:
-        if name in names or name.startswith((f"{run.dataset.name}/", f"{run.images.name}/")):
+        if name in names or name.startswith((f"{run.dataset.name}/", f"{run.images.name}/", "recording/")):
             yield name, _copy_released_file(run, manifest, name, folder / name)
 
 

@@ -98,6 +98,7 @@ NOT_RUN = {
     "plugins/improve/README.md: stillhouse improve": (
         "hundreds of drafts; plugins/improve/tests/test_improve_command.py makes some"
     ),
+    "plugins/rebuild/README.md: stillhouse run": "plugins/rebuild/tests/test_rebuild.py makes releases again",
     "plugins/focus/README.md: stillhouse focus": (
         "plugins/focus/tests/test_focus_command.py runs both, with a smaller student"
     ),

@@ -52,6 +52,7 @@ LINES: dict[str, list[str]] = {
     "index": ["{given}/index --add {given}", "{given}/index"],
     "preview": ["{given}/recipe.toml -n 1"],
     "publish": ["{given} --to hf:some/where --dry-run"],
+    "rebuild": ["{given}"],
     "reference": ["{given} --out {out}.parquet"],
     "release": ["{given}", "{given}/filled"],
     "report": ["{given}"],
@@ -91,9 +92,9 @@ OWN_OPTIONS = set(
     --confidence --deployment --documents --draft --draws --eval --filters --format --from-datasketch
     --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
     --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --requests --role
-    --root --rows --runs-dir --samples --search --secret --seed --seeds --set --share --show-row --signal --slot-tokens
+    --root --rows --runs-dir --samples --search --secret --seed --seeds --set --share --show-row --sign --signal --slot-tokens
     --slots --source --split --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature
-    --threshold --to --to-datasketch --topologies --train --type --without-teacher --workers -n
+    --threshold --to --to-datasketch --topologies --train --type --verify --without-teacher --workers -n
     """.split()
 )
 SECONDS = 1000

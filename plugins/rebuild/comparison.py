@@ -1,0 +1,193 @@
+"""Compares a release with the run that was made again from its recording: bytes of files, verdicts, counts; and names the first
+difference. Makes nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from core.config.recipe import list_differences
+from core.runs.records import RunManifest
+from core.runs.releases import Release
+from core.runs.run_dir import RunDir
+from core.sample import FrozenModel
+from core.storage.atomic_files import hash_file, read_record
+from core.storage.recording import RecordedSample, read_recording
+from flows.terminal.text_format import format_one_line
+from plugins.rebuild.recording import (
+    RECORDING,
+    SAMPLES,
+    VERDICTS,
+    RecordedInputs,
+    RecordedVerdict,
+    read_environment,
+    read_verdicts,
+)
+from plugins.rebuild.replayed_run import ReplayedRun
+
+FileState = Literal["same", "differs", "missing", "extra"]
+INPUTS = f"{RECORDING}/inputs.json"
+FACTS = {"counts", "funnel", "reasons", "usage", "similarities", "collapse", "collapse_parent", "dataset", "agents"}
+"""What a manifest says of data and verdicts: all but names, times, costs, students and records of plugins."""
+DIGITS = 9
+"""Significant digits of a measured number that are compared: the last ones depend on the processor."""
+
+
+class ComparedFile(FrozenModel):
+    path: str
+    state: FileState
+    """`missing`: not made again. `extra`: made again, and not in the release."""
+
+
+class Rebuild(FrozenModel):
+    """The result of a rebuild."""
+
+    release: str
+    equal: bool
+    files: tuple[ComparedFile, ...]
+    samples: int
+    """Samples whose verdicts were compared."""
+    difference: str | None
+    """The first one, in a sentence without a full stop."""
+    environment: tuple[str, ...]
+    """What differs between the machine of the release and this one, a phrase each."""
+
+
+def compare_rebuild(release: Release, again: ReplayedRun) -> Rebuild:
+    """Raises StoreError, UsageError if a recording cannot be read."""
+    files = _compare_files(release, again.run)
+    environment = _compare_environments(read_record(release.path / INPUTS, RecordedInputs).environment)
+    differs = [file.path for file in files if file.state != "same"]
+    found = next(_find_differences(release, again, differs), None)
+    if found and again.changed_sources:
+        found = f"{again.changed_sources[0]} is not what the run read; then {found}"
+    if found and environment:
+        found = f"{found} ({', '.join(environment)})"
+    return Rebuild(
+        release=release.name, equal=found is None, files=tuple(files),
+        samples=len(read_verdicts(release.path / VERDICTS)), difference=found, environment=tuple(environment),
+    )  # fmt: skip
+
+
+def is_compared(name: str) -> bool:
+    """Whether a file of a release is made again. Cards are not: they have the time and cost of the run."""
+    return name.startswith(("dataset/", "images/")) or name in ("own.parquet", "pairs.parquet", SAMPLES, VERDICTS)
+
+
+def _compare_files(release: Release, run: RunDir) -> list[ComparedFile]:
+    released = {name for name in release.manifest.files if is_compared(name)}
+    made = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    made = {name for name in made if is_compared(name)}
+    states: dict[str, FileState] = dict.fromkeys(released - made, "missing")
+    states.update(dict.fromkeys(made - released, "extra"))
+    for name in released & made:
+        states[name] = "same" if hash_file(release.path / name) == hash_file(run.path / name) else "differs"
+    return [ComparedFile(path=name, state=states[name]) for name in sorted(states)]
+
+
+def _compare_environments(recorded: Mapping[str, str]) -> list[str]:
+    here = read_environment()
+    return [
+        f"{name} {recorded.get(name, 'not installed')} there, {here.get(name, 'not installed')} here"
+        for name in sorted({*recorded, *here})
+        if recorded.get(name) != here.get(name)
+    ]
+
+
+def _find_differences(release: Release, again: ReplayedRun, differs: Sequence[str]) -> Iterator[str]:
+    """In the order of a run: what it read, what was asked and answered, what was decided, what was counted, what was written."""
+    read, read_again = (read_record(one / INPUTS, RecordedInputs).files for one in (release.path, again.run.path))
+    for name in sorted(read.keys() | read_again.keys()):
+        if read.get(name) != read_again.get(name):
+            yield f"{RECORDING}/files/{name} is not the file that the run read"
+    if SAMPLES in differs:
+        yield from _compare_samples(*(read_recording(one / SAMPLES) for one in (release.path, again.run.path)))
+    if VERDICTS in differs:
+        yield from _compare_verdicts(*(read_verdicts(one / VERDICTS) for one in (release.path, again.run.path)))
+    yield from _compare_facts(release, again.manifest)
+    for name in differs:
+        yield _explain_file(name, release.path / name, again.run.path / name)
+
+
+def _compare_samples(there: Sequence[RecordedSample], here: Sequence[RecordedSample]) -> Iterator[str]:
+    made = {one.sample: one for one in here}
+    for recorded in there:
+        name = f"sample {recorded.sample}"
+        if (sample := made.pop(recorded.sample, None)) is None:
+            yield f"{name} is recorded, and was not made again"
+            continue
+        for change in list_differences(recorded.seed, sample.seed):
+            yield f"{name}: its seed differs at {change.where}: {format_one_line(change.what)}"
+        for reply, again in zip(recorded.replies, sample.replies, strict=False):
+            call = f"{name}: call {reply.attempt} of {reply.agent} at revision {reply.revision}"
+            if (reply.agent, reply.revision, reply.attempt) != (again.agent, again.revision, again.attempt):
+                yield f"{call} is recorded; {again.agent} was called at revision {again.revision} instead"
+            for key in ("request", "asked", "reply", "reasoning", "teacher", "usage"):
+                if getattr(reply, key) != getattr(again, key):
+                    yield f"{call}: its {key} is not the recorded one"
+        if len(recorded.replies) != len(sample.replies):
+            yield f"{name}: {len(recorded.replies)} replies are recorded, and {len(sample.replies)} were needed"
+    for index in made:
+        yield f"sample {index} was made again, and is not recorded"
+
+
+def _compare_verdicts(there: Sequence[RecordedVerdict], here: Sequence[RecordedVerdict]) -> Iterator[str]:
+    made = {one.sample: one for one in here}
+    for recorded in there:
+        name = f"sample {recorded.sample}"
+        if (again := made.pop(recorded.sample, None)) is None:
+            yield f"{name} has a recorded verdict, and was not made again"
+            continue
+        for before, now in zip(recorded.verdicts, again.verdicts, strict=False):
+            if before != now:
+                there_is, here_is = (f"{one.check} {'passed' if one.passed else 'failed'}" for one in (before, now))
+                yield f"{name}: the check {there_is} at revision {before.revision} there, {here_is} here: {now.evidence}"
+        if (recorded.state, recorded.reason, recorded.detail) != (again.state, again.reason, again.detail):
+            ends = (" ".join(filter(None, (one.state, one.reason, one.detail))) for one in (recorded, again))
+            yield "{}: {} there, {} here".format(name, *map(format_one_line, ends))
+        for change in list_differences(recorded.model_dump(mode="json"), again.model_dump(mode="json")):
+            yield f"{name}: {change.where}: {format_one_line(change.what)}"
+    for index in made:
+        yield f"sample {index} was made again, and has no recorded verdict"
+
+
+def _compare_facts(release: Release, manifest: RunManifest) -> Iterator[str]:
+    run = release.manifest.run
+    there, here = (_round(one.model_dump(mode="json", include=FACTS)) for one in (run, manifest))
+    for change in list_differences(there, here):
+        yield f"manifest.json: run.{change.where}: {format_one_line(change.what)}"
+    verdict = run.collapse.verdict if run.collapse else None
+    for file, said in (("manifest.json", release.manifest.verdict), ("lineage.json", release.lineage.verdict)):
+        if said != verdict:
+            yield f"{file}: verdict: {said} there, {verdict} here"
+
+
+def _round(value: Any) -> Any:
+    """Numbers with `DIGITS` digits, at any depth."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _round(inner) for key, inner in value.items()}
+    return [_round(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _explain_file(name: str, there: Path, here: Path) -> str:
+    """How a file differs: by which row, or only by its bytes."""
+    if not here.exists():
+        return f"{name} was not made again"
+    if not there.exists():
+        return f"{name} was made again, and is not in the release"
+    if name.endswith(".parquet"):
+        import polars as pl
+
+        before, now = pl.read_parquet(there), pl.read_parquet(here)
+        if before.schema != now.schema or len(before) != len(now):
+            return f"{name}: {len(before)} rows of {before.columns} there, {len(now)} of {now.columns} here"
+        rows = list(zip(before.iter_rows(named=True), now.iter_rows(named=True), strict=True))
+    else:
+        lines = (path.read_text(encoding="utf-8", errors="replace").splitlines() for path in (there, here))
+        rows = [({"text": one}, {"text": two}) for one, two in zip(*lines, strict=False)]
+    for number, (old, new) in enumerate(rows, 1):
+        for change in list_differences(old, new):
+            return f"{name}: row {number}: {change.where}: {format_one_line(change.what)}"
+    return f"{name}: all {len(rows):,} rows are equal, and the bytes differ: another version wrote them"
