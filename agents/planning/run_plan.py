@@ -63,6 +63,8 @@ class RunPlan:
     """The prices of its teachers, by name, and where they are from. Free teachers and unknown prices are left out."""
     run: Path | None = None
     """The folder of the run that carries it out; None before there is one."""
+    in_work: bool = False
+    """Whether a stage of that run makes samples now. If not, the run is only read, and may be a stranger's."""
     first_seed: int = 0
     """Number of seeds that earlier releases of the recipe used. The run's seeds and random numbers start after them."""
 

@@ -169,7 +169,7 @@ def open_run_context(prepared: PreparedRun) -> Iterator[RunContext]:
                 SESSION.print_unless_stopped(
                     "its recipe has newer releases: this run can be finished, but not released"
                 )
-            plan = replace(plan, run=run.path, first_seed=parent.seeds if parent else 0)
+            plan = replace(plan, run=run.path, in_work=True, first_seed=parent.seeds if parent else 0)
             sources = read_mixture_sources(run, plan.recipe, plan.folder)
             yield RunContext(
                 run, plan.recipe, plan.folder, manifest, sources, plan, seeds.for_run(plan, manifest.digest)

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from core.config.base import FileName, RecipeTable
 from plugins.focus.measures import FocusMeasure
 
+MIN_REQUESTS = 50
+"""With fewer, no value of ten differs from another beyond chance."""
 NAME = "focus"
 """Of the plugin: its folder in a run, and its record in a manifest."""
 
@@ -19,7 +21,7 @@ class FocusConfig(RecipeTable):
     """A file of `stillhouse focus`."""
     by: FocusMeasure | None = None
     """Instead of a file: from the second generation on, as `stillhouse focus --by` on the parent release's run."""
-    requests: int = Field(200, ge=1, le=100_000)
+    requests: int = Field(200, ge=MIN_REQUESTS, le=100_000)
     """Of `by`."""
 
     @model_validator(mode="after")

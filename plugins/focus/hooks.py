@@ -10,7 +10,7 @@ from core.hooks import PageSection, RunHooks, SeedChoice
 from core.project_files import find_referenced_file
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
-from core.sample import FrozenModel, Sample, SampleStatus, iterate_labels
+from core.sample import FrozenModel, Sample, SampleStatus, Seed, iterate_labels
 from flows.data.curated_run import read_finished_samples
 from flows.report.pages import create_page_environment
 from plugins.focus.config import NAME, FocusConfig
@@ -40,15 +40,26 @@ class FocusRecord(FrozenModel):
 
 class FocusHooks(RunHooks):
     def list_plan_problems(self, plan: RunPlan) -> Sequence[RecipeProblem]:
+        config = plan.recipe.section(FocusConfig)
+        if config and config.by and plan.recipe.student is None:
+            return [
+                RecipeProblem("focus.by", "is measured on a student, so add the table [student], or leave focus out")
+            ]
         try:
-            _read_weights(plan.recipe.section(FocusConfig), plan.folder, None)
+            _read_weights(config, plan.folder, None)
         except UsageError as error:
             return [RecipeProblem("focus.weights", str(error))]
         return []
 
+    def list_seed_problems(self, plan: RunPlan, seeds: Sequence[Seed]) -> Sequence[str]:
+        config = plan.recipe.section(FocusConfig)
+        if not config or config.by in (None, "loss") or plan.family.questions(seeds[0]) is not None:
+            return []
+        return [f'focus.by: in {plan.family.name} seeds alone ask no question; use by = "loss", or leave focus out']
+
     def choose_seeds(self, plan: RunPlan) -> SeedChoice | None:
         run = RunDir(plan.run) if plan.run else None
-        return _read_weights(plan.recipe.section(FocusConfig), plan.folder, run)
+        return _read_weights(plan.recipe.section(FocusConfig), plan.folder, run, in_work=plan.in_work)
 
     def finish_assessment(self, run: RunDir, manifest: RunManifest) -> None:
         manifest.put(NAME, _count_drawn(run))
@@ -73,11 +84,13 @@ class FocusHooks(RunHooks):
 HOOKS = FocusHooks()
 
 
-def _read_weights(config: FocusConfig | None, folder: Path, run: RunDir | None) -> FocusWeights | None:
+def _read_weights(
+    config: FocusConfig | None, folder: Path, run: RunDir | None, *, in_work: bool = False
+) -> FocusWeights | None:
     """None in a first generation by `config.by`, and before there is a run."""
     if config and config.weights:
         return read_focus_weights(find_referenced_file(config.weights, folder))
-    return find_run_weights(run, config) if config and run else None
+    return find_run_weights(run, config, in_work=in_work) if config and run else None
 
 
 def _count_drawn(run: RunDir) -> FocusRecord | None:
@@ -92,15 +105,8 @@ def _count_drawn(run: RunDir) -> FocusRecord | None:
         values = [(name, label) for name, labels in iterate_labels(sample.seed.data) for label in labels]
         drawn.update(values)
         kept.update(values if sample.state == SampleStatus.kept else ())
-    counts = tuple(
-        DrawnValue(
-            attribute=one.attribute,
-            value=one.value,
-            drawn=drawn[one.attribute, one.value],
-            kept=kept[one.attribute, one.value],
-        )
-        for one in weights.steered
-    )
+    keys = [(one.attribute, one.value) for one in weights.steered]
+    counts = tuple(DrawnValue(attribute=key[0], value=key[1], drawn=drawn[key], kept=kept[key]) for key in keys)
     return FocusRecord(weights=weights, drawn=counts, samples=samples, before=_read_earlier_weights(run, weights))
 
 

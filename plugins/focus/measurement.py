@@ -27,14 +27,12 @@ from flows.data.curated_run import read_kept_samples
 from flows.data.student_files import configure_student_as_teacher, load_student_plan
 from flows.evaluate.student_evaluation import collect_used_requests, student_max_tokens
 from flows.terminal.console import SESSION, CommandSession, UserInterrupt
-from plugins.focus.config import NAME, FocusConfig
+from plugins.focus.config import MIN_REQUESTS, NAME, FocusConfig
 from plugins.focus.measures import FocusMeasure
 from plugins.focus.weights import FocusWeights, read_focus_weights, weigh_values
 
 RESERVED_REQUESTS = 500
 """The first held-out requests, which evaluations ask and no weight is measured on."""
-MIN_REQUESTS = 50
-"""With fewer, no value of ten differs from another beyond chance."""
 
 
 class _Measured(NamedTuple):
@@ -77,18 +75,25 @@ async def measure_focus(
     return FocusWeights(run=run.name, by=by, overall=overall, values=tuple(values), requests=tuple(measured.requests))
 
 
-def find_run_weights(run: RunDir, config: FocusConfig) -> FocusWeights | None:
+def find_run_weights(run: RunDir, config: FocusConfig, *, in_work: bool) -> FocusWeights | None:
     """The weights of a run by `config.by`: measured once, of the run that its parent release is from; None without a parent.
 
+    Only a run `in_work` is the user's own, and so are the runs next to it. Of another one, its file is read.
+
     Raises:
-        UsageError: as `measure_focus`, and if that run is no longer there.
+        UsageError: as `measure_focus`, if that run is no longer there, and if there is no file and the run is not in work.
         UserInterrupt: on the stop signal. LimitReached: as the budget of that run ends.
     """
     file, parent = locate_data(run.path, NAME) / "weights.json", run.read_parent()
     if file.is_file() or parent is None or config.by is None:
         return read_focus_weights(file) if file.is_file() else None
+    if not in_work:
+        raise UsageError(
+            f"{run.name}: focus.by draws its seeds, and {file} is missing; resume the run, or name a recipe without focus"
+        )
     recipe, runs = parent.release.rpartition("/")[0], run.path.parent
-    source = RunDir(runs / Lineage(locate_releases(runs) / recipe).find_generation(parent.generation).manifest.run.run)
+    release = Lineage(locate_releases(runs) / recipe).find_generation(parent.generation)
+    source = RunDir(runs / Path(release.manifest.run.run).name)
     if not source.path.is_dir():
         raise UsageError(
             f"focus.by: the run {source.name} of {parent.release} is not in {runs}; leave focus out, or restore it"
@@ -133,11 +138,8 @@ async def _ask_validation_requests(run: RunDir, plan: RunPlan, number: int, sess
         budget=budget, journal=journal, elsewhere=run.read_manifest().costs.spent,
     )  # fmt: skip
     questions = [plan.family.questions(seed) or () for seed in seeds]
-    return _Measured(
-        [seed.data for seed in seeds],
-        [float(result.fault is not None) for result in results],
-        [join_requests(messages) for messages in questions],
-    )
+    failed = [float(result.fault is not None) for result in results]
+    return _Measured([seed.data for seed in seeds], failed, list(map(join_requests, questions)))
 
 
 def _measure_losses(run: RunDir, session: CommandSession) -> _Measured:

@@ -21,10 +21,8 @@ def format_measured(weights: FocusWeights, one: WeightedValue) -> str:
 
 def format_earlier(before: FocusWeights | None, one: WeightedValue) -> str:
     """What was measured at the value a generation earlier, and the weight that followed."""
-    same = (
-        old for old in (before.values if before else ()) if (old.attribute, old.value) == (one.attribute, one.value)
-    )
-    old = next(same, None)
+    key, values = (one.attribute, one.value), before.values if before else ()
+    old = next((old for old in values if (old.attribute, old.value) == key), None)
     return f"{format_measured(before, old)}, drawn at {old.weight:g}" if before and old else ""
 
 

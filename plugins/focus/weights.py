@@ -100,15 +100,10 @@ def weigh_values(
             if value in means and spread:
                 shrunk = overall + spread / (spread + chance[value]) * (means[value] - overall)
                 weight = overall / shrunk if inverse else shrunk / overall
-            weighted.append(
-                WeightedValue(
-                    attribute=attribute,
-                    value=value,
-                    requests=len(numbers),
-                    measured=estimate(numbers) if value in means else None,
-                    weight=round(min(max(weight, LEAST_WEIGHT), MOST_WEIGHT), 3),
-                )
-            )
+            weight = round(min(max(weight, LEAST_WEIGHT), MOST_WEIGHT), 3)
+            found, requests = estimate(numbers) if value in means else None, len(numbers)
+            one = WeightedValue(attribute=attribute, value=value, requests=requests, measured=found, weight=weight)
+            weighted.append(one)
     return weighted
 
 

@@ -15,11 +15,14 @@ from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
 from core.sample import iterate_labels
 from flows.evaluate.student_evaluation import collect_used_requests
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.focus.hooks import HOOKS
 from plugins.focus.summary import describe_focus, format_earlier, format_measured
 from plugins.focus.weights import LEAST_WEIGHT, MOST_WEIGHT, FocusWeights, WeightedValue, weigh_values
 
 KINDS = [f"kind{number}" for number in range(8)]
 RECIPE = "constrained-instructions"
+WRITTEN = "grounded-qa"
+"""Its generator writes the questions."""
 
 
 def draw_requests(rng: Random, rates: dict[str, float], number: int) -> tuple[list[dict[str, Any]], list[float]]:
@@ -99,6 +102,27 @@ def test_a_value_is_shown_with_what_was_measured_a_generation_earlier() -> None:
 def test_weights_are_from_a_file_or_from_the_release_before(table: str) -> None:
     with pytest.raises(RecipeError, match="give either weights, as in"):
         load_recipe_plan(RECIPE, [f"focus={table}"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["focus={by='failures'}"], r"focus\.by: is measured on a student, so add the table \[student\]"),
+        (
+            ["focus={by='failures',requests=10}", "student={epochs=1}"],
+            r"focus\.requests: .*greater than or equal to 50",
+        ),
+    ],
+)
+def test_what_would_fail_in_the_second_generation_is_refused_in_the_first(settings: list[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe_plan("smoke", settings)
+
+
+@pytest.mark.parametrize(("by", "faults"), [("failures", 1), ("inverse", 1), ("loss", 0)])
+def test_only_losses_steer_where_the_generator_writes_the_questions(by: str, faults: int) -> None:
+    plan = load_recipe_plan(WRITTEN, [f"focus={{by='{by}'}}", "student={epochs=1}"])
+    assert len(HOOKS.list_seed_problems(plan, RunSeeds(plan, "0" * 16))) == faults
 
 
 def weights_file(path: Path, weights: dict[str, float], requests: tuple[str, ...] = ()) -> str:

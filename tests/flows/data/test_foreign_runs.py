@@ -6,11 +6,16 @@ from typing import Any
 
 import pytest
 
+from agents.planning.seeds import RunSeeds
 from core.errors import StoreError, UsageError
+from core.plugins import load_hooks
+from core.runs.releases import compute_manifest_digest
 from core.runs.run_dir import RunDir, open_run
-from flows.data.student_files import load_student_plan
+from core.storage.atomic_files import read_json, write_json
+from flows.data.student_files import continue_lineage, load_student_plan
 from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.flows.commands.test_commands import called
+from tests.support.lineages import make_release
 
 CHECKS = """
 from pathlib import Path
@@ -148,6 +153,38 @@ def test_a_strangers_run_sends_no_prompt_by_an_installed_protocol(tmp_path: Path
         load_student_plan(run.student, run, tmp_path / "mine")
     with pytest.raises(UsageError, match="unknown provider 'courier'"):
         load_student_plan(run.student, run, tmp_path / "stranger" / "runs")
+
+
+@pytest.mark.attack(
+    "a stranger's run draws seeds by the student of a neighbouring run, which has checks",
+    "refused before the neighbour is read",
+)
+@pytest.mark.parametrize("where", ["", "../runs/"])
+def test_a_strangers_run_makes_no_neighbour_of_it_a_run_of_the_users(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its release names the neighbour, in the stranger's own folder of runs."""
+    neighbour, mark = run_with_checks(tmp_path / "stranger")
+    release = make_release(neighbour.path.parent).release
+    whole = read_json(release.path / "manifest.json")
+    whole["run"]["run"] = f"{where}{neighbour.name}"
+    (release.path / "manifest.json").unlink()
+    write_json(release.path / "manifest.json", {**whole, "digest": compute_manifest_digest(whole)})
+    parent = release.as_parent.model_copy(update={"digest": compute_manifest_digest(whole)})
+    plan = load_recipe_plan("smoke", [TEACHER, "focus={by='failures'}", "student={epochs=1}"])
+    run = open_run(neighbour.path.parent, plan.recipe, plan.sources, folder=plan.folder, resume=False, parent=parent)
+    run.student.mkdir()
+    (run.student / "config.json").write_text("{}")
+    mine, refused = tmp_path / "mine", rf"{run.name}: focus\.by draws its seeds, and .*weights\.json is missing"
+    code, _, err = called(capsys, "focus", str(run.path), "--runs-dir", str(mine))
+    assert (code, "weights.json is missing; resume the run, or name a recipe without focus" in err) == (2, True)
+    # The plans of `evaluate`, `ablate` and `route`, without and with --recipe; then what `curate` does at its end.
+    for read in (lambda: load_student_plan(run.student, run, mine), lambda: continue_lineage(plan, run)):
+        with pytest.raises(UsageError, match=refused):
+            RunSeeds(read(), "0" * 16)
+    with pytest.raises(UsageError, match=refused):
+        load_hooks(["focus"])[0].finish_assessment(run, run.read_manifest())
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize(
