@@ -114,13 +114,13 @@ def estimate_paired_difference(both: int, first_only: int, second_only: int, nei
     return IntervalEstimate(value=value, low=max(-1.0, low), high=min(1.0, high))
 
 
-def estimate_small_mean(values: Sequence[float]) -> IntervalEstimate | None:
-    """A mean with Student's t interval. None with fewer than three values."""
+def estimate_small_mean(values: Sequence[float], tail: float = TAIL) -> IntervalEstimate | None:
+    """A mean with Student's t interval, which has the probability `tail` on each side. None with fewer than three values."""
     freedom = len(values) - 1
     if freedom < 2:
         return None
     from scipy.special import stdtrit
 
-    quantile = float(stdtrit(freedom, 1 - TAIL))
+    quantile = float(stdtrit(freedom, 1 - tail))
     mean, reach = fmean(values), quantile * stdev(values) / math.sqrt(len(values))
     return IntervalEstimate(value=mean, low=mean - reach, high=mean + reach)

@@ -282,10 +282,6 @@ async def evaluate_prompted(
     """
     from agents.topologies.sample_production import produce_samples
 
-    recipe = plan.recipe
-    topology = recipe.topology.model_copy(update={"kind": "centralized", "max_revisions": 0})
-    agents = recipe.agents.model_copy(update={"critic": None})
-    drafting = plan.with_recipe(topology=topology, agents=agents, difficulty=None)
     samples: dict[int, Sample] = {}
 
     def add_sample(sample: Sample) -> None:
@@ -293,7 +289,7 @@ async def evaluate_prompted(
         on_progress(len(samples))
 
     async with open_scratch_context(
-        drafting, stop, cache, budget=budget, journal=journal, elsewhere=elsewhere
+        configure_drafting(plan), stop, cache, budget=budget, journal=journal, elsewhere=elsewhere
     ) as context:
         try:
             await produce_samples(context, seeds, add_sample)
@@ -301,10 +297,17 @@ async def evaluate_prompted(
             on_spent(context.dispatcher.budget.spent_in_session)
         if len(samples) < len(seeds):
             raise context.dispatcher.stop_signal.reason or RunStopped()
-    return [_read_drafted_sample(samples[seed.index]) for seed in seeds]
+    return [read_drafted_sample(samples[seed.index]) for seed in seeds]
 
 
-def _read_drafted_sample(sample: Sample) -> HeldOutResult:
+def configure_drafting(plan: RunPlan) -> RunPlan:
+    """The plan without revisions, critic and measured difficulty: one draft is written and checked."""
+    topology = plan.recipe.topology.model_copy(update={"kind": "centralized", "max_revisions": 0})
+    agents = plan.recipe.agents.model_copy(update={"critic": None})
+    return plan.with_recipe(topology=topology, agents=agents, difficulty=None)
+
+
+def read_drafted_sample(sample: Sample) -> HeldOutResult:
     failed = next((one for one in sample.verdicts if not one.passed), None)
     fault = None if sample.state is SampleStatus.kept else failed.check if failed else sample.reason or "no answer"
     candidate = sample.candidate if sample.candidate.messages else None

@@ -29,7 +29,7 @@ def improve_command(
         SearchName | None,
         typer.Option(
             help="`examples` and temperature; `gepa`: a teacher rewrites the prompt; `random`: the control. Default: examples "
-            "for a model on this machine, else gepa.",
+            "for the embedded teacher and GGUF models, else gepa.",
             show_default=False,
         ),
     ] = None,
@@ -42,21 +42,21 @@ def improve_command(
     ] = 100,
     calls: Annotated[int, typer.Option(min=1, max=1_000_000, help="The most first drafts of the search.")] = 400,
     floor: Annotated[
-        bool, typer.Option("--floor/--no-floor", help="Refuse prompts whose passing drafts are less diverse.")
+        bool, typer.Option("--floor/--no-floor", help="Refuse prompts whose passing drafts are certainly less diverse.")
     ] = True,
     out: OptionalOutOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be searched, and stop.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Search better prompts for a recipe's generator: more verified rows per teacher token, at no less diversity.
+    """Search better prompts for a recipe's generator: more verified rows per teacher token, not certainly less diverse.
 
     A winner is accepted if it is better on held-out seeds. The same command resumes after an interruption.
     """
     from core.stop_signal import RunStopped
     from flows.recipes.recipe_catalog import load_recipe_plan
     from flows.terminal.suggested_commands import build_recipe_arguments, format_next_line
-    from plugins.improve.improved_recipe import write_improved_recipe
+    from plugins.improve.improved_recipe import list_kept_overrides, write_improved_recipe
     from plugins.improve.improvement import ImproveOptions, prepare_improvement, run_improvement
     from plugins.improve.results import format_improvement
 
@@ -73,9 +73,9 @@ def improve_command(
             found = run_improvement(task, SESSION)
         except RunStopped:
             raise UserInterrupt from None
-    accepted = found.held_out is not None and found.held_out.accepted
-    if accepted and found.candidate:
-        write_improved_recipe(recipe, plan, found.candidate, folder / "recipe")
     print_text(found.model_dump_json() if as_json else format_improvement(found))
-    if accepted and not as_json:
-        print_text(format_next_line("run", *build_recipe_arguments(str(folder / "recipe"), overrides)))
+    if found.candidate and found.held_out and found.held_out.accepted:
+        write_improved_recipe(recipe, plan, found.candidate, folder / "recipe")
+        kept = list_kept_overrides(overrides or (), found.candidate)
+        if not as_json:
+            print_text(format_next_line("run", *build_recipe_arguments(str(folder / "recipe"), kept)))

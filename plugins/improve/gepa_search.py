@@ -61,7 +61,7 @@ class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, MeasuredDraft]):
         self._loop = loop
         self._proposals = proposals
         self.failure: Exception | None = None
-        """Of the reflecting teacher, which GEPA would ignore."""
+        """The first, which GEPA may ignore and ask again."""
 
     def evaluate(
         self, batch: list[Seed], candidate: dict[str, str], capture_traces: bool = False
@@ -69,8 +69,6 @@ class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, MeasuredDraft]):
         """Of a draft that passes 1,000 over its tokens, else 0: a sum over drafts, as GEPA needs. With the floor, the second
         draft with the same answer scores 0.
         """
-        if self.failure:
-            raise self.failure
         if fault := self._find_fault(candidate):
             drafts = [_build_refusal(seed, fault) for seed in batch]
             return EvaluationBatch(outputs=drafts, scores=[0.0] * len(batch), trajectories=drafts)
@@ -83,8 +81,15 @@ class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, MeasuredDraft]):
         return EvaluationBatch(outputs=drafts, scores=scores, trajectories=drafts)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work` in the teachers' loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """The result of `work` in the teachers' loop. Raises the first failure, after which nothing is asked."""
+        if self.failure:
+            work.close()
+            raise self.failure
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except Exception as error:
+            self.failure = error
+            raise
 
     def _find_fault(self, texts: Mapping[str, str]) -> str | None:
         faults = []
@@ -141,11 +146,7 @@ class Reflector:
     def __call__(self, prompt: str | list[dict[str, Any]]) -> str:
         assert isinstance(prompt, str), "parts are texts"
         self.calls += 1
-        try:
-            return self._adapter.call(self._ask(prompt, self.calls))
-        except Exception as error:
-            self._adapter.failure = error
-            raise
+        return self._adapter.call(self._ask(prompt, self.calls))
 
     async def _ask(self, prompt: str, number: int) -> str:
         dispatcher, agent, recipe = self._context.dispatcher, self._agent, self._context.recipe
@@ -185,3 +186,5 @@ async def search_by_reflection(
 
     with suppress(CallLimit):
         await asyncio.to_thread(run)
+        if adapter.failure:
+            raise adapter.failure

@@ -16,12 +16,11 @@ from core.config.agents import CriticConfig
 from core.config.recipe import recipe_digest
 from core.errors import LimitReached, UsageError, suggest_name
 from core.sample import Seed
-from core.stop_signal import RunStopped
 from core.storage.atomic_files import read_record, write_text
 from core.storage.file_locks import hold_lock
 from flows.terminal.console import CommandSession
 from plugins.improve.diversity import label_seeds
-from plugins.improve.measurement import DraftMeter
+from plugins.improve.measurement import DraftMeter, count_tokens
 from plugins.improve.prompt_parts import Example, PromptCandidate, describe_change, read_start
 from plugins.improve.results import HeldOutComparison, Improvement, MeasuredSide, Proposal, SearchDeclaration
 from plugins.improve.search_names import SearchName
@@ -111,7 +110,7 @@ def _require_gepa() -> None:
 
     if list_missing_packages("improve"):
         raise UsageError(
-            f"--search gepa: needs the package gepa; {format_install_command('improve')} installs it, or take --search examples"
+            f"the search gepa needs the package gepa; {format_install_command('improve')} installs it, or take --search examples"
         )
 
 
@@ -174,23 +173,23 @@ class _Improver:
         self._proposals: dict[str, Proposal] = {}
 
     async def run(self) -> Improvement:
-        task, recipe = self._task, self._task.plan.recipe
+        task = self._task
         journal = task.search_folder / "spend.jsonl"
         try:
             async with open_scratch_context(
                 self._with_reflecting_teacher(), self._session.stop, task.search_folder,
-                budget=recipe.budget.model_copy(update={"minutes": None}), journal=journal,
+                budget=task.plan.recipe.budget, journal=journal,
             ) as context:  # fmt: skip
                 meter = DraftMeter(context, task.plan, task.search_folder, self._show)
                 await self._search(context, meter)
-        except RunStopped as error:
-            self._write(journal)
-            if not isinstance(error, BudgetExhausted):
-                raise
+                self._found = self._found.model_copy(update={"complete": True})
+        except BudgetExhausted as error:
             what = "what was measured is kept: the same command with a higher budget resumes"
             raise LimitReached(f"{error}; {what}") from None
-        self._found = self._found.model_copy(update={"complete": True})
-        return self._write(journal)
+        finally:
+            if self._found.start:
+                self._write(journal)
+        return self._found
 
     def _with_reflecting_teacher(self) -> RunPlan:
         """The plan whose context has the reflecting teacher too, in the place of the critic, which no draft needs."""
@@ -222,6 +221,11 @@ class _Improver:
         task = self._task
         earned: dict[str, list[Example]] = {role: [] for role in task.start.prompts}
         drafts = await meter.measure(task.start, task.seeds.examples)
+        if not sum(count_tokens(drafts)):
+            raise UsageError(
+                f"{task.plan.recipe.generator_teacher.model}: reports 0 tokens (usage) of {len(drafts)} drafts, so there is no "
+                "rate of rows per token; take a teacher that reports them"
+            )
         for seed, draft in zip(task.seeds.examples, drafts, strict=True):
             example, role = Example(asked=draft.asked, reply=draft.reply), task.plan.family.prompt_role(seed)
             if draft.passed and role in earned and example.usable:
@@ -263,11 +267,13 @@ class _Improver:
         labels = label_seeds([seed.data for seed in seeds])
         start = await meter.measure(task.start, seeds)
         better = await meter.measure(winner.candidate, seeds)
-        compared = HeldOutComparison.from_drafts(start, better, labels, floor=task.declared.floor)
+        number = [one for one in meter.list_candidates(seeds) if one != task.start.digest].index(
+            winner.candidate.digest
+        ) + 1
+        compared = HeldOutComparison.from_drafts(start, better, labels, floor=task.declared.floor, number=number)
         self._found = self._found.model_copy(update={"held_out": compared, "candidate": winner.candidate})
 
-    def _write(self, journal: Path) -> Improvement:
+    def _write(self, journal: Path) -> None:
         update = {"spent": read_journal(journal).spent, "proposals": tuple(self._proposals.values())}
         self._found = self._found.model_copy(update=update)
         write_text(self._task.folder / RESULT, self._found.model_dump_json(indent=2) + "\n")
-        return self._found

@@ -9,9 +9,10 @@ from statistics import median
 
 from agents.calls.agent_context import LocalAgentContext
 from agents.planning.run_plan import RunPlan
+from agents.studies.held_out_evaluation import configure_drafting, read_drafted_sample
 from agents.topologies.sample_production import produce_samples
 from core.errors import ProviderError
-from core.sample import FrozenModel, RejectionReason, Sample, SampleStatus, Seed
+from core.sample import FrozenModel, RejectionReason, Sample, Seed
 from core.stop_signal import RunStopped
 from core.storage.atomic_files import write_bytes
 from core.storage.bounded_reading import open_without_link
@@ -62,13 +63,6 @@ def measure_rate(drafts: Sequence[MeasuredDraft]) -> float:
     return 1000 * sum(draft.passed for draft in drafts) / tokens if tokens else 0.0
 
 
-def configure_drafting(plan: RunPlan) -> RunPlan:
-    """The plan without revisions, critic and measured difficulty: one draft is written and checked."""
-    topology = plan.recipe.topology.model_copy(update={"kind": "centralized", "max_revisions": 0})
-    agents = plan.recipe.agents.model_copy(update={"critic": None})
-    return plan.with_recipe(topology=topology, agents=agents, difficulty=None)
-
-
 class DraftMeter:
     """Asks for drafts in one context, whatever the candidate: teachers start once."""
 
@@ -89,34 +83,42 @@ class DraftMeter:
 
         Raises:
             RunStopped: on the stop signal; BudgetExhausted: if the budget ended. The drafts so far are stored.
-            ProviderError: if the teacher did not answer.
+            ProviderError: if the teacher cannot be reached, or answered no call so far. Later, a call without an answer is a
+                draft that does not pass: the same prompt and seed would fail again.
         """
         missing = [seed for seed in seeds if (candidate.digest, seed.digest) not in self._drafts]
-        failed: list[Sample] = []
+        failed: list[MeasuredDraft] = []
         if missing:
             context = dataclasses.replace(self._context, plan=self._build_plan(candidate))
             with open_without_link(self._file, "ab", buffering=0) as file:
 
-                def add(sample: Sample) -> None:
-                    if sample.reason is RejectionReason.provider:
-                        failed.append(sample)  # not stored: the next call asks again
-                        return
-                    draft = read_draft(sample, candidate)
+                def store(draft: MeasuredDraft) -> None:
                     self._drafts[candidate.digest, draft.seed] = draft
                     file.write(f"{draft.model_dump_json()}\n".encode())
                     self.asked += 1
                     self._on_draft(self.asked)
 
+                def add(sample: Sample) -> None:
+                    draft = read_draft(sample, candidate)
+                    (failed.append if sample.reason is RejectionReason.provider else store)(draft)
+
                 await produce_samples(context, missing, add)
-        if failed:
-            raise ProviderError(
-                f"{self._plan.recipe.generator_teacher.model}: {failed[0].detail}; the same command resumes"
-            )
+                reason = self._context.dispatcher.stop_signal.reason
+                if failed and not self._drafts and not reason:
+                    model = self._plan.recipe.generator_teacher.model
+                    raise ProviderError(f"{model}: {failed[0].evidence}; the same command resumes")
+                for draft in () if reason else failed:  # in an outage they are asked again
+                    store(draft)
         found = [self._drafts.get((candidate.digest, seed.digest)) for seed in seeds]
         drafts = [draft for draft in found if draft]
         if len(drafts) < len(seeds):
             raise self._context.dispatcher.stop_signal.reason or RunStopped()
         return drafts
+
+    def list_candidates(self, seeds: Sequence[Seed]) -> list[str]:
+        """The digests of those that were measured on some of these seeds, in the order of their first draft."""
+        wanted = {seed.digest for seed in seeds}
+        return list(dict.fromkeys(candidate for candidate, seed in self._drafts if seed in wanted))
 
     def _build_plan(self, candidate: PromptCandidate) -> RunPlan:
         """The plan with the candidate's prompts and temperature, written to a folder of its own: prompts are cached by place."""
@@ -145,16 +147,15 @@ def read_drafts(file: Path) -> Iterator[MeasuredDraft]:
 
 def read_draft(sample: Sample, candidate: PromptCandidate) -> MeasuredDraft:
     first = next((turn for turn in sample.turns if turn.agent == "generator"), None)
-    failed = next((verdict for verdict in sample.verdicts if not verdict.passed), None)
-    passed = sample.state is SampleStatus.kept
-    fault, evidence = (failed.check, failed.evidence) if failed else (sample.reason or "", sample.detail)
-    if passed and copies_example(sample.answer, candidate.replies):
-        passed, fault, evidence = False, "copied_example", "half of its words in their order are those of an example"
+    result = read_drafted_sample(sample)
+    fault, evidence = result.fault or "", result.evidence if result.fault else ""
+    if not fault and copies_example(sample.answer, candidate.replies):
+        fault, evidence = "copied_example", "half of its words in their order are those of an example"
     return MeasuredDraft(
-        candidate=candidate.digest, seed=sample.seed.digest, passed=passed, fault="" if passed else fault,
-        evidence="" if passed else evidence, answer=sample.answer, asked=first.asked if first else "",
-        reply=first.reply if first else "", prompt_tokens=sample.usage.prompt_tokens,
-        cached_tokens=sample.usage.cached_tokens, completion_tokens=sample.usage.completion_tokens,
+        candidate=candidate.digest, seed=sample.seed.digest, passed=not fault, fault=fault, evidence=evidence,
+        answer=sample.answer, asked=first.asked if first else "", reply=first.reply if first else "",
+        prompt_tokens=sample.usage.prompt_tokens, cached_tokens=sample.usage.cached_tokens,
+        completion_tokens=sample.usage.completion_tokens,
     )  # fmt: skip
 
 

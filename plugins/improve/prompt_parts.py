@@ -10,9 +10,12 @@ from core.errors import UsageError
 from core.sample import FrozenModel, json_digest
 from prompts import PLACEHOLDER, Prompt
 
-HEADING_LINE = re.compile(r"^##? ", re.MULTILINE)
-"""A line that a prompt file takes for the beginning of a message."""
 WRITTEN_BY = "Written by `stillhouse improve`."
+
+
+def has_heading(text: str) -> bool:
+    """Whether a prompt file would take a line for the beginning of a message; lines end as `load_prompt` ends them."""
+    return any(re.match("##? ", line) for line in text.splitlines())
 
 
 class Example(FrozenModel):
@@ -25,7 +28,7 @@ class Example(FrozenModel):
     def usable(self) -> bool:
         """Whether a prompt file can contain it: a teacher's text is never read as a template or as headings."""
         texts = (self.asked, self.reply)
-        return all(text.strip() and not PLACEHOLDER.search(text) and not HEADING_LINE.search(text) for text in texts)
+        return all(text.strip() and not PLACEHOLDER.search(text) and not has_heading(text) for text in texts)
 
 
 class PromptParts(FrozenModel):
@@ -95,7 +98,7 @@ def find_part_fault(old: str, new: str) -> str | None:
     """Why `new` cannot take the place of the part `old`."""
     if not new.strip():
         return "it is empty"
-    if HEADING_LINE.search(new):
+    if has_heading(new):
         return "a line begins with # or ##, which begins a message"
     lost = Counter(PLACEHOLDER.findall(old)) - Counter(PLACEHOLDER.findall(new))
     added = set(PLACEHOLDER.findall(new)) - set(PLACEHOLDER.findall(old))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Self
 
-from core.intervals import IntervalEstimate, estimate_paired_difference, estimate_share, estimate_small_mean
+from core.intervals import TAIL, IntervalEstimate, estimate_paired_difference, estimate_share, estimate_small_mean
 from core.sample import NOTHING_SPENT, FrozenModel, Spending
 from flows.terminal.text_format import format_money, format_table
 from plugins.improve.diversity import MEASURES, DiversityComparison, JudgedText, compare_diversity
@@ -69,10 +69,13 @@ class HeldOutComparison(FrozenModel):
     """Start and winner on the same held-out seeds."""
 
     seeds: int
+    number: int = 1
+    """Which winner on these seeds it is: a search that resumes with more drafts may find another."""
     start: HeldOutSide
     winner: HeldOutSide
     gain: IntervalEstimate
-    """Of verified rows per 1,000 teacher tokens."""
+    """Of verified rows per 1,000 teacher tokens. Each winner after the first halves the tails of its 95 % interval, so that all
+    together are accepted by chance in less than 5 % of cases."""
     passed_gain: IntervalEstimate
     """Of the share that passes."""
     diversity: DiversityComparison
@@ -82,11 +85,11 @@ class HeldOutComparison(FrozenModel):
     @classmethod
     def from_drafts(
         cls, start: Sequence[MeasuredDraft], winner: Sequence[MeasuredDraft], labels: Sequence[dict[str, frozenset[str]]],
-        *, floor: bool,
+        *, floor: bool, number: int = 1,
     ) -> Self:  # fmt: skip
         pairs = [(one.passed, other.passed) for one, other in zip(winner, start, strict=True)]
         counts = (pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False)))
-        gain, passed = estimate_rate_gain(start, winner), estimate_paired_difference(*counts)
+        gain, passed = estimate_rate_gain(start, winner, TAIL / 2 ** (number - 1)), estimate_paired_difference(*counts)
         assert gain is not None, "there are three seeds or more"
         assert passed is not None, "there is a seed"
         sides = (
@@ -95,13 +98,13 @@ class HeldOutComparison(FrozenModel):
         )
         diversity = compare_diversity(*sides)
         return cls(
-            seeds=len(start), start=_measure_side(start), winner=_measure_side(winner), gain=gain, passed_gain=passed,
-            diversity=diversity, refused=diversity.fault if floor else None,
+            seeds=len(start), number=number, start=_measure_side(start), winner=_measure_side(winner), gain=gain,
+            passed_gain=passed, diversity=diversity, refused=diversity.fault if floor else None,
         )  # fmt: skip
 
     @property
     def accepted(self) -> bool:
-        """Whether the whole 95 % interval of the gain is above 0, at enough diversity."""
+        """Whether the whole interval of the gain is above 0, at enough diversity."""
         return self.gain.low > 0 and self.refused is None
 
 
@@ -111,7 +114,9 @@ def _measure_side(drafts: Sequence[MeasuredDraft]) -> HeldOutSide:
     return HeldOutSide(passed=passed, rate=measure_rate(drafts), tokens=fmean(count_tokens(drafts)))
 
 
-def estimate_rate_gain(start: Sequence[MeasuredDraft], winner: Sequence[MeasuredDraft]) -> IntervalEstimate | None:
+def estimate_rate_gain(
+    start: Sequence[MeasuredDraft], winner: Sequence[MeasuredDraft], tail: float = TAIL
+) -> IntervalEstimate | None:
     """The difference of two ratios of sums over the same seeds, with the interval of their linearization: the influence of a seed
     on a ratio R of passed to tokens is (passed - R tokens) / mean tokens (Cochran 1977, Sampling Techniques, section 6.3). The
     seeds' differences of influences have Student's interval.
@@ -123,7 +128,7 @@ def estimate_rate_gain(start: Sequence[MeasuredDraft], winner: Sequence[Measured
             return None
         rate, mean = sum(draft.passed for draft in drafts) / sum(tokens), fmean(tokens)
         columns.append([rate + (d.passed - rate * t) / mean for d, t in zip(drafts, tokens, strict=True)])
-    return estimate_small_mean([1000 * (left - right) for left, right in zip(*columns, strict=True)])
+    return estimate_small_mean([1000 * (left - right) for left, right in zip(*columns, strict=True)], tail)
 
 
 class Proposal(FrozenModel):
@@ -166,6 +171,8 @@ class Improvement(FrozenModel):
                 else "stopped: no verdict yet"
             )
         gain = f"{held.gain.format(_signed)} verified rows per 1,000 tokens on {held.seeds} held-out seeds"
+        if held.number > 1:
+            gain += f" (winner {held.number} on them, so the tails are {TAIL / 2 ** (held.number - 1):.2%})"
         if held.refused:
             return f"refused: {gain}, but less diverse: {held.refused}"
         return f"accepted: {gain}" if held.accepted else f"not accepted: {gain}, which may be chance"

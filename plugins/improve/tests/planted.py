@@ -13,6 +13,7 @@ from flows.recipes.recipe_catalog import load_recipe_plan
 from tests.support.installed_plugins import install_plugin
 
 SCRIPT = '''
+from teachers.base import CallFailed
 from teachers.fake.script_parts import COMMON, WORDS, write_sentence
 from teachers.fake.scripts import FakeOptions
 
@@ -32,10 +33,13 @@ def write_draft(rng, question):
 
 class Planted(FakeOptions):
     text: str = "Write sound prose."
+    reflects: bool = True
 
     def build_script(self):
         def reflect(rng, question):
             """Writes the planted text where it reads what the check found."""
+            if not self.reflects:
+                raise CallFailed("no reflection, as asked")
             asked = question.messages[-1].content
             found = "lacks the word" in asked and "This is odd" in asked
             return {"answer": f"```\\n{self.text}\\n```" if found else "I do not know."}

@@ -10,6 +10,7 @@ import pytest
 from core.project_files import PROJECT
 from core.storage.atomic_files import read_json
 from flows.recipes.recipe_catalog import load_recipe_plan
+from plugins.improve.measurement import count_tokens, read_drafts
 from plugins.improve.tests.planted import install_script, write_recipe
 from tests.support.forked import FORKS
 
@@ -24,21 +25,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return call_program(folder, "improve", *words)
+
+
+def call_program(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     places = os.pathsep.join([str(PROJECT), str(folder / "site")])
-    return FORKS.run("stillhouse", "improve", *words, folder=folder, PYTHONPATH=places, XDG_CACHE_HOME=str(folder))
+    return FORKS.run("stillhouse", *words, folder=folder, PYTHONPATH=places, XDG_CACHE_HOME=str(folder))
 
 
 @pytest.mark.slow
 def test_an_accepted_winner_is_a_recipe_that_can_run(folder: Path) -> None:
-    done = call(folder, "recipe", *SMALL, "--out", "better", "--quiet")
+    overrides = ("--set", "samples=10")
+    done = call(folder, "recipe", *overrides, *SMALL, "--out", "better", "--quiet")
     assert done.returncode == 0, done.stderr
     *_, verdict, following = done.stdout.splitlines()
     assert verdict.startswith("accepted: +")
-    assert following == "next: stillhouse run better/recipe"
+    assert following == "next: stillhouse run better/recipe --set samples=10"
     result = read_json(folder / "better" / "improve.json")
     assert result["complete"] is True
-    again = call(folder, "recipe", *SMALL, "--out", "better", "--json")
+    again = call(folder, "recipe", *overrides, *SMALL, "--out", "better", "--json")
     assert json.loads(again.stdout)["held_out"] == result["held_out"]
+    plan = load_recipe_plan(str(folder / "better" / "recipe"), ["samples=10"])
+    asked = result["candidate"]["prompts"]["generator"]["examples"]
+    assert plan.prompt("generator").examples == tuple(one["reply"] for one in asked)
+    assert plan.recipe.agents.generator.temperature == result["candidate"]["temperature"]
+    run = call_program(folder, *following.split()[2:])
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_dry_run_declares_and_writes_nothing(folder: Path) -> None:
@@ -87,9 +99,8 @@ def test_the_embedded_teacher_is_measured_and_its_cached_prompt_is_not_counted(t
     found = json.loads(done.stdout)
     assert (found["complete"], found["calls"], found["candidates"]) == (True, 50, 2)
     assert found["spent"]["cached_tokens"] > 0.8 * found["spent"]["prompt_tokens"], "the examples are read once"
-    first = (tmp_path / "better" / "search" / "drafts.jsonl").read_text().splitlines()[5]
-    draft = json.loads(first)
+    drafts = list(read_drafts(tmp_path / "better" / "search" / "drafts.jsonl"))
     plan = load_recipe_plan("constrained-instructions")
-    assert draft["cached_tokens"] > len(plan.prompt("generator").messages[0].content.split())
-    if found["held_out"]:
-        assert found["held_out"]["start"]["tokens"] < draft["prompt_tokens"]
+    assert drafts[5].cached_tokens > len(plan.prompt("generator").messages[0].content.split())
+    start = [one for one in drafts if one.candidate == drafts[0].candidate]
+    assert sum(count_tokens(start)) < sum(one.prompt_tokens for one in start)

@@ -8,18 +8,22 @@ from pathlib import Path
 import pytest
 
 from core.config.toml_text import parse_toml
-from core.errors import LimitReached, UsageError
+from core.errors import LimitReached, ProviderError, UsageError
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import CommandSession
-from plugins.improve.improved_recipe import write_improved_recipe
+from plugins.improve.improved_recipe import list_kept_overrides, write_improved_recipe
 from plugins.improve.improvement import ImproveOptions, prepare_improvement, run_improvement
 from plugins.improve.measurement import measure_rate, read_drafts
+from plugins.improve.prompt_parts import Example, find_part_fault
 from plugins.improve.results import Improvement, format_improvement
 from plugins.improve.search_names import SearchName
 from plugins.improve.tests.planted import install_script, load_planted, write_recipe
+from tests.support.http_serving import QueueingServer, QuietHandler, serve
 
 OPTIONS = ImproveOptions("examples", "main", train=32, held_out=60, calls=600, floor=True)
+FEW = 220
+"""Drafts after which the search of examples has another winner."""
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,61 @@ def stop_after(session: CommandSession, folder: Path) -> None:
         session.stop.set()
 
 
+def test_seeds_that_the_teacher_refuses_do_not_pass_and_the_search_completes(folder: Path) -> None:
+    found = improve(folder, OPTIONS._replace(search="random", calls=150), "teachers.main.extra={unavailable=0.1}")
+    drafts = list(read_drafts(folder / "out" / "search" / "drafts.jsonl"))
+    assert found.complete
+    assert 0 < sum(one.fault == "provider" for one in drafts) < 0.3 * len(drafts)
+    asked = found.spent.calls
+    again = improve(folder, OPTIONS._replace(search="random", calls=150), "teachers.main.extra={unavailable=0.1}")
+    assert again.spent.calls == asked, "a refused seed is not asked again"
+
+
+def test_a_teacher_that_answers_nothing_is_an_error_and_nothing_is_stored(folder: Path) -> None:
+    with pytest.raises(ProviderError, match="the same command resumes"):
+        improve(folder, OPTIONS, "teachers.main.extra={unavailable=1.0}")
+    assert not list(read_drafts(folder / "out" / "search" / "drafts.jsonl"))
+
+
+class WithoutUsage(QuietHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        message = {"role": "assistant", "content": json.dumps({"answer": "It is sound."})}
+        body = {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+        self.send_body(200, json.dumps(body).encode())
+
+
+def test_an_endpoint_without_usage_is_refused_before_the_search(folder: Path) -> None:
+    with serve(QueueingServer(("127.0.0.1", 0), WithoutUsage)) as server:
+        url = f'teachers.main={{model="openai/m", base_url="http://localhost:{server.server_address[1]}/v1"}}'
+        with pytest.raises(UsageError, match=r"openai/m: reports 0 tokens \(usage\) of 16 drafts"):
+            improve(folder, OPTIONS, url)
+
+
+def test_a_reflection_that_fails_last_is_raised_and_asked_once(folder: Path) -> None:
+    plan = load_planted(folder / "recipe", ["teachers.main.extra={reflects=false}"])
+    task = prepare_improvement(plan, OPTIONS._replace(search="gepa"), folder / "out")
+    last = task.declared.model_copy(update={"calls": 36, "examples": 0})  # the start, and the drafts of one reflection
+    with pytest.raises(ProviderError, match="no reply to a reflection"):
+        run_improvement(task._replace(declared=last), CommandSession())
+    stored = Improvement.model_validate_json((folder / "out" / "improve.json").read_bytes())
+    assert (stored.complete, stored.start is None) == (False, False)
+    drafts = len(list(read_drafts(folder / "out" / "search" / "drafts.jsonl")))
+    assert stored.spent.calls == drafts + 1
+
+
+@pytest.mark.parametrize("text", ["Fine.\u2028# Note", "Fine.\x0c## Title", "Fine.\n# Note"])
+def test_a_text_with_a_line_that_a_prompt_file_takes_for_a_heading_is_refused(text: str) -> None:
+    assert find_part_fault("old", text) == "a line begins with # or ##, which begins a message"
+    assert not Example(asked="Write.", reply=text).usable
+    assert Example(asked="Write.", reply=text.replace("#", "")).usable
+
+
+def test_the_minutes_of_the_budget_are_kept(folder: Path) -> None:
+    with pytest.raises(LimitReached, match=r"budget.minutes = 0 is reached"):
+        improve(folder, OPTIONS, "budget.minutes=0")
+
+
 def test_a_budget_that_ends_in_the_middle_keeps_what_was_measured(folder: Path, whole: Improvement) -> None:
     with pytest.raises(LimitReached, match=r"budget.calls = 150 is reached: .* a higher budget resumes"):
         improve(folder, OPTIONS, "budget.calls=150")
@@ -162,6 +221,46 @@ def test_an_improved_recipe_has_the_prompts_of_the_winner_and_all_seeds(folder: 
     assert better.prompt("generator").examples == tuple(found.candidate.replies)
     assert (better.recipe.samples, better.recipe.seeds) == (plan.recipe.samples, plan.recipe.seeds)
     assert better.recipe.agents.generator.temperature == found.candidate.temperature
+
+
+def test_a_second_winner_has_a_wider_interval_and_replaces_the_recipe_that_nobody_changed(
+    place: Path, folder: Path, whole: Improvement
+) -> None:
+    first = improve(folder, OPTIONS._replace(calls=FEW))
+    second = improve(folder)
+    assert first.candidate is not None
+    assert second.candidate is not None
+    assert second.held_out is not None
+    assert whole.held_out is not None
+    assert first.candidate != second.candidate == whole.candidate
+    assert (second.held_out.number, whole.held_out.number) == (2, 1)
+    assert second.held_out.gain.value == whole.held_out.gain.value
+    assert second.held_out.gain.low < whole.held_out.gain.low
+    plan, better = load_planted(folder / "recipe"), folder / "better"
+    for found in (first.candidate, second.candidate, second.candidate):
+        write_improved_recipe(str(folder / "recipe"), plan, found, better)
+        written = parse_toml((better / "recipe.toml").read_text())
+        assert written["agents"]["generator"]["temperature"] == found.temperature
+        assert all(
+            one.reply in (better / "prompts" / "generator.md").read_text()
+            for one in found.prompts["generator"].examples
+        )
+    (better / "recipe.toml").write_text((better / "recipe.toml").read_text() + "# mine\n")
+    write_improved_recipe(str(folder / "recipe"), plan, second.candidate, better)
+    with pytest.raises(UsageError, match="was changed after an earlier winner was written there"):
+        write_improved_recipe(str(folder / "recipe"), plan, first.candidate, better)
+    assert (better / "recipe.toml").read_text().endswith("# mine\n")
+    with pytest.raises(UsageError, match="exists already"):
+        write_improved_recipe(str(place / "recipe"), plan, second.candidate, place / "recipe")
+
+
+def test_overrides_that_undo_the_improvement_are_left_out(whole: Improvement) -> None:
+    assert whole.candidate is not None
+    temperature = f"agents.generator.temperature={whole.candidate.temperature}"
+    asked = ["samples=30", "prompts=mine", "agents.generator.temperature=0.1"]
+    assert list_kept_overrides(asked, whole.candidate) == ["samples=30"]
+    tables = ["agents={critic=false}"]
+    assert list_kept_overrides(tables, whole.candidate) == [*tables, temperature]
 
 
 @pytest.mark.parametrize(
