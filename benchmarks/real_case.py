@@ -12,6 +12,9 @@ and greedily. A value is right if it equals that of the held-out row. Goal: 60 %
 `--cost` measures what the answers of the trained student `all` take of the processors, in processor seconds of llama.cpp's
 process without loading, since other work shares the machine. Next to it are the tokens of the recorded teacher's drafts of the
 same messages. Declared were three rounds of one stream and eight slots; other work left time for one, and one thread was added.
+
+`--rows` compares the kept rows with the facts from which the messages were written, and lets the check `occurs` judge the answers
+of the student `all`.
 """
 
 import argparse
@@ -28,7 +31,13 @@ import numpy as np
 
 from agents.planning.run_plan import RunPlan
 from agents.studies.general_panel import GeneralPanel, PanelResults, ask_general_panel, build_general_panel
-from agents.studies.held_out_evaluation import ServedReplies, evaluate_held_out, held_out_seeds
+from agents.studies.held_out_evaluation import (
+    HeldOutResult,
+    ServedReplies,
+    evaluate_held_out,
+    held_out_seeds,
+    judge_by_check,
+)
 from benchmarks.ablation import call
 from benchmarks.machine import describe_measurement
 from benchmarks.retention import mark_passed, open_folder
@@ -46,6 +55,8 @@ from flows.run.dataset_distillation import distill_dataset
 from flows.terminal.console import SESSION
 
 RECIPE = PROJECT / "benchmarks/recordings/repairs.toml"
+FACTS = PROJECT / "benchmarks/recordings/repairs-facts.jsonl"
+"""By the number of the sample, what its message was written from."""
 MESSAGES = 480
 RESULTS = PROJECT / "benchmarks/real-case.json"
 SEEDS = (7, 8, 9)
@@ -163,7 +174,7 @@ class Answers(NamedTuple):
     parsed: int
     """Answers that are a JSON object."""
     panel: float | None
-    texts: list[str]
+    results: Sequence[HeldOutResult]
 
 
 def ask_model(case: Case, model: TeacherConfig, panel: int) -> Answers:
@@ -172,6 +183,14 @@ def ask_model(case: Case, model: TeacherConfig, panel: int) -> Answers:
             case.plan, model, case.seeds, SESSION.stop, lambda _done: None, cut_at=lambda _seed: MOST_TOKENS
         )
     )
+    passed = None
+    if panel:
+        tasks = build_general_panel(case.plan, panel)
+        passed = float(mark_passed(asyncio.run(_ask_panel(tasks, model)).judged).mean())
+    return score_answers(case, results, passed)
+
+
+def score_answers(case: Case, results: Sequence[HeldOutResult], panel: float | None) -> Answers:
     right, parsed, fields = [], 0, list(next(iter(case.expected.values())))
     for seed, result in zip(case.seeds, results, strict=True):
         try:
@@ -182,11 +201,7 @@ def ask_model(case: Case, model: TeacherConfig, panel: int) -> Answers:
         parsed += isinstance(found, dict)
         wanted = case.expected[seed.data["text"]]
         right.append([name in values and values[name] == wanted[name] for name in fields])
-    passed = None
-    if panel:
-        tasks = build_general_panel(case.plan, panel)
-        passed = float(mark_passed(asyncio.run(_ask_panel(tasks, model)).judged).mean())
-    return Answers(np.array(right, dtype=float), fields, parsed, passed, [result.answer for result in results])
+    return Answers(np.array(right, dtype=float), fields, parsed, panel, results)
 
 
 async def _ask_panel(panel: GeneralPanel, model: TeacherConfig) -> PanelResults:
@@ -223,7 +238,8 @@ def measure(arms: Sequence[str], trainings: int) -> None:
                 if RESULTS.exists() and f"{name}, seed {seed}" in read_json(RESULTS):
                     continue
                 answers = ask_model(case, TEACHER, PANEL) if name == START else measure_arm(case, name, seed)
-                write_text(folder / f"{name}-{seed}.answers.json", json.dumps(answers.texts, indent=1))
+                texts = [result.answer for result in answers.results]
+                write_text(folder / f"{name}-{seed}.answers.json", json.dumps(texts, indent=1))
                 record(name, seed, answers)
                 SESSION.print_unless_stopped(f"{name}, seed {seed}: {answers.right.mean():.1%} of the values right")
 
@@ -253,6 +269,30 @@ def measure_cost() -> None:
             }  # fmt: skip
             write_text(RESULTS, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
             SESSION.print_unless_stopped(f"{name}: {cost['core_seconds'][name]['seconds']} core-seconds a message")
+
+
+def describe_rows() -> str:
+    """How many values of the kept rows are those of the facts, and what `occurs` refuses of the answers of the student `all`."""
+    facts = {one["sample"]: one for one in map(json.loads, FACTS.read_text().splitlines())}
+    with open_folder("STILLHOUSE_CASE") as folder:
+        case = open_case(folder)
+        (manifest,) = (folder / "runs").glob("*/manifest.json")
+        samples = list(read_finished_samples(RunDir(manifest.parent)))
+        texts = read_json(folder / f"all-{SEEDS[0]}.answers.json")
+    kept = [(json.loads(sample.answer), facts[sample.seed.index]) for sample in samples]
+    lines = [
+        f"{name}: {np.mean([str(found[name]).lower() == str(true[name]).lower() for found, true in kept]):.1%} as drawn"
+        for name in kept[0][0]
+    ]
+    results = [
+        HeldOutResult(seed.index, "", text, None, "", (), case.plan.family.build_answered(seed, [text]))
+        for seed, text in zip(case.seeds, texts, strict=True)
+    ]
+    whole = score_answers(case, results, None).right.all(1)
+    accepted = asyncio.run(judge_by_check(case.plan.checks, case.seeds, results))["occurs"]
+    for name, chosen in (("right", whole), ("wrong", ~whole)):
+        lines.append(f"{name} reports: occurs refuses {np.sum(chosen & ~np.array(accepted))} of {chosen.sum()}")
+    return "\n".join(lines)
 
 
 def describe_tokens(usage: TokenUsage, messages: int) -> dict[str, float]:
@@ -310,7 +350,11 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join((START, *ARMS)))
     parser.add_argument("--trainings", type=int, default=len(SEEDS), help="of an arm, at most")
     parser.add_argument("--cost", action="store_true", help="only the cost of the trained student's answers")
+    parser.add_argument("--rows", action="store_true", help="only what the rows and the student's answers are worth")
     options = parser.parse_args()
+    if options.rows:
+        sys.stdout.write(f"{describe_rows()}\n")
+        return
     if options.cost:
         measure_cost()
         return
