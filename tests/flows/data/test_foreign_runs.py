@@ -155,6 +155,7 @@ def test_a_strangers_run_sends_no_prompt_by_an_installed_protocol(tmp_path: Path
         load_student_plan(run.student, run, tmp_path / "stranger" / "runs")
 
 
+@pytest.mark.whole
 @pytest.mark.attack(
     "a stranger's run draws seeds by the student of a neighbouring run, which has checks",
     "refused before the neighbour is read",
