@@ -3,6 +3,7 @@ student and compares nothing.
 """
 
 import asyncio
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,14 +62,18 @@ def replay_release(release: Release, folder: Path, own_releases: Path) -> Replay
     if fault := find_trust_fault(RunDir(place), replayed, place / "files", own_releases):
         where = own_releases / recipe.name / str(release.generation)
         raise UsageError(f"{release.path}: {fault}", hint=f"hint: if you trust the recipe, copy the release to {where}")
+    files = folder.absolute() / "files"  # Python compiles programs next to them, and nothing may be added to a release
+    files.mkdir()
+    if (place / "files").exists():  # not where every input is left out
+        shutil.copytree(place / "files", files, dirs_exist_ok=True)
     try:
-        plan = build_plan(replayed, place / "files")
+        plan = build_plan(replayed, files)
         changed = _list_changed_sources(plan, stored.identity.sources)
     except RecipeError as error:
         raise UsageError(f"{release.name}: its recipe cannot be used here: {error}") from None
     plan = plan.with_recipe(teachers=recipe.teachers)
     parent, sources = stored.identity.parent, stored.identity.sources
-    run = open_run(runs, recipe, sources, folder=place / "files", resume=False, parent=parent)
+    run = open_run(runs, recipe, sources, folder=files, resume=False, parent=parent)
     manifest = run.read_manifest()
     manifest.started = release.manifest.run.started
     manifest.agents.judges = release.manifest.run.agents.judges  # their accuracy is not measured again
