@@ -53,10 +53,11 @@ def find_trust_fault(run: RunDir, recipe: Recipe, folder: Path, runs: Path) -> s
     """
     programs = dict(list_marked(recipe, "program"))
     if is_own_run(run, runs):
+        recorded = run.read_sources()
         for key, path in programs.items():
             program = find_referenced_file(path, folder)
             digest = hash_file(program)[:16] if program.is_file() else ""
-            if digest != run.read_sources().get(path):
+            if digest != recorded.get(path):
                 return f"{path} ({key}) has changed since the run was made"
         return None
     acts = [f"run the file {find_referenced_file(path, folder)} ({key})" for key, path in programs.items()]
