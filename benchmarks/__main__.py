@@ -49,6 +49,7 @@ from benchmarks import (
     ternary,
     tool_results,
     training,
+    unseen_rules,
 )
 from benchmarks.collapse import kinds, neural, references, repetition, small_references, structure
 from benchmarks.collapse import tables as collapse
@@ -93,6 +94,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
     "ablation": {
         "ablation": ("What each step of the default recipe bought", ablation.table),
         "refused_drafts": ("Refused drafts", ablation.table_of_refused_drafts),
+        "unseen_rules": ("Kinds of rules that no row had", unseen_rules.table),
     },
     "student-forms": {
         "seeing": ("A student that sees charts, next to a blind one", seeing.table),

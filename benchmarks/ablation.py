@@ -43,18 +43,23 @@ def table_of_refused_drafts() -> str:
 
 def table(rows: str = "45,250", seeds: int = 2, requests: int = 400, arms: str = DEFAULT_ARMS) -> str:
     with open_folder("STILLHOUSE_ABLATION") as folder:
-        if not list(folder.glob(f"{RECIPE}-*/manifest.json")):
-            call("generate", RECIPE, "--runs-dir", str(folder), *(word for one in SETTINGS for word in ("--set", one)))
-        (manifest,) = folder.glob(f"{RECIPE}-*/manifest.json")
+        run = generate_declared_run(folder)
         options = ["--arms", arms, "--rows", rows, "--seeds", str(seeds), "-n", str(requests)]
         for option, values in (("--set", STUDENT), ("--held-out", HELD_OUT)):
             options += [word for value in values for word in (option, value)]
-        call("ablate", manifest.parent.name, "--runs-dir", str(folder), *options)
-        found = read_record(manifest.parent / "plugins" / "ablation" / "ablation.json", Ablation)
+        call("ablate", run.name, "--runs-dir", str(folder), *options)
+        found = read_record(run.path / "plugins" / "ablation" / "ablation.json", Ablation)
         by_rules = list_rule_gains(
-            RunDir(manifest.parent), AblationOptions(arms, rows, seeds, requests, held_out=HELD_OUT, settings=STUDENT)
+            run, AblationOptions(arms, rows, seeds, requests, held_out=HELD_OUT, settings=STUDENT)
         )
         return "\n".join([format_page(found), *by_rules])
+
+
+def generate_declared_run(folder: Path) -> RunDir:
+    if not list(folder.glob(f"{RECIPE}-*/manifest.json")):
+        call("generate", RECIPE, "--runs-dir", str(folder), *(word for one in SETTINGS for word in ("--set", one)))
+    (manifest,) = folder.glob(f"{RECIPE}-*/manifest.json")
+    return RunDir(manifest.parent)
 
 
 def list_rule_gains(run: RunDir, options: AblationOptions) -> Iterator[str]:
