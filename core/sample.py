@@ -335,6 +335,8 @@ class AgentTurn(FrozenModel):
     usage: TokenUsage
     reasoning: str = ""
     """The teacher's thinking before the reply, where it returns it."""
+    finished: bool = True
+    """False if the reply was cut off at the most tokens."""
     tokens: tuple[ReplyToken, ...] = ()
     """Those of the reply, if a check asked for their probabilities."""
 

@@ -88,17 +88,12 @@ class AgentContext(ABC):
         )
         reply = await self.reply(config.teacher, question, key)
         turn = AgentTurn(
-            agent=key.agent,
-            revision=key.revision,
-            attempt=key.attempt,
+            agent=key.agent, revision=key.revision, attempt=key.attempt,
             teacher=self.recipe.teachers[config.teacher].model,
             context=tuple(one.model_copy(update={"images": ()}) if one.images else one for one in messages[:-1]),
-            asked=messages[-1].content,
-            reply=reply.text,
-            usage=reply.usage,
-            reasoning=reply.reasoning,
-            tokens=reply.tokens,
-        )
+            asked=messages[-1].content, reply=reply.text, finished=reply.finished, usage=reply.usage,
+            reasoning=reply.reasoning, tokens=reply.tokens,
+        )  # fmt: skip
         return AgentAnswer(reply, turn)
 
     def sample_number(self, sample: int) -> int:

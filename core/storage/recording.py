@@ -36,6 +36,8 @@ class RecordedReply(FrozenModel):
     """The last message of the request."""
     reply: str
     reasoning: str = ""
+    finished: bool = True
+    """False if the reply was cut off, which a replay repeats."""
     usage: TokenUsage
 
     @field_validator("usage")

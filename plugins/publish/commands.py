@@ -110,6 +110,7 @@ def pull_command(
         pulled = pull_release(reference, out, SESSION.print_unless_stopped, SESSION.check_stopped)
     if as_json:
         record = {"release": pulled.release, "path": str(pulled.path), "digest": pulled.digest}
+        record |= {"statement": str(pulled.statement)} if pulled.statement else {}
         print_json(
             {**record, "repo": pulled.reference.repo, "revision": pulled.reference.revision, "files": pulled.files}
         )

@@ -18,6 +18,7 @@ from core.storage.hub_files import format_size
 from flows.terminal.text_format import format_one_line
 from plugins.publish.hub_connection import RESUME_ADVICE, connect_hub, find_endpoint, translate_hub_errors
 from plugins.publish.publication_plan import (
+    STATEMENT,
     STUDENT_ENDINGS,
     PlannedFile,
     PlannedRepo,
@@ -204,7 +205,7 @@ def _list_recorded_files(recorded: Mapping[str, Any], repo: PlannedRepo) -> list
     """The paths in the repository that a manifest, which is untrusted, records."""
     if repo.kind == "dataset":
         files = recorded.get("files")
-        return list(files) if isinstance(files, dict) else []
+        return [*files, STATEMENT] if isinstance(files, dict) else []
     run = recorded.get("run")
     files = run.get("files") if isinstance(run, dict) else None
     return list(name_student_files(files)) if isinstance(files, dict) else []

@@ -16,6 +16,7 @@ from core.runs.releases import READ_ONLY_MODE, RELEASE_MANIFEST, ReleaseManifest
 from core.storage.atomic_files import hash_file, read_json, write_atomically
 from flows.terminal.text_format import format_one_line
 from plugins.publish.hub_connection import connect_hub, translate_hub_errors
+from plugins.publish.publication_plan import STATEMENT, locate_statement
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -32,6 +33,8 @@ class PulledRelease(NamedTuple):
     files: int
     size: int
     """In bytes."""
+    statement: Path | None = None
+    """The signed statement that was published with it, which nobody has verified yet."""
 
 
 def pull_release(
@@ -45,8 +48,9 @@ def pull_release(
         RunFailed: if the Hub cannot be reached.
         StoreError: if a file has another hash than the manifest says, or cannot be written; `out` does not exist then.
     """
-    if out.exists():
-        raise UsageError(f"{out}: exists; name a new folder with --out")
+    statement = locate_statement(out)
+    if taken := [path for path in (out, statement) if path.exists()]:
+        raise UsageError(f"{taken[0]}: exists; name a new folder with --out")
     api = connect_hub(to_write=False)
     with translate_hub_errors(reference.repo, PULL_ADVICE):
         info = api.dataset_info(reference.repo, revision=reference.revision)
@@ -58,14 +62,20 @@ def pull_release(
             stopped()
             progress(f"{reference.repo}: {number} of {len(manifest.files)}: {name}")
             _fetch_file(api, reference, partial, name, digest)
+        signed = any(file.rfilename == STATEMENT for file in info.siblings or ())
+        if signed:
+            _download(api, reference, partial, STATEMENT)
     names = [*manifest.files, RELEASE_MANIFEST]
     size = sum((partial / name).stat().st_size for name in names)
     with write_atomically(out, READ_ONLY_MODE) as folder:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).rename(folder / name)
+    if signed:
+        (partial / STATEMENT).rename(statement)
     shutil.rmtree(partial, ignore_errors=True)
-    return PulledRelease(out, reference, manifest.release, manifest.digest, len(names), size)
+    pulled = PulledRelease(out, reference, manifest.release, manifest.digest, len(names), size)
+    return pulled._replace(statement=statement if signed else None)
 
 
 def _fetch_manifest(api: "HfApi", reference: HubReference, partial: Path) -> ReleaseManifest:
@@ -87,7 +97,7 @@ def _fetch_manifest(api: "HfApi", reference: HubReference, partial: Path) -> Rel
     if unsafe := [
         name
         for name in manifest.files
-        if not is_safe_name(name) or name == RELEASE_MANIFEST or name.startswith(".cache/")
+        if not is_safe_name(name) or name in (RELEASE_MANIFEST, STATEMENT) or name.startswith(".cache/")
     ]:
         raise StoreError(
             f"{reference}: its {RELEASE_MANIFEST} names {unsafe[0][:80]!r}, which is no path inside a release"

@@ -80,8 +80,10 @@ STUDENT_FILES = (
 )  # fmt: skip
 STUDENT_ENDINGS = (".safetensors", ".safetensors.index.json", ".gguf")
 """What of a student is sent; logs, digests of rows and measurements with texts stay here."""
-UNSEARCHED_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
-"""Vocabularies of a tokenizer: their entries are no text of a person."""
+STATEMENT = "release.statement.json"
+"""In the repository, the signed statement that `stillhouse rebuild --sign` writes next to a release."""
+UNSEARCHED_FILES = ("tokenizer.json", "vocab.json", "merges.txt", STATEMENT)
+"""Vocabularies of a tokenizer, whose entries are no text of a person; and a statement, which has hashes and versions."""
 
 
 class PlannedFile(NamedTuple):
@@ -164,12 +166,20 @@ def plan_publication(
     names = [*release.manifest.files, RELEASE_MANIFEST]
     hashes = {**release.manifest.files, RELEASE_MANIFEST: hash_file(release.path / RELEASE_MANIFEST)}
     files = [_plan_file(release.path, name, name, hashes[name]) for name in sorted(names)]
+    statement = locate_statement(release.path)
+    if statement.is_file():
+        files.append(_plan_file(statement.parent, statement.name, STATEMENT, hash_file(statement)))
     repos = [PlannedRepo("dataset", repo, files)]
     if with_student or student_to:
         student_repo = _parse_repo_name(student_to or f"{HUB_PREFIX}{repo}{STUDENT_SUFFIX}", "--student-to")
         manifest = _plan_file(release.path, RELEASE_MANIFEST, RELEASE_MANIFEST, hashes[RELEASE_MANIFEST])
         repos.append(PlannedRepo("model", student_repo, [manifest, *_plan_student(release, storage)]))
     return PublicationPlan(release, repos, public)
+
+
+def locate_statement(release: Path) -> Path:
+    """The signed statement next to a release, which may be missing."""
+    return release.with_name(f"{release.name}.statement.json")
 
 
 def _plan_file(folder: Path, source: str, path: str, sha256: str) -> PlannedFile:

@@ -25,10 +25,13 @@ from plugins.rebuild.recording import (
 )
 from plugins.rebuild.replayed_run import ReplayedRun
 
-FileState = Literal["same", "differs", "missing", "extra"]
+FileState = Literal["same", "repacked", "differs", "missing", "extra"]
+SAME: Sequence[FileState] = ("same", "repacked")
 INPUTS = f"{RECORDING}/inputs.json"
 FACTS = {"counts", "funnel", "reasons", "usage", "similarities", "collapse", "collapse_parent", "dataset", "agents"}
 """What a manifest says of data and verdicts: all but names, times, costs, students and records of plugins."""
+WRITERS = {"polars", "pyarrow"}
+"""The packages that write Parquet files. Each version compresses otherwise, and names itself in the file."""
 DIGITS = 9
 """Significant digits of a measured number that are compared: the last ones depend on the processor."""
 
@@ -36,7 +39,8 @@ DIGITS = 9
 class ComparedFile(FrozenModel):
     path: str
     state: FileState
-    """`missing`: not made again. `extra`: made again, and not in the release."""
+    """`repacked`: equal rows, types and order, in the bytes of another version's writer. `missing`: not made again. `extra`: made
+    again, and not in the release."""
 
 
 class Rebuild(FrozenModel):
@@ -55,9 +59,10 @@ class Rebuild(FrozenModel):
 
 def compare_rebuild(release: Release, again: ReplayedRun) -> Rebuild:
     """Raises StoreError, UsageError if a recording cannot be read."""
-    files = _compare_files(release, again.run)
-    environment = _compare_environments(read_record(release.path / INPUTS, RecordedInputs).environment)
-    differs = [file.path for file in files if file.state != "same"]
+    changed = _compare_environments(read_record(release.path / INPUTS, RecordedInputs).environment)
+    environment = list(changed.values())
+    files = _compare_files(release, again.run, repacked=not WRITERS.isdisjoint(changed))
+    differs = [file.path for file in files if file.state not in SAME]
     found = next(_find_differences(release, again, differs), None)
     if found and again.changed_sources:
         found = f"{again.changed_sources[0]} is not what the run read; then {found}"
@@ -74,24 +79,39 @@ def is_compared(name: str) -> bool:
     return name.startswith(("dataset/", "images/")) or name in ("own.parquet", "pairs.parquet", SAMPLES, VERDICTS)
 
 
-def _compare_files(release: Release, run: RunDir) -> list[ComparedFile]:
+def _compare_files(release: Release, run: RunDir, *, repacked: bool) -> list[ComparedFile]:
+    """`repacked`: whether another version writes Parquet files here, so that their rows are compared."""
     released = {name for name in release.manifest.files if is_compared(name)}
     made = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     made = {name for name in made if is_compared(name)}
     states: dict[str, FileState] = dict.fromkeys(released - made, "missing")
     states.update(dict.fromkeys(made - released, "extra"))
     for name in released & made:
-        states[name] = "same" if hash_file(release.path / name) == hash_file(run.path / name) else "differs"
+        there, here = release.path / name, run.path / name
+        states[name] = "same" if hash_file(there) == hash_file(here) else "differs"
+        if states[name] == "differs" and repacked and name.endswith(".parquet") and _has_equal_rows(there, here):
+            states[name] = "repacked"
     return [ComparedFile(path=name, state=states[name]) for name in sorted(states)]
 
 
-def _compare_environments(recorded: Mapping[str, str]) -> list[str]:
-    here = read_environment()
-    return [
-        f"{name} {recorded.get(name, 'not installed')} there, {here.get(name, 'not installed')} here"
-        for name in sorted({*recorded, *here})
-        if recorded.get(name) != here.get(name)
-    ]
+def _has_equal_rows(there: Path, here: Path) -> bool:
+    """Whether two Parquet files have the same columns, types and values in the same order, digit by digit."""
+    import polars as pl
+
+    before, now = pl.read_parquet(there), pl.read_parquet(here)
+    if before.schema != now.schema or len(before) != len(now):
+        return False
+    return all(repr(old) == repr(new) for old, new in zip(before.iter_rows(), now.iter_rows(), strict=True))
+
+
+def _compare_environments(recorded: Mapping[str, str]) -> dict[str, str]:
+    """A phrase for each package with another version here, by its name. Packages that the run did not import are none of it."""
+    here = read_environment(recorded.keys() - {"python", "system"})
+    return {
+        name: f"{name} {there} there, {here.get(name, 'not installed')} here"
+        for name, there in sorted(recorded.items())
+        if here.get(name) != there
+    }
 
 
 def _find_differences(release: Release, again: ReplayedRun, differs: Sequence[str]) -> Iterator[str]:
@@ -122,7 +142,7 @@ def _compare_samples(there: Sequence[RecordedSample], here: Sequence[RecordedSam
             call = f"{name}: call {reply.attempt} of {reply.agent} at revision {reply.revision}"
             if (reply.agent, reply.revision, reply.attempt) != (again.agent, again.revision, again.attempt):
                 yield f"{call} is recorded; {again.agent} was called at revision {again.revision} instead"
-            for key in ("request", "asked", "reply", "reasoning", "teacher", "usage"):
+            for key in ("request", "asked", "reply", "reasoning", "finished", "teacher", "usage"):
                 if getattr(reply, key) != getattr(again, key):
                     yield f"{call}: its {key} is not the recorded one"
         if len(recorded.replies) != len(sample.replies):

@@ -64,10 +64,10 @@ def format_rebuild(found: Rebuild) -> str:
     lines = [f"{file.state:<8} {file.path}" for file in found.files]
     lines += [f"machine  {phrase}" for phrase in found.environment]
     if found.equal:
-        files = len(found.files)
-        lines.append(
-            f"{found.release}: rebuilt, {files} files and {found.samples:,} verdicts are equal, 0 bytes differ"
-        )
+        repacked = [file.state for file in found.files].count("repacked")
+        of_data = f" of their data; another version wrote {repacked} Parquet files" if repacked else ""
+        what = f"{len(found.files)} files and {found.samples:,} verdicts are equal, 0 bytes differ{of_data}"
+        lines.append(f"{found.release}: rebuilt, {what}")
     else:
         lines.append(f"{found.release}: not the same: {found.difference}")
     return "\n".join(lines)

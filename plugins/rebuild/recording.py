@@ -10,12 +10,13 @@ the run read. Makes nothing again.
 
 import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, requires, version
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path, PurePosixPath
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from core.config.recipe import Recipe
@@ -54,7 +55,7 @@ class RecordedInputs(FrozenModel):
     left_out: tuple[str, ...]
     """The names in the recipe that only their hash is recorded of."""
     environment: dict[str, str]
-    """The version of Python, the system, and the version of each package that Stillhouse names."""
+    """The version of Python, the system, and the version of each package that the run imported and Stillhouse names."""
 
 
 class RecordedVerdict(FrozenModel):
@@ -90,7 +91,8 @@ def write_release_recording(run: RunDir, manifest: RunManifest) -> None:
         names = list(_list_input_names(recipe, stored.identity.sources, run.read_recipe_folder()))
         left_out = [] if config.documents else [name for name in names if _is_seed_folder(name, recipe, run)]
         inputs = _copy_inputs(run, [name for name in names if name not in left_out], folder / "files")
-        record = RecordedInputs(files=inputs, left_out=tuple(left_out), environment=read_environment())
+        environment = read_environment(list_imported_packages())
+        record = RecordedInputs(files=inputs, left_out=tuple(left_out), environment=environment)
         write_json(folder / "inputs.json", record.model_dump(mode="json"))
     reviewed = len(read_run_overrides(run).decisions)
     manifest.put(NAME, RebuildRecord(samples=samples, files=len(inputs), reviewed=reviewed))
@@ -160,18 +162,26 @@ def read_verdicts(path: Path) -> list[RecordedVerdict]:
     return found
 
 
-@cache
-def read_environment() -> Mapping[str, str]:
-    """Python, system, and the packages that Stillhouse names, as far as they are installed."""
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+def list_imported_packages() -> list[str]:
+    """The packages of Stillhouse's requirements that this process has imported, without those for developers."""
     try:
-        names = sorted({Requirement(line).name for line in requires("stillhouse") or ()} | {"stillhouse"})
+        named = [Requirement(line) for line in requires("stillhouse") or ()]
     except PackageNotFoundError:  # a checkout that is not installed
-        return found
-    for name in names:
+        return []
+    of_module = packages_distributions()
+    imported = {package for module in list(sys.modules) for package in of_module.get(module, ())}
+    imported = {canonicalize_name(package) for package in imported}
+    names = {one.name for one in named if 'extra == "dev"' not in str(one.marker)}
+    return sorted({"stillhouse", *(name for name in names if canonicalize_name(name) in imported)})
+
+
+def read_environment(packages: Iterable[str]) -> dict[str, str]:
+    """Python, system, and the versions of these packages, as far as they are installed."""
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in packages:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:
+        except (PackageNotFoundError, ValueError):  # a release of others may name anything
             continue
     return found
 

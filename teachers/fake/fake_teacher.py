@@ -114,7 +114,9 @@ class ReplayTeacher:
                 charge.waive(sent=False)
                 raise CallFailed(f"{self._path.name} has no reply for {_describe_call(question.key)}")
             charge.usage = recorded.usage
-            return TeacherReply(text=recorded.reply, finished=True, usage=recorded.usage, reasoning=recorded.reasoning)
+            return TeacherReply(
+                text=recorded.reply, finished=recorded.finished, usage=recorded.usage, reasoning=recorded.reasoning
+            )
 
     def _find(self, question: TeacherQuestion) -> RecordedReply | None:
         key = question.key

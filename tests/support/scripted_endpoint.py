@@ -19,6 +19,8 @@ class Endpoint(QueueingServer):
     """Serves until the `with` ends; `script` names the script of its replies."""
 
     script = "writer"
+    cuts = False
+    """Whether every third reply is said to be cut off, although it is whole."""
 
     @property
     def address(self) -> str:
@@ -39,7 +41,10 @@ class Chat(QuietHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._send(build_completion(self.server.script, body))
+        completion = build_completion(self.server.script, body)
+        if self.server.cuts and int(text_digest(json.dumps(completion)), 16) % 3 == 0:
+            completion["choices"][0]["finish_reason"] = "length"
+        self._send(completion)
 
     def _send(self, value: dict[str, Any]) -> None:
         self.send_body(200, json.dumps(value).encode())

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from core.project_files import PROJECT
 from core.runs.releases import Release, compute_manifest_digest, read_release
@@ -103,6 +105,35 @@ def test_a_release_goes_to_the_hub_and_comes_back_byte_for_byte(
     assert list_contents(out) == list_contents(release.path)
     assert not list(tmp_path.glob(".pulled*"))
     assert called(capsys, "pull", "hf:me/smoke", "--out", str(out))[0] == 2, "nothing is overwritten"
+
+
+def test_a_signed_statement_goes_along_and_is_verified_elsewhere(
+    hub: LocalHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public = tmp_path / "key.pem", tmp_path / "public.pem"
+    key = Ed25519PrivateKey.generate()
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    runs = str(tmp_path / "data" / "runs")
+    signed, unsigned = [create_release(make_run(runs, *TERMS, "rebuild.documents=false")).release for _ in range(2)]
+    assert called(capsys, "rebuild", str(signed.path), "--sign", str(private), "--runs-dir", runs, "--quiet")[0] == 0
+    code, sent, errors = publish(capsys, signed)
+    assert code == 0, errors
+    assert {"release.statement.json", "recording/samples.jsonl"} <= set(sent["repos"][0]["sent"])
+
+    out = tmp_path / "pulled"
+    code, text, _ = called(capsys, "pull", "hf:me/smoke", "--out", str(out), "--json", "--quiet")
+    assert (code, json.loads(text)["statement"]) == (0, str(tmp_path / "pulled.statement.json"))
+    assert list_contents(out) == list_contents(signed.path)
+    assert called(capsys, "rebuild", str(out), "--verify", str(public), "--quiet")[0] == 0
+    assert called(capsys, "rebuild", str(out), "--quiet", "--runs-dir", str(tmp_path / "none"))[0] == 0
+    code, _, errors = called(capsys, "pull", "hf:me/smoke", "--out", str(tmp_path / "pulled"))
+    assert (code, "exists" in errors) == (2, True)
+
+    code, sent, errors = publish(capsys, unsigned)
+    assert (code, "release.statement.json" in sent["repos"][0]["removed"]) == (0, True), "it signs the one before"
+    code, text, _ = called(capsys, "pull", "hf:me/smoke", "--out", str(tmp_path / "next"), "--json", "--quiet")
+    assert (code, "statement" in json.loads(text)) == (0, False)
 
 
 def test_a_later_release_replaces_the_files_of_the_earlier_one_and_no_others(

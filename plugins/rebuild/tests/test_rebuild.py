@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from core.config.recipe import parse_recipe
 from core.errors import RecipeError, StillhouseError, StoreError, UsageError
+from core.project_files import PROJECT
 from core.runs.releases import Release, read_release
 from core.storage.atomic_files import hash_file, read_json
 from flows.data.run_storage import RunStorage
@@ -21,6 +24,7 @@ from plugins.rebuild.tests.made_releases import (
     RECORDED,
     copy_release,
     edit_json,
+    edit_lines,
     edit_rows,
     release_recorded,
     rewrite_manifest,
@@ -102,6 +106,25 @@ def test_no_teacher_is_needed_and_no_key_is_recorded(tmp_path: Path, monkeypatch
     assert not any(KEY in file.read_text() for file in release.path.glob("recording/*.json*"))
 
 
+def test_a_reply_that_was_cut_off_is_cut_off_again(tmp_path: Path) -> None:
+    with serve_scripted_endpoint() as endpoint:
+        endpoint.cuts = True
+        teacher = f"teachers.main={{model='openai/NAME',base_url='http://{endpoint.address}/v1'}}"
+        release = create_release(make_run(tmp_path / "runs", OFF, RECORDED, teacher)).release
+    recorded = [json.loads(line) for line in (release.path / "recording/samples.jsonl").read_text().splitlines()]
+    cut = [reply for one in recorded for reply in one["replies"] if reply.get("finished") is False]
+    assert cut
+    assert all(isinstance(json.loads(reply["reply"]), dict) for reply in cut), "whole, so only the record tells"
+    assert rebuild(release).equal
+    copy = copy_release(release, tmp_path / "copy")
+    edit_lines(  # the control: without the record, the same replies are read as valid
+        copy / "recording/samples.jsonl",
+        lambda lines: [reply.pop("finished", None) for one in lines for reply in one["replies"]] and None,
+    )
+    rewrite_manifest(copy)
+    assert not rebuild(copy).equal
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tampering", DATA)
@@ -146,22 +169,43 @@ def test_the_first_difference_is_named(releases: dict[str, Release], tmp_path: P
         assert "\n" not in said
 
 
-def test_other_versions_are_named_with_the_bytes_that_they_changed(
-    releases: dict[str, Release], tmp_path: Path
-) -> None:
-    copy = copy_release(releases["smoke"], tmp_path)
-    edit_rows(copy / "own.parquet", lambda frame: frame)  # the same rows
-    assert hash_file(copy / "own.parquet") == releases["smoke"].manifest.files["own.parquet"], "the same bytes"
+def test_rows_are_compared_where_another_version_writes_the_bytes(releases: dict[str, Release], tmp_path: Path) -> None:
     import polars as pl
 
+    copy = copy_release(releases["smoke"], tmp_path)
     pl.read_parquet(copy / "own.parquet").write_parquet(copy / "own.parquet", compression="snappy")
+    rewrite_manifest(copy)
+    difference = rebuild(copy).difference or ""
+    assert difference.startswith("own.parquet: all "), "the control: the same version writes the same bytes"
     edit_json(copy / "recording/inputs.json", lambda whole: whole["environment"].update(polars="0.1"))
     rewrite_manifest(copy)
     found = rebuild(copy)
-    assert (found.difference or "").startswith("own.parquet: all ")
-    assert "rows are equal, and the bytes differ: another version wrote them (polars 0.1 there, " in (
-        found.difference or ""
+    assert (found.equal, len(found.environment)) == (True, 1)
+    assert found.environment[0].startswith("polars 0.1 there, ")
+    assert [file.path for file in found.files if file.state == "repacked"] == ["own.parquet"]
+    assert format_rebuild(found).endswith("0 bytes differ of their data; another version wrote 1 Parquet files")
+    edit_rows(copy / "own.parquet", change_word)
+    rewrite_manifest(copy)
+    assert (rebuild(copy).difference or "").startswith("own.parquet: row 1: messages: ")
+
+
+def test_only_packages_that_the_run_imported_are_recorded_and_compared(
+    releases: dict[str, Release], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.support.lineages import make_run; "
+        f"make_run(Path(sys.argv[1]), {OFF!r}, {RECORDED!r})"
     )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "runs")], cwd=PROJECT, check=True)  # a fresh one
+    (inputs,) = tmp_path.glob("runs/*/recording/inputs.json")
+    environment = read_json(inputs)["environment"]
+    assert environment.keys() >= {"python", "system", "stillhouse", "polars", "pydantic", "langgraph"}
+    installed = {"torch", "transformers", "peft", "pytest", "mypy", "sympy", "mcp", "ray", "anthropic"}
+    assert not environment.keys() & installed
+    copy = copy_release(releases["smoke"], tmp_path)
+    edit_json(copy / "recording/inputs.json", lambda whole: whole["environment"].update(polars="0.1", other="7"))
+    rewrite_manifest(copy)
+    assert sorted(phrase.partition(" there")[0] for phrase in rebuild(copy).environment) == ["other 7", "polars 0.1"]
 
 
 def test_a_changed_file_without_its_hash_is_a_damaged_release(releases: dict[str, Release], tmp_path: Path) -> None:
