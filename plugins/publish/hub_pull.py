@@ -16,7 +16,7 @@ from core.runs.releases import READ_ONLY_MODE, RELEASE_MANIFEST, ReleaseManifest
 from core.storage.atomic_files import hash_file, read_json, write_atomically
 from flows.terminal.text_format import format_one_line
 from plugins.publish.hub_connection import connect_hub, translate_hub_errors
-from plugins.publish.publication_plan import STATEMENT, locate_statement
+from plugins.publish.publication_plan import STATEMENT, find_sent_statement
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -48,7 +48,7 @@ def pull_release(
         RunFailed: if the Hub cannot be reached.
         StoreError: if a file has another hash than the manifest says, or cannot be written; `out` does not exist then.
     """
-    statement = locate_statement(out)
+    statement = find_sent_statement(out)
     if taken := [path for path in (out, statement) if path.exists()]:
         raise UsageError(f"{taken[0]}: exists; name a new folder with --out")
     api = connect_hub(to_write=False)

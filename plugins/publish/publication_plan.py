@@ -166,7 +166,7 @@ def plan_publication(
     names = [*release.manifest.files, RELEASE_MANIFEST]
     hashes = {**release.manifest.files, RELEASE_MANIFEST: hash_file(release.path / RELEASE_MANIFEST)}
     files = [_plan_file(release.path, name, name, hashes[name]) for name in sorted(names)]
-    statement = locate_statement(release.path)
+    statement = find_sent_statement(release.path)
     if statement.is_file():
         files.append(_plan_file(statement.parent, statement.name, STATEMENT, hash_file(statement)))
     repos = [PlannedRepo("dataset", repo, files)]
@@ -177,7 +177,7 @@ def plan_publication(
     return PublicationPlan(release, repos, public)
 
 
-def locate_statement(release: Path) -> Path:
+def find_sent_statement(release: Path) -> Path:
     """The signed statement next to a release, which may be missing."""
     return release.with_name(f"{release.name}.statement.json")
 

@@ -73,7 +73,7 @@ def call(command: str, words: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def main() -> None:
+def print_families() -> None:
     folder, verb, *command = Path(sys.argv[1]), *sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)
     for recipe in FAMILIES:
@@ -84,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print_families()
