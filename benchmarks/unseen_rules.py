@@ -36,7 +36,7 @@ from teachers.providers import open_teacher
 DECLARED = read_json(Path(__file__).with_name("unseen-rules.json"))
 TEXTS = tomllib.loads(Path(__file__).with_name("unseen_rules.toml").read_text("utf-8"))
 HALVES: dict[str, list[str]] = DECLARED["halves"]
-SEED, REQUESTS_OF_KIND, MAX_TOKENS, HELD_OUT_SHARE = 7, 20, 256, 10
+SEED, REQUESTS_OF_KIND, MAX_TOKENS, ROWS_PER_HELD_OUT_ROW = 7, 20, 256, 10
 START, SHUFFLED = "start", "control: shuffled"
 PARAMETERS: dict[str, Sequence[dict[str, Any]]] = {
     "max_words": [{"n": n} for n in (20, 30, 50)],
@@ -88,7 +88,7 @@ def read_conversations(samples: Sequence[Sample]) -> list[list[Message]]:
 
 
 def exchange_answers(rows: Sequence[Sequence[Message]]) -> list[list[Message]]:
-    """Each request with the answer of the row before it, in a shuffled order."""
+    """Each request with the answer of the next row, in a shuffled order."""
     order = Random(SEED).sample(list(rows), len(rows))
     return [[*row[:-1], other[-1]] for row, other in zip(order, order[1:] + order[:1], strict=True)]
 
@@ -96,7 +96,7 @@ def exchange_answers(rows: Sequence[Sequence[Message]]) -> list[list[Message]]:
 def train_arm(name: str, rows: Sequence[list[Message]], run: RunDir, folder: Path) -> TeacherConfig:
     recipe = run.read_recipe()
     assert recipe.student
-    student, held_out = folder / name.replace(": ", "-").replace(" ", "-"), len(rows) // HELD_OUT_SHARE
+    student, held_out = folder / name.replace(": ", "-"), len(rows) // ROWS_PER_HELD_OUT_ROW
     config = recipe.student.model_copy(update={"evaluation": None})
     train_student(
         rows[held_out:], config, student, seed=SEED, progress=SESSION.print_unless_stopped, held_out=rows[:held_out],
@@ -109,7 +109,7 @@ def ask_arm(
     name: str, plan: RunPlan, model: TeacherConfig, asked: Sequence[RuleRequest], folder: Path
 ) -> dict[str, Any]:
     """Answers to `asked`, and 1 for each task of the panel that passed; asked once."""
-    file = folder / f"{name.replace(': ', '-').replace(' ', '-')}.json"
+    file = folder / f"{name.replace(': ', '-')}.json"
     if not file.exists():
         answers = asyncio.run(_ask_all(model, [one.text for one in asked]))
         panel = build_general_panel(plan, DECLARED["panel"])
@@ -159,6 +159,15 @@ def format_page(asked: Sequence[RuleRequest], found: dict[str, dict[str, Any]], 
         cells.append(format_group(range(len(arm["panel"])), arm["panel"], found[START]["panel"]))
         words = sum(len(answer.split()) for answer in arm["answers"]) / len(asked)
         yield f"| {name} | {rows.get(name, '')} | {' | '.join(cells)} | {words:.0f} |"
+    unseen = [
+        (passed[name][place], passed[START][place])
+        for name in HALVES
+        for place, one in enumerate(asked)
+        if one.rule.kind in {kind for half, kinds in HALVES.items() if half != name for kind in kinds}
+    ]
+    yield ""
+    together = format_group(range(len(unseen)), *zip(*unseen, strict=True))
+    yield f"The unseen half, both students together: {together} points above the start."
     yield ""
     yield f"| kind | {' | '.join(found)} |"
     yield f"|---|{'---:|' * len(found)}"

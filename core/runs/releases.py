@@ -52,10 +52,8 @@ class VerificationRecord(FrozenModel):
                 changes = min((_list_changes(check, other) for other in same), key=len, default=[])
                 options = f" with {', '.join(changes)}" if changes else ""
                 missing.append(f"the check {check['type']}{options}")
-        for name, before, after in (
-            ("agents.critic", self.critic, now.critic),
-            ("agents.verifier", self.judge, now.judge),
-        ):
+        judged = (("agents.critic", self.critic, now.critic), ("agents.verifier", self.judge, now.judge))
+        for name, before, after in judged:
             if before is not None and (after is None or _list_changes(before, after)):
                 changed = f" with {', '.join(_list_changes(before, after))}" if after else ""
                 missing.append(f"{name}{changed}")
@@ -273,6 +271,11 @@ def read_release(path: Path) -> Release:
         what_differs = f"{path / 'manifest.json'}: is not what was released: its digest differs"
         raise StoreError(f"{what_differs}; {_advise_rollback(path, lineage.recipe)}")
     return Release(path, manifest, lineage)
+
+
+def locate_statement(release: Path) -> Path:
+    """The signed statement next to a release, which may be missing: nothing is ever added to the release itself."""
+    return release.with_name(f"{release.name}.statement.json")
 
 
 def locate_releases(runs: Path) -> Path:

@@ -12,11 +12,17 @@ from pydantic import ValidationError
 
 from core.errors import StoreError, UsageError
 from core.hub_reference import HubReference, is_safe_name
-from core.runs.releases import READ_ONLY_MODE, RELEASE_MANIFEST, ReleaseManifest, compute_manifest_digest
+from core.runs.releases import (
+    READ_ONLY_MODE,
+    RELEASE_MANIFEST,
+    ReleaseManifest,
+    compute_manifest_digest,
+    locate_statement,
+)
 from core.storage.atomic_files import hash_file, read_json, write_atomically
 from flows.terminal.text_format import format_one_line
 from plugins.publish.hub_connection import connect_hub, translate_hub_errors
-from plugins.publish.publication_plan import STATEMENT, find_sent_statement
+from plugins.publish.publication_plan import STATEMENT
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -48,7 +54,7 @@ def pull_release(
         RunFailed: if the Hub cannot be reached.
         StoreError: if a file has another hash than the manifest says, or cannot be written; `out` does not exist then.
     """
-    statement = find_sent_statement(out)
+    statement = locate_statement(out)
     if taken := [path for path in (out, statement) if path.exists()]:
         raise UsageError(f"{taken[0]}: exists; name a new folder with --out")
     api = connect_hub(to_write=False)
@@ -74,8 +80,8 @@ def pull_release(
     if signed:
         (partial / STATEMENT).rename(statement)
     shutil.rmtree(partial, ignore_errors=True)
-    pulled = PulledRelease(out, reference, manifest.release, manifest.digest, len(names), size)
-    return pulled._replace(statement=statement if signed else None)
+    sent = statement if signed else None
+    return PulledRelease(out, reference, manifest.release, manifest.digest, len(names), size, sent)
 
 
 def _fetch_manifest(api: "HfApi", reference: HubReference, partial: Path) -> ReleaseManifest:

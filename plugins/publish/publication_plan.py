@@ -15,7 +15,7 @@ from core.errors import GateNotMet, StoreError, UsageError
 from core.hub_reference import HUB_PREFIX, HubReference, parse_hub_reference
 from core.installation import format_install_command
 from core.runs.lineage import find_release
-from core.runs.releases import RELEASE_MANIFEST, Release, locate_releases
+from core.runs.releases import RELEASE_MANIFEST, Release, locate_releases, locate_statement
 from core.secrets import find_secrets
 from core.storage.atomic_files import hash_file
 from filters.chain.registry import FILTERS
@@ -166,7 +166,7 @@ def plan_publication(
     names = [*release.manifest.files, RELEASE_MANIFEST]
     hashes = {**release.manifest.files, RELEASE_MANIFEST: hash_file(release.path / RELEASE_MANIFEST)}
     files = [_plan_file(release.path, name, name, hashes[name]) for name in sorted(names)]
-    statement = find_sent_statement(release.path)
+    statement = locate_statement(release.path)
     if statement.is_file():
         files.append(_plan_file(statement.parent, statement.name, STATEMENT, hash_file(statement)))
     repos = [PlannedRepo("dataset", repo, files)]
@@ -175,11 +175,6 @@ def plan_publication(
         manifest = _plan_file(release.path, RELEASE_MANIFEST, RELEASE_MANIFEST, hashes[RELEASE_MANIFEST])
         repos.append(PlannedRepo("model", student_repo, [manifest, *_plan_student(release, storage)]))
     return PublicationPlan(release, repos, public)
-
-
-def find_sent_statement(release: Path) -> Path:
-    """The signed statement next to a release, which may be missing."""
-    return release.with_name(f"{release.name}.statement.json")
 
 
 def _plan_file(folder: Path, source: str, path: str, sha256: str) -> PlannedFile:

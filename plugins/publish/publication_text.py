@@ -83,11 +83,11 @@ def build_publication_record(
 
 
 def format_pulled(pulled: PulledRelease) -> str:
-    signed = [f"  statement {pulled.statement}: not verified; `stillhouse rebuild {pulled.path} --verify KEY` does"]
+    signed = f"  statement {pulled.statement}: not verified; `stillhouse rebuild {pulled.path} --verify KEY` does"
     return "\n".join([
         f"release {format_one_line(pulled.release)}  {pulled.path}",
         f"  from      {pulled.reference}",
         f"  verified  {format_count(pulled.files, 'file')}, {format_size(pulled.size)}, digest {pulled.digest[:16]}",
-        *(signed if pulled.statement else []),
+        *([signed] if pulled.statement else []),
         format_next_line("assess", str(pulled.path)),
     ])  # fmt: skip

@@ -60,17 +60,16 @@ class Rebuild(FrozenModel):
 def compare_rebuild(release: Release, again: ReplayedRun) -> Rebuild:
     """Raises StoreError, UsageError if a recording cannot be read."""
     changed = _compare_environments(read_record(release.path / INPUTS, RecordedInputs).environment)
-    environment = list(changed.values())
     files = _compare_files(release, again.run, repacked=not WRITERS.isdisjoint(changed))
     differs = [file.path for file in files if file.state not in SAME]
     found = next(_find_differences(release, again, differs), None)
     if found and again.changed_sources:
         found = f"{again.changed_sources[0]} is not what the run read; then {found}"
-    if found and environment:
-        found = f"{found} ({', '.join(environment)})"
+    if found and changed:
+        found = f"{found} ({', '.join(changed.values())})"
     return Rebuild(
         release=release.name, equal=found is None, files=tuple(files),
-        samples=len(read_verdicts(release.path / VERDICTS)), difference=found, environment=tuple(environment),
+        samples=len(read_verdicts(release.path / VERDICTS)), difference=found, environment=tuple(changed.values()),
     )  # fmt: skip
 
 
@@ -99,9 +98,7 @@ def _has_equal_rows(there: Path, here: Path) -> bool:
     import polars as pl
 
     before, now = pl.read_parquet(there), pl.read_parquet(here)
-    if before.schema != now.schema or len(before) != len(now):
-        return False
-    return all(repr(old) == repr(new) for old, new in zip(before.iter_rows(), now.iter_rows(), strict=True))
+    return before.schema == now.schema and [*map(repr, before.iter_rows())] == [*map(repr, now.iter_rows())]
 
 
 def _compare_environments(recorded: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from core.errors import UsageError
 from core.project_files import find_referenced_file
 from core.runs.lineage import find_release
 from core.runs.releases import Release, locate_releases
+from core.runs.verdict_words import format_count
 from core.storage.atomic_files import read_record
 from flows.data.run_storage import RunStorage
 from plugins.rebuild.comparison import INPUTS, Rebuild, compare_rebuild
@@ -65,8 +66,8 @@ def format_rebuild(found: Rebuild) -> str:
     lines += [f"machine  {phrase}" for phrase in found.environment]
     if found.equal:
         repacked = [file.state for file in found.files].count("repacked")
-        of_data = f" of their data; another version wrote {repacked} Parquet files" if repacked else ""
-        what = f"{len(found.files)} files and {found.samples:,} verdicts are equal, 0 bytes differ{of_data}"
+        bytewise = f"by their rows: {format_count(repacked, 'Parquet file')}" if repacked else "0 bytes differ"
+        what = f"{len(found.files)} files and {found.samples:,} verdicts are equal, {bytewise}"
         lines.append(f"{found.release}: rebuilt, {what}")
     else:
         lines.append(f"{found.release}: not the same: {found.difference}")

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import BaseModel, ValidationError
 
 from core.errors import StoreError, UsageError
-from core.runs.releases import Release
+from core.runs.releases import Release, locate_statement
 from core.storage.atomic_files import hash_file, read_record, write_json
 from plugins.rebuild.comparison import INPUTS
 from plugins.rebuild.recording import RecordedInputs
@@ -55,11 +55,6 @@ class Statement(BaseModel):
 
     subject: list[dict[str, Any]]
     predicateType: str
-
-
-def locate_statement(release: Path) -> Path:
-    """The file next to a release: nothing is ever added to the release itself."""
-    return release.with_name(f"{release.name}.statement.json")
 
 
 def encode_pre_authentication(payload_type: str, payload: bytes) -> bytes:

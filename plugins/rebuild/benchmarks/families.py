@@ -1,8 +1,8 @@
-"""Makes releases of nine families by the replies of a recording, of a script or of the embedded teacher, and rebuilds them by
+"""Makes releases of eight families by the replies of a recording, of a script or of the embedded teacher, and rebuilds them by
 another environment's command.
 
-    python plugins/rebuild/benchmarks/families.py FOLDER make
-    python plugins/rebuild/benchmarks/families.py FOLDER rebuild /other/environment/bin/stillhouse
+    python -m plugins.rebuild.benchmarks.families FOLDER make
+    python -m plugins.rebuild.benchmarks.families FOLDER rebuild /other/environment/bin/stillhouse
 """
 
 import json
@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
+STILLHOUSE = str(Path(sys.executable).with_name("stillhouse"))
 RECORDINGS = ROOT / "benchmarks" / "recordings"
 EMBEDDED = "constrained-instructions"
 FAMILIES = {
-    "arithmetic": 12, "code": 5, "conversations": 12, "extraction": 12, "grounded-qa": 12, "instructions": 12,
+    "arithmetic": 12, "code": 5, "extraction": 12, "grounded-qa": 12, "instructions": 12,
     "reasoning": 12, "tool-calls": 12, EMBEDDED: 6,
 }  # fmt: skip
 """Samples by recipe."""
@@ -33,7 +34,6 @@ documents = true
 OWN = {
     "tool-calls": '[teachers.main]\nmodel = "fake/tool_calls"\n',  # its recordings are of an earlier form
     EMBEDDED: "[agents]\ncritic = false\n",  # its critic reads token probabilities, which no recording has
-    "conversations": '[teachers.main]\nmodel = "fake/conversations"\n',
 }
 
 
@@ -48,13 +48,9 @@ def make(recipe: str, folder: Path) -> None:
         lines = (RECORDINGS / f"{recipe}.jsonl").read_text().splitlines(keepends=True)[: FAMILIES[recipe]]
         (folder / f"{recipe}.jsonl").write_text("".join(lines))
         words += ["--set", f"seeds={{recording='{recipe}.jsonl'}}"]
-    call(str(Path(sys.executable).with_name("stillhouse")), words, folder)
+    call(STILLHOUSE, words, folder)
     (run,) = (folder / "runs").glob(f"{recipe}-*")
-    call(
-        str(Path(sys.executable).with_name("stillhouse")),
-        ["release", run.name, "--runs-dir", "runs", "--quiet"],
-        folder,
-    )
+    call(STILLHOUSE, ["release", run.name, "--runs-dir", "runs"], folder)
 
 
 def rebuild(recipe: str, folder: Path, command: str) -> None:
@@ -69,7 +65,8 @@ def rebuild(recipe: str, folder: Path, command: str) -> None:
 
 def call(command: str, words: list[str], folder: Path) -> str:
     done = subprocess.run([command, *words], cwd=folder, capture_output=True, text=True, check=False)
-    sys.stderr.write(done.stderr[-600:])
+    if done.returncode not in (0, 1):  # 1: samples failed, or files differ
+        raise RuntimeError(f"{words[:2]}: exit {done.returncode}: {done.stderr[-600:]}")
     return done.stdout
 
 

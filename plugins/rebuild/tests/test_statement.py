@@ -23,13 +23,12 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
 from core.errors import StoreError, UsageError
-from core.runs.releases import Release, read_release
+from core.runs.releases import Release, locate_statement, read_release
 from core.storage.atomic_files import read_json
 from flows.terminal.console import SESSION
 from plugins.rebuild.statement import (
     encode_pre_authentication,
     identify_key,
-    locate_statement,
     sign_release,
     verify_release,
 )
