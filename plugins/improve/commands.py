@@ -25,30 +25,22 @@ def improve_command(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     *,
-    search: Annotated[
-        SearchName | None,
-        typer.Option(
-            help="`examples` and temperature; `gepa`: a teacher rewrites the prompt; `random`: the control. Default: examples "
-            "for the embedded teacher and GGUF models, else gepa.",
-            show_default=False,
-        ),
-    ] = None,
-    teacher: Annotated[
-        str, typer.Option(metavar="NAME", help="The teacher of the recipe that reflects, for gepa.")
-    ] = "main",
+    search: Annotated[SearchName | None, typer.Option(
+        help="`examples` and temperature; `gepa`: a teacher rewrites the prompt; `random`: the control. Default: examples "
+        "for the embedded teacher and GGUF models, else gepa.", show_default=False,
+    )] = None,
+    teacher: Annotated[str, typer.Option(metavar="NAME", help="The teacher of the recipe that reflects, for gepa.")] = "main",
     train: Annotated[int, typer.Option(min=20, max=10_000, help="Seeds on which the search scores.")] = 48,
-    held_out: Annotated[
-        int, typer.Option("-n", "--held-out", min=20, max=10_000, help="Seeds on which start and winner are compared.")
-    ] = 100,
+    held_out: Annotated[int, typer.Option(
+        "-n", "--held-out", min=20, max=10_000, help="Seeds on which start and winner are compared."
+    )] = 100,
     calls: Annotated[int, typer.Option(min=1, max=1_000_000, help="The most first drafts of the search.")] = 400,
-    floor: Annotated[
-        bool, typer.Option("--floor/--no-floor", help="Refuse prompts whose passing drafts are certainly less diverse.")
-    ] = True,
+    floor: Annotated[bool, typer.Option("--floor/--no-floor", help="Refuse prompts with certainly less diverse drafts.")] = True,
     out: OptionalOutOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be searched, and stop.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Search better prompts for a recipe's generator: more verified rows per teacher token, not certainly less diverse.
 
     A winner is accepted if it is better on held-out seeds. The same command resumes after an interruption.

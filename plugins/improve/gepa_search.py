@@ -5,6 +5,8 @@ a part of the prompt. Runs the package `gepa` in a thread, and its calls in the 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from gepa.api import optimize
@@ -14,18 +16,22 @@ from agents.calls.agent_context import LocalAgentContext
 from core.config.agents import AgentConfig
 from core.errors import ProviderError
 from core.sample import Message, Seed, text_digest
-from plugins.improve.measurement import MeasuredDraft, count_tokens
-from plugins.improve.prompt_parts import PromptCandidate, find_part_fault
-from plugins.improve.results import Proposal
+from plugins.improve.measurement import MeasuredDraft, count_tokens, measure_rate
+from plugins.improve.prompt_parts import PromptCandidate, find_part_fault, list_placeholders
+from plugins.improve.results import Proposal, SearchDeclaration
 from plugins.improve.searches import CallLimit, CandidateScorer
-from prompts import PLACEHOLDER
+from prompts import PLACEHOLDER, load_prompt
 from teachers.base import CallFailed, TeacherQuestion
 
+PROMPTS = Path(__file__).parent / "prompts"
 MINIBATCH = 4
 """Drafts that a reflection reads."""
-REFLECTION_TOKENS = 800
-"""Of a rewritten part."""
+FEWEST_WORDS, TOKENS_PER_WORD = 200, 5
+"""A rewritten part may have as many words as now, or this number (`prompts/reflection.md`). Most texts need half of these
+tokens; the others are for what a teacher writes before the text."""
 T = TypeVar("T")
+Proposals = dict[tuple[str, str], Proposal]
+"""By part and text."""
 
 
 def list_parts(start: PromptCandidate) -> dict[str, str]:
@@ -47,38 +53,44 @@ def build_candidate(start: PromptCandidate, texts: Mapping[str, str]) -> PromptC
     return candidate
 
 
-class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, MeasuredDraft]):
+class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, Any]):
     """The adapter of GEPA: a text is a part of the prompt, a score comes from the recipe's checks."""
 
     propose_new_texts = None
 
-    def __init__(
-        self, scorer: CandidateScorer, loop: asyncio.AbstractEventLoop, proposals: dict[str, Proposal]
-    ) -> None:
-        """Adds to `proposals`, by part and text."""
+    def __init__(self, scorer: CandidateScorer, loop: asyncio.AbstractEventLoop, proposals: Proposals) -> None:
+        """Adds to `proposals`."""
         self._scorer = scorer
         self._start = scorer.start
         self._loop = loop
         self._proposals = proposals
+        self._read: tuple[dict[str, str], Sequence[MeasuredDraft]] = {}, ()
+        """The texts and drafts that a reflection has just read."""
+        self.cut_off: str | None = None
+        """Why the last reflection has no whole text."""
         self.failure: Exception | None = None
         """The first, which GEPA may ignore and ask again."""
 
     def evaluate(
         self, batch: list[Seed], candidate: dict[str, str], capture_traces: bool = False
-    ) -> EvaluationBatch[MeasuredDraft, MeasuredDraft]:
+    ) -> EvaluationBatch[MeasuredDraft, Any]:
         """Of a draft that passes 1,000 over its tokens, else 0: a sum over drafts, as GEPA needs. With the floor, the second
-        draft with the same answer scores 0.
+        draft with the same texts scores 0.
         """
-        if fault := self._find_fault(candidate):
-            drafts = [_build_refusal(seed, fault) for seed in batch]
-            return EvaluationBatch(outputs=drafts, scores=[0.0] * len(batch), trajectories=drafts)
+        (before, read), self._read = self._read, ({}, ())
+        if self._is_unusable(candidate):
+            return EvaluationBatch(outputs=[None] * len(batch), scores=[0.0] * len(batch))
         built = build_candidate(self._start, candidate)
-        whole = len(batch) == len(self._scorer.seeds)
-        if whole:
+        if len(batch) == len(self._scorer.seeds):
             self.call(self._scorer.score(built))
+        calls = len(batch) if read or built.digest not in self._scorer.scored else 0
         drafts = self._mark_repeated(self.call(self._scorer.measure(built, batch)))
+        for key in candidate.items() if read else ():
+            if (one := self._proposals.get(key)) and one.rate is None and before[key[0]] != key[1]:
+                update = {"rate": measure_rate(drafts), "rate_before": measure_rate(read)}
+                self._proposals[key] = one.model_copy(update=update)
         scores = [1000 * one.passed / max(1, tokens) for one, tokens in zip(drafts, count_tokens(drafts), strict=True)]
-        return EvaluationBatch(outputs=drafts, scores=scores, trajectories=drafts)
+        return EvaluationBatch(outputs=drafts, scores=scores, trajectories=drafts, num_metric_calls=calls)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work` in the teachers' loop. Raises the first failure, after which nothing is asked."""
@@ -91,15 +103,13 @@ class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, MeasuredDraft]):
             self.failure = error
             raise
 
-    def _find_fault(self, texts: Mapping[str, str]) -> str | None:
-        faults = []
-        for name, old in list_parts(self._start).items():
-            fault = find_part_fault(old, texts[name])
-            faults += [f"the new text cannot be used: {fault}"] if fault else []
-            if texts[name] != old:
-                key = text_digest(f"{name}\n{texts[name]}")
-                self._proposals.setdefault(key, Proposal(part=name, text=texts[name], refused=fault))
-        return next(iter(faults), None)
+    def _is_unusable(self, texts: Mapping[str, str]) -> bool:
+        """Also keeps new proposals."""
+        changed = [(name, old, texts[name]) for name, old in list_parts(self._start).items() if texts[name] != old]
+        for name, old, text in changed:
+            new = Proposal(part=name, text=text, refused=self.cut_off or find_part_fault(old, text))
+            self._proposals.setdefault((name, text), new)
+        return any(self._proposals[name, text].refused for name, _, text in changed)
 
     def _mark_repeated(self, drafts: Sequence[MeasuredDraft]) -> list[MeasuredDraft]:
         answers: set[str] = set()
@@ -116,22 +126,17 @@ class CheckedPrompts(GEPAAdapter[Seed, MeasuredDraft, MeasuredDraft]):
     def make_reflective_dataset(
         self,
         candidate: dict[str, str],
-        eval_batch: EvaluationBatch[MeasuredDraft, MeasuredDraft],
+        eval_batch: EvaluationBatch[MeasuredDraft, Any],
         components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """What the reflecting teacher reads: request, reply and the checks' finding."""
+        """What the reflecting teacher reads: request, reply, the checks' finding and the tokens read and written."""
+        drafts = eval_batch.trajectories or []
+        self._read = candidate, drafts
         rows = [
-            {"Inputs": draft.asked, "Generated Outputs": draft.reply, "Feedback": draft.feedback}
-            for draft in eval_batch.trajectories or ()
+            {"Request": one.asked, "Draft": one.reply, "Checks": f"{one.feedback}; {tokens:,} tokens"}
+            for one, tokens in zip(drafts, count_tokens(drafts), strict=True)
         ]
         return dict.fromkeys(components_to_update, rows)
-
-
-def _build_refusal(seed: Seed, fault: str) -> MeasuredDraft:
-    return MeasuredDraft(
-        candidate="", seed=seed.digest, passed=False, fault="prompt", evidence=fault, answer="", asked="", reply="",
-        prompt_tokens=0, cached_tokens=0, completion_tokens=0,
-    )  # fmt: skip
 
 
 class Reflector:
@@ -159,29 +164,34 @@ class Reflector:
         request = dispatcher.request_digest(agent.teacher, question)
         try:
             async with dispatcher.admit_sample(number):
-                return (await dispatcher.answer(agent.teacher, question, request, number)).text
+                reply = await dispatcher.answer(agent.teacher, question, request, number)
         except CallFailed as error:
             model = recipe.teachers[agent.teacher].model
             raise ProviderError(f"{model}: no reply to a reflection: {error}; the same command resumes") from None
-
-
-class _Silent:
-    def log(self, message: str) -> None:
-        pass
+        self._adapter.cut_off = None if reply.finished else f"it was cut off at {question.max_tokens:,} tokens"
+        return reply.text
 
 
 async def search_by_reflection(
-    scorer: CandidateScorer, context: LocalAgentContext, agent: AgentConfig, calls: int, proposals: dict[str, Proposal]
+    scorer: CandidateScorer, context: LocalAgentContext, declared: SearchDeclaration, proposals: Proposals
 ) -> None:
     """Adds to `proposals`, also if it is stopped. Raises what `DraftMeter.measure` does."""
+    parts = list_parts(scorer.start)
+    asked = load_prompt("improve", "reflection", installed=PROMPTS)
+    templates = {
+        name: asked.fill({"part": name, "placeholders": list_placeholders(text)})[0].content for name, text in parts.items()
+    }  # fmt: skip
+    words = max(FEWEST_WORDS, *(len(text.split()) for text in parts.values()))
+    changes = {"teacher": declared.teacher, "max_tokens": TOKENS_PER_WORD * words, "temperature": 1.0}
+    agent = context.recipe.agents.generator.model_copy(update=changes)
     adapter = CheckedPrompts(scorer, asyncio.get_running_loop(), proposals)
-    reflector = Reflector(context, agent, adapter)
 
     def run() -> None:
         optimize(
-            seed_candidate=list_parts(scorer.start), trainset=list(scorer.seeds), valset=list(scorer.seeds), adapter=adapter,
-            reflection_lm=reflector, reflection_minibatch_size=min(MINIBATCH, len(scorer.seeds)), perfect_score=float("inf"),
-            skip_perfect_score=False, max_metric_calls=calls, seed=context.recipe.seed, logger=_Silent(),
+            seed_candidate=parts, trainset=list(scorer.seeds), valset=list(scorer.seeds), adapter=adapter,
+            reflection_lm=Reflector(context, agent, adapter), reflection_minibatch_size=min(MINIBATCH, len(scorer.seeds)),
+            reflection_prompt_template=templates, perfect_score=float("inf"), skip_perfect_score=False,
+            max_metric_calls=declared.calls, seed=context.recipe.seed, logger=SimpleNamespace(log=lambda _: None),
         )  # fmt: skip
 
     with suppress(CallLimit):

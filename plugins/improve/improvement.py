@@ -15,6 +15,7 @@ from agents.planning.seeds import RunSeeds
 from core.config.agents import CriticConfig
 from core.config.recipe import recipe_digest
 from core.errors import LimitReached, UsageError, suggest_name
+from core.installation import format_install_command, list_missing_packages
 from core.sample import Seed
 from core.storage.atomic_files import read_record, write_text
 from core.storage.file_locks import hold_lock
@@ -85,33 +86,20 @@ def prepare_improvement(plan: RunPlan, options: ImproveOptions, folder: Path) ->
     start = read_start(plan)
     weak = teachers[options.teacher].model.partition("/")[0] in WEAK_PROVIDERS
     search = options.search or ("examples" if weak else "gepa")
-    if search == "gepa":
-        _require_gepa()
+    if search == "gepa" and list_missing_packages("improve"):
+        raise UsageError(
+            f"the search gepa needs the package gepa; {format_install_command('improve')} installs it, or take --search examples"
+        )
+    examples = 0 if search == "gepa" else round(EXAMPLE_SHARE * options.train)
     declared = SearchDeclaration(
-        recipe=name,
-        digest=recipe_digest(plan.recipe, plan.sources),
-        search=search,
-        teacher=options.teacher,
-        floor=options.floor,
-        examples=round(EXAMPLE_SHARE * options.train),
-        train=options.train,
-        held_out=options.held_out,
-        calls=options.calls,
-    )
+        recipe=name, digest=recipe_digest(plan.recipe, plan.sources), search=search, teacher=options.teacher,
+        floor=options.floor, examples=examples, train=options.train, held_out=options.held_out, calls=options.calls,
+    )  # fmt: skip
     if declared.fewest_calls > options.calls:
         raise UsageError(
             f"--calls {options.calls}: start and one candidate need {declared.fewest_calls} drafts; give more, or lower --train"
         )
     return ImproveTask(plan, folder, start, _draw_seeds(plan, declared), declared)
-
-
-def _require_gepa() -> None:
-    from core.installation import format_install_command, list_missing_packages
-
-    if list_missing_packages("improve"):
-        raise UsageError(
-            f"the search gepa needs the package gepa; {format_install_command('improve')} installs it, or take --search examples"
-        )
 
 
 def _draw_seeds(plan: RunPlan, declared: SearchDeclaration) -> ImproveSeeds:
@@ -126,7 +114,7 @@ def _draw_seeds(plan: RunPlan, declared: SearchDeclaration) -> ImproveSeeds:
     if rows < needed:
         raise UsageError(
             f"{plan.recipe.name}: has {rows} seeds, and {needed} are needed: {declared.train} to train, {declared.examples} for "
-            f"examples and {declared.held_out} held out; give it more seeds, or fewer with --train and --held-out"
+            f"examples and {declared.held_out} held out; give it more seeds, or lower --train and --held-out (20 or more)"
         )
     used = plan.first_seed + -(-plan.recipe.samples // plan.recipe.answers_per_seed) + RESERVED_SEEDS
     first = -(-used // rows) * rows - plan.first_seed
@@ -170,7 +158,7 @@ class _Improver:
         self._task = task
         self._session = session
         self._found = Improvement(declared=task.declared)
-        self._proposals: dict[str, Proposal] = {}
+        self._proposals: dict[tuple[str, str], Proposal] = {}
 
     async def run(self) -> Improvement:
         task = self._task
@@ -220,28 +208,25 @@ class _Improver:
         """By role: the examples of the prompt, then passing drafts of the example seeds."""
         task = self._task
         earned: dict[str, list[Example]] = {role: [] for role in task.start.prompts}
-        drafts = await meter.measure(task.start, task.seeds.examples)
+        drafts = await meter.measure(task.start, task.seeds.examples or task.seeds.train)
         if not sum(count_tokens(drafts)):
             raise UsageError(
                 f"{task.plan.recipe.generator_teacher.model}: reports 0 tokens (usage) of {len(drafts)} drafts, so there is no "
                 "rate of rows per token; take a teacher that reports them"
             )
-        for seed, draft in zip(task.seeds.examples, drafts, strict=True):
+        for seed, draft in zip(task.seeds.examples, drafts, strict=False):
             example, role = Example(asked=draft.asked, reply=draft.reply), task.plan.family.prompt_role(seed)
             if draft.passed and role in earned and example.usable:
                 earned[role].append(example)
         return {role: (*parts.examples, *earned[role]) for role, parts in task.start.prompts.items()}
 
     async def _run_search(self, context: LocalAgentContext, scorer: CandidateScorer, pools: Pools) -> None:
-        declared, recipe = self._task.declared, self._task.plan.recipe
-        rng = Random(f"{recipe.seed}/improve")
+        declared = self._task.declared
+        rng = Random(f"{self._task.plan.recipe.seed}/improve")
         if declared.search == "gepa":
-            from plugins.improve.gepa_search import REFLECTION_TOKENS, search_by_reflection
+            from plugins.improve.gepa_search import search_by_reflection
 
-            agent = recipe.agents.generator.model_copy(
-                update={"teacher": declared.teacher, "max_tokens": REFLECTION_TOKENS, "temperature": 1.0}
-            )
-            await search_by_reflection(scorer, context, agent, declared.calls, self._proposals)
+            await search_by_reflection(scorer, context, declared, self._proposals)
         else:
             await (search_randomly if declared.search == "random" else search_examples)(scorer, pools, rng)
 
@@ -250,16 +235,14 @@ class _Improver:
         if start is None:
             return
         winner = scorer.best
-        self._found = self._found.model_copy(
-            update={
-                "calls": self._task.declared.examples + scorer.used,
-                "candidates": len(scorer.scored),
-                "refused": sum(one.refused is not None for one in scorer.scored.values()),
-                "start": MeasuredSide.from_scored(start, len(scorer.seeds)),
-                "winner": MeasuredSide.from_scored(winner, len(scorer.seeds)),
-                "changes": tuple(describe_change(self._task.start, winner.candidate)),
-            }
-        )
+        update = {
+            "calls": self._task.declared.examples + scorer.used, "candidates": len(scorer.scored),
+            "refused": sum(one.refused is not None for one in scorer.scored.values()),
+            "start": MeasuredSide.from_scored(start, len(scorer.seeds)),
+            "winner": MeasuredSide.from_scored(winner, len(scorer.seeds)),
+            "changes": tuple(describe_change(self._task.start, winner.candidate)),
+        }  # fmt: skip
+        self._found = self._found.model_copy(update=update)
 
     async def _compare(self, meter: DraftMeter, winner: ScoredCandidate) -> None:
         """Start and winner on the held-out seeds; an accepted winner becomes a recipe."""

@@ -3,6 +3,7 @@ no search.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,8 @@ from filters.collapse.matched_samples import split_into_words
 from plugins.improve.prompt_parts import PromptCandidate
 from prompts import read_prompt_files
 
+OUTAGE_DRAFTS, OUTAGE_SHARE = 3, 1 / 3
+"""Failed calls of one measurement, and their share, from which on the endpoint is at fault rather than the prompts."""
 COPY_WORDS, COPIED_SHARE = 8, 0.5
 """A draft copies an example if the example has this share of its runs of that number of words (`filters.collapse.repetition`)."""
 
@@ -34,6 +37,7 @@ class MeasuredDraft(FrozenModel):
     """The check that did not pass, or why there is no answer; "" if all passed."""
     evidence: str
     answer: str
+    """All texts of the reply: often the question too is the teacher's. Empty if it has another form than the recipe needs."""
     asked: str
     """The last message of the request."""
     reply: str
@@ -83,8 +87,8 @@ class DraftMeter:
 
         Raises:
             RunStopped: on the stop signal; BudgetExhausted: if the budget ended. The drafts so far are stored.
-            ProviderError: if the teacher cannot be reached, or answered no call so far. Later, a call without an answer is a
-                draft that does not pass: the same prompt and seed would fail again.
+            ProviderError: if the teacher cannot be reached, answered no call so far, or failed for a third of these. Else, a call
+                without an answer is a draft that does not pass: the same prompt and seed would fail again.
         """
         missing = [seed for seed in seeds if (candidate.digest, seed.digest) not in self._drafts]
         failed: list[MeasuredDraft] = []
@@ -104,9 +108,12 @@ class DraftMeter:
 
                 await produce_samples(context, missing, add)
                 reason = self._context.dispatcher.stop_signal.reason
-                if failed and not self._drafts and not reason:
-                    model = self._plan.recipe.generator_teacher.model
-                    raise ProviderError(f"{model}: {failed[0].evidence}; the same command resumes")
+                outage = len(failed) >= OUTAGE_DRAFTS and len(failed) > OUTAGE_SHARE * len(missing)
+                if failed and not reason and (outage or not self._drafts):
+                    what = f"{failed[0].evidence}, for {len(failed)} of {len(missing)} drafts"
+                    raise ProviderError(
+                        f"{self._plan.recipe.generator_teacher.model}: {what}; the same command resumes"
+                    )
                 for draft in () if reason else failed:  # in an outage they are asked again
                     store(draft)
         found = [self._drafts.get((candidate.digest, seed.digest)) for seed in seeds]
@@ -147,16 +154,28 @@ def read_drafts(file: Path) -> Iterator[MeasuredDraft]:
 
 def read_draft(sample: Sample, candidate: PromptCandidate) -> MeasuredDraft:
     first = next((turn for turn in sample.turns if turn.agent == "generator"), None)
+    reply = first.reply if first else ""
     result = read_drafted_sample(sample)
     fault, evidence = result.fault or "", result.evidence if result.fault else ""
     if not fault and copies_example(sample.answer, candidate.replies):
         fault, evidence = "copied_example", "half of its words in their order are those of an example"
     return MeasuredDraft(
         candidate=candidate.digest, seed=sample.seed.digest, passed=not fault, fault=fault, evidence=evidence,
-        answer=sample.answer, asked=first.asked if first else "", reply=first.reply if first else "",
+        answer="\n".join(list_texts(reply)) if sample.answer else "", asked=first.asked if first else "", reply=reply,
         prompt_tokens=sample.usage.prompt_tokens, cached_tokens=sample.usage.cached_tokens,
         completion_tokens=sample.usage.completion_tokens,
     )  # fmt: skip
+
+
+def list_texts(reply: str) -> list[str]:
+    """All texts of a JSON reply in their order; a reply of another form as it is."""
+    try:
+        values = [json.loads(reply)]
+    except ValueError:
+        return [reply]
+    for value in values:  # grows
+        values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value for value in values if isinstance(value, str)]
 
 
 def copies_example(answer: str, replies: Sequence[str]) -> bool:

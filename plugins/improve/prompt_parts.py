@@ -103,9 +103,12 @@ def find_part_fault(old: str, new: str) -> str | None:
     lost = Counter(PLACEHOLDER.findall(old)) - Counter(PLACEHOLDER.findall(new))
     added = set(PLACEHOLDER.findall(new)) - set(PLACEHOLDER.findall(old))
     if lost or added:
-        wanted = ", ".join(f"{{{{{name}}}}}" for name in dict.fromkeys(PLACEHOLDER.findall(old))) or "none"
-        return f"its placeholders must be {wanted}"
+        return f"its placeholders must be {list_placeholders(old)}"
     return None
+
+
+def list_placeholders(text: str) -> str:
+    return ", ".join(f"{{{{{name}}}}}" for name in dict.fromkeys(PLACEHOLDER.findall(text))) or "none"
 
 
 def describe_change(start: PromptCandidate, candidate: PromptCandidate) -> list[str]:

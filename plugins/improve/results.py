@@ -24,7 +24,7 @@ class SearchDeclaration(FrozenModel):
     """The reflecting one, of `gepa`."""
     floor: bool
     examples: int
-    """Seeds whose passing drafts become examples."""
+    """Seeds whose passing drafts become examples; `gepa` changes no examples."""
     train: int
     held_out: int
     calls: int
@@ -37,9 +37,10 @@ class SearchDeclaration(FrozenModel):
     def describe(self) -> str:
         floor = "" if self.floor else ", without the floor of diversity"
         reflects = f" by the teacher {self.teacher}" if self.search == "gepa" else ""
+        more = f" ({self.examples} more for examples)" if self.examples else ""
         return (
-            f"{self.recipe}: search {self.search}{reflects} with {self.calls:,} first drafts on {self.train} train seeds "
-            f"({self.examples} more for examples){floor}; then start and best on {self.held_out} held-out seeds"
+            f"{self.recipe}: search {self.search}{reflects} with {self.calls:,} first drafts on {self.train} train seeds"
+            f"{more}{floor}; then start and best on {self.held_out} held-out seeds"
         )
 
 
@@ -119,7 +120,8 @@ def estimate_rate_gain(
 ) -> IntervalEstimate | None:
     """The difference of two ratios of sums over the same seeds, with the interval of their linearization: the influence of a seed
     on a ratio R of passed to tokens is (passed - R tokens) / mean tokens (Cochran 1977, Sampling Techniques, section 6.3). The
-    seeds' differences of influences have Student's interval.
+    seeds' differences of influences have Student's interval. If no pair of drafts differs in passing, the interval counts two
+    more that do, one each way (compare Agresti and Min 2005, Statistics in Medicine 24): else tokens alone would decide.
     """
     columns = []
     for drafts in (winner, start):
@@ -128,7 +130,11 @@ def estimate_rate_gain(
             return None
         rate, mean = sum(draft.passed for draft in drafts) / sum(tokens), fmean(tokens)
         columns.append([rate + (d.passed - rate * t) / mean for d, t in zip(drafts, tokens, strict=True)])
-    return estimate_small_mean([1000 * (left - right) for left, right in zip(*columns, strict=True)], tail)
+    gains = [1000 * (left - right) for left, right in zip(*columns, strict=True)]
+    if [draft.passed for draft in start] == [draft.passed for draft in winner]:
+        reach = 1000 / fmean(count_tokens(start))
+        gains += [fmean(gains) + reach, fmean(gains) - reach]
+    return estimate_small_mean(gains, tail)
 
 
 class Proposal(FrozenModel):
@@ -138,6 +144,10 @@ class Proposal(FrozenModel):
     text: str
     refused: str | None
     """Why it cannot be used."""
+    rate: float | None = None
+    """Verified rows per 1,000 tokens of the drafts that a reflection had read, asked again with this text."""
+    rate_before: float | None = None
+    """Of these drafts as the reflection read them."""
 
 
 class Improvement(FrozenModel):
@@ -165,11 +175,8 @@ class Improvement(FrozenModel):
     def verdict(self) -> str:
         held = self.held_out
         if held is None:
-            return (
-                "no candidate is better than the start on the train seeds"
-                if self.complete
-                else "stopped: no verdict yet"
-            )
+            none = "no candidate is better than the start on the train seeds"
+            return none if self.complete else "stopped: no verdict yet"
         gain = f"{held.gain.format(_signed)} verified rows per 1,000 tokens on {held.seeds} held-out seeds"
         if held.number > 1:
             gain += f" (winner {held.number} on them, so the tails are {TAIL / 2 ** (held.number - 1):.2%})"
@@ -179,7 +186,8 @@ class Improvement(FrozenModel):
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}"
+    """Of a rate, which may be far below 1."""
+    return f"{value:+.3g}"
 
 
 def _format_points(value: float) -> str:
@@ -196,15 +204,14 @@ def format_improvement(found: Improvement) -> str:
     if found.start and found.winner:
         lines += format_table(list_rows(found))
         under = f", {found.refused} of them under the floor of diversity" if found.refused else ""
-        lines.append(
-            f"  search    {found.calls:,} first drafts, {found.candidates} candidates on all train seeds{under}"
-        )
+        scored = f"{found.candidates} candidates on all train seeds{under}"
+        lines.append(f"  search    {found.calls:,} first drafts, {scored}")
         lines += [f"  winner    {change}" for change in found.changes]
     if found.proposals:
         unusable = sum(one.refused is not None for one in found.proposals)
-        lines.append(
-            f"  proposals {len(found.proposals)}, {unusable} of them unusable; `proposals` in improve.json has them"
-        )
+        better = sum((one.rate or 0) > (one.rate_before or 0) for one in found.proposals)
+        what = f"{unusable} unusable, {better} better on the drafts of their reflection"
+        lines.append(f"  proposals {len(found.proposals)}: {what}; improve.json has them")
     spent = found.spent
     cost = f", {format_money(spent.cost)}" if spent.cost else ""
     lines.append(f"  spent     {spent.calls:,} calls, {spent.tokens:,} tokens{cost}")
@@ -217,13 +224,13 @@ def list_rows(found: Improvement) -> list[list[str]]:
     rows = [["", "start", "winner", "difference"]]
     sides, held = (found.start, found.winner), found.held_out
     rows.append(["train: first drafts that pass", *(f"{one.passed} of {one.drafts}" for one in sides), ""])
-    rows.append(["train: verified rows per 1,000 tokens", *(f"{one.rate:.2f}" for one in sides), ""])
+    rows.append(["train: verified rows per 1,000 tokens", *(f"{one.rate:.3g}" for one in sides), ""])
     if held is None:
         return rows
     both = (held.start, held.winner)
     share = [one.passed.format(_format_share) + " %" for one in both]
     rows.append(["held-out: first drafts that pass", *share, held.passed_gain.format(_format_points) + " points"])
-    rates = [f"{one.rate:.2f}" for one in both]
+    rates = [f"{one.rate:.3g}" for one in both]
     rows.append(["held-out: verified rows per 1,000 tokens", *rates, held.gain.format(_signed)])
     rows.append(["held-out: tokens of a draft", *(f"{one.tokens:.0f}" for one in both), ""])
     compared = held.diversity

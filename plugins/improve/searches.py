@@ -44,14 +44,8 @@ class CandidateScorer:
     """Measures candidates on the train seeds, within a number of drafts."""
 
     def __init__(
-        self,
-        meter: DraftMeter,
-        seeds: Sequence[Seed],
-        labels: Sequence[dict[str, frozenset[str]]],
-        calls: int,
-        *,
-        floor: bool,
-    ) -> None:
+        self, meter: DraftMeter, seeds: Sequence[Seed], labels: Sequence[dict[str, frozenset[str]]], calls: int, *, floor: bool
+    ) -> None:  # fmt: skip
         self._meter = meter
         self.seeds = seeds
         self._labels = {seed.digest: label for seed, label in zip(seeds, labels, strict=True)}

@@ -37,11 +37,11 @@ class Planted(FakeOptions):
 
     def build_script(self):
         def reflect(rng, question):
-            """Writes the planted text where it reads what the check found."""
+            """Writes the planted text where it reads what the check found, what a draft cost and which placeholders stay."""
             if not self.reflects:
                 raise CallFailed("no reflection, as asked")
             asked = question.messages[-1].content
-            found = "lacks the word" in asked and "This is odd" in asked
+            found = "lacks the word" in asked and "This is odd" in asked and " tokens" in asked and "no others: none" in asked
             return {"answer": f"```\\n{self.text}\\n```" if found else "I do not know."}
 
         return {**COMMON, "Draft": write_draft, "Answer": reflect}

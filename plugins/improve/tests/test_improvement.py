@@ -9,14 +9,15 @@ import pytest
 
 from core.config.toml_text import parse_toml
 from core.errors import LimitReached, ProviderError, UsageError
+from core.project_files import PROJECT
 from core.stop_signal import RunStopped
 from flows.recipes.recipe_catalog import load_recipe_plan
 from flows.terminal.console import CommandSession
 from plugins.improve.improved_recipe import list_kept_overrides, write_improved_recipe
 from plugins.improve.improvement import ImproveOptions, prepare_improvement, run_improvement
-from plugins.improve.measurement import measure_rate, read_drafts
+from plugins.improve.measurement import MeasuredDraft, list_texts, measure_rate, read_drafts
 from plugins.improve.prompt_parts import Example, find_part_fault
-from plugins.improve.results import Improvement, format_improvement
+from plugins.improve.results import HeldOutComparison, Improvement, estimate_rate_gain, format_improvement
 from plugins.improve.search_names import SearchName
 from plugins.improve.tests.planted import install_script, load_planted, write_recipe
 from tests.support.http_serving import QueueingServer, QuietHandler, serve
@@ -105,8 +106,87 @@ def test_a_reflected_trap_is_refused_by_the_floor_alone(folder: Path, floor: boo
 def test_a_proposal_that_loses_a_placeholder_is_not_asked(folder: Path) -> None:
     settings = 'teachers.main.extra={text="Write sound prose on {{topic}}."}'
     found = improve(folder, OPTIONS._replace(search="gepa", calls=300), settings)
-    assert {one.refused for one in found.proposals} == {"its placeholders must be none"}
-    assert found.held_out is None
+    unusable = [one for one in found.proposals if "{{topic}}" in one.text]
+    assert [(one.refused, one.rate) for one in unusable] == [("its placeholders must be none", None)]
+    assert "{{topic}}" not in found.model_dump_json(include={"candidate"})
+
+
+def test_a_reflection_that_is_cut_off_is_not_used(folder: Path) -> None:
+    class CutOff(QuietHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
+            reflects = asked.startswith("A teacher model")
+            text = "```\nWrite sound" if reflects else json.dumps({"answer": f"It is odd, {asked[:40]}."})
+            choice = {"index": 0, "finish_reason": "length" if reflects else "stop"}
+            body = {
+                "choices": [choice | {"message": {"role": "assistant", "content": text}}],
+                "usage": {"prompt_tokens": 20, "completion_tokens": 10},
+            }
+            self.send_body(200, json.dumps(body).encode())
+
+    with serve(QueueingServer(("127.0.0.1", 0), CutOff)) as server:
+        url = f'teachers.main={{model="openai/m", base_url="http://localhost:{server.server_address[1]}/v1"}}'
+        found = improve(folder, OPTIONS._replace(search="gepa", calls=64), url)
+    assert [one.refused for one in found.proposals] == ["it was cut off at 1,000 tokens"]
+    assert found.candidates == 1
+    assert found.spent.calls == 32 + (64 - 32) // 4, "drafts that a reflection reads again are not counted twice"
+
+
+def test_a_search_by_reflection_asks_no_examples_and_keeps_what_a_proposal_brought(folder: Path) -> None:
+    found = improve(folder, OPTIONS._replace(search="gepa", calls=64), 'teachers.main.extra={text="Write."}')
+    assert found.declared.examples == 0
+    assert all(one.rate is not None and one.rate_before is not None for one in found.proposals)
+
+
+def test_texts_of_a_reply_are_compared_rather_than_its_answer_alone() -> None:
+    replies = [
+        json.dumps({"question": f"Q{n}?", "quotes": ["a b"], "answer": "The text does not say."}) for n in (1, 2)
+    ]
+    assert [sorted(list_texts(reply)) for reply in replies] == [
+        sorted([f"Q{n}?", "a b", "The text does not say."]) for n in (1, 2)
+    ]
+    assert list_texts("no JSON") == ["no JSON"]
+
+
+def test_tokens_alone_decide_no_gain_where_no_pair_of_drafts_differs() -> None:
+    def build(tokens: int, number: int) -> list[MeasuredDraft]:
+        one = {"fault": "", "evidence": "", "answer": "a", "asked": "q", "reply": "a", "cached_tokens": 0}
+        return [
+            MeasuredDraft(
+                candidate="c", seed=str(seed), passed=True, prompt_tokens=tokens, completion_tokens=seed % 3, **one
+            )
+            for seed in range(number)
+        ]
+
+    for number, certain in ((23, False), (200, True)):
+        gain = estimate_rate_gain(build(2280, number), build(2120, number))
+        assert gain is not None
+        assert gain.value == pytest.approx(1000 / 2121 - 1000 / 2281, rel=0.01)
+        assert (gain.low > 0) is certain, number
+
+
+def test_an_endpoint_that_refuses_every_second_call_is_an_error_and_its_drafts_are_asked_again(folder: Path) -> None:
+    answered = 0
+
+    class Stopping(QuietHandler):
+        def do_POST(self) -> None:
+            nonlocal answered
+            self.rfile.read(int(self.headers["Content-Length"]))
+            answered += 1
+            message = {"role": "assistant", "content": json.dumps({"answer": f"It is odd {answered}."})}
+            body = {
+                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+                "usage": {"prompt_tokens": 20, "completion_tokens": 10},
+            }
+            self.send_body(400 if answered > 16 and answered % 2 else 200, json.dumps(body).encode())
+
+    with serve(QueueingServer(("127.0.0.1", 0), Stopping)) as server:
+        url = f'teachers.main={{model="openai/m", base_url="http://localhost:{server.server_address[1]}/v1"}}'
+        with pytest.raises(ProviderError, match=r"for \d+ of 32 drafts; the same command resumes"):
+            improve(folder, OPTIONS._replace(search="random", train=32), url)
+    drafts = list(read_drafts(folder / "out" / "search" / "drafts.jsonl"))
+    assert 32 <= len(drafts) < 16 + 32
+    assert "provider" not in {one.fault for one in drafts}
 
 
 def test_the_control_uses_as_many_drafts_and_the_same_seeds(folder: Path, whole: Improvement) -> None:
@@ -137,8 +217,8 @@ def test_a_stopped_search_resumes_to_the_result_of_one_that_was_not(folder: Path
 
 
 def stop_after(session: CommandSession, folder: Path) -> None:
-    """Stop at each 100th draft."""
-    if len(list(read_drafts(folder / "drafts.jsonl"))) % 100 == 0:
+    """Stop at each 60th draft."""
+    if len(list(read_drafts(folder / "drafts.jsonl"))) % 60 == 0:
         session.stop.set()
 
 
@@ -305,3 +385,20 @@ def test_the_rate_leaves_out_the_prefix_that_the_teacher_has_cached(place: Path,
         "also of the first, which filled the cache"
     )
     assert json.loads(drafts[0].model_dump_json())["fault"] in ("", "sound_word")
+
+
+def test_recorded_rounds_with_a_capable_model_are_judged_as_their_page_says() -> None:
+    folder = PROJECT / "plugins" / "improve" / "benchmarks"
+    sides: dict[str, dict[str, MeasuredDraft]] = {}
+    for draft in read_drafts(folder / "grounded-qa" / "drafts.jsonl"):
+        sides.setdefault(draft.candidate, {})[draft.seed] = draft
+    start, first, second = sides.values()
+    held_out = list(start)[20:]
+    page = (folder / "improve.md").read_text()
+    for before, after in ((start, first), (first, second)):
+        both = [[side[seed] for seed in held_out] for side in (before, after)]
+        compared = HeldOutComparison.from_drafts(both[0], both[1], [{}] * len(held_out), floor=True)
+        gain = compared.gain.format(lambda value: f"{value:+.3g}")
+        assert f"| {compared.winner.rate:.3f} | {gain} | {compared.winner.tokens:,.0f} | no |" in page
+        assert not compared.accepted
+        assert compared.refused is None
