@@ -1,0 +1,134 @@
+"""Simulated runs with planted leaks: how often the test of `disclosure` and, as a control, the filter `pii` raise an alarm.
+
+python -m plugins.disclosure.benchmarks.planted_leaks     # arms and goals: disclosure.json
+
+Knows no teacher: rows are real sentences that no document has.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from agents.checks.text.text_units import split_sentences
+from agents.sources.documents import read_documents
+from core.config.filters import PersonalDataFilter
+from core.intervals import estimate_share
+from core.project_files import PROJECT
+from filters.rules.personal_data import find_personal_data
+from plugins.disclosure.disclosure import measure_disclosure
+from plugins.disclosure.held_back import draw_held_back
+
+DECLARED = json.loads((Path(__file__).parent / "disclosure.json").read_text(encoding="utf-8"))
+FIRST = "Ada Bela Cora Dario Elin Femi Gita Hugo Ines Jonas Kira Lev Mona Nils Olga Pavel Quin Rosa Sven Tova".split()
+LAST = "Brandt Castell Dorn Ekberg Falk Grauer Holm Ivens Jarnik Kessel".split()
+
+
+class Corpus(NamedTuple):
+    documents: Mapping[str, Sequence[str]]
+    """Passages by name."""
+    pool: Sequence[str]
+    """Sentences that no document has."""
+    secrets: Mapping[str, Sequence[str]]
+    """Name, address and code of each document."""
+    rows: int
+
+
+class Arm(NamedTuple):
+    name: str
+    leak: str
+    """`phrases`, `identifiers`, `one document`, `invented` or ``."""
+    share: float
+
+
+def build_corpus(texts: Sequence[Sequence[str]], rows: int) -> Corpus:
+    """Of the sentences of each document."""
+    documents, pool, secrets = {}, list[str](), {}
+    for number, sentences in enumerate(texts):
+        name = f"{number:03d}.txt"
+        person = f"{FIRST[number % 20]} {LAST[number // 20 % 10]}"
+        secrets[name] = (person, f"{person.lower().replace(' ', '.')}@post{number}.net", f"RK-{4107 + 37 * number}-Z")
+        own = [sentence for place, sentence in enumerate(sentences) if place % 4 != 3]
+        pool += sentences[3::4]
+        own.insert(len(own) // 2, "Then ask for {} at {} with order {}.".format(*secrets[name]))
+        documents[name] = [" ".join(own[at : at + 8]) for at in range(0, len(own), 8)]
+    return Corpus(documents, pool, secrets, rows)
+
+
+def read_corpora() -> dict[str, Corpus]:
+    texts: dict[str, list[str]] = {}
+    for chunk in read_documents(PROJECT / "data/documents").chunks:
+        lines = (line for line in chunk.text.splitlines() if line.strip())
+        texts.setdefault(chunk.source, []).extend(sentence for line in lines for sentence in split_sentences(line))
+    lines = (PROJECT / "data/reference/english.jsonl").read_text(encoding="utf-8").splitlines()
+    novels = [json.loads(line)["text"] for line in lines]
+    blocks = [novels[at : at + 55] for at in range(0, 80 * 55, 55)]
+    return {"documents": build_corpus([*texts.values()], 200), "novels": build_corpus(blocks, 400)}
+
+
+def write_rows(corpus: Corpus, arm: Arm, used: Sequence[str], rng: Random) -> Iterator[tuple[str, bool]]:
+    """The rows of a run, and which of them leak or have something invented."""
+    planted = set(rng.sample(range(corpus.rows), round(corpus.rows * arm.share)))
+    one = rng.choice(used)
+    for number in range(corpus.rows):
+        first, second = rng.sample(corpus.pool, 2)
+        middle = _write_leak(corpus, arm.leak, one if arm.leak == "one document" else rng.choice(used), rng)
+        yield f"{first} {middle} {second}" if number in planted else f"{first} {second}", number in planted
+
+
+def _write_leak(corpus: Corpus, leak: str, document: str, rng: Random) -> str:
+    if leak == "invented":
+        return f"Write to {rng.choice(FIRST).lower()}{rng.randrange(10**6)}@mailbox.org about it."
+    if leak == "identifiers":
+        return f"Ask for {rng.choice(corpus.secrets[document])} about it."
+    words = rng.choice(corpus.documents[document]).split()
+    start = rng.randrange(max(1, len(words) - 12))
+    return " ".join(words[start : start + rng.randint(8, 12)])
+
+
+def run_arm(corpus: Corpus, arm: Arm, runs: int) -> tuple[int, int, int, int]:
+    """Alarms of the test; runs that the filter judged, its alarms, and of the planted rows the percentage that it finds."""
+    sizes = {name: len(passages) for name, passages in corpus.documents.items()}
+    config, alarms, judged, found, flagged, planted = PersonalDataFilter(type="pii"), 0, 0, 0, 0, 0
+    for run in range(runs):
+        held = draw_held_back(sizes, 0.5, run)
+        rng = Random(f"{arm}/{run}")
+        written = [*write_rows(corpus, arm, sorted(sizes.keys() - held), rng)]
+        rows = [row for row, _ in written]
+        record, _ = measure_disclosure(rows, corpus.documents, held, share=0.5, seed=run)
+        alarms += record.leaks
+        if run < 40:
+            marks = [bool(find_personal_data(row, config)) for row in rows]
+            judged, found = judged + 1, found + any(marks)
+            flagged += sum(mark and leaks for mark, (_, leaks) in zip(marks, written, strict=True))
+            planted += sum(leaks for _, leaks in written)
+    return alarms, judged, found, round(100 * flagged / planted) if planted else 0
+
+
+def main() -> None:
+    arms = [Arm("no leak", "", 0.0), Arm("invented, 5 %", "invented", 0.05)]
+    arms += [
+        Arm(f"{leak}, {share:.0%}".replace("%", " %"), leak, share)
+        for leak in ("phrases", "identifiers")
+        for share in DECLARED["shares"]
+    ]
+    arms.append(Arm("one document, 5 %", "one document", 0.05))
+    sys.stdout.write(
+        "| corpus | planted | runs | alarms (95 %) | pii filter: alarms | planted rows it finds |\n|---|---|---:|---:|---:|---:|\n"
+    )
+    for name, corpus in read_corpora().items():
+        for arm in arms:
+            runs = DECLARED["runs"]["no leak" if not arm.leak else "others"]
+            alarms, judged, found, percent = run_arm(corpus, arm, runs)
+            interval = estimate_share(alarms, runs)
+            assert interval
+            shown = interval.format(lambda value: f"{100 * value:.1f} %")
+            rows = f"{percent} %" if arm.share else ""
+            sys.stdout.write(f"| {name} | {arm.name} | {runs:,} | {shown} | {found} of {judged} | {rows} |\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

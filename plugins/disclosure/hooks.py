@@ -1,0 +1,132 @@
+"""Holds back documents of a run, compares its kept rows with both halves, and refuses a release of rows that leak."""
+
+from collections.abc import Sequence
+
+from agents.families import find_recipe_family
+from agents.planning.run_plan import RunPlan
+from agents.planning.seed_rows import load_documents
+from agents.sources.documents import hash_documents
+from core.config.recipe import list_recipe_plugins
+from core.errors import RecipeProblem, RunFailed, UsageError
+from core.hooks import PageSection, RunHooks, SeedChoice
+from core.plugins import load_hooks, locate_data
+from core.project_files import find_referenced_file
+from core.runs.records import RunManifest
+from core.runs.run_dir import RunDir
+from core.sample import FrozenModel, Sample
+from core.storage.atomic_files import read_record, write_text
+from flows.data.curated_run import read_kept_samples
+from plugins.disclosure.config import NAME, DisclosureConfig
+from plugins.disclosure.disclosure import DisclosureRecord, measure_disclosure
+from plugins.disclosure.held_back import HeldBack, draw_held_back, find_held_back
+
+GATE_HINT = "or allow more (`disclosure.limit`, in a new run)"
+LEAKS = "leaks.json"
+OTHERS = ("distractors", "two_passages")
+"""Options of a family that show passages of other documents."""
+
+
+class Leak(FrozenModel):
+    """A row that has a part of a used document. Has kinds, never the text."""
+
+    row: str
+    """The id of the sample."""
+    document: str
+    kinds: tuple[str, ...]
+
+
+class LeakList(FrozenModel):
+    leaks: tuple[Leak, ...] = ()
+
+
+class DisclosureHooks(RunHooks):
+    def list_plan_problems(self, plan: RunPlan) -> Sequence[RecipeProblem]:
+        if plan.recipe.section(DisclosureConfig) is None:
+            return []
+        if plan.recipe.seeds.documents is None:
+            return [RecipeProblem(NAME, "compares rows with documents; name seeds.documents, or leave the table out")]
+        problems = []
+        if shown := next((name for name in OTHERS if getattr(plan.options, name, 0)), None):
+            what = f"task.{shown} shows passages of held-back documents too; leave it or [disclosure] out"
+            problems.append(RecipeProblem(NAME, what))
+        hooks = load_hooks(list_recipe_plugins(plan.recipe))
+        if len([one for one in hooks if type(one).choose_seeds is not RunHooks.choose_seeds]) > 1:
+            problems.append(RecipeProblem(NAME, "another table chooses seeds too; leave one out"))
+        try:
+            find_held_back(plan)
+        except UsageError as error:
+            problems.append(RecipeProblem("disclosure.hold_back", str(error)))
+        return problems
+
+    def choose_seeds(self, plan: RunPlan) -> SeedChoice | None:
+        return find_held_back(plan)
+
+    def finish_assessment(self, run: RunDir, manifest: RunManifest) -> None:
+        manifest.put(NAME, measure_run_disclosure(run))
+
+    def list_release_faults(self, manifest: RunManifest) -> Sequence[tuple[str, str]]:
+        record = manifest.get(NAME, DisclosureRecord)
+        if record is None:
+            return []
+        if record.mixed:
+            return [
+                (f"{record.mixed:,} rows are made of documents that were held back, so nothing is known of leaks", "")
+            ]
+        return [(record.verdict, GATE_HINT)] if record.leaks else []
+
+    def list_summary_lines(self, manifest: RunManifest) -> Sequence[tuple[str, str]]:
+        record = manifest.get(NAME, DisclosureRecord)
+        return [(NAME, record.verdict)] if record else []
+
+    def render_card(self, manifest: RunManifest) -> Sequence[PageSection]:
+        record = manifest.get(NAME, DisclosureRecord)
+        return [PageSection(NAME, "Parts of source documents", f"{record.verdict}.")] if record else []
+
+
+HOOKS = DisclosureHooks()
+
+
+def measure_run_disclosure(run: RunDir) -> DisclosureRecord | None:
+    """Compare the kept rows of a run with its documents, and list the leaks in the plugin's folder of the run. None without the table.
+
+    Raises:
+        RunFailed: if the documents are no longer those of the run.
+    """
+    recipe, folder = run.read_recipe(), run.read_recipe_folder()
+    config, name = recipe.section(DisclosureConfig), recipe.seeds.documents
+    samples = list(read_kept_samples(run))
+    if config is None or name is None or not samples:
+        return None
+    if hash_documents(path := find_referenced_file(name, folder))[:16] != run.read_sources().get(name):
+        raise RunFailed(
+            f"{path}: is not what the run was made of, so its rows cannot be compared; restore it and resume"
+        )
+    documents: dict[str, list[str]] = {}
+    for chunk in load_documents(recipe.seeds, folder).chunks:
+        documents.setdefault(chunk.source, []).append(chunk.text)
+    sizes = {source: len(passages) for source, passages in documents.items()}
+    held = HeldBack(draw_held_back(sizes, config.hold_back, recipe.seed))
+    quotes = find_recipe_family(recipe).name != "own_prompt" if config.quotes is None else config.quotes
+    record, matches = measure_disclosure(
+        [_join_published(sample, quotes=quotes) for sample in samples], documents, held.documents,
+        share=config.hold_back, seed=recipe.seed, quotes=quotes, limit=config.limit,
+        mixed=sum(one.seed.data.get("source") in held.documents for one in samples),
+    )  # fmt: skip
+    names = sorted(documents)
+    leaks = [Leak(row=samples[one.row].id, document=names[one.document], kinds=one.kinds) for one in matches]
+    file = locate_data(run.path, NAME) / LEAKS
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, LeakList(leaks=tuple(leaks)).model_dump_json(indent=2) + "\n")
+    return record
+
+
+def read_leaks(run: RunDir) -> Sequence[Leak]:
+    file = locate_data(run.path, NAME) / LEAKS
+    return read_record(file, LeakList).leaks if file.is_file() else ()
+
+
+def _join_published(sample: Sample, *, quotes: bool) -> str:
+    """The text of a row that is compared: answers alone where the rest shows the document on purpose."""
+    roles = ("assistant",) if quotes else ("user", "assistant", "tool")
+    turns = [turn for turn in sample.messages if turn.role in roles]
+    return "\n".join(text for turn in turns for text in (turn.reasoning, turn.text) if text)
