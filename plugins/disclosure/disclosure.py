@@ -1,26 +1,41 @@
 """Whether documents leak into rows: used and held-back documents are compared by an exact test. Knows no file and no recipe.
 
-The test is that of Amin et al. (2026, Phantoms and Disclosures, arXiv 2606.16952): what rows have of held-back documents is chance
-("phantom disclosures"), and without a leak they have as much of the used ones. Its form is ours:
+The test is that of Amin et al. (2026, Phantoms and Disclosures, arXiv 2606.16952): what rows have of held-back documents is
+chance ("phantom disclosures"), and without a leak they have as much of the used ones. Its form is ours:
 
-    s(d)  rows that have a phrase or an identifier which only document d has
-    T     sum over used documents of the rank of s(d) among all documents (Wilcoxon; ties share their mean rank)
-    p     (1 + splits with T at least as large) / (1 + 9,999 splits), drawn as the run's own split was (Phipson and Smyth 2010)
+    s(d)  rows that have something of a group of `GROUPS` that only document d has
+    T     sum of the ranks of s(d) over used documents (Wilcoxon; ties share a mean rank), in standard deviations of all splits
+    p     (1 + splits whose largest T of the groups is at least as large) / (1 + 9,999 splits), drawn as the run's own split was
+          (Phipson and Smyth 2010)
 
-If no row depends on a document, each split is as likely as the run's own, so p is at most 0.01 in at most 1 % of runs, however rows
-repeat each other and whatever the teacher knows. The unit is the document: the leak of a single one is listed, and proves nothing.
+If no row depends on a document, each split is as likely as the run's own, so p is at most 0.01 in at most 1 % of runs, however
+rows repeat each other and whatever the teacher knows. The unit is the document: the leak of a single one is listed, and proves
+nothing.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from core.sample import FrozenModel
-from plugins.disclosure.held_back import draw_splits
+from plugins.disclosure.held_back import Bools, draw_splits
 from plugins.disclosure.matching import Match, find_matches
+
+Ints = npt.NDArray[np.int64]
 
 SPLITS = 9_999
 CERTAIN = 0.01
+IDENTIFIERS = ("email", "number", "code")
+GROUPS = {
+    "phrases": ("phrase",),
+    "addresses, numbers or codes": IDENTIFIERS,
+    "names": ("name",),
+    "phrases, names, addresses, numbers or codes": (*IDENTIFIERS, "name", "phrase"),
+}
+"""Compared on their own, since names are common by chance and would hide a few addresses; and together."""
+QUOTED = {"addresses, numbers or codes in answers": IDENTIFIERS}
+"""What counts where rows quote on purpose."""
 
 
 class DisclosureRecord(FrozenModel):
@@ -30,14 +45,16 @@ class DisclosureRecord(FrozenModel):
     quotes: bool
     """Whether rows quote on purpose, so that only identifiers in answers count, and each of them."""
     limit: float
+    group: str
+    """Of what documents have; the one with the largest T. The numbers below are of it."""
     used: int
     """Documents."""
     held_back: int
     used_found: int
-    """Of the used documents: those that a row has a part of."""
+    """Of the used documents: those that a row has something of."""
     held_back_found: int
     used_rows: int
-    """Rows with a part of a used document."""
+    """Rows with something of a used document."""
     held_back_rows: int
     p: float
     mixed: int
@@ -45,7 +62,7 @@ class DisclosureRecord(FrozenModel):
 
     @property
     def excess(self) -> float:
-        """Share of rows with parts of used documents, beyond what chance explains by the held-back ones."""
+        """Share of rows with something of a used document, beyond what the held-back ones explain by chance."""
         return max(0.0, self.used_rows - self.held_back_rows * self.used / self.held_back) / max(1, self.rows)
 
     @property
@@ -55,12 +72,11 @@ class DisclosureRecord(FrozenModel):
     @property
     def verdict(self) -> str:
         """Without a full stop."""
-        what = "identifiers in answers" if self.quotes else "phrases or identifiers"
-        share = f"{100 * self.excess:.1f} % of rows beyond chance, limit {100 * self.limit:g} %; p = {self.p:.4f}"
         return (
-            f"{'documents leak' if self.leaks else 'no leak is certain'}: {what} of {self.used_found} of {self.used} used documents "
-            f"in {self.used_rows:,} of {self.rows:,} rows, of {self.held_back_found} of {self.held_back} held-back ones in "
-            f"{self.held_back_rows:,} ({share})"
+            f"{'documents leak' if self.leaks else 'no leak is certain'}: {self.group} of {self.used_found} of {self.used} used "
+            f"documents in {self.used_rows:,} of {self.rows:,} rows, of {self.held_back_found} of {self.held_back} held-back "
+            f"ones in {self.held_back_rows:,} ({100 * self.excess:.1f} % of rows beyond chance, limit {100 * self.limit:g} %; "
+            f"p = {self.p:.4f})"
         )
 
 
@@ -81,22 +97,30 @@ def measure_disclosure(
     names = sorted(documents)
     held = np.array([name in held_back for name in names])
     matches = find_matches(rows, ("\n".join(documents[name]) for name in names), identifiers=quotes)
-    counts = np.bincount([match.document for match in matches], minlength=len(names))
     splits = draw_splits([len(documents[name]) for name in names], share, SPLITS, seed)
-    ranks = _rank(counts)
-    reached = (~splits) @ ranks >= (~held) @ ranks - 1e-9
-    in_used = [match for match in matches if not held[match.document]]
+    groups = QUOTED if quotes else GROUPS
+    chosen = [[one for one in matches if not set(kinds).isdisjoint(one.kinds)] for kinds in groups.values()]
+    counts = [np.bincount([one.document for one in group], minlength=len(names)) for group in chosen]
+    place, p = _compare(np.stack([_rank(group) for group in counts], axis=1), held, splits)
+    found = counts[place] > 0
     record = DisclosureRecord(
-        rows=len(rows), quotes=quotes, limit=limit, used=int((~held).sum()), held_back=int(held.sum()),
-        used_found=int((counts[~held] > 0).sum()), held_back_found=int((counts[held] > 0).sum()),
-        used_rows=len({match.row for match in in_used}),
-        held_back_rows=len({match.row for match in matches if held[match.document]}),
-        p=(1 + int(reached.sum())) / (1 + SPLITS), mixed=mixed,
+        rows=len(rows), quotes=quotes, limit=limit, group=[*groups][place], used=int((~held).sum()), held_back=int(held.sum()),
+        used_found=int(found[~held].sum()), held_back_found=int(found[held].sum()),
+        used_rows=len({one.row for one in chosen[place] if not held[one.document]}),
+        held_back_rows=len({one.row for one in chosen[place] if held[one.document]}), p=p, mixed=mixed,
     )  # fmt: skip
-    return record, in_used
+    return record, [match for match in matches if not held[match.document]]
 
 
-def _rank(counts: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.float64]:
+def _compare(ranks: npt.NDArray[np.float64], held: Bools, splits: Bools) -> tuple[int, float]:
+    """The group with the largest T, and p. `ranks`: by document and group."""
+    drawn, own = (~splits) @ ranks, (~held) @ ranks
+    middle, spread = drawn.mean(axis=0), np.maximum(drawn.std(axis=0), 1e-9)
+    drawn, own = (drawn - middle) / spread, (own - middle) / spread
+    return int(own.argmax()), (1 + int((drawn.max(axis=1) >= own.max() - 1e-9).sum())) / (1 + len(splits))
+
+
+def _rank(counts: Ints) -> npt.NDArray[np.float64]:
     """Ranks from 1, ties with their mean rank."""
     _, places, sizes = np.unique(counts, return_inverse=True, return_counts=True)
     return (np.cumsum(sizes) - (sizes - 1) / 2)[places]

@@ -1,6 +1,6 @@
 """Which documents of a recipe are held back: a random draw among all splits with balanced numbers of passages. Knows no row.
 
-The draw is what makes the test exact: under the same rule, every split could have been drawn (Morgan and Rubin 2012, Rerandomization
+The draw is what makes the test exact: the rule could have drawn every other split as well (Morgan and Rubin 2012, Rerandomization
 to improve covariate balance in experiments, Annals of Statistics 40).
 """
 
@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 LEAST_SPLITS = 1000
 """With fewer, chance alone gives a small p too often for a verdict at 0.01: 13 documents at `hold_back = 0.5`."""
 MOST_UNBALANCED = 0.1
-"""The held-back share of passages differs from that of documents by at most this: with more than 0.6, 32 draws of a seed might all be
+"""The held-back share of passages differs from that of documents by at most this: were it larger, all 32 draws of a seed might be
 held back."""
 MOST_TRIES = 10_000
 
@@ -58,7 +58,7 @@ def draw_held_back(sizes: Mapping[str, int], share: float, seed: int) -> frozens
             return frozenset(drawn)
     largest = max(names, key=lambda name: sizes[name])
     raise UsageError(
-        f"{largest} has {sizes[largest]:,} of {total:,} passages, so no half of the documents has about half of the text; split it"
+        f"{largest} has {sizes[largest]:,} of {total:,} passages, so no split of the documents is even; split this one"
     )
 
 

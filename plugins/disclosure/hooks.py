@@ -87,7 +87,7 @@ HOOKS = DisclosureHooks()
 
 
 def measure_run_disclosure(run: RunDir) -> DisclosureRecord | None:
-    """Compare the kept rows of a run with its documents, and list the leaks in the plugin's folder of the run. None without the table.
+    """Compare the kept rows of a run with its documents, and list the leaks in the plugin's folder. None without the table.
 
     Raises:
         RunFailed: if the documents are no longer those of the run.
@@ -128,5 +128,5 @@ def read_leaks(run: RunDir) -> Sequence[Leak]:
 def _join_published(sample: Sample, *, quotes: bool) -> str:
     """The text of a row that is compared: answers alone where the rest shows the document on purpose."""
     roles = ("assistant",) if quotes else ("user", "assistant", "tool")
-    turns = [turn for turn in sample.messages if turn.role in roles]
+    turns = [turn for turn in sample.candidate.messages if turn.role in roles]
     return "\n".join(text for turn in turns for text in (turn.reasoning, turn.text) if text)
