@@ -91,25 +91,39 @@ def measure_disclosure(
     limit: float = 0.0,
     mixed: int = 0,
 ) -> tuple[DisclosureRecord, list[Match]]:
-    """The record, and the matches of rows with used documents by their places. `documents`: passages by name; `share`: of the
-    documents, those that the rule held back.
+    """The record, and the matches of rows with used documents by their places in order of names. `documents`: passages by name;
+    `share`: of the documents, those that the rule held back.
     """
     names = sorted(documents)
-    held = np.array([name in held_back for name in names])
     matches = find_matches(rows, ("\n".join(documents[name]) for name in names), identifiers=quotes)
+    held = np.array([name in held_back for name in names])
     splits = draw_splits([len(documents[name]) for name in names], share, SPLITS, seed)
+    record = compare_halves(matches, len(rows), held, splits, quotes=quotes, limit=limit, mixed=mixed)
+    return record, [match for match in matches if not held[match.document]]
+
+
+def compare_halves(
+    matches: Sequence[Match],
+    rows: int,
+    held: Bools,
+    splits: Bools,
+    *,
+    quotes: bool = False,
+    limit: float = 0.0,
+    mixed: int = 0,
+) -> DisclosureRecord:
+    """`held`: by document, whether it is held back; `splits`: others that the rule could have drawn."""
     groups = QUOTED if quotes else GROUPS
     chosen = [[one for one in matches if not set(kinds).isdisjoint(one.kinds)] for kinds in groups.values()]
-    counts = [np.bincount([one.document for one in group], minlength=len(names)) for group in chosen]
+    counts = [np.bincount([one.document for one in group], minlength=len(held)) for group in chosen]
     place, p = _compare(np.stack([_rank(group) for group in counts], axis=1), held, splits)
     found = counts[place] > 0
-    record = DisclosureRecord(
-        rows=len(rows), quotes=quotes, limit=limit, group=[*groups][place], used=int((~held).sum()), held_back=int(held.sum()),
+    return DisclosureRecord(
+        rows=rows, quotes=quotes, limit=limit, group=[*groups][place], used=int((~held).sum()), held_back=int(held.sum()),
         used_found=int(found[~held].sum()), held_back_found=int(found[held].sum()),
         used_rows=len({one.row for one in chosen[place] if not held[one.document]}),
         held_back_rows=len({one.row for one in chosen[place] if held[one.document]}), p=p, mixed=mixed,
     )  # fmt: skip
-    return record, [match for match in matches if not held[match.document]]
 
 
 def _compare(ranks: npt.NDArray[np.float64], held: Bools, splits: Bools) -> tuple[int, float]:

@@ -102,6 +102,7 @@ NOT_RUN = {
     "plugins/focus/README.md: stillhouse focus": (
         "plugins/focus/tests/test_focus_command.py runs both, with a smaller student"
     ),
+    "plugins/disclosure/README.md: stillhouse run": "plugins/disclosure/tests/ makes such runs",
     "plugins/ablation/README.md: stillhouse ablate": (
         "it trains a student for each arm; plugins/ablation/tests/test_ablation.py runs a smaller one"
     ),

@@ -12,16 +12,23 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
+
 from agents.checks.text.text_units import split_sentences
 from agents.sources.documents import read_documents
 from core.config.filters import PersonalDataFilter
 from core.intervals import estimate_share
 from core.project_files import PROJECT
 from filters.rules.personal_data import find_personal_data
-from plugins.disclosure.disclosure import measure_disclosure
-from plugins.disclosure.held_back import draw_held_back
+from plugins.disclosure.disclosure import SPLITS, compare_halves
+from plugins.disclosure.held_back import draw_held_back, draw_splits
+from plugins.disclosure.matching import Match, find_matches
 
 DECLARED = json.loads((Path(__file__).parent / "disclosure.json").read_text(encoding="utf-8"))
+JUDGED = 40
+"""Runs of an arm that the filter judges."""
+AT_ONCE = 20
+"""Runs whose rows are compared with the documents together."""
 FIRST = "Ada Bela Cora Dario Elin Femi Gita Hugo Ines Jonas Kira Lev Mona Nils Olga Pavel Quin Rosa Sven Tova".split()
 LAST = "Brandt Castell Dorn Ekberg Falk Grauer Holm Ivens Jarnik Kessel".split()
 
@@ -36,7 +43,7 @@ class Corpus(NamedTuple):
     rows: int
 
 
-class Arm(NamedTuple):
+class PlantedArm(NamedTuple):
     name: str
     leak: str
     """`phrases`, `identifiers`, `one document`, `invented` or ``."""
@@ -72,7 +79,7 @@ def read_corpora() -> dict[str, Corpus]:
     }  # fmt: skip
 
 
-def write_rows(corpus: Corpus, arm: Arm, used: Sequence[str], rng: Random) -> Iterator[tuple[str, bool]]:
+def write_rows(corpus: Corpus, arm: PlantedArm, used: Sequence[str], rng: Random) -> Iterator[tuple[str, bool]]:
     """The rows of a run, and which of them leak or have something invented."""
     planted = set(rng.sample(range(corpus.rows), round(corpus.rows * arm.share)))
     one = rng.choice(used)
@@ -92,33 +99,42 @@ def _write_leak(corpus: Corpus, leak: str, document: str, rng: Random) -> str:
     return " ".join(words[start : start + rng.randint(8, 12)])
 
 
-def run_arm(corpus: Corpus, arm: Arm, runs: int) -> tuple[int, int, int, int]:
+def run_arm(corpus: Corpus, arm: PlantedArm, runs: int) -> tuple[int, int, int, int]:
     """Alarms of the test; runs that the filter judged, its alarms, and of the planted rows the percentage that it finds."""
-    sizes = {name: len(passages) for name, passages in corpus.documents.items()}
-    config, alarms, judged, found, flagged, planted = PersonalDataFilter(type="pii"), 0, 0, 0, 0, 0
-    for run in range(runs):
-        held = draw_held_back(sizes, 0.5, run)
-        rng = Random(f"{arm}/{run}")
-        written = [*write_rows(corpus, arm, sorted(sizes.keys() - held), rng)]
-        rows = [row for row, _ in written]
-        record, _ = measure_disclosure(rows, corpus.documents, held, share=0.5, seed=run)
-        alarms += record.leaks
-        if run < 40:
-            marks = [bool(find_personal_data(row, config)) for row in rows]
-            judged, found = judged + 1, found + any(marks)
-            flagged += sum(mark and leaks for mark, (_, leaks) in zip(marks, written, strict=True))
-            planted += sum(leaks for _, leaks in written)
-    return alarms, judged, found, round(100 * flagged / planted) if planted else 0
+    names = sorted(corpus.documents)
+    sizes = {name: len(corpus.documents[name]) for name in names}
+    config, alarms, found, flagged, planted = PersonalDataFilter(type="pii"), 0, 0, 0, 0
+    for start in range(0, runs, AT_ONCE):
+        numbers = range(start, min(runs, start + AT_ONCE))
+        held = [draw_held_back(sizes, 0.5, run) for run in numbers]
+        written = [
+            row
+            for run, back in zip(numbers, held, strict=True)
+            for row in write_rows(corpus, arm, sorted(sizes.keys() - back), Random(f"{arm}/{run}"))
+        ]
+        matches: list[list[Match]] = [[] for _ in numbers]
+        for one in find_matches([row for row, _ in written], (" ".join(corpus.documents[name]) for name in names)):
+            matches[one.row // corpus.rows].append(one)
+        for run, back, own in zip(numbers, held, matches, strict=True):
+            splits = draw_splits([*sizes.values()], 0.5, SPLITS, run)
+            alarms += compare_halves(own, corpus.rows, np.array([name in back for name in names]), splits).leaks
+        for run in numbers[: max(0, JUDGED - start)]:
+            rows = written[(run - start) * corpus.rows : (run - start + 1) * corpus.rows]
+            marks = [bool(find_personal_data(row, config)) for row, _ in rows]
+            found += any(marks)
+            flagged += sum(mark and leaks for mark, (_, leaks) in zip(marks, rows, strict=True))
+            planted += sum(leaks for _, leaks in rows)
+    return alarms, min(JUDGED, runs), found, round(100 * flagged / planted) if planted else 0
 
 
-def main() -> None:
-    arms = [Arm("no leak", "", 0.0), Arm("invented, 5 %", "invented", 0.05)]
+def print_table() -> None:
+    arms = [PlantedArm("no leak", "", 0.0), PlantedArm("invented, 5 %", "invented", 0.05)]
     arms += [
-        Arm(f"{leak}, {share:.0%}".replace("%", " %"), leak, share)
+        PlantedArm(f"{leak}, {share:.0%}".replace("%", " %"), leak, share)
         for leak in ("phrases", "identifiers")
         for share in DECLARED["shares"]
     ]
-    arms.append(Arm("one document, 5 %", "one document", 0.05))
+    arms.append(PlantedArm("one document, 5 %", "one document", 0.05))
     sys.stdout.write(
         "| corpus | planted | runs | alarms (95 %) | pii: alarms | planted rows it finds |\n|---|---|---:|---:|---:|---:|\n"
     )
@@ -137,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print_table()

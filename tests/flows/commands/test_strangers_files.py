@@ -35,6 +35,7 @@ LINES: dict[str, list[str]] = {
         "{given} --questions {data}/questions.toml --out {out}",
         "{data}/rows.jsonl --questions {data}/questions.toml --encoder {given}/student --out {out}",
     ],
+    "disclosure": ["{given}"],
     "distill": [
         "{given} --out {out} --set epochs=1 --set start={given}/student",
         "{given} --out {given}/filled --set epochs=1 --set start={given}/adapted",
