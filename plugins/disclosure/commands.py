@@ -25,7 +25,7 @@ def disclosure_command(
     """
     from flows.data.run_storage import open_run_storage
     from flows.terminal.text_format import format_one_line
-    from plugins.disclosure.config import NAME
+    from plugins.disclosure.config import NAME, DisclosureConfig
     from plugins.disclosure.disclosure import DisclosureRecord
     from plugins.disclosure.hooks import HOOKS, read_leaks
 
@@ -33,6 +33,8 @@ def disclosure_command(
     manifest = found.read_manifest()
     record = manifest.get(NAME, DisclosureRecord)
     if record is None:
+        if found.read_recipe().section(DisclosureConfig):
+            raise UsageError(f"{found.name}: was not assessed yet; continue the run with --resume")
         raise UsageError(
             f"{found.name}: no document was held back, so a leak cannot be told from chance; make a run with "
             "--set disclosure.hold_back=0.5"
