@@ -16,5 +16,5 @@ class DisclosureConfig(RecipeTable):
     limit: float = Field(0.0, ge=0, lt=1)
     """Share of rows that may leak beyond chance. A run above it is not released."""
     quotes: bool | None = None
-    """Whether rows quote their document on purpose: then only e-mail addresses, long numbers and codes in answers count.
-    Left out: yes, except in `own_prompt`."""
+    """Whether rows quote on purpose, so that only addresses, numbers and codes in answers count. Left out: yes, except in
+    `own_prompt`."""
