@@ -3,6 +3,7 @@
 The docstring of a schema is its `description` in the request: another word there is another request, with another reply.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
@@ -115,3 +116,11 @@ def parse_reply(
     if isinstance(parsed, ReplySchema):
         parsed._tokens = tokens
     return parsed
+
+
+def iter_texts(value: Any) -> Iterator[str]:
+    """The strings of a JSON value, in their order."""
+    if isinstance(value, str):
+        yield value
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from iter_texts(below)

@@ -48,7 +48,7 @@ from agents.families.extraction_schemas import (
     part_at,
     value_at,
 )
-from agents.reply_schema import InvalidReply, ReplySchema, parse_reply
+from agents.reply_schema import InvalidReply, ReplySchema, iter_texts, parse_reply
 from core.sample import Candidate, Message, Seed
 from teachers.grammar_bounds import iter_subschemas
 
@@ -381,16 +381,7 @@ def _build_question(data: Mapping[str, Any], text: str) -> list[Message]:
 def list_protected_texts(values: Any, schema: Mapping[str, Any], decoy: str) -> list[str]:
     """The texts that noise of a scan must not touch: values, words for values, the decoy."""
     evidence = [part.get("x-evidence", ()) for _, part in iter_subschemas(schema)]
-    return [decoy, *_iter_texts(values), *_iter_texts(evidence)]
-
-
-def _iter_texts(value: Any) -> Iterator[str]:
-    """The strings of a structure."""
-    if isinstance(value, str):
-        yield value
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for below in inner:
-        yield from _iter_texts(below)
+    return [decoy, *iter_texts(values), *iter_texts(evidence)]
 
 
 def _draw_demands(

@@ -36,7 +36,7 @@ def disclosure_command(
         if found.read_recipe().section(DisclosureConfig):
             raise UsageError(f"{found.name}: was not assessed yet; continue the run with --resume")
         raise UsageError(
-            f"{found.name}: no document was held back, so a leak cannot be told from chance; make a run with "
+            f"{found.name}: no document was held back, so a leak cannot be distinguished from chance; make a run with "
             "--set disclosure.hold_back=0.5"
         )
     leaks = read_leaks(found)

@@ -10,6 +10,7 @@ from statistics import median
 
 from agents.calls.agent_context import LocalAgentContext
 from agents.planning.run_plan import RunPlan
+from agents.reply_schema import iter_texts
 from agents.studies.held_out_evaluation import configure_drafting, read_drafted_sample
 from agents.topologies.sample_production import produce_samples
 from core.errors import ProviderError
@@ -168,14 +169,11 @@ def read_draft(sample: Sample, candidate: PromptCandidate) -> MeasuredDraft:
 
 
 def list_texts(reply: str) -> list[str]:
-    """All texts of a JSON reply in their order; a reply of another form as it is."""
+    """All texts of a JSON reply; a reply of another form as it is."""
     try:
-        values = [json.loads(reply)]
+        return list(iter_texts(json.loads(reply)))
     except ValueError:
         return [reply]
-    for value in values:  # grows
-        values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [value for value in values if isinstance(value, str)]
 
 
 def copies_example(answer: str, replies: Sequence[str]) -> bool:
