@@ -26,7 +26,7 @@ from core.config.students import StudentConfig
 from core.runs.student_records import StudentRecord
 from core.sample import Message
 from core.shared_options import DEFAULT_GGUF_TYPE
-from core.storage.image_files import decode_image_url, fit_image, format_png_url
+from core.storage.image_files import decode_image_url, fit_image, format_image_url
 from core.weights.gguf_files import ImageLimits, read_image_limits
 from flows.terminal.console import SESSION
 from plugins.pictures.seeing.evaluation import (
@@ -148,7 +148,7 @@ def draw_chart(rng: Random, style: Style, *, letters: bool = False) -> Chart:
         pen.line([0, floor - 2, SIDE, floor - 2], fill=(90, 90, 90))
     written = io.BytesIO()
     image.save(written, "PNG")
-    return Chart(bars, format_png_url(written.getvalue()))
+    return Chart(bars, format_image_url(written.getvalue()))
 
 
 def ask(rng: Random, bars: Mapping[str, int], kind: int) -> tuple[str, str]:

@@ -36,7 +36,7 @@ from core.storage.image_files import (
     decode_image_url,
     find_images_problem,
     fit_image,
-    format_png_url,
+    format_image_url,
 )
 from core.weights.gguf_files import ImageLimits, read_image_limits
 from teachers.base import PROCESSOR_SECONDS, CallFailed, ChargeAccount, Teacher, TeacherQuestion, TeacherReply
@@ -429,7 +429,7 @@ CLIENT_PIXELS = 25_000_000
 def fit_message_images(message: Message, limits: ImageLimits, max_pixels: int = MAX_PIXELS) -> Message:
     """Raises UnreadableImage if an image is not in the message, or cannot be decoded."""
     fitted = [fit_image(decode_image_url(url), limits.patch, limits.size, max_pixels) for url in message.images]
-    return message.model_copy(update={"images": tuple(format_png_url(image.png) for image in fitted)})
+    return message.model_copy(update={"images": tuple(format_image_url(image.png) for image in fitted)})
 
 
 class SeeingTeacher:

@@ -22,9 +22,9 @@ IMAGES_FOLDER = "images"
 IMAGES_COLUMN = "images"
 IMAGE_COLUMNS = (IMAGES_COLUMN, "image")
 """Columns of a dataset that may hold the images of a row."""
-IMAGE_NAME = re.compile(rf"{IMAGES_FOLDER}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})\.png")
+IMAGE_NAME = re.compile(rf"{IMAGES_FOLDER}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})\.(?:png|jpeg)")
 """The path of an image in its run or release: the SHA-256 of its bytes, in folders by its first two digits."""
-PNG_URL = "data:image/png;base64,"
+IMAGE_URL = re.compile("data:image/(png|jpeg);base64,")
 
 
 def store_sample_images(folder: Path, sample: Sample) -> Sample:
@@ -40,20 +40,18 @@ def store_sample_images(folder: Path, sample: Sample) -> Sample:
 
 
 def _store_message_images(folder: Path, message: Message) -> Message:
-    if not message.images:
-        return message
     return message.model_copy(update={"images": tuple(_store_image(folder, url) for url in message.images)})
 
 
 def _store_image(folder: Path, url: str) -> str:
-    if not url.startswith(PNG_URL):
+    if not (begin := IMAGE_URL.match(url)):
         return url
     try:
-        content = base64.b64decode(url.removeprefix(PNG_URL), validate=True)
+        content = base64.b64decode(url[begin.end() :], validate=True)
     except ValueError:  # also of text that is no ASCII
         return url
     digest = hashlib.sha256(content).hexdigest()
-    name = f"{IMAGES_FOLDER}/{digest[:2]}/{digest}.png"
+    name = f"{IMAGES_FOLDER}/{digest[:2]}/{digest}.{begin[1]}"
     if not (folder / name).is_file():
         write_bytes(folder / name, content)
     return name
@@ -90,8 +88,13 @@ def read_image(name: str, folders: Sequence[Path]) -> bytes:
     return content
 
 
-def format_png_url(content: bytes) -> str:
-    return f"{PNG_URL}{base64.b64encode(content).decode()}"
+def format_image_url(content: bytes) -> str:
+    """The `data:` URL of a PNG or JPEG."""
+    kind = "jpeg" if content.startswith(JPEG_START) else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+JPEG_START = b"\xff\xd8\xff"
 
 
 if TYPE_CHECKING:
@@ -204,12 +207,8 @@ def fit_image(content: bytes, patch: int, size: int, max_pixels: int = MAX_PIXEL
 def _find_turn(image: "Image") -> Any:
     """The operation of Pillow that turns the image upright, by its EXIF data; None if there is none, or it cannot be read."""
     from PIL.ExifTags import Base
-    from PIL.Image import Transpose
 
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
-    }  # fmt: skip
+    turns = dict(enumerate((0, 3, 1, 5, 4, 6, 2), 2))  # members of `PIL.Image.Transpose` by the orientation of EXIF
     with warnings.catch_warnings(), suppress(Exception):  # damaged data raises what its parser happens to raise
         warnings.simplefilter("ignore")
         return turns.get(image.getexif().get(Base.Orientation))

@@ -198,24 +198,24 @@ def read_kept_rows(run: RunDir) -> "pl.DataFrame":
     import polars as pl
 
     kept = [create_empty_rows()]
-    fields, seed, roles = pl.col("fields").str, pl.col("seed").str, pl.element().struct.field("role")
-    of_image = pl.when(seed.json_path_match("$.data.images").is_not_null())
+    fields, seed = pl.col("fields").str.json_path_match, pl.col("seed").str.json_path_match
+    of_image = pl.when(seed("$.data.images").is_not_null()).then
     for index in run.shards():
         columns = ("id", "messages", "fields", "seed", ATTEMPTS_COLUMN)
         rows = complete_turn_fields(read_sample_columns(run.kept_file(index), columns))
-        roles_of_rows = rows.select(pl.col("messages").list.eval(roles)).to_series().to_list()
+        roles_of_rows = (
+            rows.select(pl.col("messages").list.eval(pl.element().struct.field("role"))).to_series().to_list()
+        )
         selected = rows.select(
             "id",
             "messages",
             pl.Series("asked", [count_prompt_turns(turns) for turns in roles_of_rows], dtype=pl.Int64),
-            reasoning=fields.json_path_match("$.reasoning"),
-            tools=pl.when(seed.json_path_match("$.data.written_out").ne_missing("true")).then(
-                fields.json_path_match("$.tools")
-            ),
-            question=fields.json_path_match("$.question"),
-            passage=seed.json_path_match("$.data.text").map_elements(_hash_passage, pl.String),
-            **{name: of_image.then(seed.json_path_match(f"$.data.{name}")) for name in IMAGE_SEED_COLUMNS},
-            votes=fields.json_path_match("$.label_votes").str.json_decode(_build_votes_type()),
+            reasoning=fields("$.reasoning"),
+            tools=pl.when(seed("$.data.written_out").ne_missing("true")).then(fields("$.tools")),
+            question=fields("$.question"),
+            passage=seed("$.data.text").map_elements(_hash_passage, pl.String),
+            **{name: of_image(pl.coalesce(fields(f"$.{name}"), seed(f"$.data.{name}"))) for name in IMAGE_SEED_COLUMNS},
+            votes=fields("$.label_votes").str.json_decode(_build_votes_type()),
             pass_rate=pl.col(ATTEMPTS_COLUMN).list.mean(),
         )
         measured = selected["pass_rate"].is_not_null().any()

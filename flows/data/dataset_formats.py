@@ -328,13 +328,14 @@ SHAREGPT_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "t
 
 
 def _convert_to_sharegpt(turns: Sequence[FlatTurn]) -> dict[str, Any] | None:
-    """`conversations`; None if a turn has images, or both text and calls, which are separate turns in this form."""
+    """`conversations`, with a token for each image before the text about it; None if a turn has both text and calls, which are
+    separate turns in this form.
+    """
     converted = []
     for turn in turns:
-        if turn.get("images"):
-            return None
         if not turn["tool_calls"]:
-            converted.append({"from": SHAREGPT_SPEAKERS[turn["role"]], "value": turn["content"]})
+            value = "<image>\n" * len(turn.get("images") or ()) + turn["content"]
+            converted.append({"from": SHAREGPT_SPEAKERS[turn["role"]], "value": value})
         elif turn["content"]:
             return None
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from core.config.filters import FilterConfig
 from core.sample import Message
 from core.storage.atomic_files import write_atomically
-from core.storage.image_files import IMAGE_COLUMNS, IMAGES_COLUMN, find_image_file, format_png_url, is_stored_image
+from core.storage.image_files import IMAGE_COLUMNS, IMAGES_COLUMN, find_image_file, format_image_url, is_stored_image
 from filters.base import Document, RowImage
 from flows.rows.row_forms import IMAGE_OF_COLUMN, read_row_conversation
 
@@ -134,7 +134,7 @@ def embed_stored_images(
     """
 
     def embed(turn: Message) -> Message:
-        urls = (format_png_url(read(url)) if is_stored_image(url) else url for url in turn.images)
+        urls = (format_image_url(read(url)) if is_stored_image(url) else url for url in turn.images)
         return turn.model_copy(update={"images": tuple(urls)}) if turn.images else turn
 
     return [[embed(turn) for turn in turns] for turns in conversations]

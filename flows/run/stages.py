@@ -19,8 +19,8 @@ from core.runs.releases import locate_releases
 from core.runs.run_dir import RunDir
 from core.runs.student_records import EvaluationRecord, ModelPassRecord
 from core.shared_options import DEFAULT_GGUF_TYPE, name_student_file
-from core.storage.atomic_files import hash_file, read_json, write_atomically, write_parquet, write_text
-from core.storage.image_files import IMAGES_COLUMN, format_png_url, read_image
+from core.storage.atomic_files import hash_file, read_json, write_atomically, write_bytes, write_parquet, write_text
+from core.storage.image_files import IMAGES_COLUMN, format_image_url, read_image
 from core.storage.sample_files import drop_empty_turn_fields
 from core.tracing import find_trace
 from flows.clean.run_curation import EMPTY_FORM, NO_THINKING
@@ -125,7 +125,7 @@ def write_dataset(
                     write_atomically(own / f"{side}.jsonl") as unfinished,
                     unfinished.open("w", encoding="utf-8") as file,
                 ):
-                    file.writelines(format_json_lines(rows, form.texts, lambda name: format_png_url(read(name))))
+                    file.writelines(format_json_lines(rows, form.texts, partial(_place_image, own, read)))
             if form.left_out and not any(map(len, form.parts)):
                 missing.append(f"{name} {EMPTY_FORM}: they call tools or have images, or their turns do not alternate")
         write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
@@ -139,6 +139,14 @@ def write_dataset(
 
         missing.append(explain_missing_pairs(manifest.dataset.pairs, recipe.preference))
     return missing
+
+
+def _place_image(folder: Path, read: Callable[[str], bytes], name: str) -> str:
+    """An image of JSON lines: its `data:` URL, or the path of a file in the folder of ShareGPT, whose trainers open files."""
+    if folder.name != "sharegpt":
+        return format_image_url(read(name))
+    write_bytes(folder / name, read(name))
+    return name
 
 
 def find_dataset_images(run: RunDir, recipe: Recipe) -> Callable[[str], bytes]:

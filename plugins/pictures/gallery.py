@@ -1,15 +1,24 @@
 """The first pictures of a run with their questions and answers, for its report. Text is escaped by the page."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
+from agents.checks.text.second_reader import ReaderAnswer
 from core.errors import StoreError
 from core.runs.run_dir import RunDir
 from core.sample import Sample, SampleStatus
-from core.storage.image_files import FittedImage, UnreadableImage, fit_image, is_stored_image, read_image
+from core.storage.image_files import (
+    FittedImage,
+    UnreadableImage,
+    fit_image,
+    format_image_url,
+    is_stored_image,
+    read_image,
+)
+from plugins.pictures.families.image_questions import PROMPTS
 
 SHOWN_PICTURES = 6
 SHOWN_SIDE = 512
@@ -25,11 +34,13 @@ class ShownQuestion(NamedTuple):
 
 class ShownPicture(NamedTuple):
     title: str
-    png: str
-    """In base64."""
+    url: str
     width: int
     height: int
     questions: list[ShownQuestion]
+    looks: list[str]
+    """The answers of further looks at a user's own image, and of guesses without it."""
+    guesses: list[str]
 
 
 def build_gallery(run: RunDir, samples: Sequence[Sample]) -> list[ShownPicture]:
@@ -57,7 +68,21 @@ def _build_picture(run: RunDir, sample: Sample) -> ShownPicture | None:
     asked, answered = ([turn.content for turn in messages if turn.role == role] for role in ("user", "assistant"))
     questions = [ShownQuestion(*turns) for turns in zip_longest(asked, answered, programs, fillvalue="")]
     title = fields.get("title") or str(sample.seed.data.get("source", ""))
-    return ShownPicture(title, base64.b64encode(shown.png).decode(), shown.columns, shown.rows, questions)
+    replies = _read_replies(sample)
+    return ShownPicture(title, format_image_url(shown.png), shown.columns, shown.rows, questions, *replies)
+
+
+def _read_replies(sample: Sample) -> tuple[list[str], list[str]]:
+    """What looks at the image and guesses without it answered about the last draft."""
+    guess = (PROMPTS / "image_questions" / "blind.md").read_text(encoding="utf-8")
+    looks, guesses = list[str](), list[str]()
+    for turn in sample.turns:
+        if turn.agent == "verifier" and turn.revision == sample.revisions and turn.context:
+            with suppress(ValueError):
+                reply = ReaderAnswer.model_validate_json(turn.reply)
+                found = guesses if turn.context[0].content.strip() in guess else looks
+                found.append(reply.answer or "nothing")
+    return looks, guesses
 
 
 def _read_layout_size(fields: Mapping[str, Any]) -> tuple[int, int]:

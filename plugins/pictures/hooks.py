@@ -10,6 +10,7 @@ from core.runs.run_dir import RunDir
 from core.sample import Sample
 from flows.data.curated_run import read_finished_samples
 from flows.report.pages import create_page_environment
+from flows.terminal.text_format import escape_cell
 from plugins.pictures.gallery import build_gallery
 from plugins.pictures.statistics import PicturesRecord, measure_pictures
 
@@ -35,6 +36,23 @@ class PictureHooks(RunHooks):
         template = create_page_environment(TEMPLATES).get_template("report_section.html")
         body = template.render(p=manifest.get(NAME, PicturesRecord), gallery=gallery)
         return [PageSection("pictures", "Pictures", body)]
+
+    def render_card(self, manifest: RunManifest) -> Sequence[PageSection]:
+        record = manifest.get(NAME, PicturesRecord)
+        if not record:
+            return []
+        kinds = ", ".join(f"{escape_cell(name)} {count:,}" for name, count in record.operations.items())
+        lines = [f"{record.questions:,} questions about {record.pictures:,} pictures, by kind: {kinds}."]
+        if record.sources:
+            files = f"The pictures are those of {record.sources:,} files or rows of whoever made the run, named in `source`."
+            lines.append(
+                f"{files} Nothing is known here of their rights, which the licence of this dataset does not cover."
+            )
+        else:
+            lines.append(
+                "The pictures were drawn for this dataset from generated data, so nobody else has rights in them."
+            )
+        return [PageSection(NAME, "Pictures", " ".join(lines))]
 
 
 HOOKS = PictureHooks()

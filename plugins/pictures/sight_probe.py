@@ -11,7 +11,7 @@ from agents.planning.run_plan import RunPlan
 from agents.studies.teacher_probe import build_probe_question
 from core.errors import ProviderError
 from core.sample import Message
-from core.storage.image_files import format_png_url
+from core.storage.image_files import format_image_url
 from teachers.base import CallFailed, Teacher, TeacherQuestion, UnlimitedAccount
 from teachers.providers import open_teacher
 
@@ -53,7 +53,7 @@ async def probe_sight(plan: RunPlan) -> dict[str, list[str]]:
 async def _find_sight_fault(teacher: Teacher, probe: TeacherQuestion) -> str | None:
     """Why the teacher cannot be asked about images; None if it names the number. A guess is right in 1 of 9,000 cases."""
     number = str(1000 + secrets.randbelow(9000))
-    shown = Message(role="user", content=SIGHT_WORDS, images=(format_png_url(render_digits(number)),))
+    shown = Message(role="user", content=SIGHT_WORDS, images=(format_image_url(render_digits(number)),))
     question = probe.model_copy(update={"messages": [shown], "contract": "SeenNumber", "json_schema": SIGHT_SCHEMA})
     try:
         reply = await teacher.reply(question, 0, UnlimitedAccount())

@@ -15,7 +15,7 @@ from core.config.agents import CriticConfig
 from core.errors import StoreError, UsageError
 from core.runs.run_dir import RunDir
 from core.sample import Message, RejectionReason, Sample, SampleStatus, conversation_digest
-from core.storage.image_files import format_png_url, is_stored_image, read_image
+from core.storage.image_files import format_image_url, is_stored_image, read_image
 from core.storage.sample_files import (
     ATTEMPTS_COLUMN,
     SAMPLE_COLUMNS,
@@ -249,7 +249,7 @@ def _read_pictures(run: RunDir, messages: Iterable[Message]) -> dict[str, str]:
     pictures = {}
     for name in filter(is_stored_image, (name for message in messages for name in message.images)):
         with suppress(StoreError):
-            pictures[name] = format_png_url(read_image(name, [run.path]))
+            pictures[name] = format_image_url(read_image(name, [run.path]))
     return pictures
 
 

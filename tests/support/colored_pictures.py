@@ -8,7 +8,7 @@ from random import Random
 from PIL import Image, ImageDraw
 
 from core.sample import Message
-from core.storage.image_files import format_png_url
+from core.storage.image_files import format_image_url
 
 COLORS = ("red", "green", "blue", "black", "yellow", "purple")
 QUESTION = "Which color?"
@@ -28,7 +28,7 @@ def draw_square(color: str, rng: Random, size: tuple[int, int] = SIZES[0]) -> st
 def png_url(image: Image.Image) -> str:
     written = io.BytesIO()
     image.save(written, "PNG")
-    return format_png_url(written.getvalue())
+    return format_image_url(written.getvalue())
 
 
 def ask_color(color: str, rng: Random, size: tuple[int, int] = SIZES[0]) -> list[Message]:

@@ -3,7 +3,7 @@ must give the same answer, and the question alone must not. Knows no teacher.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from random import Random
@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self
 from pydantic import Field
 
 from agents.checks import Options, Subject, check
-from agents.checks.base import AttemptJudge, Votes, ask_votes
+from agents.checks.base import AttemptJudge, VoteCount, Votes, ask_votes
 from agents.checks.text.second_reader import (
     MAX_SHOWN_CHARACTERS,
     ReaderAnswer,
@@ -23,18 +23,22 @@ from agents.checks.text.second_reader import (
 from agents.checks.text.supported_by_passage import content_words, normalize_spelling
 from agents.checks.text.text_units import split_words
 from agents.families.base import RecipeFamily, UnusableSeedRow, validate_weights
-from agents.reply_schema import ReplySchema
+from agents.reply_schema import Finding, ReplySchema
 from core.sample import Candidate, Message, Seed, json_digest
 from plugins.pictures.families.short_answers import is_list, is_same_short_answer
 
 IMAGE_QUESTION_KINDS = {
-    "reading": "a text or a number that is written in the image",
-    "counting": "how many of something there are, if they can be counted for certain",
-    "kind": "what a thing in the image is",
-    "feature": "the color, shape, material or state of a thing in the image",
-    "place": "where a thing is, in relation to another one",
-    "comparison": "which of two or more things in the image is larger, higher, nearer or more of something",
+    "reading": "what is written at one place of a document, screen, sign or label, found by what is next to it",
+    "value": "a value of a chart or table, read off an axis or where a row meets a column",
+    "steps": "something that takes two facts of the image: a sum, a difference, or a thing found by another one",
+    "counting": "how many of something there are, from three on, if they can be counted for certain",
+    "kind": "what a thing in a photo is, or what a part of a diagram or screen is for",
+    "feature": "the shape, material or state of a thing in a photo, or its color if that tells it from others",
+    "place": "where a thing in a photo, map or drawing is, in relation to another one",
+    "comparison": "which of three or more things is largest, highest, nearest, or has most of something",
 }
+OFFERED = 3
+"""Kinds that a prompt offers: the model takes the first that suits the image, since none of a chart is one of a photo."""
 QUESTION_MARK = re.compile(r"[?\uff1f\u061f]")
 """Also those of Chinese and Japanese, and of Arabic."""
 QUESTION_END = re.compile(r"[?\uff1f\u061f][\"'\u201d\u2019)]*\Z")
@@ -56,10 +60,12 @@ class ImageQuestionsOptions(Options):
     kinds: Annotated[dict[str, float], validate_weights("kind")] = Field(
         default_factory=lambda: dict.fromkeys(IMAGE_QUESTION_KINDS, 1.0), min_length=1, validate_default=True
     )
-    """By weight: `reading`, `counting`, `kind`, `feature`, `place`, `comparison`, or your own words."""
+    """By weight: `reading`, `value`, `steps`, `counting`, `kind`, `feature`, `place`, `comparison`, or your own words."""
 
 
 class ImageQuestionDraft(ReplySchema):
+    kind: int = Field(1, ge=1, le=OFFERED)
+    """The place of the kind that it is of, among those that were offered."""
     question: str = Field(min_length=5)
     answer: str = Field(min_length=1)
 
@@ -123,6 +129,22 @@ def _ask_about_image(subject: Subject, _options: Options) -> dict[str, str]:
     return {"question": AskedAboutImage.of(subject).question}
 
 
+async def _ask_until_decided(
+    subject: Subject, options: Votes, role: str, agrees: Callable[[ReaderAnswer], bool], images: Sequence[str] = ()
+) -> VoteCount:
+    """As `ask_votes`, without the votes that can no longer change whether enough agree."""
+    single, values = options.model_copy(update={"votes": 1, "agree": 1}), _ask_about_image(subject, options)
+    replies, agreeing = list[ReaderAnswer | None](), 0
+    while len(replies) < options.votes and agreeing < options.needed:
+        if sum(reply is not None for reply in replies) - agreeing > options.votes - options.needed:
+            break
+        vote = await ask_votes(
+            subject, single, role, ReaderAnswer, values, agrees, start=len(replies), images=images
+        )  # fmt: skip
+        replies, agreeing = [*replies, *vote.replies], agreeing + vote.agreeing
+    return VoteCount(replies, agreeing, agreeing >= options.needed)
+
+
 @check(
     "seen_again",
     SeenAgainOptions,
@@ -130,70 +152,70 @@ def _ask_about_image(subject: Subject, _options: Options) -> dict[str, str]:
     roles=("verifier",),
     attempt=AttemptJudge(ReaderAnswer, _sees_the_same, _ask_about_image),
 )
-async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> str | None:
+async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> Finding:
     """Who sees the image and the question, and not the answer, must give the same answer."""
     asked = AskedAboutImage.of(subject)
-    values = _ask_about_image(subject, options)
-    seen = await ask_votes(
-        subject, options, "verifier", ReaderAnswer, values, asked.is_seen_by, images=subject.candidate.images
-    )
-    if seen.enough:
-        return None
-    return (
-        f"{seen.agreeing} of {options.votes} looks at the image found {asked.answer[:MAX_SHOWN_CHARACTERS]!r}; they found: "
-        f"{_list_answers(seen.replies)}"
-    )
+    seen = await _ask_until_decided(subject, options, "verifier", asked.is_seen_by, subject.candidate.images)
+    found = [find_reader_answer(reading, "") if reading else "" for reading in seen.replies]
+    shown = "; ".join(repr(answer[:MAX_SHOWN_CHARACTERS]) if answer else "nothing" for answer in found)
+    evidence = f"{seen.agreeing} of {len(found)} looks at the image found {asked.answer[:MAX_SHOWN_CHARACTERS]!r}"
+    return Finding(check="seen_again", passed=seen.enough, evidence=f"{evidence}; they found: {shown}")
 
 
 class NeedsImageOptions(Votes):
+    # To drop what half of the guesses find would leave the rare answers alone: never two wheels, never a bicycle.
     votes: int = Field(3, ge=1, le=15)
+    agree: int | None = Field(None, ge=1, le=15)
+    """Right guesses that drop a question. Default: all."""
+
+    @property
+    def needed(self) -> int:
+        return self.agree or self.votes
 
 
 @check("needs_image", NeedsImageOptions, calls=lambda options: options.votes, roles=("blind",))
-async def needs_image_check(subject: Subject, options: NeedsImageOptions) -> str | None:
-    """Who guesses from the question alone, without the image, must not find the answer."""
+async def needs_image_check(subject: Subject, options: NeedsImageOptions) -> Finding:
+    """Not all who guess from the question alone, without the image, may find the answer."""
     asked = AskedAboutImage.of(subject)
-    guessed = await ask_votes(
-        subject, options, "blind", ReaderAnswer, _ask_about_image(subject, options), asked.is_guessed_by
-    )
-    guesses = guessed.given
-    if len(guesses) < options.needed:
-        return f"only {len(guesses)} of {options.votes} guesses without the image could be read, too few to tell"
-    if not guessed.enough:
-        return None
-    shown = "; ".join(repr(guess.answer[:MAX_SHOWN_CHARACTERS]) for guess in guesses)
-    return (
-        f"{guessed.agreeing} of {options.votes} guesses without the image are right or near it ({shown}); ask about something "
-        "that only it shows"
-    )
+    guessed = await _ask_until_decided(subject, options, "blind", asked.is_guessed_by)
+    shown = "; ".join(repr(guess.answer[:MAX_SHOWN_CHARACTERS]) for guess in guessed.given)
+    evidence = f"{guessed.agreeing} of {len(guessed.given)} guesses without the image are right or near it ({shown})"
+    differ = len(guessed.given) - guessed.agreeing > options.votes - options.needed
+    if guessed.enough:
+        evidence += "; ask about something that only it shows"
+    elif not differ:
+        evidence = (
+            f"only {len(guessed.given)} of {options.votes} guesses without the image could be read, too few to tell"
+        )
+    return Finding(check="needs_image", passed=differ, evidence=evidence)
 
 
-def _list_answers(readings: Sequence[ReaderAnswer | None]) -> str:
-    answers = (find_reader_answer(reading, "") if reading else "" for reading in readings)
-    return "; ".join(repr(answer[:MAX_SHOWN_CHARACTERS]) if answer else "nothing" for answer in answers)
-
-
-def _draw_kind(row: Sequence[Any], kinds: Mapping[str, float], turn: int) -> str:
-    """The kind that is asked about the images of a row in its turn, from 0. A kind has its weight in every turn, and its share of
-    any number of turns that equals the number of kinds (systematic sampling): kinds of equal weight come once each.
+def _draw_kinds(row: Sequence[Any], kinds: Mapping[str, float], turn: int) -> list[str]:
+    """The kinds that are offered for the images of a row in its turn, from 0: one that is drawn, and the next ones. A kind is
+    drawn with its weight in every turn, and has its share of any number of turns that equals the number of kinds (systematic
+    sampling): kinds of equal weight come first once each.
     """
     weights = {kind: weight for kind, weight in kinds.items() if weight}
     cycle, step = divmod(turn, len(weights))
     rng = Random(json_digest([*row, cycle]))
     order = rng.sample(list(weights), len(weights))
-    place = (rng.random() + step / len(order)) % 1 * sum(weights.values())
+    point = (rng.random() + step / len(order)) % 1 * sum(weights.values())
     ends = accumulate(weights[kind] for kind in order)
-    return next((kind for kind, end in zip(order, ends, strict=True) if place < end), order[-1])
+    first = next((place for place, end in enumerate(ends) if point < end), len(order) - 1)
+    return [*order[first:], *order[:first]][:OFFERED]
 
 
-def _describe_earlier(kind: str, before: Sequence[str]) -> str:
-    """What the prompt says of the kinds that were asked about the same image before; nothing of none."""
+def _describe_kinds(kinds: Sequence[str]) -> str:
+    return " ".join(f"{place}. {IMAGE_QUESTION_KINDS.get(kind, kind)}." for place, kind in enumerate(kinds, 1))
+
+
+def _describe_earlier(offered: Sequence[str], before: Sequence[Sequence[str]]) -> str:
+    """What the prompt says of earlier questions about the same image; nothing of none."""
     if not before:
         return ""
-    listed = "; ".join(IMAGE_QUESTION_KINDS.get(one, one) for one in dict.fromkeys(before))
-    same = before.count(kind)
+    same = before.count(offered)
     skipped = f" {same} of them had the same request, so leave out the {same} most obvious ones." if same else ""
-    return f"\nThe image has been asked about {len(before)} times before: {listed}. Ask about something else.{skipped}"
+    return f"\nThe image has been asked about {len(before)} times before. Ask about a part of it that is less obvious.{skipped}"
 
 
 class ImageQuestionsFamily(RecipeFamily):
@@ -203,12 +225,12 @@ class ImageQuestionsFamily(RecipeFamily):
     seeded_by = ("images",)
     has_images = True
     extra = "pictures"
-    checks = (well_posed_check, seen_again_check, needs_image_check)
+    checks = (well_posed_check, needs_image_check, seen_again_check)
     fields = ("question", "answer")
     defaults: ClassVar[Mapping[str, Any]] = {
         "collapse": {"structures": False, "kind": "prose"},
         "agents": {"generator": {"max_tokens": 200}, "critic": False, "verifier": {"max_tokens": 100}},
-        "verifiers": [{"type": "well_posed"}, {"type": "seen_again"}, {"type": "needs_image"}],
+        "verifiers": [{"type": "well_posed"}, {"type": "needs_image"}, {"type": "seen_again"}],
         "filters": [{"type": "images"}, {"type": "image_duplicates", "same_question": True}],
     }
 
@@ -221,13 +243,10 @@ class ImageQuestionsFamily(RecipeFamily):
         images = row["images"]
         if not isinstance(images, list) or not images:
             raise UnusableSeedRow("'images' with at least one image")
-        *before, kind = (_draw_kind([images, row["source"]], options.kinds, past) for past in range(turn + 1))
-        asked = {
-            "kind": kind,
-            "about": IMAGE_QUESTION_KINDS.get(kind, kind),
-            "earlier": _describe_earlier(kind, before),
-        }
-        return {"images": images, "source": row["source"], **asked}
+        drawn = [_draw_kinds([images, row["source"]], options.kinds, past) for past in range(turn + 1)]
+        *before, offered = drawn
+        asked = {"about": _describe_kinds(offered), "earlier": _describe_earlier(offered, before)}
+        return {"images": images, "source": row["source"], "kind": offered[0], "kinds": offered, **asked}
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return ImageQuestionDraft
@@ -235,4 +254,6 @@ class ImageQuestionsFamily(RecipeFamily):
     def candidate(self, seed: Seed, draft: ImageQuestionDraft) -> Candidate:
         question, answer = draft.question.strip(), draft.answer.strip()
         messages = [Message(role="user", content=question), Message(role="assistant", content=answer)]
-        return Candidate(messages=messages, fields={"question": question, "answer": answer})
+        offered = seed.data.get("kinds") or [""]
+        kind = offered[min(draft.kind, len(offered)) - 1]
+        return Candidate(messages=messages, fields={"question": question, "answer": answer, "kind": kind})

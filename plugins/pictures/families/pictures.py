@@ -15,7 +15,7 @@ from agents.checks import Options, Subject, check
 from agents.families.base import RecipeFamily, UnusableSeedRow, require_text
 from agents.reply_schema import ReplySchema
 from core.sample import Candidate, Message, Seed
-from core.storage.image_files import format_png_url
+from core.storage.image_files import format_image_url
 from plugins.pictures.drawing.drafts import MAX_QUESTIONS, Mark, PictureDraft, PictureKind, find_spec_fault
 from plugins.pictures.drawing.legibility import find_layout_fault, find_mark_fault, find_reading_fault
 from plugins.pictures.drawing.procedural_drafts import draw_draft
@@ -288,7 +288,7 @@ class PicturesFamily(RecipeFamily):
             "layout": _describe_layout(drawing) if drawing else {},
             "render_fault": render_fault,
         }
-        messages = _build_turns(kept, format_png_url(drawing.png)) if drawing and kept else []
+        messages = _build_turns(kept, format_image_url(drawing.png)) if drawing and kept else []
         return Candidate(messages=messages, fields=fields)
 
 

@@ -3,7 +3,7 @@ is generous: what one answer has more than the other, in words, numbers or signs
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -40,10 +40,31 @@ SPACE_IN_CODE = re.compile(rf"(?<={LETTER})(?:\s+|-)(?={LETTER})|(?<={LETTER})\s
 FIRST_MARKS = re.compile(rf"(?:[{re.escape(OUTER_MARKS.replace('.', ''))}\s]|\.(?!\d))+")
 """A point before a digit belongs to the number."""
 CURRENCIES = frozenset(("dollar", "euro", "pound"))
-DEGREES = {
+ORDINALS = dict(
+    enumerate("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), 1)
+)
+ORDINAL_PLACES = {word: place for place, word in ORDINALS.items()}
+FORMS: Mapping[str, str | Callable[[re.Match[str]], str]] = {
     r"(?<=\d) ?(?:degrees?|°) ?(?:celsius|centigrade|c)\b": " °C",
     r"(?<=\d) ?(?:degrees?|°) ?(?:fahrenheit|f)\b": " °F",
+    r"\b(?:kilomet(?:er|re)s|km) per hour\b|\bkmh\b": "km/h",
+    r"\bmiles per hour\b": "mph",
+    r"\bUSD ?(?=\d)": "$",
+    r"\bEUR ?(?=\d)": "€",
+    r"\bGBP ?(?=\d)": "£",
+    r"(?<=\d) ?USD\b": " dollars",
+    r"(?<=\d) ?EUR\b": " euros",
+    r"(?<=\d) ?GBP\b": " pounds",
+    r"(?<=\d)(?-i:M)\b": " million",
+    r"(?<=\d) ?bn\b": " billion",
+    r"\b(first|second|third|fourth) quarter\b(?: of)?": lambda found: f"Q{ORDINAL_PLACES[found[1].lower()]}",
+    r"\b(half|quarter) (past|to) (one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b": lambda found: (
+        _write_clock(found[1].lower(), found[2].lower(), int(parse_number_words(found[3].lower()) or 0))
+    ),
+    r"\b(?:a )?pair of (?=\w+s\b)": "",
+    r"\b(?:cell|mobile|smart) ?phones?\b": "phone",
 }
+"""What other forms of a temperature, speed, price, quarter and time become, whatever their case."""
 SAME_WORDS = {word: group[0] for group in read_word_groups("same_words") for word in group}
 """Each word of a group as its first one: other spellings, abbreviations, and other words for what an image shows."""
 MODIFIERS = frozenset(ENGLISH["modifiers"].split())
@@ -56,6 +77,7 @@ ORDERED = re.compile(
     r"\border(?:ed)?\b|\bfrom (?:the )?(?:left|right|top|bottom)\b|\bsequence\b|\bfirst\b", re.IGNORECASE
 )
 """Questions to which the order of a list is part of the answer."""
+PLACE = re.compile(r"\b(\d{1,2})(?:st|nd|rd|th)\b", re.IGNORECASE)
 RANGE = re.compile(r"(?<![\w.,-])(\d[\d.,]*)-(\d[\d.,]*)(?![\w-])")
 LAST_ONE = re.compile(r"(?<=\w)(?<!ty)(?<!hundred)\s+one\W*\Z", re.IGNORECASE)
 """`one` for the thing that was named: the left one."""
@@ -184,9 +206,17 @@ def _write_iso_values(text: str) -> str:
 
 def _write_values(text: str) -> str:
     """An answer with one form for temperatures, dates and times."""
-    for pattern, unit in DEGREES.items():
-        text = re.sub(pattern, unit, text, flags=re.IGNORECASE)
-    return RANGE.sub(r"\1 to \2", _write_iso_values(text))
+    for pattern, form in FORMS.items():
+        text = re.sub(pattern, form, text, flags=re.IGNORECASE)
+    text = RANGE.sub(r"\1 to \2", _write_iso_values(text))
+    return PLACE.sub(lambda found: ORDINALS.get(int(found[1]), found[0]), text)
+
+
+def _write_clock(part: str, way: str, hour: int) -> str:
+    """Half past three as 3:30."""
+    minutes = {("half", "past"): 30, ("quarter", "past"): 15, ("quarter", "to"): -15}.get((part, way), 0)
+    hour, minute = divmod(60 * hour + minutes, 60)
+    return f"{hour or 12}:{minute:02d}" if minutes else f"{part} {way} {hour}"
 
 
 class AskedWords(NamedTuple):

@@ -1,12 +1,11 @@
-"""Questions about the size of an image, whose answer is read from its PNG, four in ten with a fault of some kind; and a reader
+"""Questions about the size of an image, whose answer is read from its file, four in ten with a fault of some kind; and a reader
 that is wrong now and then, and can only guess without the image.
 """
 
-import base64
-import struct
 from random import Random
 from typing import Any
 
+from core.storage.image_files import MAX_PIXELS, decode_image_url, open_image_bytes
 from teachers.base import TeacherQuestion
 from teachers.fake.script_parts import COMMON, TeacherScript
 
@@ -17,7 +16,7 @@ KNOWN = "How many sides does a square in it have?"
 
 
 def _write_image_question(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
-    width, height = _read_png_size(question)
+    width, height = _read_size(question)
     asked, answer = rng.choice(((WIDTH, width), (HEIGHT, height)))
     made = {"question": asked, "answer": str(answer)}
     if rng.random() >= FAULTY_SHARE:
@@ -38,16 +37,16 @@ def _look_at_image(rng: Random, question: TeacherQuestion) -> dict[str, Any]:
         return {"found": True, "answer": "4"}
     if not question.messages[-1].images:
         return {"found": True, "answer": str(rng.randint(1, 10_000))}
-    width, height = _read_png_size(question)
+    width, height = _read_size(question)
     right = width if WIDTH in asked else height
     return {"found": True, "answer": str(right + (rng.random() < MISREAD_SHARE))}
 
 
-def _read_png_size(question: TeacherQuestion) -> tuple[int, int]:
-    """Of the first image of the request, by the header of the PNG."""
+def _read_size(question: TeacherQuestion) -> tuple[int, int]:
+    """Of the first image of the request."""
     url = next(url for message in question.messages for url in message.images)
-    width, height = struct.unpack(">II", base64.b64decode(url.partition(",")[2])[16:24])
-    return width, height
+    with open_image_bytes(decode_image_url(url), MAX_PIXELS) as image:
+        return (image.width, image.height)
 
 
 SCRIPT: TeacherScript = {"ImageQuestionDraft": _write_image_question, "ReaderAnswer": _look_at_image, **COMMON}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import UsageError
 from core.sample import Message, Sample, SampleStatus, Seed
-from core.storage.image_files import FittedImage, UnreadableImage, decode_image_url, fit_image, format_png_url
+from core.storage.image_files import FittedImage, UnreadableImage, decode_image_url, fit_image, format_image_url
 from core.weights.gguf_files import ImageLimits
 from flows.rows.row_images import read_seen_conversation
 from flows.terminal.console import CommandSession
@@ -25,7 +25,7 @@ class PictureQuestion(NamedTuple):
 
     def show(self, picture: FittedImage) -> list[Message]:
         """The prompt with this picture in place of its own."""
-        url = (format_png_url(picture.png),)
+        url = (format_image_url(picture.png),)
         return [turn.model_copy(update={"images": url}) if turn.images else turn for turn in self.prompt]
 
     @property

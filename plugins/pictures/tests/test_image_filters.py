@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import StoreError
-from core.storage.image_files import format_png_url, store_sample_images
+from core.storage.image_files import format_image_url, store_sample_images
 from core.storage.sample_files import write_samples
 from flows.clean.dataset_filter import filter_dataset, parse_filter_settings
 from flows.rows.row_images import read_row_images
@@ -98,7 +98,9 @@ def test_a_filter_of_text_reads_the_same_rows_without_their_images(tmp_path: Pat
 def test_samples_of_a_run_are_compared_by_its_files_and_a_missing_file_is_an_error(tmp_path: Path) -> None:
     contents = [CHART, encode(draw_chart(1).resize((600, 450))), OTHER]
     samples = [
-        store_sample_images(tmp_path, build_sample(format_png_url(content))).model_copy(update={"id": f"x-{place:06d}"})
+        store_sample_images(tmp_path, build_sample(format_image_url(content))).model_copy(
+            update={"id": f"x-{place:06d}"}
+        )
         for place, content in enumerate(contents)
     ]
     (tmp_path / "samples").mkdir()

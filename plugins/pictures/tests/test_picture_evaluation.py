@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.short_answers import list_wrong_pairs
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.intervals import estimate_share
@@ -259,3 +260,21 @@ def test_what_is_different(pair: tuple[str, ...]) -> None:
     left, right, question = (*pair, "What does it show?")[:3]
     assert not is_same_short_answer(left, right, question)
     assert not is_same_short_answer(right, left, question)
+
+
+def test_answers_of_models_are_compared_as_answers() -> None:
+    """`python -m benchmarks.short_answers` prints the pairs."""
+    assert list_wrong_pairs(equal=True) == (40, [])
+    assert list_wrong_pairs(equal=False) == (40, [])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("quarter to one", "12:45", True), ("quarter past one", "1:45", False), ("second quarter 2023", "Q2 2023", True),
+        ("5M", "5 million", True), ("two pairs of shoes", "shoes", False), ("40 EUR", "€40", True), ("12th", "twelfth", True),
+        ("1 second", "1 s", True), ("21st", "first", False),
+    ],
+)  # fmt: skip
+def test_forms_of_an_answer(left: str, right: str, same: bool) -> None:
+    assert is_same_short_answer(left, right, "What does it show?") is same

@@ -23,7 +23,7 @@ from core.project_files import PROJECT
 from core.runs.run_dir import RunDir
 from core.sample import AgentTurn, Candidate, Critique, Message, RejectionReason, Sample, SampleStatus, Seed, TokenUsage
 from core.storage.atomic_files import write_json
-from core.storage.image_files import format_png_url, store_sample_images
+from core.storage.image_files import format_image_url, store_sample_images
 from core.storage.sample_files import read_samples, write_samples
 from flows.clean.run_curation import curate_run
 from plugins.review.agreement import compute_kappa
@@ -205,7 +205,7 @@ def test_a_persons_word_beats_agents_and_filters_and_is_taken_back(tmp_path: Pat
 def test_a_person_sees_the_pictures_of_a_sample_and_a_correction_keeps_them(tmp_path: Path) -> None:
     run, recipe = make_run(tmp_path)
     sample = make_sample(0, SampleStatus.kept, 4, "A pixel.")
-    asked = Message(role="user", content="What is it?", images=(format_png_url(PIXEL), "https://example.com/a.png"))
+    asked = Message(role="user", content="What is it?", images=(format_image_url(PIXEL), "https://example.com/a.png"))
     candidate = sample.candidate.model_copy(update={"messages": [asked, *sample.candidate.messages[1:]]})
     sample = store_sample_images(run.path, sample.model_copy(update={"candidate": candidate}))
     write_samples(run.shard_file(0), [sample])
@@ -213,7 +213,7 @@ def test_a_person_sees_the_pictures_of_a_sample_and_a_correction_keeps_them(tmp_
     review = ReviewSession(index_run(run), "anna")
     opened = review.open_sample(sample.id, SampleQuery())
     (name, _) = opened["messages"][0]["images"]
-    assert opened["pictures"] == {name: format_png_url(PIXEL)}
+    assert opened["pictures"] == {name: format_image_url(PIXEL)}
     decide(review, sample.id, "fix", "A white pixel.")
     curate_run(run, recipe, [], tmp_path)
     (kept,) = read_samples(run.kept_file(0))

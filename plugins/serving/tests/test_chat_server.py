@@ -22,7 +22,7 @@ from aiohttp import web
 
 from core.config.teachers import TeacherConfig
 from core.project_files import PROJECT
-from core.storage.image_files import decode_image_url, fit_image, format_png_url
+from core.storage.image_files import decode_image_url, fit_image, format_image_url
 from core.weights.gguf_files import ImageLimits
 from flows.terminal.console import CommandSession
 from plugins.serving.cascade.chat_router import ChatRouter, RoutingRule
@@ -449,7 +449,7 @@ def test_a_student_as_teacher_gets_fitted_images_and_no_others() -> None:
             [image, text] = turn["content"]
             assert asked["max_tokens"] == 5
             assert text["text"] == QUESTION
-            assert image["image_url"]["url"] == format_png_url(fit_image(decode_image_url(large), 16, 64).png)
+            assert image["image_url"]["url"] == format_image_url(fit_image(decode_image_url(large), 16, 64).png)
 
             damaged = "data:image/png;base64,AAAA"
             vast = draw_square("red", Random(1), (5_001, 5_000))  # a few kilobytes

@@ -8,7 +8,7 @@ from PIL import Image
 
 from core.errors import StoreError
 from core.sample import Candidate, Message, Sample, SampleStatus, Seed, TokenUsage, conversation_digest
-from core.storage.image_files import UnreadableImage, fit_image, format_png_url, read_image, store_sample_images
+from core.storage.image_files import UnreadableImage, fit_image, format_image_url, read_image, store_sample_images
 from core.storage.sample_files import read_samples, write_samples
 
 PIXEL = b"\x89PNG\r\n\x1a\n" + b"not checked here"
@@ -23,8 +23,8 @@ def build_sample(*urls: str) -> Sample:
 
 
 def test_an_image_of_two_samples_is_stored_once_and_other_urls_are_kept(tmp_path: Path) -> None:
-    first = store_sample_images(tmp_path, build_sample(format_png_url(PIXEL)))
-    second = store_sample_images(tmp_path, build_sample("https://example.com/a.png", format_png_url(PIXEL)))
+    first = store_sample_images(tmp_path, build_sample(format_image_url(PIXEL)))
+    second = store_sample_images(tmp_path, build_sample("https://example.com/a.png", format_image_url(PIXEL)))
     (name,) = first.candidate.messages[0].images
     assert second.candidate.messages[0].images == ("https://example.com/a.png", name)
     assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()] == [name]
@@ -33,7 +33,7 @@ def test_an_image_of_two_samples_is_stored_once_and_other_urls_are_kept(tmp_path
 
 
 def test_an_image_that_is_missing_damaged_or_elsewhere_is_refused(tmp_path: Path) -> None:
-    (name,) = store_sample_images(tmp_path, build_sample(format_png_url(PIXEL))).candidate.messages[0].images
+    (name,) = store_sample_images(tmp_path, build_sample(format_image_url(PIXEL))).candidate.messages[0].images
     (tmp_path / "secret.png").write_bytes(PIXEL)
     for wrong in ("secret.png", "images/../secret.png", name.replace("images", "shards")):
         with pytest.raises(StoreError, match="is in none of"):

@@ -1,0 +1,39 @@
+"""Whether answers to questions about an image are compared as answers: 40 pairs that models write for one answer, and 40 that
+look alike and differ. They were written down before the first run; a review of a run with a capable model named 21 of them.
+
+python -m benchmarks.short_answers
+"""
+
+import json
+import sys
+from typing import Any
+
+from benchmarks.children import PROJECT
+from plugins.pictures.families.short_answers import is_same_short_answer
+
+GOLDEN = PROJECT / "plugins/pictures/tests/golden/short_answers.jsonl"
+
+
+def list_wrong_pairs(*, equal: bool) -> tuple[int, list[str]]:
+    """The number of pairs that are equal, or not, and those of them that are compared wrongly in either order."""
+    rows: list[dict[str, Any]] = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["equal"] is equal]
+    wrong = []
+    for row in rows:
+        left, right = row["left"], row["right"]
+        found = {is_same_short_answer(*pair, row["question"]) for pair in ((left, right), (right, left))}
+        wrong += [] if found == {equal} else [f"{left} | {right}"]
+    return len(rows), wrong
+
+
+def format_measurement() -> str:
+    lines = []
+    for name, equal in (("equal", True), ("unequal", False)):
+        number, wrong = list_wrong_pairs(equal=equal)
+        missed = "; ".join(wrong) or "none"
+        lines.append(f"{number - len(wrong)} of {number} {name} pairs are compared rightly; wrongly: {missed}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{format_measurement()}\n")
