@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install
 # Of `make install`: what the demo and README's commands use. No package of it is compiled here.
 EXTRAS := run,local,publish,train,documents,embeddings,language,pii
 # Of `make install-all`: all others that every machine can have, and the tools of the tests.
-ALL_EXTRAS := $(EXTRAS),export,hosted,improve,interop,math,pictures,scale,tools,tracing,tracking,harness,dev
+ALL_EXTRAS := $(EXTRAS),export,hosted,improve,interop,languages,math,pictures,scale,tools,tracing,tracking,harness,dev
 # The only package without a hash: which build fits depends on the machine, and a local folder may serve it.
 TORCH := torch>=2.9
 # Each of some hundred processes of the tests would compile what it imports, and each of pytest all tests.

@@ -88,6 +88,10 @@ class LabeledConversation(NamedTuple):
 class RunHooks:
     """The base class of a plugin's hooks. An instance lives as long as one stage."""
 
+    def adapt_family(self, family: Any, sections: Mapping[str, Any]) -> Any:
+        """`family` (`agents.families.base.RecipeFamily`), or the one in its place, for a recipe with these sections."""
+        return family
+
     def list_plan_problems(self, plan: Any) -> Sequence[RecipeProblem]:
         """What is wrong with a plan (`agents.planning.run_plan.RunPlan`), before anything is written."""
         return ()

@@ -50,6 +50,12 @@ class Document(NamedTuple):
         parts = (self.asked, self.text, self.around)
         return (*parts, self.thinking) if self.thinking else parts
 
+    def drop(
+        self, config: FilterTable, reason: RejectionReason, detail: str, score: float | None = None
+    ) -> "DroppedDocument":
+        """The drop of the document by the filter of this table: the rule and the limit in words, and the measured value."""
+        return DroppedDocument(id=self.id, filter=config.type, reason=reason, score=score, detail=detail)
+
     def apply_masks(self, masks: Sequence[TextMask]) -> "Document":
         parts = (self.asked, self.text, self.around, self.question, self.thinking)
         asked, text, around, question, thinking = (mask_text(part, masks) for part in parts)
@@ -126,7 +132,7 @@ class Filter(FilterTable, ABC):
         self, document: Document, detail: str, *, reason: RejectionReason = RejectionReason.quality, score: float | None = None
     ) -> DroppedDocument:  # fmt: skip
         """The drop of a document: the rule and the limit in words, a reason of the closed set, and the measured value."""
-        return DroppedDocument(id=document.id, filter=self.type, reason=reason, score=score, detail=detail)
+        return document.drop(self, reason, detail, score)
 
 
 class PairFilter(KeepOneFilter, ABC):

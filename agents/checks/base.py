@@ -137,6 +137,8 @@ class Check:
     """Whether its faults refuse nothing where the critic is a teacher, which receives them and judges better."""
     early: bool = False
     """Whether it comes before the critic although it asks a teacher, since the critic receives evidence of it (`HINT`)."""
+    languages: tuple[str, ...] = ()
+    """The languages that it can judge (ISO 639-1). Empty: all."""
 
     @property
     def about(self) -> str:
@@ -193,10 +195,10 @@ def check(
     name: str, options: type[Options] = Options, *, calls: Callable[[Any], int] = lambda _options: 0,
     roles: Sequence[str] = (), lacks: Callable[[], str | None] = lambda: None,
     reads_logprobs: Callable[[Any], bool] = lambda _options: False, attempt: AttemptJudge | None = None, hint: bool = False,
-    early: bool = False,
+    early: bool = False, languages: tuple[str, ...] = (),
 ) -> Callable[[CheckFunction], Check]:  # fmt: skip
     """Turn a function of a subject and options, plain or async, into a check. Its docstring states the requirement."""
-    return lambda run: Check(name, run, options, calls, tuple(roles), lacks, reads_logprobs, attempt, hint, early)
+    return lambda f: Check(name, f, options, calls, (*roles,), lacks, reads_logprobs, attempt, hint, early, languages)
 
 
 def build_finding(check: str, fault: str | None, met: str) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any
 from agents.families.base import RecipeFamily
 from core.config.recipe import Recipe
 from core.extensions import Extension, ExtensionPoint
-from core.plugins import UnusablePlugin
+from core.plugins import UnusablePlugin, find_part, load_hooks
 
 FAMILIES = {
     "constrained_instructions": "ConstrainedInstructionsFamily",
@@ -38,7 +38,15 @@ def find_built_in_family(name: str) -> RecipeFamily:
 
 def find_recipe_family(recipe: Recipe) -> RecipeFamily:
     """The family that makes the samples of a recipe. Raises UnusablePlugin as `find_family`."""
-    return find_family(recipe.family).for_sections(recipe.sections)
+    return adapt_family(find_family(recipe.family), recipe.sections)
+
+
+def adapt_family(family: RecipeFamily, sections: Mapping[str, Any]) -> RecipeFamily:
+    """The family that makes the samples of a recipe with these tables of plugins."""
+    family = family.for_sections(sections)
+    for hooks in load_hooks(found[0].name for name in sections if (found := find_part("section", name))):
+        family = hooks.adapt_family(family, sections)
+    return family
 
 
 def find_family(name: str) -> RecipeFamily:
@@ -64,9 +72,9 @@ def _make_family(family: type[RecipeFamily]) -> RecipeFamily:
     return family()
 
 
-def family_defaults(name: str) -> Mapping[str, Any]:
+def family_defaults(name: str, sections: Mapping[str, Any]) -> Mapping[str, Any]:
     """Default tables for keys that a recipe of this family leaves out; empty for a family that cannot be used."""
     try:
-        return find_family(name).defaults
+        return adapt_family(find_family(name), sections).defaults
     except UnusablePlugin:
         return {}

@@ -43,7 +43,7 @@ class ConstrainedOptions(Options):
     """Per instruction, one of these at random."""
 
 
-@check("constraints")
+@check("constraints", languages=("en",))
 def constraints_check(subject: Subject, _options: Options) -> list[Finding]:
     """A program checks every constraint that the instruction states, in every answer that it holds for."""
     answers = _assistant_answers(subject)
@@ -64,7 +64,7 @@ class TopicOptions(Options):
     fails."""
 
 
-@check("on_topic", TopicOptions, hint=True)
+@check("on_topic", TopicOptions, hint=True, languages=("en",))
 def on_topic_check(subject: Subject, options: TopicOptions) -> str | None:
     """The answers must have a word of their topic, or be near it in meaning.
 
@@ -98,7 +98,7 @@ def topic_similarity(answer: str, topic: str, words: Sequence[str]) -> float:
     return max(float(embed_text(text) @ said) for text in (f"{topic}: {', '.join(words)}" if words else topic, *words))
 
 
-@check("sound_prose")
+@check("sound_prose", languages=("en",))
 def sound_prose_check(subject: Subject, _options: Options) -> str | None:
     """Every answer must read as prose: finished sentences without circles or copies."""
     topic = subject.seed.data["topic"]

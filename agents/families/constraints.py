@@ -93,6 +93,10 @@ def _draw_range(width: int, *lows: int) -> Callable[[Random, ConstraintTopic], d
     return lambda rng, _topic: (lambda low: {"low": low, "high": low + width})(rng.choice(lows))
 
 
+def _draw_words(count: int) -> Callable[[Random, ConstraintTopic], dict[str, Any]]:
+    return lambda rng, topic: {"words": rng.sample(topic.words, count)}
+
+
 def _check_max_words(text: str, p: ConstraintParams) -> str | None:
     n = max_word_count(text)
     return _fault_unless(n <= p["n"], f"it has {n} words, at most {p['n']} are allowed")
@@ -336,9 +340,7 @@ CONSTRAINT_KINDS: dict[str, ConstraintKind] = {
     "max_sentence_words": ConstraintKind("sentences", _draw_one("n", 12, 15, 18), _check_max_sentence_words, raw=True),
     "exact_paragraphs": ConstraintKind("sentences", _draw_one("n", 2, 3), _check_exact_paragraphs),
     "include_words": ConstraintKind("content", lambda rng, t: {"words": [rng.choice(t.words)]}, _check_include_words),
-    "include_two_words": ConstraintKind(
-        "content", lambda rng, t: {"words": rng.sample(t.words, 2)}, _check_include_words, words=2
-    ),
+    "include_two_words": ConstraintKind("content", _draw_words(2), _check_include_words, words=2),
     "mention_times": ConstraintKind(
         "content", lambda rng, t: {"word": rng.choice(t.words), "n": 2}, _check_mention_times
     ),
@@ -376,9 +378,7 @@ CONSTRAINT_KINDS: dict[str, ConstraintKind] = {
     "long_words_between": ConstraintKind(
         "length", _draw_range(50, 60, 80, 100, 130, 160), _check_words_between, raw=True
     ),
-    "words_in_order": ConstraintKind(
-        "content", lambda rng, t: {"words": rng.sample(t.words, 3)}, check_words_in_order, words=3
-    ),
+    "words_in_order": ConstraintKind("content", _draw_words(3), check_words_in_order, words=3),
     "table": ConstraintKind(
         "form", lambda rng, _t: {"columns": rng.choice((2, 3)), "rows": rng.choice((3, 4, 5))}, check_table
     ),

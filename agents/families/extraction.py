@@ -119,7 +119,7 @@ def _gives_same_values(subject: Subject, reply: IndependentSolution, _options: O
     return is_same_json(subject.candidate.fields["answer"], str(reply.answer))
 
 
-@check("complete", attempt=AttemptJudge(IndependentSolution, _gives_same_values, plain=WHOLE_ANSWER))
+@check("complete", attempt=AttemptJudge(IndependentSolution, _gives_same_values, plain=WHOLE_ANSWER), languages=("en",))
 def complete_check(subject: Subject, _options: Options) -> list[Finding]:
     """Every field that the seed demands has a value, none that it leaves out has one, list items follow their plan, and the
     decoy is in the text only.

@@ -122,7 +122,7 @@ class GroundedOptions(Options):
         return self
 
 
-@check("unanswerable")
+@check("unanswerable", languages=("en",))
 def unanswerable_check(subject: Subject, _options: Options) -> str | None:
     """What the passage leaves open must be asked with a word that it does not have, near to what it has, and not answered."""
     seed, fields = subject.seed.data, subject.candidate.fields
@@ -148,7 +148,7 @@ class OwnWordsOptions(Options):
     """Of an answer."""
 
 
-@check("own_words", OwnWordsOptions)
+@check("own_words", OwnWordsOptions, languages=("en",))
 def own_words_check(subject: Subject, options: OwnWordsOptions) -> str | None:
     """The answer must answer in a few words, and not repeat its quotes, which follow it anyway."""
     seed, fields = subject.seed.data, subject.candidate.fields
@@ -177,7 +177,7 @@ def _longest_shared_run(left: list[str], right: list[str]) -> list[str]:
     return left[match.a : match.a + match.size]
 
 
-@check("both_passages", calls=lambda _options: 2, roles=("verifier",))
+@check("both_passages", calls=lambda _options: 2, roles=("verifier",), languages=("en",))
 async def both_passages_check(subject: Subject, _options: Options) -> str | None:
     """A question over two passages must have quotes of both, and must be open to a reader who lacks either."""
     seed, fields = subject.seed.data, subject.candidate.fields

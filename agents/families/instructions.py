@@ -133,7 +133,7 @@ class NovelOptions(Options):
     """ROUGE-L from which two tasks are the same (Self-Instruct, section 2.2)."""
 
 
-@check("novel", NovelOptions)
+@check("novel", NovelOptions, languages=("en",))
 def novel_check(subject: Subject, options: NovelOptions) -> str | None:
     """The task must differ from its parent and from those shown.
 
@@ -189,7 +189,7 @@ class AskableOptions(Options):
     max_words: int = Field(200, ge=1)
 
 
-@check("askable", AskableOptions)
+@check("askable", AskableOptions, languages=("en",))
 def askable_check(subject: Subject, options: AskableOptions) -> str | None:
     """The task must be for text alone, of a fit length, and not speak of its prompt.
 
@@ -229,7 +229,7 @@ def _find_foreign(patterns: Sequence[re.Pattern[str]], task: str, parent: str) -
     return None
 
 
-@check("answered")
+@check("answered", languages=("en",))
 def answered_check(subject: Subject, _options: Options) -> str | None:
     """The answer must not be an apology, the task again, or empty words; later answers must not refuse."""
     first, *later = [message.text for message in subject.candidate.messages if message.role == "assistant"] or [""]

@@ -64,7 +64,7 @@ class StandaloneOptions(Options):
     max_words: int = Field(40, ge=1)
 
 
-@check("standalone", StandaloneOptions)
+@check("standalone", StandaloneOptions, languages=("en",))
 def standalone_check(subject: Subject, options: StandaloneOptions) -> str | None:
     """It must be one question that does not hold its answer.
 

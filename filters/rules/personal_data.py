@@ -67,15 +67,7 @@ def mask_or_drop_personal_data(
             # Kinds and counts only: reports are passed on, so they must not contain the data.
             counts = {kind: sum(match.kind == kind for match in matches) for kind in PLACEHOLDERS}
             what = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)
-            decisions.append(
-                DroppedDocument(
-                    id=document.id,
-                    filter=config.type,
-                    reason=RejectionReason.personal_data,
-                    score=len(matches),
-                    detail=f"has {what}",
-                )
-            )
+            decisions.append(document.drop(config, RejectionReason.personal_data, f"has {what}", len(matches)))
     return decisions
 
 

@@ -26,7 +26,13 @@ from typing import NamedTuple
 from core.config.filters import LengthFilter, QualityFilter, QualityRule, RepetitionFilter
 from core.sample import RejectionReason
 from filters.base import Document, DroppedDocument
-from filters.text_normalization import is_mostly_latin, is_spaceless, normalize_words, split_words_by_script
+from filters.text_normalization import (
+    is_mostly_latin,
+    is_spaceless,
+    may_be_english,
+    normalize_words,
+    split_words_by_script,
+)
 
 GOPHER_MIN_WORDS = 50
 """The shortest document Gopher keeps (Rae et al. 2021, appendix A)."""
@@ -63,15 +69,7 @@ def drop_repetitive(documents: Sequence[Document], config: RepetitionFilter) -> 
         over = next((m for m in highest if m.share > m.limit * config.scale), None)
         if over:
             detail = f"{over.rule}: {over.share:.2f}, over {over.limit * config.scale:.2f}"
-            drops.append(
-                DroppedDocument(
-                    id=document.id,
-                    filter=config.type,
-                    reason=RejectionReason.repetition,
-                    score=over.share,
-                    detail=detail,
-                )
-            )
+            drops.append(document.drop(config, RejectionReason.repetition, detail, over.share))
     return drops
 
 
@@ -297,8 +295,9 @@ ENGLISH_RULES: frozenset[QualityRule] = frozenset(
 
 
 def can_judge_quality(document: Document, config: QualityFilter) -> bool:
-    """Not text of other scripts by rules for English."""
-    return not ENGLISH_RULES.intersection(_select_quality_rules(config)) or is_mostly_latin(document.text)
+    """Not text of other scripts by rules for English, and by English stop words only what may be English."""
+    rules = ENGLISH_RULES.intersection(_select_quality_rules(config))
+    return not rules or (may_be_english if "gopher_stop_words" in rules else is_mostly_latin)(document.text)
 
 
 def _select_quality_rules(config: QualityFilter) -> list[QualityRule]:
@@ -325,11 +324,7 @@ def drop_low_quality(documents: Sequence[Document], config: QualityFilter) -> li
             side = "at least" if rule.least else "at most"
             wanted = f"{'more' if rule.least else 'less'} than" if rule.at_limit else side
             detail = f"{name}: {value:.3g} {rule.what}, {wanted} {limit:g} is kept"
-            drops.append(
-                DroppedDocument(
-                    id=document.id, filter=config.type, reason=RejectionReason.quality, score=value, detail=detail
-                )
-            )
+            drops.append(document.drop(config, RejectionReason.quality, detail, value))
             break
     return drops
 
@@ -342,9 +337,5 @@ def drop_by_length(documents: Sequence[Document], config: LengthFilter) -> list[
         if not config.min_words <= words <= config.max_words:
             limit = f"under {config.min_words}" if words < config.min_words else f"over {config.max_words}"
             detail = f"{words} word{'' if words == 1 else 's'}, {limit}"
-            drops.append(
-                DroppedDocument(
-                    id=document.id, filter=config.type, reason=RejectionReason.length, score=words, detail=detail
-                )
-            )
+            drops.append(document.drop(config, RejectionReason.length, detail, words))
     return drops

@@ -194,7 +194,8 @@ def _format_family(family: RecipeFamily, sections: Sequence[str] = ()) -> Iterat
 def _format_checks(checks: Sequence[Check]) -> list[str]:
     tables, shown = [], dict[str, type[BaseModel]]()
     for check in checks:
-        tables.append((check.name, check.about, _format_key_table(check.options, shown)))
+        about = f"{check.about} English only." if check.languages == ("en",) else check.about
+        tables.append((check.name, about, _format_key_table(check.options, shown)))
         shown[f"`{check.name}`"] = check.options
     return _format_named(tables)
 

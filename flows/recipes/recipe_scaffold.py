@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.families import find_family
+from agents.families import adapt_family, find_family
 from core.config.inheritance import (
     EXTENDS_KEY,
     RECIPE_FILE_NAME,
@@ -110,7 +110,8 @@ def _copy_prompts(data: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     """The prompts of the recipe, or else of its family."""
     own = find_referenced_file(str(data["prompts"]), folder) if data.get("prompts") else None
     family = _read_family_name(data)
-    installed = find_family(family).for_sections([name for name in list_section_names(data) if data[name]]).prompts
+    sections = {name: data[name] for name in list_section_names(data) if data[name]}
+    installed = adapt_family(find_family(family), sections).prompts
     return {f"prompts/{file}": content for file, content in read_prompt_files(family, own, installed).items()}
 
 

@@ -52,7 +52,7 @@ class RuleReading(ReplySchema):
     turns: list[ReadTurn]
 
 
-@check("asked", calls=lambda _options: 1, roles=("verifier",))
+@check("asked", calls=lambda _options: 1, roles=("verifier",), languages=("en",))
 async def asked_check(subject: Subject, _options: Options) -> Finding:
     """Who reads the user's words alone must find every rule with its parameters, in each turn in which it holds, and no rule that
     the answer breaks.
@@ -105,7 +105,7 @@ def _list_demands(rule: TextConstraint) -> list[tuple[str, ...]]:
     return [(kind, *(sorted(texts) if kind == "json_keys" else texts))]
 
 
-@check("reacts")
+@check("reacts", languages=("en",))
 def reacts_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each later turn must take up a word of the answer before it; an answer to rules that exclude each other must name both."""
     turns = [message.content for message in subject.candidate.messages if message.role != "system"]

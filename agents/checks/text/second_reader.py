@@ -126,6 +126,7 @@ def _reads_the_same(subject: Subject, reading: ReaderAnswer, options: ReadAgainO
     calls=lambda options: options.votes,
     roles=("verifier",),
     attempt=AttemptJudge(ReaderAnswer, _reads_the_same, _get_reader_values),
+    languages=("en",),
 )
 async def read_again_check(subject: Subject, options: ReadAgainOptions) -> str | None:
     """Who reads the text and the question alone must find the same answer, or none where there must be none."""

@@ -99,7 +99,7 @@ class SupportedOptions(Options):
     max_words: int = Field(80, ge=1)
 
 
-@check("supported", SupportedOptions)
+@check("supported", SupportedOptions, languages=("en",))
 def supported_check(subject: Subject, options: SupportedOptions) -> str | None:
     """The answer must say what its quotes say: all numbers, units and names, and most other words, stem from them."""
     candidate, seed = subject.candidate.fields, subject.seed.data

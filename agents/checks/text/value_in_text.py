@@ -67,7 +67,7 @@ class OccursOptions(Options):
     """Largest share of the text in one string."""
 
 
-@check("occurs", OccursOptions)
+@check("occurs", OccursOptions, languages=("en",))
 def occurs_check(subject: Subject, options: OccursOptions) -> str | None:
     """Every value must occur in the text: strings as they are, numbers, dates and times as people write them."""
     candidate, seed = subject.candidate.fields, subject.seed.data

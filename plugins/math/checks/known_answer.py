@@ -41,6 +41,7 @@ def _is_expected_answer(subject: Subject, reply: IndependentSolution, options: A
     attempt=AttemptJudge(
         IndependentSolution, _is_expected_answer, usable=lambda options: options.of == "seed", plain=FINAL_ANSWER
     ),
+    languages=("en",),
 )
 def answer_check(subject: Subject, options: AnswerOptions) -> str | None:
     """The answer must equal the one that the seed knows."""

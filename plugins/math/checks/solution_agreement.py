@@ -28,6 +28,7 @@ def _gives_candidates_answer(subject: Subject, reply: IndependentSolution, optio
     calls=lambda options: options.votes,
     roles=("verifier",),
     attempt=AttemptJudge(IndependentSolution, _gives_candidates_answer, plain=FINAL_ANSWER),
+    languages=("en",),
 )
 async def agreement_check(subject: Subject, options: AgreementOptions) -> Finding:
     """Solutions made independently of the candidate must give its answer; each counts as much as another."""

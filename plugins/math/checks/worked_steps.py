@@ -52,7 +52,7 @@ class StepsOptions(Options):
     """Where. In the thinking, wrong sums fail even if corrected later."""
 
 
-@check("steps", StepsOptions)
+@check("steps", StepsOptions, languages=("en",))
 def steps_check(subject: Subject, options: StepsOptions) -> str | None:
     """Every sum that is written out in the reasoning must be right."""
     candidate = subject.candidate

@@ -77,6 +77,7 @@ def _gives_expressions_value(subject: Subject, reply: IndependentSolution, _opti
     "expression",
     ExpressionOptions,
     attempt=AttemptJudge(IndependentSolution, _gives_expressions_value, plain=FINAL_ANSWER),
+    languages=("en",),
 )
 def expression_check(subject: Subject, options: ExpressionOptions) -> str | None:
     """The stated answer must equal its expression, whose numbers are in the story, and every written sum must be right."""

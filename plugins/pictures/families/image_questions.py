@@ -75,7 +75,7 @@ class WellPosedOptions(Options):
     max_answer_words: int = Field(12, ge=1)
 
 
-@check("well_posed", WellPosedOptions)
+@check("well_posed", WellPosedOptions, languages=("en",))
 def well_posed_check(subject: Subject, options: WellPosedOptions) -> str | None:
     """It must be one question about the image, with a short answer that is not in the question, unless it offers a choice."""
     question, answer = (subject.candidate.fields[name].strip() for name in ("question", "answer"))
@@ -151,6 +151,7 @@ async def _ask_until_decided(
     calls=lambda options: options.votes,
     roles=("verifier",),
     attempt=AttemptJudge(ReaderAnswer, _sees_the_same, _ask_about_image),
+    languages=("en",),
 )
 async def seen_again_check(subject: Subject, options: SeenAgainOptions) -> Finding:
     """Who sees the image and the question, and not the answer, must give the same answer."""
@@ -173,7 +174,7 @@ class NeedsImageOptions(Votes):
         return self.agree or self.votes
 
 
-@check("needs_image", NeedsImageOptions, calls=lambda options: options.votes, roles=("blind",))
+@check("needs_image", NeedsImageOptions, calls=lambda options: options.votes, roles=("blind",), languages=("en",))
 async def needs_image_check(subject: Subject, options: NeedsImageOptions) -> Finding:
     """Not all who guess from the question alone, without the image, may find the answer."""
     asked = AskedAboutImage.of(subject)

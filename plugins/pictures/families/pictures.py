@@ -117,7 +117,7 @@ def legible_check(subject: Subject, _options: Options) -> str | None:
     return None
 
 
-@check("self_contained")
+@check("self_contained", languages=("en",))
 def self_contained_check(subject: Subject, _options: Options) -> str | None:
     """Each question can be asked alone: it names the column, rows and limit that its program uses, and no other question."""
     draft = _read_draft(subject)
@@ -127,7 +127,7 @@ def self_contained_check(subject: Subject, _options: Options) -> str | None:
     return None
 
 
-@check("not_in_words")
+@check("not_in_words", languages=("en",))
 def not_in_words_check(subject: Subject, _options: Options) -> str | None:
     """No question has its answer in its own words. Whether a blind model answers more questions than chance is measured over
     the whole dataset.

@@ -141,7 +141,7 @@ def build_turn_findings(name: str, faults: Sequence[str | None], met: str) -> li
     ]
 
 
-@check("tool_use")
+@check("tool_use", languages=("en",))
 def tool_use_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each turn must make the calls that its seed wants and no other; without a call, the assistant asks or declines.
 
@@ -325,7 +325,7 @@ def _is_status(word: str, result: Any, named: str) -> bool:
     return any(_is_status(word, value, named) for value in inner if isinstance(value, dict | list))
 
 
-@check("tool_arguments")
+@check("tool_arguments", languages=("en",))
 def tool_arguments_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each argument must come from the conversation so far: from what the user said, or from an earlier result.
 

@@ -50,7 +50,7 @@ REASON = re.compile(
 FAILED_LOOKUP_PATTERN = re.compile(r"\b(?:could not|couldn't|unable to|failed|error)\b", re.IGNORECASE)
 
 
-@check("tool_result")
+@check("tool_result", languages=("en",))
 def tool_result_check(subject: Subject, _options: Options) -> list[Finding]:
     """Each reply must say what the tools returned: its numbers, days, times and names come from the user or a result.
 

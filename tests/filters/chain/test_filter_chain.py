@@ -182,7 +182,7 @@ def test_text_without_spaces_is_counted_and_compared_by_characters(text: str) ->
     [
         ({"type": "refusal"}, 3),
         ({"type": "boilerplate"}, 3),
-        ({"type": "quality", "sets": ["gopher"], "without": ["gopher_min_words"]}, 2),
+        ({"type": "quality", "sets": ["gopher"], "without": ["gopher_min_words"]}, 3),
         ({"type": "quality", "rules": ["c4_curly_brackets"]}, 0),
         ({"type": "length"}, 0),
     ],

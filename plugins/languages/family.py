@@ -1,0 +1,121 @@
+"""Constrained instructions in German, French, Spanish and Chinese: the family of English ones, with rules, wordings, checks and
+prompts of the language. Knows no teacher.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from agents.checks import Finding, Options, Subject, build_finding, check, first_fault
+from agents.checks.text.text_units import fold_to_plain_letters
+from agents.families.base import require_text, validate_weights
+from agents.families.constrained_instructions import (
+    ConstrainedInstructionsFamily,
+    ConstrainedOptions,
+    read_topic,
+    sound_prose_check,
+)
+from core.config.filters import LanguageFilter
+from filters.base import Document
+from filters.rules.language import drop_other_languages
+from plugins.languages.codes import NAMES
+from plugins.languages.rules import LANGUAGES, LocalRule, draw_rules, list_kinds
+from plugins.languages.units import list_word_parts, read_wordings
+
+PROMPTS = Path(__file__).with_name("prompts")
+LEAST_STEM = 4
+"""Letters that a word shares with one of its topic."""
+
+
+@check("constraints", languages=LANGUAGES)
+def local_constraints_check(subject: Subject, _options: Options) -> list[Finding]:
+    """A program checks every rule that the instruction states."""
+    answer = subject.candidate.answer
+    rules = [LocalRule.model_validate(rule) for turn in subject.seed.data["constraints"] for rule in turn]
+    return [build_finding(rule.kind, rule.fault(answer), f"meets: {rule.text}") for rule in rules]
+
+
+@check("on_topic", hint=True, languages=LANGUAGES)
+def local_topic_check(subject: Subject, _options: Options) -> str | None:
+    """The answer must have a word of its topic, or one that begins or ends like it.
+
+    Where a teacher is the critic, it is given what is missing and decides.
+    """
+    seed, answer = subject.seed.data, subject.candidate.answer
+    if seed["language"] == "zh":
+        name = seed["topic"]
+        wanted = {name, *seed["words"], *(name[i : i + 2] for i in range(len(name) - 1))}
+        return None if any(word in answer for word in wanted) else f"it has no word of the topic {name!r}"
+    stems = {
+        part[: max(LEAST_STEM, len(part) - 2)]
+        for name in (seed["topic"], *seed["words"])
+        for part in list_word_parts(name, plain=True)
+        if len(part) >= LEAST_STEM
+    }
+    plain = fold_to_plain_letters(answer)
+    return None if any(stem in plain for stem in stems) else f"it has no word of the topic {seed['topic']!r}"
+
+
+@check("in_language", languages=LANGUAGES)
+def in_language_check(subject: Subject, _options: Options) -> str | None:
+    """The answer must be in the language of the recipe (py3langid, from 20 letters on)."""
+    config = LanguageFilter(type="language", languages=(subject.seed.data["language"],))
+    drops = drop_other_languages([Document("", subject.candidate.answer.lower())], config)
+    return first_fault([drop.detail for drop in drops])
+
+
+CHECKS = (local_constraints_check, local_topic_check, in_language_check, sound_prose_check)
+"""The last judges English only, and is refused with its reason."""
+
+
+class LocalConstrainedFamily(ConstrainedInstructionsFamily):
+    """Of one language, by `localize`."""
+
+    language: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **ConstrainedInstructionsFamily.defaults,
+        "verifiers": [{"type": "constraints"}, {"type": "on_topic"}, {"type": "in_language"}],
+        "filters": [
+            {"type": "length"},
+            {"type": "local_refusal"},
+            {"type": "repetition"},
+            {"type": "exact", "of": "answer"},
+            {"type": "minhash", "of": "answer"},
+        ],
+    }
+
+    def condition(self, row: Mapping[str, Any], options: ConstrainedOptions, rng: Random) -> dict[str, Any]:
+        topic = read_topic(row)
+        rules = draw_rules(rng, topic, options.kinds, rng.choice(options.constraints), self.language)
+        task = rng.choice(read_wordings(self.language)["tasks"]).format(topic=topic.name)
+        request = ("" if self.language == "zh" else " ").join([task, *(rule.text for rule in rules)])
+        return {
+            "topic": topic.name,
+            "category": require_text(row, "category", ""),
+            "words": list(topic.words),
+            "language": self.language,
+            "constraints": [[rule.model_dump(mode="json") for rule in rules]],
+            "system": "",
+            "requests": [request],
+            "instruction": request,
+        }
+
+
+@cache
+def localize(language: str) -> LocalConstrainedFamily:
+    """The family of a language of `LANGUAGES`."""
+
+    class LocalOptions(ConstrainedOptions):
+        kinds: Annotated[dict[str, int], validate_weights(f"{NAMES[language]} kind", list_kinds(language))] = Field(
+            default_factory=lambda: dict.fromkeys(list_kinds(language), 1), min_length=1
+        )
+
+    made = type("LocalFamily", (LocalConstrainedFamily,), {
+        "language": language, "prompts": PROMPTS / language, "options": LocalOptions, "checks": CHECKS,
+    })  # fmt: skip
+    found: LocalConstrainedFamily = made()
+    return found
