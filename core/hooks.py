@@ -120,6 +120,14 @@ class RunHooks:
         """Where samples are made: yields `MakeSample`. None for the run's own process. At most one plugin of a recipe has one."""
         return None
 
+    async def begin_run(self, run: "RunDir", plan: Any, manifest: "RunManifest") -> None:
+        """Before the first sample, and again when the run resumes: may ask teachers, and write a record by `manifest.put`. The
+        lines of text in its key `lineage` are shown with the release.
+
+        Raises:
+            StillhouseError: to end the run.
+        """
+
     def find_overrides(self, run: "RunDir") -> Overrides:
         """Decisions about the run's samples, read before each curation and while samples are counted."""
         return NO_OVERRIDES

@@ -53,7 +53,7 @@ async def report_flow_progress(recipe: str) -> AsyncIterator[None]:
     """
     if deployment.id:
         await _end_lost_tasks()
-    watch = _FlowProgressReporter(f"{_build_artifact_key(recipe)}-progress")
+    watch = _FlowProgressReporter(f"{build_artifact_key(recipe)}-progress")
     watching = asyncio.create_task(watch.run())
     context = contextvars.copy_context()  # connects log lines with the flow run
 
@@ -129,7 +129,7 @@ async def publish_artifacts(run: RunDir, manifest: RunManifest, recipe: str) -> 
     """Publish the artifacts, keyed by the recipe so that Prefect groups its runs. If the server rejects one, only a warning is
     logged: the run's directory is authoritative.
     """
-    key = _build_artifact_key(recipe)
+    key = build_artifact_key(recipe)
     try:
         await acreate_markdown_artifact(
             f"```\n{format_run_card(manifest, run)}\n```", key=f"{key}-card", description=f"Run {manifest.run}"
@@ -154,6 +154,6 @@ async def publish_artifacts(run: RunDir, manifest: RunManifest, recipe: str) -> 
         logger.warning("Prefect did not store the artifacts of %s: %s", manifest.run, error)
 
 
-def _build_artifact_key(recipe: str) -> str:
+def build_artifact_key(recipe: str) -> str:
     """The beginning of an artifact's key, in the characters that Prefect allows."""
     return re.sub(r"[^a-z0-9]+", "-", recipe.lower()).strip("-")

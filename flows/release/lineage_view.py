@@ -94,6 +94,7 @@ def build_lineage_record(lineage: Lineage, generations: Sequence[LineageGenerati
                 "headline": run.collapse.headline if run.collapse else None,
                 "inconclusive": is_marked_inconclusive(run),
                 "gated": run.gate.gated,
+                "plugins": run.plugins,
                 "metrics": {metric.name: metric.model_dump(exclude={"name", "meaning"}) for metric in metrics},
                 "student": run.student.model_dump() if run.student else None,
                 "generator": run.agents.generator,

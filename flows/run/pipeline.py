@@ -101,6 +101,8 @@ async def _run_stages(context: RunContext, *, distill: bool) -> None:
     for note in seeds.notes:
         SESSION.print_unless_stopped(note)
     with record_spending(context):
+        for hooks in load_hooks(list_recipe_plugins(context.recipe)):
+            await hooks.begin_run(context.run, context.plan, context.manifest)
         await _check_run_judges(context)
         if (
             not context.recipe.goals

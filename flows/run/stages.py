@@ -233,17 +233,10 @@ def _build_evaluation_record(
         if row.passed is not None and row.pass_rate is not None
     ]
     return EvaluationRecord(
-        student_digest=student_digest,
-        requests=evaluation.seeds,
-        first_seed=evaluation.first_seed,
-        type=evaluation.type,
-        weights=weights,
-        models=models,
-        comparisons=evaluation.comparisons,
-        example=evaluation.examples[0].question,
-        panel=evaluation.panel,
-        spent=evaluation.spent,
-    )
+        student_digest=student_digest, requests=evaluation.seeds, first_seed=evaluation.first_seed, type=evaluation.type,
+        weights=weights, models=models, comparisons=evaluation.comparisons, example=evaluation.examples[0].question,
+        panel=evaluation.panel, spent=evaluation.spent,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from prefect.events import emit_event
 from prefect.exceptions import Abort
 from prefect.states import Cancelled, Failed
 
+from core.config.recipe import list_recipe_plugins
 from core.errors import GateNotMet, RunInUse, StillhouseError, UsageError
+from core.plugins import find_part
 from core.runs.lineage import find_release
 from core.runs.records import RunState
 from core.runs.run_dir import RUNS_FOLDER, RunDir
@@ -36,6 +38,9 @@ from plugins.schedules.automations import (
 )
 from plugins.schedules.cancellation import handle_cancellation
 from plugins.schedules.deployment import choose_recipe_title
+
+WATCHING = "drift"
+"""The section of a recipe whose plugin probes hosted teachers before a run."""
 
 
 def _name_flow_run() -> str:
@@ -74,7 +79,8 @@ async def run(
     again = _has_run_before()
     try:
         with handle_cancellation(SESSION.stop):
-            prepared = prepare_run(recipe, overrides, runs_dir, resume=resume or again, distill=distill)
+            watched = _watch_teachers(recipe, overrides)
+            prepared = prepare_run(recipe, watched, runs_dir, resume=resume or again, distill=distill)
             summary = await execute_run(prepared)
         if not release:
             return summary
@@ -89,6 +95,14 @@ async def run(
         return Cancelled(message=redact_text(str(error)))
     except StillhouseError as error:  # Prefect would log a traceback if the error were raised
         return Failed(message=redact_text(str(error)))
+
+
+def _watch_teachers(recipe: str, overrides: list[str]) -> list[str]:
+    """The overrides, with the table by which a run asks whether its hosted teachers changed, unless the recipe has one."""
+    known = find_part("section", WATCHING) is not None
+    if not known or WATCHING in list_recipe_plugins(load_recipe_plan(recipe, overrides).recipe):
+        return overrides
+    return [*overrides, f"{WATCHING}={{}}"]
 
 
 def _has_run_before() -> bool:

@@ -20,6 +20,8 @@ import httpx
 import pytest
 
 from benchmarks.endpoint import Behaviour, serve_in_child
+from core.config.recipe import list_recipe_plugins
+from core.plugins import find_part
 from core.project_files import PROJECT
 from core.runs.lineage import Lineage
 from core.runs.records import CollapseVerdict, RunState
@@ -257,6 +259,10 @@ def test_a_deployments_run_of_a_relative_recipe_is_named_and_leaves_the_files_of
     run = the_run(tmp_path / "runs")
     assert run.name.startswith("tricycle-")
     assert run.read_manifest().state is RunState.done
+    watches = "drift" in list_recipe_plugins(run.read_recipe())
+    assert watches == (find_part("section", "drift") is not None), (
+        "a deployment's run asks whether hosted teachers changed"
+    )
 
     def tasks_named() -> bool:
         tasks = server.filtered("task_runs", flow_runs={"id": {"any_": [name]}})
@@ -291,7 +297,7 @@ def held(tmp_path: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
     back = tmp_path / "back"
     with serve_in_child(Behaviour(held_after=30, back=str(back)), tmp_path / "calls.jsonl") as url:
         teacher = f"teachers.main={{model='openai/m',base_url='{url}',max_concurrent=4,api_key_env='TEST_API_KEY'}}"
-        yield (*SMALL, "--set", teacher), back
+        yield (*SMALL, "--set", teacher, "--set", "drift.on_drift=off"), back
 
 
 def test_a_cancelled_run_stops_asking_and_resumes_when_retried(
