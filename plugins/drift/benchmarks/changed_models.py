@@ -38,7 +38,7 @@ def make_changed_models() -> None:
     given = parser.parse_args()
     torch.manual_seed(1)
     start = load_start_model(StudentConfig(start="layers", layers=30))
-    model, tokenizer = start.model.float(), start.tokenizer
+    model, tokenizer = start.model, start.tokenizer  # in float32
 
     def save(name: str, *forms: str) -> None:
         model.save_pretrained(given.folder / name)
