@@ -14,12 +14,12 @@ from plugins.pictures.drawing.queries import DataTable, Query
 
 PictureKind = Literal["charts", "tables", "documents"]
 Mark = Literal["bar", "horizontal_bar", "line", "point", "area", "pie"]
-Template = Literal["invoice", "form", "report"]
+Template = Literal["invoice", "form", "report", "receipt"]
 MAX_ROWS, MAX_COLUMNS, MAX_FIELDS, MAX_QUESTIONS = 24, 6, 12, 8
 """Of a table, of its columns with that of the labels, of a document's fields, and of the questions about one picture."""
-MAX_CHART_ROWS, MAX_PIE_ROWS, MAX_SERIES = 16, 7, 3
-"""Rows and series beyond which the marks and labels of a chart of 600 pixels no longer fit."""
-MAX_TITLE, MAX_NAME, MAX_TEXT, MAX_QUESTION = 80, 28, 400, 300
+MAX_CHART_ROWS, MAX_PIE_ROWS, MAX_SERIES = 16, 7, 4
+"""Rows and series beyond which the marks and labels of a chart no longer fit."""
+MAX_TITLE, MAX_NAME, MAX_TEXT, MAX_QUESTION = 80, 28, 1_400, 300
 """Characters of a title, of a label or the name of a column, of a paragraph, and of a question."""
 MAX_NUMBER = 1_000_000_000
 UNDRAWN_CHARACTER = re.compile(r"[^ -~¡-¬®-ſ–—‘’“”„…€−]")
@@ -65,8 +65,12 @@ class PictureDraft(ReplySchema):
     """Of a document."""
     fields: list[FieldDraft] = Field([], max_length=MAX_FIELDS)
     """Of a document."""
+    totals: list[FieldDraft] = Field([], max_length=4)
+    """Of a document, below its table."""
     paragraph: Text = Field("", max_length=MAX_TEXT)
-    """Of a report."""
+    """Of a table or document; in a report above the table, else below it."""
+    note: Text = ""
+    """A source or remark in small letters."""
     questions: list[QuestionDraft] = Field(min_length=1, max_length=MAX_QUESTIONS)
 
     @property
@@ -75,7 +79,7 @@ class PictureDraft(ReplySchema):
         rows: list[list[Any]] = [list(row) for row in self.rows]
         if self.chart and self.chart.sort != "none":
             rows.sort(key=lambda row: row[1], reverse=self.chart.sort == "descending")
-        return DataTable(self.columns, rows, {field.name: field.text for field in self.fields})
+        return DataTable(self.columns, rows, {field.name: field.text for field in (*self.fields, *self.totals)})
 
 
 class _NamedText(NamedTuple):
@@ -98,8 +102,8 @@ def _list_faults(draft: PictureDraft, kind: PictureKind) -> Iterator[str]:
         yield f"a picture of {kind} has no `chart`"
     if kind == "documents":
         yield from _list_document_faults(draft)
-    elif draft.template or draft.fields or draft.paragraph:
-        yield f"a picture of {kind} has no `template`, `fields` or `paragraph`"
+    elif draft.template or draft.fields or draft.totals or (draft.paragraph and kind == "charts"):
+        yield f"a picture of {kind} has no `template`, `fields` or `totals`, and a chart no `paragraph`"
 
 
 def _list_text_faults(draft: PictureDraft) -> Iterator[str]:
@@ -120,11 +124,9 @@ def _list_text_faults(draft: PictureDraft) -> Iterator[str]:
 
 def _list_document_faults(draft: PictureDraft) -> Iterator[str]:
     if not draft.template:
-        yield "a document needs a `template`: invoice, form or report"
+        yield "a document needs a `template`: invoice, form, report or receipt"
     if draft.template != "report" and not draft.fields:
         yield f"a document with the template {draft.template} needs `fields`"
-    if draft.template != "report" and draft.paragraph:
-        yield f"a document with the template {draft.template} has no `paragraph`"
 
 
 def _list_texts(draft: PictureDraft) -> Iterator[_NamedText]:
@@ -135,11 +137,13 @@ def _list_texts(draft: PictureDraft) -> Iterator[_NamedText]:
         for cell in row:
             if isinstance(cell, str):
                 yield _NamedText("the label", cell, MAX_NAME)
-    for field in draft.fields:
+    for field in (*draft.fields, *draft.totals):
         yield _NamedText("the field", field.name, MAX_NAME)
         yield _NamedText(f"the field {field.name[:MAX_NAME]!r}, with the text", field.text, MAX_TITLE)
     if draft.paragraph:
         yield _NamedText("the paragraph", draft.paragraph, MAX_TEXT)
+    if draft.note:
+        yield _NamedText("the note", draft.note, MAX_TITLE)
 
 
 def _list_table_faults(draft: PictureDraft) -> Iterator[str]:
@@ -147,7 +151,7 @@ def _list_table_faults(draft: PictureDraft) -> Iterator[str]:
         yield f"the table has {len(draft.rows):,} rows; {MAX_ROWS} are allowed"
         return
     labels = [str(row[0]) if row else "" for row in draft.rows]
-    names = [field.name for field in draft.fields]
+    names = [field.name for field in (*draft.fields, *draft.totals)]
     for what, texts in (("columns", draft.columns), ("rows", labels), ("fields", names)):
         if twice := [text for text, count in Counter(map(str.casefold, texts)).items() if count > 1]:
             yield f"several {what} are called {twice[0]!r}, so a question about one is about all"
@@ -169,7 +173,7 @@ def _list_chart_faults(draft: PictureDraft) -> Iterator[str]:
     most = MAX_PIE_ROWS if mark == "pie" else MAX_CHART_ROWS
     if not 2 <= len(draft.rows) <= most:
         yield f"a chart with the mark {mark} has 2 to {most} rows, not {len(draft.rows)}"
-    if series > (1 if mark in ("pie", "area", "horizontal_bar") else MAX_SERIES):
+    if series > (1 if mark in ("pie", "area") else MAX_SERIES):
         yield f"a chart with the mark {mark} has fewer series than {series}"
     if mark in ("pie", "area") and min(numbers, default=1) <= 0:
         yield f"a chart with the mark {mark} needs values above 0, not {min(numbers)}"

@@ -7,11 +7,20 @@ from decimal import Decimal
 from itertools import combinations, pairwise
 
 from plugins.pictures.drawing.drafts import Mark
-from plugins.pictures.drawing.queries import READ_OPERATIONS, DataTable, Query, format_decimal, to_decimal
+from plugins.pictures.drawing.queries import (
+    PLACE_OPERATIONS,
+    READ_OPERATIONS,
+    DataTable,
+    Query,
+    format_decimal,
+    to_decimal,
+)
 from plugins.pictures.drawing.svg_texts import TextBox
 
 MIN_TEXT_PIXELS = 7.0
 """Height of a font below which letters such as e and c are no longer told apart."""
+MIN_BLURRED_PIXELS = 10.0
+"""The same on a scan or photo."""
 MIN_PIXEL_DIFFERENCE = 6.0
 """Pixels between two values that an answer tells apart: the edge of a bar is drawn over one or two, a point over nine. Of 150
 charts, 6 instead of 3 leave out 4 % of the questions and no chart."""
@@ -21,11 +30,12 @@ MIN_TEXT_GAP = 3.0
 """Pixels between the boxes of two texts: with less, the words of neighbouring labels run together."""
 
 
-def find_layout_fault(texts: Sequence[TextBox], width: int, height: int) -> str | None:
+def find_layout_fault(texts: Sequence[TextBox], width: int, height: int, *, blurred: bool = False) -> str | None:
     """The first text of a picture that is too small, cut off, or covered by another, in words."""
+    least = MIN_BLURRED_PIXELS if blurred else MIN_TEXT_PIXELS
     for box in texts:
-        if box.size < MIN_TEXT_PIXELS:
-            return f"{box.text!r} is {box.size:g} pixels high; {MIN_TEXT_PIXELS:g} are needed"
+        if box.size < least:
+            return f"{box.text!r} is {box.size:g} pixels high; {least:g} are needed"
         if any(not (-1 <= x <= width + 1 and -1 <= y <= height + 1) for x, y in box.corners):
             return f"{box.text!r} is cut off at the edge"
     for one, other in combinations(texts, 2):
@@ -72,7 +82,7 @@ def find_reading_fault(
     """Why the answer to a query cannot be read from a chart, in words. `values`: each value is written in it. The query has an
     answer.
     """
-    if values:
+    if values or query.op in PLACE_OPERATIONS:
         return None
     if query.op in READ_OPERATIONS:
         return "its values are not written in the chart"

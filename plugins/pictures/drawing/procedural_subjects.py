@@ -10,6 +10,8 @@ class DrawnMeasure(NamedTuple):
     low: float
     high: float
     decimals: int
+    of: str = ""
+    """The measure that it is a group of."""
 
 
 class TableSubject(NamedTuple):
@@ -101,21 +103,77 @@ SUBJECTS = tuple(
 )
 """Each line: the title, the column of labels, the kind of its labels, and its measures as name, lowest, highest, decimals."""
 
-COMPANIES = (
-    "Alder & Sons|Blue Harbour Supplies|Castle Hill Tools|Dovetail Workshop|Elm Street Bakery|Fernway Stationers|"
-    "Granite Works|Hollow Oak Nursery|Ivory Tile Company|Juniper Textiles"
+COMPANIES = tuple(
+    f"{first} {last}"
+    for first in "Alder|Blue Harbour|Castle Hill|Dovetail|Elm Street|Fernway|Granite|Hollow Oak|Ivory|Juniper|Kestrel".split(
+        "|"
+    )
+    for last in "& Sons|Supplies|Tools|Workshop|Stationers|Works|Nursery|Trading Co.|Hardware|Builders Ltd".split("|")
+)
+PLACES = (
+    "Ashford|Bristol|Cork|Dover|Exeter|Galway|Hull|Ipswich|Jena|Kiel|Lucerne|Murcia|Nantes|Odense|Parma|Rennes|Salzburg|Tartu|Uppsala|"
+    "Verona|Westbury|York|Zadar|Eastbrook|Fairhaven|Glenmore|Hartfield|Kingsmere|Lowmoor|Northgate|Oakley|Riverton|Stonebridge"
 ).split("|")
-STREETS = "12 Mill Lane|7 Harbour Road|88 Station Street|3 Castle Hill|41 Orchard Way|19 Bridge Street".split("|")
+SIDES = tuple(
+    line.split("|")
+    for line in ("North|South|East|West", "Old site|New site|Annex|Depot", "Site A|Site B|Site C|Site D")
+)
+YEARS = [str(year) for year in range(2018, 2026)]
+"""Groups that a measure is split into, as series of one chart or table; years where the rows are none."""
+SPREAD_ROWS, DATED_ROWS = frozenset({"city", "country", "river"}), frozenset({"year", "quarter"})
+"""Rows that are in many places, so that a title names none, and that have their years."""
+NOTES = (
+    "Source: annual report of {place}|Source: survey of members, {year}|Source: {place} statistics office|"
+    "Figures are provisional|Source: own count, {year}|Data collected in {place}|Rounded figures, {year}|Source: own records"
+).split("|")
+STREETS = "Mill Lane|Harbour Road|Station Street|Castle Hill|Orchard Way|Bridge Street|Park Road|High Street".split("|")
 SURNAMES = "Novak Lindqvist Okafor Marino Schmidt Dubois Kowalska Haddad Ferreira Jansen Tanaka Moreau".split()
-GOODS = (
-    "Bolts M8|Nuts M8|Washers|Hinges|Door handles|Screws 4x40|Wood glue|Sandpaper|Paint rollers|Masking tape|Work gloves|"
-    "Drill bits|Copper wire|Light bulbs|Sockets|Cable ties"
-).split("|")
+GOODS = {
+    name: (int(low), int(high))
+    for name, low, high in (
+        part.split(":")
+        for part in (
+            "Bolts M8:12:60|Nuts M8:8:40|Washers:4:25|Hinges:180:640|Door handles:890:3400|Screws 4x40:5:30|Wood glue:390:1290|"
+            "Sandpaper:60:240|Paint rollers:290:990|Masking tape:190:590|Work gloves:350:1490|Drill bits:210:1800|"
+            "Copper wire (m):90:310|Light bulbs:250:1100|Sockets:290:980|Cable ties (100):240:790|Paint, white (l):690:1490|"
+            "Padlock:690:2900|Extension lead:890:2490|Shelf bracket:240:890|Varnish (l):990:2290|Toolbox:1490:6900"
+        ).split("|")
+    )
+}
+"""What is bought, with its lowest and highest price in cents."""
 POSTS = "Travel|Meals|Hotel|Books|Phone|Printing|Parking|Fuel|Training|Postage|Repairs|Cleaning".split("|")
 """Expenses of forms."""
 MONTHS = LABELS["month"]
-REPORT_OPENINGS = (
-    "This page sums up the figures that were collected during the period. All values come from the monthly records.",
-    "The table below lists the figures of the period. They were checked by two people before publication.",
+SENTENCES = (
+    "This page sums up the figures that were collected during the period.",
+    "All values come from the monthly records and were checked by two people before publication.",
     "The figures were collected by hand and entered on the last working day of the period.",
+    "Earlier editions of this report used another method, so older values cannot be compared without care.",
+    "Readers who need the underlying records can ask for them at the front desk.",
+    "A short comment on each line follows in the next section.",
+    "Some of the differences are due to the weather, others to works on the access road.",
+    "The committee discussed the results at its last meeting and took note of them.",
+    "Missing entries were requested again and are included here.",
+    "The layout of the table has not changed since the last edition.",
+    "Changes of more than a tenth were confirmed with the people in charge.",
+    "The next edition will appear in spring, together with a map of all sites.",
+    "Two records were illegible and were replaced by those of the week before.",
+    "The totals of earlier years are kept in the archive and are not repeated here.",
+    "Costs of the survey were shared between the town and the region.",
+    "Questions about single entries should name the line and the column.",
+    "A list of all people who took part is attached to the printed edition.",
+    "The office is open on weekday mornings, and by appointment.",
+    "Where a value seemed unlikely, the count was repeated on another day.",
+    "Small differences between this page and the press release are due to rounding.",
+    "The form of the survey was agreed with the other districts in autumn.",
+    "No entry was changed after the deadline.",
+    "Photographs of the sites can be seen in the entrance hall.",
+)
+TERMS = (
+    "Please pay by bank transfer and quote the number of this document.",
+    "Goods remain our property until they are paid for in full.",
+    "Complaints can be made within eight days of delivery.",
+    "Thank you for your order. Opening hours: Monday to Friday, 8 a.m. to 5 p.m.",
+    "Receipts are attached in the order of the lines above.",
+    "I confirm that these expenses were incurred for work.",
 )

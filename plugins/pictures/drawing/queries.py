@@ -14,7 +14,24 @@ from pydantic import Field
 from agents.reply_schema import ReplySchema
 
 Operation = Literal[
-    "value", "max", "argmax", "min", "argmin", "sum", "mean", "difference", "count_where", "rank", "trend", "field"
+    "value",
+    "max",
+    "argmax",
+    "min",
+    "argmin",
+    "sum",
+    "mean",
+    "difference",
+    "count_where",
+    "rank",
+    "trend",
+    "field",
+    "share",
+    "gap",
+    "at_max",
+    "at_min",
+    "box",
+    "point",
 ]
 Cell = str | int | float
 
@@ -30,9 +47,10 @@ class Query(ReplySchema):
     column: str = ""
     """A column of numbers; of every operation but `field`."""
     row: str = ""
-    """The label of a row, for `value`, `difference` and `rank`; the name of a field, for `field`."""
+    """The label of a row, for `value`, `difference`, `rank`, `share` and `gap`; the name of a field, for `field`; a text of the
+    picture, for `box` and `point`."""
     other: str = ""
-    """The label of the second row of `difference`."""
+    """The label of the second row of `difference`; the second column of `gap`, `at_max` and `at_min`."""
     above: float | None = Field(None, allow_inf_nan=False)
     """For `count_where`, this or `below`: the rows with a larger value."""
     below: float | None = Field(None, allow_inf_nan=False)
@@ -45,6 +63,8 @@ class DataTable(NamedTuple):
     rows: Sequence[Sequence[Cell]]
     fields: Mapping[str, str] = {}
     """Texts of a document by name, as a date or a customer."""
+    boxes: Mapping[str, Sequence[int]] = {}
+    """Left, top, right and bottom of texts that the picture shows once, in thousandths of its width and height."""
 
     @property
     def labels(self) -> list[str]:
@@ -76,13 +96,19 @@ def to_decimal(cell: Cell) -> Decimal:
 def count_decimals(numbers: Sequence[Decimal]) -> int:
     """The most digits after the point of any of the numbers, without closing zeros."""
     exponents = (number.normalize().as_tuple().exponent for number in numbers)
-    return max((-exponent for exponent in exponents if isinstance(exponent, int)), default=0) if numbers else 0
+    return max((0, *(-exponent for exponent in exponents if isinstance(exponent, int))))
 
 
 def format_decimal(number: Decimal) -> str:
     """Plain digits without closing zeros: 1200, 3.5, -0.25."""
     text = f"{number.normalize():f}"
     return "0" if text == "-0" else text
+
+
+def format_number(number: Decimal, decimals: int) -> str:
+    """With all decimals of its column: 1200, 3.50, -0.25."""
+    text = f"{number:.{decimals}f}"
+    return text.removeprefix("-") if not number else text
 
 
 def compute_answer(query: Query, table: DataTable) -> str:
@@ -95,6 +121,8 @@ def compute_answer(query: Query, table: DataTable) -> str:
         if query.row not in table.fields:
             raise NoAnswer(f"there is no field {query.row!r}; there are {', '.join(table.fields) or 'none'}")
         return table.fields[query.row]
+    if query.op in PLACE_OPERATIONS:
+        return _locate_text(query, table)
     numbers = table.numbers(query.column)
     if not numbers:
         raise NoAnswer("the table has no rows")
@@ -102,11 +130,18 @@ def compute_answer(query: Query, table: DataTable) -> str:
 
 
 def _find_value(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
-    return format_decimal(numbers[table.find_row(query.row)])
+    return format_number(numbers[table.find_row(query.row)], count_decimals(numbers))
+
+
+def _locate_text(query: Query, table: DataTable) -> str:
+    if not (box := table.boxes.get(query.row)):
+        raise NoAnswer(f"the picture does not show {query.row!r} once, in level letters")
+    left, top, right, bottom = box
+    return str(list(box)) if query.op == "box" else str([(left + right) // 2, (top + bottom) // 2])
 
 
 def _find_extreme(_query: Query, _table: DataTable, numbers: Sequence[Decimal], *, largest: bool) -> str:
-    return format_decimal(max(numbers) if largest else min(numbers))
+    return format_number(max(numbers) if largest else min(numbers), count_decimals(numbers))
 
 
 def _find_extreme_label(_query: Query, table: DataTable, numbers: Sequence[Decimal], *, largest: bool) -> str:
@@ -119,23 +154,51 @@ def _find_extreme_label(_query: Query, table: DataTable, numbers: Sequence[Decim
 
 
 def _add_up(_query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
-    return format_decimal(sum(numbers, Decimal(0)))
+    return format_number(sum(numbers, Decimal(0)), count_decimals(numbers))
+
+
+def _round_ratio(part: Decimal, whole: Decimal | int, decimals: int) -> str:
+    """A quotient, rounded. One in the middle of two roundings has no one answer."""
+    scaled = abs(part) * 10**decimals
+    floor, rest = divmod(scaled, whole)
+    if rest and 2 * rest == whole:
+        raise NoAnswer("the quotient is in the middle of two roundings")
+    rounded = (floor + (2 * rest > whole)) / 10**decimals
+    return format_number(rounded if part >= 0 else -rounded, decimals)
 
 
 def _average(_query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
-    """The mean, rounded to one digit more than the values have. A mean in the middle of two roundings has no one answer."""
-    scaled = sum(numbers, Decimal(0)) * 10 ** (count_decimals(numbers) + 1)
-    whole, rest = divmod(scaled, len(numbers))
-    if rest and 2 * abs(rest) == len(numbers):
-        raise NoAnswer("the mean is in the middle of two roundings")
-    rounded = whole + (0 if not rest else (rest > 0) - (rest < 0) if 2 * abs(rest) > len(numbers) else 0)
-    return format_decimal(rounded / 10 ** (count_decimals(numbers) + 1))
+    """The mean, rounded to one digit more than the values have."""
+    return _round_ratio(sum(numbers, Decimal(0)), len(numbers), count_decimals(numbers) + 1)
+
+
+def _find_share(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
+    """The percentage that a row is of the whole column."""
+    if min(numbers) < 0 or not any(numbers):
+        raise NoAnswer("a share needs values of 0 or more, and one above 0")
+    return _round_ratio(100 * numbers[table.find_row(query.row)], sum(numbers, Decimal(0)), 1)
+
+
+def _find_gap(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
+    """How far two columns of a row are apart."""
+    if query.other == query.column:
+        raise NoAnswer(f"a gap needs two columns, not {query.column!r} twice")
+    others, place = table.numbers(query.other), table.find_row(query.row)
+    return format_number(abs(numbers[place] - others[place]), max(count_decimals(numbers), count_decimals(others)))
+
+
+def _find_at_extreme(query: Query, table: DataTable, numbers: Sequence[Decimal], *, largest: bool) -> str:
+    """Another column in the row of an extreme."""
+    label = _find_extreme_label(query, table, numbers, largest=largest)
+    others = table.numbers(query.other)
+    return format_number(others[table.find_row(label)], count_decimals(others))
 
 
 def _subtract(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
     if query.row == query.other:
         raise NoAnswer(f"a difference needs two rows, not {query.row!r} twice")
-    return format_decimal(abs(numbers[table.find_row(query.row)] - numbers[table.find_row(query.other)]))
+    found = abs(numbers[table.find_row(query.row)] - numbers[table.find_row(query.other)])
+    return format_number(found, count_decimals(numbers))
 
 
 def _count(query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
@@ -181,6 +244,12 @@ OPERATIONS: Mapping[str, Callable[[Query, DataTable, Sequence[Decimal]], str]] =
     "count_where": _count,
     "rank": _rank,
     "trend": _find_trend,
+    "share": _find_share,
+    "gap": _find_gap,
+    "at_max": lambda *asked: _find_at_extreme(*asked, largest=True),
+    "at_min": lambda *asked: _find_at_extreme(*asked, largest=False),
 }
-READ_OPERATIONS = frozenset({"value", "max", "min", "sum", "mean", "difference"})
+READ_OPERATIONS = frozenset({"value", "max", "min", "sum", "mean", "difference", "share", "gap", "at_max", "at_min"})
 """Operations whose answer is a number that is read from the picture, or computed from such numbers."""
+PLACE_OPERATIONS = frozenset({"box", "point"})
+"""Operations whose answer is a place in the picture."""

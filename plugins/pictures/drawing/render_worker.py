@@ -14,26 +14,32 @@ import platform
 import resource
 import struct
 import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import IO, Any
 
 from agents.sandbox.launcher import NO_NEW_PRIVS, call_libc, load_seccomp_filter
 from agents.sandbox.system_calls import MACHINES, build_seccomp_filter
-from plugins.pictures.drawing.svg_texts import find_text_boxes
+from plugins.pictures.drawing.captures import capture_picture
+from plugins.pictures.drawing.svg_texts import DESCENT, find_text_boxes
 
 MEMORY_BYTES = 3 << 30
 """Of data: several times what a picture takes, and less than makes a machine swap. V8 reserves addresses without using them, so
 that they are not limited."""
 OPEN_FILES = 128
-FONT = "Liberation Sans"
 MEASURED_SIZE = 100
 """Pixels of the letters whose widths are measured."""
 PAPER_PPI = 96.0
+PAPER_FILE = "paper.typ"
+"""In the folder that the process is started in."""
 
 
 class LetterWidths:
-    """Widths of letters in Liberation Sans as resvg draws them, each measured once."""
+    """Widths of letters as resvg draws them, each measured once."""
 
-    def __init__(self) -> None:
+    def __init__(self, font: str) -> None:
+        self._font = font
         self._widths: dict[tuple[str, bool], float] = {}
 
     def measure(self, text: str, size: float, bold: bool) -> float:
@@ -56,7 +62,7 @@ class LetterWidths:
         )
         svg = (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{MEASURED_SIZE * 4}" height="{row * len(lines)}" '
-            f'font-family="{FONT}" font-size="{MEASURED_SIZE}px" font-weight="{"bold" if bold else "normal"}">'
+            f'font-family="{self._font}" font-size="{MEASURED_SIZE}px" font-weight="{"bold" if bold else "normal"}">'
             f'<rect width="100%" height="100%" fill="white"/>{drawn}</svg>'
         )
         with Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=1))) as image:
@@ -70,51 +76,82 @@ def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _render_chart(request: dict[str, Any], widths: LetterWidths) -> tuple[dict[str, Any], bytes]:
+def _render_chart(request: dict[str, Any]) -> tuple[list[dict[str, Any]], bytes]:
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg(request["spec"], theme=request["theme"], allowed_base_urls=[])
-    boxes = find_text_boxes(svg, widths.measure)
-    return {"texts": [box._asdict() for box in boxes]}, vl_convert.svg_to_png(svg, scale=1)
+    scale = request["scale"]
+    texts = [
+        {"text": box.text, "size": box.size * scale, "corners": [[x * scale, y * scale] for x, y in box.corners]}
+        for box in find_text_boxes(svg, measure_letters(request["font"]).measure)
+    ]
+    return texts, vl_convert.svg_to_png(svg, scale=scale)
 
 
-def _render_paper(request: dict[str, Any], root: str) -> tuple[dict[str, Any], bytes]:
+measure_letters = cache(LetterWidths)
+
+
+def _render_paper(request: dict[str, Any], root: str) -> tuple[list[dict[str, Any]], bytes]:
     import typst
 
-    pages = typst.compile(
-        request["template"].encode(),
-        format="png",
-        ppi=PAPER_PPI,
+    own = "template" not in request
+    compiler = typst.Compiler(
+        f"{root}/{PAPER_FILE}" if own else request["template"].encode(),
         root=root,
-        ignore_system_fonts=True,
+        font_paths=typst.Fonts(include_system_fonts=False, include_embedded_fonts=True, font_paths=find_fonts()),
         sys_inputs={"data": request["data"]},
         package_path=root,
         package_cache_path=root,
     )
-    if isinstance(pages, list):
-        raise ValueError(f"it has {len(pages)} pages")  # noqa: TRY004
-    return {"texts": []}, pages
+    scale = request.get("scale", 1.0)
+    pages = compiler.compile(format="png", ppi=PAPER_PPI * scale)
+    if not isinstance(pages, bytes):
+        raise ValueError(f"it has {len(pages or ())} pages")  # noqa: TRY004
+    marks = json.loads(compiler.query("<box>", field="value")) if own else []
+    return [_build_paper_text(mark, PAPER_PPI * scale / 72) for mark in marks], pages
 
 
-def _encode_pixels(png: bytes) -> tuple[bytes, int, int]:
-    """A picture with its pixels alone, without metadata or transparency, and its width and height."""
+def _build_paper_text(mark: dict[str, Any], scale: float) -> dict[str, Any]:
+    """A text with its corners in pixels. Typst measures from the top of the capitals to the line."""
+    left, top, right = mark["x"], mark["y"], mark["x"] + mark["width"]
+    bottom = mark["y"] + mark["height"] + DESCENT * mark["size"]
+    corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+    return {
+        "text": mark["text"],
+        "size": mark["size"] * scale,
+        "corners": [[round(x * scale, 1), round(y * scale, 1)] for x, y in corners],
+    }
+
+
+def find_fonts() -> list[str]:
+    """The folder of Matplotlib's fonts."""
+    found = find_spec("matplotlib")
+    return [str(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf")] if found and found.origin else []
+
+
+def _encode_picture(drawn: bytes, request: dict[str, Any], texts: list[dict[str, Any]]) -> tuple[bytes, int, int]:
+    """A picture with its pixels alone, without metadata or transparency, or as a scan or photo of it; its width and height."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(drawn)) as image:
         pixels = Image.new("RGB", image.size, "white")
         pixels.paste(image, mask=image.getchannel("A") if image.mode == "RGBA" else None)
+    if request.get("capture"):
+        gray = request["capture"] == "scan" and "spec" not in request  # colors tell the series of a chart apart
+        jpeg = capture_picture(pixels, request["capture"], request["noise"], texts, gray=gray)
+        return jpeg, pixels.width, pixels.height
     out = io.BytesIO()
     pixels.save(out, "PNG", optimize=True)
     return out.getvalue(), pixels.width, pixels.height
 
 
-def _render_request(request: dict[str, Any], widths: LetterWidths, root: str) -> tuple[dict[str, Any], bytes]:
+def _render_request(request: dict[str, Any], root: str) -> tuple[dict[str, Any], bytes]:
     try:
-        facts, drawn = _render_chart(request, widths) if "spec" in request else _render_paper(request, root)
-        png, width, height = _encode_pixels(drawn)
+        texts, drawn = _render_chart(request) if "spec" in request else _render_paper(request, root)
+        picture, width, height = _encode_picture(drawn, request, texts)
     except Exception as error:  # of a library: it is about this picture alone
         return {"error": f"{type(error).__name__}: {str(error)[:300]}"}, b""
-    return {**facts, "width": width, "height": height}, png
+    return {"texts": texts, "width": width, "height": height}, picture
 
 
 def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
@@ -154,13 +191,20 @@ def _limit_process() -> None:
         load_seccomp_filter(build_seccomp_filter(platform.machine()))
 
 
+def _register_fonts() -> None:
+    import vl_convert
+
+    for folder in find_fonts():
+        vl_convert.register_font_directory(folder)
+
+
 def _serve_pictures() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no picture
     _limit_process()
-    widths = LetterWidths()
+    _register_fonts()
     while message := read_message(requests):
-        write_message(answers, *_render_request(message[0], widths, os.getcwd()))  # noqa: PTH109
+        write_message(answers, *_render_request(message[0], os.getcwd()))  # noqa: PTH109
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import atexit
 import hashlib
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,19 +17,20 @@ from typing import IO, Any, NamedTuple
 
 from core.installation import format_install_command
 from plugins.pictures.drawing import render_worker
+from plugins.pictures.drawing.captures import MARGIN
 from plugins.pictures.drawing.drafts import PictureDraft, PictureKind
 from plugins.pictures.drawing.papers import TEMPLATE, build_paper_data
-from plugins.pictures.drawing.render_worker import read_message, write_message
+from plugins.pictures.drawing.render_worker import PAPER_FILE, read_message, write_message
 from plugins.pictures.drawing.styles import PictureStyle
 from plugins.pictures.drawing.svg_texts import TextBox
 from plugins.pictures.drawing.vega_charts import build_chart_spec
 
 RENDER_SECONDS = 180.0
 """For one picture, with the start of the process, which loads V8. A chart takes 0.2 seconds on an idle machine."""
-MAX_SIDE = 1_600
+MAX_SIDE = 2_400
 """Pixels of a picture's sides."""
 MAX_PICTURE_BYTES = 4 << 20
-LIBRARIES = {"vl_convert": "vl-convert-python", "typst": "typst", "PIL": "pillow"}
+LIBRARIES = {"vl_convert": "vl-convert-python", "typst": "typst", "PIL": "pillow", "matplotlib": "matplotlib"}
 
 
 class RenderFailed(Exception):
@@ -38,17 +40,17 @@ class RenderFailed(Exception):
 class Drawing(NamedTuple):
     """A picture with what is known of its layout."""
 
-    png: bytes
+    image: bytes
+    """A PNG, or the JPEG of a scan or photo."""
     width: int
     height: int
     texts: list[TextBox]
-    """Of a chart; the text of a table or document is set by Typst, which lets no text overlap another."""
     pixels_per_unit: float | None
     """Of a chart: how many pixels a difference of 1 in a value takes."""
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.png).hexdigest()
+        return hashlib.sha256(self.image).hexdigest()
 
 
 def renderer_problem() -> str | None:
@@ -77,21 +79,23 @@ class Renderer:
             RenderFailed: if a library refuses it, it takes too long, or the picture is too large.
         """
         pixels_per_unit = None
+        request: dict[str, Any] = {"scale": style.scale, "capture": style.capture, "noise": style.noise}
         if kind == "charts":
             chart = build_chart_spec(draft, style)
-            request: dict[str, Any] = {"spec": chart.spec, "theme": chart.theme}
-            pixels_per_unit = chart.pixels_per_unit
+            request |= {"spec": chart.spec, "theme": chart.theme, "font": style.font}
+            shrunk = 1 - 2 * MARGIN if style.capture == "photo" else 1.0
+            pixels_per_unit = chart.pixels_per_unit * style.scale * shrunk
         else:
-            request = {"template": TEMPLATE.read_text(encoding="utf-8"), "data": build_paper_data(draft, style)}
+            request["data"] = build_paper_data(draft, style)
         with self._lock:
-            facts, png = self._exchange(request)
+            facts, picture = self._exchange(request)
         if "error" in facts:
             raise RenderFailed(f"it cannot be rendered: {facts['error']}")
-        if max(facts["width"], facts["height"]) > MAX_SIDE or len(png) > MAX_PICTURE_BYTES:
-            size = f"{facts['width']:,} x {facts['height']:,} pixels and {len(png):,} bytes"
+        if max(facts["width"], facts["height"]) > MAX_SIDE or len(picture) > MAX_PICTURE_BYTES:
+            size = f"{facts['width']:,} x {facts['height']:,} pixels and {len(picture):,} bytes"
             raise RenderFailed(f"it has {size}; {MAX_SIDE:,} pixels a side and {MAX_PICTURE_BYTES:,} bytes are allowed")
         texts = [TextBox(box["text"], box["size"], tuple(map(tuple, box["corners"]))) for box in facts["texts"]]
-        return Drawing(png, facts["width"], facts["height"], texts, pixels_per_unit)
+        return Drawing(picture, facts["width"], facts["height"], texts, pixels_per_unit)
 
     def close(self) -> None:
         """End the process."""
@@ -125,8 +129,9 @@ class Renderer:
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """Start the process in an empty folder, with an environment that has no secret of this one."""
+        """Start the process in a folder with the template alone, with an environment that has no secret of this one."""
         self._folder = tempfile.TemporaryDirectory()
+        shutil.copyfile(TEMPLATE, f"{self._folder.name}/{PAPER_FILE}")
         kept = {
             name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT") if name in os.environ
         }

@@ -19,7 +19,14 @@ from core.storage.image_files import format_image_url
 from plugins.pictures.drawing.drafts import MAX_QUESTIONS, Mark, PictureDraft, PictureKind, find_spec_fault
 from plugins.pictures.drawing.legibility import find_layout_fault, find_mark_fault, find_reading_fault
 from plugins.pictures.drawing.procedural_drafts import draw_draft
-from plugins.pictures.drawing.queries import NoAnswer, Query, compute_answer, format_decimal, to_decimal
+from plugins.pictures.drawing.queries import (
+    PLACE_OPERATIONS,
+    NoAnswer,
+    Query,
+    compute_answer,
+    format_decimal,
+    to_decimal,
+)
 from plugins.pictures.drawing.renderer import Drawing, RenderFailed, renderer_problem, shared_renderer
 from plugins.pictures.drawing.styles import CHART_THEMES, PAPER_THEMES, PictureStyle, draw_style
 from plugins.pictures.drawing.svg_texts import TextBox
@@ -37,6 +44,8 @@ COUNTED_OPERATIONS = frozenset({"count_where", "rank", "trend"})
 likely."""
 ROUNDING = re.compile(r"rounded to \d+", re.IGNORECASE)
 MAX_ROW_SEED = 2**48
+LEVEL = 0.06
+"""How much a text may rise or fall on its length. Of a steeper one, a box is mostly empty."""
 PROMPTS = Path(__file__).parents[1] / "prompts"
 
 
@@ -83,7 +92,9 @@ def computed_check(subject: Subject, _options: Options) -> str | None:
     fields = subject.candidate.fields
     if not fields["layout"]:
         return "nothing is drawn that could have an answer"
-    table = _read_draft(subject).table
+    table = _read_draft(subject).table._replace(
+        boxes=_find_boxes(_read_texts(layout := fields["layout"]), layout["width"], layout["height"])
+    )
     answers = [message.content for message in subject.candidate.messages if message.role == "assistant"]
     for asked, written in zip(fields["questions"], answers, strict=True):
         try:
@@ -105,10 +116,9 @@ def legible_check(subject: Subject, _options: Options) -> str | None:
     layout = fields["layout"]
     if not layout:
         return fields["render_fault"] or "nothing is rendered"
-    texts = [TextBox(text, size, tuple(map(tuple, corners))) for text, size, corners in layout["texts"]]
-    if fault := find_layout_fault(texts, layout["width"], layout["height"]):
-        return fault
     draft, style, pixels = _read_draft(subject), PictureStyle.model_validate(fields["style"]), layout["pixels_per_unit"]
+    if fault := find_layout_fault(_read_texts(layout), layout["width"], layout["height"], blurred=bool(style.capture)):
+        return fault
     if draft.chart and pixels and (fault := find_mark_fault(draft.table, draft.chart.mark, pixels)):
         return fault
     for asked in fields["questions"]:
@@ -176,12 +186,31 @@ def _find_dependence_fault(question: str, query: Query, draft: PictureDraft) -> 
     if not question.rstrip().endswith(("?", ".")):
         return "ends neither with a question mark nor with a full stop"
     named = [query.row, query.other]
-    if query.op != "field" and len(draft.columns) > 2:
+    if query.op not in ("field", *PLACE_OPERATIONS) and len(draft.columns) > 2:
         named.append(query.column)
     limits = [limit for limit in (query.above, query.below) if limit is not None]
     named += [format_decimal(to_decimal(limit)) for limit in limits]
     missing = [name for name in named if name and not _contains(question, name)]
     return f"does not name {missing[0]!r}, which its program uses" if missing else None
+
+
+def _read_texts(layout: Mapping[str, Any]) -> list[TextBox]:
+    return [TextBox(text, size, tuple(map(tuple, corners))) for text, size, corners in layout["texts"]]
+
+
+def _find_boxes(draft: PictureDraft, texts: Sequence[TextBox], width: int, height: int) -> dict[str, list[int]]:
+    """Left, top, right and bottom of the texts that are about level and in no other text, in thousandths of the picture."""
+    shown = [box.text for box in texts]
+    if not draft.chart:  # whose texts have all a box
+        shown += [draft.title, draft.note, draft.paragraph, *(field.text for field in draft.fields)]
+    boxes = {}
+    for box in texts:
+        (x1, y1), (x2, y2), *_ = box.corners
+        if abs(y2 - y1) <= LEVEL * abs(x2 - x1) and sum(_contains(text, box.text) for text in shown) == 1:
+            xs, ys = ([place[axis] for place in box.corners] for axis in (0, 1))
+            ends = (min(xs) / width, min(ys) / height, max(xs) / width, max(ys) / height)
+            boxes[box.text] = [min(max(round(1000 * end), 0), 1000) for end in ends]
+    return boxes
 
 
 def _contains(text: str, part: str) -> bool:
@@ -247,7 +276,9 @@ class PicturesFamily(RecipeFamily):
         if "made" not in data:
             return None
         rng = Random(f"{data['made']}/{data['draw']}/{revision}")
-        return draw_draft(rng, data["kind"], data["wanted"], data["mark"], values=data["style"]["values"])
+        style = data["style"]
+        page = bool(style.get("paper"))
+        return draw_draft(rng, data["kind"], data["wanted"], data["mark"], values=style["values"], page=page)
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return PictureDraft
@@ -258,7 +289,7 @@ class PicturesFamily(RecipeFamily):
         forms = {
             "charts": f'"chart": {{"mark": "{data["mark"]}", "sort": "none"}}',
             "tables": "a table with 2 to 4 columns of numbers, and no chart",
-            "documents": '"template": "invoice", "form" or "report", and "fields" with 2 to 5 names and texts',
+            "documents": '"template": "invoice", "form", "report" or "receipt", and "fields" with 2 to 5 names and texts',
         }
         return {
             "topic": data.get("topic", "any"),
@@ -276,7 +307,8 @@ class PicturesFamily(RecipeFamily):
             except RenderFailed as failure:
                 render_fault = str(failure)
         pixels = drawing.pixels_per_unit if drawing else None
-        kept, left_out = _answer_questions(draft, style, pixels) if drawing else ([], [])
+        boxes = _find_boxes(draft, drawing.texts, drawing.width, drawing.height) if drawing else {}
+        kept, left_out = _answer_questions(draft, boxes, style, pixels) if drawing else ([], [])
         fields = {
             "kind": kind,
             "title": draft.title,
@@ -288,7 +320,7 @@ class PicturesFamily(RecipeFamily):
             "layout": _describe_layout(drawing) if drawing else {},
             "render_fault": render_fault,
         }
-        messages = _build_turns(kept, format_image_url(drawing.png)) if drawing and kept else []
+        messages = _build_turns(kept, format_image_url(drawing.image)) if drawing and kept else []
         return Candidate(messages=messages, fields=fields)
 
 
@@ -298,7 +330,7 @@ def _draw_mark(rng: Random, options: PicturesOptions) -> Mark:
 
 
 def _answer_questions(
-    draft: PictureDraft, style: PictureStyle, pixels_per_unit: float | None
+    draft: PictureDraft, boxes: Mapping[str, Sequence[int]], style: PictureStyle, pixels_per_unit: float | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The questions with a certain answer that can be read from the picture, and the others with the reason."""
     kept: list[dict[str, Any]] = []
@@ -306,7 +338,7 @@ def _answer_questions(
     for asked in draft.questions:
         program = asked.program.model_dump(exclude_defaults=True)
         try:
-            answer = compute_answer(asked.program, draft.table)
+            answer = compute_answer(asked.program, draft.table._replace(boxes=boxes))
             reason = _find_reading_fault(draft, style, asked.program, pixels_per_unit)
         except NoAnswer as fault:
             answer, reason = "", str(fault)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from agents.checks import Subject
 from core.sample import Candidate, SampleStatus, Seed
-from core.storage.image_files import is_stored_image, read_image, store_sample_images
+from core.storage.image_files import JPEG_START, is_stored_image, read_image, store_sample_images
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.pictures.drawing.drafts import PictureDraft
 from plugins.pictures.drawing.renderer import RENDER_SECONDS, Renderer, RenderFailed
@@ -153,7 +153,8 @@ def test_a_teacher_writes_data_and_never_answers(tmp_path: Path) -> None:
     for sample in samples:
         (name,) = sample.candidate.messages[0].images
         assert is_stored_image(name)
-        assert read_image(name, [tmp_path]).startswith(b"\x89PNG")
+        start = JPEG_START if sample.seed.data["style"]["capture"] else b"\x89PNG"
+        assert read_image(name, [tmp_path]).startswith(start)
     record = measure_pictures(samples)
     assert record is not None
     assert (record.pictures, record.forms, record.leaks) == (2, {"invoice": 2}, None)
@@ -183,3 +184,21 @@ def test_a_second_teacher_who_reads_a_question_in_another_way_refuses_it(tmp_pat
     (sample,) = produce_scripted(plan, ScriptedTeacher(answer), tmp_path / "again")
     assert (sample.state, sample.detail) == (SampleStatus.dropped, "program_fits")
     assert "gives 'Hinges' and not 'Nuts'" in sample.verdicts[-1].evidence
+
+
+def test_a_place_is_asked_only_for_a_text_that_the_picture_shows_once() -> None:
+    """Bolts is also in the name of a customer, whose text has no box."""
+    family = PicturesFamily()
+    places = [
+        {"question": f"Point at the text {name}?", "program": {"op": "box", "row": name}} for name in ("Bolts", "Nuts")
+    ]
+    customer = {"name": "Customer", "text": "Bolts & Co."}
+    draft = {**INVOICE, "fields": [*INVOICE["fields"], customer], "questions": places}
+    style = PictureStyle(theme="plain", font_size=11, paper="a4", scale=1.5).model_dump()
+    seed = Seed(id="x-000000", data={"kind": "documents", "style": style})
+    fields = family.candidate(seed, PictureDraft.model_validate(draft)).fields
+    assert [one["question"] for one in fields["left_out"]] == ["Point at the text Bolts?"]
+    left, top, right, bottom = json.loads(fields["questions"][0]["answer"])
+    assert 0 < left < right < 300
+    assert 0 < top < bottom < 400
+    assert bottom - top < 20

@@ -1,5 +1,6 @@
 """The rendering process: what it may not reach, and that a picture which ends it fails alone."""
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import pytest
 pytest.importorskip("vl_convert", reason="needs the extra `pictures`")
 pytest.importorskip("typst", reason="needs the extra `pictures`")
 
+
+from PIL import Image
 
 from plugins.pictures.drawing.drafts import MAX_NAME, PictureDraft
 from plugins.pictures.drawing.renderer import MAX_SIDE, Renderer, RenderFailed
@@ -54,6 +57,26 @@ def test_a_picture_that_is_too_large_is_refused_with_its_size(renderer: Renderer
     assert "it has " in str(failure.value)
 
 
+@pytest.mark.parametrize("capture", ["", "scan", "photo"])
+def test_a_box_is_where_the_text_is_also_on_a_scan_or_photo(capture: str, renderer: Renderer) -> None:
+    """The letters of a dark label are inside its box, and nothing but paper is next to it."""
+    draft = PictureDraft.model_validate(TABLE)
+    style = STYLE.model_copy(update={"capture": capture, "noise": 5, "scale": 2.0, "paper": "a4"})
+    drawing = renderer.draw(draft, "tables", style)
+    with Image.open(io.BytesIO(drawing.image)) as opened:
+        assert opened.format == ("JPEG" if capture else "PNG")
+        assert opened.size == (drawing.width, drawing.height)
+        gray = opened.convert("L")
+    boxes = {box.text: box for box in drawing.texts}
+    assert {"Day", "Rye", "Monday", "-29"} <= boxes.keys()
+    for label in ("Monday", "Tuesday", "Wednesday"):
+        xs, ys = zip(*boxes[label].corners, strict=True)
+        left, top, right, bottom = (round(place) for place in (min(xs), min(ys), max(xs), max(ys)))
+        inside = gray.crop((left, top, right, bottom)).getextrema()
+        outside = gray.crop((left - 12, top, left - 4, bottom)).getextrema()
+        assert inside[0] < 110 < outside[0]
+
+
 @pytest.mark.parametrize("reached", ['#read("{}")', '#image("{}")', '#include "{}"', '#import "@preview/x:1.0.0"'])
 def test_a_template_that_reaches_for_a_file_gets_none(reached: str, renderer: Renderer, tmp_path: Path) -> None:
     """No draft becomes a template; if one ever did, its folder is empty and there is no network."""
@@ -80,7 +103,7 @@ def test_a_specification_that_reaches_for_data_gets_none(renderer: Renderer, tmp
         ):
             encoding = {"x": {"field": "label", "type": "nominal"}, "y": {"field": "value", "type": "quantitative"}}
             spec = {"data": source, "mark": "bar", "encoding": encoding, "width": 200, "height": 100}
-            facts, _ = renderer._exchange({"spec": spec, "theme": None})
+            facts, _ = renderer._exchange({"spec": spec, "theme": None, "scale": 1.0, "font": STYLE.font})
             assert ("SECRETLABEL" in json.dumps(facts)) == ("values" in source), "the control shows its own values"
         with pytest.raises(TimeoutError):
             server.accept()
