@@ -32,7 +32,7 @@ from plugins.pictures.families.pictures import PicturesFamily, PicturesOptions
 from plugins.pictures.statistics import count_choices
 
 PAIRS, SEED, QUESTIONS = 10_000, 7, 3
-INK, EDGE = 40, 0.35
+INK, EDGE, MOVED = 40, 0.35, 0.6
 """Levels of gray that a letter differs from its ground, and the share of a line's height within which it begins."""
 KINDS: tuple[PictureKind, ...] = ("charts", "tables", "documents")
 TWO_COLUMNS = ("gap", "at_max", "at_min")
@@ -161,13 +161,16 @@ def draw_pictures(kind: PictureKind, number: int) -> DrawnLooks:
     return looks
 
 
-def count_empty_boxes(fields: dict[str, Any], image: bytes) -> tuple[int, int]:
-    """The boxes that are answers, and those that do not hold all the ink of their text: none inside, or some on their edge."""
+def count_wrong_boxes(fields: dict[str, Any], image: bytes, moved: float = 0.0) -> tuple[int, int]:
+    """The boxes that are answers, and those at whose left or right end no letter is. For a control, they are `moved` to the right
+    by a part of their width.
+    """
     boxes = [json.loads(one["answer"]) for one in fields["questions"] if one["program"]["op"] == "box"]
     with Image.open(io.BytesIO(image)) as opened:
         level = np.asarray(opened.convert("L"), float)
     wrong = 0
     for left, top, right, bottom in boxes:
+        left, right = (end + moved * (right - left) for end in (left, right))
         x, y = (
             np.array(ends) * size / 1000
             for ends, size in (((left, right), level.shape[1]), ((top, bottom), level.shape[0]))
@@ -191,7 +194,10 @@ def format_looks(kind: PictureKind, number: int) -> str:
     ]
     steps = [[later - earlier for earlier, later in pairwise(column)] for column in columns]
     steady = sum(min(step) > 0 or max(step) < 0 for step in steps)
-    boxes = [count_empty_boxes(fields, image) for fields, image in zip(looks.kept, looks.images, strict=True)]
+    boxes, control = (
+        [count_wrong_boxes(fields, image, moved) for fields, image in zip(looks.kept, looks.images, strict=True)]
+        for moved in (0, MOVED)
+    )
     series = Counter(len(fields["table"]["columns"]) - 1 for fields in looks.kept)
     styles = {
         name: dict(Counter(fields["style"][name] for fields in looks.kept)) for name in ("font", "capture", "paper")
@@ -205,7 +211,7 @@ def format_looks(kind: PictureKind, number: int) -> str:
             f"{len({fields['title'] for fields in looks.kept})} titles",
             f"columns {dict(sorted(series.items()))}",
             f"{styles}",
-            f"{wrong} of {checked} boxes wrong",
+            f"{wrong} of {checked} boxes wrong; {sum(box[1] for box in control)} if they are moved by {MOVED:.0%} of their width",
         ]
     )
 

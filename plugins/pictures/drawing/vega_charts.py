@@ -149,7 +149,7 @@ def _build_plot(
     }
     encoding: dict[str, dict[str, Any]] = {"x": across, "y": along} if flat else {"x": along, "y": across}
     if len(series) > 1:
-        scheme = style.palette or (DISTINCT_COLOURS if style.theme in NEAR_COLOURS else "")
+        scheme = style.palette or (DISTINCT_COLOURS if style.theme in NEAR_COLOURS or len(series) > 3 else "")
         colours = {"scale": {"scheme": scheme}} if scheme else {}
         encoding["color"] = {"field": "series", "type": "nominal", "sort": list(series), "title": None, **colours}
         if mark in ("bar", "horizontal_bar"):

@@ -92,9 +92,8 @@ def computed_check(subject: Subject, _options: Options) -> str | None:
     fields = subject.candidate.fields
     if not fields["layout"]:
         return "nothing is drawn that could have an answer"
-    table = _read_draft(subject).table._replace(
-        boxes=_find_boxes(_read_texts(layout := fields["layout"]), layout["width"], layout["height"])
-    )
+    draft, layout = _read_draft(subject), fields["layout"]
+    table = draft.table._replace(boxes=_find_boxes(draft, _read_texts(layout), layout["width"], layout["height"]))
     answers = [message.content for message in subject.candidate.messages if message.role == "assistant"]
     for asked, written in zip(fields["questions"], answers, strict=True):
         try:
