@@ -51,7 +51,8 @@ def measure_tables(text: str) -> list[list[int]]:
     tables: list[list[int]] = []
     lines, open_table = remove_code(text).splitlines(), False
     for before, line in pairwise(["", *lines]):
-        if "|" in line and "|" in before and "-" in line and TABLE_RULE.fullmatch(line.strip()):
+        is_rule = "|" in line and "-" in line and TABLE_RULE.fullmatch(line.strip())
+        if is_rule and "|" in before and _count_cells(line) == _count_cells(before):
             tables.append([_count_cells(before)])
             open_table = True
         elif open_table and "|" in line:

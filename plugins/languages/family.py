@@ -2,7 +2,8 @@
 prompts of the language. Knows no teacher.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -19,6 +20,7 @@ from agents.families.constrained_instructions import (
     read_topic,
     sound_prose_check,
 )
+from agents.families.document_constraints import COMMON_WORDS
 from core.config.filters import LanguageFilter
 from filters.base import Document
 from filters.rules.language import drop_other_languages
@@ -27,6 +29,7 @@ from plugins.languages.rules import LANGUAGES, LocalRule, draw_rules, list_kinds
 from plugins.languages.units import list_word_parts, read_wordings
 
 PROMPTS = Path(__file__).with_name("prompts")
+EMPTY_CHARACTERS = re.compile("[的一个了着里在]")
 LEAST_STEM = 4
 """Letters that a word shares with one of its topic."""
 
@@ -45,19 +48,25 @@ def local_topic_check(subject: Subject, _options: Options) -> str | None:
 
     Where a teacher is the critic, it is given what is missing and decides.
     """
-    seed, answer = subject.seed.data, subject.candidate.answer
-    if seed["language"] == "zh":
-        name = seed["topic"]
-        wanted = {name, *seed["words"], *(name[i : i + 2] for i in range(len(name) - 1))}
-        return None if any(word in answer for word in wanted) else f"it has no word of the topic {name!r}"
+    seed = subject.seed.data
+    return find_local_topic_fault(subject.candidate.answer, seed["topic"], seed["words"], seed["language"])
+
+
+def find_local_topic_fault(answer: str, topic: str, words: Sequence[str], language: str) -> str | None:
+    """The fault of an answer without a word of its topic, or None."""
+    fault = f"it has no word of the topic {topic!r}"
+    if language == "zh":
+        pairs = (topic[i : i + 2] for i in range(len(topic) - 1))
+        wanted = {topic, *words, *(pair for pair in pairs if not EMPTY_CHARACTERS.search(pair))}
+        return None if any(word in answer for word in wanted) else fault
     stems = {
         part[: max(LEAST_STEM, len(part) - 2)]
-        for name in (seed["topic"], *seed["words"])
+        for name in (topic, *words)
         for part in list_word_parts(name, plain=True)
-        if len(part) >= LEAST_STEM
+        if len(part) >= LEAST_STEM and part not in COMMON_WORDS[NAMES[language]]
     }
     plain = fold_to_plain_letters(answer)
-    return None if any(stem in plain for stem in stems) else f"it has no word of the topic {seed['topic']!r}"
+    return None if any(stem in plain for stem in stems) else fault
 
 
 @check("in_language", languages=LANGUAGES)

@@ -60,6 +60,7 @@ def test_chinese_lengths_count_characters_without_punctuation() -> None:
         ("de", "uppercase", {}, "DIE STRASSE IST LANG, DER FUẞWEG AUCH.", "DIE STRASSE ist LANG."),
         ("de", "first_person", {}, "Meine Katze schläft.", "Sie sagt: „Ich schlafe.“"),
         ("de", "no_commas", {}, "Es kostet drei Euro.", "Es kostet 3,50 Euro."),
+        ("de", "table", {"columns": 2, "rows": 1}, "| a | b |\n|---|---|\n| c | d |", "| a | b |\n|---|\n| c | d |"),
         ("fr", "include_words", {"words": ["eau"]}, "L’eau est froide.", "Les bateaux passent."),
         ("fr", "end_question", {}, "Il pleut. Que fais-tu ?", "Que fais-tu ? Il pleut."),
         ("fr", "ask_question", {}, "« Viens-tu ? » Il rit.", "Voir https://exemple.fr/?q=1 pour lire."),
