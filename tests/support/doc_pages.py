@@ -120,7 +120,7 @@ DATASETS = (
     "README.md: stillhouse filter",
     "plugins/interop/README.md: stillhouse skill", "plugins/interop/README.md: stillhouse export-env",
     "docs/extraction.md: python", "docs/filters.md: stillhouse filter", "docs/filters.md: stillhouse index",
-    "plugins/study/README.md: stillhouse study topology-study",
+    "plugins/study/README.md: stillhouse study topology-study", "plugins/languages/README.md: stillhouse checks",
 )  # fmt: skip
 TRAINING = (
     "README.md: stillhouse distill",

@@ -60,8 +60,8 @@ def judge_rules(replies: Sequence[dict[str, Any]]) -> Iterator[RuleJudgment]:
             english = TextConstraint(kind=rule.kind, params=rule.params, text="")
             texts = [reply["answer"], *plant_faults(rule.kind, rule.params, reply["answer"], reply["language"])]
             for place, text in enumerate(texts):
-                found = [bool(one.fault(text)) for one in (rule, english)]
-                yield RuleJudgment(reply["language"], rule.kind, place == 0, *found, text)
+                refused, by_english = bool(rule.fault(text)), bool(english.fault(text))
+                yield RuleJudgment(reply["language"], rule.kind, place == 0, refused, by_english, text)
 
 
 def format_share(hits: int, tries: int) -> str:
