@@ -34,7 +34,9 @@ def disclosure_command(
     record = manifest.get(NAME, DisclosureRecord)
     if record is None:
         if found.read_recipe().section(DisclosureConfig):
-            raise UsageError(f"{found.name}: was not assessed yet; continue the run with --resume")
+            assessed = f"kept no row to compare with documents; `stillhouse show {found.path}` says why"
+            waiting = "was not assessed yet; continue the run with --resume"
+            raise UsageError(f"{found.name}: {assessed if manifest.collapse else waiting}")
         raise UsageError(
             f"{found.name}: no document was held back, so a leak cannot be distinguished from chance; make a run with "
             "--set disclosure.hold_back=0.5"

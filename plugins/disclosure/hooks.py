@@ -1,6 +1,7 @@
 """Holds back documents of a run, compares its kept rows with both halves, and refuses a release of rows that leak."""
 
 from collections.abc import Sequence
+from html import escape
 
 from agents.families import find_recipe_family
 from agents.planning.run_plan import RunPlan
@@ -77,6 +78,11 @@ class DisclosureHooks(RunHooks):
     def list_summary_lines(self, manifest: RunManifest) -> Sequence[tuple[str, str]]:
         record = manifest.get(NAME, DisclosureRecord)
         return [(NAME, record.verdict)] if record else []
+
+    def render_report(self, run: RunDir, manifest: RunManifest, shown: Sequence[Sample]) -> Sequence[PageSection]:
+        record = manifest.get(NAME, DisclosureRecord)
+        body = f"<p>{escape(record.verdict)}.</p>" if record else ""
+        return [PageSection(NAME, "Parts of source documents", body)] if record else []
 
     def render_card(self, manifest: RunManifest) -> Sequence[PageSection]:
         record = manifest.get(NAME, DisclosureRecord)

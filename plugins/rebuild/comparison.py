@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.config.recipe import list_differences
-from core.runs.records import RunManifest
 from core.runs.releases import Release
 from core.runs.run_dir import RunDir
+from core.runs.student_records import StudentRecord
 from core.sample import FrozenModel
 from core.storage.atomic_files import hash_file, read_record
 from core.storage.recording import RecordedSample, read_recording
 from flows.terminal.text_format import format_one_line
 from plugins.rebuild.recording import (
+    HELD_OUT,
     RECORDING,
     SAMPLES,
     VERDICTS,
@@ -28,10 +29,17 @@ from plugins.rebuild.replayed_run import ReplayedRun
 FileState = Literal["same", "repacked", "differs", "missing", "extra"]
 SAME: Sequence[FileState] = ("same", "repacked")
 INPUTS = f"{RECORDING}/inputs.json"
+COMPARED = ("own.parquet", "pairs.parquet", SAMPLES, VERDICTS, HELD_OUT)
 FACTS = {"counts", "funnel", "reasons", "usage", "similarities", "collapse", "collapse_parent", "dataset", "agents"}
 """What a manifest says of data and verdicts: all but names, times, costs, students and records of plugins."""
+OF_ANY_REFERENCE = {"verdict", "kind", "unit", "generated", "dataset_documents", "reference_kind", "sameness", "spread"}
+"""What a collapse record says without a number that its reference has a part in."""
 WRITERS = {"polars", "pyarrow"}
 """The packages that write Parquet files. Each version compresses otherwise, and names itself in the file."""
+STUDENT_FACTS = ("start", "parameters", "train_samples", "held_out_samples", "steps")
+TOLERANCE = 0.005
+"""Nats per token by which held-out losses of a student may differ that is trained again (benchmarks/releases.md: none was
+measured between Pythons; other processors add in another order)."""
 DIGITS = 9
 """Significant digits of a measured number that are compared: the last ones depend on the processor."""
 
@@ -53,13 +61,19 @@ class Rebuild(FrozenModel):
     """Samples whose verdicts were compared."""
     difference: str | None
     """The first one, in a sentence without a full stop."""
+    losses: tuple[float, float] | None = None
+    """Held-out losses of the student, there and here, in nats per token; None where it was not asked for."""
     environment: tuple[str, ...]
     """What differs between the machine of the release and this one, a phrase each."""
 
 
 def compare_rebuild(release: Release, again: ReplayedRun) -> Rebuild:
     """Raises StoreError, UsageError if a recording cannot be read."""
+    students = (release.manifest.run.student, again.manifest.student)
     changed = _compare_environments(read_record(release.path / INPUTS, RecordedInputs).environment)
+    if again.measured:
+        names = [one.reference for one in (release.manifest.run.collapse, again.measured) if one]
+        changed["reference"] = "collapse tested with {} there, {} here: verdicts compared, numbers not".format(*names)
     files = _compare_files(release, again.run, repacked=not WRITERS.isdisjoint(changed))
     differs = [file.path for file in files if file.state not in SAME]
     found = next(_find_differences(release, again, differs), None)
@@ -70,12 +84,13 @@ def compare_rebuild(release: Release, again: ReplayedRun) -> Rebuild:
     return Rebuild(
         release=release.name, equal=found is None, files=tuple(files),
         samples=len(read_verdicts(release.path / VERDICTS)), difference=found, environment=tuple(changed.values()),
+        losses=(students[0].loss_after, students[1].loss_after) if students[0] and students[1] else None,
     )  # fmt: skip
 
 
 def is_compared(name: str) -> bool:
     """Whether a file of a release is made again. Cards are not: they have the time and cost of the run."""
-    return name.startswith(("dataset/", "images/")) or name in ("own.parquet", "pairs.parquet", SAMPLES, VERDICTS)
+    return name.startswith(("dataset/", "images/")) or name in COMPARED
 
 
 def _compare_files(release: Release, run: RunDir, *, repacked: bool) -> list[ComparedFile]:
@@ -121,7 +136,9 @@ def _find_differences(release: Release, again: ReplayedRun, differs: Sequence[st
         yield from _compare_samples(*(read_recording(one / SAMPLES) for one in (release.path, again.run.path)))
     if VERDICTS in differs:
         yield from _compare_verdicts(*(read_verdicts(one / VERDICTS) for one in (release.path, again.run.path)))
-    yield from _compare_facts(release, again.manifest)
+    yield from _compare_facts(release, again)
+    if again.trained:
+        yield from _compare_students(release.manifest.run.student, again.manifest.student)
     for name in differs:
         yield _explain_file(name, release.path / name, again.run.path / name)
 
@@ -168,15 +185,30 @@ def _compare_verdicts(there: Sequence[RecordedVerdict], here: Sequence[RecordedV
         yield f"sample {index} was made again, and has no recorded verdict"
 
 
-def _compare_facts(release: Release, manifest: RunManifest) -> Iterator[str]:
-    run = release.manifest.run
+def _compare_facts(release: Release, again: ReplayedRun) -> Iterator[str]:
+    run, manifest = release.manifest.run, again.manifest
     there, here = (_round(one.model_dump(mode="json", include=FACTS)) for one in (run, manifest))
+    if again.measured:
+        here["collapse"] |= _round(again.measured.model_dump(mode="json", include=OF_ANY_REFERENCE))
     for change in list_differences(there, here):
         yield f"manifest.json: run.{change.where}: {format_one_line(change.what)}"
     verdict = run.collapse.verdict if run.collapse else None
     for file, said in (("manifest.json", release.manifest.verdict), ("lineage.json", release.lineage.verdict)):
         if said != verdict:
             yield f"{file}: verdict: {said} there, {verdict} here"
+
+
+def _compare_students(there: StudentRecord | None, here: StudentRecord | None) -> Iterator[str]:
+    if there is None or here is None:
+        yield "the student was not trained again: too few rows"
+        return
+    for name in STUDENT_FACTS:
+        if getattr(there, name) != getattr(here, name):
+            yield f"the student's {name} is {getattr(there, name)} there, {getattr(here, name)} here"
+    for name in ("loss_before", "loss_after"):
+        before, now = getattr(there, name), getattr(here, name)
+        if not abs(before - now) <= TOLERANCE:
+            yield f"the student's {name} is {before:.4f} there, {now:.4f} here, which is over {TOLERANCE} nats apart"
 
 
 def _round(value: Any) -> Any:

@@ -3,6 +3,7 @@ the run read. Makes nothing again.
 
     recording/samples.jsonl    as `run --record` writes it
     recording/verdicts.jsonl   what checks, critic and filters decided about each sample
+    recording/held-out.jsonl   the requests that no student may be trained on, in random order
     recording/recipe.json      the resolved recipe, the hashes of its files, and the parent release
     recording/inputs.json      SHA-256 of each file that the run read, and the packages of its environment
     recording/files/           these files, without folders of seeds unless the recipe says `rebuild.documents`
@@ -14,12 +15,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
 from core.config.recipe import Recipe
+from core.config.teachers import REPLAY_PREFIX
 from core.errors import StoreError, UsageError
 from core.project_files import find_referenced_file
 from core.runs.records import RunManifest
@@ -30,10 +33,14 @@ from core.storage.recording import write_recording
 from flows.clean.applied_overrides import read_run_overrides
 from flows.data.curated_run import read_finished_samples
 from plugins.rebuild.config import NAME, RebuildConfig
+from plugins.rebuild.held_out import list_held_out_requests, write_held_out_requests
 
 RECORDING = "recording"
 """The folder in a run and in its release."""
 SAMPLES, VERDICTS = f"{RECORDING}/samples.jsonl", f"{RECORDING}/verdicts.jsonl"
+HELD_OUT = f"{RECORDING}/held-out.jsonl"
+CONNECTION: dict[str, Any] = {"base_url": None, "batch": False, "draft": None, "engine": {}, "extra": {}}
+"""Keys that a teacher does not need that answers from a recording."""
 PROMPT_HASHES = "prompts/"
 """The beginning of the names of prompts among the hashes of a run's files."""
 
@@ -45,6 +52,8 @@ class RebuildRecord(FrozenModel):
     files: int
     reviewed: int
     """Samples that people decided about, whose decisions are not recorded."""
+    held_out: str
+    """SHA-256 of the file of held-out requests: known before a student is trained."""
 
 
 class RecordedInputs(FrozenModel):
@@ -87,6 +96,8 @@ def write_release_recording(run: RunDir, manifest: RunManifest) -> None:
         samples = write_recording(folder / "samples.jsonl", recipe.family, read_finished_samples(run))
         with (folder / "verdicts.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(_record_verdict(one).model_dump_json() + "\n" for one in read_finished_samples(run))
+        replayed = replay_teachers(recipe, folder / "samples.jsonl") if samples else recipe
+        write_held_out_requests(folder / "held-out.jsonl", list_held_out_requests(run, replayed))
         write_json(folder / "recipe.json", stored.model_dump(mode="json", exclude={"folder"}))
         names = list(_list_input_names(recipe, stored.identity.sources, run.read_recipe_folder()))
         left_out = [] if config.documents else [name for name in names if _is_seed_folder(name, recipe, run)]
@@ -95,7 +106,15 @@ def write_release_recording(run: RunDir, manifest: RunManifest) -> None:
         record = RecordedInputs(files=inputs, left_out=tuple(left_out), environment=environment)
         write_json(folder / "inputs.json", record.model_dump(mode="json"))
     reviewed = len(read_run_overrides(run).decisions)
-    manifest.put(NAME, RebuildRecord(samples=samples, files=len(inputs), reviewed=reviewed))
+    held_out = hash_file(run.path / HELD_OUT)
+    manifest.put(NAME, RebuildRecord(samples=samples, files=len(inputs), reviewed=reviewed, held_out=held_out))
+
+
+def replay_teachers(recipe: Recipe, samples: Path) -> Recipe:
+    """The recipe with the same limits of teachers, and the recorded replies."""
+    changes = {**CONNECTION, "model": f"{REPLAY_PREFIX}{samples}"}
+    teachers = {name: teacher.model_copy(update=changes) for name, teacher in recipe.teachers.items()}
+    return recipe.model_copy(update={"teachers": teachers})
 
 
 def find_unportable_names(recipe: Recipe, sources: Iterable[str]) -> list[str]:

@@ -1,13 +1,14 @@
-"""Makes the run of a release again from its recording: seeds, replies, checks, filters, dataset. Asks no teacher, trains no
-student and compares nothing.
+"""Makes the run of a release again from its recording: seeds, replies, checks, filters, dataset, and its student if asked for.
+Asks no teacher and compares nothing.
 """
 
 import asyncio
+import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -15,27 +16,26 @@ from agents.planning.plan_building import build_plan
 from agents.planning.run_plan import RunPlan
 from agents.planning.seeds import RunSeeds
 from core.config.recipe import BudgetConfig, Recipe, parse_recipe, recipe_digest
-from core.config.teachers import REPLAY_PREFIX, TeacherConfig
 from core.errors import RecipeError, StoreError, UsageError
+from core.project_files import NAMED_REFERENCES
+from core.runs.collapse_facts import CollapseFacts
 from core.runs.records import RunInvocation, RunManifest
 from core.runs.releases import Release, locate_releases, read_release
 from core.runs.run_dir import RunDir, StoredRecipe, open_run
 from core.storage.atomic_files import read_record
 from core.storage.recording import RecordedSample, read_recording
 from flows.clean.run_curation import CurationResult
-from flows.data.curated_run import read_kept_rows
+from flows.data.curated_run import DatasetSplit, read_kept_rows
 from flows.data.run_storage import RunStorage
 from flows.data.stranger_files import find_trust_fault
 from flows.data.student_files import use_promoted_generator
 from flows.run.dataset_stages import assess_samples, curate_samples, package_samples
-from flows.run.pipeline import RunContext, open_run_context
+from flows.run.pipeline import RunContext, open_run_context, run_distill_stage
 from flows.run.run_preparation import PreparedRun
 from flows.run.shard_production import ShardWork, complete_shard, produce_and_curate
+from flows.terminal.console import SESSION, UserInterrupt
 from plugins.rebuild.config import NAME
-from plugins.rebuild.recording import RECORDING, SAMPLES
-
-CONNECTION: dict[str, Any] = {"base_url": None, "batch": False, "draft": None, "engine": {}, "extra": {}}
-"""Keys that a teacher does not need that answers from a recording."""
+from plugins.rebuild.recording import RECORDING, SAMPLES, RecordedInputs, replay_teachers
 
 
 class ReplayedRun(NamedTuple):
@@ -45,10 +45,16 @@ class ReplayedRun(NamedTuple):
     manifest: RunManifest
     changed_sources: tuple[str, ...]
     """The files and prompts, by their names in the recipe, that are not those of the recorded run."""
+    measured: CollapseFacts | None
+    """What the library of this Python shows, where the recorded run was compared with that of another. The manifest then has the
+    recorded numbers, which are on cards too."""
+    trained: bool
+    """Whether the student was asked for."""
 
 
-def replay_release(release: Release, folder: Path, own_releases: Path) -> ReplayedRun:
-    """Make the run of a release again in an empty folder. A recipe outside of `own_releases` may run no program.
+def replay_release(release: Release, folder: Path, own_releases: Path, *, student: bool = False) -> ReplayedRun:
+    """Make the run of a release again in an empty folder, with or without its `student`. A recipe outside of `own_releases` may
+    run no program.
 
     Raises:
         UsageError: if the recipe cannot be used here, lacks a file, or is a stranger's and would run a program.
@@ -58,7 +64,7 @@ def replay_release(release: Release, folder: Path, own_releases: Path) -> Replay
     stored, recorded = read_record(place / "recipe.json", StoredRecipe), read_recording(release.path / SAMPLES)
     recipe = _parse_recorded_recipe(stored, release)
     _link_ancestors(release, locate_releases(runs) / recipe.name)
-    replayed = recipe.model_copy(update={"teachers": _replay_teachers(recipe.teachers, release)})
+    replayed = replay_teachers(recipe, release.path.absolute() / SAMPLES)
     if fault := find_trust_fault(RunDir(place), replayed, place / "files", own_releases):
         where = own_releases / recipe.name / str(release.generation)
         raise UsageError(f"{release.path}: {fault}", hint=f"hint: if you trust the recipe, copy the release to {where}")
@@ -83,9 +89,13 @@ def replay_release(release: Release, folder: Path, own_releases: Path) -> Replay
     invocation = RunInvocation(verb="generate", recipe=recipe.name, folder=str(folder))
     prepared = PreparedRun(run, plan, RunSeeds(plan, manifest.digest), RunStorage(runs), invocation, "", "")
     with open_run_context(prepared) as context:
-        _make_again(context, recorded, release)
+        measured, parts = _make_again(context, recorded, release)
+        if student:
+            run_distill_stage.fn(context, parts)
+            if SESSION.stop.is_set():
+                raise UserInterrupt
         run.write_manifest(context.manifest)
-        return ReplayedRun(run, context.manifest, changed)
+        return ReplayedRun(run, context.manifest, changed, measured, student)
 
 
 def _parse_recorded_recipe(stored: StoredRecipe, release: Release) -> Recipe:
@@ -123,24 +133,20 @@ def _link_ancestors(release: Release, lineage: Path) -> None:
         (lineage / str(ancestor.generation)).symlink_to(found)
 
 
-def _replay_teachers(teachers: Mapping[str, TeacherConfig], release: Release) -> dict[str, TeacherConfig]:
-    """The same limits, and the recorded replies."""
-    model = f"{REPLAY_PREFIX}{release.path.absolute() / SAMPLES}"
-    return {name: teacher.model_copy(update={**CONNECTION, "model": model}) for name, teacher in teachers.items()}
-
-
 def _list_changed_sources(plan: RunPlan, recorded: Mapping[str, str]) -> tuple[str, ...]:
     """Raises UsageError if a file is missing."""
     here = plan.own_sources
     return tuple(sorted(name for name in here if recorded.get(name) != here[name]))
 
 
-def _make_again(context: RunContext, recorded: Sequence[RecordedSample], release: Release) -> None:
-    """All stages up to the dataset, of the recorded samples."""
+def _make_again(
+    context: RunContext, recorded: Sequence[RecordedSample], release: Release
+) -> tuple[CollapseFacts | None, DatasetSplit]:
+    """All stages up to the dataset, of the recorded samples. Returns `ReplayedRun.measured`, and the rows."""
     wanted = {number if one.sample is None else one.sample for number, one in enumerate(recorded)}
     # Which samples a goal needs depends on how many are made at once: the recorded ones are made, then curated with the goal.
     replayed = context.plan.with_recipe(
-        teachers=_replay_teachers(context.plan.recipe.teachers, release),
+        teachers=replay_teachers(context.plan.recipe, release.path.absolute() / SAMPLES).teachers,
         budget=BudgetConfig(), cache_mb=0, keep=0, quotas=None, max_failed=1.0,
     )  # fmt: skip
 
@@ -155,4 +161,10 @@ def _make_again(context: RunContext, recorded: Sequence[RecordedSample], release
     asyncio.run(produce_and_curate(context.run, replayed, context.seeds, curate, complete))
     kept = read_kept_rows(context.run)
     assess_samples(context, kept)
-    package_samples(context, kept)
+    measured, config = context.manifest.collapse, context.recipe.collapse
+    there = read_record(release.path / RECORDING / "inputs.json", RecordedInputs).environment.get("python")
+    recorded_test = release.manifest.run.collapse
+    named = config is not None and config.reference in NAMED_REFERENCES  # the library of the running Python
+    if other := named and recorded_test and there != platform.python_version():
+        context.manifest.collapse = recorded_test
+    return measured if other else None, package_samples(context, kept)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from html import escape
 from pathlib import Path
 from random import Random
 
@@ -135,6 +136,7 @@ def test_rows_that_copy_are_named_and_not_released(copying: RunDir, capsys: pyte
     assert (code, out.count("phrase"), f"and {len(leaks) - 2} more" in out) == (3, 3, True)
     code, out, _ = called(capsys, "disclosure", copying.name, "--json", *runs)
     assert (code, json.loads(out)["leaks"]) == (3, True)
+    assert f"<p>{escape(record.verdict)}.</p>" in (copying.path / "report.html").read_text()
     code, _, err = called(capsys, "release", copying.name, *runs)
     assert (code, "documents leak: phrases of" in err) == (3, True)
 
@@ -162,6 +164,27 @@ def test_changed_documents_and_other_runs_are_refused(
     plain = make_run(tmp_path / "runs", OFF)
     code, _, err = called(capsys, "disclosure", plain.name, "--runs-dir", str(tmp_path / "runs"))
     assert (code, "no document was held back" in err) == (2, True)
+
+
+def test_a_run_without_rows_says_so_and_an_unfinished_one_is_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(
+        tmp_path,
+        OFF,
+        TEACHER,
+        "disclosure.hold_back=0.5",
+        "filters=[{type='length',min_words=1999}]",
+        recipe="grounded-qa",
+    )
+    arguments = ("disclosure", run.name, "--runs-dir", str(tmp_path))
+    code, _, err = called(capsys, *arguments)
+    assert (code, f"kept no row to compare with documents; `stillhouse show {run.path}`" in err) == (2, True)
+    manifest = run.read_manifest()
+    manifest.collapse = None
+    run.write_manifest(manifest)
+    code, _, err = called(capsys, *arguments)
+    assert (code, "was not assessed yet; continue the run with --resume" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

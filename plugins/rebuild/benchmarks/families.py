@@ -1,4 +1,4 @@
-"""Makes releases of eight families by the replies of a recording, of a script or of the embedded teacher, and rebuilds them by
+"""Makes releases of nine families by the replies of a recording, of a script or of the embedded teacher, and rebuilds them by
 another environment's command.
 
     python -m plugins.rebuild.benchmarks.families FOLDER make
@@ -15,7 +15,7 @@ STILLHOUSE = str(Path(sys.executable).with_name("stillhouse"))
 RECORDINGS = ROOT / "benchmarks" / "recordings"
 EMBEDDED = "constrained-instructions"
 FAMILIES = {
-    "arithmetic": 12, "code": 5, "extraction": 12, "grounded-qa": 12, "instructions": 12,
+    "arithmetic": 12, "code": 60, "conversations": 24, "extraction": 12, "grounded-qa": 12, "instructions": 12,
     "reasoning": 12, "tool-calls": 12, EMBEDDED: 6,
 }  # fmt: skip
 """Samples by recipe."""
@@ -33,6 +33,24 @@ documents = true
 """
 OWN = {
     "tool-calls": '[teachers.main]\nmodel = "fake/tool_calls"\n',  # its recordings are of an earlier form
+    # What the embedded teacher wrote: fewer rules, and no check that reads; today's form has no other recording.
+    "conversations": """[agents]
+critic = false
+[agents.generator]
+examples = 2
+max_tokens = 300
+[task]
+constraints = [1]
+turns = [1, 2]
+system = 0.0
+contradictory = 0.0
+[topology]
+max_revisions = 1
+[[verifiers]]
+type = "constraints"
+[teachers.main]
+model = "fake/replay:conversations.jsonl"
+""",
     EMBEDDED: "[agents]\ncritic = false\n",  # its critic reads token probabilities, which no recording has
 }
 
@@ -44,8 +62,9 @@ def make(recipe: str, folder: Path) -> None:
         + OWN.get(recipe, f'[teachers.main]\nmodel = "fake/replay:{recipe}.jsonl"\n')
     )
     words = ["run", f"{recipe}.toml", "--runs-dir", "runs", "--quiet"]
-    if (RECORDINGS / f"{recipe}.jsonl").exists():
-        lines = (RECORDINGS / f"{recipe}.jsonl").read_text().splitlines(keepends=True)[: FAMILIES[recipe]]
+    recording = RECORDINGS / ("embedded" if recipe == "conversations" else "") / f"{recipe}.jsonl"
+    if recording.exists():
+        lines = recording.read_text().splitlines(keepends=True)[: FAMILIES[recipe]]
         (folder / f"{recipe}.jsonl").write_text("".join(lines))
         words += ["--set", f"seeds={{recording='{recipe}.jsonl'}}"]
     call(STILLHOUSE, words, folder)

@@ -189,6 +189,30 @@ def test_rows_are_compared_where_another_version_writes_the_bytes(releases: dict
     assert (rebuild(copy).difference or "").startswith("own.parquet: row 1: messages: ")
 
 
+def test_the_library_of_another_python_leaves_numbers_out_and_no_verdict(tmp_path: Path) -> None:
+    release = release_recorded(tmp_path / "runs", settings=["collapse.reference=python"])
+    copy = copy_release(release, tmp_path / "copy")
+
+    def change_collapse(**changes: object) -> str:
+        rewrite_manifest(copy, lambda whole: whole["run"]["collapse"].update(changes))
+        return describe_difference(copy)
+
+    assert "run.collapse.reference_documents: 7 there, " in change_collapse(reference_documents=7), "the control"
+    edit_json(copy / "recording/inputs.json", lambda whole: whole["environment"].update(python="3.9.1"))
+    assert change_collapse(reference="python-3.9-library") == ""
+    phrase = rebuild(copy).environment[-1]
+    assert phrase.startswith("collapse tested with python-3.9-library there, python-3.")
+    found = release.manifest.run.collapse
+    assert found
+    whole = found.model_dump(mode="json")
+    rewrite_manifest(copy, lambda one: one["run"].update(collapse=None))
+    assert "run.collapse" in describe_difference(copy)
+    rewrite_manifest(copy, lambda one: one["run"].update(collapse=whole))
+    assert "run.collapse.dataset_documents: 5 there, " in change_collapse(dataset_documents=5)
+    changes = {"dataset_documents": found.dataset_documents, "verdict": "pass"}
+    assert "run.collapse.verdict: 'pass' there, 'inconclusive' here" in change_collapse(**changes)
+
+
 def test_only_packages_that_the_run_imported_are_recorded_and_compared(
     releases: dict[str, Release], tmp_path: Path
 ) -> None:
