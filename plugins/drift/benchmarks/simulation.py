@@ -27,7 +27,7 @@ from plugins.drift.measurement import WORD_ROUNDS
 BANK = Path(__file__).parent / "bank"
 SEQUENCES, NIGHTS = 20, 1_000
 SHORT_SEQUENCES, SHORT_NIGHTS = 1_000, 20
-POWER_SEQUENCES, AFTER, WITHIN = 200, (1, 2, 10, 100), 5
+POWER_SEQUENCES, WORD_SEQUENCES, AFTER, WITHIN = 200, 40, (1, 2, 10, 100), 5
 NOISES = (0.0, 0.002, 0.01, 0.05)
 """Nats, of each token and night."""
 UNEQUAL = 0.5
@@ -123,11 +123,11 @@ def count_alarms(draw: Reader, sequences: int, nights: int) -> Alarms:
     return Alarms(sum(map(bool, changed)), sum(changed))
 
 
-def measure_power(draw: Reader) -> dict[str, dict[int, tuple[float, float]]]:
+def measure_power(draw: Reader, sequences: int) -> dict[str, dict[int, tuple[float, float]]]:
     """For each change and number of nights before it: the share of sequences with an alarm on its first night, and within 5."""
     found: dict[str, dict[int, list[int]]] = {change: {after: [0, 0] for after in AFTER} for change in CHANGES}
     for first in sorted({pair[0] for pair in CHANGES.values()}):
-        for seed in range(POWER_SEQUENCES):
+        for seed in range(sequences):
             rng = Random(seed)
             prints = [one for _, one in follow(draw, [first] * max(AFTER), rng)]
             for change, (before, changed) in CHANGES.items():
@@ -136,7 +136,7 @@ def measure_power(draw: Reader) -> dict[str, dict[int, tuple[float, float]]]:
                     found[change][after][0] += nights[0]
                     found[change][after][1] += any(nights)
     return {
-        change: {after: (hits[0] / POWER_SEQUENCES, hits[1] / POWER_SEQUENCES) for after, hits in one.items()}
+        change: {after: (hits[0] / sequences, hits[1] / sequences) for after, hits in one.items()}
         for change, one in found.items()
     }
 
@@ -170,7 +170,8 @@ def print_line(cells: Sequence[object]) -> None:
 
 
 def print_simulation() -> None:
-    readers = list_readers()
+    readers, recorded = list_readers(), read_bank("base")
+    print_line([f"{sum(night == recorded[0] for night in recorded)} of {len(recorded)} recorded nights are equal"])
     print_line(
         ["replies", f"alarmed, of {SHORT_SEQUENCES} x {SHORT_NIGHTS} nights", f"of {SEQUENCES} x {NIGHTS}", "alarms"]
     )
@@ -180,7 +181,7 @@ def print_simulation() -> None:
     print_line(["replies", "nights before", *CHANGES])
     for name, draw in readers.items():
         if " or " not in name:
-            print_power(name, measure_power(draw))
+            print_power(name, measure_power(draw, WORD_SEQUENCES if name.startswith("words") else POWER_SEQUENCES))
     for after in AFTER:
         print_line([f"control: a yield of 50 % must fall to {find_seen_yield(after):.0%}", after])
 
