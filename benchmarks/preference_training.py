@@ -1,7 +1,7 @@
 """What `preference-pairs` yields with the embedded teacher, and what DPO on its pairs adds to SFT on the same rows.
 
 `STILLHOUSE_PAIRS` names a folder for the run and its answers, so that a stopped benchmark resumes. The arms are declared in
-`preference-pairs.json`. Control: DPO with chosen and rejected exchanged.
+`preference-pairs.json`. Control: both trainings with chosen and rejected exchanged.
 """
 
 import json
@@ -38,7 +38,8 @@ DPO = {"sft": 1.0, "dpo": 0.5}
 FIRST = 144
 """Candidates from which the trial's rows come."""
 REQUESTS, PANEL, TRAINING_SEED = 200, 64, 1
-START, SFT, ADDED, EXCHANGED = "start", "SFT", "SFT and DPO", "control: SFT and DPO, chosen and rejected exchanged"
+START, SFT, ADDED = "start", "SFT", "SFT and DPO"
+WORSE, EXCHANGED = "control: SFT on the rejected answers", "control: SFT and DPO, chosen and rejected exchanged"
 READINGS: dict[str, Callable[[AnsweredRequests], list[bool]]] = {
     "passed": lambda one: one.passed,
     "rules and topic": lambda one: join_checks(one, RULES),
@@ -129,15 +130,14 @@ def draw_rows(run: RunDir, task: AblationTask) -> PairedRows:
 def measure_arms(task: AblationTask, rows: PairedRows) -> dict[str, AnsweredRequests]:
     """The answers of each arm; what is stored is not measured again."""
     both = task.config.model_copy(update={"objective": DPO})
-    # The same loss with chosen and rejected exchanged, and SFT still on the chosen answer.
-    turned = both.distillation.model_copy(update={"dpo_beta": -both.distillation.dpo_beta})
-    exchanged = both.model_copy(update={"distillation": turned})
     found: dict[str, AnsweredRequests] = {}
-    for name, config in {SFT: task.config, ADDED: both, EXCHANGED: exchanged}.items():
+    for name, config in {SFT: task.config, ADDED: both, WORSE: task.config, EXCHANGED: both}.items():
+        taught, other = (rows.rejected, rows.chosen) if name in (WORSE, EXCHANGED) else (rows.chosen, rows.rejected)
         letters = "di" if name == EXCHANGED else "d"  # the start is asked last
         arm = replace(task, config=config, declared=task.declared.model_copy(update={"arms": letters}))
-        rejected = () if name == SFT else rows.rejected
-        training = ArmTraining("d", "equal", TRAINING_SEED, ArmRows(rows.ids, rows.chosen, 0, rejected))
+        training = ArmTraining(
+            "d", "equal", TRAINING_SEED, ArmRows(rows.ids, taught, 0, other if config is both else ())
+        )
         answers = Answers(arm, SESSION)
         answers.measure_training(training)
         for key, digest in ((name, arm.digest_training(training)), (START, arm.digest_model("i"))):
@@ -156,7 +156,7 @@ def format_arms(found: Mapping[str, AnsweredRequests], rows: int) -> Iterator[st
         trained = f"{one.seconds:.0f}" if one.seconds else ""
         yield f"| {name} | {rows if one.seconds else ''} | {' | '.join(cells)} | {median(one.words):.0f} | {trained} |"
     yield ""
-    for first, second in ((SFT, START), (ADDED, SFT), (ADDED, EXCHANGED), (EXCHANGED, SFT)):
+    for first, second in ((SFT, START), (ADDED, SFT), (SFT, WORSE), (ADDED, EXCHANGED), (EXCHANGED, WORSE)):
         gains = [
             f"{reading} {describe_gain(estimate_gain([read(found[first])], [read(found[second])]), format_points)}"
             for reading, read in READINGS.items()
