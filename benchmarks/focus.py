@@ -110,9 +110,9 @@ def draw_new_seeds(case: Case, plan: RunPlan, first: int, used: Sequence[Seed]) 
 
 
 def build_row(plan: RunPlan, seed: Seed) -> list[Message]:
-    from plugins.math.families.reasoning import ReasoningDraft, _parse_procedural_question
+    from plugins.math.families.reasoning import ReasoningDraft, parse_procedural_question
 
-    answer = str(_parse_procedural_question(seed.data).entry["answer"])
+    answer = str(parse_procedural_question(seed.data).entry["answer"])
     return plan.family.candidate(seed, ReasoningDraft(reasoning=REASONING, answer=answer)).messages
 
 

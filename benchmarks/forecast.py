@@ -179,11 +179,11 @@ def format_toml(values: dict[str, Any]) -> str:
 @contextmanager
 def serve_known_answers(setting: Setting) -> Iterator[str]:
     """An OpenAI chat endpoint that knows the answers of a setting's questions."""
-    from plugins.math.families.reasoning import ReasoningFamily, ReasoningOptions, _parse_procedural_question
+    from plugins.math.families.reasoning import ReasoningFamily, ReasoningOptions, parse_procedural_question
 
     options = ReasoningOptions(tasks={setting.task: 1}, settings={setting.task: setting.settings}, questions=1400)
     rows = ReasoningFamily().rows(options, SEED)
-    answers = {row["question"]: str(_parse_procedural_question(row).entry["answer"]) for row in rows}
+    answers = {row["question"]: str(parse_procedural_question(row).entry["answer"]) for row in rows}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -186,7 +186,7 @@ def ask_model(case: Case, model: TeacherConfig, panel: int) -> Answers:
     passed = None
     if panel:
         tasks = build_general_panel(case.plan, panel)
-        passed = float(mark_passed(asyncio.run(_ask_panel(tasks, model)).judged).mean())
+        passed = float(mark_passed(asyncio.run(ask_panel(tasks, model)).judged).mean())
     return score_answers(case, results, passed)
 
 
@@ -204,7 +204,7 @@ def score_answers(case: Case, results: Sequence[HeldOutResult], panel: float | N
     return Answers(np.array(right, dtype=float), fields, parsed, panel, results)
 
 
-async def _ask_panel(panel: GeneralPanel, model: TeacherConfig) -> PanelResults:
+async def ask_panel(panel: GeneralPanel, model: TeacherConfig) -> PanelResults:
     return await ask_general_panel(panel, model, SESSION.stop, lambda _done: None, cache=None)
 
 

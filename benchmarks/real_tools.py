@@ -41,7 +41,7 @@ from benchmarks.real_case import (
     TEACHER,
     Arm,
     Rows,
-    _ask_panel,
+    ask_panel,
     describe_rate,
 )  # fmt: skip
 from benchmarks.retention import mark_passed, open_folder
@@ -243,7 +243,7 @@ def record(case: Case, name: str, seed: int, model: TeacherConfig) -> float:
     panel = None
     if name in (START, *PANEL_ARMS):
         tasks = build_general_panel(case.plan, PANEL)
-        panel = float(mark_passed(asyncio.run(_ask_panel(tasks, model)).judged).mean())
+        panel = float(mark_passed(asyncio.run(ask_panel(tasks, model)).judged).mean())
     write_text(case.folder / f"{name}-{seed}.answers.json", json.dumps([one.text for one in talks], indent=1))
     right = [is_right(sample, one.results) for sample, one in zip(case.held_out, talks, strict=True)]
     found = read_json(RESULTS) if RESULTS.exists() else {}

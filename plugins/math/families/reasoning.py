@@ -173,7 +173,7 @@ class ProceduralQuestion(NamedTuple):
         return _cached_entry(self.dataset, self.place)
 
 
-def _parse_procedural_question(row: Mapping[str, Any]) -> ProceduralQuestion:
+def parse_procedural_question(row: Mapping[str, Any]) -> ProceduralQuestion:
     """The values from which a seed's question is generated again. A seeds file can contain them, so they are untrusted.
 
     Raises:
@@ -259,7 +259,7 @@ def solved_check(subject: Subject, _options: Options) -> str | None:
 
 def _find_wrong_answer(seed: Seed, given: str) -> str | None:
     """The fault of an answer to a procedural question, by reasoning-gym's own verifier."""
-    made = _parse_procedural_question(seed.data)
+    made = parse_procedural_question(seed.data)
     if len(given) > MAX_ANSWER:
         return f"the answer is {len(given)} characters long"
     entry = made.entry
@@ -324,7 +324,7 @@ class ReasoningFamily(RecipeFamily):
         data = {"question": require_text(row, "question"), "category": require_text(row, "category", "")}
         if row.get("made") is None:
             return {**data, "expected": row["answer"]}
-        return {**data, "made": _parse_procedural_question(row)._asdict()}
+        return {**data, "made": parse_procedural_question(row)._asdict()}
 
     def reply_type(self, seed: Seed) -> type[ReplySchema]:
         return ReasoningDraft

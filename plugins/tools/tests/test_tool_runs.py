@@ -1,8 +1,10 @@
 """Runs with the user's own tools: a module in the sandbox, and MCP servers that act, fail and kill the run."""
 
+import asyncio
 import json
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from itertools import pairwise
@@ -11,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from agents.studies.preview import preview_samples
 from core.errors import RecipeError
+from core.project_files import PROJECT
 from core.sample import RejectionReason, Sample, SampleStatus
 from core.storage.sample_files import read_samples
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -256,3 +260,22 @@ def test_a_conversation_of_errors_is_dropped_and_its_rounds_are_bounded(tmp_path
     sample, _ = make_scripted_sample(tmp_path / "other", [find("Emma")], "task.rounds=1")
     assert (sample.state, sample.detail) == (SampleStatus.dropped, "tool_use")
     assert "each call failed" in sample.verdicts[-1].evidence
+
+
+def test_recorded_conversations_of_a_capable_teacher_replay_with_executed_calls(tmp_path: Path) -> None:
+    """With a user's own tools. Control: other worlds, in which few of the recorded flats and reports exist."""
+    office = PROJECT / "benchmarks/recordings/office"
+    recorded = f"seeds={{recording='{office}.jsonl'}}"
+
+    def replay(*settings: str) -> list[Sample]:
+        plan = load_recipe_plan(f"{office}.toml", ["samples=12", *settings])
+        return list(asyncio.run(preview_samples(plan, 12, threading.Event())).samples)
+
+    def keep_with_calls(samples: list[Sample]) -> list[Sample]:
+        kept = [one for one in samples if one.state is SampleStatus.kept]
+        return [one for one in kept if any(message.tool_calls for message in one.candidate.messages)]
+
+    same, other = replay(), replay(recorded, "seed=50")
+    assert Counter(sample.state for sample in same) == {SampleStatus.kept: 11, SampleStatus.dropped: 1}
+    assert len(keep_with_calls(same)) == 9
+    assert not keep_with_calls(other)
