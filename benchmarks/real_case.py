@@ -4,7 +4,8 @@ Declared before the first training: students with all layers of the embedded tea
 at `PLANTED_ROWS` rows a share of the values replaced by another row's (10 and 30 %), and answers of other rows as the control;
 one student with half of the layers; and the start, which is the embedded teacher. All answer the same held-out messages, once
 and greedily. A value is right if it equals that of the held-out row. Goal: 60 % of the values right where the start has under
-10 %, and at most 3 points less of the general panel.
+10 %, and at most 3 points less of the general panel. Declared later: `prompted`, the start's first drafts as a run asks for
+them, with instructions, examples and schema.
 
 `STILLHOUSE_CASE` names a folder for rows, students and answers, so that a stopped benchmark resumes; results are added to
 `real-case.json`. All students take about three hours of one core: `python -m benchmarks.real_case --arms 45,90`.
@@ -35,6 +36,7 @@ from agents.studies.held_out_evaluation import (
     HeldOutResult,
     ServedReplies,
     evaluate_held_out,
+    evaluate_prompted,
     held_out_seeds,
     judge_by_check,
 )
@@ -82,7 +84,7 @@ COST_ARMS: Mapping[str, tuple[int, int | None]] = {
 TOKEN_PRICES = TokenPrices(0.25, 2.0, 0.25, 0.25, 2.0)
 """Of the page: a small hosted model, in USD per million tokens."""
 TEACHER = TeacherConfig(model="local/smollm2-135m", max_concurrent=8, slot_tokens=1536)
-START = "start"
+START, PROMPTED = "start", "prompted"
 
 Rows = list[dict[str, Any]]
 
@@ -190,6 +192,13 @@ def ask_model(case: Case, model: TeacherConfig, panel: int) -> Answers:
     return score_answers(case, results, passed)
 
 
+def ask_prompted_start(case: Case) -> Answers:
+    """The start's first draft of each held-out message, asked as a run asks its teacher."""
+    plan = case.plan.with_recipe(teachers={name: TEACHER for name in case.plan.recipe.teachers})
+    drafts = asyncio.run(evaluate_prompted(plan, case.seeds, SESSION.stop, lambda _done: None))
+    return score_answers(case, drafts, None)
+
+
 def score_answers(case: Case, results: Sequence[HeldOutResult], panel: float | None) -> Answers:
     right, parsed, fields = [], 0, list(next(iter(case.expected.values())))
     for seed, result in zip(case.seeds, results, strict=True):
@@ -237,7 +246,10 @@ def measure(arms: Sequence[str], trainings: int) -> None:
             for seed in (ARMS[name].seeds if name in ARMS else SEEDS[:1])[:trainings]:
                 if RESULTS.exists() and f"{name}, seed {seed}" in read_json(RESULTS):
                     continue
-                answers = ask_model(case, TEACHER, PANEL) if name == START else measure_arm(case, name, seed)
+                if name == PROMPTED:
+                    answers = ask_prompted_start(case)
+                else:
+                    answers = ask_model(case, TEACHER, PANEL) if name == START else measure_arm(case, name, seed)
                 texts = [result.answer for result in answers.results]
                 write_text(folder / f"{name}-{seed}.answers.json", json.dumps(texts, indent=1))
                 record(name, seed, answers)
@@ -322,7 +334,7 @@ def table() -> str:
         f"| arm | trainings | values right | messages all right | {' | '.join(fields)} | JSON | panel |",
         "|---" * (6 + len(fields)) + "|",
     ]
-    for name in (START, *ARMS):
+    for name in (START, PROMPTED, *ARMS):
         ours = [one for key, one in found.items() if key.rpartition(",")[0] == name]
         if ours:
             right = np.array([[[int(mark) for mark in row] for row in one["right"]] for one in ours])
@@ -347,7 +359,7 @@ def describe_rate(right: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arms", default=",".join((START, *ARMS)))
+    parser.add_argument("--arms", default=",".join((START, PROMPTED, *ARMS)))
     parser.add_argument("--trainings", type=int, default=len(SEEDS), help="of an arm, at most")
     parser.add_argument("--cost", action="store_true", help="only the cost of the trained student's answers")
     parser.add_argument("--rows", action="store_true", help="only what the rows and the student's answers are worth")
