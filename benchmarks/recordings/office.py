@@ -1,14 +1,26 @@
 """The office of a property manager: tools for a recipe with tools of its own. It runs in the sandbox with the standard library.
 
-Every sample gets a world of its own from `make_world`; a function's first parameter `world` is that world, the others are the tool's.
+Every sample gets a world of its own from `make_world`; a function's first parameter `world` is that world, the others are the
+tool's.
 """
 
 from random import Random
 from typing import Literal, TypedDict
 
-FIRST = "Ada Bela Cora Dario Edith Farid Gus Hedda Imre Jonas Kaja Lorenz Mira Nils Olga Pia Quirin Runa Sami Tilda Uwe Vera".split()
-LAST = "Albrecht Bonnet Cerny Duarte Eriksen Fodor Grimaldi Hegedus Ilic Jensen Kaya Lowe Mazur Nemeth Oduya Peeters Roth".split()
-PROBLEMS = ["cold radiator", "dripping tap", "blocked drain", "dead socket", "stuck lock", "broken window", "mice", "loud lift"]
+FIRST = "Ada Bela Cora Dario Edith Farid Gus Hedda Imre Jonas Kaja Lorenz Mira Nils Olga Pia Quirin Runa Sami Tilda Uwe Vera"
+LAST = (
+    "Albrecht Bonnet Cerny Duarte Eriksen Fodor Grimaldi Hegedus Ilic Jensen Kaya Lowe Mazur Nemeth Oduya Peeters Roth"
+)
+PROBLEMS = [
+    "cold radiator",
+    "dripping tap",
+    "blocked drain",
+    "dead socket",
+    "stuck lock",
+    "broken window",
+    "mice",
+    "loud lift",
+]
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 
 
@@ -24,7 +36,11 @@ class World:
         rng = Random(seed)
         flats = rng.sample([f"{floor}{door}" for floor in range(1, 10) for door in "ABCDEF"], 5)
         self.tenants = {
-            flat: {"tenant": f"{rng.choice(FIRST)} {rng.choice(LAST)}", "phone": f"555-{rng.randint(1000, 9999)}"} for flat in flats
+            flat: {
+                "tenant": f"{rng.choice(FIRST.split())} {rng.choice(LAST.split())}",
+                "phone": f"555-{rng.randint(1000, 9999)}",
+            }
+            for flat in flats
         }
         numbers = rng.sample(range(1000, 9999), 9)
         self.reports: dict[str, Report] = {
@@ -88,7 +104,9 @@ def show_report(world: World, report: str) -> dict:
     return {"report": report, **_find_report(world, report)}
 
 
-def book_visit(world: World, report: str, day: Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"], hour: int) -> dict:
+def book_visit(
+    world: World, report: str, day: Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"], hour: int
+) -> dict:
     """Book the repairer's visit for an open report.
 
     Args:
