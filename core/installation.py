@@ -18,7 +18,7 @@ from core.project_files import PROJECT
 from core.weights.packaged_weights import TEACHER_WEIGHTS
 
 EXTRAS_OF_INSTALL_ALL = (
-    "export", "harness", "hosted", "improve", "interop", "math", "pictures", "scale", "tools", "tracing", "tracking"
+    "export", "harness", "hosted", "improve", "interop", "languages", "math", "pictures", "scale", "tools", "tracing", "tracking"
 )  # fmt: skip
 """Extras that `make install` leaves out and `make install-all` installs."""
 EXTRAS_OUTSIDE_MAKE = ("ray", "vllm")

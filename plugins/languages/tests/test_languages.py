@@ -158,7 +158,7 @@ def test_validate_refuses_what_cannot_judge_the_language_and_says_what_to_use() 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_family_with_rules_of_the_language_takes_its_checks_filters_and_prompts(language: str) -> None:
-    seeds = f"seeds.path=plugins/languages/data/topics-{language}.jsonl"
+    seeds = f"seeds.path=data/seeds/topics-{language}.jsonl"
     plan = load_recipe_plan("constrained-german", [f"language={language}", seeds])
     assert [bound.check.name for bound in plan.checks] == ["constraints", "on_topic", "in_language"]
     assert "local_refusal" in [config.type for config in plan.recipe.filters]
@@ -167,7 +167,7 @@ def test_a_family_with_rules_of_the_language_takes_its_checks_filters_and_prompt
 
 
 def test_a_kind_that_a_language_lacks_is_refused() -> None:
-    seeds = "seeds.path=plugins/languages/data/topics-zh.jsonl"
+    seeds = "seeds.path=data/seeds/topics-zh.jsonl"
     with pytest.raises(RecipeError, match="unknown Chinese kinds lowercase"):
         load_recipe_plan("constrained-german", ["language=zh", seeds, "task.kinds.lowercase=1"])
 

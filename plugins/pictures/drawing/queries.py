@@ -105,7 +105,7 @@ def format_decimal(number: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
-def format_number(number: Decimal, decimals: int) -> str:
+def format_column_number(number: Decimal, decimals: int) -> str:
     """With all decimals of its column: 1200, 3.50, -0.25."""
     text = f"{number:.{decimals}f}"
     return text.removeprefix("-") if not number else text
@@ -130,7 +130,7 @@ def compute_answer(query: Query, table: DataTable) -> str:
 
 
 def _find_value(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
-    return format_number(numbers[table.find_row(query.row)], count_decimals(numbers))
+    return format_column_number(numbers[table.find_row(query.row)], count_decimals(numbers))
 
 
 def _locate_text(query: Query, table: DataTable) -> str:
@@ -141,7 +141,7 @@ def _locate_text(query: Query, table: DataTable) -> str:
 
 
 def _find_extreme(_query: Query, _table: DataTable, numbers: Sequence[Decimal], *, largest: bool) -> str:
-    return format_number(max(numbers) if largest else min(numbers), count_decimals(numbers))
+    return format_column_number(max(numbers) if largest else min(numbers), count_decimals(numbers))
 
 
 def _find_extreme_label(_query: Query, table: DataTable, numbers: Sequence[Decimal], *, largest: bool) -> str:
@@ -154,7 +154,7 @@ def _find_extreme_label(_query: Query, table: DataTable, numbers: Sequence[Decim
 
 
 def _add_up(_query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
-    return format_number(sum(numbers, Decimal(0)), count_decimals(numbers))
+    return format_column_number(sum(numbers, Decimal(0)), count_decimals(numbers))
 
 
 def _round_ratio(part: Decimal, whole: Decimal | int, decimals: int) -> str:
@@ -164,7 +164,7 @@ def _round_ratio(part: Decimal, whole: Decimal | int, decimals: int) -> str:
     if rest and 2 * rest == whole:
         raise NoAnswer("the quotient is in the middle of two roundings")
     rounded = (floor + (2 * rest > whole)) / 10**decimals
-    return format_number(rounded if part >= 0 else -rounded, decimals)
+    return format_column_number(rounded if part >= 0 else -rounded, decimals)
 
 
 def _average(_query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:
@@ -184,21 +184,23 @@ def _find_gap(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str
     if query.other == query.column:
         raise NoAnswer(f"a gap needs two columns, not {query.column!r} twice")
     others, place = table.numbers(query.other), table.find_row(query.row)
-    return format_number(abs(numbers[place] - others[place]), max(count_decimals(numbers), count_decimals(others)))
+    return format_column_number(
+        abs(numbers[place] - others[place]), max(count_decimals(numbers), count_decimals(others))
+    )
 
 
 def _find_at_extreme(query: Query, table: DataTable, numbers: Sequence[Decimal], *, largest: bool) -> str:
     """Another column in the row of an extreme."""
     label = _find_extreme_label(query, table, numbers, largest=largest)
     others = table.numbers(query.other)
-    return format_number(others[table.find_row(label)], count_decimals(others))
+    return format_column_number(others[table.find_row(label)], count_decimals(others))
 
 
 def _subtract(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
     if query.row == query.other:
         raise NoAnswer(f"a difference needs two rows, not {query.row!r} twice")
     found = abs(numbers[table.find_row(query.row)] - numbers[table.find_row(query.other)])
-    return format_number(found, count_decimals(numbers))
+    return format_column_number(found, count_decimals(numbers))
 
 
 def _count(query: Query, _table: DataTable, numbers: Sequence[Decimal]) -> str:

@@ -93,7 +93,7 @@ def simulate_chance() -> int:
     return sum(limits[sum(rng.randrange(ORDERS) for _ in range(8))] <= LEVEL for _ in range(SIMULATED))
 
 
-def main() -> None:
+def measure_orders() -> None:
     requests = read_requests()
     sys.stdout.write(f"random ranks: {simulate_chance():,} of {SIMULATED:,} alarms\n")
     sys.stdout.write("| a student that | alarms at p = 0.01 (95 %) | median p |\n|---|---:|---:|\n")
@@ -108,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure_orders()

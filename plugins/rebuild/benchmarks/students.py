@@ -44,7 +44,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
 """Declared before any training: what the tolerance must not excuse, as far as it can."""
 
 
-def make(name: str, folder: Path) -> None:
+def make_release_with_student(name: str, folder: Path) -> None:
     (folder / f"{name}.toml").write_text(TEXT.format(recipe=RECIPE, name=name, samples=SAMPLES, student=STUDENTS[name]))
     (folder / f"{RECIPE}.jsonl").write_text((RECORDINGS / f"{RECIPE}.jsonl").read_text())
     seeds = f"seeds={{recording='{RECIPE}.jsonl'}}"
@@ -53,7 +53,7 @@ def make(name: str, folder: Path) -> None:
     call(STILLHOUSE, ["release", run.name, "--runs-dir", "runs"], folder)
 
 
-def rebuild(name: str, folder: Path, command: str) -> None:
+def rebuild_student(name: str, folder: Path, command: str) -> None:
     (place := folder / "elsewhere").mkdir(exist_ok=True)
     words = ["rebuild", str((folder / "releases" / name / "0").absolute()), "--student", "--json", "--quiet"]
     found = json.loads(call(command, words, place))
@@ -87,17 +87,17 @@ def train_controls(name: str, folder: Path) -> None:
         sys.stdout.flush()
 
 
-def main() -> None:
+def measure_students() -> None:
     folder, verb, *command = Path(sys.argv[1]), *sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)
     for name in STUDENTS:
         if verb == "make":
-            make(name, folder)
+            make_release_with_student(name, folder)
         elif verb == "rebuild":
-            rebuild(name, folder, *command)
+            rebuild_student(name, folder, *command)
         else:
             train_controls(name, folder)
 
 
 if __name__ == "__main__":
-    main()
+    measure_students()

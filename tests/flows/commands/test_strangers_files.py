@@ -80,6 +80,7 @@ STRANGERS_OPTIONS = {
     "--encoder",
     "--features",
     "--from",
+    "--order-test",
     "--questions",
     "--reference",
     "--recipe",
@@ -91,7 +92,7 @@ OWN_OPTIONS = set(
     """
     --add --allow-key --allow-url --arms --as --audit --budget --by --calibration --calls --check --cluster --columns
     --confidence --deployment --documents --draft --draws --eval --filters --format --from-datasketch
-    --held-out --host --host-name --index --inputs --kind --labels --license --max-requests --max-tokens --max-usd
+    --held-out --host --host-name --index --inputs --kind --labels --language --license --max-requests --max-tokens --max-usd
     --min-kept --name --ngram --notify --of --out --page --panel --parent --port --random --record --reviewer --requests --role
     --root --rows --runs-dir --samples --search --secret --seed --seeds --set --share --show-row --sign --signal --slot-tokens
     --slots --source --split --student-to --system --target --task-rows --tasks --teacher-key-env --teacher-url --temperature
