@@ -25,6 +25,7 @@ IMAGE_COLUMNS = (IMAGES_COLUMN, "image")
 IMAGE_NAME = re.compile(rf"{IMAGES_FOLDER}/([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})\.(?:png|jpeg)")
 """The path of an image in its run or release: the SHA-256 of its bytes, in folders by its first two digits."""
 IMAGE_URL = re.compile("data:image/(png|jpeg);base64,")
+JPEG_START = b"\xff\xd8\xff"
 
 
 def store_sample_images(folder: Path, sample: Sample) -> Sample:
@@ -92,9 +93,6 @@ def format_image_url(content: bytes) -> str:
     """The `data:` URL of a PNG or JPEG."""
     kind = "jpeg" if content.startswith(JPEG_START) else "png"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-JPEG_START = b"\xff\xd8\xff"
 
 
 if TYPE_CHECKING:
@@ -207,8 +205,12 @@ def fit_image(content: bytes, patch: int, size: int, max_pixels: int = MAX_PIXEL
 def _find_turn(image: "Image") -> Any:
     """The operation of Pillow that turns the image upright, by its EXIF data; None if there is none, or it cannot be read."""
     from PIL.ExifTags import Base
+    from PIL.Image import Transpose
 
-    turns = dict(enumerate((0, 3, 1, 5, 4, 6, 2), 2))  # members of `PIL.Image.Transpose` by the orientation of EXIF
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
     with warnings.catch_warnings(), suppress(Exception):  # damaged data raises what its parser happens to raise
         warnings.simplefilter("ignore")
         return turns.get(image.getexif().get(Base.Orientation))

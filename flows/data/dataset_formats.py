@@ -324,6 +324,8 @@ def _build_sharegpt_form(rows: "pl.DataFrame", _turns: TurnForm) -> "pl.DataFram
     return _rewrite_conversations(rows, _convert_to_sharegpt, pl.Struct({"conversations": turns}))
 
 
+IMAGE_FILE_FORMS = ("sharegpt",)
+"""Forms whose trainers open files of images: their JSON lines have paths in the place of `data:` URLs."""
 SHAREGPT_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
 
 

@@ -27,6 +27,7 @@ from flows.clean.run_curation import EMPTY_FORM, NO_THINKING
 from flows.data.curated_run import DatasetSplit, read_finished_samples
 from flows.data.dataset_card import build_dataset_card
 from flows.data.dataset_formats import (
+    IMAGE_FILE_FORMS,
     build_hub_features,
     count_images,
     format_dataset,
@@ -125,7 +126,8 @@ def write_dataset(
                     write_atomically(own / f"{side}.jsonl") as unfinished,
                     unfinished.open("w", encoding="utf-8") as file,
                 ):
-                    file.writelines(format_json_lines(rows, form.texts, partial(_place_image, own, read)))
+                    place = partial(_place_image, own if name in IMAGE_FILE_FORMS else None, read)
+                    file.writelines(format_json_lines(rows, form.texts, place))
             if form.left_out and not any(map(len, form.parts)):
                 missing.append(f"{name} {EMPTY_FORM}: they call tools or have images, or their turns do not alternate")
         write_text(folder / "README.md", build_dataset_card(manifest, recipe, len(parts.train), len(parts.validation)))
@@ -141,9 +143,9 @@ def write_dataset(
     return missing
 
 
-def _place_image(folder: Path, read: Callable[[str], bytes], name: str) -> str:
-    """An image of JSON lines: its `data:` URL, or the path of a file in the folder of ShareGPT, whose trainers open files."""
-    if folder.name != "sharegpt":
+def _place_image(folder: Path | None, read: Callable[[str], bytes], name: str) -> str:
+    """An image of JSON lines: the path of its file in `folder`, or without one its `data:` URL."""
+    if folder is None:
         return format_image_url(read(name))
     write_bytes(folder / name, read(name))
     return name

@@ -3,9 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator
 
-LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2}$")]
+
+def _check_code(code: str) -> str:
+    if not (len(code) == 2 and code.isascii() and code.islower()):
+        raise ValueError("must be the two small letters of a language (ISO 639-1), such as de")
+    return code
+
+
+LanguageCode = Annotated[str, AfterValidator(_check_code)]
 """Of a recipe: `de`. Default: `en`."""
 SECTION, ENGLISH = "language", "en"
 NAMES = {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "zh": "Chinese"}
