@@ -12,7 +12,7 @@ class DisclosureConfig(RecipeTable):
     """Hold back some documents, and compare the rows with the used and the held-back ones."""
 
     hold_back: float = Field(0.5, ge=0.1, le=0.5)
-    """Share of `seeds.documents` that no sample is made of, drawn by the recipe's `seed`."""
+    """Share of `seeds.documents`, or of the rows of `seeds.path`, that no sample is made of, drawn by the recipe's `seed`."""
     limit: float = Field(0.0, ge=0, lt=1)
     """Share of rows that may leak beyond chance. A run above it is not released."""
     quotes: bool | None = None

@@ -1,4 +1,5 @@
-"""Which documents of a recipe are held back: a random draw among all splits with balanced numbers of passages. Knows no row.
+"""Which documents of a recipe are held back: a random draw among all splits with balanced numbers of passages. Knows no row of a
+dataset. Of a seeds file, each row is a document of one passage.
 
 The draw is what makes the test exact: the rule could have drawn every other split as well (Morgan and Rubin 2012, Rerandomization
 to improve covariate balance in experiments, Annals of Statistics 40).
@@ -7,14 +8,19 @@ to improve covariate balance in experiments, Annals of Statistics 40).
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from math import comb
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from agents.checks import Options
+from agents.families import find_recipe_family
+from agents.families.base import RecipeFamily
 from agents.planning.run_plan import RunPlan
-from agents.planning.seed_rows import load_documents
+from agents.planning.seed_rows import load_documents, load_seed_rows
+from core.config.recipe import Recipe
 from core.errors import UsageError
 from plugins.disclosure.config import DisclosureConfig
 
@@ -28,23 +34,79 @@ held back."""
 MOST_TRIES = 10_000
 
 
+class Documents(NamedTuple):
+    """What rows are compared with, and how a seed says which it is made of."""
+
+    passages: Mapping[str, Sequence[str]]
+    """By name: that of a file, or `line 12` of a seeds file."""
+    column: str
+    """Of a seed's data."""
+    names: Mapping[Any, str]
+    """By the values of that column. Rows with equal values are one document."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {name: len(passages) for name, passages in self.passages.items()}
+
+    def find_name(self, data: Mapping[str, Any]) -> str | None:
+        """Of the document that a seed is made of; None if the family overwrote the column."""
+        return self.names.get(data.get(self.column))
+
+
 class HeldBack(NamedTuple):
     """A choice of seeds (`core.hooks.SeedChoice`): those of documents that are not held back."""
 
     documents: frozenset[str]
+    source: Documents
     requests: Collection[str] = ()
 
     def accepts(self, data: Mapping[str, Any], rng: Random) -> bool:
-        return data.get("source") not in self.documents
+        if name := self.source.find_name(data):
+            return name not in self.documents
+        raise UsageError(
+            f"disclosure: the family makes the column {self.source.column!r} of a seed itself, so no row can be held back; "
+            "rename the column, or leave [disclosure] out"
+        )
 
 
 def find_held_back(plan: RunPlan) -> HeldBack | None:
-    """None without the table or without documents. Raises UsageError if no split is possible."""
+    """None without the table, documents and a seeds file. Raises UsageError if no split is possible."""
     config = plan.recipe.section(DisclosureConfig)
-    if config is None or plan.recipe.seeds.documents is None:
+    if config is None or (source := read_sources(plan.recipe, plan.folder)) is None:
         return None
-    sizes = Counter(chunk.source for chunk in load_documents(plan.recipe.seeds, plan.folder).chunks)
-    return HeldBack(draw_held_back(sizes, config.hold_back, plan.recipe.seed))
+    return HeldBack(draw_held_back(source.sizes, config.hold_back, plan.recipe.seed), source)
+
+
+def read_sources(recipe: Recipe, folder: Path) -> Documents | None:
+    """The documents of a recipe, or the rows of its seeds file. None if it has neither.
+
+    Raises:
+        UsageError: if they cannot be read, no column of the file has text, or the family shows rows in prompts of others.
+    """
+    if recipe.seeds.documents is not None:
+        documents: dict[str, list[str]] = {}
+        for chunk in load_documents(recipe.seeds, folder).chunks:
+            documents.setdefault(chunk.source, []).append(chunk.text)
+        return Documents(documents, "source", dict(zip(documents, documents, strict=True)))
+    if recipe.seeds.path is None:
+        return None
+    family = find_recipe_family(recipe)
+    if type(family).gather_rows is not RecipeFamily.gather_rows:
+        raise UsageError(
+            f"{family.name} shows rows of the seeds file in the prompts of others, so none can be held back"
+        )
+    where, rows, lines = load_seed_rows(recipe.seeds, folder, None, family, Options(), recipe.seed)
+    lengths = Counter[str]()
+    for row in rows:
+        lengths.update({name: len(value) for name, value in row.items() if isinstance(value, str)})
+    if not lengths:
+        raise UsageError(f"{where}: has no column of text to compare with; leave [disclosure] out")
+    column = lengths.most_common(1)[0][0]
+    found: dict[Any, tuple[str, list[str]]] = {}
+    for line, row in zip(lines, rows, strict=True):
+        texts = [value for value in row.values() if isinstance(value, str)]
+        found.setdefault(row.get(column), (f"line {line}", ["\n".join(texts)]))
+    return Documents(dict(found.values()), column, {value: name for value, (name, _) in found.items()})
 
 
 def draw_held_back(sizes: Mapping[str, int], share: float, seed: int) -> frozenset[str]:

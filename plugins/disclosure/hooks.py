@@ -5,7 +5,6 @@ from html import escape
 
 from agents.families import find_recipe_family
 from agents.planning.run_plan import RunPlan
-from agents.planning.seed_rows import load_documents
 from agents.sources.documents import hash_documents
 from core.config.recipe import list_recipe_plugins
 from core.errors import RecipeProblem, RunFailed, UsageError
@@ -15,11 +14,11 @@ from core.project_files import find_referenced_file
 from core.runs.records import RunManifest
 from core.runs.run_dir import RunDir
 from core.sample import FrozenModel, Sample
-from core.storage.atomic_files import read_record, write_text
+from core.storage.atomic_files import hash_file, read_record, write_text
 from flows.data.curated_run import read_kept_samples
 from plugins.disclosure.config import NAME, DisclosureConfig
 from plugins.disclosure.disclosure import DisclosureRecord, measure_disclosure
-from plugins.disclosure.held_back import HeldBack, draw_held_back, find_held_back
+from plugins.disclosure.held_back import draw_held_back, find_held_back, read_sources
 
 GATE_HINT = "or allow more (`disclosure.limit`, in a new run)"
 LEAKS = "leaks.json"
@@ -44,8 +43,9 @@ class DisclosureHooks(RunHooks):
     def list_plan_problems(self, plan: RunPlan) -> Sequence[RecipeProblem]:
         if plan.recipe.section(DisclosureConfig) is None:
             return []
-        if plan.recipe.seeds.documents is None:
-            return [RecipeProblem(NAME, "compares rows with documents; name seeds.documents, or leave the table out")]
+        if plan.recipe.seeds.documents is None and plan.recipe.seeds.path is None:
+            what = "compares rows with documents; name seeds.documents or seeds.path, or leave the table out"
+            return [RecipeProblem(NAME, what)]
         problems = []
         if shown := next((name for name in OTHERS if getattr(plan.options, name, 0)), None):
             what = f"task.{shown} shows passages of held-back documents too; leave it or [disclosure] out"
@@ -99,26 +99,25 @@ def measure_run_disclosure(run: RunDir) -> DisclosureRecord | None:
         RunFailed: if the documents are no longer those of the run.
     """
     recipe, folder = run.read_recipe(), run.read_recipe_folder()
-    config, name = recipe.section(DisclosureConfig), recipe.seeds.documents
+    config, name = recipe.section(DisclosureConfig), recipe.seeds.documents or recipe.seeds.path
     samples = list(read_kept_samples(run))
     if config is None or name is None or not samples:
         return None
-    if hash_documents(path := find_referenced_file(name, folder))[:16] != run.read_sources().get(name):
+    path = find_referenced_file(name, folder)
+    if (hash_documents(path) if recipe.seeds.documents else hash_file(path))[:16] != run.read_sources().get(name):
         raise RunFailed(
             f"{path}: is not what the run was made of, so its rows cannot be compared; restore it and resume"
         )
-    documents: dict[str, list[str]] = {}
-    for chunk in load_documents(recipe.seeds, folder).chunks:
-        documents.setdefault(chunk.source, []).append(chunk.text)
-    sizes = {source: len(passages) for source, passages in documents.items()}
-    held = HeldBack(draw_held_back(sizes, config.hold_back, recipe.seed))
+    source = read_sources(recipe, folder)
+    assert source, "the recipe names one"
+    held = draw_held_back(source.sizes, config.hold_back, recipe.seed)
     quotes = find_recipe_family(recipe).name != "own_prompt" if config.quotes is None else config.quotes
     record, matches = measure_disclosure(
-        [_join_published(sample, quotes=quotes) for sample in samples], documents, held.documents,
+        [_join_published(sample, quotes=quotes) for sample in samples], source.passages, held,
         share=config.hold_back, seed=recipe.seed, quotes=quotes, limit=config.limit,
-        mixed=sum(one.seed.data.get("source") in held.documents for one in samples),
+        mixed=sum(source.find_name(one.seed.data) in held for one in samples),
     )  # fmt: skip
-    names = sorted(documents)
+    names = sorted(source.passages)
     leaks = [Leak(row=samples[one.row].id, document=names[one.document], kinds=one.kinds) for one in matches]
     file = locate_data(run.path, NAME) / LEAKS
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from plugins.disclosure.held_back import draw_held_back, draw_splits, find_held_
 from plugins.disclosure.hooks import measure_run_disclosure, read_leaks
 from plugins.disclosure.matching import Match, find_matches
 from tests.flows.commands.test_commands import called
-from tests.support.lineages import OFF, make_run
+from tests.support.lineages import OFF, make_run, write_rows
 
 TEACHER = "teachers={main={model='fake/grounded_qa'}}"
 WORDS = [f"{a}{b}{c}" for a in "bdfgklm" for b in "aeiou" for c in ("n", "r", "st", "x")]
@@ -192,7 +192,11 @@ def test_a_run_without_rows_says_so_and_an_unfinished_one_is_continued(
     [
         (["task.distractors=2"], r"disclosure: task\.distractors shows passages of held-back documents too"),
         (["focus={weights='w.json'}"], r"disclosure: another table chooses seeds too"),
-        (["seeds={path='data/seeds/topics.jsonl'}"], r"disclosure: compares rows with documents"),
+        (["seeds={recording='recorded.jsonl'}"], r"disclosure: compares rows with documents"),
+        (
+            ["seeds={path='data/seeds/topics.jsonl'}"],
+            r"grounded_qa shows rows of the seeds file in the prompts of others",
+        ),
         (["disclosure.hold_back=0.6"], r"disclosure\.hold_back: .*0\.5"),
     ],
 )
@@ -207,3 +211,28 @@ def test_an_evaluation_asks_about_all_documents() -> None:
     assert held is not None
     assert not {seed.data["source"] for seed in seeds} & held.documents
     assert {seed.data["source"] for seed in seeds.without_choice()} & held.documents
+
+
+def test_rows_of_a_seeds_file_are_held_back_like_documents(tmp_path: Path) -> None:
+    """As logs and captions are: a text in each row."""
+    rows = [
+        {"category": "x", "caption": f"photo {n}: {' '.join(Random(n).choices(WORDS, k=12))}, write to a{n}@post.net"}
+        for n in range(40)
+    ]
+    write_rows(tmp_path / "captions.jsonl", [*rows, rows[0]])
+    settings = ["disclosure.hold_back=0.5", f"seeds={{path='{tmp_path / 'captions.jsonl'}'}}", "samples=200"]
+    plan = load_recipe_plan("own-prompt", [TEACHER.replace("grounded_qa", "writer"), *settings])
+    held = find_held_back(plan)
+    assert held is not None
+    assert (len(held.source.passages), len(held.documents)) == (40, 20), (
+        "the row that repeats is no document of its own"
+    )
+    seeds = RunSeeds(plan, "0" * 16)
+    used = {held.source.find_name(seed.data) for seed in seeds}
+    assert used == held.source.passages.keys() - held.documents
+    replies = [seed.data["caption"] for seed in seeds]
+    record, _ = measure_disclosure(replies, held.source.passages, held.documents, share=0.5, seed=plan.recipe.seed)
+    assert (record.leaks, record.held_back_rows, record.used_found) == (True, 0, 20)
+    shuffled = [caption["caption"] for caption in Random(1).choices(rows, k=200)]
+    record, _ = measure_disclosure(shuffled, held.source.passages, held.documents, share=0.5, seed=plan.recipe.seed)
+    assert not record.leaks, "control: rows of both halves alike"
