@@ -38,7 +38,7 @@ NO_DATA = {"topology-study"}
 DRAWN = ("charts", "documents", "tables")
 """Recipes that ask no teacher."""
 IN_GERMAN = {"constrained-german"}
-"""No script writes it: `plugins/languages/tests` replays what a model wrote."""
+"""No script writes it: `plugins/languages/tests/test_recorded.py` replays what a model wrote."""
 RECIPES = sorted(set(list_built_in_recipes()) - NO_DATA - set(DRAWN) - IN_GERMAN)
 
 
