@@ -66,7 +66,7 @@ class Prompt:
 @cache
 def load_prompt(family: str, role: str, own: Path | None = None, installed: Path | None = None) -> Prompt:
     """The prompt of `role` in `family`: from the user's `own` folder, the family, or the prompts that all families share.
-    `installed` is the folder of a family of an installed package.
+    `installed` is the folder of a family of an installed package, which may have a folder `shared` next to it.
 
     Raises:
         UsageError: naming the known prompts.
@@ -101,7 +101,7 @@ def load_prompt(family: str, role: str, own: Path | None = None, installed: Path
 def hash_prompts(family: str, own: Path | None = None, installed: Path | None = None) -> dict[str, str]:
     """SHA-256 of every prompt that `family` can use, by file name: part of a run's identity."""
     folders = _find_prompt_folders(family, own, installed)
-    names = ("own", family, "")[-len(folders) :]
+    names = ("own", family, family, "")[-len(folders) :]
     prompts = {
         f"{name}/{file.name}".lstrip("/"): file
         for name, folder in zip(names, folders, strict=True)
@@ -118,7 +118,8 @@ def read_prompt_files(family: str, own: Path | None = None, installed: Path | No
 
 def _find_prompt_folders(family: str, own: Path | None, installed: Path | None) -> list[Traversable]:
     shared = files(__name__)
-    return [*([own] if own else []), installed or shared / family, shared]
+    installed_shared = installed.parent / "shared" if installed else shared / "shared"
+    return [*([own] if own else []), installed or shared / family, installed_shared, shared]
 
 
 def _list_markdown_files(folder: Traversable) -> list[Traversable]:

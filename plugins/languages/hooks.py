@@ -15,11 +15,11 @@ from plugins.languages.judged import find_unfit_parts
 class LanguageHooks(RunHooks):
     def adapt_family(self, family: RecipeFamily, sections: Mapping[str, Any]) -> RecipeFamily:
         language = find_language(sections)
-        if family.name != "constrained_instructions" or language not in NAMES or language == ENGLISH:
+        if language not in NAMES or language == ENGLISH:
             return family
-        from plugins.languages.family import localize
+        from plugins.languages.localize import LOCAL_FAMILIES, localize
 
-        return localize(language)
+        return localize(family.name, language) if family.name in LOCAL_FAMILIES else family
 
     def list_plan_problems(self, plan: RunPlan) -> Sequence[RecipeProblem]:
         return list(find_unfit_parts(plan))

@@ -17,7 +17,8 @@ from filters.base import Document
 from filters.chain.registry import find_filter_entry
 from filters.rules.quality import ANSWER_RULES
 from plugins.languages.codes import ENGLISH, EXAMPLES, SECTION, name_language, name_languages, read_language
-from plugins.languages.family import LocalConstrainedFamily, localize
+from plugins.languages.local_family import LocalFamily
+from plugins.languages.localize import LOCAL_FAMILIES, localize
 from plugins.languages.rules import LANGUAGES
 
 ANY_LANGUAGE = {"semantic": "`minhash`", "quality": f"its rules for any language ({', '.join(ANSWER_RULES)})"}
@@ -45,7 +46,7 @@ class Judge(NamedTuple):
 def list_judges() -> list[Judge]:
     """All checks and filters that can be used here."""
     judges = [Judge("check", one.name, "", one.languages) for one in list_checks()]
-    for family in (*list_families(), localize(LANGUAGES[0])):
+    for family in (*list_families(), *(localize(name, LANGUAGES[0]) for name in LOCAL_FAMILIES)):
         judges += [Judge("check", one.name, family.name, one.languages) for one in family.checks]
     filters = TypeAdapter[Any](FilterConfig)
     for name in FILTER_TABLES:
@@ -69,7 +70,7 @@ def find_unfit_parts(plan: RunPlan) -> Iterator[RecipeProblem]:
     language, recipe = read_language(plan.recipe), plan.recipe
     if language == ENGLISH:
         return
-    is_local = isinstance(plan.family, LocalConstrainedFamily)
+    is_local = isinstance(plan.family, LocalFamily)
     if is_local and (missing := list_missing_packages("languages")):
         what = f"needs {', '.join(missing)}, which are missing; run {format_install_command('languages')}"
         yield RecipeProblem(SECTION, what)

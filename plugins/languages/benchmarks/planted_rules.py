@@ -26,7 +26,7 @@ from filters.chain.filter_chain import apply_filters
 from filters.rules.language import drop_other_languages
 from plugins.languages.benchmarks.faults import plant_faults
 from plugins.languages.codes import NAMES
-from plugins.languages.family import find_local_topic_fault
+from plugins.languages.constrained import find_local_topic_fault
 from plugins.languages.refusals import LocalRefusalFilter
 from plugins.languages.rules import LANGUAGES, state_rule
 
@@ -69,7 +69,7 @@ def format_share(hits: int, tries: int) -> str:
     return f"{hits} of {tries} ({share.low:.1%} to {share.high:.1%})" if share else "none"
 
 
-def _tabulate(head: str, rows: Sequence[Sequence[str]]) -> str:
+def tabulate(head: str, rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         [f"| {head} |", "|---" * head.count("|") + "|---|", *(f"| {' | '.join(row)} |" for row in rows), ""]
     )
@@ -94,7 +94,7 @@ def format_rules(judged: Sequence[RuleJudgment]) -> str:
     wrong = Counter(f"{one.kind} ({one.language})" for one in judged if one.sound and one.refused_by_english)
     kinds = len({one.kind for one in judged})
     return (
-        f"Rules of {kinds} of {len(CONSTRAINT_KINDS)} kinds, two in a reply.\n\n{_tabulate(head, rows)}\n"
+        f"Rules of {kinds} of {len(CONSTRAINT_KINDS)} kinds, two in a reply.\n\n{tabulate(head, rows)}\n"
         f"Not found: {_list_counts(missed)}.\n\nSound, and refused by English rules: {_list_counts(wrong)}.\n"
     )
 
@@ -126,7 +126,7 @@ def format_readers(replies: Sequence[dict[str, Any]]) -> str:
         "language | `on_topic`: another topic found | sound refused | `in_language`: another language found | sound refused "
         "| English `on_topic`: sound refused | English `sound_prose`: sound refused"
     )
-    return _tabulate(head, rows)
+    return tabulate(head, rows)
 
 
 def _share_off_topic(replies: Sequence[dict[str, Any]], topics: Sequence[tuple[str, Sequence[str], str]]) -> str:
@@ -170,7 +170,7 @@ def format_human_text() -> str:
         ]  # fmt: skip
         foreign = sum(_is_foreign(document.text, language) for document in documents)
         rows.append([NAMES[language], *(format_share(n, len(documents)) for n in (*dropped, foreign))])
-    return _tabulate(
+    return tabulate(
         "language | `length` | `repetition` | `local_refusal` | `refusal` | `minhash` | `in_language`", rows
     )
 

@@ -13,8 +13,9 @@ from core.sample import Candidate, Message, Seed
 from filters.base import Document
 from filters.chain.filter_chain import apply_filters
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.languages.family import in_language_check, local_topic_check
+from plugins.languages.constrained import local_topic_check
 from plugins.languages.judged import list_judges
+from plugins.languages.local_family import in_language_check
 from plugins.languages.refusals import LocalRefusalFilter
 from plugins.languages.rules import LANGUAGES, draw_rules, list_kinds, state_rule
 from plugins.languages.units import count_units, read_local_sentences

@@ -1,17 +1,15 @@
-"""Constrained instructions in German, French, Spanish and Chinese: the family of English ones, with rules, wordings, checks and
-prompts of the language. Knows no teacher.
+"""Constrained instructions in German, French, Spanish and Chinese: the family of English ones, with rules, wordings and checks of
+the language. Knows no teacher.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from agents.checks import Finding, Options, Subject, build_finding, check, first_fault
+from agents.checks import Check, Finding, Options, Subject, build_finding, check
 from agents.checks.text.text_units import fold_to_plain_letters
 from agents.families.base import require_text, validate_weights
 from agents.families.constrained_instructions import (
@@ -21,14 +19,11 @@ from agents.families.constrained_instructions import (
     sound_prose_check,
 )
 from agents.families.document_constraints import COMMON_WORDS
-from core.config.filters import LanguageFilter
-from filters.base import Document
-from filters.rules.language import drop_other_languages
 from plugins.languages.codes import NAMES
+from plugins.languages.local_family import LocalFamily, in_language_check
 from plugins.languages.rules import LANGUAGES, LocalRule, draw_rules, list_kinds
 from plugins.languages.units import list_word_parts, read_wordings
 
-PROMPTS = Path(__file__).with_name("prompts")
 EMPTY_CHARACTERS = re.compile("[的一个了着里在]")
 LEAST_STEM = 4
 """Letters that a word shares with one of its topic."""
@@ -69,22 +64,14 @@ def find_local_topic_fault(answer: str, topic: str, words: Sequence[str], langua
     return None if any(stem in plain for stem in stems) else fault
 
 
-@check("in_language", languages=LANGUAGES)
-def in_language_check(subject: Subject, _options: Options) -> str | None:
-    """The answer must be in the language of the recipe (py3langid, from 20 letters on)."""
-    config = LanguageFilter(type="language", languages=(subject.seed.data["language"],))
-    drops = drop_other_languages([Document("", subject.candidate.answer.lower())], config)
-    return first_fault([drop.detail for drop in drops])
-
-
 CHECKS = (local_constraints_check, local_topic_check, in_language_check, sound_prose_check)
 """The last judges English only, and is refused with its reason."""
 
 
-class LocalConstrainedFamily(ConstrainedInstructionsFamily):
+class LocalConstrainedFamily(LocalFamily, ConstrainedInstructionsFamily):
     """Of one language, by `localize`."""
 
-    language: ClassVar[str]
+    local_checks: ClassVar[Sequence[Check]] = CHECKS
     defaults: ClassVar[Mapping[str, Any]] = {
         **ConstrainedInstructionsFamily.defaults,
         "verifiers": [{"type": "constraints"}, {"type": "on_topic"}, {"type": "in_language"}],
@@ -107,6 +94,7 @@ class LocalConstrainedFamily(ConstrainedInstructionsFamily):
             "category": require_text(row, "category", ""),
             "words": list(topic.words),
             "language": self.language,
+            "language_name": NAMES[self.language],
             "constraints": [[rule.model_dump(mode="json") for rule in rules]],
             "system": "",
             "requests": [request],
@@ -114,17 +102,12 @@ class LocalConstrainedFamily(ConstrainedInstructionsFamily):
         }
 
 
-@cache
-def localize(language: str) -> LocalConstrainedFamily:
-    """The family of a language of `LANGUAGES`."""
+def limit_kinds(language: str) -> type[ConstrainedOptions]:
+    """The options of the family, with the kinds that the language has."""
 
     class LocalOptions(ConstrainedOptions):
         kinds: Annotated[dict[str, int], validate_weights(f"{NAMES[language]} kind", list_kinds(language))] = Field(
             default_factory=lambda: dict.fromkeys(list_kinds(language), 1), min_length=1
         )
 
-    made = type("LocalFamily", (LocalConstrainedFamily,), {
-        "language": language, "prompts": PROMPTS / language, "options": LocalOptions, "checks": CHECKS,
-    })  # fmt: skip
-    found: LocalConstrainedFamily = made()
-    return found
+    return LocalOptions
