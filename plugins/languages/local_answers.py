@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from fractions import Fraction
+from functools import cache
 from typing import NamedTuple
 
 from pydantic import Field
@@ -19,7 +20,7 @@ from agents.families.grounded_qa import MAX_COMPARED_CHARACTERS
 from plugins.languages.codes import NAMES
 from plugins.languages.local_family import read_task_wordings
 from plugins.languages.local_quantities import CHINESE_NUMBER, NUMBER, LocalText, find_local_numbers, fold_letters
-from plugins.languages.number_words import MARK
+from plugins.languages.number_words import MARK, write_digits
 from plugins.languages.rules import LANGUAGES
 from plugins.languages.units import CHARACTER, count_units, read_local_sentences, read_wordings
 
@@ -107,7 +108,7 @@ def list_stated_numbers(text: LocalText) -> list[Fraction]:
     """The numbers of an answer, without articles (`ein`, `一`) and halves."""
     form = CHINESE_NUMBER if text.language == "zh" else NUMBER
     articles = re.compile(f"{MARK}1{MARK}")
-    plain = articles.sub(" ", text.marked)
+    plain = articles.sub(" ", text.undated)
     stated = [*form.finditer(plain)]
     found = {*find_local_numbers(plain, text.language)} if stated else set[Fraction]()
     halves = {number for number in found if number.denominator in (2, 4) and "," not in plain and "." not in plain}
@@ -116,16 +117,21 @@ def list_stated_numbers(text: LocalText) -> list[Fraction]:
 
 def _find_number_fault(statement: str, source: str, question: str, language: str) -> str | None:
     said, quoted = LocalText(statement, language), LocalText(source, language)
-    known = quoted.numbers | LocalText(question, language).numbers
+    known = quoted.all_numbers | LocalText(question, language).all_numbers
     if lacking := said.dates - quoted.dates - LocalText(question, language).dates:
         return f"the answer says {min(lacking)}, a day that no quote has"
     if lacking_months := _list_months(said) - _list_months(quoted) - _list_months(LocalText(question, language)):
         return f"the answer says {min(lacking_months)!r}, a month that no quote has"
-    same_time = bool(said.times & quoted.times)
+    same_time = bool(said.times) and _list_hours(said) <= _list_hours(quoted)
     for number in list_stated_numbers(said):
         if number not in known and not (same_time and number < 60):
             return f"the answer has the number {float(number):g}, which no quote has"
     return None
+
+
+def _list_hours(text: LocalText) -> set[tuple[int, int]]:
+    """The times of a text on a dial of twelve hours: `halb zehn` is 9:30."""
+    return {(one.hour % 12, one.minute) for one in text.times}
 
 
 def _list_months(text: LocalText) -> set[str]:
@@ -148,12 +154,10 @@ def _find_denial(text: str, language: str, more: Sequence[str]) -> str | None:
     denials = read_wordings(language)["denials"].split()
     if language == "zh":
         return next((word for word in (*denials, *more) if word in text), None)
-    words = PART.findall(fold_letters(text))
-    plain = [fold_letters(word) for word in denials]
-    return next(
-        (word for word in words if word in plain or any(word.startswith(stem) for stem in map(fold_letters, more))),
-        None,
-    )
+    stems = tuple(fold_letters(stem) for stem in more)
+    plain = {*map(fold_letters, denials), *stems}
+    long = tuple(stem for stem in stems if len(stem) >= LEAST_STEM)
+    return next((word for word in PART.findall(fold_letters(text)) if word in plain or word.startswith(long)), None)
 
 
 def _find_name_fault(statement: str, source: str, language: str) -> str | None:
@@ -168,23 +172,25 @@ def _find_name_fault(statement: str, source: str, language: str) -> str | None:
     known_words = list_content_words(source, language, least=1)
     words = [(match[0], match.start()) for match in PART.finditer(statement)]
     for place, (word, start) in enumerate(words):
-        if not word[0].isupper() or word.isdigit() or fold_letters(word) in _common(language):
+        plain = fold_letters(word)
+        if not word[0].isupper() or plain in _common(language) or MARK in write_digits(plain, language):
             continue
         begins = not re.search(r"[\w,;:]\W*$", statement[:start]) or bool(re.search(r"[.!?]\s*$", statement[:start]))
         named_next = place + 1 < len(words) and words[place + 1][0][:1].isupper()
         if begins and not (len(words) <= LEAST_WORDS or named_next):
             continue
-        if language == "de" and not named_next and not _may_be_german_name(words, place):
+        if language == "de" and not named_next and len(words) > LEAST_WORDS and not _may_be_german_name(words, place):
             continue
-        if not is_known_word(fold_letters(word), known_words):
+        if not is_known_word(plain, known_words):
             return f"the answer says {word!r}, which the text does not have"
     return None
 
 
 def _may_be_german_name(words: Sequence[tuple[str, int]], place: int) -> bool:
     word, before = words[place][0], words[place - 1][0] if place else ""
-    named = before[:1].isupper() and place > 0
-    return named or not (before.lower() in ARTICLES or before.isdigit() or word.lower().endswith(NOUN_ENDINGS))
+    if before[:1].isupper() and fold_letters(before) not in ARTICLES | _common("de"):
+        return True
+    return not (before.lower() in ARTICLES or before.isdigit() or word.lower().endswith(NOUN_ENDINGS))
 
 
 def _find_share_fault(statement: str, source: str, language: str, share: float) -> str | None:
@@ -200,8 +206,11 @@ def _find_share_fault(statement: str, source: str, language: str, share: float) 
     return f"neither quotes nor question have most words of the answer: {', '.join(strange[:5])}"
 
 
+@cache
 def _common(language: str) -> frozenset[str]:
-    return frozenset(fold_letters(word) for word in COMMON_WORDS[NAMES[language]])
+    """The most frequent words in plain letters, and others that say nothing of a thing."""
+    more = read_task_wordings(language, "grounded_qa")["function_words"].split()
+    return frozenset(fold_letters(word) for word in (*COMMON_WORDS[NAMES[language]], *more))
 
 
 def list_content_words(text: str, language: str, least: int = LEAST_STEM) -> list[str]:
@@ -291,7 +300,7 @@ def _adds_nothing(answer: str, question: str, language: str) -> bool:
     if lead or re.search(wordings["choice"], fold_letters(question)):
         return False
     asked = LocalText(question, language)
-    if set(list_stated_numbers(LocalText(statement, language))) - asked.numbers:
+    if set(list_stated_numbers(LocalText(statement, language))) - asked.all_numbers:
         return False
     if language == "zh":
         return all(char in question for char in CHARACTER.findall(statement))
@@ -303,8 +312,7 @@ def _adds_nothing(answer: str, question: str, language: str) -> bool:
 def local_unanswerable_check(subject: Subject, _options: Options) -> str | None:
     """What the passage leaves open must be asked with a word that it does not have, near to what it has, and not answered."""
     seed, fields = subject.seed.data, subject.candidate.fields
-    language, bare = seed["language"], fold_letters(fields["answer"]).strip(" .。!")
-    silent = bare in ("", fold_letters(seed["silence"]).strip(" .。!"))
+    language, silent = seed["language"], is_silence(fields["answer"], seed["silence"])
     if seed["answerable"]:
         return "the passage has the answer; give it, with its quotes" if silent else None
     if fields["quotes"]:
@@ -318,6 +326,12 @@ def local_unanswerable_check(subject: Subject, _options: Options) -> str | None:
         if asked and all(_is_in(word, sentence, language) for word in asked):
             return f"{sentence[:160]!r} of the passage has every word of the question; ask about what it leaves out"
     return None
+
+
+def is_silence(answer: str, silence: str) -> bool:
+    """Whether an answer says that the text has none."""
+    bare, silent = (fold_letters(text).strip(" .。!") for text in (answer, silence))
+    return bare in ("", silent)
 
 
 def _list_asked_words(question: str, language: str) -> list[str]:

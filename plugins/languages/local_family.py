@@ -14,6 +14,7 @@ from core.config.filters import LanguageFilter
 from filters.base import Document
 from filters.rules.language import drop_other_languages
 from plugins.languages.rules import LANGUAGES
+from plugins.languages.units import CHARACTER
 
 PROMPTS = Path(__file__).with_name("prompts")
 TASKS = Path(__file__).with_name("data") / "tasks"
@@ -36,10 +37,14 @@ def read_task_wordings(language: str, family: str) -> dict[str, Any]:
 
 @check("in_language", languages=LANGUAGES)
 def in_language_check(subject: Subject, _options: Options) -> str | None:
-    """The reply must be in the language of the recipe (py3langid, from 20 letters on)."""
-    language = subject.seed.data["language"]
+    """The reply must be in the script of the recipe's language, and from 20 letters on in this language (py3langid)."""
+    language, prose = subject.seed.data["language"], read_prose(subject)
+    if (letters := sum(map(str.isalpha, prose))) and (len(CHARACTER.findall(prose)) > letters / 2) != (
+        language == "zh"
+    ):
+        return f"it is {'not ' if language == 'zh' else ''}in Chinese characters"
     config = LanguageFilter(type="language", languages=(language,))
-    drops = drop_other_languages([Document("", read_prose(subject).lower())], config)
+    drops = drop_other_languages([Document("", prose.lower())], config)
     return first_fault([drop.detail for drop in drops])
 
 

@@ -6,11 +6,12 @@ A text is read generously: a spelling with two meanings counts as both, since a 
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from plugins.languages.number_words import MARK, SCALES, write_digits
 from plugins.languages.units import read_wordings
@@ -53,7 +54,7 @@ SPOKEN = {
     ),
     "fr": ((rf"{FRENCH_HOUR} et demie", 30), (rf"{FRENCH_HOUR} et quart", 15), (rf"{FRENCH_HOUR} moins le quart", -15)),
     "es": (
-        (r"las? (\d{1,2}) y media", 30), (r"las? (\d{1,2}) y cuarto", 15), (r"las? (\d{1,2}) menos cuarto", -15),
+        (r"las? (\d{1,2}) y media", 30), (r"las? (\d{1,2}) y (?:cuarto|4)", 15), (r"las? (\d{1,2}) menos (?:cuarto|4)", -15),
         (r"las? (\d{1,2})", 0),
     ),
     "zh": ((r"(\d{1,2})[点时]半", 30), (r"(\d{1,2})[点时]1刻", 15), (r"(\d{1,2})[点时]3刻", 45), (r"(\d{1,2})点(?:钟|整)?", 0)),
@@ -86,6 +87,14 @@ def read_local_text(text: str, language: str) -> "LocalText":
     return LocalText(text, language)
 
 
+class DatedSpan(NamedTuple):
+    """Where a text has a day, or two, with month and year."""
+
+    start: int
+    end: int
+    days: tuple[date, ...]
+
+
 @dataclass(frozen=True)
 class LocalText:
     """A text with the values that are written in it."""
@@ -105,7 +114,21 @@ class LocalText:
 
     @cached_property
     def dates(self) -> frozenset[date]:
-        return frozenset(find_local_dates(self.plain, self.language))
+        return frozenset(day for span in self.dated for day in span.days)
+
+    @cached_property
+    def dated(self) -> Sequence[DatedSpan]:
+        return [span for span in find_dated_spans(self.plain, self.language) if span.days]
+
+    @cached_property
+    def undated(self) -> str:
+        """As `marked`, without dates, whose numbers are not amounts."""
+        places = [place for place, char in enumerate(self.marked) if char != MARK]
+        letters = list(self.marked)
+        for start, end, _ in self.dated:
+            for place in range(places[start], places[end - 1] + 1):
+                letters[place] = "|"
+        return "".join(letters)
 
     @cached_property
     def times(self) -> frozenset[time]:
@@ -113,6 +136,11 @@ class LocalText:
 
     @cached_property
     def numbers(self) -> frozenset[Fraction]:
+        """Outside of dates."""
+        return frozenset(find_local_numbers(self.undated, self.language))
+
+    @cached_property
+    def all_numbers(self) -> frozenset[Fraction]:
         return frozenset(find_local_numbers(self.marked, self.language))
 
     @cached_property
@@ -150,32 +178,37 @@ def _find_all(sought: str, text: str) -> Iterator[int]:
         at = text.find(sought, at + 1)
 
 
-def find_local_dates(plain: str, language: str) -> Iterator[date]:
+def find_dated_spans(plain: str, language: str) -> Iterator[DatedSpan]:
     """The days with month and year of a text with numbers in digits."""
-    for year, month, day in re.findall(r"(?<!\d)(\d{4})[-./](\d{1,2})[-./](\d{1,2})(?!\d)", plain):
-        yield from _make_date(year, month, day)
-    if language == "zh":
-        for match in re.finditer(
-            rf"(\d{{4}}) ?年 ?(\d{{1,2}}) ?月 ?(\d{{1,2}}) ?[日号]?(?:{LINK}(?:(\d{{1,2}})月)?(\d{{1,2}})[日号])?",
-            plain,
-        ):
-            year, month, day, later, last = match.groups()
-            yield from _make_date(year, month, day)
-            yield from _make_date(year, later or month, last or day)
-        return
-    for day, month, year in re.findall(r"(?<!\d)(\d{1,2})[./-] ?(\d{1,2})[./-] ?(\d{4}|\d{2})(?!\d)", plain):
-        yield from _make_date(year if len(year) == 4 else f"20{year}", month, day)
+    for match in re.finditer(r"(?<!\d)(\d{4})[-./](\d{1,2})[-./](\d{1,2})(?!\d)", plain):
+        yield DatedSpan(*match.span(), (*_make_date(*match.groups()),))
+    yield from _find_chinese_dates(plain) if language == "zh" else _find_named_dates(plain, language)
+
+
+def _find_chinese_dates(plain: str) -> Iterator[DatedSpan]:
+    form = rf"(\d{{4}}) ?年 ?(\d{{1,2}}) ?月 ?(\d{{1,2}}) ?[日号]?(?:{LINK}(?:(\d{{1,2}})月)?(\d{{1,2}})[日号])?"
+    for match in re.finditer(form, plain):
+        year, month, day, later, last = match.groups()
+        days = *_make_date(year, month, day), *_make_date(year, later or month, last or day)
+        yield DatedSpan(*match.span(), days)
+
+
+def _find_named_dates(plain: str, language: str) -> Iterator[DatedSpan]:
+    for match in re.finditer(r"(?<!\d)(\d{1,2})[./-] ?(\d{1,2})[./-] ?(\d{4}|\d{2})(?!\d)", plain):
+        day, month, year = match.groups()
+        yield DatedSpan(*match.span(), (*_make_date(year if len(year) == 4 else f"20{year}", month, day),))
     months = read_wordings(language)["months"]
-    numbers = {name: at for at, names in enumerate(months, 1) for name in names.split()}
+    numbers = {name: str(at) for at, names in enumerate(months, 1) for name in names.split()}
     month = f"({'|'.join(sorted(numbers, key=len, reverse=True))})\\b\\.?"
     day_month = rf"\b{DAY}\s*(?:de )?{month}"
     full = rf"{DAY}\s*(?:de )?{month},?\s*(?:del? (?:ano )?)?(\d{{4}})"
     for form in (rf"\b{full}", rf"\b{DAY}{LINK}{full}", rf"{day_month}{LINK}{full}"):
         for match in re.finditer(form, plain):
             *first, day, name, year = match.groups()
-            yield from _make_date(year, str(numbers[name]), day)
+            days = [*_make_date(year, numbers[name], day)]
             if first:
-                yield from _make_date(year, str(numbers[first[1] if len(first) > 1 else name]), first[0])
+                days += _make_date(year, numbers[first[1] if len(first) > 1 else name], first[0])
+            yield DatedSpan(*match.span(), tuple(days))
 
 
 def _make_date(year: str, month: str, day: str) -> Iterator[date]:

@@ -137,7 +137,7 @@ def _is_denied(before: str, language: str) -> bool:
     denials = read_wordings(language)["denials"].split()
     if language == "zh":
         return any(word in before[-DENIED_CHARACTERS:] for word in denials)
-    words = re.findall(r"[^\W_]+|[.!?;:,|]", before[-60:])[-DENIED_WORDS:]
+    words = re.findall(r"[^\W_]+", re.split(r"[.!?;:,|]", before[-60:])[-1])[-DENIED_WORDS:]
     return any(word in denials for word in words)
 
 

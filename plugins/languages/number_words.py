@@ -56,7 +56,8 @@ LONGEST = 8
 RUN = re.compile(r"[^\W\d_]+(?:[ -]+[^\W\d_]+)*")
 DIGITS = {**{char: at for at, char in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "廿": 20}
 UNITS = {"十": 10, "百": 100, "千": 1000}
-CHINESE_RUN = re.compile(r"[零〇一二三四五六七八九十百千两廿]+")
+NUMERALS = "零〇一二三四五六七八九十百千两廿"
+CHINESE_RUN = re.compile(rf"[{NUMERALS}][{NUMERALS}万]*")
 MARK = "\x01"
 """Around a number that was written in words, so that it is not joined with digits next to it."""
 
@@ -197,11 +198,14 @@ def _read_compound(word: str) -> int | None:
 
 
 def read_chinese_number(run: str) -> int:
-    """The value of Chinese numerals below ten thousand; of digits in a row, `二〇二四`, that number."""
-    if not set(run) & set(UNITS):
+    """The value of Chinese numerals; of digits in a row, `二〇二四`, that number."""
+    if not set(run) & {*UNITS, "万"}:
         return int("".join(str(DIGITS[char]) for char in run))
+    high, _, low = run.rpartition("万")
+    if high:
+        return read_chinese_number(high) * 10_000 + (read_chinese_number(low) if low else 0)
     total, digit = 0, 0
-    for char in run:
+    for char in low:
         if char in UNITS:
             total += (digit or 1) * UNITS[char]
             digit = 0

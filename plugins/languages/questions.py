@@ -22,6 +22,7 @@ from plugins.languages.local_answers import (
     local_unanswerable_check,
 )
 from plugins.languages.local_family import LocalFamily, in_language_check, read_task_wordings
+from plugins.languages.local_readers import local_read_again_check
 from plugins.languages.units import read_local_sentences
 
 FIRST_WEIGHTS = {"fact": 4, "number": 3, "reason": 2, "list": 2, "yes_no": 1}
@@ -36,10 +37,11 @@ class LocalGroundedFamily(LocalFamily, GroundedQAFamily):
         local_own_words_check,
         local_standalone_check,
         local_unanswerable_check,
+        local_read_again_check,
         in_language_check,
     )
     defaults: ClassVar[Mapping[str, Any]] = {
-        "agents": {"generator": {"max_tokens": 500}},
+        "agents": {"generator": {"max_tokens": 500}, "verifier": {"max_tokens": 200}},
         "verifiers": [
             {"type": "quotes"},
             {"type": "supported"},
@@ -47,6 +49,7 @@ class LocalGroundedFamily(LocalFamily, GroundedQAFamily):
             {"type": "standalone"},
             {"type": "unanswerable"},
             {"type": "in_language"},
+            {"type": "read_again"},
         ],
         "filters": [{"type": "length", "min_words": 1}, {"type": "local_refusal"}, {"type": "exact"}],
     }

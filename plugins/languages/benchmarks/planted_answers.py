@@ -11,7 +11,8 @@ Declared before the first reply was read:
 - Control: the checks for English, on the same replies and faults. An English check that refuses most sound replies finds faults
   too, so both shares are printed.
 - A refused reply is read. If the reply breaks its request, it counts as unsound, is listed, and its faults are left out.
-Faults are edits of the reply, without any function of the checks (`PLANTERS`). Asks no teacher.
+After 60 of 120 questions were judged, the fault `name` was extended to answers without a name, and `denial` was added.
+Faults are edits of the reply, without any function of the checks (`PLANTERS`). Asks no teacher, so `read_again` is left out.
 """
 
 import asyncio
@@ -37,15 +38,30 @@ from agents.families.extraction import complete_check
 from agents.families.grounded_qa import own_words_check, unanswerable_check
 from agents.families.standalone_questions import standalone_check
 from agents.reply_schema import InvalidReply, parse_reply
+from core.config.filters import MinHashFilter, RepetitionFilter
 from core.project_files import PROJECT
 from core.sample import Seed
+from filters.base import Document
+from filters.chain.filter_chain import apply_filters
 from plugins.languages.benchmarks.planted_rules import format_share, tabulate
 from plugins.languages.codes import NAMES
 from plugins.languages.localize import localize
+from plugins.languages.refusals import LocalRefusalFilter
 from plugins.languages.rules import LANGUAGES
 
 REPLIES = Path(__file__).with_name("answers.jsonl")
 SEEDS = PROJECT / "data" / "seeds"
+FIRST = {
+    "extraction": (
+        "First judgment, without French: 419 of 423 faults found, 2 of 90 sound replies refused. Repaired then: numbers of dates "
+        "counted as amounts, `四万三千`, a quarter past the hour in Spanish. French was judged after that."
+    ),
+    "grounded_qa": (
+        "First judgment, Spanish and Chinese: 134 of 136 faults found. After a repair of times, with German and French: 384 of "
+        "401 found, 0 of 120 sound replies refused. Repaired then: short words that counted as denials, German names after a "
+        "verb, short answers in another script, and a planted date that was none."
+    ),
+}
 UNSOUND: Mapping[tuple[str, str, int], str] = {}
 """Replies that break their request, by family, language and number, with the fault that a reader found."""
 ENGLISH_CHECKS: Mapping[str, Sequence[Check]] = {
@@ -66,6 +82,19 @@ PEOPLE = {
     "zh": ["何兰", "吴美珍", "安德和", "凯胜", "康如意", "托马", "韩艾民", "罗培德"],
 }  # fmt: skip
 """A name of each passage, in the order of the passages."""
+
+DENIED = {"de": "Nicht ", "fr": "Pas ", "es": "Nunca ", "zh": "没有"}
+DENIALS = {
+    "de": re.compile(
+        r"(?i)\b(?:nicht|kein\w*|ohne|nie\w*|nur|erst|verbot\w*|nein|ja|geschlossen|kostenlos|sonst|vor)\b"
+    ),
+    "fr": re.compile(
+        r"(?i)\b(?:pas|oui|ne|n|sans|jamais|rien|que|seulement|interdit\w*|ferm\w*|gratuit\w*|sinon|avant)\b"
+    ),
+    "es": re.compile(r"(?i)\b(?:no|sí|sin|nunca|nada|solo|hasta|cerrad\w*|prohib\w*|gratis|antes)\b"),
+    "zh": re.compile("[不没无非未只才免禁闭停仅否是能]|义务|以前"),
+}
+"""Words with which a statement may deny or limit something."""
 
 
 class Reply(NamedTuple):
@@ -232,15 +261,20 @@ def plant_answers(reply: Reply, others: Sequence[Reply], rng: Random) -> Iterato
     if digits := re.search(r"\d+", answer):
         wrong = str(int(digits[0]) + rng.choice([1, 3, 10]))
         yield "number", {**draft, "answer": answer.replace(digits[0], wrong, 1)}
-    if month := next((name for name in MONTHS.get(language, "").split() if name in answer), None):
+    if month := next((name for name in MONTHS.get(language, "").split() if re.search(rf"\b{name}\b", answer)), None):
         wrong = rng.choice([name for name in MONTHS[language].split() if name != month])
         yield "date", {**draft, "answer": answer.replace(month, wrong)}
     elif language == "zh" and (found := re.search(r"(\d+)月", answer)):
         yield "date", {**draft, "answer": answer.replace(found[0], f"{int(found[1]) % 12 + 1}月", 1)}
     people = PEOPLE[language]
-    if named := next((name for name in people if name in answer), None):
-        wrong = rng.choice([name for name in people if name != named and name not in reply.data["text"]])
-        yield "name", {**draft, "answer": answer.replace(named, wrong)}
+    named = next((name for name in people if name in answer), None)
+    wrong = rng.choice([name for name in people if name != named and name not in reply.data["text"]])
+    yield (
+        "name",
+        {**draft, "answer": answer.replace(named, wrong) if named else f"{wrong}{'。' if language == 'zh' else '.'}"},
+    )
+    if not DENIALS[language].search(f"{answer} {' '.join(draft['quotes'])} {draft['question']}"):
+        yield "denial", {**draft, "answer": f"{DENIED[language]}{answer[:1].lower()}{answer[1:]}"}
     yield "quote", {**draft, "quotes": [_change_quote(quote, language, rng), *draft["quotes"][1:]]}
 
 
@@ -283,7 +317,8 @@ def judge_replies(replies: Sequence[Reply]) -> list[AnswerJudgment]:
     for reply in replies:
         others = [one for one in replies if one.family == reply.family]
         rng = Random(f"{reply.family} {reply.language} {reply.number}")
-        own = (SHARED_CHECKS[reply.family], *localize(reply.family, reply.language).checks)
+        checks = localize(reply.family, reply.language).checks
+        own = (SHARED_CHECKS[reply.family], *(one for one in checks if one.name != "read_again"))
         for fault, draft in [("", reply.draft), *PLANTERS[reply.family](reply, others, rng)]:
             ours = asyncio.run(judge(reply, draft, own))
             judged.append(
@@ -325,6 +360,7 @@ def print_page() -> None:
         own = [one for one in judged if one.reply.family == family]
         parts += [
             f"## {family}",
+            FIRST[family],
             format_table(
                 own, lambda one: NAMES[one.reply.language], [*(NAMES[one] for one in LANGUAGES), "all"], "language"
             ),
@@ -340,7 +376,29 @@ def print_page() -> None:
             ),
             _list_unsound(family),
         ]
+    parts += [
+        "## Filters on these replies",
+        "Of extractions the texts, of questions the question.",
+        format_filters(read_replies()),
+    ]
     sys.stdout.write("\n\n".join(part.strip() for part in parts) + "\n")
+
+
+def format_filters(replies: Sequence[Reply]) -> str:
+    rows = []
+    for family in PLANTERS:
+        for language in LANGUAGES:
+            own = [one for one in replies if (one.family, one.language) == (family, language)]
+            texts = [one.draft["text" if family == "extraction" else "question"] for one in own]
+            documents = [Document(str(at), text) for at, text in enumerate(texts)]
+            counts = [
+                len(apply_filters(documents, [config]).dropped)
+                for config in (
+                    RepetitionFilter(type="repetition"), LocalRefusalFilter(type="local_refusal"), MinHashFilter(type="minhash"),
+                )
+            ]  # fmt: skip
+            rows.append([family, NAMES[language], *(format_share(count, len(texts)) for count in counts)])
+    return tabulate("family | language | `repetition` drops | `local_refusal` drops | `minhash` drops", rows)
 
 
 def _list_lines(head: str, judged: Sequence[AnswerJudgment], *, refused: bool) -> str:

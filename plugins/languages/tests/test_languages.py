@@ -183,4 +183,4 @@ def test_checks_are_listed_with_their_languages(capsys: pytest.CaptureFixture[st
     } <= languages
     _code, listed, _log = called(capsys, "checks", "--language", "zh")
     assert "in_language" in listed
-    assert "occurs" not in listed
+    assert "sound_prose" not in listed
