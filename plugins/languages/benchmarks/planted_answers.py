@@ -144,13 +144,13 @@ def read_replies() -> list[Reply]:
 Fault = tuple[str, dict[str, Any]]
 
 
-def iter_values(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def iter_draft_values(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if inner is None:
         yield path, value
     else:
         for key, below in inner:
-            yield from iter_values(below, (*path, key))
+            yield from iter_draft_values(below, (*path, key))
 
 
 def set_value(draft: dict[str, Any], path: Sequence[str | int], value: Any) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def set_value(draft: dict[str, Any], path: Sequence[str | int], value: Any) -> d
 
 def plant_values(reply: Reply, others: Sequence[Reply], rng: Random) -> Iterator[Fault]:
     """One fault of each kind in the values of an extraction, where it has a value of the kind."""
-    leaves = [*iter_values(reply.draft["values"])]
+    leaves = [*iter_draft_values(reply.draft["values"])]
     taken = [value for _, value in leaves]
     choices = {name for name, part in iter_choices(reply.data["schema"])}
     kinds: dict[str, list[tuple[tuple[str | int, ...], Any]]] = defaultdict(list)
@@ -224,7 +224,7 @@ def _change_name(
         other
         for one in others
         if one.language == reply.language and one.number != reply.number
-        for place, other in iter_values(one.draft["values"])
+        for place, other in iter_draft_values(one.draft["values"])
         if place[-1] == path[-1] or (isinstance(path[-1], int) and place[:-1] == tuple(path[:-1]))
     )
     return [other for other in fits if isinstance(other, str) and other not in value and value not in other]
@@ -331,7 +331,7 @@ def is_sound(one: AnswerJudgment) -> bool:
     return (one.reply.family, one.reply.language, one.reply.number) not in UNSOUND
 
 
-def format_table(
+def tabulate_judgments(
     judged: Sequence[AnswerJudgment], key: Callable[[AnswerJudgment], str], names: Sequence[str], head: str
 ) -> str:
     rows = []
@@ -349,7 +349,7 @@ def format_table(
     )
 
 
-def print_page() -> None:
+def print_answers_page() -> None:
     everything = judge_replies(read_replies())
     judged = [one for one in everything if is_sound(one)]
     parts = [
@@ -361,10 +361,10 @@ def print_page() -> None:
         parts += [
             f"## {family}",
             FIRST[family],
-            format_table(
+            tabulate_judgments(
                 own, lambda one: NAMES[one.reply.language], [*(NAMES[one] for one in LANGUAGES), "all"], "language"
             ),
-            format_table(
+            tabulate_judgments(
                 [one for one in own if one.fault],
                 lambda one: one.fault,
                 sorted({one.fault for one in own} - {""}),
@@ -417,4 +417,4 @@ def _list_unsound(family: str) -> str:
 
 
 if __name__ == "__main__":
-    print_page()
+    print_answers_page()
