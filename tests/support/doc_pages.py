@@ -76,6 +76,7 @@ NOT_RUN = {
     "plugins/serving/decisions.md: stillhouse serve": "plugins/serving/tests/test_decision_student.py serves one",
     "plugins/serving/decisions.md: curl": "plugins/serving/tests/test_decision_student.py asks the same",
     "docs/local-models.md: stillhouse serve": "plugins/serving/tests/test_chat_server.py serves with a draft",
+    "plugins/reinforcement/README.md: stillhouse run": "plugins/reinforcement/tests/test_grpo_step.py runs a tiny student",
     "plugins/forms/README.md: vllm": "needs vLLM; plugins/forms/tests/test_prompt_logprobs.py asks a stand-in",
     "docs/releases.md: stillhouse filter": "plugins/publish/tests/test_publication.py releases and publishes folders",
     "plugins/review/README.md: stillhouse review": "waits for a person; plugins/review/tests/test_reviews.py serves pages",
