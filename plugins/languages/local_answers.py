@@ -77,7 +77,7 @@ def local_supported_check(subject: Subject, options: LocalSupportedOptions) -> s
     seed, fields = subject.seed.data, subject.candidate.fields
     if not seed["answerable"]:
         return None
-    if _count_words(fields["answer"], seed["language"]) > options.max_words:
+    if count_local_words(fields["answer"], seed["language"]) > options.max_words:
         return f"the answer has more than {options.max_words} words"
     source = "\n".join(fields["quotes"])
     return find_unsupported(fields["answer"], source, fields["question"], seed["text"], seed["language"], options.share)
@@ -246,25 +246,26 @@ def local_own_words_check(subject: Subject, options: LocalOwnWordsOptions) -> st
     if not seed["answerable"]:
         return None
     language, answer = seed["language"], fields["answer"]
-    if (count := _count_words(answer, language)) > options.max_words:
+    if (count := count_local_words(answer, language)) > options.max_words:
         return f"the answer has {count} words; answer in at most {options.max_words}"
     longest = options.longest * (2 if seed.get("kind") == "list" else 1)
-    said = _list_units(answer, language)
+    said = list_units(answer, language)
     for quote in fields["quotes"]:
-        match = SequenceMatcher(None, said, quoted := _list_units(quote, language), autojunk=False).find_longest_match()
+        match = SequenceMatcher(None, said, quoted := list_units(quote, language), autojunk=False).find_longest_match()
         run = quoted[match.b : match.b + match.size]
-        if _count_words(" ".join(run), language) > longest:
+        if count_local_words(" ".join(run), language) > longest:
             shown = ("" if language == "zh" else " ").join(run[:24])
             return f"the answer repeats its quote ({shown!r}); answer in a few words of your own"
     return None
 
 
-def _list_units(text: str, language: str) -> list[str]:
+def list_units(text: str, language: str) -> list[str]:
+    """The words of a text in plain letters, or its Chinese characters."""
     text = text[:MAX_COMPARED_CHARACTERS]
     return CHARACTER.findall(text) if language == "zh" else PART.findall(fold_letters(text))
 
 
-def _count_words(text: str, language: str) -> int:
+def count_local_words(text: str, language: str) -> int:
     """The words of a text. Of Chinese, two characters are a word."""
     count = count_units(text, language)[1]
     return (count + 1) // 2 if language == "zh" else count
@@ -282,7 +283,7 @@ def local_standalone_check(subject: Subject, options: LocalStandaloneOptions) ->
         return "ask one question, not several"
     if language == "es" and "¿" not in question:
         return "the question has no '¿'"
-    if not options.min_words <= (count := _count_words(question, language)) <= options.max_words:
+    if not options.min_words <= (count := count_local_words(question, language)) <= options.max_words:
         return f"the question has {count} words"
     if seed["answerable"] and _adds_nothing(fields["answer"], question, language):
         return "the answer is in the question already"

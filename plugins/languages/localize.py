@@ -6,11 +6,13 @@ from typing import Any
 
 from plugins.languages.constrained import LocalConstrainedFamily, limit_kinds
 from plugins.languages.extraction import LocalExtractionFamily
+from plugins.languages.instructions import LocalInstructionsFamily
 from plugins.languages.local_family import PROMPTS, LocalFamily
 from plugins.languages.questions import LocalGroundedFamily, word_options
 
 LOCAL_FAMILIES: Mapping[str, type[LocalFamily]] = {
-    one.name: one for one in (LocalConstrainedFamily, LocalExtractionFamily, LocalGroundedFamily)
+    one.name: one
+    for one in (LocalConstrainedFamily, LocalExtractionFamily, LocalGroundedFamily, LocalInstructionsFamily)
 }
 OWN_OPTIONS: Mapping[str, Callable[[str], type[Any]]] = {
     "constrained_instructions": limit_kinds,

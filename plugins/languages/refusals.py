@@ -19,14 +19,18 @@ class LocalRefusalFilter(Filter):
     type: Literal["local_refusal"]
 
     def apply(self, documents: Sequence[Document], folder: Path) -> Sequence[DroppedDocument | MaskedDocument]:
-        patterns = [
-            (language, re.compile(pattern)) for language in LANGUAGES for pattern in read_wordings(language)["refusals"]
-        ]
         drops = []
         for document in documents:
-            plain = document.text[: 2 * BOILERPLATE_CHARACTERS].translate(STRAIGHT_QUOTES).lower()
-            beginning = " ".join(plain.lstrip("\"'*>#- \t\n").split())
-            if found := next((language for language, pattern in patterns if pattern.match(beginning)), None):
+            if found := find_refusal(document, LANGUAGES):
                 detail = f"refuses in {read_wordings(found)['name']}"
                 drops.append(self.drop(document, detail, reason=RejectionReason.refusal))
         return drops
+
+
+def find_refusal(document: Document, languages: Sequence[str]) -> str | None:
+    """The first of these languages in which a text begins as a refusal does."""
+    plain = document.text[: 2 * BOILERPLATE_CHARACTERS].translate(STRAIGHT_QUOTES).lower()
+    beginning = " ".join(plain.lstrip("\"'*>#- \t\n").split())
+    return next(
+        (one for one in languages if any(re.match(form, beginning) for form in read_wordings(one)["refusals"])), None
+    )

@@ -12,6 +12,7 @@ from agents.checks import Check, Subject
 from agents.checks.base import refuse_to_ask
 from agents.reply_schema import parse_reply
 from core.errors import RecipeError
+from core.project_files import PROJECT
 from core.sample import Seed
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.languages.benchmarks.planted_answers import judge_replies, read_replies
@@ -146,7 +147,9 @@ def test_a_question_stands_alone_and_an_open_one_stays_open() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize(("family", "seeds"), [("extraction", "extraction"), ("grounded_qa", "passages")])
+@pytest.mark.parametrize(
+    ("family", "seeds"), [("extraction", "extraction"), ("grounded_qa", "passages"), ("instructions", "tasks")]
+)
 def test_a_family_in_the_language_has_its_own_prompts_checks_and_questions(
     family: str, seeds: str, language: str
 ) -> None:
@@ -155,7 +158,7 @@ def test_a_family_in_the_language_has_its_own_prompts_checks_and_questions(
     assert names >= {one["type"] for one in local.defaults["verifiers"]} - {"schema", "quotes"}
     assert all(language in one.languages for one in local.checks)
     assert (local.prompts / "generator.md").is_file() if local.prompts else False
-    assert seeds in ("extraction", "passages")
+    assert len((PROJECT / "data" / "seeds" / f"{seeds}-{language}.jsonl").read_text().splitlines()) >= 6
 
 
 @pytest.mark.whole
@@ -173,7 +176,7 @@ def test_what_is_read_in_english_only_is_refused() -> None:
     sets = ["language=de", "seeds.path=data/seeds/extraction-de.jsonl", TEACHER]
     with pytest.raises(RecipeError, match="unknown forms email"):
         load_recipe_plan("extraction", sets)
-    assert set(LOCAL_FAMILIES) == {"constrained_instructions", "extraction", "grounded_qa"}
+    assert set(LOCAL_FAMILIES) == {"constrained_instructions", "extraction", "grounded_qa", "instructions"}
 
 
 def test_recorded_replies_pass_and_planted_faults_are_found() -> None:
@@ -203,3 +206,36 @@ def test_recorded_replies_pass_and_planted_faults_are_found() -> None:
 )
 def test_a_second_reader_finds_the_same_answer(language: str, question: str, left: str, right: str, same: bool) -> None:
     assert is_same_local_answer(left, right, question, language, 0.5) is same
+
+
+def judge_task(language: str, way: str, parent: str, instruction: str, answer: str) -> list[str]:
+    """The faults of a task with its answer, by the checks of the language."""
+    family = localize("instructions", language)
+    options = family.options.model_validate({"ways": {way: 1}})
+    [row] = family.gather_rows([{"instruction": parent}], [])
+    seed = Seed(id="run-0", data=family.condition(row, options, Random(1)))
+    draft = parse_reply(family.reply_type(seed), {"instruction": instruction, "answer": answer})
+    subject = Subject(seed, family.candidate(seed, draft), refuse_to_ask)
+    assert parent in seed.data["request"]
+    return [one.name for one in family.checks if find_fault(one, subject)]
+
+
+@pytest.mark.parametrize(
+    ("language", "way", "parent", "task", "answer", "faults"),
+    [
+        ("de", "new", "Nenne drei Farben.", "Warum wird Brot braun?", "Zucker und Eiweiß reagieren in der Hitze.", []),
+        ("de", "new", "Nenne drei Farben.", "Nenne drei Farben!", "Rot, grün und blau sind drei Farben.", ["novel"]),
+        ("de", "constrain", "Nenne drei Farben.", "Nenne drei Farben, die in Flaggen vorkommen.", "Rot, Weiß und Blau.", []),
+        ("de", "constrain", "Nenne drei Farben.", "Farben nennen.", "Rot, Weiß und Blau kommen vor.", ["novel", "askable"]),
+        ("de", "new", "Nenne drei Farben.", "Beschreibe, was auf dem Foto zu sehen ist.", "Das Haus ist rot.", ["askable"]),
+        ("fr", "new", "Cite trois couleurs.", "Pourquoi le pain brunit-il ?", "Désolé, je ne peux pas répondre.", ["answered"]),
+        ("es", "new", "Di tres colores.", "¿Por qué se dora el pan?", "¿Por qué se dora el pan?", ["answered"]),
+        ("es", "new", "Di tres colores.", "Why does bread turn brown in the oven?", "Sugar and protein react.", ["in_language"]),
+        ("zh", "new", "说出三种颜色。", "面包烤的时候为什么会变成褐色？", "糖和蛋白质受热发生反应。", []),
+        ("zh", "reason", "说出三种颜色。", "说出三种颜色。", "红、黄、蓝。", ["novel"]),
+    ],
+)  # fmt: skip
+def test_a_task_is_new_askable_and_answered(
+    language: str, way: str, parent: str, task: str, answer: str, faults: list[str]
+) -> None:
+    assert judge_task(language, way, parent, task, answer) == faults
