@@ -5,16 +5,19 @@ Knows no agent: it counts outcomes.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from math import ceil, log
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
+from core.intervals import Z_95, IntervalEstimate, estimate_ratio, estimate_share
 from core.sample import SampleStatus
 from flows.terminal.console import CommandSession
 from plugins.study.topology_study import BASELINE_TOPOLOGY, StudyOutcome, TopologyStudy, TopologyTrial, run_trial
 
 RESAMPLES = 1000
+Z_80 = 0.8416
+"""The normal quantile of a power of 80 %."""
 
 
 class TopologyResult(BaseModel):
@@ -146,6 +149,20 @@ def build_study_report(study: TopologyStudy, trials: Sequence[TopologyTrial]) ->
     )
 
 
+def count_samples_needed(result: TopologyResult) -> int | None:
+    """With how many samples the interval of amplification would exclude 1 in 80 % of studies, if the rates are as measured. None
+    if it excludes 1, or if nothing can be said.
+
+    The standard error of log amplification falls with the square root of the number of samples, and must be a
+    (1.96 + 0.84)th of its distance from 0 (Cohen 1988, Statistical Power Analysis, section 2).
+    """
+    ratio = result.amplification
+    if ratio is None or not ratio.low < 1 < ratio.high or ratio.low == 0 or ratio.value == 1:
+        return None
+    error = (log(ratio.high) - log(ratio.low)) / (2 * Z_95)
+    return ceil(result.samples * ((Z_95 + Z_80) * error / log(ratio.value)) ** 2)
+
+
 def _count_faults(outcomes: Sequence[StudyOutcome]) -> tuple[int, Counter[str]]:
     """The number of kept samples, and their faults."""
     kept = [outcome for outcome in outcomes if outcome.state == SampleStatus.kept]
@@ -187,6 +204,12 @@ def format_study_report(report: TopologyStudyReport) -> str:
         if listed := ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count):
             parts.append(f"{row.topology}: {row.tokens_spent:,} tokens, of them {listed}.")
 
+    for row in report.rows:
+        if needed := count_samples_needed(row):
+            parts.append(
+                f"{row.topology}: its amplification includes 1, so nothing is certain. About {needed:,} samples would "
+                "tell in 80 % of studies, if the rates stay."
+            )
     classes = sorted({name for row in report.rows for name in row.wrong_by})
     if len(classes) > 1:
         table = [

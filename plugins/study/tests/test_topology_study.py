@@ -13,7 +13,12 @@ from core.intervals import IntervalEstimate, estimate_ratio, estimate_share
 from core.sample import Candidate, SampleStatus, Seed, Spending
 from flows.commands.app import app
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.study.topology_comparison import build_study_report, cost_per_kept, format_study_report
+from plugins.study.topology_comparison import (
+    build_study_report,
+    cost_per_kept,
+    count_samples_needed,
+    format_study_report,
+)
 from plugins.study.topology_study import (
     BASELINE_TOPOLOGY,
     TOPOLOGY_KINDS,
@@ -137,6 +142,29 @@ def test_amplification_is_one_for_a_single_agent_and_a_ratio_of_error_rates_for_
         "| centralized | 100 | 80 | 80.0 % (71.1 % to 86.7 %) | 5.0 % (2.0 % to 12.2 %) | 0.25 "
         in format_study_report(report)
     )
+
+
+def test_the_samples_that_would_tell_are_enough_in_four_of_five_studies() -> None:
+    small = build_study_report(study(), [trial(BASELINE_TOPOLOGY, 19, 21, 0), trial("centralized", 14, 11, 15)])
+    needed = count_samples_needed(small.rows[1])
+    assert needed
+    assert f"includes 1, so nothing is certain. About {needed:,} samples" in format_study_report(small)
+    assert count_samples_needed(small.rows[0]) is None
+    rng = np.random.default_rng(3)
+    tells = {}
+    for share in (1, 4):
+        number, found = needed // share, 0
+        for _ in range(1000):
+            ratio = estimate_ratio(
+                int(rng.binomial(number * 25 // 40, 11 / 25)),
+                number * 25 // 40,
+                int(rng.binomial(number, 21 / 40)),
+                number,
+            )
+            found += ratio is not None and not ratio.low < 1 < ratio.high
+        tells[share] = found / 1000
+    assert abs(tells[1] - 0.8) < 0.06, "4.7 standard errors"
+    assert tells[4] < 0.4, "control: a quarter of them does not tell"
 
 
 @pytest.mark.parametrize(
