@@ -60,7 +60,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
     "families": {
         "teacher": ("What the embedded teacher can do", teacher.table),
         "families": ("What the embedded teacher can do of each family", families.table),
-        "preference_training": ("Preference pairs", preference_training.table),
+        "preference_training": ("What DPO adds to SFT", preference_training.table),
         "difficulty": ("How hard recorded samples are for the embedded teacher", difficulty.table),
     },
     "planted-faults": {
