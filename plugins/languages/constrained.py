@@ -26,7 +26,7 @@ from plugins.languages.units import list_word_parts, read_wordings
 
 EMPTY_CHARACTERS = re.compile("[的一个了着里在]")
 LEAST_STEM = 4
-"""Letters that a word shares with one of its topic."""
+"""Letters that a word shares with one of its topic. Of one letter less, the whole word is sought: `thé`."""
 
 
 @check("constraints", languages=LANGUAGES)
@@ -54,14 +54,13 @@ def find_local_topic_fault(answer: str, topic: str, words: Sequence[str], langua
         pairs = (topic[i : i + 2] for i in range(len(topic) - 1))
         wanted = {topic, *words, *(pair for pair in pairs if not EMPTY_CHARACTERS.search(pair))}
         return None if any(word in answer for word in wanted) else fault
-    stems = {
-        part[: max(LEAST_STEM, len(part) - 2)]
-        for name in (topic, *words)
-        for part in list_word_parts(name, plain=True)
-        if len(part) >= LEAST_STEM and part not in COMMON_WORDS[NAMES[language]]
-    }
+    parts = {part for name in (topic, *words) for part in list_word_parts(name, plain=True)}
+    parts -= COMMON_WORDS[NAMES[language]]
+    stems = {part[: max(LEAST_STEM, len(part) - 2)] for part in parts if len(part) >= LEAST_STEM}
+    short = {part for part in parts if len(part) == LEAST_STEM - 1}
     plain = fold_to_plain_letters(answer)
-    return None if any(stem in plain for stem in stems) else fault
+    found = any(stem in plain for stem in stems) or not short.isdisjoint(list_word_parts(answer, plain=True))
+    return None if found else fault
 
 
 CHECKS = (local_constraints_check, local_topic_check, in_language_check, sound_prose_check)

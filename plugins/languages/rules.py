@@ -5,13 +5,14 @@ A rule has the name, group and parameters of a kind of `agents.families.constrai
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from random import Random
 from typing import Any
 
-from agents.checks.text.text_units import WEB_ADDRESS, nonempty_lines
+from agents.checks.text.text_units import WEB_ADDRESS, nonempty_lines, remove_invisible
 from agents.families.constraints import (
     CONSTRAINT_KINDS,
     MAX_DRAWS,
@@ -174,6 +175,13 @@ def _check_bold(text: str, p: ConstraintParams, _language: str) -> str | None:
     return fault or ("what is in **bold** is longer than a word" if long else None)
 
 
+def _check_letter(text: str, p: ConstraintParams, _language: str) -> str | None:
+    if p["letter"].isascii():
+        return CONSTRAINT_KINDS["avoid_letter"].check(text, p)
+    met = p["letter"] in unicodedata.normalize("NFC", remove_invisible(text)).casefold()  # ñ is no n with an accent
+    return f"it has the forbidden letter {p['letter']!r}" if met else None
+
+
 def _check_you(text: str, _p: ConstraintParams, language: str) -> str | None:
     return _find_person(text, "you", language)
 
@@ -203,7 +211,7 @@ CHECKS: Mapping[str, Callable[[str, ConstraintParams, str], str | None]] = {
     "start_with": _check_start, "end_with": _check_end, "end_question": _check_end_question,
     "ask_question": _check_ask_question, "end_exclamation": _check_end_exclamation, "no_commas": _check_no_commas,
     "numbered": _check_numbered, "in_quotes": _check_in_quotes, "bold_word": _check_bold,
-    "second_person": _check_you, "first_person": _check_i,
+    "second_person": _check_you, "first_person": _check_i, "avoid_letter": _check_letter,
 }  # fmt: skip
 """By kind; other kinds of a language are checked as in English."""
 OWN_VALUES = {"start_with": ("word", "start_words"), "end_with": ("ending", "endings"), "avoid_letter": ("letter", "letters")} | {

@@ -236,9 +236,10 @@ def _order(text: str, p: Mapping[str, Any], language: str) -> Iterator[str]:
 
 
 def _table(text: str, _p: Mapping[str, Any], _language: str) -> Iterator[str]:
-    lines = text.rstrip().split("\n")
-    yield "\n".join(lines[:-1])
-    yield "\n".join([*lines[:-1], f"{lines[-1]} + |"])
+    lines = text.split("\n")
+    last = max(place for place, line in enumerate(lines) if line.startswith("|"))
+    yield "\n".join([*lines[:last], *lines[last + 1 :]])
+    yield "\n".join([*lines[:last], f"{lines[last]} + |", *lines[last + 1 :]])
     yield text.replace("|---|", "|")
 
 

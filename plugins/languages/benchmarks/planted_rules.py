@@ -3,8 +3,9 @@ The control: English rules on the same texts.
 
 python -m plugins.languages.benchmarks.planted_rules > plugins/languages/benchmarks/languages.md
 
-The requests were drawn by code. A large general model wrote the replies by hand, and read each with its rules. The faults are
-edits of strings (`faults.py`). Human text is translated messages of programs in /usr/share/locale. Asks no teacher.
+The requests were drawn by code. A large general model wrote the replies by hand, and read each with its rules. Another one
+answered 30 requests a language and knew no rule (`tests/recorded`). The faults are edits of strings (`faults.py`). Human text is
+translated messages of programs in /usr/share/locale. Asks no teacher.
 """
 
 import gettext
@@ -31,6 +32,7 @@ from plugins.languages.refusals import LocalRefusalFilter
 from plugins.languages.rules import LANGUAGES, state_rule
 
 REPLIES = Path(__file__).with_name("replies.jsonl")
+RECORDED = Path(__file__).parents[1] / "tests" / "recorded"
 LOCALES = {"de": "de", "fr": "fr", "es": "es", "zh": "zh_CN"}
 LEAST_WORDS, LEAST_CHARACTERS = 8, 20
 """Of a message that is prose."""
@@ -64,6 +66,17 @@ def judge_rules(replies: Sequence[dict[str, Any]]) -> Iterator[RuleJudgment]:
                 yield RuleJudgment(reply["language"], rule.kind, place == 0, refused, by_english, text)
 
 
+def read_recorded() -> list[dict[str, Any]]:
+    """The replies of the other writer, in the form of `replies.jsonl`."""
+    lines = [line for name in LANGUAGES for line in (RECORDED / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    found = []
+    for row in map(json.loads, lines):
+        (rules,) = row["seed"]["constraints"]
+        seed = {name: row["seed"][name] for name in ("language", "topic", "words")}
+        found.append({**seed, "rules": rules, "answer": json.loads(row["replies"][0]["reply"])["answer"]})
+    return found
+
+
 def format_share(hits: int, tries: int) -> str:
     share = estimate_share(hits, tries)
     return f"{hits} of {tries} ({share.low:.1%} to {share.high:.1%})" if share else "none"
@@ -94,7 +107,7 @@ def format_rules(judged: Sequence[RuleJudgment]) -> str:
     wrong = Counter(f"{one.kind} ({one.language})" for one in judged if one.sound and one.refused_by_english)
     kinds = len({one.kind for one in judged})
     return (
-        f"Rules of {kinds} of {len(CONSTRAINT_KINDS)} kinds, two in a reply.\n\n{tabulate(head, rows)}\n"
+        f"Rules of {kinds} of {len(CONSTRAINT_KINDS)} kinds, by language.\n\n{tabulate(head, rows)}\n"
         f"Not found: {_list_counts(missed)}.\n\nSound, and refused by English rules: {_list_counts(wrong)}.\n"
     )
 
@@ -177,7 +190,7 @@ def format_human_text() -> str:
 
 def print_page() -> None:
     replies = [json.loads(line) for line in REPLIES.read_text(encoding="utf-8").splitlines()]
-    judged = list(judge_rules(replies))
+    judged, recorded = list(judge_rules(replies)), read_recorded()
     count = Counter(reply["language"] for reply in replies)
     parts = [
         "# Rules of four languages: planted faults and sound replies",
@@ -185,6 +198,9 @@ def print_page() -> None:
         f"{', '.join(f'{n} {NAMES[name]}' for name, n in count.items())} {WRITER}",
         "## Rules", format_rules(judged),
         "## Topic, language and prose", format_readers(replies),
+        "## Another writer", f"{len(recorded)} replies of a model that knew no rule, with two or three rules each. They led to two repairs: a "
+        "forbidden `ñ` was read as `n` and never found, and `on_topic` refused `Le thé` for `une tasse de thé`.",
+        format_rules(list(judge_rules(recorded))), format_readers(recorded),
         "## False alarms on human text",
         f"Translated messages of programs, at most {MOST_MESSAGES:,} a language. Of the pairs that `minhash` drops, the first "
         "five of each language were read: all repeat.",

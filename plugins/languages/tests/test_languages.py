@@ -68,6 +68,8 @@ def test_chinese_lengths_count_characters_without_punctuation() -> None:
         ("fr", "start_with", {"word": "Aujourd’hui"}, "Aujourd'hui, il pleut.", "Aujourdhui, il pleut."),
         ("fr", "in_quotes", {}, "« Le four est chaud. »", "« Le four » est « chaud »"),
         ("fr", "second_person", {}, "Si tu viens, apporte du pain.", "Il vient avec du pain."),
+        ("es", "avoid_letter", {"letter": "ñ"}, "Un ano es un anillo.", "Un an\u0303o."),
+        ("es", "avoid_letter", {"letter": "k"}, "Un queso.", "Un Kilo."),
         ("es", "end_question", {}, "Llueve. ¿Qué haces?", "Llueve. Qué haces?"),
         ("es", "end_exclamation", {}, "¿Llueve? ¡Corre!", "¿Llueve? Corre!"),
         ("es", "mention_times", {"word": "luz", "n": 2}, "La luz y las luces.", "La luz, un trasluz."),
