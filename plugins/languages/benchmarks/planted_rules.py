@@ -43,6 +43,10 @@ WRITER = (
     "repairs that this page led to, the rules refused 1 of 176 sound replies (Spanish sentences without capitals) and missed 4 "
     "faults (a table whose second line has too few cells, which English rules missed too)."
 )
+OTHER_WRITER = (
+    "replies of a model that knew no rule, with two or three rules each. They led to two repairs: a forbidden `ñ` was read as "
+    "`n` and never found, and `on_topic` refused `Le thé` for `une tasse de thé`."
+)
 
 
 class RuleJudgment(NamedTuple):
@@ -198,8 +202,7 @@ def print_page() -> None:
         f"{', '.join(f'{n} {NAMES[name]}' for name, n in count.items())} {WRITER}",
         "## Rules", format_rules(judged),
         "## Topic, language and prose", format_readers(replies),
-        "## Another writer", f"{len(recorded)} replies of a model that knew no rule, with two or three rules each. They led to two repairs: a "
-        "forbidden `ñ` was read as `n` and never found, and `on_topic` refused `Le thé` for `une tasse de thé`.",
+        "## Another writer", f"{len(recorded)} {OTHER_WRITER}",
         format_rules(list(judge_rules(recorded))), format_readers(recorded),
         "## False alarms on human text",
         f"Translated messages of programs, at most {MOST_MESSAGES:,} a language. Of the pairs that `minhash` drops, the first "
