@@ -215,8 +215,10 @@ def _describe_earlier(offered: Sequence[str], before: Sequence[Sequence[str]]) -
     if not before:
         return ""
     same = before.count(offered)
-    skipped = f" {same} of them had the same request, so leave out the {same} most obvious ones." if same else ""
-    return f"\nThe image has been asked about {len(before)} times before. Ask about a part of it that is less obvious.{skipped}"
+    most = f"{same} most obvious ones" if same > 1 else "most obvious one"
+    skipped = f" {same} of them had the same request, so leave out the {most}." if same else ""
+    times = "once" if len(before) == 1 else f"{len(before)} times"
+    return f"\nThe image has been asked about {times} before. Ask about a part of it that is less obvious.{skipped}"
 
 
 class ImageQuestionsFamily(RecipeFamily):

@@ -81,6 +81,12 @@ PLACE = re.compile(r"\b(\d{1,2})(?:st|nd|rd|th)\b", re.IGNORECASE)
 RANGE = re.compile(r"(?<![\w.,-])(\d[\d.,]*)-(\d[\d.,]*)(?![\w-])")
 LAST_ONE = re.compile(r"(?<=\w)(?<!ty)(?<!hundred)\s+one\W*\Z", re.IGNORECASE)
 """`one` for the thing that was named: the left one."""
+WEEKDAY = re.compile(
+    r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s+(?:the\s+)?(?=\d|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))",
+    re.IGNORECASE,
+)
+"""Before a date. One answer may have it alone, unless the question asks for it."""
+ASKS_WEEKDAY = re.compile(r"\bweekday\b|\bday of the week\b", re.IGNORECASE)
 WHERE = re.compile(r"\s*where\b", re.IGNORECASE)
 
 
@@ -118,6 +124,8 @@ def is_same_short_answer(left: str, right: str, question: str) -> bool:
         return True
     if _join_code(rest) == _join_code(other_rest):
         return True
+    if bool(WEEKDAY.search(rest)) != bool(WEEKDAY.search(other_rest)) and not ASKS_WEEKDAY.search(question):
+        rest, other_rest = (WEEKDAY.sub("", text) for text in (rest, other_rest))
     asked, texts = AskedWords.of(question), [_write_values(rest), _write_values(other_rest)]
     items, other_items = ([asked.list_tokens(item) for item in LIST_GAP.split(text)] for text in texts)
     if any(map(AND.search, texts)) and not ORDERED.search(question):

@@ -23,7 +23,12 @@ from core.storage.sample_files import write_samples
 from flows.data.curated_run import read_kept_rows
 from flows.data.dataset_formats import format_dataset
 from flows.recipes.recipe_catalog import load_recipe_plan
-from plugins.pictures.families.image_questions import ImageQuestionsFamily, WellPosedOptions, well_posed_check
+from plugins.pictures.families.image_questions import (
+    ImageQuestionsFamily,
+    ImageQuestionsOptions,
+    WellPosedOptions,
+    well_posed_check,
+)
 from plugins.pictures.statistics import PicturesRecord
 from students.gguf_export import export_gguf
 from students.training.student_training import train_student
@@ -332,3 +337,15 @@ def eyes(seeing_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         rows.append([shown, Message(role="assistant", content=json.dumps({"found": True, "answer": color}))])
     train_student(rows, config, out, seed=3, progress=quiet)
     return export_gguf(out, "f32").path
+
+
+def test_a_prompt_counts_the_earlier_questions_about_its_image() -> None:
+    """With one kind, each of them had the same request."""
+    family, row = ImageQuestionsFamily(), {"images": ["0" * 64], "source": "a.png"}
+    options = ImageQuestionsOptions(kinds={"counting": 1})
+    first, second, third = (family.condition_again(row, options, Random(0), turn)["earlier"] for turn in range(3))
+    assert not first
+    assert "asked about once before" in second
+    assert "1 of them had the same request, so leave out the most obvious one." in second
+    assert "asked about 2 times before" in third
+    assert "leave out the 2 most obvious ones." in third

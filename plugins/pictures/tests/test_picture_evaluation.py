@@ -10,12 +10,14 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.image_question_calls import RECORDING, RecordedQuestion, count_confirmed, list_arms
 from benchmarks.short_answers import list_wrong_pairs
 from core.config.teachers import TeacherConfig
 from core.errors import ProviderError
 from core.intervals import estimate_share
 from core.sample import Message, TokenUsage, conversation_digest
 from core.storage.image_files import decode_image_url
+from core.storage.recording import read_recording
 from core.weights.gguf_files import ImageLimits
 from flows.evaluate.dataset_evaluation import select_held_out_rows
 from flows.recipes.recipe_catalog import load_recipe_plan
@@ -222,7 +224,7 @@ WRITTEN_DIFFERENTLY = [
     ("£55.00", "£55"), ("$1,200", "$1200"), ("£55.00", "55.00"), ("1,200 dollars", "$1200"), ("15.2%", "15.2 percent"),
     ("15 per cent", "15 %"), ("15%", "15", "What percentage is it?"), ("25 °C", "25 degrees Celsius"), ("25°C", "25 degrees"),
     ("9 March 1974", "March 9, 1974"), ("9th March 1974", "9 March 1974"), ("11/15/23", "15 November 2023"),
-    ("9 March", "March 9th"),
+    ("9 March", "March 9th"), ("Monday 13 October", "13 October"), ("Tuesday, March 4, 2025", "4 March 2025"),
     ("3:30 PM", "15:30"), ("3 p.m.", "15:00"), ("2.5 kg", "2.5 kilograms"), ("1.5 million", "1,500,000"), ("20 to 30", "20–30"),
     ("5 days", "5", "How many days late is it?"), ("December", "Dec"), ("Mon", "Monday"), ("gray", "grey"), ("bikes", "bicycle"),
     ("round", "circular"), ("bar chart", "bar graph"), ("top left corner", "upper-left corner"), ("the sofa", "a couch"),
@@ -235,6 +237,7 @@ NEARLY_WRITTEN_SO = [
     ("£55.00", "£55.50"), ("$5", "€5"), ("$1,200", "$12.00"), ("15.2%", "15.2"), ("25 °C", "25 °F"),
     ("9 March 1974", "9 May 1974"),
     ("9 March 1974", "10 March 1974"), ("11/15/23", "15 November 2024"), ("03/05/2025", "5 March 2025"), ("9 March", "8 March"),
+    ("Monday 13 October", "Tuesday 13 October"), ("Monday 13", "13", "Which day of the week and of the month is it?"),
     ("3:30 PM", "3:30"), ("3 p.m.", "3 a.m."), ("2.5 kg", "2.5 g"), ("1.5 million", "1.5 billion"), ("20 to 30", "30 to 20"),
     ("5 days", "5 weeks", "How long is it?"), ("December", "November"), ("Mon", "Sunday"), ("motorbike", "bicycle"),
     ("bar chart", "pie chart"), ("top left corner", "lower left corner"), ("the sofa", "the chair"), ("red and blue", "red"),
@@ -260,6 +263,13 @@ def test_what_is_different(pair: tuple[str, ...]) -> None:
     left, right, question = (*pair, "What does it show?")[:3]
     assert not is_same_short_answer(left, right, question)
     assert not is_same_short_answer(right, left, question)
+
+
+def test_recorded_looks_confirm_the_answers_of_their_writer_alone() -> None:
+    """The controls are what was guessed without the image, and answers to other questions."""
+    questions = [RecordedQuestion.of(sample) for sample in read_recording(RECORDING)]
+    found = {name: count_confirmed(questions, answers) for name, answers in list_arms(questions).items()}
+    assert found == {"writer": (24, 24), "differing guesses": (0, 21), "next samples": (0, 24)}
 
 
 def test_answers_of_models_are_compared_as_answers() -> None:

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from agents.checks import Subject
+from benchmarks.picture_answers import CONTROLS, count_wrong_boxes
 from core.sample import Candidate, SampleStatus, Seed
-from core.storage.image_files import JPEG_START, is_stored_image, read_image, store_sample_images
+from core.storage.image_files import JPEG_START, decode_image_url, is_stored_image, read_image, store_sample_images
 from flows.recipes.recipe_catalog import load_recipe_plan
 from plugins.pictures.drawing.drafts import PictureDraft
 from plugins.pictures.drawing.renderer import RENDER_SECONDS, Renderer, RenderFailed
@@ -202,3 +203,16 @@ def test_a_place_is_asked_only_for_a_text_that_the_picture_shows_once() -> None:
     assert 0 < left < right < 300
     assert 0 < top < bottom < 400
     assert bottom - top < 20
+
+
+def test_the_label_of_a_form_has_the_box_of_its_words_without_the_colon() -> None:
+    """Read from the picture; the controls are boxes of another text, and moved ones."""
+    family, name = PicturesFamily(), "Department"
+    asked = [{"question": f"Where is the text {name}?", "program": {"op": "box", "row": name}}]
+    draft = {**INVOICE, "template": "form", "fields": [{"name": name, "text": "Support"}], "questions": asked}
+    style = PictureStyle(theme="plain", font="New Computer Modern", font_size=13, paper="a4", scale=1.5).model_dump()
+    seed = Seed(id="x-000000", data={"kind": "documents", "style": style})
+    candidate = family.candidate(seed, PictureDraft.model_validate(draft))
+    counts = count_wrong_boxes(candidate.fields, decode_image_url(candidate.images[0]))
+    assert (counts.boxes, counts.wrong) == (1, 0)
+    assert counts.found == {**dict.fromkeys(CONTROLS, 1), "another text": 1}
