@@ -234,8 +234,10 @@ class Release:
 
 
 def _advise_rollback(release: Path, recipe: str) -> str:
-    releases = next(folder for folder in release.parents if folder.name == recipe).parent
-    words = ["stillhouse", "rollback", recipe]
+    folder = next((folder for folder in release.parents if folder.name == recipe), None)
+    if folder is None:
+        return "get the release again"  # a copy in no lineage
+    releases, words = folder.parent, ["stillhouse", "rollback", recipe]
     if releases.resolve() != RELEASES_FOLDER.resolve():
         words += ["--runs-dir", str(releases.parent / "runs")]  # any folder next to the releases names them
     return f"restore the file from a copy, or remove the release from its lineage with `{shlex.join(words)}`"

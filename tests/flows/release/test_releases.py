@@ -420,6 +420,9 @@ def test_nothing_is_released_on_what_was_damaged_since_the_run(copy_of_two: Path
     with pytest.raises(StoreError, match=r"smoke/0/dataset/train\.parquet: is not what was released"):
         create_release(run)
     assert lineage(copy_of_two).list_generations() == [0, 1]
+    elsewhere = shutil.copytree(lineage(copy_of_two).read_all()[0].path, copy_of_two / "elsewhere")
+    with pytest.raises(StoreError, match=r"elsewhere/dataset/train\.parquet: is not .* differs; get the release again$"):
+        read_release(elsewhere).verify_files()
 
 
 def test_a_manifest_with_one_changed_number_is_refused(copy_of_two: Path) -> None:
