@@ -3,7 +3,8 @@
 Held-out checks are no part of a recipe, so they never reward.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from agents.checks.base import CheckBroken, Subject, refuse_to_ask
 from agents.planning.run_plan import RunPlan
@@ -13,7 +14,9 @@ from core.sample import Message, Seed
 from plugins.reinforcement.policy_training import SampledAnswer
 
 
-def build_reward(plan: RunPlan, seeds: Sequence[Seed]) -> Callable[[Sequence[SampledAnswer]], Awaitable[list[float]]]:
+def build_reward(
+    plan: RunPlan, seeds: Sequence[Seed]
+) -> Callable[[Sequence[SampledAnswer]], Coroutine[Any, Any, list[float]]]:
     """The reward of answers to the requests of `seeds`."""
 
     async def reward(answers: Sequence[SampledAnswer]) -> list[float]:

@@ -2,18 +2,18 @@
 
 Declared before seeds 1 and 2 were run:
 
-- Recipe `constrained-instructions`. Students of new weights, 4 layers, 128 wide, 1,024 tokens, since a step of the recipe's own student
-  takes minutes (`--step` measures one). A program, no model, wrote their 450 rows: sentences about the topic that ignore the
-  rules, of which rows are kept that pass all checks. So the start knows the form, and the rules only as far as rows show them.
-- Arms, all from one start and at one learning rate: `grpo` (640 requests), `shuffled` (the same rewards, each to a random answer to
-  the same request), `rejection` (the same sampling, then the likelihood of the answers that keep every rule), `rows` (more
+- Recipe `constrained-instructions`. Students of new weights, 4 layers, 128 wide, 1,024 tokens, since a step of the recipe's own
+  student takes too long (`--step` measures one). A program, no model, wrote their 450 rows: sentences about the topic that ignore
+  the rules; rows are kept that pass all checks. So the start knows the form, and the rules only as far as rows show them.
+- Arms, all from one start and at one learning rate: `grpo` (640 requests), `shuffled` (the same rewards, each to a random answer
+  to the same request), `rejection` (the same sampling, then the likelihood of the answers that keep every rule), `rows` (more
   training on the 450 rows). The last two stop at the processor seconds of `grpo`.
-- Seeds 1 and 2, with rows, start and requests of their own. Seed 0 chose the start's epochs, 50 of 10 and 50, and the learning rate
-  of `grpo`, 3e-4 of 1e-4, 3e-4 and 1e-3.
+- Seeds 1 and 2, with rows, start and requests of their own. Seed 0 chose the start's epochs, 50 of 10 and 50, and the learning
+  rate of `grpo`, 3e-4 of 1e-4, 3e-4 and 1e-3.
 - Each is asked 150 held-out requests with the recipe's sampling in llama.cpp, the 64 tasks of the general panel, and the held-out
   checks of `benchmarks/held_out_checks.py`, which reward nothing.
-- Goal: `grpo` passes 8 points more than the start, with an interval above 0, and more than every other arm; `shuffled` gains less than
-  4; no held-out check falls by more than 3 points; the panel loses at most 2 points.
+- Goal: `grpo` passes 8 points more than the start, with an interval above 0, and more than every other arm; `shuffled` gains less
+  than 4; no held-out check falls by more than 3 points; the panel loses at most 2 points.
 
 STILLHOUSE_REINFORCED=FOLDER nice python -m plugins.reinforcement.benchmarks.reinforced
 """
@@ -153,7 +153,7 @@ class Learning:
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.0)
 
     def learn(self, batch: Sequence[EncodedConversation]) -> None:
-        compute_token_loss(self.model, build_batch(batch, find_pad_id(self.tokenizer))).mean.backward()
+        compute_token_loss(self.model, build_batch(batch, find_pad_id(self.tokenizer))).mean.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -168,7 +168,7 @@ class Learning:
 
     def learn_own_best(self, seconds: float, prompts: Sequence[tuple[int, ...]]) -> list[float]:
         stop, reward = find_stop_ids(self.tokenizer), build_reward(self.case.plan, self.case.rewarded)
-        began, step, means = time.process_time(), 0, []
+        began, step, means = time.process_time(), 0, list[float]()
         while time.process_time() - began < seconds:
             first = step * REQUESTS_PER_STEP % len(prompts)
             asked = [place for place in range(first, first + REQUESTS_PER_STEP) for _ in range(GROUP)]
@@ -180,7 +180,7 @@ class Learning:
                 SampledAnswer(place, self.tokenizer.decode(list(ids), skip_special_tokens=True), ids[-1] in stop)
                 for place, ids in zip(asked, answers, strict=True)
             ]
-            rewards = asyncio.run(reward(texts))  # type: ignore[arg-type]
+            rewards = asyncio.run(reward(texts))
             kept = [
                 EncodedConversation(prompts[place] + ids, (False,) * len(prompts[place]) + (True,) * len(ids))
                 for place, ids, one in zip(asked, answers, rewards, strict=True) if one == 1
@@ -207,7 +207,7 @@ def measure_recipe_step() -> str:
 
 
 def train_arm(case: ReinforcedCase, arm: str, start: Path, seconds: float) -> tuple[Any, Any, float, list[float]]:
-    """The model, its tokenizer, processor seconds and the mean rewards. `seconds` are the most, of arms without a number of steps."""
+    """The model, its tokenizer, processor seconds and mean rewards. Arms without a number of steps stop after `seconds`."""
     model, tokenizer = read_student(start)
     questions = [case.plan.family.questions(seed) or () for seed in case.rewarded]
     texts = [render_chat(messages, tokenizer, answer_next=True) for messages in questions]
