@@ -285,7 +285,8 @@ def format_arms(found: dict[str, list[MeasuredArm]]) -> str:
         reward = ", ".join(f"{sum(r[:4]) / 4:.2f} → {sum(r[-4:]) / 4:.2f}" for r in rewards)
         seconds = ", ".join(f"{one.seconds:.0f}" for one in measured)
         lines.append(f"| {' | '.join([arm, seconds, seeds, *cells, f'{words:.0f}', reward])} |")
-    return "\n".join(lines)
+    others = [f"{arm} {format_gain(join(arm, 'passed'), join('grpo', 'passed'))}" for arm in found if arm != "grpo"]
+    return "\n".join([*lines, "", f"Points that `grpo` passes over {', '.join(others)}."])
 
 
 def main() -> None:
