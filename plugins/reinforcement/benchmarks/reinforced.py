@@ -109,7 +109,7 @@ def write_text_by_program(seed: Seed, rng: random.Random) -> str:
     return " ".join(text.format(**values) for text in rng.sample(SENTENCES, rng.randint(1, 3)))
 
 
-def write_rows(plan: RunPlan, seed: int) -> list[list[Message]]:
+def write_kept_rows(plan: RunPlan, seed: int) -> list[list[Message]]:
     seeds = RunSeeds(replace(plan.with_recipe(samples=6 * ROWS), first_seed=0), "0" * 16)
     rng, rows = random.Random(f"rows {seed}"), list[list[Message]]()
     for place in range(len(seeds)):
@@ -128,7 +128,7 @@ def open_reinforced_case(seed: int, folder: Path) -> ReinforcedCase:
     place = folder / str(seed)
     place.mkdir(parents=True, exist_ok=True)
     seeds = held_out_seeds(plan, HELD_OUT + REQUESTS)
-    return ReinforcedCase(seed, plan, seeds[:HELD_OUT], seeds[HELD_OUT:], write_rows(plan, seed), place)
+    return ReinforcedCase(seed, plan, seeds[:HELD_OUT], seeds[HELD_OUT:], write_kept_rows(plan, seed), place)
 
 
 def shuffle_rewards(reward: Reward) -> Reward:
@@ -261,7 +261,7 @@ def measure_reinforced(case: ReinforcedCase, arm: str) -> MeasuredArm:
     return measured
 
 
-def format_gain(before: Sequence[bool], after: Sequence[bool]) -> str:
+def format_paired_gain(before: Sequence[bool], after: Sequence[bool]) -> str:
     found = estimate_small_mean([100.0 * (b - a) for a, b in zip(before, after, strict=True)])
     return f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})" if found else ""
 
@@ -277,7 +277,7 @@ def format_arms(found: dict[str, list[MeasuredArm]]) -> str:
         seeds = ", ".join(f"{100 * sum(one.passed) / len(one.passed):.0f} %" for one in measured)
         cells = [
             f"{100 * sum(join(arm, name)) / len(join(arm, name)):.1f} %"
-            + (f", {format_gain(join('start', name), join(arm, name))}" if arm != "start" else "")
+            + (f", {format_paired_gain(join('start', name), join(arm, name))}" if arm != "start" else "")
             for name in columns
         ]
         words = sum(one.words for one in measured) / len(measured)
@@ -285,11 +285,13 @@ def format_arms(found: dict[str, list[MeasuredArm]]) -> str:
         reward = ", ".join(f"{sum(r[:4]) / 4:.2f} → {sum(r[-4:]) / 4:.2f}" for r in rewards)
         seconds = ", ".join(f"{one.seconds:.0f}" for one in measured)
         lines.append(f"| {' | '.join([arm, seconds, seeds, *cells, f'{words:.0f}', reward])} |")
-    others = [f"{arm} {format_gain(join(arm, 'passed'), join('grpo', 'passed'))}" for arm in found if arm != "grpo"]
+    others = [
+        f"{arm} {format_paired_gain(join(arm, 'passed'), join('grpo', 'passed'))}" for arm in found if arm != "grpo"
+    ]
     return "\n".join([*lines, "", f"Points that `grpo` passes over {', '.join(others)}."])
 
 
-def main() -> None:
+def measure_reinforcement() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--step", action="store_true", help="only measure a step of the recipe's own student")
@@ -307,4 +309,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure_reinforcement()
