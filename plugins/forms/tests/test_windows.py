@@ -187,6 +187,7 @@ def test_it_is_distilled_from_its_start_with_full_attention(windows_config: Stud
         **config.model_dump(),
         "steps": [{"type": "windows", "window": 126, "sinks": False}],
         "distillation": {"teacher": windows_config.start},
+        "precision": "float32",  # in bf16 some processors round attention with windows otherwise, which looks like a gradient
     }
     with pytest.raises(RunFailed, match="had no gradient, so the teacher taught nothing"):
         train_student(talk, StudentConfig.model_validate(control), tmp_path / "control", seed=3, progress=quiet)

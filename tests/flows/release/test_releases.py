@@ -421,7 +421,9 @@ def test_nothing_is_released_on_what_was_damaged_since_the_run(copy_of_two: Path
         create_release(run)
     assert lineage(copy_of_two).list_generations() == [0, 1]
     elsewhere = shutil.copytree(lineage(copy_of_two).read_all()[0].path, copy_of_two / "elsewhere")
-    with pytest.raises(StoreError, match=r"elsewhere/dataset/train\.parquet: is not .* differs; get the release again$"):
+    with pytest.raises(
+        StoreError, match=r"elsewhere/dataset/train\.parquet: is not .* differs; get the release again$"
+    ):
         read_release(elsewhere).verify_files()
 
 
