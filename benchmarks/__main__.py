@@ -32,6 +32,7 @@ from benchmarks import (
     planted_faults,
     postgres,
     preference_training,
+    pruned_students,
     pruning,
     recall,
     retention,
@@ -99,6 +100,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
     "student-forms": {
         "seeing": ("A student that sees charts, next to a blind one", seeing.table),
         "pruning": ("What half of a start's weights loses, pruned and fitted", pruning.table),
+        "pruned_students": ("What half of a student's weights passes, next to all", pruned_students.table),
         "input_speed": ("What sliding windows save at long inputs", input_speed.table),
         "long_inputs": ("What a student with sliding windows finds far away", long_inputs.table),
         "recall": ("What a memory recalls", recall.table),

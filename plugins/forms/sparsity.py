@@ -73,14 +73,15 @@ def select_kept_weights(weight: torch.Tensor, norms: torch.Tensor, config: Pruni
     """A mask of the kept weights, of the shape of `weight`, (outputs, inputs). `norms` are of each input over all tokens.
 
     `wanda` compares |W| times the norm of the input within an output; `magnitude` compares |W| within the matrix (Han et al.,
-    arXiv 1506.02626). With a pattern N:M, either compares within M consecutive inputs.
+    arXiv 1506.02626). With a pattern N:M, either compares within M consecutive inputs. `random`, a control, compares nothing.
     """
-    scores = weight.abs() * (norms if config.method == "wanda" else 1)
+    sizes = torch.rand_like(weight) if config.method == "random" else weight.abs()
+    scores = sizes * (norms if config.method == "wanda" else 1)
     if config.pattern:
         staying, size = map(int, config.pattern.split(":"))
         dropped = size - staying
     else:
-        size = weight.shape[1] if config.method == "wanda" else weight.numel()
+        size = weight.numel() if config.method == "magnitude" else weight.shape[1]
         dropped = int(Fraction(str(config.share or 0)) * size)
     if config.pattern and weight.shape[1] % size:
         raise UsageError(
@@ -117,5 +118,4 @@ class ZeroMask:
 def compute_zero_share(model: PreTrainedModel) -> float:
     """The share of zeros among the weights in the layers' matrices."""
     weights = [matrix.weight for layer in find_layers(model) for _, matrix in iterate_matrices(layer)]
-    zeros = sum(int((weight == 0).sum()) for weight in weights)
-    return zeros / sum(weight.numel() for weight in weights)
+    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)

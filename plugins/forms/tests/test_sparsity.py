@@ -35,6 +35,8 @@ def test_kept_weights_are_those_computed_by_hand() -> None:
     assert select_kept_weights(weight, norms, Pruning(pattern="2:4")).equal(select_kept_weights(weight, norms, half))
     pairs = select_kept_weights(weight, norms, Pruning(method="magnitude", pattern="2:4"))
     assert pairs.tolist() == [[False, True, True, False], [True, False, False, True]]
+    chance = select_kept_weights(weight, norms, Pruning(method="random", share=0.5))
+    assert chance.sum(1).tolist() == [2, 2], "the control keeps half of each row"
     uneven = select_kept_weights(torch.arange(100.0)[None], torch.ones(100), Pruning(share=0.29))
     assert uneven.sum() == 71, "0.29 of 100 are 29, not what is below it in binary"
 
