@@ -25,6 +25,7 @@ from benchmarks import (
     forgetting,
     generations,
     input_speed,
+    late_fusion,
     long_inputs,
     multi_token,
     on_policy,
@@ -99,6 +100,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
     },
     "student-forms": {
         "seeing": ("A student that sees charts, next to a blind one", seeing.table),
+        "late_fusion": ("Early fusion, next to a frozen encoder", late_fusion.table),
         "pruning": ("What half of a start's weights loses, pruned and fitted", pruning.table),
         "pruned_students": ("What half of a student's weights passes, next to all", pruned_students.table),
         "input_speed": ("What sliding windows save at long inputs", input_speed.table),
