@@ -122,9 +122,11 @@ def _find_number_fault(statement: str, source: str, question: str, language: str
         return f"the answer says {min(lacking)}, a day that no quote has"
     if lacking_months := _list_months(said) - _list_months(quoted) - _list_months(LocalText(question, language)):
         return f"the answer says {min(lacking_months)!r}, a month that no quote has"
-    same_time = bool(said.times) and _list_hours(said) <= _list_hours(quoted)
+    hours = _list_hours(said)
+    if hours <= _list_hours(quoted):  # `halb zehn` is 9:30
+        known |= {Fraction(part) for hour, minute in hours for part in (hour, hour + 1, hour + 12, minute, 60 - minute)}
     for number in list_stated_numbers(said):
-        if number not in known and not (same_time and number < 60):
+        if number not in known:
             return f"the answer has the number {float(number):g}, which no quote has"
     return None
 

@@ -13,73 +13,39 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from plugins.languages.number_words import MARK, SCALES, write_digits
+from plugins.languages.number_words import MARK, write_digits
 from plugins.languages.units import read_wordings
 
 GROUPED = r"\d{1,3}(?:[.' ]\d{3})+(?:,\d+)?(?!\d)|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])"
 NUMBER = re.compile(rf"(?<![a-z\d.,])(?<![a-z]-)(?P<sign>[-−]?)(?P<n>{GROUPED}|\d+(?:[.,]\d+)?)")
 CHINESE_NUMBER = re.compile(r"(?<![a-z\d.])(?P<sign>[-−]?)(?P<n>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?)")
 SCALE = re.compile(rf"{MARK}? ?([^\W\d_]+)")
-CHINESE_SCALES = {"万": 10**4, "亿": 10**8, "千": 1000, "百": 100}
-MINUS = re.compile(r"(?:\b(?:minus|moins|menos) |0下)$")
-VULGAR = {"½": "0.5", "¼": "0.25", "¾": "0.75", "⅓": "1/3", "⅔": "2/3"}
-FRACTIONS = {
-    "de": {
-        r"\banderthalb": "1.5", r"\bhalb(?:e[nrsm]?)?\b|\bhalb(?=stunde|jahr)": "0.5", r"\bdreiviertel": "0.75",
-        r"\bviertel": "0.25",
-    },
-    "fr": {r"\bdemie?s?\b": "0.5", r"\btrois quarts\b": "0.75", r"\bquarts?\b": "0.25"},
-    "es": {r"\bmedi[oa]s?\b": "0.5", r"\btres cuartos\b": "0.75", r"\bcuartos?\b": "0.25"},
-    "zh": {"半": "0.5", "四分之三": "0.75", "四分之一": "0.25", "三分之一": "1/3", "三分之二": "2/3"},
-}  # fmt: skip
+CHINESE_KILO = frozenset("克米瓦卡")
+"""Units that `千` makes a thousand times larger."""
+MINUS = re.compile(r"(?:\b(?:minus|moins|menos) |0下|负)$")
+BROKEN = re.compile(r"(?<!\d)(?:(\d{1,9}) )?(\d{1,9})[⁄/]([1-9]\d{0,8})")
+CHINESE_BROKEN = re.compile(r"(?<!\d)([1-9]\d{0,8})分之(\d{1,9})")
+"""`2 1⁄2`, `3分之2`."""
+SPOKEN_DECIMALS = re.compile(rf"(\d{{1,9}}){MARK}点{MARK}(\d{{1,9}})")
+LONGEST_NUMBER = 100
+"""Digits; longer ones are no numbers."""
 AND_HALF = {
-    "fr": re.compile(rf"(\d+){MARK}?(?: [^\W\d_]+)?(?: et| ,)? (?:{MARK}1{MARK} )?demie?\b"),
-    "es": re.compile(rf"(\d+){MARK}?(?: [^\W\d_]+)? y medi[oa]\b"),
-    "zh": re.compile(rf"(\d+){MARK}?[^\W\d_]{{0,2}}半"),
+    "fr": re.compile(rf"(?<!\d)(\d{{1,9}}){MARK}?(?: [^\W\d_]+)?(?: et| ,) (?:{MARK}1{MARK} )?demie?\b"),
+    "es": re.compile(rf"(?<!\d)(\d{{1,9}}){MARK}?(?: [^\W\d_]+)? y medi[oa]\b"),
+    "zh": re.compile(rf"(?<!\d)(\d{{1,9}}){MARK}?[^\W\d_]{{1,2}}半"),
 }
 """A number, what it counts, and a half: `deux heures et demie`."""
 GERMAN_HALF = re.compile(r"\b([a-z]+)einhalb")
-CLOCK = re.compile(r"(?<![\d.,:])(\d{1,2}):(\d{2})(?!\d)")
-LATER = {
-    "de": r"nachmittags?|abends?|nachts", "fr": r"apres-midi|soir", "es": r"tarde|noche", "zh": "下午|傍晚|晚上|夜里|晚",
-}  # fmt: skip
-"""Words of the later half of the day, after a time. In Chinese before it."""
-EARLIER = {
-    "de": r"morgens?|vormittags?|fruh", "fr": r"matin", "es": r"manana|madrugada", "zh": "上午|早上|早晨|清晨|凌晨|早",
-}  # fmt: skip
-FRENCH_HOUR = r"(\d{1,2}) ?(?:h|heures?)"
-SPOKEN = {
-    "de": (
-        (r"halb (\d{1,2})", -30), (r"viertel nach (\d{1,2})", 15), (r"(?:viertel vor|dreiviertel) (\d{1,2})", -15),
-    ),
-    "fr": ((rf"{FRENCH_HOUR} et demie", 30), (rf"{FRENCH_HOUR} et quart", 15), (rf"{FRENCH_HOUR} moins le quart", -15)),
-    "es": (
-        (r"las? (\d{1,2}) y media", 30), (r"las? (\d{1,2}) y (?:cuarto|4)", 15), (r"las? (\d{1,2}) menos (?:cuarto|4)", -15),
-        (r"las? (\d{1,2})", 0),
-    ),
-    "zh": ((r"(\d{1,2})[点时]半", 30), (r"(\d{1,2})[点时]1刻", 15), (r"(\d{1,2})[点时]3刻", 45), (r"(\d{1,2})点(?:钟|整)?", 0)),
-}  # fmt: skip
-"""Times by the hour that they name, and the minutes after it; each may be of either half of the day."""
-EXACT = {
-    "de": r"(\d{1,2})(?:[.:](\d{2}))? ?uhr(?: (\d{1,2}))?\b", "fr": r"(\d{1,2}) ?(?:h\b|h(?=\d)|heures?\b)(?: ?(\d{2}))?",
-    "es": r"(\d{1,2})(?:[.:](\d{2}))?(?= ?(?:h\b|horas?\b))|las? (\d{1,2})[.:](\d{2})", "zh": r"(\d{1,2})[点时](?:(\d{1,2})分?)?",
-}  # fmt: skip
-NAMED = {
-    "de": {"mittag": 12, "mitternacht": 0}, "fr": {"midi": 12, "minuit": 0}, "es": {"mediodia": 12, "medianoche": 0},
-    "zh": {"正午": 12, "中午": 12, "午夜": 0},
-}  # fmt: skip
+CLOCK = re.compile(r"(?<![\d.,:])(?P<h>\d{1,2}):(?P<m>\d{2})(?!\d)")
 LINK = r"\s*(?:und|bis(?: zum)?|et|au|y|al?|e|-|–|/|至|到)\s*(?:le |el |dem )?"
 DAY = r"(\d{1,2})(?:\.o?|er|o|re)?"
 
 
 def fold_letters(text: str) -> str:
     """`text` in small letters without accents, with plain quotation marks and single spaces."""
-    parts = unicodedata.normalize("NFKD", text.translate(VULGAR_MARKS)).casefold()
+    parts = unicodedata.normalize("NFKD", re.sub("[¼-¾⅐-⅞]", r" \g<0>", text)).casefold()
     bare = "".join(char for char in parts if not unicodedata.combining(char))
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", bare).replace("’", "'"))
-
-
-VULGAR_MARKS = str.maketrans({sign: f" {sign}" for sign in VULGAR})
 
 
 @lru_cache(maxsize=64)
@@ -196,7 +162,10 @@ def _find_chinese_dates(plain: str) -> Iterator[DatedSpan]:
 def _find_named_dates(plain: str, language: str) -> Iterator[DatedSpan]:
     for match in re.finditer(r"(?<!\d)(\d{1,2})[./-] ?(\d{1,2})[./-] ?(\d{4}|\d{2})(?!\d)", plain):
         day, month, year = match.groups()
-        yield DatedSpan(*match.span(), (*_make_date(year if len(year) == 4 else f"20{year}", month, day),))
+        yield DatedSpan(
+            *match.span(),
+            (*_make_date(year if len(year) == 4 else f"{19 if int(year) > 68 else 20}{year}", month, day),),
+        )
     months = read_wordings(language)["months"]
     numbers = {name: str(at) for at, names in enumerate(months, 1) for name in names.split()}
     month = f"({'|'.join(sorted(numbers, key=len, reverse=True))})\\b\\.?"
@@ -219,26 +188,33 @@ def _make_date(year: str, month: str, day: str) -> Iterator[date]:
 
 
 def find_local_times(plain: str, language: str) -> Iterator[time]:
-    """The times of day of a text with numbers in digits."""
-    for form, minutes in SPOKEN[language]:
-        for match in re.finditer(rf"(?<!\d){form}(?![\d:])", plain):
-            early, late = _find_half(plain, match, language)
-            for hour in ([] if late else [int(match[1])]) + ([] if early else [int(match[1]) % 12 + 12]):
-                yield from _make_time(hour * 60 + minutes)
-    for form in (CLOCK.pattern, rf"(?<![\d.,:]){EXACT[language]}"):
-        for match in re.finditer(form, plain):
-            hour, *minute = (int(one) for one in match.groups() if one)
-            late = _find_half(plain, match, language)[1] and hour < 12
-            yield from _make_time((hour + 12 * late) * 60 + sum(minute[:1]))
-    yield from (time(hour) for name, hour in NAMED[language].items() if name in plain)
+    """The times of day of a text with numbers in digits. What was read as one time is not read as another."""
+    table = read_wordings(language)["times"]
+    spoken = [(rf"(?<!\d){form}(?![\d:])", minutes, sign) for form, minutes, sign in table["spoken"]]
+    exact = [(form, 0, 1) for form in (CLOCK.pattern, *(rf"(?<![\d.,:]){form}" for form in table["exact"]))]
+    for form, minutes, sign in (*spoken, *exact):
+        for match in re.finditer(form, text := plain):
+            found = {"m2": None, "m": None, **match.groupdict()}
+            at = minutes + sign * int(found["m"] or found["m2"] or 0)
+            for hour in _list_hours(int(match["h"]), text, match, language, spoken=(form, minutes, sign) in spoken):
+                yield from _make_time(hour * 60 + at)
+            plain = f"{plain[: match.start()]}{'|' * len(match[0])}{plain[match.end() :]}"
+    yield from (time(hour) for name, hour in table["named"].items() if re.search(name, plain))
 
 
-def _find_half(plain: str, match: re.Match[str], language: str) -> tuple[bool, bool]:
-    """Whether words around a time say that it is of the earlier, or of the later half of the day."""
-    before, after = plain[max(0, match.start() - 3) : match.start()], plain[match.end() : match.end() + 18]
-    near = before if language == "zh" else after
-    early, late = re.search(EARLIER[language], near), re.search(LATER[language], near)
-    return bool(early), bool(late) and not (early and late and early.start() < late.start())
+def _list_hours(hour: int, plain: str, match: re.Match[str], language: str, *, spoken: bool) -> Sequence[int]:
+    """The hours that a time may mean, by the words around it. A spoken one may be of either half of the day."""
+    table = read_wordings(language)["times"]
+    before, after = plain[max(0, match.start() - 18) : match.start()], plain[match.end() : match.end() + 18]
+    near = before[-3:] if language == "zh" else after
+    places = {name: found.start() for name in ("early", "late", "night") if (found := re.search(table[name], near))}
+    half = min(places, key=places.__getitem__, default="")
+    if hour > 12:
+        return [hour]
+    if half == "night":  # `2 Uhr nachts`, `11 Uhr nachts`
+        return [hour % 12 + 12 * (hour % 12 > 5)]
+    either = spoken or re.search(f"{table['late']}|{table['night']}", before)
+    return [*([] if half == "late" else [hour]), *([hour % 12 + 12] if half == "late" or (either and not half) else [])]
 
 
 def _make_time(minutes: int) -> Iterator[time]:
@@ -248,18 +224,32 @@ def _make_time(minutes: int) -> Iterator[time]:
 
 def find_local_numbers(marked: str, language: str) -> Iterator[Fraction]:
     """The numbers of a text, those in words too."""
-    form = CHINESE_NUMBER if language == "zh" else NUMBER
-    for match in form.finditer(marked):
+    larger, end = Fraction(0), -1  # `zwei Millionen` before `dreihunderttausend`
+    for match in (CHINESE_NUMBER if language == "zh" else NUMBER).finditer(marked):
+        if len(match["n"]) > LONGEST_NUMBER:
+            continue
         value, after = _read_value(match["n"], language), SCALE.match(marked, match.end())
-        scales: dict[str, int] = CHINESE_SCALES if language == "zh" else SCALES[language]
+        if match["sign"] or MINUS.search(marked[max(0, match.start() - 8) : match.start()].replace(MARK, "")):
+            value = -value
         word = (after[1][:1] if language == "zh" else after[1]) if after else ""
-        negative = match["sign"] or MINUS.search(marked[max(0, match.start() - 8) : match.start()].replace(MARK, ""))
-        yield (-value if negative else value) * scales.get(word, 1)
+        scale = read_wordings(language)["scales"].get(word, 1)
+        yield value * scale
+        if word == "千" and after and after[1][1:2] in CHINESE_KILO:
+            yield value  # `5千克`
+        joined = 0 < value * scale < larger and not marked[end : match.start()].strip(f" {MARK}")
+        if joined:
+            yield larger + value * scale
+        larger = (larger if joined else 0) + value * scale if scale > 1 else Fraction(0)
+        end = after.start(1) + len(word) if after else -1
+    yield from _find_fractions(marked, language)
+
+
+def _find_fractions(marked: str, language: str) -> Iterator[Fraction]:
     plain = marked.replace(MARK, "")
-    for phrase, value_text in FRACTIONS[language].items():
-        if re.search(phrase, plain):
-            yield Fraction(value_text)
-    yield from (Fraction(value_text) for sign, value_text in VULGAR.items() if sign in marked)
+    yield from (Fraction(part) for form, part in read_wordings(language)["fractions"].items() if re.search(form, plain))
+    yield from (int(match[1] or 0) + Fraction(int(match[2]), int(match[3])) for match in BROKEN.finditer(plain))
+    yield from (Fraction(int(match[2]), int(match[1])) for match in CHINESE_BROKEN.finditer(plain))
+    yield from (Fraction(f"{match[1]}.{match[2]}") for match in SPOKEN_DECIMALS.finditer(marked))
     for match in AND_HALF[language].finditer(marked) if language in AND_HALF else ():
         yield int(match[1]) + Fraction(1, 2)
     for match in GERMAN_HALF.finditer(marked) if language == "de" else ():

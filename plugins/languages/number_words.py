@@ -24,40 +24,24 @@ SPANISH_HUNDREDS = (
 )
 FORMS = {
     "de": {1: "eins eine einen einem einer eines"},
-    "fr": {1: "une premier premiere"},
-    "es": {1: "un una primero primera primer", 21: "veintiun veintiuna", 100: "cien"},
+    "fr": {1: "premier premiere"},
+    "es": {1: "primero primera primer", 100: "cien"},
 }
 """Further words by their number."""
-ORDINALS = {
-    "de": "erst zweit dritt viert funft sechst siebt acht neunt zehnt elft zwolft dreizehnt vierzehnt funfzehnt",
-    "fr": "premier deuxieme troisieme quatrieme cinquieme sixieme septieme huitieme neuvieme dixieme onzieme douzieme",
-    "es": "primer segund tercer cuart quint sext septim octav noven decim",
-}
-ORDINAL_ENDINGS = {"de": ("e", "er", "en", "es", "em"), "fr": ("",), "es": ("o", "a", "")}
+GERMAN_ORDINALS = {1: "erst", 3: "dritt", 7: "siebt", 8: "acht"}
+"""Those that are not the number and `t`, or from 20 on `st`."""
+GERMAN_ENDINGS = ("e", "er", "en", "es", "em")
+SPANISH_ORDINALS = "primer segund tercer cuart quint sext septim octav noven decim".split()
 THOUSAND = {"de": "tausend", "fr": "mille", "es": "mil"}
-MILLION, BILLION = 10**6, 10**9
-SCALES = {
-    "de": {
-        "tausend": 1000,
-        "million": MILLION,
-        "millionen": MILLION,
-        "mio": MILLION,
-        "milliarde": BILLION,
-        "mrd": BILLION,
-    }
-    | {"milliarden": BILLION, "dutzend": 12},
-    "fr": {"mille": 1000, "million": MILLION, "millions": MILLION, "milliard": BILLION, "milliards": BILLION}
-    | {"douzaine": 12, "douzaines": 12},
-    "es": {"mil": 1000, "millon": MILLION, "millones": MILLION, "docena": 12, "docenas": 12},
-}
-"""Words after a number that multiply it."""
 LONGEST = 8
 """Words of a number below 1000: `quatre cent quatre vingt dix neuf`."""
 RUN = re.compile(r"[^\W\d_]+(?:[ -]+[^\W\d_]+)*")
-DIGITS = {**{char: at for at, char in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "廿": 20}
+DIGITS = {**{char: at for at, char in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2}
 UNITS = {"十": 10, "百": 100, "千": 1000}
 NUMERALS = "零〇一二三四五六七八九十百千两廿"
-CHINESE_RUN = re.compile(rf"[{NUMERALS}][{NUMERALS}万]*")
+CHINESE_RUN = re.compile(
+    rf"(?!千[克米瓦卡])(?:(?<!\d)[十百千]|[零〇一二三四五六七八九两廿])(?:(?!千[克米瓦卡])[{NUMERALS}万])*"
+)
 MARK = "\x01"
 """Around a number that was written in words, so that it is not joined with digits next to it."""
 
@@ -67,7 +51,7 @@ def list_number_words(language: str) -> dict[str, int]:
     """The words of 0 to 999 in plain letters, and ordinals, with their values."""
     below_hundred = {"de": _count_german, "fr": _count_french, "es": _count_spanish}[language]
     words = {text: n for n in range(100) for text in below_hundred(n)}
-    for n in range(100, 1000):
+    for n in (*range(100, 1000), *(range(1100, 2000) if language != "es" else ())):  # `neunzehnhundert`
         for text in _count_hundreds(n, language):
             for rest in below_hundred(n % 100) if n % 100 else [""]:
                 words.setdefault(f"{text}{rest}" if language == "de" else f"{text} {rest}".strip(), n)
@@ -75,9 +59,21 @@ def list_number_words(language: str) -> dict[str, int]:
                     words.setdefault(f"{text}und{rest}", n)
     for n, forms in FORMS[language].items():
         words |= dict.fromkeys(forms.split(), n)
-    for n, stem in enumerate(ORDINALS[language].split(), 1):
-        words |= {stem + ending: n for ending in ORDINAL_ENDINGS[language]}
+    for n in range(1, 100):
+        for ordinal in _list_ordinals(n, language):
+            words.setdefault(ordinal, n)
     return words
+
+
+def _list_ordinals(n: int, language: str) -> Iterator[str]:
+    if language == "de":
+        stem = GERMAN_ORDINALS.get(n) or f"{next(_count_german(n))}{'t' if n < 20 else 'st'}"
+        yield from (stem + ending for ending in GERMAN_ENDINGS)
+    elif language == "fr":
+        for text in _count_french(n):
+            yield re.sub("cinq$", "cinqu", re.sub("f$", "v", re.sub("e$|(?<=vingt)s$", "", text))) + "ieme"
+    elif n <= len(SPANISH_ORDINALS):
+        yield from (SPANISH_ORDINALS[n - 1] + ending for ending in ("o", "a", ""))
 
 
 def _count_german(n: int) -> Iterator[str]:
@@ -93,7 +89,7 @@ def _count_german(n: int) -> Iterator[str]:
 def _count_french(n: int) -> Iterator[str]:
     """With `septante`, `huitante` and `nonante`."""
     if n < 17:
-        yield FRENCH[n]
+        yield from (FRENCH[n], "une") if n == 1 else [FRENCH[n]]
     elif n < 20:
         yield f"dix {FRENCH[n - 10]}"
     else:
@@ -112,6 +108,8 @@ def _count_french(n: int) -> Iterator[str]:
 def _count_spanish(n: int) -> Iterator[str]:
     if n < 30:
         yield SPANISH[n]
+        if n % 10 == 1 and n != 11:
+            yield from (SPANISH[n].removesuffix("o"), SPANISH[n].removesuffix("o") + "a")
     else:
         tens = SPANISH_TENS[n // 10 - 3]
         yield from (
@@ -129,8 +127,8 @@ def _count_hundreds(n: int, language: str) -> Iterator[str]:
         if hundreds > 1:
             yield f"{name[:-2]}as"
     elif language == "fr":
-        yield "cent" if hundreds == 1 else f"{FRENCH[hundreds]} cent"
-        yield f"{FRENCH[hundreds]} cents"
+        count = next(_count_french(hundreds))
+        yield from ("cent" if hundreds == 1 else f"{count} cent", f"{count} cents")
     else:
         yield f"{GERMAN[hundreds]}hundert"
         if hundreds == 1:
@@ -140,7 +138,7 @@ def _count_hundreds(n: int, language: str) -> Iterator[str]:
 def write_digits(plain: str, language: str) -> str:
     """A text in plain letters with its number words in digits, each between two `MARK`."""
     if language == "zh":
-        return CHINESE_RUN.sub(lambda run: f"{MARK}{read_chinese_number(run[0])}{MARK}", plain)
+        return CHINESE_RUN.sub(lambda run: f"{MARK}{_write_chinese_run(run[0])}{MARK}", plain)
     return RUN.sub(lambda run: _write_run(run[0], language), plain)
 
 
@@ -197,18 +195,27 @@ def _read_compound(word: str) -> int | None:
     return 1000 * words.get(left, 1) + words.get(right, 0)
 
 
+def _write_chinese_run(run: str) -> str:
+    """Digits in a row, `二〇二四`, as they are; two that follow each other, `七八`, are two numbers."""
+    run = run.replace("廿", "二十")
+    if set(run) & {*UNITS, "万"}:
+        return str(read_chinese_number(run))
+    digits = [str(DIGITS[char]) for char in run]
+    about = len(run) == 2 and 0 < DIGITS[run[0]] == DIGITS[run[1]] - 1
+    return f"{MARK}、{MARK}".join(digits) if about else "".join(digits)
+
+
 def read_chinese_number(run: str) -> int:
-    """The value of Chinese numerals; of digits in a row, `二〇二四`, that number."""
-    if not set(run) & {*UNITS, "万"}:
-        return int("".join(str(DIGITS[char]) for char in run))
+    """The value of numerals with units. A digit after a unit counts tenths of it: `三百五`, `两万五`."""
     high, _, low = run.rpartition("万")
     if high:
-        return read_chinese_number(high) * 10_000 + (read_chinese_number(low) if low else 0)
+        tenths = 1000 if len(low) == 1 and low not in UNITS else 1
+        return read_chinese_number(high) * 10_000 + (read_chinese_number(low) * tenths if low else 0)
     total, digit = 0, 0
     for char in low:
         if char in UNITS:
             total += (digit or 1) * UNITS[char]
             digit = 0
         else:
-            digit = DIGITS[char] if char != "廿" else 20
-    return total + digit
+            digit = DIGITS[char]
+    return total + digit * (UNITS.get(low[-2:-1], 10) // 10)

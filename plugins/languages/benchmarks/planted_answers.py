@@ -54,7 +54,8 @@ SEEDS = PROJECT / "data" / "seeds"
 FIRST = {
     "extraction": (
         "First judgment, without French: 419 of 423 faults found, 2 of 90 sound replies refused. Repaired then: numbers of dates "
-        "counted as amounts, `四万三千`, a quarter past the hour in Spanish. French was judged after that."
+        "counted as amounts, `四万三千`, a quarter past the hour in Spanish. French was judged after that. "
+        "Later repairs of numbers and times changed no verdict."
     ),
     "grounded_qa": (
         "First judgment, Spanish and Chinese: 134 of 136 faults found. After a repair of times, with German and French: 384 of "
