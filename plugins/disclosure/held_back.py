@@ -50,7 +50,7 @@ class Documents(NamedTuple):
 
     def find_name(self, data: Mapping[str, Any]) -> str | None:
         """Of the document that a seed is made of; None if the family overwrote the column."""
-        return self.names.get(data.get(self.column))
+        return self.names.get(_read_text(data, self.column))
 
 
 class HeldBack(NamedTuple):
@@ -96,17 +96,24 @@ def read_sources(recipe: Recipe, folder: Path) -> Documents | None:
             f"{family.name} shows rows of the seeds file in the prompts of others, so none can be held back"
         )
     where, rows, lines = load_seed_rows(recipe.seeds, folder, None, family, Options(), recipe.seed)
+    values = {(name, value) for row in rows for name, value in row.items() if isinstance(value, str)}
     lengths = Counter[str]()
-    for row in rows:
-        lengths.update({name: len(value) for name, value in row.items() if isinstance(value, str)})
+    for name, value in values:  # a system prompt that all rows have counts once
+        lengths[name] += len(value)
     if not lengths:
         raise UsageError(f"{where}: has no column of text to compare with; leave [disclosure] out")
     column = lengths.most_common(1)[0][0]
     found: dict[Any, tuple[str, list[str]]] = {}
     for line, row in zip(lines, rows, strict=True):
-        texts = [value for value in row.values() if isinstance(value, str)]
-        found.setdefault(row.get(column), (f"line {line}", ["\n".join(texts)]))
+        text = "\n".join(value for value in row.values() if isinstance(value, str))
+        _, passages = found.setdefault(_read_text(row, column), (f"line {line}", []))
+        passages += [] if text in passages else [text]
     return Documents(dict(found.values()), column, {value: name for value, (name, _) in found.items()})
+
+
+def _read_text(row: Mapping[str, Any], column: str) -> str | None:
+    value = row.get(column)
+    return value if isinstance(value, str) else None
 
 
 def draw_held_back(sizes: Mapping[str, int], share: float, seed: int) -> frozenset[str]:

@@ -5,6 +5,7 @@ import shutil
 from html import escape
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -236,3 +237,17 @@ def test_rows_of_a_seeds_file_are_held_back_like_documents(tmp_path: Path) -> No
     shuffled = [caption["caption"] for caption in Random(1).choices(rows, k=200)]
     record, _ = measure_disclosure(shuffled, held.source.passages, held.documents, share=0.5, seed=plan.recipe.seed)
     assert not record.leaks, "control: rows of both halves alike"
+
+
+def test_rows_are_documents_by_the_text_that_differs(tmp_path: Path) -> None:
+    """A longer text that all rows have, a list in its place and a row that repeats with other text are no obstacles."""
+    rows: list[dict[str, Any]] = [
+        {"system": "You answer the letters of our customers. " * 9, "text": f"letter {n}, about an order"} for n in range(40)
+    ]
+    rows += [{"text": ["two", "parts"], "system": "-"}, {**rows[0], "note": "another note"}]
+    write_rows(tmp_path / "logs.jsonl", rows)
+    settings = ["disclosure.hold_back=0.5", f"seeds={{path='{tmp_path / 'logs.jsonl'}'}}"]
+    held = find_held_back(load_recipe_plan("own-prompt", [TEACHER.replace("grounded_qa", "writer"), *settings]))
+    assert held is not None
+    assert (held.source.column, len(held.source.passages)) == ("text", 41)
+    assert "another note" in "".join(held.source.passages["line 1"])
