@@ -81,8 +81,10 @@ PLACE = re.compile(r"\b(\d{1,2})(?:st|nd|rd|th)\b", re.IGNORECASE)
 RANGE = re.compile(r"(?<![\w.,-])(\d[\d.,]*)-(\d[\d.,]*)(?![\w-])")
 LAST_ONE = re.compile(r"(?<=\w)(?<!ty)(?<!hundred)\s+one\W*\Z", re.IGNORECASE)
 """`one` for the thing that was named: the left one."""
+MONTH = r"(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)(?:uary|ruary|ch|il|ust|ember|ober)?\b"
 WEEKDAY = re.compile(
-    r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s+(?:the\s+)?(?=\d|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))",
+    r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s+(?:the\s+)?"
+    rf"(?={MONTH}\.?\s+\d|\d{{1,2}}(?:(?:st|nd|rd|th)?\.?\s+(?:of\s+)?{MONTH}|(?:st|nd|rd|th)\b|[/.-]\d{{1,2}}\b)|\d{{4}}-)",
     re.IGNORECASE,
 )
 """Before a date. One answer may have it alone, unless the question asks for it."""
