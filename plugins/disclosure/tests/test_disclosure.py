@@ -242,7 +242,8 @@ def test_rows_of_a_seeds_file_are_held_back_like_documents(tmp_path: Path) -> No
 def test_rows_are_documents_by_the_text_that_differs(tmp_path: Path) -> None:
     """A longer text that all rows have, a list in its place and a row that repeats with other text are no obstacles."""
     rows: list[dict[str, Any]] = [
-        {"system": "You answer the letters of our customers. " * 9, "text": f"letter {n}, about an order"} for n in range(40)
+        {"system": "You answer the letters of our customers. " * 9, "text": f"letter {n}, about an order"}
+        for n in range(40)
     ]
     rows += [{"text": ["two", "parts"], "system": "-"}, {**rows[0], "note": "another note"}]
     write_rows(tmp_path / "logs.jsonl", rows)
