@@ -19,7 +19,14 @@ from agents.families.document_constraints import COMMON_WORDS
 from agents.families.grounded_qa import MAX_COMPARED_CHARACTERS
 from plugins.languages.codes import NAMES
 from plugins.languages.local_family import read_task_wordings
-from plugins.languages.local_quantities import CHINESE_NUMBER, NUMBER, LocalText, find_local_numbers, fold_letters
+from plugins.languages.local_quantities import (
+    CHINESE_NUMBER,
+    NUMBER,
+    LocalText,
+    find_local_numbers,
+    fold_letters,
+    read_number_value,
+)
 from plugins.languages.number_words import MARK, write_digits
 from plugins.languages.rules import LANGUAGES
 from plugins.languages.units import CHARACTER, count_units, read_local_sentences, read_wordings
@@ -111,8 +118,8 @@ def list_stated_numbers(text: LocalText) -> list[Fraction]:
     plain = articles.sub(" ", text.undated)
     stated = [*form.finditer(plain)]
     found = {*find_local_numbers(plain, text.language)} if stated else set[Fraction]()
-    halves = {number for number in found if number.denominator in (2, 4) and "," not in plain and "." not in plain}
-    return sorted(found - halves)
+    decimals = {read_number_value(one["n"], text.language) for one in stated if re.search("[.,]", one["n"])}
+    return sorted(number for number in found if number.denominator not in (2, 4) or abs(number) in decimals)
 
 
 def _find_number_fault(statement: str, source: str, question: str, language: str) -> str | None:

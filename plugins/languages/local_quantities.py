@@ -29,13 +29,6 @@ CHINESE_BROKEN = re.compile(r"(?<!\d)([1-9]\d{0,8})分之(\d{1,9})")
 SPOKEN_DECIMALS = re.compile(rf"(\d{{1,9}}){MARK}点{MARK}(\d{{1,9}})")
 LONGEST_NUMBER = 100
 """Digits; longer ones are no numbers."""
-AND_HALF = {
-    "fr": re.compile(rf"(?<!\d)(\d{{1,9}}){MARK}?(?: [^\W\d_]+)?(?: et| ,) (?:{MARK}1{MARK} )?demie?\b"),
-    "es": re.compile(rf"(?<!\d)(\d{{1,9}}){MARK}?(?: [^\W\d_]+)? y medi[oa]\b"),
-    "zh": re.compile(rf"(?<!\d)(\d{{1,9}}){MARK}?[^\W\d_]{{1,2}}半"),
-}
-"""A number, what it counts, and a half: `deux heures et demie`."""
-GERMAN_HALF = re.compile(r"\b([a-z]+)einhalb")
 CLOCK = re.compile(r"(?<![\d.,:])(?P<h>\d{1,2}):(?P<m>\d{2})(?!\d)")
 LINK = r"\s*(?:und|bis(?: zum)?|et|au|y|al?|e|-|–|/|至|到)\s*(?:le |el |dem )?"
 DAY = r"(\d{1,2})(?:\.o?|er|o|re)?"
@@ -228,7 +221,7 @@ def find_local_numbers(marked: str, language: str) -> Iterator[Fraction]:
     for match in (CHINESE_NUMBER if language == "zh" else NUMBER).finditer(marked):
         if len(match["n"]) > LONGEST_NUMBER:
             continue
-        value, after = _read_value(match["n"], language), SCALE.match(marked, match.end())
+        value, after = read_number_value(match["n"], language), SCALE.match(marked, match.end())
         if match["sign"] or MINUS.search(marked[max(0, match.start() - 8) : match.start()].replace(MARK, "")):
             value = -value
         word = (after[1][:1] if language == "zh" else after[1]) if after else ""
@@ -250,14 +243,12 @@ def _find_fractions(marked: str, language: str) -> Iterator[Fraction]:
     yield from (int(match[1] or 0) + Fraction(int(match[2]), int(match[3])) for match in BROKEN.finditer(plain))
     yield from (Fraction(int(match[2]), int(match[1])) for match in CHINESE_BROKEN.finditer(plain))
     yield from (Fraction(f"{match[1]}.{match[2]}") for match in SPOKEN_DECIMALS.finditer(marked))
-    for match in AND_HALF[language].finditer(marked) if language in AND_HALF else ():
-        yield int(match[1]) + Fraction(1, 2)
-    for match in GERMAN_HALF.finditer(marked) if language == "de" else ():
+    for match in re.finditer(read_wordings(language)["and_half"], marked):
         if (whole := re.search(r"\d+", write_digits(match[1], language))) is not None:
             yield int(whole[0]) + Fraction(1, 2)
 
 
-def _read_value(number: str, language: str) -> Fraction:
+def read_number_value(number: str, language: str) -> Fraction:
     """The value of digits, by the marks of the language: the last of two marks begins the decimals."""
     bare = re.sub("[' ]", "", number)
     points, commas = bare.count("."), bare.count(",")

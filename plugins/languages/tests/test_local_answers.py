@@ -152,6 +152,12 @@ def test_a_right_time_does_not_excuse_a_wrong_number() -> None:
     assert "number 7" in (find_unsupported("Um 9:30 Uhr, für 7 Euro.", quote, asked, quote, "de", 0.5) or "")
 
 
+def test_a_half_in_words_is_no_number_of_its_own_and_a_wrong_decimal_is_one() -> None:
+    quote, asked = "Le bac part à 6 h 30 et pèse 2 tonnes.", "Quand part le bac ?"
+    assert find_unsupported("À six heures et demie.", quote, asked, quote, "fr", 0.5) is None
+    assert "number 6.5" in (find_unsupported("Le bac pèse 6,5 tonnes.", quote, asked, quote, "fr", 0.5) or "")
+
+
 def judge_question(check: str, question: str, answer: str, quotes: list[str], *, answerable: bool = True) -> str:
     family = localize("grounded_qa", "de")
     options = family.options()
