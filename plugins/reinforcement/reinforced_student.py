@@ -24,7 +24,7 @@ from flows.evaluate.student_evaluation import collect_used_requests
 from flows.terminal.console import SESSION
 from plugins.reinforcement.config import GrpoStep
 from plugins.reinforcement.grading import build_reward
-from plugins.reinforcement.policy_training import GROUP, PolicySettings, PolicyTraining
+from plugins.reinforcement.policy_training import GROUP, PolicySettings, PolicyTraining, Reward
 from students.chat_encoding import Conversation, EncodedConversation, encode_conversation, find_pad_id, render_chat
 from students.comparison import write_untrained_student
 from students.gguf_export import export_gguf, read_student
@@ -53,12 +53,19 @@ async def reinforce_run_student(
     config = plan.recipe.student
     assert config
     assert config.evaluation
-    trained, folder = run.path / "wip" / "student", run.path / "wip" / "reinforced"
+    trained = run.path / "wip" / "student"
     number = config.evaluation.requests
     used = collect_used_requests(run, plan, SESSION.print_unless_stopped)
     seeds = require_held_out_seeds(plan, number + step.requests, used)[number:]  # after those of the evaluation
     questions = [plan.family.questions(seed) or () for seed in seeds]
-    log = await _train(trained, folder, questions, plan, step, seeds)
+    settings = PolicySettings(
+        step.learning_rate, plan.recipe.agents.generator.max_tokens, config.precision == "bf16", plan.recipe.seed
+    )
+    weights = {file.name: hash_file(file) for file in sorted(trained.glob("*.safetensors"))}
+    checks = [[bound.check.name, bound.config.model_dump(mode="json")] for bound in plan.free_checks]
+    digest = json_digest([weights, [seed.digest for seed in seeds], checks, settings._asdict()])
+    folder = run.path / "wip" / f"reinforced-{digest[:16]}"
+    log = await _train(trained, folder, questions, build_reward(plan, seeds), settings, digest)
     panel = build_general_panel(plan, config.evaluation.panel, part="validation")
     passed = []
     for name, student in (("before", trained), ("after", folder)):
@@ -72,9 +79,9 @@ async def reinforce_run_student(
     SESSION.print_unless_stopped(f"grpo: {described.rows['reinforcement']}")
     requests = [join_requests(messages) for messages in questions]
     record = _write_student(trained, folder, described, run.student, held_out, requests, log)
-    for path in (trained, folder):
-        shutil.rmtree(path, ignore_errors=True)
     remove_checkpoint(folder)
+    for path in (trained, *folder.parent.glob("reinforced-*")):
+        shutil.rmtree(path, ignore_errors=True)
     return record
 
 
@@ -100,23 +107,15 @@ def describe_reinforcement(
 
 
 async def _train(
-    trained: Path, folder: Path, questions: Sequence[Sequence[Message]], plan: RunPlan, step: GrpoStep, seeds: Sequence[Any]
+    trained: Path, folder: Path, questions: Sequence[Sequence[Message]], reward: Reward, settings: PolicySettings, digest: str
 ) -> list[dict[str, float]]:  # fmt: skip
-    """Write the weights to `folder`, unless they are there. Returns the log."""
+    """Write the weights to `folder`, whose name has the digest of all that they depend on, unless they are there: the log."""
     if (folder / LOG_FILE).is_file():
         return [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
     model, tokenizer = read_student(trained)
     texts = [render_chat(messages, tokenizer, answer_next=True) for messages in questions]
     prompts = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-    config = plan.recipe.student
-    assert config
-    settings = PolicySettings(
-        step.learning_rate, plan.recipe.agents.generator.max_tokens, config.precision == "bf16", plan.recipe.seed
-    )
-    weights = {file.name: hash_file(file) for file in sorted(trained.glob("*.safetensors"))}
-    checks = [[bound.check.name, bound.config.model_dump(mode="json")] for bound in plan.free_checks]
-    digest = json_digest([weights, [seed.digest for seed in seeds], checks, settings._asdict()])
-    training = PolicyTraining(model, tokenizer, prompts, build_reward(plan, seeds), settings)
+    training = PolicyTraining(model, tokenizer, prompts, reward, settings)
 
     def check_stop() -> None:
         if SESSION.stop.is_set():

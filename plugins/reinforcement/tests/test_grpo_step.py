@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -106,12 +107,15 @@ def test_a_run_that_is_killed_while_it_reinforces_resumes_to_the_same_weights(
         return found, record
 
     killed = FORKS.start("stillhouse", *words, "--runs-dir", str(tmp_path / "killed"), **place)
-    while killed.poll() is None and not list((tmp_path / "killed").glob("*/wip/.reinforced.checkpoint/state.pt")):
+    while killed.poll() is None and not list((tmp_path / "killed").glob("*/wip/.reinforced-*.checkpoint/state.pt")):
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     (manifest,) = (tmp_path / "killed").glob("*/manifest.json")
     trained = load_file(manifest.parent / "wip" / "student" / "model.safetensors")
+    earlier = manifest.parent / "wip" / "reinforced-of-an-earlier-student"
+    shutil.copytree(manifest.parent / "wip" / "student", earlier)
+    (earlier / "grpo.jsonl").write_text("{}\n")
     whole, _ = run("whole")
     resumed, record = run("killed", "--resume")
     weights, expected = (load_file(one.student / "model.safetensors") for one in (resumed, whole))
@@ -125,5 +129,4 @@ def test_a_run_that_is_killed_while_it_reinforces_resumes_to_the_same_weights(
     assert len(set(asked)) == REQUESTS
     assert set(asked) <= collect_used_requests(resumed, load_recipe_plan("smoke"), print)
     assert len((resumed.student / "grpo.jsonl").read_text().splitlines()) == CHECKPOINT_STEPS + 1
-    assert not (resumed.path / "wip" / ".reinforced.checkpoint").exists()
-    assert not (resumed.path / "wip" / "student").exists()
+    assert not {*(resumed.path / "wip").glob("student"), *(resumed.path / "wip").glob("*reinforced*")}
