@@ -129,18 +129,23 @@ def _find_number_fault(statement: str, source: str, question: str, language: str
         return f"the answer says {min(lacking)}, a day that no quote has"
     if lacking_months := _list_months(said) - _list_months(quoted) - _list_months(LocalText(question, language)):
         return f"the answer says {min(lacking_months)!r}, a month that no quote has"
-    hours = _list_hours(said)
-    if hours <= _list_hours(quoted):  # `halb zehn` is 9:30
-        known |= {Fraction(part) for hour, minute in hours for part in (hour, hour + 1, hour + 12, minute, 60 - minute)}
+    if list_hours(said) <= list_hours(quoted):
+        known |= list_hour_numbers(said)
     for number in list_stated_numbers(said):
         if number not in known:
             return f"the answer has the number {float(number):g}, which no quote has"
     return None
 
 
-def _list_hours(text: LocalText) -> set[tuple[int, int]]:
+def list_hours(text: LocalText) -> set[tuple[int, int]]:
     """The times of a text on a dial of twelve hours: `halb zehn` is 9:30."""
     return {(one.hour % 12, one.minute) for one in text.times}
+
+
+def list_hour_numbers(text: LocalText) -> set[Fraction]:
+    """The numbers by which its times may be said."""
+    parts = ((hour, hour + 1, hour + 12, minute, 60 - minute) for hour, minute in list_hours(text))
+    return {Fraction(number) for some in parts for number in some}
 
 
 def _list_months(text: LocalText) -> set[str]:

@@ -2,6 +2,7 @@
 candidate's answer, or none. Knows no family.
 """
 
+import re
 from collections.abc import Sequence
 
 from pydantic import Field
@@ -14,12 +15,17 @@ from plugins.languages.local_answers import (
     is_known_word,
     is_silence,
     list_content_words,
+    list_hour_numbers,
+    list_hours,
     list_stated_numbers,
     split_answer,
 )
 from plugins.languages.local_quantities import LocalText
 from plugins.languages.rules import LANGUAGES
 from plugins.languages.units import CHARACTER
+
+UNIT = re.compile(r"\d ?([^\W\d_]+)")
+LONGEST_ABBREVIATION = 3
 
 
 class LocalReadAgainOptions(Votes):
@@ -75,17 +81,31 @@ def is_same_local_answer(left: str, right: str, question: str, language: str, ov
     ):
         return False
     asked = LocalText(question, language).all_numbers
-    numbers, other_numbers = ({*list_stated_numbers(LocalText(text, language))} - asked for text in (said, other_said))
-    if numbers != other_numbers or LocalText(said, language).dates != LocalText(other_said, language).dates:
+    here, there = LocalText(said, language), LocalText(other_said, language)
+    numbers, other_numbers = ({*list_stated_numbers(text)} - asked for text in (here, there))
+    if here.times and there.times:
+        if list_hours(here) != list_hours(there):
+            return False
+        numbers, other_numbers = (numbers - list_hour_numbers(here), other_numbers - list_hour_numbers(there))
+    if numbers != other_numbers or here.dates != there.dates or _differ_in_unit(here, there):
         return False
     words, other_words = _list_new_words(said, question, language), _list_new_words(other_said, question, language)
     if not (words and other_words) or (lead and other_lead and numbers):
-        return bool(numbers) or bool(lead and other_lead) or words == other_words
+        return bool(numbers or here.times) or bool(lead and other_lead) or words == other_words
     shared = (
         sum(is_known_word(word, other_words) for word in words),
         sum(is_known_word(word, words) for word in other_words),
     )
     return 2 * min(shared) >= overlap * (len(words) + len(other_words))
+
+
+def _differ_in_unit(here: LocalText, there: LocalText) -> bool:
+    """Whether the words after their only numbers are a unit and a multiple of it, or two abbreviations: `m`, `km`."""
+    after, other = ([*UNIT.findall(text.plain)] for text in (here, there))
+    if here.language == "zh" or len(after) != 1 or len(other) != 1 or after == other:
+        return False
+    short, long = sorted((after[0], other[0]), key=len)
+    return len(long) <= LONGEST_ABBREVIATION or long.endswith(short)
 
 
 def _list_new_words(text: str, question: str, language: str) -> Sequence[str]:

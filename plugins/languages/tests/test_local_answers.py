@@ -245,6 +245,16 @@ def test_recorded_replies_pass_and_planted_faults_are_found() -> None:
         ("es", "¿Qué da a las abejas?", "Agua con azúcar.", "Da agua azucarada.", True),
         ("zh", "谁是会长？", "韩艾民。", "会长是韩艾民", True),
         ("zh", "谁是会长？", "韩艾民。", "吴美珍", False),
+        ("de", "Wann fährt der Bus?", "Um halb zehn.", "9:30 Uhr", True),
+        ("de", "Wann fährt der Bus?", "Um halb zehn.", "10:30 Uhr", False),
+        ("fr", "Quand part le bac ?", "À six heures et demie.", "à 6 h 30", True),
+        ("fr", "Quand part le bac ?", "À six heures et demie.", "à six heures", False),
+        ("es", "¿A qué hora abre?", "A las ocho y media.", "A las 8:30", True),
+        ("zh", "几点开门？", "八点半", "8:30", True),
+        ("zh", "几点开门？", "八点半", "八点一刻", False),
+        ("de", "Wie weit ist es?", "46 Meter.", "46 Kilometer", False),
+        ("de", "Wie weit ist es?", "46 m", "46 km", False),
+        ("de", "Wie weit ist es?", "46 Meter.", "Mit 46 Metern", True),
     ],
 )
 def test_a_second_reader_finds_the_same_answer(language: str, question: str, left: str, right: str, same: bool) -> None:
