@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import (
     ablation,
     answer_equality,
+    attention_shares,
     busy,
     busy_training,
     clients,
@@ -104,6 +105,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
         "pruning": ("What half of a start's weights loses, pruned and fitted", pruning.table),
         "pruned_students": ("What half of a student's weights passes, next to all", pruned_students.table),
         "input_speed": ("What sliding windows save at long inputs", input_speed.table),
+        "attention_shares": ("What share of the keys a student needs", attention_shares.table),
         "long_inputs": ("What a student with sliding windows finds far away", long_inputs.table),
         "recall": ("What a memory recalls", recall.table),
         "ternary": ("Ternary students at equal steps and equal bytes", ternary.table),
