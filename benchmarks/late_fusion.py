@@ -2,7 +2,8 @@
 
 Declared before the run:
 
-- The charts, questions and students of `benchmarks/seeing.py`: 16,000 charts, 4 epochs, 4 layers, 96 wide, seed 0.
+- The charts, questions and students of `benchmarks/seeing.py`: 8,000 charts, since 16,000 took over 25
+  minutes an arm, 4 epochs, 4 layers, 96 wide, seed 0.
 - `early`: the step `sight`, patches of 8 pixels. `late`: three convolutions of stride 2 give 56 features for each of the same
   64 places; they are frozen, and a norm, a projection and places are trained with the student. Language parts are equal, all
   parameters within 1 % of each other (the benchmark fails otherwise), and so are rows, order, steps and learning rate.
@@ -10,8 +11,10 @@ Declared before the run:
   the training's styles, 8 epochs, the arm's color jitter. Its head is thrown away; its own accuracy is printed. So `late` has
   seen 8,000 charts with their heights more than `early`.
 - `late, random encoder` (control): the same, frozen as it was initialized.
-- Order: `early`, `late` with color jitter 0.2, then both without, then the control with 0.2. A stopped benchmark prints what is
-  there. If steps take over twice as long as in `seeing`, all arms get 8,000 charts.
+- `late, encoder learns`: from the control's weights, with jitter 0.2, trained with the student on its answers. Declared after the
+  other results, which it explains, with no goal: if it is as good as `late`, convolutions help; if not, the heights seen before.
+- Order: `early`, `late` with color jitter 0.2, then both without, then the control, then `late, encoder learns`. A stopped
+  benchmark prints what is there.
 - 500 new charts in the training's styles and 500 in a style that neither saw: background, grid and base line. Each arm is asked
   with the chart, with a white image and with another chart. In torch, since llama.cpp has no such encoder: right is an answer
   whose every token, and the end, is the most likely one.
@@ -84,14 +87,14 @@ from students.start_model import StartModel
 from students.training.steps import Training
 from students.training.student_training import train_student
 
-FUSION_SETTING, ENCODER_CHARTS, ENCODER_EPOCHS, ENCODER_RATE, ENCODER_BATCH = Setting(), 8_000, 8, 2e-3, 64
+FUSION_SETTING, ENCODER_CHARTS, ENCODER_EPOCHS, ENCODER_RATE, ENCODER_BATCH = Setting(charts=8_000), 8_000, 8, 2e-3, 64
 CHANNELS = (16, 32, 56)
 """Of the convolutions. The last makes both arms equally large."""
 LIMITS = ImageLimits(PATCH, SIDE)
 PLACES = SIDE // PATCH
 SIZE_MARGIN = 0.01
-EARLY, LATE, UNTRAINED = "early", "late", "late, random encoder"
-ORDER = ((EARLY, 0.2), (LATE, 0.2), (EARLY, 0.0), (LATE, 0.0), (UNTRAINED, 0.2))
+EARLY, LATE, UNTRAINED, LEARNING = "early", "late", "late, random encoder", "late, encoder learns"
+ORDER = ((EARLY, 0.2), (LATE, 0.2), (EARLY, 0.0), (LATE, 0.0), (UNTRAINED, 0.2), (LEARNING, 0.2))
 KNOWN, OTHER = "in the styles of the training", "in a held-out style"
 
 
@@ -131,11 +134,11 @@ class ChartEncoder(nn.Module):
 
 
 class LateReader(ImageReader):
-    """Projects the features of a frozen encoder into tokens."""
+    """Projects the features of an encoder, which is frozen unless it `learns`, into tokens."""
 
-    def __init__(self, encoder: ChartEncoder, width: int) -> None:
+    def __init__(self, encoder: ChartEncoder, width: int, learns: bool = False) -> None:
         super().__init__()
-        self.limits, self.encoder = LIMITS, encoder.requires_grad_(False)
+        self.limits, self.encoder = LIMITS, encoder.requires_grad_(learns)
         self.norm, self.project, self.last = (
             nn.LayerNorm(CHANNELS[-1]),
             nn.Linear(CHANNELS[-1], width),
@@ -164,24 +167,25 @@ class LateReader(ImageReader):
 
 
 class LateSightCode(SightCode):
-    def __init__(self, encoder: Path | None, color_jitter: float) -> None:
+    def __init__(self, encoder: Path | None, color_jitter: float, learns: bool) -> None:
         super().__init__(LIMITS, color_jitter)
-        self._encoder = encoder
+        self._encoder, self._learns = encoder, learns
 
     def prepare(self, start: StartModel, training: Training) -> StartModel:
         encoder = ChartEncoder()
         if self._encoder:
             encoder.load_state_dict(load_file(self._encoder))
-        setattr(start.model, IMAGE_READER, LateReader(encoder, start.model.config.hidden_size))
-        return start._replace(made_from=f"{start.made_from}, with a frozen encoder of images")
+        setattr(start.model, IMAGE_READER, LateReader(encoder, start.model.config.hidden_size, self._learns))
+        return start._replace(made_from=f"{start.made_from}, with an encoder of images")
 
 
 class LateSightStep(SightStep):
     encoder: str | None = None
     """The file of the encoder; None for a random one."""
+    learns: bool = False
 
     def load(self) -> LateSightCode:
-        return LateSightCode(Path(self.encoder) if self.encoder else None, self.color_jitter)
+        return LateSightCode(Path(self.encoder) if self.encoder else None, self.color_jitter, self.learns)
 
 
 def read_chart(chart: Chart) -> torch.Tensor:
@@ -257,7 +261,9 @@ def configure_fusion(setting: Setting, arm: str, jitter: float, encoder: Path) -
     })  # fmt: skip
     if arm == EARLY:
         return config
-    step = LateSightStep.model_validate({**sight, "encoder": str(encoder) if arm == LATE else None})
+    step = LateSightStep.model_validate(
+        {**sight, "encoder": str(encoder) if arm == LATE else None, "learns": arm == LEARNING}
+    )
     return config.model_copy(update={"steps": (step,)})
 
 
@@ -320,7 +326,7 @@ def measure_fused_student(
             SHUFFLED: shuffle_pictures(asked, style),
         }
         right[style] = {shown: judge_answers(model, tokenizer, asked, images) for shown, images in pictures.items()}
-    frozen = sum(one.numel() for one in ChartEncoder().parameters()) if arm != EARLY else 0
+    frozen = sum(one.numel() for one in ChartEncoder().parameters()) if arm in (LATE, UNTRAINED) else 0
     measured = FusedStudent(
         parameters=record.parameters, trained=record.parameters - frozen, steps=record.steps, loss=record.loss_after,
         seconds=seconds, right=right,
@@ -381,7 +387,7 @@ def format_fusion(
             lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
     for jitter in dict.fromkeys(jitter for _, jitter in found):
-        for other in (LATE, UNTRAINED):
+        for other in (LATE, UNTRAINED, LEARNING):
             if (EARLY, jitter) in found and (other, jitter) in found:
                 gaps = [
                     f"{style} {format_points(compare_answers(answers[SEEING], found[other, jitter].right[style][SEEING]))}"
