@@ -371,8 +371,8 @@ def print_answers_page() -> None:
                 sorted({one.fault for one in own} - {""}),
                 "fault",
             ),
-            _list_lines("Sound, and refused", [one for one in own if not one.fault and one.refused], refused=True),
-            _list_lines(
+            list_judgments("Sound, and refused", [one for one in own if not one.fault and one.refused], refused=True),
+            list_judgments(
                 "Faults that were not found", [one for one in own if one.fault and not one.refused], refused=False
             ),
             _list_unsound(family),
@@ -402,7 +402,7 @@ def format_filters(replies: Sequence[Reply]) -> str:
     return tabulate("family | language | `repetition` drops | `local_refusal` drops | `minhash` drops", rows)
 
 
-def _list_lines(head: str, judged: Sequence[AnswerJudgment], *, refused: bool) -> str:
+def list_judgments(head: str, judged: Sequence[AnswerJudgment], *, refused: bool) -> str:
     lines = [
         f"- {one.reply.language} {one.reply.number}{'' if refused else f', {one.fault}'}{f': {one.refused}' if refused else ''}"
         for one in judged

@@ -18,7 +18,7 @@ SCENES = Path(__file__).parents[1] / "data" / "scenes.toml"
 EXACT_WORDS, ROUNDED_TO = 20, 5
 """Longer texts have a number of words in steps, so that lengths are comparable."""
 FEWEST_TO_MISLEAD = 15
-"""Words of a text that is no plain case."""
+"""Words of a text that is no plain case, or has a situation or a detail."""
 
 
 @lru_cache
@@ -37,11 +37,13 @@ def draw_scene(topic: str, case: str, rng: Random) -> dict[str, str]:
     words = max(words, FEWEST_TO_MISLEAD) if case != "plain" else words
     words = words if words <= EXACT_WORDS else ROUNDED_TO * round(words / ROUNDED_TO)
     pattern = rng.choice(banks["details"]["patterns"]) if rng.random() < banks["details"]["share"] else ""
+    situation, detail = rng.choice(banks["situations"]), _fill_pattern(pattern, rng)
+    has_room = words >= FEWEST_TO_MISLEAD
     scene = {
         "topic": topic,
         "persona": persona,
-        "situation": rng.choice(banks["situations"]),
-        "detail": _fill_pattern(pattern, rng),
+        "situation": situation if has_room else "",
+        "detail": detail if has_room else "",
         "form": form,
         "length": f"about {words} words",
         "spelling": rng.choices(list(banks["spelling"]), list(banks["spelling"].values()))[0],
@@ -78,12 +80,12 @@ def format_text_request(
     about: str, targets: Sequence[tuple[DecisionQuestion, Answer]], case: str, other: str | None, rng: Random
 ) -> str:
     """The request to the generator, in words. `case` and `other` are of the first question."""
-    first, answer = targets[0]
-    wanted = "\n".join(f"- {one.wording}: {json.dumps(target)}" for one, target in targets)
+    answer, seems = targets[0][1], json.dumps(other, ensure_ascii=False)
+    wanted = "\n".join(f"- {one.wording}: {json.dumps(target, ensure_ascii=False)}" for one, target in targets)
     lure = {
         "plain": "The answers are clear to a careful reader.",
-        "hard_negative": f"At first glance it looks like {first.name} = {other}; a careful reader sees that it is not.",
-        "ambiguous": f"Careful readers may differ between the given answer of {first.name} and {other}.",
+        "hard_negative": f"At first glance the first answer seems to be {seems}; a careful reader sees that it is not.",
+        "ambiguous": f"Careful readers may differ between the first answer and {seems}.",
     }[case]
     if answer == NONE_OF_THESE:
         lure += f" It came to the wrong place, for example {rng.choice(_load_scenes()['unrelated']['texts'])}."
