@@ -24,8 +24,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pydantic import BaseModel
-
 from agents.checks import Check, Subject
 from agents.families import list_families
 from agents.families.instructions import answered_check, askable_check, novel_check
@@ -171,8 +169,8 @@ async def judge_task(
     except InvalidReply as error:
         return f"reply: {error}"
 
-    async def vote(_role: str, contract: type[BaseModel], _values: Mapping[str, str], *, which: int, **_: Any) -> Any:
-        return contract.model_validate((known if votes is None else votes)[which])
+    async def vote(*asked: Any, which: int, **_: Any) -> Any:
+        return asked[1].model_validate((known if votes is None else votes)[which])
 
     subject = Subject(seed, candidate, vote)
     if reply.family == "decisions":

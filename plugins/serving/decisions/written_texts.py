@@ -37,18 +37,17 @@ def draw_scene(topic: str, case: str, rng: Random) -> dict[str, str]:
     words = max(words, FEWEST_TO_MISLEAD) if case != "plain" else words
     words = words if words <= EXACT_WORDS else ROUNDED_TO * round(words / ROUNDED_TO)
     pattern = rng.choice(banks["details"]["patterns"]) if rng.random() < banks["details"]["share"] else ""
-    situation, detail = rng.choice(banks["situations"]), _fill_pattern(pattern, rng)
-    has_room = words >= FEWEST_TO_MISLEAD
     scene = {
         "topic": topic,
         "persona": persona,
-        "situation": situation if has_room else "",
-        "detail": detail if has_room else "",
+        "situation": rng.choice(banks["situations"]),
+        "detail": _fill_pattern(pattern, rng),
         "form": form,
         "length": f"about {words} words",
         "spelling": rng.choices(list(banks["spelling"]), list(banks["spelling"].values()))[0],
     }
-    return {name: value for name, value in scene.items() if value}
+    left_out = ("situation", "detail") if words < FEWEST_TO_MISLEAD else ()
+    return {name: value for name, value in scene.items() if value and name not in left_out}
 
 
 def _fill_pattern(pattern: str, rng: Random) -> str:
