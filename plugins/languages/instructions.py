@@ -73,14 +73,15 @@ def compare_tasks(left: str, right: str, language: str) -> float:
 
 def _find_addition_fault(task: str, parent: str, way: str, language: str) -> str | None:
     units, parent_units = list_units(task, language), list_units(parent, language)
+    empty = read_task_wordings(language, "instructions")["empty_words"]
     if units == parent_units:
         return f"it is the task that it came from: {parent!r}"
     if way in LENGTHENING_WAYS and len(units) <= len(parent_units):
         return f"it is no longer than the task that it came from, which it must add to: {parent!r}"
     if language == "zh":
-        added = {*units} - {*parent_units} - CHINESE_COMMON
+        added = {*units} - {*parent_units, *empty} - CHINESE_COMMON
     else:
-        known = list_content_words(parent, language)
+        known = list_content_words(f"{parent} {empty}", language)
         added = {word for word in list_content_words(task, language) if not is_known_word(word, known)}
     least = 1 if way in LENGTHENING_WAYS else MIN_CONCRETE_WORDS
     return (

@@ -280,11 +280,13 @@ def judge_task(language: str, way: str, parent: str, instruction: str, answer: s
         ("de", "new", "Nenne drei Farben.", "Nenne drei Farben!", "Rot, grün und blau sind drei Farben.", ["novel"]),
         ("de", "constrain", "Nenne drei Farben.", "Nenne drei Farben, die in Flaggen vorkommen.", "Rot, Weiß und Blau.", []),
         ("de", "constrain", "Nenne drei Farben.", "Farben nennen.", "Rot, Weiß und Blau kommen vor.", ["novel", "askable"]),
+        ("de", "constrain", "Nenne drei Farben.", "Bitte: Nenne drei Farben.", "Rot, Weiß und Blau.", ["novel"]),
         ("de", "new", "Nenne drei Farben.", "Beschreibe, was auf dem Foto zu sehen ist.", "Das Haus ist rot.", ["askable"]),
         ("fr", "new", "Cite trois couleurs.", "Pourquoi le pain brunit-il ?", "Désolé, je ne peux pas répondre.", ["answered"]),
         ("es", "new", "Di tres colores.", "¿Por qué se dora el pan?", "¿Por qué se dora el pan?", ["answered"]),
         ("es", "new", "Di tres colores.", "Why does bread turn brown in the oven?", "Sugar and protein react.", ["in_language"]),
         ("zh", "new", "说出三种颜色。", "面包烤的时候为什么会变成褐色？", "糖和蛋白质受热发生反应。", []),
+        ("zh", "reason", "说出三种颜色。", "请：说出三种颜色。", "红、黄、蓝。", ["novel"]),
         ("zh", "reason", "说出三种颜色。", "说出三种颜色。", "红、黄、蓝。", ["novel"]),
     ],
 )  # fmt: skip
