@@ -59,14 +59,13 @@ async def keeps_rules(plan: RunPlan, seed: Seed, answer: str) -> bool:
 
 
 def read_german_rows(plan: RunPlan) -> list[dict[str, Any]]:
-    """The kept rows, as conversations."""
+    """The kept rows of a recording of `german.toml`, as conversations."""
     rows = []
-    for line in (HERE / "german.jsonl").read_text(encoding="utf-8").splitlines():
-        one = json.loads(line)
-        if asyncio.run(keeps_rules(plan, Seed(id="run-0", data=one["data"]), one["answer"])):
-            rows.append({"messages": [
-                {"role": "user", "content": one["data"]["instruction"]}, {"role": "assistant", "content": one["answer"]},
-            ]})  # fmt: skip
+    for one in map(json.loads, (HERE / "german.jsonl").read_text(encoding="utf-8").splitlines()):
+        answer = json.loads(one["replies"][0]["reply"])["answer"]
+        if asyncio.run(keeps_rules(plan, Seed(id="run-0", data=one["seed"]), answer)):
+            turns = (("user", one["seed"]["instruction"]), ("assistant", answer))
+            rows.append({"messages": [{"role": role, "content": text} for role, text in turns]})
     return rows
 
 

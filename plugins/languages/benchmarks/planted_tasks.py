@@ -89,12 +89,23 @@ FOR_OTHER_MEDIA = {
            "Haz clic después en el botón.", "Mira primero este vídeo."],
     "zh": ["再画一张草图。", "再描述一下这张照片里有什么。", "先下载这个文件。", "然后点击按钮。", "先看这段视频。"],
 }  # fmt: skip
-LONG_WORDS, LONG_CHARACTERS = 230, 460
+LONG_WORDS, LONG_CHARACTERS, REPLIES_OF_EACH = 230, 460, 30
 
 
 def read_task_replies() -> list[Reply]:
-    lines = RECORDED.read_text(encoding="utf-8").splitlines()
-    return [Reply(**json.loads(line)) for line in lines]
+    """The first replies to different requests, of recordings (`stillhouse generate --record`). Each row of `decisions` needs
+    `language` and `votes`, a list of readers' answers, in addition.
+    """
+    found: dict[tuple[str, str], dict[str, Reply]] = {}
+    for one in map(json.loads, RECORDED.read_text(encoding="utf-8").splitlines()):
+        family, data, (reply, *_) = one["family"], one["seed"], one["replies"]
+        language = data.get("language") or one["language"]
+        known = found.setdefault((family, language), {})
+        if reply["asked"] not in known and len(known) < REPLIES_OF_EACH:
+            drafted = json.loads(reply["reply"])
+            votes = {"votes": one["votes"]} if "votes" in one else {}
+            known[reply["asked"]] = Reply(family, language, len(known), {**data, **votes}, drafted)
+    return [reply for known in found.values() for reply in known.values()]
 
 
 def plant_tasks(reply: Reply, others: Sequence[Reply], rng: Random) -> Iterator[Fault]:
