@@ -3,7 +3,7 @@ code with the first, and what a blind model answers. With `--drawn N`, N picture
 and titles are counted, and each box that is an answer is read: among all texts of the picture, its own must be most like
 the ink within it. Boxes of other texts and moved ones are the control.
 
-python -m benchmarks.picture_answers [--pairs N] [--drawn N]
+python -m benchmarks.picture_answers [--pairs N] [--seed N] [--drawn N]
 """
 
 import argparse
@@ -100,8 +100,26 @@ def _compare_columns(program: dict[str, Any], frame: pl.DataFrame) -> object:
     return frame.sort("value", descending=program["op"] == "at_max")["other"][0]
 
 
+def _is_whole_table(answer: str, program: dict[str, Any], draft: PictureDraft) -> bool:
+    """Whether a table, read again, has the cells of a draft, in the order in which they are drawn."""
+    if program["other"] == "CSV":
+        read = pl.read_csv(answer.encode(), has_header=False, infer_schema=False).rows()
+    else:
+        read = [tuple(line[2:-2].split(" | ")) for line in answer.splitlines() if not line.startswith("| ---")]
+    rows = [tuple(row) for row in draft.rows]
+    if draft.chart and draft.chart.sort != "none":
+        rows.sort(key=lambda row: float(row[1]), reverse=draft.chart.sort == "descending")
+    cells = [(line[0], *map(float, line[1:])) for line in read[1:]]
+    return read[0] == tuple(draft.columns) and cells == [(row[0], *map(float, row[1:])) for row in rows]
+
+
 def is_right(answer: str, program: dict[str, Any], question: str, draft: PictureDraft) -> bool:
     """Whether an answer is that of the second implementation, a mean as rounded as its question asks for."""
+    if program["op"] == "table":
+        return _is_whole_table(answer, program, draft)
+    if program["op"] == "absent":
+        shown = json.dumps(draft.model_dump(exclude={"questions"}), ensure_ascii=False).casefold()
+        return answer == f"“{program['row']}” is not in the picture." and program["row"].casefold() not in shown
     expected = answer_by_polars(program, draft)
     if not isinstance(expected, float):
         return answer == str(expected)
@@ -109,14 +127,45 @@ def is_right(answer: str, program: dict[str, Any], question: str, draft: Picture
     return abs(float(answer) - expected) <= (0.5 * 10 ** -int(asked[1]) if asked else 0) + 1e-6
 
 
-def measure(pairs: int) -> tuple[Counter[str], Counter[str], WordLeak]:
-    """Questions and wrong answers by operation, and what the blind model answers."""
+def plant_faults(answer: str, program: dict[str, Any], draft: PictureDraft) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Wrong tables and absences made of a right one, each with its program: the control."""
+    lines = answer.splitlines()
+    if program["op"] == "table":
+        changed = [*lines[:-1], re.sub(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), lines[-1])]
+        return {
+            "changed cell": ("\n".join(changed), program),
+            "missing line": ("\n".join(lines[:-1]), program),
+            "exchanged lines": ("\n".join([*lines[:-2], lines[-1], lines[-2]]), program),
+        }
+    if program["op"] == "absent":
+        shown = program | {"row": draft.rows[-1][0]}
+        return {
+            "shown row": (f"“{shown['row']}” is not in the picture.", shown),
+            "value of a row": (str(draft.rows[-1][1]), program),
+        }
+    return {}
+
+
+class Measured(NamedTuple):
+    counts: Counter[str]
+    """Questions by operation."""
+    wrong: Counter[str]
+    leak: WordLeak
+    """What the blind model answers."""
+    planted: Counter[str]
+    """Faults by kind."""
+    found: Counter[str]
+
+
+def measure(pairs: int, seed: int = SEED) -> Measured:
+    """Judge the answers of procedural pictures, and planted faults."""
     counts, wrong, asked = Counter[str](), Counter[str](), list[AskedQuestion]()
+    planted, found = Counter[str](), Counter[str]()
     number = 0
     while len(asked) < pairs:
         kind, mark = KINDS[number % len(KINDS)], MARKS[number // len(KINDS) % len(MARKS)]
         draft = PictureDraft.model_validate(
-            draw_draft(Random(f"{SEED}/{number}"), kind, QUESTIONS, mark, values=number % 2 == 0, page=number % 5 == 0)
+            draw_draft(Random(f"{seed}/{number}"), kind, QUESTIONS, mark, values=number % 2 == 0, page=number % 5 == 0)
         )
         for one in draft.questions:
             if one.program.op in PLACE_OPERATIONS:  # the layout answers them: see `--drawn`
@@ -125,14 +174,17 @@ def measure(pairs: int) -> tuple[Counter[str], Counter[str], WordLeak]:
             answer = compute_answer(one.program, draft.table)
             counts[program["op"]] += 1
             wrong[program["op"]] += not is_right(answer, program, one.question, draft)
+            for fault, (other, asking) in plant_faults(answer, program, draft).items():
+                planted[fault] += 1
+                found[fault] += not is_right(other, asking, one.question, draft)
             choices = count_choices(program, {"table": {"rows": draft.rows}})
             asked.append(AskedQuestion(str(number), one.question, answer, choices))
         number += 1
-    return counts, wrong, measure_word_leak(asked)
+    return Measured(counts, wrong, measure_word_leak(asked), planted, found)
 
 
-def format_measurement(pairs: int) -> str:
-    counts, wrong, leak = measure(pairs)
+def format_measurement(pairs: int, seed: int = SEED) -> str:
+    counts, wrong, leak, planted, found = measure(pairs, seed)
     lines = ["| operation | pairs | wrong |", "|---|---:|---:|"]
     lines += [f"| `{name}` | {count:,} | {wrong[name]:,} |" for name, count in counts.most_common()]
     blind = f"{100 * leak.share:.1f} % ({100 * leak.low:.1f} to {100 * leak.high:.1f} %)"
@@ -141,7 +193,14 @@ def format_measurement(pairs: int) -> str:
     ]
     total = f"{counts.total():,} pairs, {wrong.total():,} wrong."
     return "\n".join(
-        [total, "", *lines, "", f"Blind: {blind} right, {100 * leak.chance:.1f} % expected of a guess: {verdict}."]
+        [
+            total,
+            "",
+            *lines,
+            "",
+            f"Planted faults found: {', '.join(f'{found[name]} of {planted[name]} {name}' for name in planted)}.",
+            f"Blind: {blind} right, {100 * leak.chance:.1f} % expected of a guess: {verdict}.",
+        ]
     )
 
 
@@ -320,9 +379,10 @@ def format_looks(kind: PictureKind, number: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--drawn", type=int, default=0)
     asked = parser.parse_args()
-    sys.stdout.write(f"{format_measurement(asked.pairs)}\n")
+    sys.stdout.write(f"{format_measurement(asked.pairs, asked.seed)}\n")
     for kind in KINDS if asked.drawn else ():
         sys.stdout.write(f"{format_looks(kind, asked.drawn)}\n")
 

@@ -79,7 +79,8 @@ class PictureDraft(ReplySchema):
         rows: list[list[Any]] = [list(row) for row in self.rows]
         if self.chart and self.chart.sort != "none":
             rows.sort(key=lambda row: row[1], reverse=self.chart.sort == "descending")
-        return DataTable(self.columns, rows, {field.name: field.text for field in (*self.fields, *self.totals)})
+        fields = {field.name: field.text for field in (*self.fields, *self.totals)}
+        return DataTable(self.columns, rows, fields, prose=f"{self.title}\n{self.note}\n{self.paragraph}")
 
 
 class _NamedText(NamedTuple):

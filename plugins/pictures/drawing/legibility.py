@@ -82,7 +82,9 @@ def find_reading_fault(
     """Why the answer to a query cannot be read from a chart, in words. `values`: each value is written in it. The query has an
     answer.
     """
-    if values or query.op in PLACE_OPERATIONS:
+    if query.op == "table" and mark == "pie":
+        return "a pie does not name its columns"
+    if values or query.op in (*PLACE_OPERATIONS, "absent"):
         return None
     if query.op in READ_OPERATIONS:
         return "its values are not written in the chart"

@@ -54,6 +54,12 @@ SPLIT_SHARE, NOTE_SHARE = 0.5, 0.6
 VAT_RATES = (7, 10, 19, 20, 21)
 FIRST_YEAR, LAST_YEAR = 2019, 2026
 COLUMN_NAMES = frozenset({"column", "other_column"})
+ABSENT_SHARE = 0.2
+"""Of the questions that name a row or field: about 6 % of all."""
+FIELD_NAMES = (
+    "Invoice number", "Customer", "Payment due", "Order number", "Till", "Served by", "Department", "Period", "Approved by",
+    "Cost centre", "Reference", "Author",
+)  # fmt: skip
 MAX_DRAWS = 60
 """Questions drawn for one picture: some have no answer, and some are drawn twice."""
 
@@ -106,6 +112,10 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
         "Where is the text “{text}”? Give its box [left, top, right, bottom] in thousandths of the picture's width and height.",
     ),
     "point": ("Point at the text “{text}”: give [x, y] in thousandths of the picture's width and height.",),
+    "table": (
+        "Write the values of this picture as a table in {form}.",
+        "Read all values of this picture and give them as {form}.",
+    ),
     "field": ("What is given as “{field}”?", "What does the document state under “{field}”?"),
 }
 """Wordings by operation; those of `count_where` by its limit."""
@@ -386,7 +396,8 @@ def _draw_questions(rng: Random, drawn: _Drawn, count: int, *, written: bool) ->
     """Different questions that have an answer; fewer than `count` where the table has not that many."""
     draft = drawn.draft
     fields = {field["name"]: field["text"] for field in (*draft.get("fields", ()), *draft.get("totals", ()))}
-    table = DataTable(draft["columns"], draft["rows"], fields)
+    prose = "\n".join(draft.get(name, "") for name in ("title", "note", "paragraph"))
+    table = DataTable(draft["columns"], draft["rows"], fields, prose=prose)
     operations = [
         "argmax",
         "argmin",
@@ -406,6 +417,10 @@ def _draw_questions(rng: Random, drawn: _Drawn, count: int, *, written: bool) ->
         if len(draft["columns"]) == 2 and operation in ("gap", "at_max", "at_min"):
             continue
         query, values = _draw_query(rng, table, operation)
+        if operation in ("value", "difference", "rank", "share", "gap", "field") and rng.random() < ABSENT_SHARE:
+            name = rng.choice(FIELD_NAMES if operation == "field" else _list_labels(drawn.row))
+            query = Query(op="absent", column=query.column, row=name)
+            values |= {"field" if operation == "field" else "label": name}
         try:
             answer = compute_answer(query, table) if operation not in PLACE_OPERATIONS else ""
         except NoAnswer:
@@ -419,6 +434,12 @@ def _draw_questions(rng: Random, drawn: _Drawn, count: int, *, written: bool) ->
     return list(asked.values())
 
 
+def _list_labels(row: str) -> list[str]:
+    """What rows of a kind are called, in any table."""
+    labels = {label for subject in SUBJECTS if subject.row == row for label in subject.labels}
+    return sorted(labels or {*GOODS, *POSTS})
+
+
 def _draw_query(rng: Random, table: DataTable, operation: str) -> tuple[Query, dict[str, Any]]:
     """A query, which may have no answer, and the values of its wording."""
     if operation == "field":
@@ -427,6 +448,9 @@ def _draw_query(rng: Random, table: DataTable, operation: str) -> tuple[Query, d
     if operation in PLACE_OPERATIONS:
         text = rng.choice([*table.labels, *table.columns, *table.fields])
         return Query.model_validate({"op": operation, "row": text}), {"text": text}
+    if operation == "table":
+        form = rng.choice(("CSV", "Markdown"))
+        return Query(op="table", other=form), {"form": form}
     column = rng.choice(list(table.columns[1:]))
     if operation in ("above", "below"):
         limit = _draw_limit(rng, table, column)

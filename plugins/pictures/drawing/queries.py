@@ -4,6 +4,8 @@ A table has a column of labels, the first, and columns of numbers. A query names
 are decimals, so that 0.1 + 0.2 is 0.3. A query without one certain answer (a tie, a label that occurs twice) has none.
 """
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
@@ -32,6 +34,8 @@ Operation = Literal[
     "at_min",
     "box",
     "point",
+    "table",
+    "absent",
 ]
 Cell = str | int | float
 
@@ -45,12 +49,13 @@ class Query(ReplySchema):
 
     op: Operation
     column: str = ""
-    """A column of numbers; of every operation but `field`."""
+    """A column of numbers; of every operation but `field`, `table` and places. Of `absent` only with a row of a table."""
     row: str = ""
     """The label of a row, for `value`, `difference`, `rank`, `share` and `gap`; the name of a field, for `field`; a text of the
-    picture, for `box` and `point`."""
+    picture, for `box` and `point`; the name of a row or field that it lacks, for `absent`."""
     other: str = ""
-    """The label of the second row of `difference`; the second column of `gap`, `at_max` and `at_min`."""
+    """The label of the second row of `difference`; the second column of `gap`, `at_max` and `at_min`; `CSV` or `Markdown`, for
+    `table`."""
     above: float | None = Field(None, allow_inf_nan=False)
     """For `count_where`, this or `below`: the rows with a larger value."""
     below: float | None = Field(None, allow_inf_nan=False)
@@ -65,6 +70,8 @@ class DataTable(NamedTuple):
     """Texts of a document by name, as a date or a customer."""
     boxes: Mapping[str, Sequence[int]] = {}
     """Left, top, right and bottom of texts that the picture shows once, in thousandths of its width and height."""
+    prose: str = ""
+    """What the picture shows outside table and fields."""
 
     @property
     def labels(self) -> list[str]:
@@ -123,6 +130,10 @@ def compute_answer(query: Query, table: DataTable) -> str:
         return table.fields[query.row]
     if query.op in PLACE_OPERATIONS:
         return _locate_text(query, table)
+    if query.op == "table":
+        return _write_table(query, table)
+    if query.op == "absent":
+        return _state_absence(query, table)
     numbers = table.numbers(query.column)
     if not numbers:
         raise NoAnswer("the table has no rows")
@@ -131,6 +142,34 @@ def compute_answer(query: Query, table: DataTable) -> str:
 
 def _find_value(query: Query, table: DataTable, numbers: Sequence[Decimal]) -> str:
     return format_column_number(numbers[table.find_row(query.row)], count_decimals(numbers))
+
+
+def _write_table(query: Query, table: DataTable) -> str:
+    """All rows with their names, each number with all decimals of its column."""
+    columns = [table.numbers(name) for name in table.columns[1:]]
+    texts = [[format_column_number(number, count_decimals(numbers)) for number in numbers] for numbers in columns]
+    lines = [list(table.columns), *map(list, zip(table.labels, *texts, strict=True))]
+    if query.other == "CSV":
+        written = io.StringIO()
+        csv.writer(written, lineterminator="\n").writerows(lines)
+        return written.getvalue().rstrip("\n")
+    if query.other != "Markdown":
+        raise NoAnswer(f"a table is written as CSV or Markdown, not as {query.other!r}")
+    if any("|" in cell for line in lines for cell in line):
+        raise NoAnswer("a cell contains |, which separates cells in Markdown")
+    lines.insert(1, ["---"] + ["---:"] * len(columns))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _state_absence(query: Query, table: DataTable) -> str:
+    """That the picture has no row or field of a name. None, if any of its texts has the name."""
+    if query.column:
+        table.numbers(query.column)
+    fields = [text for field in table.fields.items() for text in field]
+    texts = [*table.columns, *table.labels, *fields, table.prose]
+    if not query.row or (found := [text for text in texts if query.row.casefold() in text.casefold()]):
+        raise NoAnswer(f"{query.row!r} is in the picture: {found[0][:40]!r}" if query.row else "absent needs a name")
+    return f"“{query.row}” is not in the picture."
 
 
 def _locate_text(query: Query, table: DataTable) -> str:
@@ -251,7 +290,9 @@ OPERATIONS: Mapping[str, Callable[[Query, DataTable, Sequence[Decimal]], str]] =
     "at_max": lambda *asked: _find_at_extreme(*asked, largest=True),
     "at_min": lambda *asked: _find_at_extreme(*asked, largest=False),
 }
-READ_OPERATIONS = frozenset({"value", "max", "min", "sum", "mean", "difference", "share", "gap", "at_max", "at_min"})
-"""Operations whose answer is a number that is read from the picture, or computed from such numbers."""
+READ_OPERATIONS = frozenset(
+    {"value", "max", "min", "sum", "mean", "difference", "share", "gap", "at_max", "at_min", "table"}
+)
+"""Operations whose answer has numbers that are read from the picture, or computed from such numbers."""
 PLACE_OPERATIONS = frozenset({"box", "point"})
 """Operations whose answer is a place in the picture."""

@@ -185,7 +185,7 @@ def _find_dependence_fault(question: str, query: Query, draft: PictureDraft) -> 
     if not question.rstrip().endswith(("?", ".")):
         return "ends neither with a question mark nor with a full stop"
     named = [query.row, query.other]
-    if query.op not in ("field", *PLACE_OPERATIONS) and len(draft.columns) > 2:
+    if query.op not in ("field", "table", *PLACE_OPERATIONS) and len(draft.columns) > 2:
         named.append(query.column)
     limits = [limit for limit in (query.above, query.below) if limit is not None]
     named += [format_decimal(to_decimal(limit)) for limit in limits]

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.picture_answers import is_right, measure
 from plugins.pictures.drawing.drafts import PictureDraft, find_spec_fault
-from plugins.pictures.drawing.legibility import find_layout_fault
+from plugins.pictures.drawing.legibility import find_layout_fault, find_reading_fault
 from plugins.pictures.drawing.procedural_drafts import draw_draft
 from plugins.pictures.drawing.queries import PLACE_OPERATIONS, DataTable, NoAnswer, Query, compute_answer
 from plugins.pictures.drawing.styles import PictureStyle
@@ -96,6 +96,7 @@ RIVERS = DataTable(
     [["Elbe", 3.1, 12], ["Oder", 3.2, 7], ["Rhône", 2.9, 7], ["Po", 3.4, 20]],
     {"Date": "3 May 2025"},
     {"Elbe": [100, 205, 150, 230]},
+    "Ferries of Hull",
 )
 
 
@@ -117,6 +118,14 @@ RIVERS = DataTable(
         ({"op": "at_min", "column": "Level (m)", "other": "Boats"}, "7"),
         ({"op": "box", "row": "Elbe"}, "[100, 205, 150, 230]"),
         ({"op": "point", "row": "Elbe"}, "[125, 217]"),
+        ({"op": "table", "other": "CSV"}, "River,Level (m),Boats\nElbe,3.1,12\nOder,3.2,7\nRhône,2.9,7\nPo,3.4,20"),
+        (
+            {"op": "table", "other": "Markdown"},
+            "| River | Level (m) | Boats |\n| --- | ---: | ---: |\n| Elbe | 3.1 | 12 |\n| Oder | 3.2 | 7 |\n"
+            "| Rhône | 2.9 | 7 |\n| Po | 3.4 | 20 |",
+        ),
+        ({"op": "absent", "column": "Boats", "row": "Rhine"}, "“Rhine” is not in the picture."),
+        ({"op": "absent", "row": "Customer"}, "“Customer” is not in the picture."),
     ],
 )
 def test_a_query_has_its_exact_answer(query: dict[str, Any], answer: str) -> None:
@@ -137,6 +146,10 @@ def test_a_query_has_its_exact_answer(query: dict[str, Any], answer: str) -> Non
         ({"op": "box", "row": "Oder"}, "does not show 'Oder' once"),
         ({"op": "gap", "column": "Boats", "row": "Po", "other": "Boats"}, "two columns"),
         ({"op": "at_min", "column": "Boats", "other": "Level (m)"}, "a tie"),
+        ({"op": "table", "other": "JSON"}, "not as 'JSON'"),
+        ({"op": "absent", "row": "date"}, "is in the picture: 'Date'"),
+        ({"op": "absent", "row": "Hull"}, "is in the picture: 'Ferries of Hull'"),
+        ({"op": "absent", "column": "Length", "row": "Rhine"}, "no one column of numbers 'Length'"),
         ({"op": "at_max", "column": "Boats", "other": "Length"}, "no one column of numbers 'Length'"),
     ],
 )
@@ -147,10 +160,13 @@ def test_a_query_without_one_certain_answer_has_none(query: dict[str, Any], reas
 
 def test_procedural_answers_are_those_of_a_second_implementation() -> None:
     """`python -m benchmarks.picture_answers` compares 10,000."""
-    counts, wrong, leak = measure(400)
+    counts, wrong, leak, planted, found = measure(400)
     assert counts.keys() == {*Query.model_fields["op"].annotation.__args__} - PLACE_OPERATIONS  # type: ignore[union-attr]
     assert wrong.total() == 0
     assert leak.questions >= 400
+    assert len(planted) == 5
+    assert found == planted
+    assert 0.03 < counts["absent"] / counts.total() < 0.08
 
 
 def test_labels_that_overlap_run_together_or_are_cut_off_are_found() -> None:
@@ -165,6 +181,14 @@ def test_labels_that_overlap_run_together_or_are_cut_off_are_found() -> None:
     steep = ((0.0, 40.0), (40.0, 0.0), (48.0, 8.0), (8.0, 48.0))
     beside = tuple((x + 30, y) for x, y in steep)
     assert find_layout_fault([TextBox("a", 11, steep), TextBox("b", 11, beside)], 200, 100) is None
+
+
+@pytest.mark.parametrize(
+    ("mark", "values", "readable"), [("bar", True, True), ("bar", False, False), ("pie", True, False)]
+)
+def test_a_table_is_asked_of_charts_that_write_names_and_values(mark: Any, values: bool, readable: bool) -> None:
+    query = Query(op="table", other="CSV")
+    assert (find_reading_fault(query, MEDALS, mark, 9.0, values=values) is None) == readable
 
 
 MEDALS = DataTable(
