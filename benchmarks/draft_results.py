@@ -34,8 +34,6 @@ class DraftResult(BaseModel):
     """Batches in which the teacher judged a proposal."""
     acceptance: float
     """The share of proposed tokens that the teacher accepted."""
-    by_position: list[float]
-    """The share of verifications that accepted the first token of the proposal, the second, and so on."""
     tokens_per_verification: float
     """Accepted tokens, and the one that the teacher adds."""
     plain_seconds: float
@@ -74,7 +72,6 @@ def build_draft_result(
         draft_tokens=draft_tokens,
         verifications=counts.verifications,
         acceptance=counts.acceptance,
-        by_position=[accepted / max(1, counts.verifications) for accepted in counts.by_position],
         tokens_per_verification=counts.tokens_per_verification,
         plain_seconds=sum(pair.plain.seconds for pair in replies),
         drafted_seconds=sum(pair.drafted.seconds for pair in replies),
@@ -110,12 +107,10 @@ def _describe_difference(request: str, pair: PairedReply) -> DifferentReply:
 
 def list_draft_lines(result: DraftResult) -> list[str]:
     """The result in words."""
-    shares = ", ".join(map(format_percent, result.by_position))
-    by_position = f"; accepted by position: {shares}" if shares else ""
     lines = [
         f"  as its teacher's draft: {format_percent(result.acceptance)} of proposed tokens accepted, "
         f"{result.tokens_per_verification:.2f} tokens per verification",
-        f"    {format_count(result.requests, 'request')}, {format_count(result.draft_tokens, 'token')} at once{by_position}",
+        f"    {format_count(result.requests, 'request')}, {format_count(result.draft_tokens, 'token')} at once",
         *(f"    {line}" for line in describe_draft_costs(result)),
     ]
     if result.different:

@@ -106,7 +106,7 @@ FIRST_VERIFICATIONS, LEAST_GAIN = 50, 0.05
 the machine measured, a batch of two tokens takes at least 1.3 times as long as one token."""
 FIRST_DECODED = 200
 """After that number of tokens without a verification, a draft model is reported as unused."""
-COUNTER = re.compile(r'^llamacpp:(\w+)(?:\{position="(\d+)"\})? (\S+)$', re.MULTILINE)
+COUNTER = re.compile(r"^llamacpp:(\w+) (\S+)$", re.MULTILINE)
 
 
 class DraftCounts(NamedTuple):
@@ -119,8 +119,6 @@ class DraftCounts(NamedTuple):
     proposed: int = 0
     """Tokens of all proposals."""
     accepted: int = 0
-    by_position: tuple[int, ...] = ()
-    """Accepted tokens that were the first of a proposal, the second, and so on."""
 
     @property
     def acceptance(self) -> float:
@@ -135,19 +133,12 @@ class DraftCounts(NamedTuple):
 
 def _parse_draft_counts(text: str) -> DraftCounts:
     """The counts in the text of llama.cpp's `/metrics`."""
-    totals: dict[str, int] = {}
-    positions: dict[int, int] = {}
-    for name, position, value in COUNTER.findall(text):
-        if position:
-            positions[int(position)] = int(float(value))
-        else:
-            totals[name] = int(float(value))
+    totals = {name: int(float(value)) for name, value in COUNTER.findall(text)}
     return DraftCounts(
         totals.get("tokens_predicted_total", 0),
         totals.get("spec_decode_num_drafts_total", 0),
         totals.get("spec_decode_num_draft_tokens_total", 0),
         totals.get("spec_decode_num_accepted_tokens_total", 0),
-        tuple(positions.get(i, 0) for i in range(max(positions, default=-1) + 1)),
     )
 
 

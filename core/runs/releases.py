@@ -135,11 +135,6 @@ class PromotionRecord(FrozenModel):
     verification: VerificationRecord
     """Of the data that the student was trained on."""
 
-    @property
-    def general_loss(self) -> float | None:
-        """Share of the panel's tasks that the student lost, compared with its start; None without a panel."""
-        return None if self.general is None else 0.0 - self.general.difference.value
-
 
 class LineageRecord(FrozenModel):
     """`lineage.json`: the position of a release in its lineage."""

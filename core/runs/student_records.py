@@ -96,9 +96,6 @@ class StudentRecord(BaseModel):
         notes += [f"KL on replay {self.replay.change}"] if self.replay else []
         return [*notes, *(step.note for step in self.step_records if step.note)]
 
-    def find_step(self, type_name: str) -> StepRecord | None:
-        return next((step for step in self.step_records if step.type == type_name), None)
-
 
 class ModelPassRecord(BaseModel):
     """How many held-out requests one model answered so that all checks of the recipe passed."""

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from pydantic import BaseModel, ConfigDict
 
-from core.intervals import TAIL, IntervalEstimate, estimate_share, hypergeometric_lower_tail
+from core.intervals import TAIL, IntervalEstimate, hypergeometric_lower_tail
 from core.runs.verdict_words import format_count
 from core.sample import SampleStatus
 from plugins.review.agreement import compute_kappa
@@ -59,16 +59,6 @@ class MachineAgreement(BaseModel):
     good_kept: int
     poor: int
     poor_kept: int
-
-    @property
-    def sensitivity(self) -> IntervalEstimate | None:
-        """The share of good samples that the machine kept, with Wilson's interval."""
-        return estimate_share(self.good_kept, self.good)
-
-    @property
-    def specificity(self) -> IntervalEstimate | None:
-        """The share of poor samples that it did not keep."""
-        return estimate_share(self.poor - self.poor_kept, self.poor)
 
 
 class ReviewSummary(BaseModel):

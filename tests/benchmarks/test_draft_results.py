@@ -25,18 +25,17 @@ def build(plain: float, drafted: float, counts: DraftCounts, text: str = "a") ->
 
 def test_break_even_is_where_a_verification_gives_as_many_tokens_as_it_costs() -> None:
     """9 steps of 0.1 s; with the draft, 3 verifications accept 6 of 9 tokens in 0.66 s: 0.22 s each, 2.2 steps."""
-    found = build(0.9, 0.66, DraftCounts(30, 9, 27, 18, (8, 6, 4)))
+    found = build(0.9, 0.66, DraftCounts(30, 9, 27, 18))
     assert found.acceptance == pytest.approx(2 / 3)
     assert found.tokens_per_verification == pytest.approx(3)
     assert found.verification_cost == pytest.approx(2.2)
     assert found.break_even == pytest.approx(0.4), "1.2 accepted of 3 proposed"
-    assert found.by_position == pytest.approx([8 / 9, 6 / 9, 4 / 9])
     assert found.speedup
     assert found.speedup.value == pytest.approx(1 / 0.76, rel=1e-3)
     assert found.conclusion == FASTER
     lines = list_draft_lines(found)
     assert lines[0] == "  as its teacher's draft: 67 % of proposed tokens accepted, 3.00 tokens per verification"
-    assert lines[1] == "    3 requests, 3 tokens at once; accepted by position: 89 %, 67 %, 44 %"
+    assert lines[1] == "    3 requests, 3 tokens at once"
     assert lines[2].startswith("    3.0 s without the draft, 2.3 s with it: 1.32 (")
     assert lines[2].endswith(") times as fast, faster")
     assert lines[3:] == [
@@ -46,7 +45,7 @@ def test_break_even_is_where_a_verification_gives_as_many_tokens_as_it_costs() -
     ]
     assert max(map(len, lines)) <= 100
 
-    at_break_even = build(0.9, 0.9, DraftCounts(30, 9, 27, 18, (8, 6, 4)))
+    at_break_even = build(0.9, 0.9, DraftCounts(30, 9, 27, 18))
     assert at_break_even.break_even == pytest.approx(at_break_even.acceptance)
     assert at_break_even.conclusion == UNCLEAR
 

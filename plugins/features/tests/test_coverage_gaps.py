@@ -231,5 +231,6 @@ def test_the_evidence_of_a_label_is_where_the_feature_is(evidence: list[FeatureE
     assert {len(side) for side in sides} == {10}
     plain = [text.replace("«", "").replace("»", "") for side in sides for text in side]
     assert not any("last)" in text for text in plain), "a passage has brackets after the part that was compared"
-    # Passages without the feature are from the same parts of their texts, and as long.
-    assert all(text.startswith("…") and 250 <= len(text) <= 502 for text in plain)
+    # Passages without the feature are from the same parts of their texts, and as long. Another feature may be at the start.
+    cut = [text.replace("«", "").replace("»", "") for side in first[1:] for text in side]
+    assert all(text.startswith("…") and 250 <= len(text) <= 502 for text in cut)

@@ -210,8 +210,7 @@ def test_a_trained_student_is_ternary_and_its_record_is_of_the_stored_weights(
     sizes = [(weight.unique()[0], weight.unique()[2]) for weight in trained.matrices.values()]
     assert all(low == -high for low, high in sizes)
     zeros = torch.cat([(weight == 0).flatten() for weight in trained.matrices.values()]).float().mean().item()
-    record = trained.record.find_step("ternary")
-    assert record
+    [record] = [step for step in trained.record.step_records if step.type == "ternary"]
     assert record.values["zeros"] == pytest.approx(zeros)
     model, _ = read_student(trained.folder)
     assert compute_held_out_loss(model, encoded, 0) == pytest.approx(trained.record.loss_after, abs=1e-5)
