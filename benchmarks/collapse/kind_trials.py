@@ -19,7 +19,7 @@ from benchmarks.collapse.other_corpora import OTHER_CORPORA, load_other_corpus
 from filters.base import Document
 from filters.collapse.assessment import compare_with_reference
 from filters.collapse.collapse_metrics import METRIC_NAMES
-from filters.collapse.matched_samples import TokenCorpus, split_into_words
+from filters.collapse.matched_samples import WORD_PATTERN, TokenCorpus, split_into_words
 from filters.collapse.reference_corpus import ReferenceCorpus
 from filters.collapse.repetition import assess_repetition
 from filters.collapse.text_kinds import (
@@ -28,7 +28,6 @@ from filters.collapse.text_kinds import (
     MAX_CHARACTERS,
     REPETITION_SHARES,
     SIGNS,
-    SPACELESS_RUN,
     TEXT_KINDS,
     TextKind,
     extract_code,
@@ -65,7 +64,7 @@ NAME_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|_+|\w")
 
 def split_into_characters(text: str) -> list[str]:
     """Single characters of scripts without spaces; other words whole, in lower case."""
-    return [unit for run in SPACELESS_RUN.findall(text.lower()) for unit in (run if is_spaceless(run) else [run])]
+    return [unit for run in WORD_PATTERN.findall(text.lower()) for unit in (run if is_spaceless(run) else [run])]
 
 
 def split_into_name_parts(text: str) -> list[str]:

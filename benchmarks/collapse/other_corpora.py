@@ -324,7 +324,7 @@ def _read_apt_file(folder: Path, pattern: str) -> str:
     lists = folder / "lists-other"
     if not list(lists.glob(pattern)):
         (lists / "partial").mkdir(parents=True, exist_ok=True)
-        languages = "Acquire::Languages=de,es,zh_CN"
+        languages = "Acquire::Languages=de,fr,es,zh_CN"
         command = ["apt-get", "update", "-q", "-o", languages, "-o", f"Dir::State::lists={lists}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     found = min(lists.glob(pattern))

@@ -152,11 +152,15 @@ def assess_corpus(
     needed = [MIN_CONCLUSIVE_DOCUMENTS, power.documents_needed if power else 0]
     needed += [power.replaced_needed] if power and "uncertain" in decision.reasons else []
     beginnings = find_frequent_beginnings(compared.sides, reference)
+    evidence = explain_verdict(decision, compared.evidence, compared.sides, reference, beginnings)
+    unjudged = [name for name in METRIC_NAMES if name not in compared.evidence.z]
+    if "strange_words" in unjudged and reference.kind.outline is None:
+        evidence.append(f"LANGUAGE: not all documents are in English; not judged: {', '.join(unjudged)}")
     findings = {name: list(metrics) for name, metrics in decision.reasons.items()}
     own, repeated = compared.sides.draws[0], findings.get("repetition", [])
     return CollapseRecord(
         verdict=decision.verdict,
-        evidence=explain_verdict(decision, compared.evidence, compared.sides, reference, beginnings),
+        evidence=evidence,
         findings=findings,
         examples=find_repeated_examples(repeated, own, list(reference.vocabulary), reference.kind.join),
         documents=documents,
@@ -251,7 +255,7 @@ def compare_with_reference(
     documents, size = len(draws[0].lengths), draws[0].tokens
     whole = null_of or reference
     null = load_null_distribution(whole, choose_null_size(documents, len(whole.corpus)), cache)
-    held = reference.find_held_metrics()
+    held = reference.find_held_metrics(mine)
     change = {m.name: m.worse_sign * float(d) for m, d in zip(COLLAPSE_METRICS, comparison.difference, strict=True)}
     # No loss is a share of an infinite value.
     real_values = HeldValues(dict(zip(METRIC_NAMES, map(float, comparison.real), strict=True)), held, math.inf)

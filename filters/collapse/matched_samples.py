@@ -8,15 +8,23 @@ import numpy as np
 import numpy.typing as npt
 
 from filters.collapse.diversity import TokenSample
+from filters.text_normalization import SPACELESS, is_spaceless
 
 Ints = npt.NDArray[np.int64]
 
-WORD_PATTERN = re.compile(r"\w+(?:['’]\w+)*")
+WORD_PATTERN = re.compile(rf"[{SPACELESS}]+|[^\W{SPACELESS}]+(?:['’][^\W{SPACELESS}]+)*")
+"""A word, or a run of characters of scripts without spaces."""
 
 
 def split_into_words(text: str) -> list[str]:
-    """Lower-case words, without punctuation."""
-    return WORD_PATTERN.findall(text.lower())
+    """Lower-case words, without punctuation; of scripts without spaces, overlapping pairs of characters."""
+    words: list[str] = WORD_PATTERN.findall(text.lower())
+    return words if text.isascii() else [unit for word in words for unit in split_run(word)]
+
+
+def split_run(word: str) -> list[str]:
+    """The overlapping pairs of a run of characters without spaces; any other word whole."""
+    return [word[i : i + 2] for i in range(len(word) - 1)] if len(word) > 1 and is_spaceless(word) else [word]
 
 
 class TokenCorpus(NamedTuple):

@@ -13,9 +13,10 @@ from core.runs.records import SamenessRecord
 from filters.base import Document
 from filters.collapse.collapse_metrics import ENDED, GAP, extract_skeletons
 from filters.collapse.diversity import TokenSample, compute_effective_number, self_bleu
-from filters.collapse.matched_samples import WORD_PATTERN, TokenCorpus
+from filters.collapse.matched_samples import WORD_PATTERN, TokenCorpus, split_run
 from filters.collapse.null_distribution import MAX_SAMPLE_DOCUMENTS
 from filters.collapse.repetition import MIN_MEASURED_DOCUMENTS
+from filters.collapse.text_kinds import PROSE
 
 OPENING_WORDS = 2
 """Fewer than the openers of the collapse gate: `Given a` is an opening, whatever is given."""
@@ -54,7 +55,7 @@ def measure_text_sameness(texts: Sequence[str]) -> TextSameness | None:
     vocabulary: dict[str, int] = {}
     corpus = TokenCorpus.from_words([[word.text for word in words] for words in spelled], vocabulary)
     sample = TokenSample(corpus.ids, corpus.lengths)
-    openings = Counter(" ".join(word.text for word in words[:OPENING_WORDS]) for words in spelled)
+    openings = Counter(PROSE.join([word.text for word in words[:OPENING_WORDS]]) for words in spelled)
     templates = Counter(_list_templates(sample, _find_common_words(spelled, vocabulary), list(vocabulary)))
     opening, opened = openings.most_common(1)[0]
     template, shaped = templates.most_common(1)[0]
@@ -101,7 +102,8 @@ def _iterate_words(text: str) -> Iterator[SpelledWord]:
     for match in WORD_PATTERN.finditer(text):
         before = text[max(0, match.start() - MAX_SPACES) : match.start()].rstrip(" \t")[-1:]
         within = bool(before) and before not in SENTENCE_ENDS
-        yield SpelledWord(match.group().lower(), within and match.group()[0].isupper() and match.group() != "I")
+        named = within and match.group()[0].isupper() and match.group() != "I"
+        yield from (SpelledWord(unit, named) for unit in split_run(match.group().lower()))
 
 
 def _find_common_words(spelled: Sequence[Sequence[SpelledWord]], vocabulary: dict[str, int]) -> list[int]:
@@ -122,4 +124,4 @@ def _list_templates(sample: TokenSample, common: Sequence[int], vocabulary: Sequ
     rows = extract_skeletons(sample, np.array(common, dtype=np.int64))
     for number, row in enumerate(rows.tolist()):
         words = ["…" if word == GAP else vocabulary[word] for word in row if word != ENDED]
-        yield " ".join(words) if any(word != "…" for word in words) else number
+        yield PROSE.join(words) if any(word != "…" for word in words) else number

@@ -17,7 +17,7 @@ from core.errors import UsageError
 from filters.collapse.code_structure import MAX_CODE_NODES, outline_code, outline_expression, parse_code
 from filters.collapse.collapse_metrics import METRIC_NAMES, CollapseMetric
 from filters.collapse.matched_samples import split_into_words
-from filters.text_normalization import SPACELESS, SPACELESS_LETTER, is_spaceless
+from filters.text_normalization import SPACELESS_LETTER, is_spaceless
 
 CHECKED_TEXTS = 200
 """Texts from which the kind of a dataset is found, evenly spaced."""
@@ -40,26 +40,12 @@ def _without(*names: str) -> frozenset[str]:
     return frozenset(METRIC_NAMES) - frozenset(names)
 
 
-# Characters
-
-SPACELESS_RUN = re.compile(f"[{SPACELESS}]+|[^\\W{SPACELESS}]+")
-
-
-def _split_into_pairs(text: str) -> list[str]:
-    """Overlapping pairs of characters of scripts without spaces; other words whole, in lower case."""
-    return [
-        unit
-        for run in SPACELESS_RUN.findall(text.lower())
-        for unit in ([run[i : i + 2] for i in range(len(run) - 1)] if len(run) > 1 and is_spaceless(run) else [run])
-    ]
-
-
-def _join_pairs(pairs: Sequence[str]) -> str:
-    """Consecutive pairs as the text that they are of: `ab`, `bc` is `abc`."""
+def _join_units(units: Sequence[str]) -> str:
+    """Consecutive units as a phrase, pairs of characters as the text that they are of: `ab`, `bc` is `abc`."""
     text = ""
-    for pair in pairs:
-        overlaps = text and is_spaceless(pair) and text[-1] == pair[0]
-        text += pair[1:] if overlaps else f" {pair}"
+    for unit in units:
+        overlaps = text and is_spaceless(unit) and text[-1] == unit[0]
+        text += unit[1:] if overlaps else f" {unit}"
     return text.strip()
 
 
@@ -252,8 +238,7 @@ class TextKind(NamedTuple):
     compares_values: bool = False
     """Whether two documents have the same structure if most fields of their records have equal values: the same keys are no
     template. Tool calls belong to the text then, as records."""
-    join: Callable[[Sequence[str]], str] = " ".join
-    """Consecutive units as a phrase."""
+    join: Callable[[Sequence[str]], str] = _join_units
     folds_case: bool = True
     """Whether words of the text are units in lower case."""
     min_letters: int = 3
@@ -305,66 +290,31 @@ TEXT_KINDS = {
     for kind in (
         # Most turns are too short to have 8-grams, so two equal long ones are many deviations.
         TextKind(
-            "dialogue",
-            "dialogues",
-            "word",
-            split_into_words,
-            _is_dialogue,
-            _without("duplicate_8grams"),
-            REPETITION_SHARES,
+            "dialogue", "dialogues", "word", split_into_words, _is_dialogue, _without("duplicate_8grams"), REPETITION_SHARES
         ),
         TextKind(
-            "json",
-            "JSON records",
-            "field",
-            split_into_fields,
-            lambda text: bool(_parse_records(text)),
-            _without("strange_words"),
-            REPETITION_SHARES - {"openers", "repeated_4grams", "copied_documents"},
-            _list_record_keys,
-            "set of keys",
-            compares_values=True,
+            "json", "JSON records", "field", split_into_fields, lambda text: bool(_parse_records(text)),
+            _without("strange_words"), REPETITION_SHARES - {"openers", "repeated_4grams", "copied_documents"},
+            _list_record_keys, "set of keys", compares_values=True,
         ),
         TextKind(
-            "code",
-            "Python code",
-            "token",
-            split_into_tokens,
-            _is_code,
-            _without("strange_words"),
-            REPETITION_SHARES - {"repeated_4grams"},
-            _outline_document_code,
-            "syntax tree, names and constants aside",
-            MIN_CODE_NODES,
-            folds_case=False,
+            "code", "Python code", "token", split_into_tokens, _is_code, _without("strange_words"),
+            REPETITION_SHARES - {"repeated_4grams"}, _outline_document_code, "syntax tree, names and constants aside",
+            MIN_CODE_NODES, folds_case=False,
         ),
         TextKind(
-            "arithmetic",
-            "arithmetic",
-            "token",
-            _split_into_operations,
-            lambda text: bool(EQUATION.search(text)),
-            _without("strange_words"),
-            REPETITION_SHARES - {"repeated_4grams"},
-            _outline_operations,
-            "operation trees",
-            MIN_OPERATION_WORDS,
-            MAX_EQUAL_OPERATIONS,
+            "arithmetic", "arithmetic", "token", _split_into_operations, lambda text: bool(EQUATION.search(text)),
+            _without("strange_words"), REPETITION_SHARES - {"repeated_4grams"}, _outline_operations, "operation trees",
+            MIN_OPERATION_WORDS, MAX_EQUAL_OPERATIONS,
         ),
+        # Eight pairs are nine characters: a phrase, and no copy.
         TextKind(
-            "characters",
-            "text without spaces between words",
-            "character pair",
-            _split_into_pairs,
-            _has_spaceless_letters,
-            _without("strange_words", "duplicate_8grams"),  # eight pairs are nine characters: a phrase, and no copy
-            REPETITION_SHARES,
-            join=_join_pairs,
-            min_letters=2,
+            "characters", "text without spaces between words", "character pair", split_into_words, _has_spaceless_letters,
+            _without("strange_words", "duplicate_8grams"), REPETITION_SHARES, min_letters=2,
         ),
         TextKind("prose", "prose", "word", split_into_words, lambda _: True, _without(), REPETITION_SHARES),
     )
-}
+}  # fmt: skip
 """By name, in the order in which they are recognized: prose is what has no other form."""
 PROSE = TEXT_KINDS["prose"]
 

@@ -142,6 +142,20 @@ def test_words_of_no_language_are_a_collapse(sides: Sides) -> None:
     assert "words of no language" in " ".join(record.evidence)
 
 
+def test_rows_in_another_language_are_named_and_are_no_words_of_no_language(sides: Sides) -> None:
+    """The control is the test above: English with words of no language."""
+    lines = (PROJECT / "data/seeds/passages-de.jsonl").read_text(encoding="utf-8").splitlines()
+    words = [word for line in lines for word in json.loads(line)["text"].split()]
+    choose = random.Random(1)
+    texts = [text if i % 3 else " ".join(choose.sample(words, 20)) for i, text in enumerate(sides.held_out)]
+    record = sides.judge(texts)
+    assert record.verdict is not CollapseVerdict.collapse, record.evidence
+    assert record.evidence[-1] == "LANGUAGE: not all documents are in English; not judged: strange_words"
+    assert "strange_words" not in deviations(record)
+    few = [text if i % 50 else " ".join(choose.sample(words, 20)) for i, text in enumerate(sides.held_out)]
+    assert "strange_words" in deviations(sides.judge(few))
+
+
 def test_other_topics_are_a_shift_and_are_listed(sides: Sides) -> None:
     """A quarter of the reference's topics: as rich as real text on these, and that is what it is compared with."""
     topics = sides.reference.topics

@@ -16,6 +16,7 @@ from filters.base import Document
 from filters.collapse.code_structure import outline_code, outline_expression
 from filters.collapse.repetition import REPETITION_LIMITS, assess_repetition
 from filters.collapse.sameness import measure_text_sameness
+from filters.collapse.text_kinds import TEXT_KINDS
 
 LINES = (PROJECT / ENGLISH_REFERENCE).read_text(encoding="utf-8").splitlines()
 TEXTS = [str(json.loads(line)["text"]) for line in LINES]
@@ -69,6 +70,20 @@ def test_repeated_text_is_a_collapse_that_names_its_metric(name: str) -> None:
     assert record.verdict is CollapseVerdict.collapse
     assert f"{name} " in record.evidence[0]
     assert record.evidence[0].startswith("REPEAT: text is repeated (")
+
+
+@pytest.mark.parametrize("kind", ["prose", "dialogue", "characters"])
+def test_near_copies_in_a_script_without_spaces_are_a_collapse(kind: str) -> None:
+    """The control is the first of each two alone."""
+    words, random = [chr(0x4E00 + i) for i in range(2_000)], Random(1)
+    texts = ["".join(random.choices(words, k=40)) + "。" for _ in range(250)]
+    copies = [f"{text[:38]}{words[i]}{words[-i]}。" for i, text in enumerate(texts)]
+    found = [
+        assess_repetition([Document(str(i), text) for i, text in enumerate(rows)], seed=1, kind=TEXT_KINDS[kind])
+        for rows in (texts, [*texts, *copies])
+    ]
+    assert found[0].findings == {}
+    assert "copied_documents" in found[1].findings["repetition"]
 
 
 def test_gross_repetition_shows_in_few_documents_and_a_coincidence_does_not() -> None:
