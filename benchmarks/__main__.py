@@ -43,6 +43,7 @@ from benchmarks import (
     sameness,
     scale,
     seeing,
+    selective_tokens,
     service_calls,
     shards,
     soak,
@@ -93,6 +94,7 @@ PAGES: dict[str, dict[str, tuple[str, Callable[[], str]]]] = {
         "retention": ("What students keep of their teacher", retention.table),
         "forgetting": ("What students forget, by method against it", forgetting.table),
         "generations": ("Generations whose generator is the student of the one before", generations.table),
+        "selective_tokens": ("Which reply tokens a student should learn", selective_tokens.table),
     },
     "ablation": {
         "ablation": ("What each step of the default recipe bought", ablation.table),
