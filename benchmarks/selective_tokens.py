@@ -36,7 +36,7 @@ from benchmarks.forgetting import read_rows
 from benchmarks.machine import describe_measurement
 from benchmarks.pruned_students import OWN, ask_student, find_run
 from benchmarks.retention import open_folder
-from core.config.student_steps import StudentStep
+from core.config.student_steps import STEP_EXTENSIONS, StudentStep
 from core.config.students import StudentConfig
 from core.intervals import IntervalEstimate, estimate_share, estimate_small_mean
 from core.project_files import PROJECT
@@ -99,13 +99,14 @@ class SelectiveCode(StepCode):
             rng = random.Random(f"tokens {training.seed}")
             excess = [rng.random() for row in rows for mark in row.learned if mark]
         else:
-            known = (start.model.eval(), read_student(Path(self._reference))[0].eval())
+            known = (start.model.train(False), read_student(Path(self._reference))[0].train(False))
             before, after = (measure_token_losses(model, rows, training.pad) for model in known)
             excess = (before - after).tolist()
         training.data = training.data._replace(train=choose_tokens(rows, excess))
         return start
 
 
+@STEP_EXTENSIONS.register
 class SelectiveStep(StudentStep):
     type: Literal["selective_tokens"] = "selective_tokens"
     reference: str | None
@@ -125,14 +126,17 @@ def train_reference(run: RunDir, folder: Path, rows: int) -> Path:
     return folder / "reference"
 
 
+def configure_selective_arm(arm: str, reference: Path | None) -> StudentConfig:
+    config = StudentConfig.model_validate(SETTINGS)
+    step = SelectiveStep(reference=str(reference) if reference else None)
+    return config if arm == ALL else config.model_copy(update={"steps": (step,)})
+
+
 def measure_selective_student(name: str, run: RunDir, folder: Path, requests: int, rows: int) -> SelectiveStudent:
     file, student, arm = folder / f"{name}.json", folder / name, name[:-1]
     if file.is_file():
         return read_record(file, SelectiveStudent)
-    config = StudentConfig.model_validate(SETTINGS)
-    if arm != ALL:
-        reference = str(train_reference(run, folder, rows)) if arm == TOP else None
-        config = config.model_copy(update={"steps": (SelectiveStep(reference=reference),)})
+    config = configure_selective_arm(arm, train_reference(run, folder, rows) if arm == TOP else None)
     train, held_out = (read_rows(run.dataset / f"{side}.parquet") for side in ("train", "validation"))
     record = train_student(
         train[:rows], config, student, seed=int(name[-1]), progress=SESSION.print_unless_stopped, held_out=held_out,

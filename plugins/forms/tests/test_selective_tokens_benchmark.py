@@ -1,8 +1,17 @@
 """The parts of the benchmark of selective loss that decide. The benchmark itself trains for half an hour."""
 
 import random
+from pathlib import Path
 
-from benchmarks.selective_tokens import ALL, TOP, SelectiveStudent, choose_tokens, format_selective_students
+from benchmarks.selective_tokens import (
+    ALL,
+    CHANCE,
+    TOP,
+    SelectiveStudent,
+    choose_tokens,
+    configure_selective_arm,
+    format_selective_students,
+)
 from students.chat_encoding import EncodedConversation
 
 ROWS = [
@@ -34,3 +43,11 @@ def test_the_end_of_the_interval_decides() -> None:
     fewer = SelectiveStudent(learned=6, loss=1.1, own=1.4, passed=[True] * 40 + [False] * 60)
     table = format_selective_students({f"{ALL}1": whole, f"{TOP}1": fewer}, 45)
     assert "top minus all, 1 seeds: -10.0 (-16.0 to -4.0) points: not shown to be within 10; own -0.100 nats" in table
+
+
+def test_arms_differ_in_a_step_that_training_knows() -> None:
+    whole, top, chance = (configure_selective_arm(*one) for one in ((ALL, None), (TOP, Path("r")), (CHANCE, None)))
+    assert not whole.step_extensions
+    for one in (top, chance):
+        assert whole.model_copy(update={"steps": one.steps}) == one
+        assert [found.name for found in one.step_extensions] == ["selective_tokens"]
