@@ -37,23 +37,28 @@ def read_task_wordings(language: str, family: str) -> dict[str, Any]:
 
 @check("in_language", languages=LANGUAGES)
 def in_language_check(subject: Subject, _options: Options) -> str | None:
-    """The reply must be in the script of the recipe's language, and from 20 letters on in this language (py3langid)."""
-    language, prose = subject.seed.data["language"], read_prose(subject)
+    """The reply must be in the script of the recipe's language, and from 20 letters on in this language (py3langid). A task
+    and its answer are each judged alone: next to a long task, the language of a short answer hardly counts.
+    """
+    language, parts = subject.seed.data["language"], list_prose(subject)
+    prose = "\n".join(parts)
     if (letters := sum(map(str.isalpha, prose))) and (len(CHARACTER.findall(prose)) > letters / 2) != (
         language == "zh"
     ):
         return f"it is {'not ' if language == 'zh' else ''}in Chinese characters"
-    config = LanguageFilter(type="language", languages=(language,))
-    drops = drop_other_languages([Document("", prose.lower())], config)
+    wanted = LanguageFilter(type="language", languages=(language,))
+    drops = drop_other_languages([Document("", part.lower()) for part in parts], wanted)
     return first_fault([drop.detail for drop in drops])
 
 
-def read_prose(subject: Subject) -> str:
-    """What a candidate says in sentences: the text of an extraction, a question with its answer, or the answers."""
+def list_prose(subject: Subject) -> list[str]:
+    """What a candidate says in sentences: a task and its answer, or one text of an extraction, a question with its answer, or the
+    answers.
+    """
     fields = subject.candidate.fields
-    if "text" in fields:
-        return str(fields["text"])
     said = [turn.content for turn in subject.candidate.messages if turn.role == "assistant"]
     if "question" in fields:
-        said = [fields["answer"]] if subject.seed.data.get("answerable", True) else []
-    return "\n".join([*(fields[name] for name in ("question", "instruction") if name in fields), *said])
+        said = [fields["question"], *([fields["answer"]] if subject.seed.data.get("answerable", True) else [])]
+    if "instruction" in fields:
+        return [fields["instruction"], *said]
+    return [str(fields.get("text", "\n".join(said)))]
