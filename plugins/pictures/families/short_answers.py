@@ -44,27 +44,23 @@ ORDINALS = dict(
     enumerate("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), 1)
 )
 ORDINAL_PLACES = {word: place for place, word in ORDINALS.items()}
+PARTS_OF_ONE = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 FORMS: Mapping[str, str | Callable[[re.Match[str]], str]] = {
-    r"(?<=\d) ?(?:degrees?|°) ?(?:celsius|centigrade|c)\b": " °C",
-    r"(?<=\d) ?(?:degrees?|°) ?(?:fahrenheit|f)\b": " °F",
-    r"\b(?:kilomet(?:er|re)s|km) per hour\b|\bkmh\b": "km/h",
-    r"\bmiles per hour\b": "mph",
-    r"\bUSD ?(?=\d)": "$",
-    r"\bEUR ?(?=\d)": "€",
-    r"\bGBP ?(?=\d)": "£",
-    r"(?<=\d) ?USD\b": " dollars",
-    r"(?<=\d) ?EUR\b": " euros",
-    r"(?<=\d) ?GBP\b": " pounds",
-    r"(?<=\d)(?-i:M)\b": " million",
-    r"(?<=\d) ?bn\b": " billion",
+    **ENGLISH["answer_forms"],
     r"\b(first|second|third|fourth) quarter\b(?: of)?": lambda found: f"Q{ORDINAL_PLACES[found[1].lower()]}",
     r"\b(half|quarter) (past|to) (one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b": lambda found: (
         _write_clock(found[1].lower(), found[2].lower(), int(parse_number_words(found[3].lower()) or 0))
     ),
-    r"\b(?:a )?pair of (?=\w+s\b)": "",
-    r"\b(?:cell|mobile|smart) ?phones?\b": "phone",
+    r"\b(?:(\w+) and )?(an?|one|two|three|five|seven) (half|third|quarter|fifth|sixth|eighth|tenth)s?\b": lambda found: (
+        _write_fraction(*found.groups()) or found[0]
+    ),
+    r"\bsq(?:uare)?\.? ([a-z]+)\b|\b([ck]?m|ft)[²2](?!\w)": lambda found: (
+        f"square {canonical_unit(found[1] or found[2]) or found[1] or found[2]}"
+    ),
+    r"(?<!\w)'(\d\d)(?=s?\b(?!'))": lambda found: f"{_complete_year(found[1])}",
 }
-"""What other forms of a temperature, speed, price, quarter and time become, whatever their case."""
+"""What other forms of a temperature, speed, price, size, fraction, quarter and time become, whatever their case."""
+UNIT_SIZES = {unit: (int(size), base) for unit, size, base in read_word_groups("unit_sizes")}
 SAME_WORDS = {word: group[0] for group in read_word_groups("same_words") for word in group}
 """Each word of a group as its first one: other spellings, abbreviations, and other words for what an image shows."""
 MODIFIERS = frozenset(ENGLISH["modifiers"].split())
@@ -72,7 +68,10 @@ MODIFIERS = frozenset(ENGLISH["modifiers"].split())
 DISTINGUISHING = re.compile(r"\b(?:which|or|colou?r|size|shape|material|kind|type|made of|how)\b", re.IGNORECASE)
 """Questions to which such a word may be the answer."""
 AND = re.compile(r"(?:,\s*|\s+)(?:and|&)\s+", re.IGNORECASE)
-LIST_GAP = re.compile(rf"{AND.pattern}|,\s+", re.IGNORECASE)
+LIST_GAP = re.compile(rf"{AND.pattern}|,\s+|(?<={LETTER}{{3}})/(?={LETTER}{{3}})", re.IGNORECASE)
+NAMED_SET = re.compile(r"\b(?:which|what) (?:two|three|four|five|six)\s", re.IGNORECASE)
+"""Questions to which the order of names is no part of the answer, also without `and`."""
+HOW_MANY, NONE = re.compile(r"\bhow many\b", re.IGNORECASE), re.compile(r"\A\W*none\b(?: of them)?\W*\Z", re.IGNORECASE)
 ORDERED = re.compile(
     r"\border(?:ed)?\b|\bfrom (?:the )?(?:left|right|top|bottom)\b|\bsequence\b|\bfirst\b", re.IGNORECASE
 )
@@ -89,6 +88,10 @@ WEEKDAY = re.compile(
 )
 """Before a date. One answer may have it alone, unless the question asks for it."""
 ASKS_WEEKDAY = re.compile(r"\bweekday\b|\bday of the week\b", re.IGNORECASE)
+MONTHS = (
+    re.compile(rf"\b({MONTH})\.?,? (?:of )?(\d{{4}})\b|(?<![\d/])(0?[1-9]|1[0-2])/(\d{{4}})(?![\d/])", re.IGNORECASE),
+)
+"""A month with its year."""
 WHERE = re.compile(r"\s*where\b", re.IGNORECASE)
 
 
@@ -102,7 +105,10 @@ class AnswerToken(NamedTuple):
     def is_same(self, other: "AnswerToken") -> bool:
         if self.value is not None and other.value is not None:
             units = {self.unit, other.unit}
-            return self.value == other.value and (len(units) == 1 or units - CURRENCIES == {""})
+            if len(units) == 2 and "" in units:
+                return self.value == other.value and units - CURRENCIES == {""}
+            sizes = [UNIT_SIZES.get(unit, (1, unit)) for unit in (self.unit, other.unit)]
+            return sizes[0][1] == sizes[1][1] and self.value * sizes[0][0] == other.value * sizes[1][0]
         left, right = (SAME_WORDS.get(word, word) for word in (self.word, other.word))
         both_words = PLAIN_WORD.fullmatch(left) and PLAIN_WORD.fullmatch(right)
         return left == right or bool(both_words and self._forms & other._forms)
@@ -128,9 +134,12 @@ def is_same_short_answer(left: str, right: str, question: str) -> bool:
         return True
     if bool(WEEKDAY.search(rest)) != bool(WEEKDAY.search(other_rest)) and not ASKS_WEEKDAY.search(question):
         rest, other_rest = (WEEKDAY.sub("", text) for text in (rest, other_rest))
+    if HOW_MANY.search(question):
+        rest, other_rest = (NONE.sub("0", text) for text in (rest, other_rest))
     asked, texts = AskedWords.of(question), [_write_values(rest), _write_values(other_rest)]
     items, other_items = ([asked.list_tokens(item) for item in LIST_GAP.split(text)] for text in texts)
-    if any(map(AND.search, texts)) and not ORDERED.search(question):
+    is_set = NAMED_SET.search(question) and all(map(is_list, texts)) and not any(map(str.isdigit, "".join(texts)))
+    if (is_set or any(map(AND.search, texts))) and not ORDERED.search(question):
         return len(items) == len(other_items) and _are_among(items, other_items)
     if WHERE.match(question) and len(items) != len(other_items):
         return _are_among(*sorted((items, other_items), key=len))
@@ -204,11 +213,18 @@ def _write_iso_values(text: str) -> str:
         return found[0].isoformat("seconds" if found[0].second else "minutes") if found else match[0]
 
     def complete_year(match: re.Match[str]) -> str:
-        year = int(match["y"]) + (2000 if int(match["y"]) <= LAST_YEAR_OF_2000S else 1900)
-        return f"{match['a']}/{match['b']}/{year}"
+        return f"{match['a']}/{match['b']}/{_complete_year(match['y'])}"
+
+    def write_month(match: re.Match[str]) -> str:
+        return f"{match[2] or match[4]}-{match[3] or month_number(match[1]):0>2}"
 
     text = SHORT_YEAR_DATE.sub(complete_year, text)
-    for patterns, write in ((DATES, write_date), (PARTIAL_DATE_PATTERNS, write_day), ((CLOCK,), write_time)):
+    for patterns, write in (
+        (DATES, write_date),
+        (PARTIAL_DATE_PATTERNS, write_day),
+        (MONTHS, write_month),
+        ((CLOCK,), write_time),
+    ):
         for pattern in patterns:
             text = pattern.sub(write, text)
     return text
@@ -227,6 +243,19 @@ def _write_clock(part: str, way: str, hour: int) -> str:
     minutes = {("half", "past"): 30, ("quarter", "past"): 15, ("quarter", "to"): -15}.get((part, way), 0)
     hour, minute = divmod(60 * hour + minutes, 60)
     return f"{hour or 12}:{minute:02d}" if minutes else f"{part} {way} {hour}"
+
+
+def _write_fraction(whole: str | None, count: str, part: str) -> str | None:
+    """Two and a half as 2.5, three quarters as 3/4. A third alone may be the third."""
+    number = parse_number_words(whole) if whole and not whole.isdigit() else whole
+    counted = parse_number_words(count) or 1
+    if number is None:
+        return None if whole or count[0].lower() == "a" else f"{counted}/{PARTS_OF_ONE[part.lower()]}"
+    return f"{number} {counted}/{PARTS_OF_ONE[part.lower()]}"
+
+
+def _complete_year(digits: str) -> int:
+    return int(digits) + (2000 if int(digits) <= LAST_YEAR_OF_2000S else 1900)
 
 
 class AskedWords(NamedTuple):

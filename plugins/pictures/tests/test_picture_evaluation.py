@@ -277,8 +277,9 @@ def test_recorded_looks_confirm_the_answers_of_their_writer_alone() -> None:
 
 def test_answers_of_models_are_compared_as_answers() -> None:
     """`python -m benchmarks.short_answers` prints the pairs."""
-    assert list_wrong_pairs(equal=True) == (40, [])
-    assert list_wrong_pairs(equal=False) == (40, [])
+    for file, missed in (("short_answers.jsonl", []), ("more_short_answers.jsonl", ["two and a half | 2.5"])):
+        assert list_wrong_pairs(file, equal=True) == (40, missed)
+        assert list_wrong_pairs(file, equal=False) == (40, [])
 
 
 @pytest.mark.parametrize(
