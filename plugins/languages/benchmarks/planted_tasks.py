@@ -47,7 +47,8 @@ RECORDED = Path(__file__).with_name("tasks.jsonl")
 FIRST_JUDGMENT: Mapping[str, str] = {
     "instructions": "Declared arms at the first judgment, before any repair: 1,339 of 1,440 faults found (93.0 %), 2 of 120 "
     "sound replies refused; English checks 689 of 1,440, 2 of 120.",
-    "decisions": "",
+    "decisions": "This is the first judgment: nothing was repaired after it. Two readers voted on each text. They agree with its "
+    "drawn answers in all 60 Spanish and Chinese texts; the German and French ones were not read yet.",
 }
 BROKEN: Mapping[tuple[str, str, int], str] = {}
 """Replies that break their request, by family, language and number, with the fault that a reader found."""
@@ -98,14 +99,14 @@ LONG_WORDS, LONG_CHARACTERS, REPLIES_OF_EACH = 230, 460, 30
 
 def read_task_replies() -> list[Reply]:
     """The first replies to different requests, of recordings (`stillhouse generate --record`). Each row of `decisions` needs
-    `language` and `votes`, a list of readers' answers, in addition.
+    `language` and `votes`, a list of readers' answers, in addition. Texts that no reader has voted on are left out.
     """
     found: dict[tuple[str, str], dict[str, Reply]] = {}
     for one in map(json.loads, RECORDED.read_text(encoding="utf-8").splitlines()):
         family, data, (reply, *_) = one["family"], one["seed"], one["replies"]
         language = data.get("language") or one["language"]
         known = found.setdefault((family, language), {})
-        if reply["asked"] not in known and len(known) < REPLIES_OF_EACH:
+        if one.get("votes", True) and reply["asked"] not in known and len(known) < REPLIES_OF_EACH:
             drafted = json.loads(reply["reply"])
             votes = {"votes": one["votes"]} if "votes" in one else {}
             known[reply["asked"]] = Reply(family, language, len(known), {**data, **votes}, drafted)
