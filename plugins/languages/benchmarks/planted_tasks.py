@@ -47,8 +47,8 @@ RECORDED = Path(__file__).with_name("tasks.jsonl")
 FIRST_JUDGMENT: Mapping[str, str] = {
     "instructions": "Declared arms at the first judgment, before any repair: 1,339 of 1,440 faults found (93.0 %), 2 of 120 "
     "sound replies refused; English checks 689 of 1,440, 2 of 120.",
-    "decisions": "This is the first judgment: nothing was repaired after it. Two readers voted on each text. They agree with its "
-    "drawn answers in all 60 Spanish and Chinese texts; the German and French ones were not read yet.",
+    "decisions": "This is the first judgment: nothing was repaired after it. Two readers voted on each Spanish and Chinese text, "
+    "one on each German and French one. All 180 votes are the drawn answers.",
 }
 BROKEN: Mapping[tuple[str, str, int], str] = {}
 """Replies that break their request, by family, language and number, with the fault that a reader found."""

@@ -353,7 +353,7 @@ def format_gate() -> str:
     )  # fmt: skip
 
 
-def print_page() -> None:
+def print_repetition_page() -> None:
     parts = [
         "# Near-duplicates, repetition and collapse in four languages",
         f"{describe_measurement()} `STILLHOUSE_CORPORA=FOLDER python -m plugins.languages.benchmarks.repeated_texts`",
@@ -370,4 +370,4 @@ def print_page() -> None:
 
 
 if __name__ == "__main__":
-    print_page()
+    print_repetition_page()
