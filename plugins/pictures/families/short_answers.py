@@ -246,7 +246,7 @@ def _write_clock(part: str, way: str, hour: int) -> str:
 
 
 def _write_fraction(whole: str | None, count: str, part: str) -> str | None:
-    """Two and a half as 2.5, three quarters as 3/4. A third alone may be the third."""
+    """Two and a half as 2 1/2, three quarters as 3/4. A third alone may be the third."""
     number = parse_number_words(whole) if whole and not whole.isdigit() else whole
     counted = parse_number_words(count) or 1
     if number is None:
